@@ -1,0 +1,164 @@
+"""Every setting of muster, with its default and its unit.
+
+Change one here for all clusters, in group_data/<inventory name>.py for one cluster, or for one run with
+`--data name=value`. A name that is not here is refused, so that a typing error cannot pass for a setting; your own
+data may start with `x_` or `_`. What an inventory says of a host is not a setting: gpu, gpus, fabric_address,
+fabric_interface, and pyinfra's own ssh_* keys.
+"""
+
+# --- What is served -----------------------------------------------------------------------------------------------
+
+# Name of the group: units are called muster-<group>-*. None: the recipe's name.
+group = None
+
+# tp | tp-dcp | tp-pp | dp-ep. None: the recipe's default for the GPUs, which fits them.
+strategy = None
+
+# What carries tp-pp across hosts: "ray", or "mp" (vLLM's own --nnodes with headless followers, no Ray installed).
+executor = "ray"
+
+# Model id at the hub or a directory on the hosts. None: the recipe's.
+model = None
+
+# Name in the API. None: the recipe's, or the model id.
+served_model_name = None
+
+# 40-hex commit of the model, its code and its tokenizer. None: the recipe's; unpinned is said in the plan.
+revision = None
+
+# Let the model run its own Python code (--trust-remote-code), as both Kimi-K2 recipes do.
+trust_remote_code = True
+
+# Size of another model, as in a recipe's `shape`; only for the memory table. None: the recipe's.
+model_shape = None
+
+# --- How it is served ---------------------------------------------------------------------------------------------
+
+# Longest request, in tokens, prompt and answer together. 65536 is good for most uses and leaves more cache for
+# further requests. None: the recipe's or the model's own, shortened (and said) where it does not fit.
+max_model_len = None
+
+# Tokens of one batch. 32768 suits long prompts; 16384 or 8192 take less memory for activations and answer sooner.
+# None: the recipe's.
+max_num_batched_tokens = None
+
+# Requests of one batch. None: the recipe's.
+max_num_seqs = None
+
+# Share of GPU memory the engine takes, 0 to 1. 0.95 gives the largest cache and the least room for surprises.
+# None: the recipe's or vLLM's own (0.92).
+gpu_memory_utilization = None
+
+# Ranks the KV cache is divided over; a divisor of TP. More tokens fit and throughput rises; check answers with an
+# evaluation when you turn it on. 1 turns it off. None: the strategy's (TP for tp-pp and tp-dcp).
+decode_context_parallel_size = None
+
+# Spread the experts over all ranks (dp-ep). False for dense models.
+expert_parallel = True
+
+# Tool calls and separate reasoning. None: as the strategy's recipe has it.
+tool_calling = None
+reasoning = None
+
+# Further words for `vllm serve`, such as ["--enable-prefix-caching"]; they replace the recipe's flag of that name.
+extra_args = []
+
+# Names of recipe flags to leave out, such as ["quantization"].
+drop_args = []
+
+# Further environment of the engine. No secrets: the file is readable by all.
+extra_env = {}
+
+# Go on although the memory table says that it does not fit.
+allow_oversubscription = False
+
+# --- Ports (TCP) --------------------------------------------------------------------------------------------------
+
+# The endpoint, on the head.
+port = 8000
+
+# Handshake of data parallel ranks, on the head.
+rpc_port = 29550
+
+# Rendezvous of the mp executor, on the head.
+master_port = 29501
+
+# Ray's own store, on the head. Its other ports are fixed: 6380 to 6385 and 10002 to 19999.
+ray_port = 6379
+
+# The guard, on the head: /ready, /status, /metrics.
+control_port = 29600
+
+# Networks whose clients may reach the hosts' units, besides the hosts themselves.
+client_networks = ["10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "fc00::/7"]
+
+# --- The engine ---------------------------------------------------------------------------------------------------
+
+# Exact versions. Ray is installed only where the strategy needs it.
+vllm_version = "0.33.0"
+ray_version = "2.60.0"
+
+# Python of the virtual environment, as uv takes it: a version, or a path on the hosts.
+python_version = "3.12"
+
+# A virtual environment of your own on every host; it is checked and used, never changed. None: muster installs one.
+engine_path = None
+
+# Further or other requirements, such as ["vllm @ https://mirror.example/vllm.whl"].
+engine_requirements = []
+
+# Lines for uv's --override.
+overrides = []
+
+# Package index, further indexes, directories or pages with wheels. None and []: uv's own default.
+index_url = None
+extra_index_urls = []
+find_links = []
+
+# uv's --torch-backend: "auto" asks the driver; "cu130", "cu129", "cpu". None leaves the choice to the index.
+torch_backend = "auto"
+
+# uv's cache on the hosts. None: uv's default.
+uv_cache_dir = None
+
+# Bundle of certificate authorities on the hosts, for downloads behind a proxy of your own. None: the system's.
+ssl_cert_file = None
+
+# HTTP(S) proxy for downloads on the hosts, such as "http://10.0.0.9:3128". None: none.
+proxy = None
+
+# Requirements for the optional expert kernels, for dp-ep: a wheel's address or path. DeepEP also turns on its
+# all-to-all; across hosts it needs NVSHMEM and two driver options (docs/settings.md). vLLM carries DeepGEMM itself.
+deep_ep = None
+deep_gemm = None
+
+# Where engines lie on the hosts.
+root = "/opt/muster"
+
+# --- Weights and downloads ----------------------------------------------------------------------------------------
+
+# The hub's cache on the hosts: about 1,029 GB for Kimi-K2-Instruct, 594 GB for Kimi-K2-Thinking.
+hf_home = "/var/lib/muster/hf"
+
+# A mirror of the hub. None: the hub itself.
+hf_endpoint = None
+
+# True once the weights are on the hosts: nothing is fetched, and the units reach only peers and clients.
+offline = False
+
+# --- Keeping it up ------------------------------------------------------------------------------------------------
+
+# What runs the ranks: "guard" (the group stops and starts as one) or "systemd" (plain units, for comparison).
+supervisor = "systemd"
+
+# Seconds from the first start until the endpoint must answer. Loading a terabyte takes long.
+ready_timeout = 3600
+
+# Seconds that requests in flight get to finish when the group is stopped on purpose.
+drain_seconds = 0
+
+# File on the control machine with `VLLM_API_KEY=...`; goes to the hosts over SSH, readable by root only. None: open.
+api_key_file = None
+
+# Oldest GPU driver accepted, such as "580". None: what the vLLM build needs.
+min_driver = None

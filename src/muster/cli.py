@@ -1,0 +1,37 @@
+"""The `muster` command: what can be seen and asked for without writing a deploy."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from muster import __version__
+from muster.commands.plan import plan
+from muster.errors import Refusal
+
+
+class _Cli(click.Group):
+    """Prints refusals as they are, without a traceback, and exits with 2 as for any other bad input."""
+
+    def invoke(self, ctx: click.Context) -> object:
+        try:
+            return super().invoke(ctx)
+        except Refusal as refusal:
+            click.echo(f"muster: {refusal}", err=True)
+            sys.exit(2)
+
+
+@click.group(cls=_Cli, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__)
+def main() -> None:
+    """Bare-metal GPU hosts to a serving vLLM cluster.
+
+    \b
+    muster plan inventories/h800-16.py kimi-k2-instruct     what every host would get, no host in reach
+    pyinfra inventories/h800-16.py deploys/kimi_k2_instruct.py              the deploy itself
+    muster sandbox up                                       two real systemd hosts on this machine
+    """
+
+
+main.add_command(plan)

@@ -1,0 +1,50 @@
+"""Refusals: what was found, what was needed, what to do next."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class Refusal(Exception):
+    """An input or a host that muster will not go on with.
+
+    Args:
+        found: what is there, with the host's or file's name where there is one.
+        needed: what this plan needs instead.
+        fix: the command, setting or file to change.
+        detail: further lines (a table, a list), printed below.
+    """
+
+    def __init__(self, found: str, *, needed: str = "", fix: str = "", detail: str = "") -> None:
+        self.found, self.needed, self.fix, self.detail = found, needed, fix, detail
+        lines = [found]
+        if needed:
+            lines.append(f"  needed: {needed}")
+        if fix:
+            lines.append(f"  fix:    {fix}")
+        if detail:
+            lines.extend(["", detail])
+        super().__init__("\n".join(lines))
+
+
+def nearest(word: str, known: Iterable[str]) -> str | None:
+    """Return the known word closest to a misspelt one, or None when none is close."""
+    close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
+    return close[0] if close else None
+
+
+def unknown(what: str, word: str, known: Iterable[str], *, where: str = "") -> Refusal:
+    """Build the refusal of an unknown name, with the nearest known one.
+
+    Args:
+        what: the kind of name ("strategy", "setting", "recipe key").
+        word: what was written.
+        known: every name that exists.
+        where: file or place, for the message.
+    """
+    names = sorted(known)
+    guess = nearest(word, names)
+    hint = f"; did you mean '{guess}'?" if guess else ""
+    place = f"{where}: " if where else ""
+    return Refusal(f"{place}unknown {what} '{word}'{hint}", needed=f"one of {', '.join(names)}")

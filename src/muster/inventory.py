@@ -1,0 +1,103 @@
+"""From a pyinfra inventory to hosts and settings: reads what pyinfra merged, connects to nothing."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from muster.errors import Refusal
+from muster.settings import Settings, from_data, same_on_all
+from muster.topology import HostSpec
+
+if TYPE_CHECKING:
+    from pyinfra.api.inventory import Inventory
+
+
+@dataclass(frozen=True)
+class Fleet:
+    """What an inventory says: its hosts in order, and the settings they share."""
+
+    name: str
+    hosts: tuple[HostSpec, ...]
+    settings: Settings
+
+
+def from_path(path: str, overrides: Mapping[str, Any] | None = None) -> Fleet:
+    """Read an inventory file with its group data, as the pyinfra command does, with no host in reach.
+
+    Args:
+        path: inventory file.
+        overrides: settings that beat the rest (`--data`).
+
+    Raises:
+        Refusal: no such file, a file Python cannot run, or anything `from_pyinfra` refuses.
+    """
+    return from_pyinfra(load(path, overrides), name=path)
+
+
+def load(path: str, overrides: Mapping[str, Any] | None = None) -> Inventory:
+    """Load a pyinfra inventory from a file, with group data looked for where the pyinfra command looks.
+
+    Raises:
+        Refusal: no such file, or a file Python cannot run.
+    """
+    from pyinfra.api.state import State
+    from pyinfra.context import ctx_state
+    from pyinfra_cli.inventory import make_inventory
+
+    if not Path(path).is_file():
+        raise Refusal(f"no inventory file {path}", fix="name one of inventories/*.py, or write your own")
+    try:
+        with ctx_state.use(State()):  # inventory and group data files are executed within a state
+            inventory: Inventory = make_inventory(path, override_data=dict(overrides or {}), cwd=str(Path.cwd()))
+    except Refusal:
+        raise
+    except Exception as error:
+        raise Refusal(f"{path} cannot be read: {error}", fix="mend the inventory file") from error
+    return inventory
+
+
+def from_pyinfra(inventory: Inventory, *, name: str) -> Fleet:
+    """Turn pyinfra's inventory into hosts and settings.
+
+    Args:
+        inventory: as pyinfra loaded it.
+        name: file name, for messages.
+
+    Raises:
+        Refusal: a host without `gpu`, `gpus` or an address, a duplicate host, an unknown or uneven setting.
+    """
+    for hosts in inventory.groups.values():
+        twice = [host for host, count in Counter(h.name for h in hosts).items() if count > 1]
+        if twice:
+            raise Refusal(
+                f"{name}: host {twice[0]} stands more than once",
+                needed="each host once",
+                fix="remove the duplicate line from the inventory",
+            )
+    data: dict[str, dict[str, Any]] = {host.name: host.data.dict() for host in inventory}  # type: ignore[no-untyped-call]
+    settings = from_data(same_on_all(data, where=name), where=name)
+    return Fleet(name, tuple(_host(key, value, name) for key, value in data.items()), settings)
+
+
+def _host(name: str, data: Mapping[str, Any], where: str) -> HostSpec:
+    for key, what in (("gpu", "the GPU product, such as H800"), ("gpus", "the number of GPUs")):
+        if key not in data:
+            raise Refusal(f"{where}: {name} has no '{key}'", needed=what, fix=f"give '{key}' in the inventory")
+    address = data.get("fabric_address") or data.get("ssh_hostname") or name
+    try:
+        ipaddress.ip_address(address)
+    except ValueError:
+        raise Refusal(
+            f"{where}: {name} has no address of its own: '{address}' is a name",
+            needed="the IP address that the other hosts reach it at",
+            fix="give 'fabric_address' in the inventory",
+        ) from None
+    if not isinstance(data["gpus"], int):
+        raise Refusal(f"{where}: {name}: gpus is {data['gpus']!r}", needed="a number of GPUs")
+    interface = data.get("fabric_interface")
+    return HostSpec(name, str(address), interface, str(data["gpu"]), data["gpus"])
