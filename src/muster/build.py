@@ -4,57 +4,101 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 
-from muster import engine, memory, units
+from muster import engine, flags, memory, units
 from muster.bring_up import order_of, steps_of
 from muster.errors import Refusal, unknown
 from muster.plan import HostPlan, Plan, Process, Secret
-from muster.recipe import FlagValue, Recipe, Shape, Strategy
+from muster.recipe import FlagValue, Recipe, Shape
 from muster.release import release_of
 from muster.settings import Settings
 from muster.topology import HostSpec, Layout, Node, Topology, build_topology, lay_out
 
-# What the topology decides; a user's own value would contradict it.
-_MANAGED = frozenset(
-    {
-        "--tensor-parallel-size",
-        "--pipeline-parallel-size",
-        "--data-parallel-size",
-        "--data-parallel-size-local",
-        "--data-parallel-address",
-        "--data-parallel-rpc-port",
-        "--data-parallel-start-rank",
-        "--decode-context-parallel-size",
-        "--headless",
-        "--nnodes",
-        "--node-rank",
-        "--master-addr",
-        "--master-port",
-        "--port",
-        "--served-model-name",
-        "--distributed-executor-backend",
-        "-tp",
-        "-pp",
-        "-dp",
-        "-dpl",
-        "-dpa",
-        "-dpp",
-        "-dpr",
-        "-dcp",
-        "-n",
-        "-r",
-    }
-)
-_SECRET_NAME.search(name):
-            raise Refusal(
-                f"extra_env holds {name}",
-                needed="no secrets there: environment files are readable by all",
-                fix="use api_key_file, or a file on the hosts that only the engine's user reads",
-            )
-    return flags
+LEAST_MODEL_LEN = 4096
+"""Tokens; a context shorter than this is not chosen by itself."""
+
+
+def build_plan(recipe: Recipe, hosts: Sequence[HostSpec], settings: Settings) -> Plan:
+    """Return the whole plan of a group.
+
+    Args:
+        recipe: the model and its strategies.
+        hosts: in inventory order; the first is the head.
+        settings: of the group.
+
+    Raises:
+        Refusal: anything that can be known to fail without asking a host.
+    """
+    topology = build_topology(hosts)
+    engine.check_version(settings.vllm_version, recipe.min_vllm, recipe=recipe.name)
+    name = settings.strategy or recipe.defaults.get(topology.gpu.profile) or recipe.defaults["any"]
+    if name not in recipe.strategies:
+        raise unknown("strategy", name, recipe.strategies, where=f"recipe {recipe.name}")
+    strategy = recipe.strategies[name]
+    shape = _shape(recipe, settings)
+    layout = lay_out(
+        name,
+        topology,
+        heads=shape.num_attention_heads,
+        dcp=settings.decode_context_parallel_size,
+        dcp_default=strategy.decode_context_parallel,
+        expert_parallel=settings.expert_parallel,
+        hosts=strategy.hosts,
+        min_hosts=strategy.min_hosts,
+    )
+    wanted = flags.wanted(recipe, strategy, settings)
+    spoken, notes = engine.translate(wanted, settings.vllm_version)
+    engine.check_flags(spoken, layout, settings.vllm_version)
+    fit = _fit(recipe, settings, shape, layout, topology, spoken, notes)
+    group = units.Group(
+        name=settings.group or recipe.name,
+        title=recipe.title,
+        recipe=recipe.name,
+        strategy=name,
+        topology=topology,
+        layout=layout,
+        settings=settings,
+        release=release_of(settings, ray=layout.pp > 1 and settings.executor == "ray"),
+    )
+    model = settings.model or recipe.model
+    served = settings.served_model_name or strategy.served_model_name
+    if served is None and (model != recipe.model or settings.offline):
+        served = recipe.model  # a path would become the name in the API
+    plan = Plan(
+        group=group.name,
+        recipe=recipe.name,
+        strategy=name,
+        label=layout.label,
+        model=model,
+        served_model_name=served or model,
+        vllm_version=settings.vllm_version,
+        digest="",
+        hosts={},
+        order=order_of(group),
+        release=group.release,
+        warnings=tuple(notes + _cautions(settings, spoken, model)),
+        steps=steps_of(group),
+        secrets=_secrets(group),
+        endpoint=f"http://{topology.head.host.address}:{settings.port}",
+        local_endpoint=f"http://127.0.0.1:{settings.port}",
+        tool_calling="enable-auto-tool-choice" in spoken,
+        ready_timeout=settings.ready_timeout,
+        memory=fit,
+    )
+    processes = {node.host.name: _processes(group, node, model, served, spoken) for node in topology.nodes}
+    digest = _digest(plan, _host_plans(group, processes, digest=""))
+    return replace(plan, digest=digest, hosts=_host_plans(group, processes, digest=digest))
+
+
+def _shape(recipe: Recipe, settings: Settings) -> Shape:
+    if not settings.model_shape:
+        return recipe.shape
+    for key in settings.model_shape:
+        if key not in Shape.model_fields:
+            raise unknown("model_shape key", key, Shape.model_fields)
+    return Shape.model_validate(settings.model_shape)
 
 
 def _fit(
@@ -63,33 +107,34 @@ def _fit(
     shape: Shape,
     layout: Layout,
     topology: Topology,
-    flags: dict[str, FlagValue],
-    warnings: list[str],
-) -> tuple[memory.Memory, list[str]]:
+    spoken: dict[str, FlagValue],
+    notes: list[str],
+) -> memory.Memory:
     """Work out the memory table, shorten an unspoken context that does not fit, refuse what cannot fit."""
-    asked = flags.get("max-model-len")
-    utilization = float(flags.get("gpu-memory-utilization", engine.default_utilization(settings.vllm_version)))
+    asked = spoken.get("max-model-len")
+    utilization = spoken.get("gpu-memory-utilization", engine.default_utilization(settings.vllm_version))
     length = int(asked) if asked is not None else recipe.context
     fit = memory.per_gpu(
         shape,
         layout,
         topology.gpu,
-        utilization=utilization,
-        batched_tokens=int(flags.get("max-num-batched-tokens", engine.DEFAULT_BATCHED_TOKENS)),
+        utilization=float(utilization),
+        batched_tokens=int(spoken.get("max-num-batched-tokens", engine.DEFAULT_BATCHED_TOKENS)),
         max_model_len=length,
-        cache_bytes=memory.FP8_BYTES if str(flags.get("kv-cache-dtype")).startswith("fp8") else memory.BF16_BYTES,
+        cache_bytes=memory.cache_bytes(str(spoken.get("kv-cache-dtype", "auto"))),
     )
     if fit.fits:
-        return fit, warnings
+        return fit
     if asked is None and fit.longest() >= LEAST_MODEL_LEN:
-        flags["max-model-len"] = fit.longest()
-        note = (
+        spoken["max-model-len"] = fit.longest()
+        notes.append(
             f"max_model_len set to {fit.longest():,}: the model's own {length:,} tokens do not fit"
             f" {topology.gpu.product} with {layout.label}"
         )
-        return replace(fit, needed_tokens=fit.longest()), [*warnings, note]
+        return replace(fit, needed_tokens=fit.longest())
     if settings.allow_oversubscription:
-        return fit, [*warnings, f"{layout.label} does not fit {topology.gpu.product}; allow_oversubscription is set"]
+        notes.append(f"{layout.label} does not fit {topology.gpu.product}; allow_oversubscription is set")
+        return fit
     raise Refusal(
         f"{recipe.name} as {layout.label} does not fit {topology.hosts} x {topology.gpus_per_host}"
         f" {topology.gpu.product}",
@@ -99,9 +144,9 @@ def _fit(
     )
 
 
-def _cautions(recipe: Recipe, settings: Settings, flags: Mapping[str, FlagValue], model: str) -> list[str]:
+def _cautions(settings: Settings, spoken: Mapping[str, FlagValue], model: str) -> list[str]:
     notes = []
-    if flags.get("trust-remote-code") and "revision" not in flags and not model.startswith("/"):
+    if spoken.get("trust-remote-code") and "revision" not in spoken and not model.startswith("/"):
         notes.append(f"{model} runs its own code (--trust-remote-code) at no pinned revision: set revision to a commit")
     if engine.version_of(settings.vllm_version) < engine.SECURITY_FLOOR:
         notes.append(f"vLLM {settings.vllm_version} lacks security fixes of 0.30 to 0.32")
@@ -118,7 +163,7 @@ def _secrets(group: units.Group) -> tuple[Secret, ...]:
 
 
 def _processes(
-    group: units.Group, node: Node, model: str, served: str | None, flags: Mapping[str, FlagValue]
+    group: units.Group, node: Node, model: str, served: str | None, spoken: Mapping[str, FlagValue]
 ) -> tuple[Process, ...]:
     settings, processes = group.settings, []
     if group.uses_ray:
@@ -131,7 +176,7 @@ def _processes(
         group.topology,
         group.layout,
         model=model,
-        flags=flags,
+        flags=spoken,
         extra_args=settings.extra_args,
         executor=settings.executor,
         port=settings.port,
@@ -148,8 +193,7 @@ def _host_plans(
 ) -> dict[str, HostPlan]:
     plans = {}
     for node in group.topology.nodes:
-        host, local = node.host, group.layout.dp_local
-        mine = processes[host.name]
+        host, mine = node.host, processes[node.host.name]
         plans[host.name] = HostPlan(
             name=host.name,
             role="head" if node.is_head else ("ray-worker" if group.uses_ray else "headless"),
@@ -158,9 +202,7 @@ def _host_plans(
             interface=host.interface,
             gpu=host.gpu,
             gpus=host.gpus,
-            dp_ranks=tuple(range(node.node_rank * local, (node.node_rank + 1) * local))
-            if group.layout.dp > 1
-            else ((0,) if node.is_head else ()),
+            dp_ranks=_dp_ranks(group.layout, node),
             processes=mine,
             files=units.host_files(group, node, mine, digest),
             units=tuple(units.unit_name(group, process.name) for process in mine),
@@ -169,13 +211,21 @@ def _host_plans(
     return plans
 
 
+def _dp_ranks(layout: Layout, node: Node) -> tuple[int, ...]:
+    """Return the DP ranks that live on a host; without data parallel, rank 0 answers on the head."""
+    if layout.dp > 1:
+        return tuple(range(node.node_rank * layout.dp_local, (node.node_rank + 1) * layout.dp_local))
+    return (0,) if node.is_head else ()
+
+
 def _ports(group: units.Group, node: Node) -> tuple[int, ...]:
     settings = group.settings
     ports = [settings.port] if node.is_head else []
     if node.is_head and group.layout.dp > 1:
         ports.append(settings.rpc_port)
     if group.uses_ray:
-        ports += [*([settings.ray_port] if node.is_head else []), *list(engine.RAY_PORTS.values())[:-2]]
+        ports += [settings.ray_port] if node.is_head else []
+        ports += [port for flag, port in engine.RAY_PORTS.items() if "worker" not in flag]
     elif node.is_head and group.layout.pp > 1:
         ports.append(settings.master_port)
     return tuple(ports)

@@ -15,7 +15,6 @@ FIXED_ALLOWANCE = 2 * GIB
 # Peak activations while profiling, in bf16 hidden vectors for each token of one batch.
 HIDDEN_VECTORS_PER_TOKEN = 60
 BF16_BYTES = 2
-FP8_BYTES = 1
 BLOCK_TOKENS = 64
 """MLA's cache is handed out in blocks of 64 tokens."""
 
@@ -89,7 +88,7 @@ class Memory:
             (
                 "left for the cache",
                 self.cache,
-                f"{self.token_bytes:,.0f} B a token: {verb} {self.tokens:,} tokens; one request needs {self.needed_tokens:,}",
+                f"{self.token_bytes:,.0f} B a token: {verb} {self.tokens:,} tokens, needs {self.needed_tokens:,}",
             )
         )
         width = max(len(name) for name, _, _ in rows)
@@ -105,7 +104,7 @@ def per_gpu(
     utilization: float,
     batched_tokens: int,
     max_model_len: int,
-    cache_bytes: int = BF16_BYTES,
+    cache_bytes: int,
 ) -> Memory:
     """Compute what one GPU must hold.
 
@@ -174,6 +173,11 @@ def per_gpu(
         token_bytes=_token_elements(shape, layout) * stage_layers * cache_bytes / layout.dcp,
         needed_tokens=max_model_len,
     )
+
+
+def cache_bytes(dtype: str) -> int:
+    """Return the bytes of one cache element for a `--kv-cache-dtype`."""
+    return 1 if dtype.startswith("fp8") else BF16_BYTES
 
 
 def _ways(tp: int) -> str:
