@@ -1,0 +1,14 @@
+"""Real systemd hosts on this machine, with simulated GPUs: for a first look, and for the tests.
+
+    box = Sandbox.up("demo", hosts=2)
+    box.exec("node0", ["systemctl", "is-system-running"])
+    box.down()
+
+Layers: `names`, `distro`, `guest`, `passthrough`, `gpus` are pure; `base`, `network`, `machine`, `contents`
+change the machine; `box` puts them together.
+"""
+
+from muster.sandbox.box import Condition, Sandbox
+from muster.sandbox.state import Host, State
+
+__all__ = ["Condition", "Host", "Sandbox", "State"]
