@@ -30,8 +30,9 @@ class Refusal(Exception):
 
 def nearest(word: str, known: Iterable[str]) -> str | None:
     """Return the known word closest to a misspelt one, or None when none is close."""
-    close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
-    return close[0] if close else None
+    close = difflib.get_close_matches(word, list(known), n=5, cutoff=0.6)
+    swapped = [name for name in close if sorted(name) == sorted(word)]  # 'prot' is 'port' rather than 'root'
+    return next(iter([*swapped, *close]), None)
 
 
 def unknown(what: str, word: str, known: Iterable[str], *, where: str = "") -> Refusal:

@@ -53,12 +53,36 @@ def load(path: str, overrides: Mapping[str, Any] | None = None) -> Inventory:
         raise Refusal(f"no inventory file {path}", fix="name one of inventories/*.py, or write your own")
     try:
         with ctx_state.use(State()):  # inventory and group data files are executed within a state
+            check_file(path)
             inventory: Inventory = make_inventory(path, override_data=dict(overrides or {}), cwd=str(Path.cwd()))
     except Refusal:
         raise
     except Exception as error:
         raise Refusal(f"{path} cannot be read: {error}", fix="mend the inventory file") from error
     return inventory
+
+
+def check_file(path: str) -> None:
+    """Refuse an inventory file that names a host twice in one group; pyinfra would quietly merge the two.
+
+    Args:
+        path: inventory file; executed within pyinfra's current state.
+
+    Raises:
+        Refusal: naming the host.
+    """
+    from pyinfra_cli.inventory import _get_groups_from_filename
+
+    for group in _get_groups_from_filename(path).values():
+        hosts = group[0] if isinstance(group, tuple) else group
+        names = Counter(host[0] if isinstance(host, tuple) else host for host in hosts)
+        twice = [name for name, count in names.items() if count > 1]
+        if twice:
+            raise Refusal(
+                f"{path}: host {twice[0]} stands more than once",
+                needed="each host once",
+                fix="remove the duplicate line from the inventory",
+            )
 
 
 def from_pyinfra(inventory: Inventory, *, name: str) -> Fleet:
@@ -69,16 +93,8 @@ def from_pyinfra(inventory: Inventory, *, name: str) -> Fleet:
         name: file name, for messages.
 
     Raises:
-        Refusal: a host without `gpu`, `gpus` or an address, a duplicate host, an unknown or uneven setting.
+        Refusal: a host without `gpu`, `gpus` or an address, an unknown or uneven setting.
     """
-    for hosts in inventory.groups.values():
-        twice = [host for host, count in Counter(h.name for h in hosts).items() if count > 1]
-        if twice:
-            raise Refusal(
-                f"{name}: host {twice[0]} stands more than once",
-                needed="each host once",
-                fix="remove the duplicate line from the inventory",
-            )
     data: dict[str, dict[str, Any]] = {host.name: host.data.dict() for host in inventory}  # type: ignore[no-untyped-call]
     settings = from_data(same_on_all(data, where=name), where=name)
     return Fleet(name, tuple(_host(key, value, name) for key, value in data.items()), settings)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
+from ipaddress import collapse_addresses, ip_address, ip_network
 
 from muster import engine
 from muster.plan import File, Process, Release
@@ -43,6 +45,17 @@ class Group:
     def config(self) -> str:
         """Directory of the group's files on a host."""
         return f"/etc/muster/{self.name}"
+
+    @cached_property
+    def peers(self) -> tuple[str, ...]:
+        """The hosts' own addresses as the fewest networks: a unit of a thousand hosts stays readable."""
+        addresses = [ip_address(node.host.address) for node in self.topology.nodes]
+        by_version = [[ip_network(a) for a in addresses if a.version == version] for version in (4, 6)]
+        return tuple(
+            str(network.network_address if network.num_addresses == 1 else network)
+            for networks in by_version
+            for network in collapse_addresses(networks)  # type: ignore[type-var]
+        )
 
     @property
     def uses_ray(self) -> bool:
@@ -90,9 +103,8 @@ def environment(group: Group, node: Node, process: str) -> dict[str, str]:
     if settings.ssl_cert_file:
         env |= {"SSL_CERT_FILE": settings.ssl_cert_file, "REQUESTS_CA_BUNDLE": settings.ssl_cert_file}
     if settings.proxy:
-        peers = ",".join(n.host.address for n in group.topology.nodes)
         env |= {"HTTPS_PROXY": settings.proxy, "HTTP_PROXY": settings.proxy}
-        env["NO_PROXY"] = f"localhost,127.0.0.1,{peers}"
+        env["NO_PROXY"] = ",".join(["localhost", "127.0.0.1", *group.peers])
     if group.uses_ray:
         token = f"/run/credentials/{unit_name(group, process)}/ray-token"
         env |= engine.ray_env(group.topology, port=settings.ray_port, token_file=token)
@@ -163,7 +175,7 @@ def _unit(group: Group, node: Node, process: Process, digest: str) -> str:
         "credentials": [("ray-token", f"{group.config}/ray-token")] if group.uses_ray else [],
         "devices": DEVICES,
         "closed": group.settings.offline or (group.settings.model or "").startswith("/"),
-        "peers": [n.host.address for n in group.topology.nodes],
+        "peers": group.peers,
         "clients": group.settings.client_networks,
     }
     return render("unit.service.j2", values)

@@ -1,0 +1,22 @@
+"""Hosts for tests: equal ones, named and numbered as the inventories do."""
+
+from __future__ import annotations
+
+from muster import recipe
+from muster.build import build_plan
+from muster.plan import Plan
+from muster.settings import Settings
+from muster.topology import HostSpec
+
+
+def hosts(count: int, gpu: str = "H800", gpus: int = 8) -> list[HostSpec]:
+    """Return `count` equal hosts with addresses reserved for documentation."""
+    return [
+        HostSpec(f"{gpu.lower()}-{i}", f"198.51.{100 + i // 250}.{1 + i % 250}", "eth1", gpu, gpus)
+        for i in range(count)
+    ]
+
+
+def plan(name: str, count: int, gpu: str, gpus: int = 8, **settings: object) -> Plan:
+    """Return the plan of a bundled recipe on equal hosts."""
+    return build_plan(recipe.load(name), hosts(count, gpu, gpus), Settings(**settings))  # type: ignore[arg-type]

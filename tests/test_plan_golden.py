@@ -1,0 +1,41 @@
+"""Whole outputs of every recipe, strategy and inventory; `MUSTER_WRITE_GOLDEN=1 pytest` rewrites them."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from muster import inventory, recipe
+from muster.build import build_plan
+from muster.commands.plan import as_json, as_text
+
+ROOT = Path(__file__).parent.parent
+GOLDEN = Path(__file__).parent / "golden"
+CASES = [
+    ("h800-16", "kimi-k2-instruct", {}),
+    ("h800-16", "kimi-k2-instruct", {"executor": "mp"}),
+    ("h200-16", "kimi-k2-instruct", {}),
+    ("h200-16", "kimi-k2-instruct", {"strategy": "tp-pp"}),
+    ("h200-8", "kimi-k2-thinking", {}),
+    ("h200-8", "kimi-k2-thinking", {"strategy": "tp-dcp"}),
+    ("h20-8", "kimi-k2-thinking", {}),
+    ("h20-8", "kimi-k2-thinking", {"strategy": "tp-dcp"}),
+]
+
+
+@pytest.mark.parametrize(("name", "recipe_name", "data"), CASES)
+def test_plan_is_as_recorded(
+    name: str, recipe_name: str, data: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(ROOT)
+    fleet = inventory.from_path(f"inventories/{name}.py", data)
+    plan = build_plan(recipe.load(recipe_name), fleet.hosts, fleet.settings)
+    case = "-".join([name, recipe_name, *data.values()])
+    texts = {f"{case}.txt": as_text(plan) + "\n", f"{case}.json": json.dumps(as_json(plan), indent=2) + "\n"}
+    for file, text in texts.items():
+        if os.environ.get("MUSTER_WRITE_GOLDEN"):
+            (GOLDEN / file).write_text(text)
+        assert text == (GOLDEN / file).read_text(), f"{file} differs; see MUSTER_WRITE_GOLDEN in this module"
