@@ -1,0 +1,58 @@
+"""Check: every host is what the inventory promises, and what would change is known, before anything is touched."""
+
+from __future__ import annotations
+
+import difflib
+
+from pyinfra import logger
+from pyinfra.api.state import State
+
+from muster.deploys.group_run import GroupRun
+from muster.typed import current_host, current_state
+
+_REASONS = 6
+
+
+def check(recipe: str) -> GroupRun:
+    """Return the run of a recipe's group after every host has been probed and found fit.
+
+    Raises:
+        DeployError: the plan cannot be made, or hosts do not fit it; all problems of all hosts in one text.
+    """
+    state, host = current_state(), current_host()
+    run = GroupRun.of(state, recipe)
+    if host.name == next(iter(run.plan.hosts)):
+        _tell(state, run)
+    return run
+
+
+def _tell(state: State, run: GroupRun) -> None:
+    """Say once for the group what this run is about to do, and why."""
+    plan, decision = run.plan, run.decision
+    logger.info(f"group {plan.group}: {plan.label}, {len(plan.hosts)} hosts, vLLM {plan.vllm_version}, {plan.digest}")
+    for warning in plan.warnings:
+        logger.warning(warning)
+    if not decision.restart:
+        logger.info("every rank runs as planned" if decision.ready else "every rank runs as planned; not ready yet")
+        return
+    starts = any(host.stop for host in decision.hosts.values())
+    logger.info(f"the group will be {'restarted' if starts else 'started'}:")
+    for reason in decision.reasons[:_REASONS]:
+        logger.info(f"  {reason}")
+    if len(decision.reasons) > _REASONS:
+        logger.info(f"  and {len(decision.reasons) - _REASONS} more")
+    if state.config.DIFF:
+        _diff(run)
+
+
+def _diff(run: GroupRun) -> None:
+    """Print how files differ; secrets are no planned files and never come back from a host."""
+    for name, decision in run.decision.hosts.items():
+        for path in (*decision.base, *decision.files):
+            before = run.seen[name]["files"].get(path, {}).get("text", "")
+            after = run.plan.hosts[name].files[path].text
+            lines = difflib.unified_diff(
+                before.splitlines(), after.splitlines(), f"{name}:{path}", "planned", lineterm=""
+            )
+            for line in lines:
+                logger.info(line)

@@ -1,0 +1,212 @@
+"""One run over one group, shared by all its hosts: plan, observations, decision, and who has failed where.
+
+pyinfra runs a deploy once for each host, at the same time. The first one here does the work for the whole group; the
+others find it done. Nothing waits for another host: pyinfra's pool may be smaller than the group.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from gevent.event import Event
+from gevent.lock import RLock
+from gevent.pool import Pool
+from pyinfra import logger
+from pyinfra.api.exceptions import DeployError
+from pyinfra.api.host import Host
+from pyinfra.api.operation import OperationMeta
+from pyinfra.api.state import BaseStateCallback, State
+
+from muster import inventory, recipe, uv_binary
+from muster.build import build_plan
+from muster.decision import Decision, Observation, asked, decide, release_spec, sha256
+from muster.errors import Refusal
+from muster.facts import probe
+from muster.manifest import with_manifest
+from muster.plan import HostPlan, Plan
+from muster.prerequisites import Problem, problems, report
+from muster.secret_store import Store, open_store
+
+_PROBES_AT_ONCE = 64
+_runs: WeakKeyDictionary[State, dict[str, GroupRun | Exception]] = WeakKeyDictionary()
+_lock = RLock()
+
+
+@dataclass
+class GroupRun:
+    """What the hosts of one group share during one run.
+
+    Args:
+        plan: the whole group, with the manifest among the files.
+        root: the hosts' directory for engines and tools.
+        seen: host -> observation.
+        decision: what is to be done.
+        secrets: what every secret must be.
+    """
+
+    plan: Plan
+    root: str
+    seen: Mapping[str, Observation]
+    decision: Decision
+    secrets: Store
+    touched: bool = False
+    """Whether something that runs has been stopped or changed in this run."""
+    failed: Event = field(default_factory=Event)
+    failure: str = ""
+    started: float = 0.0
+    since: dict[str, dict[str, str]] = field(default_factory=dict)
+    """Host -> unit -> the life that was started; another life is a death."""
+    waiting: dict[int, set[str]] = field(default_factory=dict)
+    """Bring-up step -> hosts that have begun to ask its checks and are not through."""
+    passed: dict[int, set[str]] = field(default_factory=dict)
+    """Bring-up step -> hosts whose checks have passed."""
+    notes: dict[str, list[tuple[str, OperationMeta]]] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, state: State, recipe_name: str) -> GroupRun:
+        """Return the run of a group, made by whichever host asks first.
+
+        Raises:
+            DeployError: everything that speaks against it, on every host, in one text; nothing was touched.
+        """
+        with _lock:
+            runs = _runs.setdefault(state, {})
+            if recipe_name not in runs:
+                try:
+                    runs[recipe_name] = _prepare(state, recipe_name)
+                except Refusal as error:
+                    runs[recipe_name] = DeployError(str(error))
+                except DeployError as error:
+                    runs[recipe_name] = error
+            found = runs[recipe_name]
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+    def host(self, host: Host) -> HostPlan:
+        """Return the plan of one host."""
+        return self.plan.hosts[host.name]
+
+    def note(self, host: Host, name: str, operation: OperationMeta) -> None:
+        """Remember an operation that every host must have passed before the next gate opens."""
+        self.notes.setdefault(host.name, []).append((name, operation))
+
+    def short_of(self, count: int) -> list[str]:
+        """Return who has not passed the first `count` noted operations, and where each stands."""
+        missing = []
+        for name in self.plan.hosts:
+            for operation, meta in self.notes.get(name, [])[:count]:
+                if not meta.is_complete():
+                    missing.append(f"{name} has not come to '{operation}'")
+                    break
+                if not meta.did_succeed():
+                    missing.append(f"{name} failed at '{operation}'")
+                    break
+        return missing
+
+    def fail(self, reason: str) -> None:
+        """Tell every host of the group that bring-up has failed; the first reason stands."""
+        if not self.failed.is_set():
+            self.failure = reason
+            self.failed.set()
+
+    @property
+    def left(self) -> float:
+        """Seconds until the group must be ready."""
+        return self.plan.ready_timeout - (time.monotonic() - self.started)
+
+
+class _Teller(BaseStateCallback):
+    """Says, when a host fails, what that means for the group that runs."""
+
+    @staticmethod
+    def operation_host_error(
+        state: State, host: Host, op_hash: str, retry_count: int = 0, max_retries: int = 0
+    ) -> None:
+        for run in _runs.get(state, {}).values():
+            if isinstance(run, GroupRun) and host.name in run.plan.hosts and not run.touched:
+                name = " / ".join(sorted(state.get_op_meta(op_hash).names))
+                logger.error(f"{host.name} failed at '{name}'; the running group was not touched")
+
+
+def _prepare(state: State, recipe_name: str) -> GroupRun:
+    fleet = inventory.from_pyinfra(state.inventory, name="inventory")
+    plan = with_manifest(build_plan(recipe.load(recipe_name), fleet.hosts, fleet.settings))
+    hosts = {host.name: host for host in state.inventory}
+    active = {host.name for host in state.active_hosts}
+    left_out = [name for name in plan.hosts if name not in active]
+    unreachable = [name for name in left_out if state.is_host_in_limit(hosts[name])]
+    if unreachable:
+        raise DeployError(_absent(plan, unreachable, "could not be reached over SSH"))
+    here = replace(plan, hosts={name: host for name, host in plan.hosts.items() if name in active})
+    root = fleet.settings.root
+    seen = _probe_all(state, here, root, {name: hosts[name] for name in here.hosts})
+    found = problems(here, seen)
+    if found:
+        raise DeployError(report(found))
+    store = open_store(here, seen)
+    decision = decide(here, seen, store.sha256)
+    if left_out and decision.changes:
+        raise DeployError(_absent(plan, left_out, "left out by --limit or --exclude"))
+    state.add_callback_handler(_Teller())  # type: ignore[no-untyped-call]
+    return GroupRun(here, root, seen, decision, store)
+
+
+def _absent(plan: Plan, names: list[str], why: str) -> str:
+    problem = Problem(
+        ", ".join(names),
+        why,
+        f"all {len(plan.hosts)} hosts of group {plan.group}: a group with a missing rank cannot run",
+        "bring the host back, or take it out of the inventory; nothing was touched",
+    )
+    return str(problem)
+
+
+def _probe_all(state: State, plan: Plan, root: str, hosts: Mapping[str, Host]) -> dict[str, Observation]:
+    """Ask every host at once, each in one session."""
+    texts = bool(state.config.DIFF)
+    requests = {name: request(plan, plan.hosts[name], root, texts=texts) for name in plan.hosts}
+    pool = Pool(min(_PROBES_AT_ONCE, len(hosts)))
+    ask: Callable[[str], dict[str, Any] | str] = lambda name: probe(state, hosts[name], requests[name])  # noqa: E731
+    answers = dict(zip(hosts, pool.map(ask, hosts), strict=True))
+    silent = [
+        Problem(name, answer, "a host that answers over SSH", "mend what the message names")
+        for name, answer in answers.items()
+        if isinstance(answer, str)
+    ]
+    if silent:
+        raise DeployError(report(tuple(silent)))
+    return {name: answer for name, answer in answers.items() if not isinstance(answer, str)}
+
+
+def request(plan: Plan, host: HostPlan, root: str, *, texts: bool = False) -> dict[str, Any]:
+    """Return what the probe of one host asks for.
+
+    Args:
+        plan, host: what is planned.
+        root: the hosts' directory for engines and tools.
+        texts: whether files that differ come back whole, for `--diff`.
+    """
+    is_head = host.node_rank == 0
+    return {
+        "group": plan.group,
+        "files": {path: sha256(file.text) for path, file in host.files.items()},
+        "secrets": [secret.path for secret in plan.secrets],
+        "units": list(host.units),
+        "release": {"path": plan.release.path, "spec": release_spec(plan)},
+        "uv": uv_binary.path_on_hosts(root),
+        "argvs": [list(argv) for argv in asked(host)],
+        "ports": list(host.ports),
+        "disk": plan.release.path,
+        "texts": texts,
+        "ready": _ready_url(plan) if is_head else None,
+    }
+
+
+def _ready_url(plan: Plan) -> str | None:
+    urls = [check.target for check in plan.steps[-1].checks if check.kind == "http"] if plan.steps else []
+    return str(urls[-1]) if urls else None

@@ -1,0 +1,143 @@
+"""Work on units in slices, one SSH session each: say what is awaited, and end for the whole group when a rank dies."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from typing import Any
+
+import gevent
+from pyinfra.api.host import Host
+from pyinfra.api.state import State
+
+from muster import remote
+from muster.deploys.group_run import GroupRun
+from muster.plan import Step
+from muster.session import ask, current_arguments, fail, say
+
+# The first answers come soon, where a mistake shows; a long wait must not cost a session every few seconds.
+_SLICES = (5, 10, 20, 40)
+_LONGEST = 60
+_STOP_TIMEOUT = 3600
+_WORDS = 15
+
+
+def lengths() -> Iterator[int]:
+    """Yield how many seconds each slice may last."""
+    yield from _SLICES
+    while True:
+        yield _LONGEST
+
+
+def stop(state: State, host: Host, run: GroupRun, units: tuple[str, ...]) -> bool:
+    """Stop units and wait until none of their processes is left; systemd ends what does not go by itself."""
+    run.touched = True
+    began = time.monotonic()
+    for seconds in lengths():
+        answer = ask(state, host, "units", {"do": "stop", "units": units, "seconds": seconds}, "stop units")
+        if "error" in answer or time.monotonic() - began > _STOP_TIMEOUT:
+            fail(host, answer.get("error") or f"{answer['pending']} after {_STOP_TIMEOUT} s")
+            return False
+        if answer["done"]:
+            return True
+        say(host, f"waiting for {answer['pending']}, {time.monotonic() - began:.0f} s")
+    return False
+
+
+def start(state: State, host: Host, run: GroupRun, number: int) -> bool:
+    """Start this host's units of one step and stay until the step is up, here and on the hosts that ask its checks."""
+    run.touched = True
+    return _stay(state, host, run, number, run.plan.steps[number].units.get(host.name, ()))
+
+
+def wait(state: State, host: Host, run: GroupRun, number: int) -> bool:
+    """Stay until one step is up; starts nothing."""
+    return _stay(state, host, run, number, ())
+
+
+def _stay(state: State, host: Host, run: GroupRun, number: int, starting: tuple[str, ...]) -> bool:
+    step = run.plan.steps[number]
+    checks = [asdict(check) for check in step.checks if check.host == host.name]
+    run.started = run.started or time.monotonic()
+    if checks:
+        run.waiting.setdefault(number, set()).add(host.name)
+    request: dict[str, Any] = {"do": "start" if starting else "wait", "start": starting, "checks": checks}
+    for seconds in lengths():
+        request |= {"units": _up_to(run, host.name, number), "since": run.since.get(host.name, {}), "seconds": seconds}
+        answer = _unless_failed(state, host, run, request)
+        if answer is None:
+            say(host, f"stopped waiting: {run.failure}")
+            return False
+        if "error" in answer or answer["died"]:
+            _died(host, run, answer)
+            return False
+        run.since[host.name] = answer["since"]
+        if answer["done"] and _is_up(host, run, number, step):
+            return True
+        if run.left <= 0:
+            _late(host, run, answer)
+            return False
+        _progress(host, run, answer)
+        # While others ask, this host only looks out for the death of its own ranks.
+        request |= {"do": "wait", "hold": bool(answer["done"])}
+    return False
+
+
+def _up_to(run: GroupRun, name: str, number: int) -> tuple[str, ...]:
+    """Return the units that a host has started by a step: each must stay alive."""
+    return tuple(unit for step in run.plan.steps[: number + 1] for unit in step.units.get(name, ()))
+
+
+def _is_up(host: Host, run: GroupRun, number: int, step: Step) -> bool:
+    """Whether the step is up for this host, whose own units and checks are fine."""
+    asking = {check.host for check in step.checks} & set(run.plan.hosts)
+    passed = run.passed.setdefault(number, set())
+    if host.name in asking:
+        passed.add(host.name)
+        return True
+    # A host that has not begun to ask may be waiting for this one's place in pyinfra's pool.
+    return passed >= asking or not asking <= run.waiting.get(number, set())
+
+
+def _unless_failed(state: State, host: Host, run: GroupRun, request: Mapping[str, Any]) -> remote.Answer | None:
+    """Run one slice; None as soon as another host of the group has failed."""
+    if run.failed.is_set():
+        return None
+    session = gevent.spawn(ask, state, host, "units", request, "watch units", current_arguments(host))
+    gevent.wait([session, run.failed], count=1)
+    if not session.ready():
+        session.kill(block=False)
+        return None
+    answer: remote.Answer = session.get()
+    return answer
+
+
+def _progress(host: Host, run: GroupRun, answer: remote.Answer) -> None:
+    if not answer["pending"]:
+        return
+    passed = run.plan.ready_timeout - run.left
+    last = next((line for line in answer["last"].values() if line), "")
+    say(host, f"waiting until {answer['pending']}, {passed:.0f} s" + (f"; last log: {last}" if last else ""))
+
+
+def _died(host: Host, run: GroupRun, answer: remote.Answer) -> None:
+    if "error" in answer:
+        fail(host, answer["error"])
+        run.fail(f"{host.name}: {answer['error'].splitlines()[0]}")
+        return
+    first = next(iter(answer["died"]))
+    for unit, words in answer["died"].items():
+        fail(host, f"{unit} died; its last lines:")
+        for line in words[-_WORDS:]:
+            fail(host, f"  {line}")
+        fail(host, f"  more: journalctl -u {unit}")
+    run.fail(f"{first} died on {host.name}")
+
+
+def _late(host: Host, run: GroupRun, answer: remote.Answer) -> None:
+    fail(host, f"not ready after {run.plan.ready_timeout} s: waited until {answer['pending'] or 'others are up'}")
+    for unit, line in answer["last"].items():
+        fail(host, f"  {unit}: {line}")
+    fail(host, "  fix: raise ready_timeout if the log shows progress, such as weights being loaded")
+    run.fail(f"{host.name} was not ready in time")

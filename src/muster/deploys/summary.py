@@ -1,0 +1,45 @@
+"""Summary: where the endpoint is, how to try it, where the logs are."""
+
+from __future__ import annotations
+
+import json
+
+from pyinfra.api.command import FunctionCommand
+from pyinfra.api.host import Host
+from pyinfra.api.state import State
+
+from muster import operations
+from muster.deploys.group_run import GroupRun
+from muster.plan import Plan
+from muster.session import say
+from muster.typed import current_host, stage
+
+
+@stage("Summary")
+def summary(run: GroupRun) -> None:
+    """Say it once, under the head's name."""
+    question = FunctionCommand(_tell, [run], {})
+    run.note(current_host(), "summary", operations.holds(question, name=f"{run.plan.group} serves"))
+
+
+def _tell(_state: State, host: Host, run: GroupRun) -> bool:
+    if run.host(host).node_rank == 0:
+        say(host, text(run.plan))
+    return True
+
+
+def text(plan: Plan) -> str:
+    """Return the summary of a plan that has been brought up."""
+    body = {"model": plan.served_model_name, "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 64}
+    key = ' -H "Authorization: Bearer $VLLM_API_KEY"' if any(s.path.endswith(".env") for s in plan.secrets) else ""
+    curl = f"curl {plan.endpoint}/v1/chat/completions -H 'Content-Type: application/json'{key} -d '{json.dumps(body)}'"
+    head = next(iter(plan.hosts.values()))
+    lines = [
+        f"endpoint  {plan.endpoint}/v1  ({plan.served_model_name}, {plan.label})",
+        f"try it    {curl}",
+        f"logs      journalctl -f -u {head.units[-1]}   on {head.name}",
+    ]
+    others = [host for host in plan.hosts.values() if host is not head]
+    if others:
+        lines.append(f"          journalctl -f -u {others[-1].units[-1]}   on {', '.join(h.name for h in others)}")
+    return "\n".join(lines)

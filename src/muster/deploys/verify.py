@@ -1,0 +1,65 @@
+"""Verify: the group serves the model under its name, every rank answers, and what runs is what was planned."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pyinfra.api.command import FunctionCommand
+from pyinfra.api.host import Host
+from pyinfra.api.state import State
+
+from muster import operations
+from muster.deploys.group_run import GroupRun
+from muster.plan import HostPlan, Plan
+from muster.session import ask, fail, say
+from muster.typed import current_host, stage
+
+# One token of a model that has just come up: kernels may still be compiled for this shape.
+_SECONDS = 300
+
+
+@stage("Verify")
+def verify(run: GroupRun) -> None:
+    """Ask every DP rank for one token, and every host what it runs."""
+    host = current_host()
+    question = FunctionCommand(_answers_as_planned, [run], {})
+    run.note(host, "verify", operations.holds(question, name="every rank answers, and runs what was planned"))
+
+
+def _answers_as_planned(state: State, host: Host, run: GroupRun) -> bool:
+    answer = ask(state, host, "verify", request(run.plan, run.host(host)), "verify")
+    problems = [answer["error"]] if "error" in answer else answer["problems"]
+    for problem in problems:
+        fail(host, problem)
+    if problems:
+        units = " ".join(f"-u {unit}" for unit in run.host(host).units)
+        fail(host, f"  more: journalctl {units}")
+    elif answer["ranks"]:
+        ranks = answer["ranks"]
+        which = f"DP ranks {ranks[0]} to {ranks[-1]} each answered" if len(ranks) > 1 else "the endpoint answered"
+        say(host, f"{which}; served as {', '.join(answer['served'])}")
+    return not problems
+
+
+def request(plan: Plan, host: HostPlan) -> dict[str, Any]:
+    """Return what the verification of one host asks: the head for the API, each host for its processes."""
+    asked: dict[str, Any] = {
+        "processes": [{"unit": unit_of(host, process.name), "argv": list(process.argv)} for process in host.processes]
+    }
+    if host.node_rank == 0:
+        keys = [secret.path for secret in plan.secrets if secret.path.endswith(".env")]
+        asked |= {
+            "url": plan.local_endpoint,
+            "model": plan.served_model_name,
+            "ranks": sum(len(other.dp_ranks) for other in plan.hosts.values()) or 1,
+            "tool_calling": plan.tool_calling,
+            "seconds": _SECONDS,
+            "api_key_file": keys[0] if keys else None,
+        }
+    return asked
+
+
+def unit_of(host: HostPlan, process: str) -> str:
+    """Return the unit that a process runs in: its own, or the one guard's."""
+    own = [unit for unit in host.units if unit.endswith(f"-{process}.service")]
+    return own[0] if own else host.units[-1]

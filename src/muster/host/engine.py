@@ -1,0 +1,178 @@
+"""Install one engine release: uv, a virtual environment, the pinned packages, and last the note that it is whole.
+
+The environment is made at its final path (virtual environments do not move). Without the note it is not a release: an
+installation that was killed is wiped and done again, from uv's cache. Progress goes to stdout, line by line.
+"""
+
+import base64
+import fcntl
+import glob
+import json
+import os
+import shutil
+import subprocess
+import tempfile
+import threading
+import time
+import zlib
+
+from muster.host import common, engine_stamps
+
+_BEAT = 30.0
+
+
+def main(request):
+    """Bring a release to this host and return {changed, packages}.
+
+    Args:
+        request: `path`, `spec` (digest of what should be in it), `python`, `requirements`, `overrides`,
+            `install_args`, `env`, `uv` (path), `uv_payload` (base64 of the deflated binary, or None), `python_dir`,
+            `cache_dir`. `root` (tests): where the file system begins.
+
+    Raises:
+        OSError: uv's own last lines; what was there before is untouched, or wiped if it was never whole.
+    """
+    root, path = request.get("root", ""), request.get("root", "") + request["path"]
+    os.umask(0o022)  # the ranks run as another user and must read all of it
+    uv = bring_uv(root + request["uv"], request.get("uv_payload"))
+    os.makedirs(os.path.dirname(path), 0o755, exist_ok=True)
+    with open(path + ".lock", "w") as lock:
+        wait_for(lock)
+        if engine_stamps.release(root, request)["complete"]:
+            return {"changed": False, "packages": 0}
+        users = running_from(request["path"])
+        if users:
+            raise OSError("{} is not as planned, but {} runs from it; stop it first".format(path, ", ".join(users)))
+        packages = install(request, uv, path, environment(request, root))
+    return {"changed": True, "packages": packages}
+
+
+def bring_uv(path, payload):
+    """Write the uv that the control machine sent, unless it is here already, and return its path."""
+    if os.access(path, os.X_OK):
+        return path
+    if not payload:
+        raise OSError(f"no uv at {path} and none was sent")
+    os.makedirs(os.path.dirname(path), 0o755, exist_ok=True)
+    common.write_whole(path, zlib.decompress(base64.b64decode(payload)), 0o755)
+    say("uv: {}".format(common.must([path, "--version"]).strip()))
+    return path
+
+
+def wait_for(lock):
+    """Take the lock of a release; another installation (of a session that was cut) may still hold it."""
+    while True:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            say("another installation of this release is running on this host; waiting for it")
+            time.sleep(10)
+
+
+def running_from(path):
+    """Return the commands of processes whose program lies under a path."""
+    found = set()
+    for link in glob.glob("/proc/[0-9]*/cmdline"):
+        try:
+            with open(link, "rb") as handle:
+                words = handle.read().split(b"\0")[:2]
+        except OSError:
+            continue
+        if any(word.startswith(path.encode() + b"/") for word in words):
+            found.add(b" ".join(words).decode("utf-8", "replace"))
+    return sorted(found)
+
+
+def environment(request, root):
+    """Return uv's environment: Pythons and cache where every user of the host can read them, nothing of the caller."""
+    base = {key: value for key, value in common.environment().items() if not key.startswith(("UV_", "PIP_"))}
+    base.pop("VIRTUAL_ENV", None)
+    own = {
+        "UV_PYTHON_INSTALL_DIR": root + request["python_dir"],
+        "UV_CACHE_DIR": root + request["cache_dir"],
+        "UV_NO_PROGRESS": "1",
+        "UV_NO_CONFIG": "1",
+    }
+    return {**base, **own, **request.get("env", {})}
+
+
+def install(request, uv, path, env):
+    """Make the environment, install into it, note that it is whole; return the number of packages."""
+    began = time.monotonic()
+    if os.path.lexists(path):
+        say(f"removing what an unfinished installation left at {path}")
+        shutil.rmtree(path)
+    say("making a Python {} environment at {}".format(request["python"], path))
+    stream([uv, "venv", "--no-project", "--python", request["python"], path], env, path)
+    python = os.path.join(path, "bin", "python")
+    command = [uv, "pip", "install", "--python", python, "--compile-bytecode", *request["install_args"]]
+    with tempfile.NamedTemporaryFile("w", suffix=".txt") as overrides:
+        overrides.write("\n".join(request["overrides"]) + "\n")
+        overrides.flush()
+        if request["overrides"]:
+            command += ["--override", overrides.name]
+        say("installing {}".format(" ".join(request["requirements"])))
+        stream([*command, "--", *request["requirements"]], env, path)
+    if not os.access(os.path.join(path, "bin", "vllm"), os.X_OK):
+        raise OSError(f"{path} has no bin/vllm after the installation; do the requirements name vllm?")
+    names = frozen(uv, python, env)
+    note = {"spec": request["spec"], "requirements": request["requirements"], "packages": names}
+    common.write_whole(os.path.join(path, engine_stamps.COMPLETE), json.dumps(note, indent=1).encode())
+    say(f"{len(names)} packages in {time.monotonic() - began:.0f} s")
+    return len(names)
+
+
+def frozen(uv, python, env):
+    """Return `name==version` of every installed package."""
+    told = subprocess.run([uv, "pip", "freeze", "--python", python], env=env, capture_output=True, text=True)
+    if told.returncode:
+        raise OSError(f"uv pip freeze ended with {told.returncode}: {told.stderr.strip()}")
+    return [line for line in told.stdout.splitlines() if line.strip()]
+
+
+def stream(argv, env, path):
+    """Run a tool, pass on the lines worth reading, and say now and then that it is still at work.
+
+    Raises:
+        OSError: it failed; the message ends with its last lines.
+    """
+    lines = []
+    with tempfile.TemporaryDirectory() as home:
+        # uv's data directory lies under HOME; the machine owner's must stay as it is.
+        child = subprocess.Popen(
+            argv,
+            env={**env, "HOME": home},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+        )
+        done = threading.Event()
+        threading.Thread(target=beat, args=(done, path), daemon=True).start()
+        try:
+            for line in child.stdout:
+                lines.append(line.rstrip())
+                if lines[-1] and not lines[-1].startswith((" + ", " - ", " ~ ")):
+                    say(lines[-1])
+            status = child.wait()
+        finally:
+            done.set()
+    if status:
+        tail = "\n".join(line for line in lines[-15:] if line)
+        raise OSError(f"`uv {argv[1]}` ended with {status}:\n{tail}")
+
+
+def beat(done, path):
+    """Say every half minute how much is on the disk, so that a long download does not look like a hang."""
+    began = time.monotonic()
+    while not done.wait(_BEAT):
+        free = os.statvfs(os.path.dirname(path))
+        gib = free.f_bavail * free.f_frsize / 2**30
+        say(f"still installing after {time.monotonic() - began:.0f} s; {gib:.1f} GiB free")
+
+
+def say(line):
+    """Print one line of progress."""
+    print(line, flush=True)

@@ -1,0 +1,215 @@
+"""What a host is like now, read in one go and changing nothing: files, units, ports, GPUs, addresses, the engine."""
+
+import glob
+import grp
+import json
+import os
+import platform
+import pwd
+import re
+import stat
+import urllib.request
+
+from muster.host import common, engine_stamps
+
+_TEXT_LIMIT = 65536
+
+
+def main(request):
+    """Return the state of everything that a plan touches on this host.
+
+    Args:
+        request: `group` (its name), `files` {path: sha256 wanted}, `secrets` [paths], `units` [names],
+            `release` {path, spec}, `uv` (path), `argvs` [[argument]], `ports` [number], `disk` (path), `texts` (whether
+            to return what differing files hold), `ready` (URL or None). `root` (tests): where the file system begins.
+    """
+    root = request.get("root", "")
+    group = request.get("group", "")
+    wanted = request.get("files", {})
+    return {
+        "python": platform.python_version(),
+        "uid": os.geteuid(),
+        "machine": platform.machine(),
+        "os": _os_name(root),
+        "systemd": attempt(_systemd),
+        "files": {path: describe(root, path, sha, request.get("texts")) for path, sha in wanted.items()},
+        "secrets": {path: describe(root, path, None, False) for path in request.get("secrets", ())},
+        "stale": stale(root, group, set(wanted) | set(request.get("secrets", ()))),
+        "units": attempt(lambda: common.units(request.get("units", []) + present_units(root, group))),
+        "groups": other_groups(root, group),
+        "listening": attempt(lambda: listening(request.get("ports", []))),
+        "release": engine_stamps.release(root, request.get("release")),
+        "uv": os.access(root + request.get("uv", "/nowhere"), os.X_OK),
+        "accepted": engine_stamps.accepted(root, request.get("release"), request.get("argvs", ())),
+        "disk_free": attempt(lambda: _free(root + request.get("disk", "/"))),
+        "gpus": attempt(gpus),
+        "addresses": attempt(addresses),
+        "ready": answers(request.get("ready")),
+    }
+
+
+def attempt(source):
+    """Return what a source says, or {"error": text}: one broken tool must not hide the rest."""
+    try:
+        return source()
+    except Exception as error:
+        return {"error": str(error) or type(error).__name__}
+
+
+def describe(root, path, wanted, text):
+    """Return digest, mode and owners of one path; {"kind": "missing"} where there is nothing."""
+    try:
+        found = os.lstat(root + path)
+    except (FileNotFoundError, NotADirectoryError):
+        return {"kind": "missing"}
+    if not stat.S_ISREG(found.st_mode):
+        return {"kind": "link" if stat.S_ISLNK(found.st_mode) else "other"}
+    told = {
+        "kind": "file",
+        "sha256": common.sha256(root + path),
+        "mode": format(stat.S_IMODE(found.st_mode), "o"),
+        "owner": _name(pwd.getpwuid, found.st_uid),
+        "group": _name(grp.getgrgid, found.st_gid),
+    }
+    if text and wanted and told["sha256"] != wanted and found.st_mode & 0o004:
+        with open(root + path, encoding="utf-8", errors="replace") as handle:
+            told["text"] = handle.read(_TEXT_LIMIT)
+    return told
+
+
+def _name(lookup, number):
+    try:
+        return lookup(number)[0]
+    except KeyError:
+        return str(number)
+
+
+def stale(root, group, wanted):
+    """Return the files of this group that no plan names any more: its units and what lies in its directory."""
+    if not group:
+        return []
+    found = []
+    for directory, _, names in os.walk(root + "/etc/muster/" + group):
+        found += [os.path.join(directory, name)[len(root) :] for name in names]
+    found += ["/etc/systemd/system/" + name for name in present_units(root, group)]
+    return sorted(path for path in found if path not in wanted and not path.endswith(".muster-new"))
+
+
+def present_units(root, group):
+    """Return the unit files of a group on this host, by the group's own list and by the naming rule."""
+    if not group:
+        return []
+    rule = re.compile(rf"muster-{re.escape(group)}(-(ray|vllm))?\.(service|socket|timer|slice)")
+    try:
+        names = os.listdir(root + "/etc/systemd/system")
+    except FileNotFoundError:
+        return []
+    listed = (common.read_json(root + f"/etc/muster/{group}/plan.json") or {}).get("units", [])
+    return sorted(name for name in names if rule.fullmatch(name) or name in listed)
+
+
+def other_groups(root, group):
+    """Return what the other groups on this host say of themselves, by name."""
+    found = {}
+    for path in glob.glob(glob.escape(root) + "/etc/muster/*/plan.json"):
+        name = os.path.basename(os.path.dirname(path))
+        told = common.read_json(path)
+        if name != group and isinstance(told, dict):
+            found[name] = told
+    return found
+
+
+def listening(ports):
+    """Return {port: {pid, command, unit}} of the processes that listen on any of these TCP ports."""
+    inodes = {}
+    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
+        try:
+            with open(table) as handle:
+                rows = [line.split() for line in handle.readlines()[1:]]
+        except OSError:
+            continue
+        for row in rows:
+            port = int(row[1].rsplit(":", 1)[1], 16)
+            if row[3] == "0A" and port in ports:
+                inodes[f"socket:[{row[9]}]"] = port
+    found = {str(port): {"pid": 0, "command": "unknown", "unit": ""} for port in inodes.values()}
+    for link in glob.iglob("/proc/[0-9]*/fd/*") if inodes else ():
+        try:
+            port = inodes.pop(os.readlink(link), None)
+        except OSError:
+            continue
+        if port is not None:
+            pid = int(link.split("/")[2])
+            found[str(port)] = {"pid": pid, "command": _read(f"/proc/{pid}/comm").strip(), "unit": _unit_of(pid)}
+        if not inodes:
+            break
+    return found
+
+
+def _unit_of(pid):
+    units = re.findall(r"([^/\s]+\.service)", _read(f"/proc/{pid}/cgroup"))
+    return units[-1] if units else ""
+
+
+def _read(path):
+    try:
+        with open(path, encoding="utf-8", errors="replace") as handle:
+            return handle.read()
+    except OSError:
+        return ""
+
+
+def gpus():
+    """Return [{name, memory_mib}] and the driver's version, as nvidia-smi prints them."""
+    query = ["nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader,nounits"]
+    status, output = common.run(query, 30)
+    if status:
+        raise OSError((output.strip().splitlines() or ["nvidia-smi failed"])[0])
+    rows = [[cell.strip() for cell in line.split(",")] for line in output.splitlines() if line.count(",") == 2]
+    devices = [{"name": row[0], "memory_mib": int(row[1]) if row[1].isdigit() else 0} for row in rows]
+    return {"devices": devices, "driver": rows[0][2] if rows else ""}
+
+
+def addresses():
+    """Return {address: interface} of this host."""
+    found = {}
+    for line in common.must(["ip", "-o", "addr", "show"]).splitlines():
+        cells = line.split()
+        if len(cells) > 3 and cells[2] in ("inet", "inet6"):
+            found[cells[3].split("/")[0]] = cells[1].split("@")[0]
+    return found
+
+
+def answers(url):
+    """Return whether a URL answers 200 at once, or None when there is none to ask."""
+    if not url:
+        return None
+    try:
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        with opener.open(url, timeout=3) as response:
+            return bool(response.status == 200)
+    except OSError:
+        return False
+
+
+def _systemd():
+    found = re.search(r"systemd (\d+)", common.must(["systemctl", "--version"]))
+    if not found:
+        raise OSError("systemctl names no version")
+    return int(found.group(1))
+
+
+def _os_name(root):
+    found = re.search(r'^PRETTY_NAME="?([^"\n]*)', _read(root + "/etc/os-release"), re.M)
+    return found.group(1) if found else platform.system()
+
+
+def _free(path):
+    while path and not os.path.isdir(path):
+        path = os.path.dirname(path)
+    usage = os.statvfs(path or "/")
+    return usage.f_bavail * usage.f_frsize
+
+
+if __name__ == "__main__":
+    print(json.dumps(main({"group": ""}), indent=1))

@@ -1,0 +1,133 @@
+"""Operations, each named by its outcome: every one is called on every host, and data decides who acts.
+
+pyinfra runs a generator twice, when preparing and when executing; everything it looks at is handed in. What changes
+nothing on a host (a gate, a wait, a verification) yields no command, so that a second run says "No changes".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+from pyinfra.api.command import FunctionCommand, PyinfraCommand
+from pyinfra.api.host import Host
+from pyinfra.api.state import State
+
+from muster import remote
+from muster.session import Session, fail, say
+from muster.typed import current_host, current_state, operation
+
+Files = Sequence[Mapping[str, str]]
+
+
+def _executing() -> tuple[State, Host] | None:
+    """Return pyinfra's state and host while operations are executed, None while they are prepared."""
+    state, host = current_state(), current_host()
+    return (state, host) if state.is_executing else None
+
+
+@operation
+def base_in_effect(files: Files) -> Iterator[PyinfraCommand]:
+    """Users, directories and kernel settings are as planned, and in effect.
+
+    Args:
+        files: those that differ: `path`, `text`, `sha256`, `mode`, `owner`, `group`.
+    """
+    if files:
+        yield Session("apply", {"do": "base", "files": files}, f"write and apply {_names(files)}", _notes)
+
+
+@operation
+def engine_installed(request: remote.Request | None) -> Iterator[PyinfraCommand]:
+    """The engine release is whole on this host.
+
+    Args:
+        request: of `muster.host.engine`, or None where it is.
+    """
+    if request is not None:
+        yield Session("engine", request, f"install {request['path']}", streams=True)
+
+
+@operation
+def command_lines_accepted(request: remote.Request | None) -> Iterator[PyinfraCommand]:
+    """The installed vLLM's own parser takes the planned command lines.
+
+    Args:
+        request: of `muster.host.parse`, or None where nothing has changed since it was asked.
+    """
+
+    def heard(_state: State, host: Host, answer: remote.Answer) -> bool:
+        for argv, error in answer["refused"]:
+            fail(host, f"the installed vLLM does not take the planned command line: {error}")
+            fail(host, f"  planned: {' '.join(argv)}")
+            fail(host, "  fix: correct extra_args, or set vllm_version to what is installed")
+        return not answer["refused"]
+
+    if request is not None:
+        yield Session("parse", request, f"ask vLLM about {len(request['argvs'])} command line(s)", heard)
+
+
+@operation
+def files_staged(files: Files, keep: Callable[[], None]) -> Iterator[PyinfraCommand]:
+    """Every file that differs lies beside its place, on the disk; nothing reads it yet.
+
+    Args:
+        files: as for `base_in_effect`; `text` may be a secret and is never printed.
+        keep: called before anything is sent; keeps new secrets on the control machine.
+    """
+    if files:
+        if _executing() is not None:
+            keep()
+        yield Session("apply", {"do": "stage", "files": files}, f"stage {_names(files)}")
+
+
+@operation
+def files_committed(files: Files, remove: Sequence[str], enable: Sequence[str]) -> Iterator[PyinfraCommand]:
+    """Staged files are in place, files that no plan names are gone, systemd has read them, units start at boot.
+
+    Args:
+        files: what was staged.
+        remove: paths that no plan names any more.
+        enable: units to enable.
+    """
+    if files or remove or enable:
+        bare = [{key: value for key, value in item.items() if key != "text"} for item in files]
+        request = {"do": "commit", "files": bare, "remove": list(remove), "enable": list(enable)}
+        yield Session("apply", request, f"put in place {_names(files)}, remove {len(remove)}", _notes)
+
+
+@operation
+def carried_out(command: PyinfraCommand | None) -> Iterator[PyinfraCommand]:
+    """A command of the bring-up has succeeded.
+
+    Args:
+        command: what this host has to do, or None.
+    """
+    if command is not None:
+        yield command
+
+
+@operation
+def holds(question: FunctionCommand) -> Iterator[PyinfraCommand]:
+    """Something holds that needs no change: a gate, a wait, a verification. Asked when executing, never before.
+
+    Args:
+        question: its function returns False, and has said why, when it does not hold.
+    """
+    context = _executing()
+    if context is not None and question.function(*context, *question.args, **question.kwargs) is False:
+        yield FunctionCommand(does_not_hold, [], {})
+
+
+def does_not_hold(state: State, host: Host) -> bool:
+    """Fail the operation whose question was answered with no."""
+    return False
+
+
+def _names(files: Files) -> str:
+    names = [item["path"] for item in files]
+    return ", ".join(names) if names else "nothing"
+
+
+def _notes(_state: State, host: Host, answer: remote.Answer) -> None:
+    for note in answer["notes"]:
+        say(host, f"note: {note}")

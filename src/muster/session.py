@@ -1,0 +1,115 @@
+"""One host program in one SSH session, as a pyinfra command: run, read its answer, say what it said."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from pyinfra import logger
+from pyinfra.api.arguments import CONNECTOR_ARGUMENT_KEYS, ConnectorArguments
+from pyinfra.api.command import FunctionCommand, StringCommand
+from pyinfra.api.host import Host
+from pyinfra.api.state import State
+from pyinfra.connectors.util import CommandOutput
+
+from muster import remote
+from muster.facts import Program
+
+Heard = Callable[[State, Host, remote.Answer], bool | None]
+
+
+class Session(FunctionCommand):
+    """A host program, the request it gets on standard input, and what to do with its answer.
+
+    Args:
+        program: name of the module of `muster.host`.
+        request: what its `main` takes; may hold secrets, which are never printed.
+        says: what this does, in words, for `-v` and test fixtures.
+        heard: called with the answer; returning False fails the operation.
+        streams: print the program's lines as they come, for the one that runs for minutes.
+    """
+
+    def __init__(
+        self,
+        program: str,
+        request: remote.Request,
+        says: str,
+        heard: Heard | None = None,
+        *,
+        streams: bool = False,
+    ) -> None:
+        super().__init__(run_on_host, [program, says], {})
+        self.program, self.request, self.says, self.heard, self.streams = program, request, says, heard, streams
+
+    def execute(self, state: State, host: Host, connector_arguments: ConnectorArguments) -> bool:
+        """Run it on the host; False when the program or `heard` says so."""
+        if state.print_input:
+            host.log(f">>> {self.says}")
+        answer = ask(state, host, self.program, self.request, self.says, connector_arguments, streams=self.streams)
+        if "error" in answer:
+            fail(host, answer["error"])
+            return False
+        return self.heard is None or self.heard(state, host, answer) is not False
+
+
+def run_on_host(program: str, says: str) -> None:
+    """Name a session in pyinfra's own listings; `Session.execute` does the work."""
+    raise NotImplementedError(f"{program}: {says}")
+
+
+def ask(
+    state: State,
+    host: Host,
+    program: str,
+    request: remote.Request,
+    says: str,
+    connector_arguments: Mapping[str, Any] | None = None,
+    *,
+    streams: bool = False,
+) -> remote.Answer:
+    """Run one host program and return its answer; `{"error": text}` when there is none.
+
+    Args:
+        state, host: pyinfra's.
+        program, request, says: as in `Session`.
+        connector_arguments: sudo and its like; those of the operation that is being run when None.
+        streams: print lines as they come.
+    """
+    arguments = dict(connector_arguments if connector_arguments is not None else current_arguments(host))
+    arguments["_stdin"] = Program(remote.bundle({program: request}, streams=streams), says)
+    try:
+        status, output = host.run_shell_command(
+            StringCommand(remote.COMMAND), print_output=streams or state.print_output, print_input=False, **arguments
+        )
+    except Exception as error:  # a connection can break in as many ways as there are libraries below
+        return {"error": f"the SSH session ended: {type(error).__name__}: {error}"}
+    return _answer(program, status, output, streams)
+
+
+def _answer(program: str, status: bool, output: CommandOutput, streams: bool) -> remote.Answer:
+    if streams:
+        lines = [line for line in output.stderr_lines if line.strip()]
+        return {} if status else {"error": "".join(lines[:1]) or f"{program} failed"}
+    try:
+        return remote.answers(output.stdout_lines)[program]
+    except (ValueError, KeyError) as error:
+        tail = "\n".join(output.stderr_lines[-5:])
+        return {"error": f"{error}\n{tail}".rstrip()}
+
+
+def current_arguments(host: Host) -> dict[str, Any]:
+    """Return the connector arguments (sudo, environment, ...) of the operation that a generator is running in."""
+    given: Mapping[str, Any] = host.current_op_global_arguments or {}
+    return {key: given[key] for key in CONNECTOR_ARGUMENT_KEYS if key in given}
+
+
+def say(host: Host, text: str) -> None:
+    """Print lines under a host's name."""
+    for line in text.splitlines() or [""]:
+        host.log(line)
+
+
+def fail(host: Host, text: str) -> None:
+    """Print lines of an error under a host's name."""
+    for line in text.splitlines() or ["failed"]:
+        host.log_styled(line, fg="red", log_func=logger.error)

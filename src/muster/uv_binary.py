@@ -1,0 +1,63 @@
+"""The uv that goes to the hosts: the control machine's own where it fits, one for their platform otherwise."""
+
+from __future__ import annotations
+
+import base64
+import os
+import platform
+import subprocess
+import sys
+import zlib
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+
+import uv
+
+from muster.errors import Refusal
+
+
+def release_version() -> str:
+    """Return the version of uv that muster was installed with; the hosts get the same."""
+    return version("uv")
+
+
+def path_on_hosts(root: str) -> str:
+    """Return where uv lies on a host; an executable put there by hand is used as it is."""
+    return f"{root}/uv/{release_version()}/uv"
+
+
+@cache
+def payload(machine: str) -> str:
+    """Return uv for a host, deflated and in base64.
+
+    Args:
+        machine: the host's `uname -m`.
+
+    Raises:
+        Refusal: no uv for such hosts can be had.
+    """
+    binary = _binary(machine).read_bytes()
+    return base64.b64encode(zlib.compress(binary, 1)).decode()
+
+
+def _binary(machine: str) -> Path:
+    own = Path(os.fsdecode(uv.find_uv_bin()))
+    if sys.platform == "linux" and platform.machine() == machine:
+        return own
+    target = _cache() / f"uv-{release_version()}-{machine}"
+    binary = target / "bin" / "uv"
+    if not binary.is_file():
+        command = [str(own), "pip", "install", "--target", str(target), "--python-platform", f"{machine}-manylinux_2_28"]
+        told = subprocess.run([*command, "--no-deps", f"uv=={release_version()}"], capture_output=True, text=True)
+        if told.returncode:
+            raise Refusal(
+                f"no uv {release_version()} for {machine} hosts: {told.stderr.strip()}",
+                needed="a uv that runs on the hosts, to install the engine with",
+                fix=f"let this machine reach its package index, or put uv at {path_on_hosts('<root>')} on the hosts",
+            )
+    return binary
+
+
+def _cache() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "muster"
