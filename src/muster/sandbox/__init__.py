@@ -5,10 +5,11 @@
     box.down()
 
 Layers: `names`, `distro`, `guest`, `passthrough`, `gpus` are pure; `base`, `network`, `machine`, `contents`
-change the machine; `box` puts them together.
+change the machine; `reach`, `faults` and `box` put them together.
 """
 
-from muster.sandbox.box import Condition, Sandbox
+from muster.sandbox.box import Sandbox
+from muster.sandbox.reach import Condition
 from muster.sandbox.state import Host, State
 
 __all__ = ["Condition", "Host", "Sandbox", "State"]

@@ -9,7 +9,7 @@ import uuid
 from collections.abc import Iterable
 from pathlib import Path
 
-from muster.sandbox import names
+from muster.sandbox import model, names, wheel
 from muster.sandbox.gpus import healthy
 from muster.sandbox.guest import GPUS, TOOLS, fixed_files, hosts_file, resolv_conf
 from muster.sandbox.shell import run, write
@@ -65,6 +65,7 @@ def furnish(where: Place, host: Host, hosts: Iterable[Host]) -> None:
         write(tree / path.lstrip("/"), file.text, file.mode)
     (tree / "root/.ssh").chmod(0o700)
     _tools(tree, host)
+    _engine(tree)
     where.uv_cache.mkdir(parents=True, exist_ok=True)
     wanted = tree / "etc/systemd/system/multi-user.target.wants/nvidia-fabricmanager.service"
     wanted.parent.mkdir(parents=True, exist_ok=True)
@@ -73,10 +74,16 @@ def furnish(where: Place, host: Host, hosts: Iterable[Host]) -> None:
     write(tree / "etc/muster-sandbox/furnished", "")
 
 
+def _engine(tree: Path) -> None:
+    for name, text in model.files().items():
+        write(tree / model.PATH.lstrip("/") / name, text)
+    directory = tree / wheel.PATH.lstrip("/")
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / wheel.file_name()).write_bytes(wheel.build())
+
+
 def _tools(tree: Path, host: Host) -> None:
     target = tree / TOOLS.lstrip("/")
-    target.mkdir(parents=True, exist_ok=True)
-    for source in (*(_HERE / "tools").glob("*.py"), *(_HERE / "recorded").iterdir()):
-        if source.is_file():
-            shutil.copyfile(source, target / source.name)
+    for part in ("tools", "recorded"):
+        shutil.copytree(_HERE / part, target / part, ignore=shutil.ignore_patterns("__pycache__"))
     write(tree / GPUS.lstrip("/"), json.dumps(healthy(host.gpu, host.gpus), indent=2) + "\n")

@@ -36,18 +36,18 @@ TOOLS = "/usr/local/lib/muster-sandbox"
 GPUS = "/etc/muster-sandbox/gpus.json"
 """The one file that says which GPUs a host pretends to have, and what is wrong with them."""
 
-_RUN = f"exec /usr/bin/python3 -I {TOOLS}"
+_RUN = f"PYTHONPATH={TOOLS} exec /usr/bin/python3 -s -m tools."
 # Found before the distribution's own on PATH. journalctl answers for the kernel's log only, which on a real host
 # holds the driver's messages and here would hold this machine's.
 _COMMANDS = {
-    "nvidia-smi": f'#!/bin/sh\n{_RUN}/nvidia_smi.py "$@"\n',
-    "nv-fabricmanager": f'#!/bin/sh\n{_RUN}/nv_fabricmanager.py "$@"\n',
-    "dmesg": f'#!/bin/sh\n{_RUN}/kernel_log.py dmesg "$@"\n',
+    "nvidia-smi": f'#!/bin/sh\n{_RUN}nvidia_smi "$@"\n',
+    "nv-fabricmanager": f'#!/bin/sh\n{_RUN}nv_fabricmanager "$@"\n',
+    "dmesg": f'#!/bin/sh\n{_RUN}kernel_log dmesg "$@"\n',
     "journalctl": f"""\
 #!/bin/sh
 for word; do
   case $word in
-    --dmesg | -k | -[a-zA-Z]k | -k[a-zA-Z]) {_RUN}/kernel_log.py journalctl "$@" ;;
+    --dmesg | -k | -[a-zA-Z]k | -k[a-zA-Z]) {_RUN}kernel_log journalctl "$@" ;;
   esac
 done
 exec /usr/bin/journalctl "$@"

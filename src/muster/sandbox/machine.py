@@ -132,6 +132,8 @@ class Machine:
             "SYSTEMD_NSPAWN_UNIFIED_HIERARCHY=1",
             # The network namespace is ours, so its settings may be written from inside.
             "SYSTEMD_NSPAWN_API_VFS_WRITABLE=network",
+            # /tmp lies on the root, as on a machine with a disk, and not in this machine's memory.
+            "SYSTEMD_NSPAWN_TMPFS_TMP=0",
             "SYSTEMD_LOG_LEVEL=warning",
         ]
 

@@ -3,15 +3,20 @@
 Stdlib only; runs on the host's own Python. `muster.sandbox.gpus` writes the file and describes it.
 """
 
+from __future__ import annotations
+
 import json
 import os
 import re
 import sys
 import time
+from pathlib import Path
+from typing import Any
 
-HERE = os.path.dirname(os.path.abspath(__file__))
-STATE = os.environ.get("MUSTER_SANDBOX_GPUS", "/etc/muster-sandbox/gpus.json")
-RECORDED = HERE if os.path.exists(os.path.join(HERE, "h200x2-q.xml")) else os.path.join(HERE, "..", "recorded")
+State = dict[str, Any]
+
+_STATE = "/etc/muster-sandbox/gpus.json"
+_RECORDED = Path(__file__).resolve().parent.parent / "recorded"
 
 # Bits of clocks_event_reasons.active, as NVML numbers them.
 REASONS = {
@@ -31,27 +36,26 @@ _OPEN = re.compile(r"^\s*<(\w+)[^/>]*>(?:N/A<(\w+)>([^<]*)</\2>)?$")
 _CLOSE = re.compile(r"^\s*</(\w+)>$")
 
 
-def load():
+def load() -> State:
     """Return the host's JSON file; a broken or missing one is an installation error worth a loud end."""
-    with open(STATE) as source:
-        return json.load(source)
+    loaded: State = json.loads(Path(os.environ.get("MUSTER_SANDBOX_GPUS", _STATE)).read_text())
+    return loaded
 
 
-def recorded(name):
+def recorded(name: str) -> str:
     """Return one recorded text."""
-    with open(os.path.join(RECORDED, name)) as source:
-        return source.read()
+    return (_RECORDED / name).read_text()
 
 
 class Gpu:
     """One GPU: the recorded XML element as lines, readable and changeable by path, its formatting kept."""
 
-    def __init__(self, block, about, state):
+    def __init__(self, block: str, about: dict[str, Any], state: State) -> None:
         self.about = about
-        self.index = about["index"]
+        self.index: int = about["index"]
         self.lines = block.splitlines()
-        self.at = {}
-        stack = []
+        self.at: dict[str, int] = {}
+        stack: list[str] = []
         for number, line in enumerate(self.lines):
             leaf, opened, closed = _LEAF.match(line), _OPEN.match(line), _CLOSE.match(line)
             if leaf:
@@ -64,22 +68,28 @@ class Gpu:
         for path, value in about.get("set", {}).items():
             self.set(path, value)
 
-    def get(self, path):
+    def get(self, path: str) -> str:
         """Return the text at a path such as `fabric/state`; N/A when the recording has none."""
         number = self.at.get(path)
-        return "N/A" if number is None else _LEAF.match(self.lines[number]).group(3)
+        return "N/A" if number is None else self._leaf(number)[2]
 
-    def set(self, path, value):
+    def _leaf(self, number: int) -> tuple[str, str, str]:
+        match = _LEAF.match(self.lines[number])
+        if match is None:
+            raise ValueError(self.lines[number])
+        return match.group(1), match.group(2), match.group(3)
+
+    def set(self, path: str, value: str) -> None:
         """Change the text at a path.
 
         Raises KeyError for a path that the recording does not have: a test's typing mistake must not pass silently.
         """
         number = self.at[path]
-        indent, tag, _ = _LEAF.match(self.lines[number]).groups()
-        self.lines[number] = "%s<%s>%s</%s>" % (indent, tag, value, tag)
+        indent, tag, _ = self._leaf(number)
+        self.lines[number] = f"{indent}<{tag}>{value}</{tag}>"
 
-    def _identify(self, about, state):
-        self.lines[0] = re.sub(r'id="[^"]*"', 'id="%s"' % about["bus_id"], self.lines[0])
+    def _identify(self, about: dict[str, Any], state: State) -> None:
+        self.lines[0] = re.sub(r'id="[^"]*"', 'id="' + about["bus_id"] + '"', self.lines[0])
         self.set("product_name", about["name"])
         self.set("uuid", about["uuid"])
         self.set("minor_number", str(self.index))
@@ -90,19 +100,19 @@ class Gpu:
         total = int(self.get("fb_memory_usage/total").split()[0])
         if total != about["memory_mib"]:
             reserved = int(self.get("fb_memory_usage/reserved").split()[0])
-            self.set("fb_memory_usage/total", "%d MiB" % about["memory_mib"])
-            self.set("fb_memory_usage/free", "%d MiB" % (about["memory_mib"] - reserved + 1))
+            self.set("fb_memory_usage/total", f"{about['memory_mib']} MiB")
+            self.set("fb_memory_usage/free", f"{about['memory_mib'] - reserved + 1} MiB")
         used = sum(p["used_mib"] for p in state.get("processes", []) if p["gpu"] == self.index)
         if used:
             free = int(self.get("fb_memory_usage/free").split()[0])
-            self.set("fb_memory_usage/used", "%d MiB" % used)
-            self.set("fb_memory_usage/free", "%d MiB" % max(0, free - used))
+            self.set("fb_memory_usage/used", f"{used} MiB")
+            self.set("fb_memory_usage/free", f"{max(0, free - used)} MiB")
         for name, bit in REASONS.items():
             # The recording's own idle bit differs between its two files; only faults are written over it.
             if bit != 1 and int(about["event_reasons"], 16) & bit:
                 self.set("clocks_event_reasons/clocks_event_reason_" + name, "Active")
 
-    def text(self, state):
+    def text(self, state: State) -> str:
         """Return its XML element, with the processes that the JSON file gives it."""
         out = []
         for line in self.lines:
@@ -114,33 +124,33 @@ class Gpu:
         return "\n".join(out)
 
 
-def _process_xml(process):
+def _process_xml(process: dict[str, Any]) -> list[str]:
     fields = [
         ("gpu_instance_id", "N/A"),
         ("compute_instance_id", "N/A"),
         ("pid", process["pid"]),
         ("type", "C"),
         ("process_name", process["name"]),
-        ("used_memory", "%d MiB" % process["used_mib"]),
+        ("used_memory", f"{process['used_mib']} MiB"),
     ]
-    inner = ["\t\t\t\t<%s>%s</%s>" % (tag, value, tag) for tag, value in fields]
+    inner = [f"\t\t\t\t<{tag}>{value}</{tag}>" for tag, value in fields]
     return ["\t\t\t<process_info>", *inner, "\t\t\t</process_info>"]
 
 
-def blocks():
+def blocks() -> tuple[str, list[str], str]:
     """Return the recording as (text before the GPUs, its GPU elements, text after them)."""
     whole = recorded("h200x2-q.xml")
     parts = re.split(r"(?ms)^(\t<gpu id=.*?^\t</gpu>\n)", whole)
     return parts[0], [part.rstrip("\n") for part in parts[1::2]], parts[-1]
 
 
-def gpus(state):
+def gpus(state: State) -> list[Gpu]:
     """Return the host's GPUs."""
     found = blocks()[1]
     return [Gpu(found[about["index"] % len(found)], about, state) for about in state.get("gpus", [])]
 
 
-def misbehave(state, command):
+def misbehave(state: State, command: str) -> None:
     """Act as the JSON file's `commands` entry says this command shall fail; return when it says nothing."""
     fault = state.get("commands", {}).get(command)
     if not fault:
@@ -153,20 +163,19 @@ def misbehave(state, command):
         sys.exit(fault["exit"])
 
 
-def kernel_lines(state):
+def kernel_lines(state: State) -> list[tuple[float, str]]:
     """Return what the simulated driver wrote to the kernel log since this boot: (seconds since boot, message)."""
     try:
-        with open("/proc/sys/kernel/random/boot_id") as source:
-            boot = source.read().strip()
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     except OSError:
         boot = ""
     out = [(2.0, "nvidia: loading out-of-tree module taints kernel.")]
-    out.append((2.5, "NVRM: loading NVIDIA UNIX x86_64 Kernel Module  %s" % state.get("driver_version", "")))
+    out.append((2.5, "NVRM: loading NVIDIA UNIX x86_64 Kernel Module  " + state.get("driver_version", "")))
     bus = {about["index"]: about["bus_id"] for about in state.get("gpus", [])}
     for entry in state.get("xids", []):
         if entry.get("boot_id", boot) == boot:
             where = bus.get(entry["gpu"], entry.get("bus_id", "00000000:00:00.0"))
-            head = "NVRM: Xid (PCI:%s): %d, " % (where[4:].rsplit(".", 1)[0], entry["xid"])
+            head = f"NVRM: Xid (PCI:{where[4:].rsplit('.', 1)[0]}): {entry['xid']}, "
             out.append((entry.get("at", 60.0), head + entry["text"]))
     out += [(61.0, line) for line in state.get("kernel_log", [])]
     return out

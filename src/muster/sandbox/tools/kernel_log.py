@@ -1,32 +1,40 @@
 """`dmesg` and `journalctl -k` of a sandbox host: what the simulated driver logged, never the machine's own log."""
 
+from __future__ import annotations
+
 import json
 import socket
 import sys
 import time
+from pathlib import Path
 
-sys.path.insert(0, __file__.rpartition("/")[0])
-import gpusim
-
-
-def _boot():
-    with open("/proc/uptime") as source:
-        return time.time() - float(source.read().split()[0])
+from . import gpusim
 
 
-def main(argv):
+def _boot() -> float:
+    return time.time() - float(Path("/proc/uptime").read_text().split()[0])
+
+
+def _style(flags: list[str]) -> str:
+    for number, flag in enumerate(flags):
+        if flag in ("-o", "--output"):
+            return "".join(flags[number + 1 : number + 2])
+        if flag.startswith("--output="):
+            return flag.split("=", 1)[1]
+    return ""
+
+
+def main(argv: list[str]) -> int:
     name, flags = argv[0], argv[1:]
     state = gpusim.load()
     gpusim.misbehave(state, name)
     started = _boot()
-    words = dict(zip(flags, flags[1:]))
-    style = words.get("-o") or words.get("--output") or ""
-    style = next((flag.split("=", 1)[1] for flag in flags if flag.startswith("--output=")), style)
+    style = _style(flags)
     for at, message in gpusim.kernel_lines(state):
         if name == "dmesg" and any(flag in ("-T", "--ctime") for flag in flags):
-            print("[%s] %s" % (time.ctime(started + at), message))
+            print(f"[{time.ctime(started + at)}] {message}")
         elif name == "dmesg":
-            print("[%12.6f] %s" % (at, message))
+            print(f"[{at:12.6f}] {message}")
         elif style == "cat":
             print(message)
         elif style == "json":
@@ -34,7 +42,7 @@ def main(argv):
             print(json.dumps({"MESSAGE": message, "_TRANSPORT": "kernel", "__REALTIME_TIMESTAMP": stamp}))
         else:
             stamp = time.strftime("%b %d %H:%M:%S", time.localtime(started + at))
-            print("%s %s kernel: %s" % (stamp, socket.gethostname(), message))
+            print(f"{stamp} {socket.gethostname()} kernel: {message}")
     return 0
 
 

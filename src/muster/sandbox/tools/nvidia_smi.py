@@ -1,11 +1,20 @@
 """`nvidia-smi` of a sandbox host: the queries that operators and preflight use, printed as recorded."""
 
+from __future__ import annotations
+
 import re
 import sys
 import time
+from collections.abc import Callable
+from typing import Any, Union
 
-sys.path.insert(0, __file__.rpartition("/")[0])
-import gpusim
+from . import gpusim
+from .gpusim import Gpu, State
+
+# Where a value comes from (a path in the XML, or a function), and the unit in the header.
+Source = Union[str, Callable[[Gpu, State], str]]  # noqa: UP007 - evaluated on Python 3.9
+Field = tuple[Source, "str | None"]
+
 
 VOLATILE = "ecc_errors/volatile/"
 AGGREGATE = "ecc_errors/aggregate/"
@@ -13,17 +22,17 @@ UNCORRECTABLE = ("sram_uncorrectable_parity", "sram_uncorrectable_secded", "dram
 MIB, WATT, MHZ, PERCENT = "MiB", "W", "MHz", "%"
 
 
-def _sum(*paths):
+def _sum(*paths: str) -> Source:
     return lambda gpu, state: str(sum(int(gpu.get(path)) for path in paths))
 
 
-def _reason(name):
+def _reason(name: str) -> Source:
     path = "clocks_event_reasons/clocks_event_reason_" + name
     return lambda gpu, state: gpu.get(path)
 
 
-# Field of --query-gpu: (path in the XML or function, unit in the header).
-FIELDS = {
+# What --query-gpu knows.
+FIELDS: dict[str, Field] = {
     "index": (lambda gpu, state: str(gpu.index), None),
     "count": (lambda gpu, state: str(len(state["gpus"])), None),
     "timestamp": (lambda gpu, state: time.strftime("%Y/%m/%d %H:%M:%S.000"), None),
@@ -81,7 +90,7 @@ ALIASES = {
     "clocks.current.memory": "clocks.mem",
 }
 ALIASES.update({name.replace("event", "throttle"): name for name in FIELDS if name.startswith("clocks_event")})
-REMAPPED = {
+REMAPPED: dict[str, Field] = {
     "remapped_rows.correctable": ("remapped_rows/remapped_row_corr", None),
     "remapped_rows.uncorrectable": ("remapped_rows/remapped_row_unc", None),
     "remapped_rows.pending": ("remapped_rows/remapped_row_pending", None),
@@ -91,7 +100,7 @@ REMAPPED = {
 BARE = ("C", "x")
 
 
-def _value(gpu, state, field, nounits):
+def _value(gpu: Gpu, state: State, field: Field, nounits: bool) -> str:
     where, unit = field
     text = where(gpu, state) if callable(where) else gpu.get(where)
     if text in ("N/A", ""):
@@ -101,35 +110,35 @@ def _value(gpu, state, field, nounits):
     return text
 
 
-def _header(name, field):
+def _header(name: str, field: Field) -> str:
     unit = field[1]
-    return "%s [%s]" % (name, unit) if unit and unit not in BARE else name
+    return f"{name} [{unit}]" if unit and unit not in BARE else name
 
 
-def _csv(rows, header, options):
+def _csv(rows: list[list[str]], header: list[str], options: list[str]) -> None:
     if "noheader" not in options:
         print(", ".join(header))
     for row in rows:
         print(", ".join(row))
 
 
-def query_gpus(state, chosen, names, options, known):
+def query_gpus(state: State, chosen: list[Gpu], names: list[str], options: list[str], known: dict[str, Field]) -> None:
     """Print `--query-gpu` or `--query-remapped-rows`; an unknown field ends with status 2 as the real one does."""
     fields = []
     for name in names:
         field = known.get(ALIASES.get(name, name))
         if field is None:
-            print('Field "%s" is not a valid field to query.\n' % name)
+            print(f'Field "{name}" is not a valid field to query.\n')
             sys.exit(2)
         fields.append((name, field))
     rows = [[_value(gpu, state, field, "nounits" in options) for _, field in fields] for gpu in chosen]
     _csv(rows, [_header(name, field) for name, field in fields], options)
 
 
-def query_apps(state, chosen, names, options):
+def query_apps(state: State, chosen: list[Gpu], names: list[str], options: list[str]) -> None:
     """Print `--query-compute-apps`."""
     by_index = {gpu.index: gpu for gpu in chosen}
-    known = {
+    known: dict[str, Callable[[dict[str, Any], Gpu], str]] = {
         "pid": lambda p, g: str(p["pid"]),
         "name": lambda p, g: p["name"],
         "process_name": lambda p, g: p["name"],
@@ -137,13 +146,13 @@ def query_apps(state, chosen, names, options):
         "gpu_name": lambda p, g: g.get("product_name"),
         "gpu_bus_id": lambda p, g: g.get("pci/pci_bus_id"),
         "gpu_serial": lambda p, g: g.get("serial"),
-        "used_memory": lambda p, g: "%d MiB" % p["used_mib"],
-        "used_gpu_memory": lambda p, g: "%d MiB" % p["used_mib"],
+        "used_memory": lambda p, g: f"{p['used_mib']} MiB",
+        "used_gpu_memory": lambda p, g: f"{p['used_mib']} MiB",
     }
     header = []
     for name in names:
         if name not in known:
-            print('Field "%s" is not a valid field to query.\n' % name)
+            print(f'Field "{name}" is not a valid field to query.\n')
             sys.exit(2)
         header.append("used_gpu_memory [MiB]" if name.startswith("used_") else name)
     rows = []
@@ -155,7 +164,7 @@ def query_apps(state, chosen, names, options):
     _csv(rows, header, options)
 
 
-def query_xml(state, chosen):
+def query_xml(state: State, chosen: list[Gpu]) -> None:
     """Print `-q -x`."""
     head, _, tail = gpusim.blocks()
     head = re.sub(r"(?<=<driver_version>)[^<]*", state["driver_version"], head)
@@ -164,39 +173,44 @@ def query_xml(state, chosen):
     sys.stdout.write(head + "".join(gpu.text(state) + "\n\n" for gpu in chosen) + tail.lstrip("\n"))
 
 
-def nvlink(chosen):
+def _name(gpu: Gpu) -> str:
+    return f"GPU {gpu.index}: {gpu.get('product_name')} (UUID: {gpu.get('uuid')})"
+
+
+def nvlink(chosen: list[Gpu]) -> None:
     """Print `nvlink -s`."""
     for gpu in chosen:
-        print("GPU %d: %s (UUID: %s)" % (gpu.index, gpu.get("product_name"), gpu.get("uuid")))
+        print(_name(gpu))
         down = gpu.about.get("links_down", [])
         for link in range(gpu.about["links"]):
-            print("\t Link %d: %s" % (link, "<inactive>" if link in down else "26.562 GB/s"))
+            print(f"\t Link {link}: {'<inactive>' if link in down else '26.562 GB/s'}")
 
 
-def topology(chosen):
+def topology(chosen: list[Gpu]) -> None:
     """Print `topo -m`: all pairs through NVSwitch, by as many links as both ends have up."""
     up = {gpu.index: gpu.about["links"] - len(gpu.about.get("links_down", [])) for gpu in chosen}
-    print("\t" + "".join("GPU%d\t" % index for index in up) + "CPU Affinity\tNUMA Affinity\tGPU NUMA ID")
+    print("\t" + "".join(f"GPU{index}\t" for index in up) + "CPU Affinity\tNUMA Affinity\tGPU NUMA ID")
     for one in up:
         cells = []
         for other in up:
             links = min(up[one], up[other])
-            cells.append(" X " if one == other else ("NV%d" % links if links else "SYS"))
-        print("GPU%d\t" % one + "\t".join(cells) + "\t0-31\t0\t\tN/A")
+            cells.append(" X " if one == other else (f"NV{links}" if links else "SYS"))
+        print(f"GPU{one}\t" + "\t".join(cells) + "\t0-31\t0\t\tN/A")
     print("\n" + gpusim.recorded("h200x2-topo-m.txt").split("\n\n", 1)[1].rstrip("\n"))
 
 
-def table(state, chosen):
+def table(state: State, chosen: list[Gpu]) -> None:
     """Print what `nvidia-smi` alone prints, shortened to a line per GPU."""
     version = state["driver_version"]
-    print("NVIDIA-SMI %s   Driver Version: %s   CUDA Version: %s" % (version, version, state["cuda_version"]))
+    print(f"NVIDIA-SMI {version}   Driver Version: {version}   CUDA Version: {state['cuda_version']}")
     print("(simulated by the muster sandbox)")
     for gpu in chosen:
         used, total = gpu.get("fb_memory_usage/used"), gpu.get("fb_memory_usage/total")
-        print("%3d  %-24s %s  %s / %s" % (gpu.index, gpu.get("product_name"), gpu.get("pci/pci_bus_id"), used, total))
+        bus = gpu.get("pci/pci_bus_id")
+        print(f"{gpu.index:3d}  {gpu.get('product_name'):<24} {bus}  {used} / {total}")
 
 
-def _select(found, wanted):
+def _select(found: list[Gpu], wanted: str | None) -> list[Gpu]:
     if wanted is None:
         return found
     chosen = [g for g in found if wanted in (str(g.index), g.get("uuid"), g.get("pci/pci_bus_id"))]
@@ -206,11 +220,14 @@ def _select(found, wanted):
     return chosen
 
 
-def main(argv):
+def main(argv: list[str]) -> int:
     state = gpusim.load()
     gpusim.misbehave(state, "nvidia-smi")
     found = gpusim.gpus(state)
-    options, flags, queries, wanted = [], [], {}, None
+    options: list[str] = []
+    flags: list[str] = []
+    queries: dict[str, list[str]] = {}
+    wanted: str | None = None
     words = iter(argv)
     for word in words:
         key, sep, value = word.partition("=")
@@ -244,7 +261,7 @@ def main(argv):
         topology(chosen)
     elif flags in (["-L"], ["--list-gpus"]):
         for gpu in chosen:
-            print("GPU %d: %s (UUID: %s)" % (gpu.index, gpu.get("product_name"), gpu.get("uuid")))
+            print(_name(gpu))
     elif not flags:
         table(state, chosen)
     else:
