@@ -48,8 +48,9 @@ def _binary(machine: str) -> Path:
     target = _cache() / f"uv-{release_version()}-{machine}"
     binary = target / "bin" / "uv"
     if not binary.is_file():
-        command = [str(own), "pip", "install", "--target", str(target), "--python-platform", f"{machine}-manylinux_2_28"]
-        told = subprocess.run([*command, "--no-deps", f"uv=={release_version()}"], capture_output=True, text=True)
+        wheel = ["--python-platform", f"{machine}-manylinux_2_28", "--no-deps", f"uv=={release_version()}"]
+        command = [str(own), "pip", "install", "--target", str(target), *wheel]
+        told = subprocess.run(command, capture_output=True, text=True)
         if told.returncode:
             raise Refusal(
                 f"no uv {release_version()} for {machine} hosts: {told.stderr.strip()}",

@@ -64,6 +64,7 @@ class GroupRun:
     """Bring-up step -> hosts that have begun to ask its checks and are not through."""
     passed: dict[int, set[str]] = field(default_factory=dict)
     """Bring-up step -> hosts whose checks have passed."""
+    _ups: dict[int, Event] = field(default_factory=dict)
     notes: dict[str, list[tuple[str, OperationMeta]]] = field(default_factory=dict)
 
     @classmethod
@@ -107,6 +108,10 @@ class GroupRun:
                     missing.append(f"{name} failed at '{operation}'")
                     break
         return missing
+
+    def up(self, number: int) -> Event:
+        """Return the event of a bring-up step: set once all its checks have passed."""
+        return self._ups.setdefault(number, Event())
 
     def fail(self, reason: str) -> None:
         """Tell every host of the group that bring-up has failed; the first reason stands."""

@@ -8,6 +8,7 @@ from dataclasses import asdict
 from typing import Any
 
 import gevent
+from gevent.event import Event
 from pyinfra.api.host import Host
 from pyinfra.api.state import State
 
@@ -65,10 +66,11 @@ def _stay(state: State, host: Host, run: GroupRun, number: int, starting: tuple[
     request: dict[str, Any] = {"do": "start" if starting else "wait", "start": starting, "checks": checks}
     for seconds in lengths():
         request |= {"units": _up_to(run, host.name, number), "since": run.since.get(host.name, {}), "seconds": seconds}
-        answer = _unless_failed(state, host, run, request)
+        answer = _slice(state, host, run, request, run.up(number) if request.get("hold") else Event())
         if answer is None:
-            say(host, f"stopped waiting: {run.failure}")
-            return False
+            if run.failed.is_set():
+                say(host, f"stopped waiting: {run.failure}")
+            return not run.failed.is_set()
         if "error" in answer or answer["died"]:
             _died(host, run, answer)
             return False
@@ -95,17 +97,18 @@ def _is_up(host: Host, run: GroupRun, number: int, step: Step) -> bool:
     passed = run.passed.setdefault(number, set())
     if host.name in asking:
         passed.add(host.name)
-        return True
+    if passed >= asking:
+        run.up(number).set()
     # A host that has not begun to ask may be waiting for this one's place in pyinfra's pool.
-    return passed >= asking or not asking <= run.waiting.get(number, set())
+    return host.name in asking or passed >= asking or not asking <= run.waiting.get(number, set())
 
 
-def _unless_failed(state: State, host: Host, run: GroupRun, request: Mapping[str, Any]) -> remote.Answer | None:
-    """Run one slice; None as soon as another host of the group has failed."""
+def _slice(state: State, host: Host, run: GroupRun, request: Mapping[str, Any], up: Event) -> remote.Answer | None:
+    """Run one slice; None as soon as another host of the group has failed, or what is held for is up."""
     if run.failed.is_set():
         return None
     session = gevent.spawn(ask, state, host, "units", request, "watch units", current_arguments(host))
-    gevent.wait([session, run.failed], count=1)
+    gevent.wait([session, run.failed, up], count=1)
     if not session.ready():
         session.kill(block=False)
         return None

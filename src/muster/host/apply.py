@@ -1,11 +1,15 @@
 """Put planned files onto this host: all are staged beside their places, then all renamed: none is ever half there."""
 
+from __future__ import annotations
+
 import grp
-import hashlib
 import os
 import pwd
+from typing import Any
 
 from muster.host import common
+
+Json = dict[str, Any]
 
 # What makes a file of these directories take effect at once, without a reboot.
 _ACTIVATE = (
@@ -16,7 +20,7 @@ _ACTIVATE = (
 _SUFFIX = ".muster-new"
 
 
-def main(request):
+def main(request: Json) -> Json:
     """Do one part of bringing files to a host and return {changed: [path], notes: [text]}.
 
     Args:
@@ -32,7 +36,7 @@ def main(request):
     return parts[request["do"]](request, request.get("root", ""))
 
 
-def base(request, root):
+def base(request: Json, root: str) -> Json:
     """Write what users, directories and kernel settings come from, and apply each; a refused sysctl is a note."""
     notes = []
     for item in request["files"]:
@@ -47,7 +51,7 @@ def base(request, root):
     return {"changed": [item["path"] for item in request["files"]], "notes": notes}
 
 
-def stage(request, root):
+def stage(request: Json, root: str) -> Json:
     """Write every file beside its place; on any failure remove them all again."""
     written = []
     try:
@@ -63,7 +67,7 @@ def stage(request, root):
     return {"changed": [item["path"] for item in request["files"]], "notes": []}
 
 
-def commit(request, root):
+def commit(request: Json, root: str) -> Json:
     """Rename what was staged, remove what no plan names any more, then let systemd read it all once."""
     files = request["files"]
     for item in files:
@@ -89,23 +93,18 @@ def commit(request, root):
     return {"changed": [item["path"] for item in files] + gone, "notes": []}
 
 
-def abort(request, root):
+def abort(request: Json, root: str) -> Json:
     """Remove what was staged and never renamed."""
     return {"changed": [item["path"] for item in request["files"] if common.remove(staged(root, item))], "notes": []}
 
 
-def staged(root, item):
+def staged(root: str, item: Json) -> str:
     """Return where a file waits for its rename: in the same directory, so that the rename cannot fail half-way."""
-    directory, name = os.path.split(item["path"])
+    directory, name = os.path.split(str(item["path"]))
     return root + os.path.join(directory, "." + name + _SUFFIX)
 
 
-def digest(text):
-    """Return the SHA-256 that a text has as a file."""
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _owners(item):
+def _owners(item: Json) -> tuple[int, int]:
     """Return numeric owner and group of a planned file."""
     try:
         return pwd.getpwnam(item["owner"]).pw_uid, grp.getgrnam(item["group"]).gr_gid

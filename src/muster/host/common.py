@@ -1,21 +1,27 @@
 """What several host programs need: tools with a deadline, units as systemd shows them, files written whole."""
 
+from __future__ import annotations
+
 import hashlib
 import json
 import os
 import subprocess
+from collections.abc import Sequence
+from typing import Any
+
+Json = dict[str, Any]
 
 # sysctl, ip and nvidia-smi lie outside the PATH of a plain SSH session on some distributions.
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 UNIT_KEYS = "Id,LoadState,ActiveState,SubState,Result,MainPID,NRestarts,UnitFileState,InvocationID,NeedDaemonReload"
 
 
-def environment():
+def environment() -> dict[str, str]:
     """Return the environment of every tool that a program starts: English, and the administrators' directories."""
     return {**os.environ, "PATH": os.environ.get("PATH", "") + ":" + _PATH, "LC_ALL": "C.UTF-8", "SYSTEMD_COLORS": "0"}
 
 
-def run(argv, seconds=20):
+def run(argv: Sequence[str], seconds: float = 20) -> tuple[int, str]:
     """Run a tool and return (exit status, output with errors after it).
 
     Args:
@@ -38,7 +44,7 @@ def run(argv, seconds=20):
     return child.returncode, output.decode("utf-8", "replace")
 
 
-def must(argv, seconds=60):
+def must(argv: Sequence[str], seconds: float = 60) -> str:
     """Run a tool that has to succeed and return its output.
 
     Raises:
@@ -51,7 +57,7 @@ def must(argv, seconds=60):
     return output
 
 
-def units(names):
+def units(names: Sequence[str]) -> dict[str, Json]:
     """Return {unit: {property: value}} as systemd shows it, with the digest that the running main process carries."""
     if not names:
         return {}
@@ -73,7 +79,7 @@ def units(names):
     return found
 
 
-def running_digest(pid):
+def running_digest(pid: int) -> str | None:
     """Return the plan's digest in a process's environment, or None: a unit may still run what it was started with."""
     try:
         with open(f"/proc/{pid}/environ", "rb") as handle:
@@ -86,14 +92,14 @@ def running_digest(pid):
     return None
 
 
-def journal(unit, lines, invocation=""):
+def journal(unit: str, lines: int, invocation: str = "") -> list[str]:
     """Return the last lines that a unit wrote, oldest first; only those of one start when its invocation is given."""
     which = ["_SYSTEMD_INVOCATION_ID=" + invocation] if invocation else ["--unit=" + unit]
     _, output = run(["journalctl", "--no-pager", "--quiet", "--output=cat", f"--lines={lines}", *which])
     return [line.rstrip()[:500] for line in output.splitlines() if line.strip()]
 
 
-def sha256(path):
+def sha256(path: str) -> str:
     """Return a file's SHA-256 in hexadecimal."""
     digest = hashlib.sha256()
     with open(path, "rb") as handle:
@@ -102,7 +108,7 @@ def sha256(path):
     return digest.hexdigest()
 
 
-def read_json(path):
+def read_json(path: str) -> Any:
     """Return a JSON file's value, or None where there is no such file or it is broken."""
     try:
         with open(path, encoding="utf-8") as handle:
@@ -111,7 +117,7 @@ def read_json(path):
         return None
 
 
-def write_whole(path, data, mode=0o644, owner=-1, group=-1):
+def write_whole(path: str, data: bytes, mode: int = 0o644, owner: int = -1, group: int = -1) -> None:
     """Write bytes so that a reader, or a power cut, finds the old file or the new one and nothing between.
 
     Raises:
@@ -127,7 +133,7 @@ def write_whole(path, data, mode=0o644, owner=-1, group=-1):
     sync_directory(os.path.dirname(path))
 
 
-def write_synced(path, data, mode, owner=-1, group=-1):
+def write_synced(path: str, data: bytes, mode: int, owner: int = -1, group: int = -1) -> None:
     """Write a new file that nobody else could read before its mode was set, and wait until it is on the disk."""
     remove(path)
     handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
@@ -142,7 +148,7 @@ def write_synced(path, data, mode, owner=-1, group=-1):
         os.close(handle)
 
 
-def sync_directory(path):
+def sync_directory(path: str) -> None:
     """Make renames inside a directory survive a power cut."""
     handle = os.open(path or "/", os.O_RDONLY | os.O_DIRECTORY)
     try:
@@ -151,7 +157,7 @@ def sync_directory(path):
         os.close(handle)
 
 
-def remove(path):
+def remove(path: str) -> bool:
     """Remove a file if it is there; return whether it was."""
     try:
         os.unlink(path)

@@ -4,6 +4,8 @@ The environment is made at its final path (virtual environments do not move). Wi
 installation that was killed is wiped and done again, from uv's cache. Progress goes to stdout, line by line.
 """
 
+from __future__ import annotations
+
 import base64
 import fcntl
 import glob
@@ -15,13 +17,16 @@ import tempfile
 import threading
 import time
 import zlib
+from typing import IO, Any
 
 from muster.host import common, engine_stamps
+
+Json = dict[str, Any]
 
 _BEAT = 30.0
 
 
-def main(request):
+def main(request: Json) -> Json:
     """Bring a release to this host and return {changed, packages}.
 
     Args:
@@ -47,7 +52,7 @@ def main(request):
     return {"changed": True, "packages": packages}
 
 
-def bring_uv(path, payload):
+def bring_uv(path: str, payload: str | None) -> str:
     """Write the uv that the control machine sent, unless it is here already, and return its path."""
     if os.access(path, os.X_OK):
         return path
@@ -59,7 +64,7 @@ def bring_uv(path, payload):
     return path
 
 
-def wait_for(lock):
+def wait_for(lock: IO[str]) -> None:
     """Take the lock of a release; another installation (of a session that was cut) may still hold it."""
     while True:
         try:
@@ -70,7 +75,7 @@ def wait_for(lock):
             time.sleep(10)
 
 
-def running_from(path):
+def running_from(path: str) -> list[str]:
     """Return the commands of processes whose program lies under a path."""
     found = set()
     for link in glob.glob("/proc/[0-9]*/cmdline"):
@@ -84,7 +89,7 @@ def running_from(path):
     return sorted(found)
 
 
-def environment(request, root):
+def environment(request: Json, root: str) -> dict[str, str]:
     """Return uv's environment: Pythons and cache where every user of the host can read them, nothing of the caller."""
     base = {key: value for key, value in common.environment().items() if not key.startswith(("UV_", "PIP_"))}
     base.pop("VIRTUAL_ENV", None)
@@ -97,7 +102,7 @@ def environment(request, root):
     return {**base, **own, **request.get("env", {})}
 
 
-def install(request, uv, path, env):
+def install(request: Json, uv: str, path: str, env: dict[str, str]) -> int:
     """Make the environment, install into it, note that it is whole; return the number of packages."""
     began = time.monotonic()
     if os.path.lexists(path):
@@ -123,7 +128,7 @@ def install(request, uv, path, env):
     return len(names)
 
 
-def frozen(uv, python, env):
+def frozen(uv: str, python: str, env: dict[str, str]) -> list[str]:
     """Return `name==version` of every installed package."""
     told = subprocess.run([uv, "pip", "freeze", "--python", python], env=env, capture_output=True, text=True)
     if told.returncode:
@@ -131,7 +136,7 @@ def frozen(uv, python, env):
     return [line for line in told.stdout.splitlines() if line.strip()]
 
 
-def stream(argv, env, path):
+def stream(argv: list[str], env: dict[str, str], path: str) -> None:
     """Run a tool, pass on the lines worth reading, and say now and then that it is still at work.
 
     Raises:
@@ -152,7 +157,7 @@ def stream(argv, env, path):
         done = threading.Event()
         threading.Thread(target=beat, args=(done, path), daemon=True).start()
         try:
-            for line in child.stdout:
+            for line in child.stdout or ():
                 lines.append(line.rstrip())
                 if lines[-1] and not lines[-1].startswith((" + ", " - ", " ~ ")):
                     say(lines[-1])
@@ -164,7 +169,7 @@ def stream(argv, env, path):
         raise OSError(f"`uv {argv[1]}` ended with {status}:\n{tail}")
 
 
-def beat(done, path):
+def beat(done: threading.Event, path: str) -> None:
     """Say every half minute how much is on the disk, so that a long download does not look like a hang."""
     began = time.monotonic()
     while not done.wait(_BEAT):
@@ -173,6 +178,6 @@ def beat(done, path):
         say(f"still installing after {time.monotonic() - began:.0f} s; {gib:.1f} GiB free")
 
 
-def say(line):
+def say(line: str) -> None:
     """Print one line of progress."""
     print(line, flush=True)

@@ -1,17 +1,23 @@
 """What muster noted about the engines on this host: which release is whole, which command line its parser took."""
 
+from __future__ import annotations
+
 import glob
 import hashlib
 import json
 import os
+from collections.abc import Sequence
+from typing import Any
 
 from muster.host import common
+
+Json = dict[str, Any]
 
 COMPLETE = ".muster-complete"
 ACCEPTED = "/var/lib/muster/accepted"
 
 
-def release(root, wanted):
+def release(root: str, wanted: Json | None) -> Json:
     """Return {exists, complete, runs} of a release: whether it is there, whole, and has a `vllm` to run.
 
     Args:
@@ -29,12 +35,13 @@ def release(root, wanted):
     }
 
 
-def accepted(root, wanted, argvs):
+def accepted(root: str, wanted: Json | None, argvs: Sequence[Sequence[str]]) -> list[bool]:
     """Return, for each command line, whether this very engine's parser has taken it before."""
-    return [bool(wanted) and os.path.exists(stamp(root, wanted["path"], argv)) for argv in argvs]
+    path = wanted["path"] if wanted else "/nowhere"
+    return [os.path.exists(stamp(root, path, argv)) for argv in argvs]
 
 
-def stamp(root, path, argv):
+def stamp(root: str, path: str, argv: Sequence[str]) -> str:
     """Return the path of the note that the engine at `path`, as installed now, takes this command line."""
     engine = []
     found = glob.glob(glob.escape(root + path) + "/lib/python*/site-packages/vllm-*.dist-info/RECORD")

@@ -1,11 +1,16 @@
 """Ask the vLLM that will run a command line whether it takes it, without starting anything."""
 
+from __future__ import annotations
+
 import json
 import os
 import subprocess
 import tempfile
+from typing import Any
 
 from muster.host import common, engine_stamps
+
+Json = dict[str, Any]
 
 # Runs inside the release's own Python. The parser is the one that `vllm serve` builds.
 _ASK = r"""
@@ -40,7 +45,7 @@ print("\n" + json.dumps([ask(argv) for argv in argvs]))
 """
 
 
-def main(request):
+def main(request: Json) -> Json:
     """Return {refused: [[argv, error]]} for the command lines that the installed vLLM does not take.
 
     Args:

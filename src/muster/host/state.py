@@ -1,5 +1,7 @@
 """What a host is like now, read in one go and changing nothing: files, units, ports, GPUs, addresses, the engine."""
 
+from __future__ import annotations
+
 import glob
 import grp
 import json
@@ -9,13 +11,17 @@ import pwd
 import re
 import stat
 import urllib.request
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from muster.host import common, engine_stamps
+
+Json = dict[str, Any]
 
 _TEXT_LIMIT = 65536
 
 
-def main(request):
+def main(request: Json) -> Json:
     """Return the state of everything that a plan touches on this host.
 
     Args:
@@ -32,7 +38,7 @@ def main(request):
         "machine": platform.machine(),
         "os": _os_name(root),
         "systemd": attempt(_systemd),
-        "files": {path: describe(root, path, sha, request.get("texts")) for path, sha in wanted.items()},
+        "files": {path: describe(root, path, sha, bool(request.get("texts"))) for path, sha in wanted.items()},
         "secrets": {path: describe(root, path, None, False) for path in request.get("secrets", ())},
         "stale": stale(root, group, set(wanted) | set(request.get("secrets", ()))),
         "units": attempt(lambda: common.units(request.get("units", []) + present_units(root, group))),
@@ -48,7 +54,7 @@ def main(request):
     }
 
 
-def attempt(source):
+def attempt(source: Callable[[], Any]) -> Any:
     """Return what a source says, or {"error": text}: one broken tool must not hide the rest."""
     try:
         return source()
@@ -56,7 +62,7 @@ def attempt(source):
         return {"error": str(error) or type(error).__name__}
 
 
-def describe(root, path, wanted, text):
+def describe(root: str, path: str, wanted: str | None, text: bool) -> Json:
     """Return digest, mode and owners of one path; {"kind": "missing"} where there is nothing."""
     try:
         found = os.lstat(root + path)
@@ -77,14 +83,14 @@ def describe(root, path, wanted, text):
     return told
 
 
-def _name(lookup, number):
+def _name(lookup: Callable[[int], Sequence[Any]], number: int) -> str:
     try:
-        return lookup(number)[0]
+        return str(lookup(number)[0])
     except KeyError:
         return str(number)
 
 
-def stale(root, group, wanted):
+def stale(root: str, group: str, wanted: set[str]) -> list[str]:
     """Return the files of this group that no plan names any more: its units and what lies in its directory."""
     if not group:
         return []
@@ -95,7 +101,7 @@ def stale(root, group, wanted):
     return sorted(path for path in found if path not in wanted and not path.endswith(".muster-new"))
 
 
-def present_units(root, group):
+def present_units(root: str, group: str) -> list[str]:
     """Return the unit files of a group on this host, by the group's own list and by the naming rule."""
     if not group:
         return []
@@ -108,7 +114,7 @@ def present_units(root, group):
     return sorted(name for name in names if rule.fullmatch(name) or name in listed)
 
 
-def other_groups(root, group):
+def other_groups(root: str, group: str) -> dict[str, Json]:
     """Return what the other groups on this host say of themselves, by name."""
     found = {}
     for path in glob.glob(glob.escape(root) + "/etc/muster/*/plan.json"):
@@ -119,7 +125,7 @@ def other_groups(root, group):
     return found
 
 
-def listening(ports):
+def listening(ports: Sequence[int]) -> dict[str, Json]:
     """Return {port: {pid, command, unit}} of the processes that listen on any of these TCP ports."""
     inodes = {}
     for table in ("/proc/net/tcp", "/proc/net/tcp6"):
@@ -135,10 +141,10 @@ def listening(ports):
     found = {str(port): {"pid": 0, "command": "unknown", "unit": ""} for port in inodes.values()}
     for link in glob.iglob("/proc/[0-9]*/fd/*") if inodes else ():
         try:
-            port = inodes.pop(os.readlink(link), None)
+            port = inodes.pop(os.readlink(link), 0)
         except OSError:
             continue
-        if port is not None:
+        if port:
             pid = int(link.split("/")[2])
             found[str(port)] = {"pid": pid, "command": _read(f"/proc/{pid}/comm").strip(), "unit": _unit_of(pid)}
         if not inodes:
@@ -146,12 +152,12 @@ def listening(ports):
     return found
 
 
-def _unit_of(pid):
+def _unit_of(pid: int) -> str:
     units = re.findall(r"([^/\s]+\.service)", _read(f"/proc/{pid}/cgroup"))
     return units[-1] if units else ""
 
 
-def _read(path):
+def _read(path: str) -> str:
     try:
         with open(path, encoding="utf-8", errors="replace") as handle:
             return handle.read()
@@ -159,7 +165,7 @@ def _read(path):
         return ""
 
 
-def gpus():
+def gpus() -> Json:
     """Return [{name, memory_mib}] and the driver's version, as nvidia-smi prints them."""
     query = ["nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader,nounits"]
     status, output = common.run(query, 30)
@@ -170,7 +176,7 @@ def gpus():
     return {"devices": devices, "driver": rows[0][2] if rows else ""}
 
 
-def addresses():
+def addresses() -> dict[str, str]:
     """Return {address: interface} of this host."""
     found = {}
     for line in common.must(["ip", "-o", "addr", "show"]).splitlines():
@@ -180,7 +186,7 @@ def addresses():
     return found
 
 
-def answers(url):
+def answers(url: str | None) -> bool | None:
     """Return whether a URL answers 200 at once, or None when there is none to ask."""
     if not url:
         return None
@@ -192,19 +198,19 @@ def answers(url):
         return False
 
 
-def _systemd():
+def _systemd() -> int:
     found = re.search(r"systemd (\d+)", common.must(["systemctl", "--version"]))
     if not found:
         raise OSError("systemctl names no version")
     return int(found.group(1))
 
 
-def _os_name(root):
+def _os_name(root: str) -> str:
     found = re.search(r'^PRETTY_NAME="?([^"\n]*)', _read(root + "/etc/os-release"), re.M)
     return found.group(1) if found else platform.system()
 
 
-def _free(path):
+def _free(path: str) -> int:
     while path and not os.path.isdir(path):
         path = os.path.dirname(path)
     usage = os.statvfs(path or "/")

@@ -1,17 +1,22 @@
 """Start, stop and watch units in short slices, so that the control machine can say what it waits for."""
 
+from __future__ import annotations
+
 import os
 import socket
 import time
 import urllib.request
+from typing import Any
 
 from muster.host import common
+
+Json = dict[str, Any]
 
 _POLL = 0.5
 _STOPPED = ("inactive", "failed")
 
 
-def main(request):
+def main(request: Json) -> Json:
     """Do one slice of work on units.
 
     Args:
@@ -35,7 +40,7 @@ def main(request):
     return wait(names, request.get("checks", []), since, request["seconds"], bool(request.get("hold")))
 
 
-def stop(names, seconds):
+def stop(names: list[str], seconds: float) -> Json:
     """Ask systemd to stop the units and wait until none has a process left, at most one slice."""
     common.must(["systemctl", "stop", "--no-block", "--", *names], 60)
     deadline = time.monotonic() + seconds
@@ -49,7 +54,7 @@ def stop(names, seconds):
     return _told(not left, {}, "{} to stop".format(", ".join(left)) if left else "", names, {})
 
 
-def wait(names, checks, since, seconds, hold):
+def wait(names: list[str], checks: list[Json], since: Json, seconds: float, hold: bool) -> Json:
     """Wait until all units run and every check passes, until one dies, or until the slice is over."""
     deadline = time.monotonic() + seconds
     while True:
@@ -67,7 +72,7 @@ def wait(names, checks, since, seconds, hold):
         time.sleep(_POLL)
 
 
-def dead(unit, invocation):
+def dead(unit: Json, invocation: str | None) -> bool:
     """Whether a unit that was started has ended, failed, or is another life than the one that was started."""
     if unit["active"] in ("failed", "deactivating") or unit["sub"] == "auto-restart":
         return True
@@ -76,12 +81,12 @@ def dead(unit, invocation):
     return bool(unit["active"] == "inactive" and invocation)
 
 
-def last_words(name, invocation):
+def last_words(name: str, invocation: str | None) -> list[str]:
     """Return the last lines of the life that ended, or of the unit when that life left none."""
     return common.journal(name, 30, invocation or "") or common.journal(name, 30)
 
 
-def passes(check):
+def passes(check: Json) -> bool:
     """Ask one question once."""
     kind, target = check["kind"], check["target"]
     if kind == "command":
@@ -101,6 +106,6 @@ def passes(check):
         return False
 
 
-def _told(done, died, pending, names, since):
+def _told(done: bool, died: Json, pending: str, names: list[str], since: Json) -> Json:
     last = {name: (common.journal(name, 1) or [""])[0] for name in names} if not done else {}
     return {"done": done, "died": died, "pending": pending, "last": last, "since": since, "host": os.uname().nodename}

@@ -1,13 +1,19 @@
 """Ask the group that was brought up: does it serve the model under its name, does every rank answer, as planned."""
 
+from __future__ import annotations
+
 import concurrent.futures
 import json
 import os
 import re
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
+from typing import Any
 
 from muster.host import common
+
+Json = dict[str, Any]
 
 _AT_ONCE = 32
 _TOOL = {
@@ -16,7 +22,7 @@ _TOOL = {
 }
 
 
-def main(request):
+def main(request: Json) -> Json:
     """Return {problems: [text], ranks: [rank that answered], served: [name]}.
 
     Args:
@@ -45,7 +51,7 @@ def main(request):
     return {"problems": problems, "ranks": [rank for rank in ranks if not said[rank]], "served": served}
 
 
-def not_as_planned(process):
+def not_as_planned(process: Json) -> Iterator[str]:
     """Yield what is wrong with one planned process: its unit is not running, or runs another command line."""
     unit = common.units([process["unit"]]).get(process["unit"], {})
     if unit.get("active") != "active":
@@ -62,7 +68,7 @@ def not_as_planned(process):
         )
 
 
-def command_lines(pid):
+def command_lines(pid: int) -> list[list[str]]:
     """Return the command lines of a unit's main process and its children, the main process first."""
     found, waiting = [], [pid]
     while waiting:
@@ -81,7 +87,7 @@ def command_lines(pid):
 class Api:
     """The OpenAI-compatible API, asked from the head itself and through no proxy."""
 
-    def __init__(self, url, seconds, key_file):
+    def __init__(self, url: str, seconds: float, key_file: str | None) -> None:
         self.url, self.seconds = url, seconds
         self.opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         self.headers = {"Content-Type": "application/json"}
@@ -91,7 +97,7 @@ class Api:
             if found:
                 self.headers["Authorization"] = "Bearer " + found.group(1)
 
-    def ask(self, path, body=None, headers=None):
+    def ask(self, path: str, body: Json | None = None, headers: Json | None = None) -> tuple[Any, str]:
         """Return (answer, error): the JSON of a 200, or the status and the server's own words."""
         data = json.dumps(body).encode() if body is not None else None
         request = urllib.request.Request(self.url + path, data, {**self.headers, **(headers or {})})
@@ -103,18 +109,18 @@ class Api:
         except (OSError, ValueError) as error:
             return None, f"{getattr(error, 'reason', None) or error} (asked for at most {self.seconds} s)"
 
-    def models(self):
+    def models(self) -> list[str]:
         """Return the served model names."""
         answer, _ = self.ask("/v1/models")
         return [model.get("id") for model in (answer or {}).get("data", [])]
 
-    def completion(self, model, rank):
+    def completion(self, model: str, rank: int) -> str:
         """Return "" when one DP rank answers one token, else why not."""
         body = {"model": model, "prompt": "1 2 3", "max_tokens": 1, "temperature": 0}
         answer, error = self.ask("/v1/completions", body, {"X-data-parallel-rank": str(rank)})
         return error if error or (answer or {}).get("choices") else "an answer without choices"
 
-    def tool_call(self, model):
+    def tool_call(self, model: str) -> str:
         """Return "" when a request that leaves the tool choice to the model is taken, else the refusal."""
         body = {
             "model": model,
