@@ -1,0 +1,234 @@
+"""How long N hosts take to get the same files from one, over links of limited rate.
+
+    sudo python benchmarks/fanout.py --mib 384 --mbit 200 --receivers 1 2 4 8
+
+Every host is a network namespace (links.py). muster's own transfer runs as on a real host: one program on standard
+input, verified to the last file. Beside it, in the same run: rsync from one host to each (the star), and aria2 over
+BitTorrent with a tracker of this run's own. Writes benchmarks/results/fanout-<date>.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import hashlib
+import hmac
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).resolve().parent
+sys.path[:0] = [str(HERE), str(HERE.parent / "src")]
+
+import swarmed  # noqa: E402
+from links import Link, links  # noqa: E402
+
+from muster import remote  # noqa: E402
+
+PORT = 29610
+FILES = 6
+
+
+def main() -> None:
+    """Measure what was asked for, print the table, keep the figures."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--mib", type=int, default=384, help="size of the files together")
+    parser.add_argument("--mbit", type=float, default=200, help="rate of every link, each way")
+    parser.add_argument("--receivers", type=int, nargs="+", default=[1, 2, 4, 8])
+    parser.add_argument("--tools", nargs="+", default=["muster", "rsync"], choices=["muster", "rsync", "aria2"])
+    parser.add_argument("--cases", nargs="+", default=["plain", "slow", "killed"], choices=["plain", "slow", "killed"])
+    parser.add_argument("--slow-mbit", type=float, default=50, help="rate of the slow receiver's link")
+    parser.add_argument("--keep", action="store_true", help="write benchmarks/results/fanout-<date>.json")
+    given = parser.parse_args()
+    ideal = given.mib * 2**20 * 8 / given.mbit / 1e6
+    rows: list[dict[str, Any]] = []
+    print(f"{given.mib} MiB in {FILES} files, links of {given.mbit:.0f} Mbit/s each way: {ideal:.1f} s at best")
+    print(f"{'tool':8}{'case':8}{'hosts':>6}{'last s':>9}{'others s':>10}{'% of link':>11}")
+    with tempfile.TemporaryDirectory(prefix="muster-fanout-") as place:
+        make_files(Path(place, "origin"), given.mib)
+        for case in given.cases:
+            for count in given.receivers if case == "plain" else [max(given.receivers)]:
+                for tool in given.tools if case == "plain" else given.tools[:1]:
+                    row = measure(tool, case, count, Path(place), given)
+                    row["share_of_link"] = ideal / row["others"]
+                    rows.append(row)
+                    print(
+                        f"{tool:8}{case:8}{count:6}{row['last']:9.1f}{row['others']:10.1f}{100 * row['share_of_link']:11.0f}",
+                        flush=True,
+                    )
+    if given.keep:
+        day = datetime.datetime.now(datetime.timezone.utc).date().isoformat()
+        out = HERE / "results" / f"fanout-{day}.json"
+        out.parent.mkdir(exist_ok=True)
+        machine = {"cores": os.cpu_count(), "kernel": platform.release(), "load_before": os.getloadavg()[0]}
+        out.write_text(json.dumps({"asked": vars(given), "ideal": ideal, "machine": machine, "rows": rows}, indent=1))
+        print(f"kept in {out}")
+
+
+def make_files(place: Path, mib: int) -> None:
+    """Write random files of unlike sizes, as a model's shards and its small files are."""
+    place.mkdir(parents=True)
+    for number in range(FILES - 1):
+        with open(place / f"model-{number:05}.safetensors", "wb") as handle:
+            for _ in range(mib // (FILES - 1)):
+                handle.write(os.urandom(1 << 20))
+    (place / "config.json").write_bytes(os.urandom(4096))
+    (place / "rest.safetensors").write_bytes(os.urandom((mib % (FILES - 1)) << 20))
+
+
+def measure(tool: str, case: str, count: int, place: Path, given: argparse.Namespace) -> dict[str, Any]:
+    """Run one tool once and return when the last host was complete, and the last but the slow or killed one.
+
+    Each receiver has a directory of its own, removed afterwards.
+    """
+    with links(count + 1, given.mbit) as hosts:
+        if case == "slow":
+            hosts[-1].limit(given.slow_mbit)
+        homes = [place / f"host{number}" for number in range(count + 1)]
+        try:
+            if tool == "muster":
+                times = swarm(hosts, homes, place / "origin", killed=case == "killed", mbit=given.mbit)
+            elif tool == "rsync":
+                times = star(hosts, homes, place / "origin")
+            else:
+                times = swarmed.aria2(hosts, homes, place / "origin", place)
+        finally:
+            for home in homes:
+                shutil.rmtree(home, ignore_errors=True)
+    others = times[:-1] if case != "plain" and len(times) > 1 else times
+    return {"tool": tool, "case": case, "receivers": count, "last": max(times), "others": max(others), "times": times}
+
+
+def requests(hosts: Sequence[Link], homes: Sequence[Path], origin: Path) -> list[dict[str, Any]]:
+    """Return what each host is asked to do; the first has the files."""
+    files = [
+        {"path": path.name, "size": path.stat().st_size, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+        for path in sorted(origin.iterdir())
+    ]
+    listing = {"model": "bench/fanout", "revision": "0" * 40, "files": files}
+    names = [f"h{number}" for number in range(len(hosts))]
+
+    def key(one: str, other: str) -> str:
+        return hmac.new(b"bench", "|".join(sorted((one, other))).encode(), hashlib.sha256).hexdigest()
+
+    return [
+        {
+            "directory": str(home),
+            "me": me,
+            "seed": "h0",
+            "address": host.address,
+            "port": PORT,
+            "listing": listing,
+            "source": {"kind": "directory", "path": str(origin), "text": "from a directory"},
+            "interval": 2.0,
+            "patience": 20.0,
+            "peers": {
+                name: {"address": peer.address, "port": PORT, "key": key(me, name)}
+                for name, peer in zip(names, hosts, strict=True)
+                if name != me
+            },
+        }
+        for me, host, home in zip(names, hosts, homes, strict=True)
+    ]
+
+
+def begin(host: Link, request: dict[str, Any]) -> subprocess.Popen[str]:
+    """Start the host's program on standard input, as an SSH session does."""
+    child = subprocess.Popen(
+        host.argv([sys.executable, "-IS", "-"]),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert child.stdin
+    child.stdin.write(remote.bundle({"weights_stage": request}, streams=True))
+    child.stdin.close()
+    return child
+
+
+def swarm(hosts: Sequence[Link], homes: Sequence[Path], origin: Path, *, killed: bool, mbit: float) -> list[float]:
+    """Time muster's transfer: seconds until each receiver is complete and verified.
+
+    With `killed` the last receiver is killed half-way and started again two seconds later.
+    """
+    asked = requests(hosts, homes, origin)
+    alone = begin(hosts[0], {**asked[0], "peers": {}})
+    _finish(alone, "the seed alone")
+    started = time.monotonic()
+    done: dict[int, float] = {}
+    children = {number: begin(host, request) for number, (host, request) in enumerate(zip(hosts, asked, strict=True))}
+
+    def watch(number: int) -> None:
+        stdout = children[number].stdout
+        assert stdout
+        for line in stdout:
+            if line.startswith("all files"):
+                done[number] = time.monotonic() - started
+            if os.environ.get("FANOUT_LINES"):
+                print(f"  {time.monotonic() - started:6.1f} h{number} {line.rstrip()}", file=sys.stderr)
+
+    watchers = [threading.Thread(target=watch, args=(number,)) for number in children]
+    for watcher in watchers:
+        watcher.start()
+    if killed:
+        last = len(hosts) - 1
+        size = sum(path.stat().st_size for path in origin.iterdir())
+        time.sleep(size * 8 / mbit / 1e6 / 2)
+        children[last].kill()
+        watchers[last].join()
+        time.sleep(2)
+        children[last] = begin(hosts[last], asked[last])
+        watchers[last] = threading.Thread(target=watch, args=(last,))
+        watchers[last].start()
+    for number, child in children.items():
+        watchers[number].join()
+        _finish(child, f"h{number}")
+    return [done[number] for number in range(1, len(hosts))]
+
+
+def _finish(child: subprocess.Popen[str], who: str) -> None:
+    if child.wait(600):
+        assert child.stderr
+        raise SystemExit(f"{who}: {child.stderr.read()}")
+
+
+def star(hosts: Sequence[Link], homes: Sequence[Path], origin: Path) -> list[float]:
+    """Time rsync's own protocol from one daemon to all receivers at once."""
+    config = homes[0].parent / "rsyncd.conf"
+    config.write_text(f"use chroot = no\nuid = root\ngid = root\n[model]\npath = {origin}\n")
+    daemon = subprocess.Popen(
+        hosts[0].argv(["rsync", "--daemon", "--no-detach", f"--config={config}", f"--address={hosts[0].address}"])
+    )
+    try:
+        time.sleep(0.5)
+        started = time.monotonic()
+        times = [0.0] * (len(hosts) - 1)
+
+        def one(number: int) -> None:
+            argv = ["rsync", "-a", "--whole-file", f"rsync://{hosts[0].address}/model/", f"{homes[number]}/"]
+            subprocess.run(hosts[number].argv(argv), check=True)
+            times[number - 1] = time.monotonic() - started
+
+        threads = [threading.Thread(target=one, args=(number,)) for number in range(1, len(hosts))]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        return times
+    finally:
+        daemon.terminate()
+        daemon.wait()
+
+
+if __name__ == "__main__":
+    main()

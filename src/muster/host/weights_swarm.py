@@ -1,0 +1,331 @@
+"""The hosts of one run give each other chunks: every host asks every other for what it lacks, the seed deals out first.
+
+The seed's link is the narrow place. So it deals every chunk once, each to whoever asks next, and the receivers get the
+rest from each other; only what no receiver has is asked of the seed a second time. A slow receiver is dealt less, a
+dead one nothing; neither stands between the others.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import hashlib
+import os
+import socket
+import struct
+import threading
+import time
+from array import array
+from collections.abc import Callable
+from typing import Any
+
+from muster.host import weights_store as store
+from muster.host import weights_wire as wire
+from muster.host.weights_board import HERE, Board
+
+_TIMEOUT = 30
+_FIRST_RETRY, _LAST_RETRY = 0.1, 2.0
+_WAIT = 1.0
+_WRONG_LIMIT = 3
+"""Chunks with wrong bytes after which a peer is asked for nothing more."""
+
+
+class Swarm:
+    """One host's part in a run.
+
+    Args:
+        board: what is where.
+        directory: of the revision.
+        me: this host's name; `seed` is the name of the one that knows what every chunk must be.
+        peers: name -> {address, port, key (hex)}.
+        listen: (address, port) of this host.
+        say: prints a line of progress.
+        whole: called, in any thread, with a file all of whose chunks are here.
+        known: called with a file when the seed has told what its chunks must be.
+        suspect: called with a file of which a peer says that it got wrong bytes of it from here.
+        patience: seconds after which a silent peer counts as gone.
+    """
+
+    def __init__(
+        self,
+        board: Board,
+        directory: str,
+        me: str,
+        seed: str,
+        peers: dict[str, dict[str, Any]],
+        listen: tuple[str, int],
+        say: Callable[[str], None],
+        whole: Callable[[int], None],
+        known: Callable[[int], None],
+        suspect: Callable[[int], None],
+        patience: float = 60.0,
+    ) -> None:
+        self.board, self.directory, self.me, self.seed = board, directory, me, seed
+        self.peers, self.listen, self.say, self.patience = peers, listen, say, patience
+        self.whole, self.known, self.suspect = whole, known, suspect
+        self.keys = {name: bytes.fromhex(peer["key"]) for name, peer in peers.items()}
+        self.accused: dict[str, int] = {}
+        self.over = threading.Event()
+        self._socket = socket.socket(socket.AF_INET6 if ":" in listen[0] else socket.AF_INET)
+        self._handles: dict[int, int] = {}
+        self._lock = threading.Lock()
+
+    def start(self) -> None:
+        """Listen on the fabric address and call every peer.
+
+        Raises:
+            OSError: the address is not this host's, or the port is taken.
+        """
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            self._socket.bind(self.listen)
+        except OSError as error:
+            raise OSError(f"cannot listen on {self.listen[0]} port {self.listen[1]}: {error.strerror}") from None
+        self._socket.listen(128)
+        _thread(self._accept)
+        streams = max(1, min(8, 8 // max(1, len(self.peers))))
+        for name in self.peers:
+            for number in range(streams):
+                _thread(self._ask, name, number == 0)
+
+    def stop(self) -> None:
+        """Take back the port and every connection."""
+        self.over.set()
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
+        self._socket.close()
+        with self._lock:
+            for handle in self._handles.values():
+                os.close(handle)
+            self._handles.clear()
+
+    def gone(self, name: str) -> bool:
+        """Whether a peer has been silent for too long."""
+        return self.board.peers[name].silent > self.patience
+
+    def needed(self) -> list[str]:
+        """Return the peers that still want something of this host."""
+        return [name for name, peer in self.board.peers.items() if not peer.done and not self.gone(name)]
+
+    # --- giving -------------------------------------------------------------------------------------------------------
+
+    def _accept(self) -> None:
+        known = {peer["address"] for peer in self.peers.values()}
+        while not self.over.is_set():
+            try:
+                sock, address = self._socket.accept()
+            except OSError:
+                return
+            if address[0] in known:
+                _thread(self._serve, sock)
+            else:
+                sock.close()
+
+    def _serve(self, sock: socket.socket) -> None:
+        with sock, contextlib.suppress(OSError, ValueError, KeyError):
+            _tune(sock)
+            name, line = wire.answer(sock, self.me, self.keys)
+            while not self.over.is_set():
+                words, _ = line.hear()
+                self._met(name, words)
+                self._reply(line, words)
+
+    def _met(self, name: str, words: dict[str, Any]) -> None:
+        with self.board.changed:
+            peer = self.board.peers[name]
+            peer.seen, peer.met = time.monotonic(), True
+            peer.done = peer.done or bool(words.get("done"))
+            peer.count = max(peer.count, int(words.get("count", 0)))
+            if words.get("error") and name == self.seed:
+                self.board.error = self.board.error or f"{name}, the seed: {words['error']}"
+            self.board.changed.notify_all()
+        if "bad" in words:
+            self.suspect(self.board.file_of[int(words["bad"])])
+
+    def _reply(self, line: wire.Wire, words: dict[str, Any]) -> None:
+        board = self.board
+        reply: dict[str, Any] = {}
+        block = b""
+        chunk = words.get("get")
+        with board.changed:
+            if words.get("fresh"):
+                chunk = board.give_fresh(int(words["ready"]))
+            if "cursor" in words:
+                cursor, files = int(words["cursor"]), int(words["files"])
+                news = lambda: len(board.log) > cursor or len(board.file_log) > files or board.done  # noqa: E731
+                if chunk is None and words.get("wait"):
+                    board.changed.wait_for(lambda: news() or bool(board.error) or self.over.is_set(), _WAIT)
+                block = board.log[cursor : cursor + 100_000].tobytes()
+                reply["cursor"] = cursor + len(block) // 4
+                if self.me == self.seed:
+                    reply["files"] = [self._told(at) for at in board.file_log[files : files + 8]]
+            reply |= {"count": len(board.log), "done": board.done, "error": board.error}
+            if chunk is not None and not (0 <= int(chunk) < board.chunks and board.state[int(chunk)] == HERE):
+                chunk = None
+        if chunk is None:
+            line.send(reply, block)
+            return
+        at, offset, size = board.place(int(chunk))
+        handle = self.open(at)
+        line.send({**reply, "data": [int(chunk), size]}, block)
+        while size:
+            sent = os.sendfile(line.sock.fileno(), handle, offset, size)
+            if not sent:
+                raise wire.Broken("the file ended")
+            offset, size = offset + sent, size - sent
+
+    def _told(self, at: int) -> list[Any]:
+        packed = bytes.fromhex("".join(self.board.hashes[at]))
+        return [at, self.board.files[at]["sha256"], base64.b64encode(packed).decode()]
+
+    def open(self, at: int) -> int:
+        """Return a descriptor of a file, whichever name it has now; a rename leaves it valid."""
+        with self._lock:
+            if at not in self._handles:
+                path = store.inside(self.directory, self.board.files[at]["path"])
+                part = path + store.PART
+                if os.path.exists(path):
+                    self._handles[at] = os.open(path, os.O_RDONLY)
+                else:
+                    os.makedirs(os.path.dirname(path), 0o755, exist_ok=True)
+                    self._handles[at] = os.open(part, os.O_RDWR | os.O_CREAT, 0o644)
+                    os.ftruncate(self._handles[at], self.board.files[at]["size"])
+            return self._handles[at]
+
+    def reopen(self, at: int) -> None:
+        """Forget a descriptor whose file has been put under another name."""
+        with self._lock:
+            handle = self._handles.pop(at, None)
+            if handle is not None:
+                os.close(handle)
+
+    # --- asking -------------------------------------------------------------------------------------------------------
+
+    def _ask(self, name: str, leads: bool) -> None:
+        """Hold a connection to one peer for as long as the run lasts; only the leading one hears news."""
+        peer, retry = self.board.peers[name], _FIRST_RETRY
+        while not self.over.is_set() and not self.board.error and peer.wrong < _WRONG_LIMIT:
+            try:
+                with socket.create_connection(
+                    (self.peers[name]["address"], self.peers[name]["port"]), 5.0, (self.listen[0], 0)
+                ) as sock:
+                    _tune(sock)
+                    line = wire.call(sock, self.me, name, self.keys[name])
+                    if leads:
+                        self.board.forget(name)
+                    self._talk(line, name, leads)
+                    return
+            except (OSError, ValueError, KeyError, IndexError):
+                self.over.wait(retry)
+                retry = min(2 * retry, _LAST_RETRY)
+
+    def _talk(self, line: wire.Wire, name: str, leads: bool) -> None:
+        board, peer = self.board, self.board.peers[name]
+        buffer = memoryview(bytearray(store.CHUNK))
+        accuse: int | None = None
+        while peer.wrong < _WRONG_LIMIT:
+            words = self._question(name, leads)
+            if words is None:
+                return
+            if accuse is not None:
+                words["bad"], accuse = accuse, None
+            chunk = words.get("get")
+            try:
+                line.send(words)
+                reply, block = line.hear()
+                self._learn(name, leads, reply, block)
+                if "data" not in reply:
+                    if chunk is not None:
+                        board.lost(chunk)
+                    if words.get("fresh"):
+                        peer.dry_at = words["ready"]
+                    if (words.get("done") and peer.done) or words.get("error"):
+                        return
+                    continue
+                chunk = int(reply["data"][0])
+                at, offset, size = board.place(chunk)
+                wire.fill(line.sock, buffer[:size])
+            except BaseException:
+                if chunk is not None:
+                    board.lost(chunk)
+                raise
+            if hashlib.sha256(buffer[:size]).hexdigest() != board.hash_of(chunk):
+                accuse = self._accuse(name, chunk)
+                continue
+            if board.state[chunk] != HERE:
+                self._write(at, buffer[:size], offset)
+                if board.got(chunk, name):
+                    self.whole(at)
+
+    def _question(self, name: str, leads: bool) -> dict[str, Any] | None:
+        """Return what to ask a peer next; None when nothing will be asked of it any more."""
+        board, peer = self.board, self.board.peers[name]
+        with board.changed:
+            while True:
+                words: dict[str, Any] = {"count": len(board.log)}
+                if board.error:
+                    words["error"] = board.error
+                if leads:
+                    words |= {"cursor": peer.cursor, "files": peer.files_known}
+                if board.done or board.error or self.over.is_set():
+                    # News is heard on: a seed must not deal what a peer has had from an earlier run.
+                    return {**words, "done": board.done, "wait": board.done} if leads else None
+                ready = board.ready
+                if name == self.seed and ready and peer.dry_at != ready:
+                    return {**words, "fresh": True, "ready": ready}
+                chunk = board.pick(name)
+                if chunk is not None:
+                    return {**words, "get": chunk}
+                if leads:
+                    return {**words, "wait": True}
+                board.changed.wait(_WAIT)
+
+    def _write(self, at: int, data: memoryview, offset: int) -> None:
+        try:
+            while data:
+                written = os.pwrite(self.open(at), data, offset)
+                data, offset = data[written:], offset + written
+        except OSError as error:
+            self.board.fail(f"cannot write {self.board.files[at]['path']}: {error.strerror}")
+            raise
+
+    def _learn(self, name: str, leads: bool, reply: dict[str, Any], block: bytes) -> None:
+        peer = self.board.peers[name]
+        with self.board.changed:
+            peer.seen, peer.met = time.monotonic(), True
+            peer.done = peer.done or bool(reply.get("done"))
+        if reply.get("error") and name == self.seed:
+            self.board.fail(f"{name}, the seed: {reply['error']}")
+        if not leads:
+            return
+        gained = array("I")
+        gained.frombytes(block)
+        self.board.hear(name, gained, int(reply["cursor"]), int(reply["count"]))
+        for at, sha256, packed in reply.get("files", ()):
+            peer.files_known += 1
+            if self.board.know(int(at), sha256, store.split(base64.b64decode(packed))):
+                self.known(int(at))
+
+    def _accuse(self, name: str, chunk: int) -> int:
+        self.board.lost(chunk)
+        peer = self.board.peers[name]
+        peer.wrong += 1
+        self.accused[name] = peer.wrong
+        at, offset, _ = self.board.place(chunk)
+        path = self.board.files[at]["path"]
+        self.say(f"{name} served wrong bytes of {path} at offset {offset}; they were thrown away")
+        if peer.wrong == _WRONG_LIMIT:
+            self.say(f"{name} is asked for nothing more in this run")
+        return chunk
+
+
+def _tune(sock: socket.socket) -> None:
+    # The kernel's own timeouts: a Python timeout would poll before every read, and sendfile knows nothing of it.
+    sock.settimeout(None)
+    for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
+        sock.setsockopt(socket.SOL_SOCKET, option, struct.pack("ll", _TIMEOUT, 0))
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+
+def _thread(target: Callable[..., None], *arguments: Any) -> None:
+    threading.Thread(target=target, args=arguments, daemon=True).start()
