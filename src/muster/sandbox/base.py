@@ -7,7 +7,7 @@ import os
 import shutil
 import subprocess
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 from muster.errors import Refusal
@@ -21,6 +21,7 @@ PACKAGES = (
     "iproute2",
     "iputils-ping",
     "kmod",
+    "libnuma1",
     "nftables",
     "openssh-server",
     "procps",
@@ -29,7 +30,10 @@ PACKAGES = (
     "systemd-sysv",
     "util-linux",
 )
-"""What a GPU host's installer would have put there, and no more: a deploy must bring the rest itself."""
+"""What a GPU host's installer would have put there, and no more: a deploy must bring the rest itself.
+
+libnuma1 is for vLLM's CPU build alone, which does not load without it and does not bring it.
+"""
 
 MASKED = (
     "systemd-networkd.service",
@@ -75,7 +79,7 @@ def base_name(suite: str, packages: Sequence[str] = PACKAGES) -> str:
     return f"{suite}-{hashlib.sha256(what.encode()).hexdigest()[:10]}"
 
 
-def ensure(bases: Path, say: Callable[[str], None]) -> Path:
+def ensure(bases: Path, say: Callable[[str], None], used: Callable[[], Collection[str]]) -> Path:
     """Return the base root file system, building it if it is not there yet.
 
     A build that was cut off leaves nothing that a later one would take for a base: the directory gets its
@@ -84,6 +88,7 @@ def ensure(bases: Path, say: Callable[[str], None]) -> Path:
     Args:
         bases: directory of all bases.
         say: told about progress, one line at a time.
+        used: tells which bases sandboxes stand on; older ones that none does are removed after a build.
 
     Raises:
         Refusal: the distribution is not one we know, or debootstrap failed (with its last lines).
@@ -103,6 +108,9 @@ def ensure(bases: Path, say: Callable[[str], None]) -> Path:
         _debootstrap(system, draft, done.with_name(done.name + ".log"), say)
         _finish(draft, system)
         draft.rename(done)
+        for other in bases.iterdir():
+            if other.is_dir() and other != done and str(other) not in used():
+                shutil.rmtree(other, ignore_errors=True)
         say(f"root file system built in {time.monotonic() - started:.0f} s, kept in {done}")
     return done
 

@@ -47,7 +47,7 @@ class Sandbox(Faults):
         if not 1 <= hosts <= names.MAX_HOSTS:
             raise Refusal(f"a sandbox of {hosts} hosts cannot be made", needed=f"1 to {names.MAX_HOSTS}")
         box = cls(state.place(name), say=say)
-        root = base.ensure(box.where.bases, say)
+        root = base.ensure(box.where.bases, say, box._bases_in_use)
         box.where.directory.mkdir(parents=True, exist_ok=True)
         with locked(box.where.directory / "lock"):
             box._claim(root)
@@ -82,6 +82,10 @@ class Sandbox(Faults):
             network.open_network(self.where.names, found.network)
         if not self.key.is_file():
             contents.make_key(self.key, f"sandbox {self.name}")
+
+    def _bases_in_use(self) -> set[str]:
+        found = (state.load(Place(self.where.root, name)) for name in state.every(self.where.root))
+        return {other.base for other in found if other}
 
     def _free_network(self) -> str:
         taken = network.networks_in_use()

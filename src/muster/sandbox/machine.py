@@ -217,7 +217,7 @@ class Machine:
         init = self.init()
         if init is None:
             return subprocess.CompletedProcess(list(argv), 255, "", f"{self.hostname} is switched off")
-        inside = ["nsenter", f"--target={init}", "--all", "--wd=/", "--root"]
+        inside = ["nsenter", f"--target={init}", "--all", "--root", "--wd"]
         clean = ["env", "-i", "HOME=/root", f"PATH={_PATH}"]
         return attempt([*inside, *clean, *argv], stdin=stdin, timeout=timeout)
 

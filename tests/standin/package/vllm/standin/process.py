@@ -1,0 +1,96 @@
+"""Processes of the stand-in: named and forked as vLLM's are, and the knobs that make them fail."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+
+_PR_SET_NAME = 15
+_ARG_START, _ARG_END = 47, 48
+
+
+def knob(name: str, default: str = "") -> str:
+    """Return a knob: the environment variable STANDIN_<NAME>, else the file <name> in /etc/standin.
+
+    The file is for units, whose environment a test does not choose.
+    """
+    value = os.environ.get("STANDIN_" + name.upper())
+    if value is not None:
+        return value
+    try:
+        return Path(os.environ.get("STANDIN_DIR", "/etc/standin"), name).read_text().strip()
+    except OSError:
+        return default
+
+
+def log(who: str, text: str, level: str = "INFO") -> None:
+    """Print a line as vLLM's logger does."""
+    stamp = time.strftime("%m-%d %H:%M:%S")
+    os.write(1, f"({who} pid={os.getpid()}) {level} {stamp} [standin.py:1] {text}\n".encode())
+
+
+def set_title(title: str) -> None:
+    """Show another name in ps, as setproctitle does: the command name, and the memory of the arguments."""
+    ctypes.CDLL(None).prctl(_PR_SET_NAME, title.encode()[:15], 0, 0, 0)
+    try:
+        # The command's name may hold blanks, so fields are counted after its closing bracket.
+        fields = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
+        start, end = int(fields[_ARG_START - 2]), int(fields[_ARG_END - 2])
+    except (OSError, ValueError, IndexError):
+        return
+    text = title.encode()[: end - start - 1]
+    ctypes.memmove(start, text + b"\0" * (end - start - len(text)), end - start)
+
+
+def fork(title: str, body: Callable[[], int], *, session: bool = False) -> int:
+    """Run `body` in a child of that name and return its process id.
+
+    Args:
+        session: give it a session of its own, so that signals to the parent's group miss it.
+    """
+    sys.stdout.flush()
+    pid = os.fork()
+    if pid:
+        return pid
+    status = 1
+    try:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, signal.SIG_DFL)
+        if session:
+            os.setsid()
+        set_title(title)
+        status = body()
+    except BaseException:
+        traceback.print_exc()
+        sys.stderr.flush()
+    os._exit(status)
+
+
+def alive(pid: int) -> bool:
+    """Whether a child still runs; collects it when it ended."""
+    try:
+        return os.waitpid(pid, os.WNOHANG)[0] == 0
+    except ChildProcessError:
+        return False
+
+
+def end(pid: int, seconds: float = 1.0) -> None:
+    """End a child: TERM, then KILL."""
+    for number, patience in ((signal.SIGTERM, seconds), (signal.SIGKILL, 5.0)):
+        try:
+            os.kill(pid, number)
+        except ProcessLookupError:
+            return
+        deadline = time.monotonic() + patience
+        while alive(pid):
+            if time.monotonic() > deadline:
+                break
+            time.sleep(0.02)
+        else:
+            return
