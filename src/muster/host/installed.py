@@ -1,0 +1,137 @@
+"""What an installed engine is, read from its files without importing it; the import itself only when asked.
+
+A host program: standard library only, Python 3.9 or newer; changes nothing.
+"""
+
+from __future__ import annotations
+
+import glob
+import hashlib
+import json
+import os
+import re
+import subprocess
+from typing import Any
+
+Json = dict[str, Any]
+
+DISTRIBUTIONS = {
+    "vllm": "vllm",
+    "torch": "torch",
+    "ray": "ray",
+    "nccl": r"nvidia_nccl_cu\d+",
+    "transformers": "transformers",
+}
+IMPORT = (
+    "import json, torch, vllm; "
+    "print(json.dumps({'vllm': vllm.__version__, 'torch': torch.__version__, 'cuda': torch.version.cuda, "
+    "'gpus': torch.cuda.device_count()}))"
+)
+
+
+def distributions(packages: str) -> dict[str, str]:
+    """Return the version of each known distribution in one site-packages directory."""
+    found = {}
+    for entry in os.listdir(packages):
+        match = re.fullmatch(r"([^-]+)-(.+)\.dist-info", entry)
+        for key, pattern in DISTRIBUTIONS.items():
+            if match and re.fullmatch(pattern, match.group(1).lower()):
+                found[key] = match.group(2)
+    return found
+
+
+def release(path: str) -> Json | None:
+    """Return versions, CUDA build and Python of a virtual environment; None when nothing is there."""
+    site = sorted(glob.glob(os.path.join(path, "lib", "python3*", "site-packages")))
+    if not site:
+        return None
+    packages = site[-1]
+    facts: Json = {"path": path, "versions": distributions(packages), "cuda": None, "python": None}
+    try:
+        with open(os.path.join(packages, "torch", "version.py"), encoding="utf-8") as file:
+            cuda = re.search(r"^cuda\b[^=]*=\s*(?:'([^']+)'|\"([^\"]+)\"|None)", file.read(65536), re.M)
+            facts["cuda"] = (cuda.group(1) or cuda.group(2) or "none") if cuda else None
+    except OSError:
+        pass
+    try:
+        with open(os.path.join(path, "pyvenv.cfg"), encoding="utf-8") as file:
+            python = re.search(r"^version(?:_info)?\s*=\s*(\S+)", file.read(65536), re.M)
+            facts["python"] = python.group(1) if python else None
+    except OSError:
+        pass
+    return facts
+
+
+def imported(path: str, seconds: float) -> Json:
+    """Import vLLM and torch with the release's own Python and say what came of it."""
+    argv = [os.path.join(path, "bin", "python"), "-c", IMPORT]
+    try:
+        done = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, timeout=seconds, cwd="/")
+    except subprocess.TimeoutExpired:
+        return {"error": f"import did not finish in {seconds:g} s"}
+    except OSError as error:
+        return {"error": str(error)}
+    lines = done.stdout.decode("utf-8", "replace").strip().splitlines()
+    if done.returncode == 0 and lines:
+        try:
+            return {"value": json.loads(lines[-1])}
+        except ValueError:
+            return {"error": "unexpected answer: " + lines[-1][:200]}
+    said = done.stderr.decode("utf-8", "replace").strip().splitlines()
+    return {"error": (said[-1] if said else f"exit status {done.returncode}")[:500]}
+
+
+def digest(path: str) -> str | None:
+    """Return the sha256 of a file as hex, or None when it is not there."""
+    try:
+        with open(path, "rb") as file:
+            return hashlib.sha256(file.read()).hexdigest()
+    except OSError:
+        return None
+
+
+def carried(paths: list[str]) -> str | None:
+    """Return the plan's digest that the installed files carry, or None."""
+    for path in paths:
+        try:
+            with open(path, encoding="utf-8", errors="replace") as file:
+                found = re.search(r"MUSTER_DIGEST=['\"]?([0-9a-f]{8,64})", file.read(1 << 20))
+        except OSError:
+            continue
+        if found:
+            return found.group(1)
+    return None
+
+
+def revision(cache: str, repository: str) -> str | None:
+    """Return the commit that a model hub's cache holds for a repository, or None.
+
+    Args:
+        cache: the hub directory (`…/hub`), which holds `models--<owner>--<name>`.
+        repository: `<owner>/<name>`.
+    """
+    base = os.path.join(cache, "models--" + repository.replace("/", "--"))
+    try:
+        with open(os.path.join(base, "refs", "main"), encoding="utf-8") as file:
+            return file.read(200).strip() or None
+    except OSError:
+        snapshots = os.path.join(base, "snapshots")
+        held = sorted(os.listdir(snapshots)) if os.path.isdir(snapshots) else []
+        return held[0] if len(held) == 1 else None
+
+
+def main(request: Json) -> Json:
+    """Describe the installed engine.
+
+    Args:
+        request: `path` of the virtual environment; `files` whose digests are wanted; `model` with `cache` and
+            `repository`; `import` (seconds) to try the import.
+    """
+    path, model = request.get("path"), request.get("model") or {}
+    answer: Json = {"release": release(path) if path else None}
+    answer["files"] = {name: digest(name) for name in request.get("files", [])}
+    answer["digest"] = carried(request.get("files", []))
+    answer["revision"] = revision(model["cache"], model["repository"]) if model else None
+    if path and request.get("import") and answer["release"]:
+        answer["imported"] = imported(path, float(request["import"]))
+    return answer

@@ -1,0 +1,198 @@
+"""What a machine's own files say: clock, limits, memory, disks, listeners, RDMA ports; changes nothing.
+
+A host program: standard library only, Python 3.9 or newer; it runs no tool. Each source answers
+{"value": ...} or {"error": "..."}.
+"""
+
+from __future__ import annotations
+
+import glob
+import os
+import platform
+import re
+import sys
+import threading
+import time
+from typing import Any, Callable
+
+Json = dict[str, Any]
+
+TCP_LISTEN = "0A"
+TABLE_LIMIT = 4 * 1024 * 1024
+GPUDIRECT_MODULES = ("nvidia", "nvidia_peermem", "nv_peer_mem", "gdrdrv")
+
+
+def read(path: str, limit: int = 65536) -> str | None:
+    """Return the start of a file as text, or None when it cannot be read."""
+    try:
+        with open(path, "rb") as file:
+            return file.read(limit).decode("utf-8", "replace")
+    except OSError:
+        return None
+
+
+def clock(request: Json) -> Json:
+    """The wall clock, the clock since boot (both seconds) and which boot this is."""
+    boot = (read("/proc/sys/kernel/random/boot_id") or "").strip()
+    return {"wall": time.time(), "monotonic": time.monotonic(), "boot": boot}
+
+
+def system(request: Json) -> Json:
+    """The operating system, its limits and its memory."""
+    shm = os.statvfs("/dev/shm")
+    return {
+        "os_release": read("/etc/os-release"),
+        "libc": os.confstr("CS_GNU_LIBC_VERSION") if "CS_GNU_LIBC_VERSION" in os.confstr_names else None,
+        "machine": platform.machine(),
+        "kernel": platform.release(),
+        "python": platform.python_version(),
+        "python_path": sys.executable,
+        "meminfo": read("/proc/meminfo", 4096),
+        "shm_bytes": shm.f_frsize * shm.f_blocks,
+        "pid_max": read("/proc/sys/kernel/pid_max"),
+        "nr_open": read("/proc/sys/fs/nr_open"),
+    }
+
+
+def infiniband(request: Json) -> Json:
+    """Every port under /sys/class/infiniband: state, kind, rate, and which GIDs are set."""
+    root = os.path.join(request.get("sys", "/sys"), "class/infiniband")
+    ports = []
+    for port in sorted(glob.glob(os.path.join(root, "*/ports/*")))[:64]:
+        gids = []
+        for index in range(16):
+            gid = (read(os.path.join(port, "gids", str(index))) or "").strip()
+            if gid.strip("0:"):
+                kind = read(os.path.join(port, "gid_attrs/types", str(index)))
+                netdev = read(os.path.join(port, "gid_attrs/ndevs", str(index)))
+                gids.append({"index": index, "gid": gid, "type": kind, "netdev": netdev})
+        parts = port.split(os.sep)
+        facts: Json = {"device": parts[-3], "port": parts[-1], "gids": gids}
+        for name in ("state", "phys_state", "link_layer", "rate"):
+            facts[name] = read(os.path.join(port, name))
+        ports.append(facts)
+    return {"ports": ports}
+
+
+def gpudirect(request: Json) -> Json:
+    """What tells whether the GPUs' memory can be registered for RDMA."""
+    loaded = [line.split(" ", 1)[0] for line in (read("/proc/modules", TABLE_LIMIT) or "").splitlines()]
+    return {
+        "modules": [name for name in loaded if name in GPUDIRECT_MODULES],
+        "driver": read("/proc/driver/nvidia/version"),
+        "kernel": platform.release(),
+    }
+
+
+def mounts() -> dict[str, tuple[str, str]]:
+    """Return mount point -> (options, file system type)."""
+    found = {}
+    for line in (read("/proc/self/mountinfo", TABLE_LIMIT) or "").splitlines():
+        left, _, right = line.partition(" - ")
+        parts = left.split()
+        if len(parts) > 5:
+            point = re.sub(r"\\(\d{3})", lambda match: chr(int(match.group(1), 8)), parts[4])
+            found[point] = (parts[5], right.split(" ")[0])
+    return found
+
+
+def path_facts(path: str) -> Json:
+    """Return the free space and the mount of a path, or of its nearest parent that is there."""
+    there = os.path.realpath(path)
+    while not os.path.isdir(there) and there != "/":
+        there = os.path.dirname(there)
+    points, mount = mounts(), there
+    while mount not in points and mount != "/":
+        mount = os.path.dirname(mount)
+    options, kind = points.get(mount, ("", ""))
+    space = os.statvfs(there)
+    return {
+        "there": there,
+        "mount": mount,
+        "options": options,
+        "type": kind,
+        "device": os.stat(there).st_dev,
+        "total": space.f_frsize * space.f_blocks,
+        "free": space.f_frsize * space.f_bavail,
+    }
+
+
+def held(path: str, entries: int = 50_000) -> int:
+    """Return the bytes of disk that a directory's files take, links not followed."""
+    total = 0
+    for parent, _, files in os.walk(path):
+        for name in files:
+            total += os.lstat(os.path.join(parent, name)).st_blocks * 512
+            entries -= 1
+            if entries < 0:
+                return total
+    return total
+
+
+def paths(request: Json) -> Json:
+    """Facts of each asked path; a network mount that does not answer costs its own path only."""
+    answers: Json = {}
+
+    def look(path: str, inside: str | None) -> None:
+        try:
+            answers[path] = {**path_facts(path), "held": held(inside) if inside else 0}
+        except OSError as error:
+            answers[path] = {"error": str(error)}
+
+    for path, inside in request.get("paths", {}).items():
+        thread = threading.Thread(target=look, args=(path, inside), daemon=True)
+        thread.start()
+        thread.join(5.0)
+        answers.setdefault(path, {"error": "the file system did not answer in 5 s"})
+    return dict(answers)
+
+
+def listening(request: Json) -> Json:
+    """Who listens on each of the asked TCP ports: address, process, pid and control group."""
+    wanted = set(request.get("ports", []))
+    sockets: dict[str, Json] = {}
+    for path in ("/proc/net/tcp", "/proc/net/tcp6"):
+        for line in (read(path, TABLE_LIMIT) or "").splitlines()[1:]:
+            parts = line.split()
+            if len(parts) > 9 and parts[3] == TCP_LISTEN:
+                address, _, port = parts[1].rpartition(":")
+                if int(port, 16) in wanted:
+                    sockets[f"socket:[{parts[9]}]"] = {"port": int(port, 16), "address": address}
+    for link in glob.iglob("/proc/[0-9]*/fd/*") if sockets else ():
+        try:
+            found = sockets.get(os.readlink(link))
+        except OSError:
+            continue
+        if found is not None and "pid" not in found:
+            pid = link.split("/")[2]
+            found["pid"] = int(pid)
+            found["process"] = (read(f"/proc/{pid}/comm") or "").strip()
+            found["cgroup"] = (read(f"/proc/{pid}/cgroup") or "")[:1024]
+    return {"ports": list(sockets.values())}
+
+
+SOURCES: dict[str, Callable[[Json], Json]] = {
+    "system": system,
+    "infiniband": infiniband,
+    "gpudirect": gpudirect,
+    "paths": paths,
+    "listening": listening,
+    # Last: the later reading bounds the clock's offset from the side of the answer.
+    "clock": clock,
+}
+
+
+def main(request: Json) -> Json:
+    """Gather every source.
+
+    Args:
+        request: `paths` (absolute path -> directory whose files count as already there, or None),
+            `ports` (TCP numbers), `sys` (where /sys is, for tests).
+    """
+    answers: Json = {}
+    for name, source in SOURCES.items():
+        try:
+            answers[name] = {"value": source(request)}
+        except Exception as error:  # one source must never cost another
+            answers[name] = {"error": str(error)[:500] or type(error).__name__}
+    return answers

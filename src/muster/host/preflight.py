@@ -1,0 +1,220 @@
+"""What the host's tools say of GPUs, fabric and network, as text, changing nothing.
+
+A host program: standard library only, Python 3.9 or newer. It interprets as little as it can; the control
+side parses. Each source runs in its own thread and answers {"value": ...} or {"error": "..."}: a missing
+tool, a hung driver or a gigantic output costs that source and no other. `machine` gathers what needs no tool.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import selectors
+import signal
+import socket
+import subprocess
+import threading
+import time
+from typing import Any, Callable
+
+Json = dict[str, Any]
+
+SECONDS = 20.0
+LIMIT = 256 * 1024
+GPU_FIELDS = (
+    "index",
+    "name",
+    "uuid",
+    "memory.total",
+    "driver_version",
+    "compute_cap",
+    "mig.mode.current",
+    "ecc.mode.current",
+    "ecc.errors.uncorrected.volatile.total",
+    "retired_pages.pending",
+    "persistence_mode",
+    "fabric.state",
+    "fabric.status",
+    "temperature.gpu",
+    "clocks_event_reasons.active",
+)
+# What a field was called before; tried once when a driver refuses the newer name.
+OLDER_NAME = {"clocks_event_reasons.active": "clocks_throttle_reasons.active"}
+XID = re.compile(rb"\bXid\b")
+
+
+def tool_environment() -> dict[str, str]:
+    """Return an environment in which tools speak English and administrators' tools are found."""
+    path = os.environ.get("PATH", "") + ":/usr/local/sbin:/usr/sbin:/sbin:/usr/bin:/bin"
+    return {**os.environ, "LC_ALL": "C", "LANGUAGE": "", "PATH": path}
+
+
+def run(
+    argv: list[str], seconds: float = SECONDS, limit: int = LIMIT, keep: re.Pattern[bytes] | None = None
+) -> Json:
+    """Run a tool, bounded in time and in output.
+
+    Args:
+        argv: the command.
+        seconds: how long it may take; a hung driver never answers.
+        limit: bytes of output kept; the tool is killed when it prints more.
+        keep: only lines that match are kept and counted.
+
+    Raises:
+        OSError: the tool is not there. TimeoutError: it did not answer.
+    """
+    pipe, env = subprocess.PIPE, tool_environment()
+    try:
+        child = subprocess.Popen(
+            argv, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe, env=env, start_new_session=True
+        )
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{argv[0]} is not installed") from None
+    kept = {"out": b"", "err": b""}
+    rest = b""
+    truncated = late = False
+    deadline = time.monotonic() + seconds
+    with child, selectors.DefaultSelector() as selector:
+        for name, stream in (("out", child.stdout), ("err", child.stderr)):
+            if stream is not None:
+                selector.register(stream, selectors.EVENT_READ, name)
+        while selector.get_map() and not truncated and not late:
+            for key, _ in selector.select(max(0.0, deadline - time.monotonic())):
+                chunk = os.read(key.fd, 65536)
+                if not chunk:
+                    selector.unregister(key.fileobj)
+                if keep and key.data == "out":
+                    lines = (rest + chunk).split(b"\n")
+                    rest = lines.pop()[-4096:] if chunk else b""
+                    chunk = b"".join(line[:1024] + b"\n" for line in lines if keep.search(line))
+                kept[key.data] += chunk
+                truncated = truncated or len(kept[key.data]) > limit
+            late = time.monotonic() >= deadline
+        if truncated or late:
+            kill(child)
+        try:
+            code: int | None = child.wait(2.0)
+        except subprocess.TimeoutExpired:
+            kill(child)
+            code = None
+    if late:
+        raise TimeoutError(f"{argv[0]} did not answer in {seconds:g} s")
+    out, err = (kept[name].decode("utf-8", "replace") for name in ("out", "err"))
+    return {"rc": code, "text": out[:limit], "stderr": err[:2048], "truncated": truncated}
+
+
+def kill(child: subprocess.Popen[bytes]) -> None:
+    """Kill a tool with its children; one that hangs in the kernel is left behind, not waited for."""
+    try:
+        os.killpg(child.pid, signal.SIGKILL)
+    except OSError:
+        child.kill()
+
+
+def gpu_query() -> Json:
+    """`nvidia-smi --query-gpu`, without the fields that this driver refuses."""
+    fields, refused = list(GPU_FIELDS), []
+    for _ in range(2 * len(GPU_FIELDS)):
+        answer = run(["nvidia-smi", "--query-gpu=" + ",".join(fields), "--format=csv"])
+        named = re.search(r'Field "([^"]{1,80})" is not a valid field', answer["text"] + answer["stderr"])
+        if not named or named.group(1) not in fields:
+            break
+        place = fields.index(named.group(1))
+        refused.append(fields[place])
+        older = OLDER_NAME.get(fields[place])
+        fields[place : place + 1] = [older] if older else []
+    answer["refused"] = refused
+    return answer
+
+
+def kernel_xids() -> Json:
+    """Lines of the kernel log since boot that carry a GPU error number; the last 200 when there are more."""
+    answer: Json = {"rc": None, "text": "", "stderr": ""}
+    for argv in (["journalctl", "-k", "-b", "--no-pager", "-q", "-o", "short-iso"], ["dmesg"]):
+        try:
+            one = run(argv, seconds=30.0, limit=16 * LIMIT, keep=XID)
+        except OSError as error:
+            one = {"rc": None, "text": "", "stderr": str(error)}
+        if one["rc"] == 0 or answer["rc"] is None:
+            answer = one
+        if one["rc"] == 0 and one["text"].strip():
+            break
+    answer["text"] = "\n".join(answer["text"].splitlines()[-200:])
+    return answer
+
+
+def fabric_manager() -> Json:
+    """The state of NVIDIA's Fabric Manager and its version."""
+    unit = ["systemctl", "show", "nvidia-fabricmanager.service", "-p", "LoadState,ActiveState,SubState"]
+    answer: Json = {"unit": run(unit)}
+    try:
+        answer["version"] = run(["nv-fabricmanager", "--version"])
+    except OSError as error:
+        answer["version"] = {"error": str(error)}
+    return answer
+
+
+def names() -> Json:
+    """What the host's own name resolves to."""
+    own = socket.gethostname()
+    return {"hostname": own, "own": run(["getent", "ahosts", own], seconds=8.0)}
+
+
+def nvidia_csv(query: str) -> Json:
+    """Ask `nvidia-smi` one of its queries."""
+    return run(["nvidia-smi", query, "--format=csv"])
+
+
+def compute_apps() -> Json:
+    """The processes on the GPUs, and the control group (the unit) of each."""
+    answer = nvidia_csv("--query-compute-apps=pid,process_name,gpu_uuid,used_memory")
+    groups = {}
+    for pid in re.findall(r"^(\d{1,10}),", answer["text"], re.M)[:256]:
+        try:
+            with open(f"/proc/{pid}/cgroup", encoding="utf-8") as file:
+                groups[pid] = file.read(1024)
+        except OSError:
+            continue
+    answer["cgroups"] = groups
+    return answer
+
+
+SOURCES: dict[str, Callable[[], Json]] = {
+    "gpus": gpu_query,
+    "apps": compute_apps,
+    "remapped": lambda: nvidia_csv(
+        "--query-remapped-rows=gpu_uuid,remapped_rows.pending,remapped_rows.failure"
+    ),
+    "nvlink": lambda: run(["nvidia-smi", "nvlink", "-s"]),
+    "topology": lambda: run(["nvidia-smi", "topo", "-m"]),
+    "xids": kernel_xids,
+    "fabric_manager": fabric_manager,
+    "links": lambda: run(["ip", "-j", "addr", "show"]),
+    "systemd": lambda: run(["systemctl", "show", "-p", "Version,SystemState"]),
+    "names": names,
+}
+
+
+def main(request: Json) -> Json:
+    """Gather the asked sources, all at the same time.
+
+    Args:
+        request: `sources` (names; all when not given) and `seconds` the whole may take (default 60).
+    """
+    wanted = [name for name in request.get("sources", SOURCES) if name in SOURCES]
+    answers: Json = {name: {"error": "no answer in time"} for name in wanted}
+
+    def gather(name: str) -> None:
+        try:
+            answers[name] = {"value": SOURCES[name]()}
+        except Exception as error:  # one source must never cost another
+            answers[name] = {"error": str(error)[:500] or type(error).__name__}
+
+    # A thread that hangs in the kernel must not keep the program from ending: daemon threads.
+    threads = [threading.Thread(target=gather, args=(name,), daemon=True) for name in wanted]
+    for thread in threads:
+        thread.start()
+    deadline = time.monotonic() + float(request.get("seconds", 60.0))
+    for thread in threads:
+        thread.join(max(0.0, deadline - time.monotonic()))
+    return dict(answers)

@@ -1,0 +1,41 @@
+"""Host-local checks: `(report, needs) -> verdicts`, pure, one module a subject."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+from muster.preflight.checks import driver, engine, fabric, fabric_manager, gpus, machine, memory, rdma
+from muster.preflight.needs import Needs
+from muster.preflight.report import Report
+from muster.preflight.verdict import Verdict, fail, ok
+
+SUBJECTS: tuple[Callable[[Report, Needs], Iterator[Verdict]], ...] = (
+    driver.check,
+    engine.check,
+    fabric_manager.check,
+    gpus.check,
+    memory.check,
+    rdma.check,
+    fabric.check,
+    machine.check,
+)
+
+
+def local(report: Report, needs: Needs) -> tuple[Verdict, ...]:
+    """Return what one host's report says against what the plan needs of it, in the catalogue's order.
+
+    A host that was not reached gets one verdict, which fails.
+    """
+    if report.unreached is not None:
+        gone = fail(
+            "host.reached",
+            report.unreached,
+            "an SSH login and Python 3.9 or newer",
+            f"ssh to {report.host} by hand with the inventory's user and key; then run again",
+        )
+        return (replace(gone, host=report.host),)
+    found = [ok("host.reached", "answers")]
+    for subject in SUBJECTS:
+        found.extend(subject(report, needs))
+    return tuple(replace(verdict, host=report.host) for verdict in found)

@@ -1,0 +1,48 @@
+"""The driver, and the CUDA build it lets the engine run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from muster.errors import Refusal
+from muster.preflight import builds
+from muster.preflight.needs import Needs
+from muster.preflight.parse import Unreadable, version
+from muster.preflight.report import Report
+from muster.preflight.verdict import Verdict, fail, ok
+
+INSTALL = "install NVIDIA driver 580 or newer with the distribution's packages, and reboot"
+
+
+def check(report: Report, needs: Needs) -> Iterator[Verdict]:
+    """Judge the driver; hosts whose plan promises no GPU are not asked for one."""
+    if not needs.gpus:
+        return
+    if isinstance(report.gpus, Unreadable):
+        yield fail("driver.present", report.gpus.why, "nvidia-smi that answers", INSTALL)
+        return
+    if report.driver is None:
+        yield fail("driver.present", "nvidia-smi names no driver version", "a loaded driver", INSTALL)
+        return
+    yield ok("driver.present", "nvidia-smi answers")
+    found, floor = version(report.driver) or (), version(needs.min_driver or "") or ()
+    oldest = min(build.driver for build in builds.offered(needs.vllm))
+    if found < floor:
+        yield fail("driver.version", report.driver, f"{needs.min_driver} or newer (min_driver)", INSTALL)
+        return
+    if needs.torch_backend != builds.CPU.name and found < (oldest,):
+        wanted = f"{oldest} or newer: no build of vLLM {needs.vllm} runs on an older one"
+        yield fail("driver.version", report.driver, wanted, INSTALL)
+        return
+    yield ok("driver.version", report.driver)
+    try:
+        build = builds.choose(report.driver, vllm=needs.vllm, wanted=needs.torch_backend)
+    except Refusal as refusal:
+        yield fail("driver.build", refusal.found, refusal.needed, "set torch_backend to auto, or " + INSTALL)
+        return
+    chosen = needs.build or build.name
+    if needs.torch_backend != "auto":
+        why = "set by torch_backend"
+    else:
+        why = f"for driver {report.driver}" if chosen == build.name else "for the group's oldest driver"
+    yield ok("driver.build", f"{chosen} ({why})")

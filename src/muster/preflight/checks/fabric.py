@@ -1,0 +1,40 @@
+"""The fabric interface of one host; what needs two hosts is in `pairs`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from muster.preflight.needs import Needs
+from muster.preflight.parse import Link, Unreadable
+from muster.preflight.report import Report
+from muster.preflight.verdict import Verdict, fail, ok
+
+
+def link_of(report: Report, address: str | None) -> Link | None:
+    """Return the interface that carries an address."""
+    links = () if isinstance(report.links, Unreadable) else report.links
+    return next((link for link in links if address in link.addresses), None)
+
+
+def check(report: Report, needs: Needs) -> Iterator[Verdict]:
+    """Judge the address that peers use and the interface it is on."""
+    if needs.address is None:
+        return
+    wanted = needs.address + (f" on {needs.interface}" if needs.interface else "")
+    fix = "correct fabric_address or fabric_interface in the inventory (ip -br addr shows what is there)"
+    if isinstance(report.links, Unreadable):
+        yield fail("fabric.address", report.links.why, wanted, "install iproute2")
+        return
+    link = link_of(report, needs.address)
+    if link is None:
+        held = "; ".join(f"{one.name}: {', '.join(one.addresses)}" for one in report.links if one.addresses)
+        yield fail("fabric.address", f"not on this host; it has {held[:300] or 'no address'}", wanted, fix)
+        return
+    if needs.interface and link.name != needs.interface:
+        yield fail("fabric.address", f"{needs.address} is on {link.name}", wanted, fix)
+        return
+    yield ok("fabric.address", f"{needs.address} on {link.name}")
+    if link.up:
+        yield ok("fabric.link", f"{link.name} up, MTU {link.mtu}")
+    else:
+        yield fail("fabric.link", f"{link.name} is down", "up", f"ip link set {link.name} up; check the cable")

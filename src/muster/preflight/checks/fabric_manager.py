@@ -1,0 +1,49 @@
+"""NVIDIA's Fabric Manager: on HGX boards CUDA fails with error 802 without it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from muster.preflight.needs import Needs
+from muster.preflight.parse import Unreadable, version
+from muster.preflight.report import Report
+from muster.preflight.verdict import Verdict, fail, ok
+
+START = "systemctl enable --now nvidia-fabricmanager; then check nvidia-smi -q -d FABRIC"
+
+
+def check(report: Report, needs: Needs) -> Iterator[Verdict]:
+    """Judge the service, its version and what the GPUs say of the fabric."""
+    if isinstance(report.gpus, Unreadable) or not report.gpus:
+        return
+    states = {(gpu.fabric_state, gpu.fabric_status) for gpu in report.gpus}
+    fabric = states != {(None, None)}
+    done = states == {("Completed", "Success")}
+    manager = report.fabric_manager
+    if isinstance(manager, Unreadable):
+        if fabric:
+            yield fail("fabric_manager.service", manager.why, "systemd's view of the service", START)
+    elif manager.active == "active":
+        yield ok("fabric_manager.service", "active")
+        yield _version(manager.version, report.driver)
+    elif done and manager.load == "not-found":
+        # In a virtual machine with passed-through GPUs the manager runs outside.
+        yield ok("fabric_manager.service", "not on this host; the fabric is up without it")
+    elif fabric or manager.load == "loaded":
+        found = f"{manager.load}, {manager.active}"
+        yield fail("fabric_manager.service", found, "active", START)
+    else:
+        yield ok("fabric_manager.service", "not needed: no NVSwitch fabric")
+    if done:
+        yield ok("fabric_manager.state", "Completed, Success")
+    elif fabric:
+        odd = next(gpu for gpu in report.gpus if (gpu.fabric_state, gpu.fabric_status) != ("Completed", "Success"))
+        found = f"GPU {odd.index}: {odd.fabric_state}, {odd.fabric_status}"
+        yield fail("fabric_manager.state", found, "Completed, Success", START)
+
+
+def _version(found: str, driver: str | None) -> Verdict:
+    if found and version(found) == version(driver):
+        return ok("fabric_manager.version", found)
+    fix = f"install nvidia-fabricmanager of exactly version {driver} and restart it"
+    return fail("fabric_manager.version", found or "unknown", f"{driver}, the driver's", fix)

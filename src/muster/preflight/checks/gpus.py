@@ -1,0 +1,174 @@
+"""The GPUs: all there, of one product, healthy, idle, connected."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from muster.preflight.needs import Needs
+from muster.preflight.parse import Unreadable
+from muster.preflight.report import Report
+from muster.preflight.smi import Gpu
+from muster.preflight.verdict import Verdict, fail, ok, warn
+
+# NVIDIA's Xid catalogue: 48 double-bit ECC, 61/62 microcontroller, 64 row remap failed, 74 NVLink, 79 off the bus,
+# 95 uncontained ECC, 119/120 GSP does not answer, 140 unrecovered ECC, 145 to 150 NVLink 5, 154 reset or reboot needed.
+FATAL_XIDS = frozenset({48, 61, 62, 64, 74, 79, 95, 119, 120, 140, 145, 146, 147, 148, 149, 150, 154})
+# Raised by a program's own fault, or by killing it: 13 exception, 31 page fault, 43 stopped, 45 cleaned up.
+APPLICATION_XIDS = frozenset({13, 31, 43, 45})
+# Bits of clocks_event_reasons.active (NVML).
+SLOWDOWNS = {0x8: "hardware", 0x20: "software thermal", 0x40: "hardware thermal", 0x80: "power brake"}
+# ECC and firmware keep some memory back, and the figure moves by MiB between drivers.
+MEMORY_TOLERANCE = 0.02
+
+
+def check(report: Report, needs: Needs) -> Iterator[Verdict]:
+    """Judge every GPU; what several GPUs share is judged once, naming the odd ones."""
+    if not needs.gpus or isinstance(report.gpus, Unreadable):
+        return  # driver.present says why
+    yield _count(report.gpus, needs)
+    if report.gpus:
+        yield from _identity(report.gpus, needs)
+        yield from _health(report, report.gpus)
+        yield _processes(report, needs)
+        yield from _connected(report, len(report.gpus))
+    yield _xids(report)
+
+
+def _where(gpus: list[Gpu]) -> str:
+    return "GPU " + ", ".join(str(gpu.index) for gpu in gpus)
+
+
+def _count(gpus: tuple[Gpu, ...], needs: Needs) -> Verdict:
+    found, wanted = str(len(gpus)), str(needs.gpus)
+    if len(gpus) < needs.gpus:
+        there = {gpu.index for gpu in gpus}
+        missing = ", ".join(str(index) for index in range(needs.gpus) if index not in there)
+        fix = "see dmesg for Xid 79 and lspci | grep -i nvidia; power-cycle the host, then have the GPU replaced"
+        return fail("gpu.count", f"{found}; missing: GPU {missing}", wanted, fix)
+    if len(gpus) > needs.gpus:
+        fix = "set gpus in the inventory; the plan leaves the others idle"
+        return warn("gpu.count", found, wanted, fix)
+    return ok("gpu.count", found, wanted)
+
+
+def _identity(gpus: tuple[Gpu, ...], needs: Needs) -> Iterator[Verdict]:
+    if needs.product:
+        odd = [gpu for gpu in gpus if gpu.name != needs.product]
+        if odd:
+            fix = "correct gpu in the inventory, or take the host out of it"
+            yield fail("gpu.product", f"{odd[0].name} ({_where(odd)})", needs.product, fix)
+        else:
+            yield ok("gpu.product", needs.product)
+    if needs.memory_mib:
+        floor = needs.memory_mib * (1 - MEMORY_TOLERANCE)
+        small = [gpu for gpu in gpus if gpu.memory_mib is None or gpu.memory_mib < floor]
+        if small:
+            fix = "check gpu in the inventory (memory variants differ in name only slightly) and MIG mode"
+            found = f"{small[0].memory_mib} MiB ({_where(small)})"
+            yield fail("gpu.memory", found, f"{needs.memory_mib} MiB", fix)
+        else:
+            yield ok("gpu.memory", f"{min(gpu.memory_mib or 0 for gpu in gpus)} MiB", f"{needs.memory_mib} MiB")
+
+
+def _health(report: Report, gpus: tuple[Gpu, ...]) -> Iterator[Verdict]:
+    mig = [gpu for gpu in gpus if gpu.mig not in (None, "Disabled")]
+    if mig:
+        fix = "nvidia-smi -mig 0, then reset the GPUs (nvidia-smi --gpu-reset) or reboot"
+        yield fail("gpu.mig", f"{mig[0].mig} ({_where(mig)})", "Disabled", fix)
+    else:
+        yield ok("gpu.mig", "Disabled")
+    off = [gpu for gpu in gpus if gpu.ecc != "Enabled"]
+    if off:
+        fix = "nvidia-smi -e 1, then reboot"
+        yield warn("gpu.ecc_mode", f"{off[0].ecc or 'unknown'} ({_where(off)})", "Enabled", fix)
+    else:
+        yield ok("gpu.ecc_mode", "Enabled")
+    hurt = [gpu for gpu in gpus if gpu.uncorrected]
+    if hurt:
+        found = ", ".join(f"{gpu.uncorrected} on GPU {gpu.index}" for gpu in hurt)
+        fix = "reset the GPU (nvidia-smi --gpu-reset) or reboot; if they come back, have it replaced"
+        yield fail("gpu.ecc_errors", found, "0", fix)
+    elif any(gpu.uncorrected is None for gpu in gpus):
+        yield warn("gpu.ecc_errors", "not readable", "0", "nvidia-smi -q -d ECC")
+    else:
+        yield ok("gpu.ecc_errors", "0")
+    yield _remap(report, gpus)
+    lazy = [gpu for gpu in gpus if gpu.persistence != "Enabled"]
+    if lazy:
+        fix = "systemctl enable --now nvidia-persistenced, or nvidia-smi -pm 1"
+        found = f"{lazy[0].persistence or 'unknown'} ({_where(lazy)})"
+        yield warn("gpu.persistence", found, "Enabled", fix)
+    else:
+        yield ok("gpu.persistence", "Enabled")
+    slow = {gpu.index: [name for bit, name in SLOWDOWNS.items() if (gpu.throttle or 0) & bit] for gpu in gpus}
+    said = ", ".join(f"GPU {index}: {' and '.join(why)} slowdown" for index, why in slow.items() if why)
+    if said:
+        fix = "check cooling and power supplies; nvidia-smi -q -d PERFORMANCE,TEMPERATURE,POWER"
+        yield warn("gpu.throttle", said, "no slowdown", fix)
+    else:
+        yield ok("gpu.throttle", "no slowdown")
+
+
+def _remap(report: Report, gpus: tuple[Gpu, ...]) -> Verdict:
+    fix = "reset the GPU (nvidia-smi --gpu-reset) or reboot to remap; a failed remap means replacing the GPU"
+    retired = [gpu for gpu in gpus if (gpu.retired_pending or "No").lower() not in ("no", "0")]
+    if retired:
+        return fail("gpu.remap", f"page retirement pending ({_where(retired)})", "none pending", fix)
+    if isinstance(report.remapped, Unreadable):
+        return warn("gpu.remap", report.remapped.why, "none pending", "nvidia-smi -q -d ROW_REMAPPER")
+    index = {gpu.uuid: gpu.index for gpu in gpus}
+    for uuid, (pending, failed) in report.remapped.items():
+        if pending or failed:
+            what = "failed" if failed else "pending"
+            return fail("gpu.remap", f"row remap {what} on GPU {index.get(uuid, uuid)}", "none pending", fix)
+    return ok("gpu.remap", "none pending")
+
+
+def _processes(report: Report, needs: Needs) -> Verdict:
+    if isinstance(report.apps, Unreadable):
+        fix = "nvidia-smi --query-compute-apps=pid,process_name --format=csv"
+        return fail("gpu.processes", report.apps.why, "a list of the GPUs' processes", fix)
+    foreign = [app for app in report.apps if not any(unit in app.cgroup for unit in needs.units)]
+    if foreign:
+        found = ", ".join(f"{app.name} (pid {app.pid})" for app in foreign[:6])
+        pids = " ".join(str(app.pid) for app in foreign[:6])
+        return fail("gpu.processes", found, "no process of others", f"stop them (ps -fp {pids})")
+    return ok("gpu.processes", "this group's own" if report.apps else "none")
+
+
+def _connected(report: Report, count: int) -> Iterator[Verdict]:
+    if count < 2:
+        yield ok("gpu.nvlink", "one GPU")
+        return
+    fix = "check Fabric Manager, then nvidia-smi nvlink -s and -e; power-cycle the host"
+    if isinstance(report.nvlinks, Unreadable):
+        yield fail("gpu.nvlink", report.nvlinks.why, "all links up", fix)
+    else:
+        down = [f"GPU {i}: {up} of {links}" for i, (up, links) in report.nvlinks.items() if up < links or not links]
+        if down or not report.nvlinks:
+            yield fail("gpu.nvlink", "; ".join(down[:8]) or "no NVLink", "all links up", fix)
+        else:
+            yield ok("gpu.nvlink", f"{min(links for _, links in report.nvlinks.values())} links up on each")
+    if isinstance(report.topology, Unreadable):
+        yield warn("gpu.topology", report.topology.why, "NVLink between all GPUs", "nvidia-smi topo -m")
+        return
+    far = [f"GPU {a} to {b}: {how}" for (a, b), how in report.topology.items() if a < b and not how.startswith("NV")]
+    if far or len(report.topology) < count * (count - 1):
+        needed = "NVLink between all GPUs"
+        yield warn("gpu.topology", "; ".join(far[:4]) or "pairs are missing", needed, fix)
+    else:
+        yield ok("gpu.topology", "NVLink between all")
+
+
+def _xids(report: Report) -> Verdict:
+    if isinstance(report.xids, Unreadable):
+        return warn("gpu.xid", report.xids.why, "a readable kernel log", "connect as root or with _sudo")
+    fatal = [xid for xid in report.xids if xid.number in FATAL_XIDS]
+    other = [xid for xid in report.xids if xid.number not in FATAL_XIDS | APPLICATION_XIDS]
+    if fatal:
+        found = ", ".join(sorted({f"Xid {xid.number} on {xid.device}" for xid in fatal}))
+        return fail("gpu.xid", found[:300], "none since boot", "reboot; if it comes back, have the GPU replaced")
+    if other:
+        found = ", ".join(sorted({f"Xid {xid.number} on {xid.device}" for xid in other}))
+        return warn("gpu.xid", found[:300], "none since boot", "journalctl -k | grep Xid; NVIDIA's Xid catalogue")
+    return ok("gpu.xid", f"{len(report.xids)} of applications" if report.xids else "none since boot")

@@ -1,0 +1,50 @@
+"""Clocks of the hosts against each other, as surely as the round trip of the probe allows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from muster.preflight.report import Clock, Report
+from muster.preflight.verdict import Verdict
+
+# Logs and health checks confuse from a second on; certificates and tokens break from minutes on.
+WARN_SECONDS = 1.0
+FAIL_SECONDS = 60.0
+FIX = "enable time synchronisation: timedatectl set-ntp true, or chrony; see chronyc tracking"
+
+
+def verdicts(reports: Sequence[Report]) -> tuple[Verdict, ...]:
+    """Return a verdict on each host's clock.
+
+    A reading is only known to lie between the sending of the probe and its answer, so an offset is an interval; what
+    counts is by how much two intervals miss each other. The reference is the median host; of two hosts, the one nearer
+    to this machine.
+    """
+    clocks = {report.host: report.clock for report in reports if isinstance(report.clock, Clock)}
+    if len(clocks) < 2:
+        return ()
+    middles = {host: sum(clock.offset) / 2 for host, clock in clocks.items()}
+    by_offset = sorted(middles, key=lambda host: (middles[host], host))
+    reference = by_offset[len(by_offset) // 2]
+    if len(by_offset) == 2:
+        reference = min(by_offset, key=lambda host: abs(middles[host]))
+    return tuple(_verdict(host, clock, reference, clocks[reference]) for host, clock in clocks.items())
+
+
+def _verdict(host: str, clock: Clock, reference: str, other: Clock) -> Verdict:
+    (low, high), (other_low, other_high) = clock.offset, other.offset
+    certain = max(low - other_high, other_low - high, 0.0)
+    apart = sum(clock.offset) / 2 - sum(other.offset) / 2
+    if certain <= WARN_SECONDS:
+        within = max(high - other_low, other_high - low)
+        return Verdict("host.clock", "ok", f"within {max(within, 0.001):.3f} s of {reference}", host=host)
+    level = "fail" if certain > FAIL_SECONDS else "warn"
+    way = "ahead of" if apart > 0 else "behind"
+    found = f"{_span(abs(apart))} {way} {reference}"
+    return Verdict("host.clock", "fail" if level == "fail" else "warn", found, "clocks within 1 s", FIX, host)
+
+
+def _span(seconds: float) -> str:
+    if seconds >= 7200:
+        return f"{seconds / 3600:.1f} h"
+    return f"{seconds / 60:.1f} min" if seconds >= 120 else f"{seconds:.1f} s"

@@ -1,0 +1,74 @@
+"""What has moved away from the plan since it was deployed; changes nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+
+from muster.preflight import parity
+from muster.preflight.needs import Needs
+from muster.preflight.outcome import Outcome
+from muster.preflight.parse import Unreadable
+from muster.preflight.report import Report
+from muster.preflight.verdict import Verdict, fail, ok, warn
+
+DEPLOY = "run the deploy again"
+
+
+def judge(title: str, reports: Sequence[Report], needs: Mapping[str, Needs]) -> Outcome:
+    """Compare hosts with each other and with the plan.
+
+    Args:
+        title: what was compared, in words.
+        reports: of all hosts, in inventory order.
+        needs: by host, with `files`, `versions` and `revision` as planned.
+    """
+    rows = parity.compare(reports)
+    found = [verdict for report in reports for verdict in of_host(report, needs[report.host])]
+    return Outcome(title, tuple(report.host for report in reports), (*found, *parity.verdicts(rows)), rows)
+
+
+def of_host(report: Report, needs: Needs) -> tuple[Verdict, ...]:
+    """Return how one host differs from the plan."""
+    if report.unreached is not None:
+        gone = fail("host.reached", report.unreached, "an SSH login", f"ssh to {report.host} by hand")
+        return (replace(gone, host=report.host),)
+    return tuple(replace(verdict, host=report.host) for verdict in _drifts(report, needs))
+
+
+def _drifts(report: Report, needs: Needs) -> Iterator[Verdict]:
+    different = [f"{path} {_how(report, path)}" for path in needs.files if report.files.get(path) != needs.files[path]]
+    if different:
+        found = "; ".join(different[:6]) + (f"; {len(different) - 6} more" if len(different) > 6 else "")
+        yield warn("drift.files", found, "as planned", DEPLOY)
+    else:
+        yield ok("drift.files", f"{len(needs.files)} files as planned")
+    installed = report.installed
+    if installed is None or isinstance(installed, Unreadable):
+        why = "nothing installed" if installed is None else installed.why
+        yield warn("drift.versions", f"{why} at {needs.release}", "the planned release", DEPLOY)
+    else:
+        wrong = [
+            f"{name} {installed.versions.get(name, 'missing')}, planned {wanted}"
+            for name, wanted in needs.versions.items()
+            if not same_version(installed.versions.get(name), wanted)
+        ]
+        if wrong:
+            yield warn("drift.versions", "; ".join(wrong), "the planned versions", DEPLOY)
+        else:
+            yield ok("drift.versions", ", ".join(f"{name} {v}" for name, v in needs.versions.items()))
+    if needs.revision and report.revision and report.revision != needs.revision:
+        yield warn("drift.revision", report.revision, needs.revision, DEPLOY)
+    else:
+        yield ok("drift.revision", report.revision or "not read")
+
+
+def same_version(found: str | None, wanted: str) -> bool:
+    """Whether an installed version is the wanted one; a build's local part counts only when it is asked for."""
+    if found is None:
+        return False
+    return found == wanted or ("+" not in wanted and found.partition("+")[0] == wanted)
+
+
+def _how(report: Report, path: str) -> str:
+    return "is missing" if report.files.get(path) is None else "differs"

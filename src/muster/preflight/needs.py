@@ -1,0 +1,114 @@
+"""What a plan needs of one host, as data; checks compare it with the host's report."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+Rdma = Literal["auto", "required", "off"]
+
+
+@dataclass(frozen=True)
+class PortNeed:
+    """A TCP port the group will listen on, and what for."""
+
+    number: int
+    what: str
+
+
+@dataclass(frozen=True)
+class PathNeed:
+    """A place on disk.
+
+    Args:
+        path: absolute; it need not exist yet.
+        what: what will lie there.
+        bytes: how much of it, in bytes.
+        held: the directory whose files count as already there, or None.
+        executable: programs run from it, so its mount must not be noexec.
+    """
+
+    path: str
+    what: str
+    bytes: int = 0
+    held: str | None = None
+    executable: bool = False
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What one host must have for its part of the plan; None or empty means no demand.
+
+    Args:
+        host: inventory name.
+        hosts: how many hosts the group has.
+        product: GPU name as nvidia-smi prints it.
+        gpus: how many.
+        memory_mib: memory of each GPU, in MiB.
+        vllm: the engine's version.
+        torch_backend: `auto`, a build's name, or `cpu`, which no driver is too old for.
+        build: the CUDA build chosen for the whole group; None while it is not known.
+        min_driver: a floor the settings set, such as `570.124`.
+        gpu_bytes: what one GPU must hold before the cache, in bytes; `utilization` is the share it may use.
+        memory_table: the arithmetic behind it, in words; `oversubscribe` goes on where it does not fit.
+        address, interface: where peers reach this host, and on which interface (None: any).
+        ports, paths: listeners and disk.
+        memory_bytes, shm_bytes: of RAM and /dev/shm.
+        rdma: whether RDMA must be there.
+        units: this group's own units; what they hold is not foreign.
+        release: the engine's virtual environment; `versions` what must be installed in it once it is there.
+        files: path -> sha256 as planned, for drift.
+        model: `cache` and `repository` where the model's revision can be read; `revision` the planned one.
+    """
+
+    host: str
+    hosts: int = 1
+    product: str | None = None
+    gpus: int = 0
+    memory_mib: int | None = None
+    vllm: str = ""
+    torch_backend: str = "auto"
+    build: str | None = None
+    min_driver: str | None = None
+    gpu_bytes: int | None = None
+    utilization: float = 1.0
+    memory_table: str = ""
+    oversubscribe: bool = False
+    address: str | None = None
+    interface: str | None = None
+    ports: tuple[PortNeed, ...] = ()
+    paths: tuple[PathNeed, ...] = ()
+    memory_bytes: int = 0
+    shm_bytes: int = 0
+    rdma: Rdma = "auto"
+    units: tuple[str, ...] = ()
+    machine: str = "x86_64"
+    # Both vLLM's and torch's wheels are manylinux_2_28 (read from vLLM 0.32.0's file name).
+    glibc: tuple[int, int] = (2, 28)
+    # LoadCredential= came with systemd 247.
+    systemd: int = 247
+    release: str | None = None
+    versions: dict[str, str] = field(default_factory=dict)
+    files: dict[str, str] = field(default_factory=dict)
+    model: dict[str, str] = field(default_factory=dict)
+    revision: str | None = None
+
+    def requests(self, *, imports: float = 0.0) -> dict[str, dict[str, Any]]:
+        """Return what to ask the host programs, for `remote.bundle`.
+
+        Args:
+            imports: seconds that importing the installed engine may take; 0 does not try it.
+        """
+        return {
+            "preflight": {},
+            "installed": {
+                "path": self.release,
+                "files": sorted(self.files),
+                "model": self.model,
+                "import": imports,
+            },
+            "machine": {
+                "paths": {need.path: need.held for need in self.paths},
+                "ports": sorted({need.number for need in self.ports}),
+            },
+        }

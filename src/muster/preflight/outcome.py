@@ -1,0 +1,154 @@
+"""The whole preflight of a group: verdicts of all hosts, waivers, what is worth a line above the table."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from muster.errors import Refusal
+from muster.preflight import builds, clocks, pairs, parity
+from muster.preflight.builds import Build
+from muster.preflight.catalogue import CHECKS
+from muster.preflight.checks import local
+from muster.preflight.needs import Needs
+from muster.preflight.pairs import Measured
+from muster.preflight.parity import Row
+from muster.preflight.report import Report
+from muster.preflight.verdict import Level, Verdict, worst
+
+# A script can tell the three apart; 2 is what every command line uses for wrong arguments.
+EXIT_STATUS: dict[Level, int] = {"ok": 0, "warn": 3, "fail": 1}
+_PLACE = {name: place for place, name in enumerate(CHECKS)}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a preflight found.
+
+    Args:
+        title: what was checked, in words.
+        hosts: in inventory order.
+        verdicts: of all checks and hosts.
+        rows: the parity table.
+        waived: names of checks that stop nothing.
+        notes: lines worth showing above the table: the build chosen, the slowest pair.
+    """
+
+    title: str
+    hosts: tuple[str, ...]
+    verdicts: tuple[Verdict, ...]
+    rows: tuple[Row, ...] = ()
+    waived: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @property
+    def level(self) -> Level:
+        """The worst level that counts."""
+        return worst(self.verdicts)
+
+    @property
+    def exit_status(self) -> int:
+        """0 when all is well, 3 when something warns, 1 when something fails."""
+        return EXIT_STATUS[self.level]
+
+    def failures(self) -> tuple[Verdict, ...]:
+        """Return what stops a deploy."""
+        return tuple(verdict for verdict in self.verdicts if verdict.counts_as == "fail")
+
+    def as_json(self) -> dict[str, Any]:
+        """Return everything as plain data."""
+        return {
+            "title": self.title,
+            "level": self.level,
+            "hosts": list(self.hosts),
+            "waived": list(self.waived),
+            "notes": list(self.notes),
+            "verdicts": [asdict(verdict) for verdict in self.verdicts],
+            "parity": [{**asdict(row), "values": dict(row.values)} for row in self.rows],
+        }
+
+
+def judge(
+    title: str,
+    reports: Sequence[Report],
+    needs: Mapping[str, Needs],
+    *,
+    waived: Iterable[str] = (),
+    measured: Sequence[Measured] = (),
+    more: Iterable[Verdict] = (),
+    notes: Iterable[str] = (),
+) -> Outcome:
+    """Judge a whole group.
+
+    Args:
+        title: what was checked, in words.
+        reports: of all hosts, reached or not, in inventory order.
+        needs: by host.
+        waived: names of checks that stop nothing.
+        measured: what pairs measured; empty when they did not.
+        more: further verdicts (NCCL, drift).
+        notes: further lines to show.
+    """
+    build = group_build(reports, needs)
+    if isinstance(build, Build):
+        needs = {host: replace(need, build=build.name) for host, need in needs.items()}
+    rows = parity.compare(reports)
+    found = [verdict for report in reports for verdict in local(report, needs[report.host])]
+    found += clocks.verdicts(reports)
+    found += _fabric(reports, needs, measured)
+    found += parity.verdicts(rows)
+    found += more
+    names = frozenset(waived)
+    slowest = pairs.slowest(measured)
+    lines = [_build_note(build, reports, needs), *notes, *([slowest] if slowest else [])]
+    return Outcome(
+        title,
+        tuple(report.host for report in reports),
+        tuple(sorted((_waive(v, names) for v in found), key=lambda v: _PLACE.get(v.check, len(_PLACE)))),
+        rows,
+        tuple(waived),
+        tuple(line for line in lines if line),
+    )
+
+
+def _waive(verdict: Verdict, names: frozenset[str]) -> Verdict:
+    return replace(verdict, waived=verdict.check in names and verdict.level != "ok")
+
+
+def _fabric(reports: Sequence[Report], needs: Mapping[str, Needs], measured: Sequence[Measured]) -> tuple[Verdict, ...]:
+    """Return the fabric's verdicts; where interfaces differ in MTU, lost packets are told once, not twice."""
+    local_mtus = pairs.mtu_verdicts(pairs.mtus([r for r in reports if r.unreached is None], needs))
+    seen = pairs.verdicts(measured)
+    told = {verdict.host for verdict in seen if verdict.check == "fabric.mtu"}
+    odd = {verdict.host for verdict in local_mtus if verdict.level != "ok"}
+    kept = tuple(verdict for verdict in local_mtus if verdict.host in odd or verdict.host not in told)
+    return kept + tuple(v for v in seen if v.check != "fabric.mtu" or v.host not in odd)
+
+
+def _drivers(reports: Sequence[Report]) -> dict[str, str | None]:
+    return {report.host: report.driver for report in reports if report.driver}
+
+
+def group_build(reports: Sequence[Report], needs: Mapping[str, Needs]) -> Build | Refusal | None:
+    """Return the build of the engine that all hosts run; None when there is nothing to choose from."""
+    drivers, some = _drivers(reports), next(iter(needs.values()), None)
+    if not drivers or some is None or not some.vllm:
+        return None
+    try:
+        return builds.choose_for(drivers, vllm=some.vllm, wanted=some.torch_backend)
+    except Refusal as refusal:
+        return refusal
+
+
+def _build_note(build: Build | Refusal | None, reports: Sequence[Report], needs: Mapping[str, Needs]) -> str:
+    """Say which build of the engine the group gets, and which host's driver decides that."""
+    if isinstance(build, Refusal):
+        return f"engine build: none fits ({build.found}; needed: {build.needed})"
+    if build is None:
+        return ""
+    if any(need.torch_backend != "auto" for need in needs.values()):
+        return f"engine build: {build.name}, set by torch_backend"
+    drivers = _drivers(reports)
+    oldest = builds.oldest(drivers)
+    return f"engine build: {build.name} (CUDA {build.cuda}), for driver {drivers[oldest]} on {oldest}"

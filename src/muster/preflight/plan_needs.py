@@ -1,0 +1,119 @@
+"""From a plan and its settings to what each host must have."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import replace
+
+from muster import hardware, memory, recipe
+from muster.errors import Refusal
+from muster.plan import HostPlan, Plan
+from muster.preflight import builds
+from muster.preflight.needs import Needs, PathNeed, PortNeed
+from muster.preflight.options import Options
+from muster.settings import Settings
+from muster.topology import HostSpec, Layout
+
+GIB = hardware.GIB
+# A vLLM release with CUDA libraries takes about 9 GiB, and uv unpacks the largest wheel beside it; the CPU build 3.
+ENGINE_BYTES = 14 * GIB
+CPU_ENGINE_BYTES = 4 * GIB
+# One engine process a GPU, before page cache; and NCCL's and vLLM's shared-memory rings.
+MEMORY_PER_GPU = 4 * GIB
+SHM_PER_GPU = GIB // 4
+# What memory.py adds to the weights themselves.
+NOT_ON_DISK = frozenset({"allowance", "MLA, absorbed"})
+
+
+def needs_of_host(spec: HostSpec | HostPlan, settings: Settings, options: Options, hosts: int) -> Needs:
+    """Return what a host of an inventory must have, whatever will be served on it.
+
+    Args:
+        spec: the host.
+        settings: of the group.
+        options: of the preflight.
+        hosts: how many there are.
+    """
+    product = hardware.gpu(spec.gpu, host=spec.name)
+    return Needs(
+        host=spec.name,
+        hosts=hosts,
+        product=product.product,
+        gpus=spec.gpus,
+        memory_mib=product.memory_mib,
+        vllm=settings.vllm_version,
+        torch_backend=settings.torch_backend or "auto",
+        min_driver=settings.min_driver,
+        address=spec.address,
+        interface=spec.interface,
+        memory_bytes=MEMORY_PER_GPU * spec.gpus,
+        shm_bytes=SHM_PER_GPU * spec.gpus,
+        rdma=options.rdma,
+        paths=(
+            PathNeed("/tmp", "temporary files", executable=True),
+            PathNeed(settings.root, "the engine", executable=True),
+            PathNeed(settings.hf_home, "weights"),
+        ),
+    )
+
+
+def needs_of(plan: Plan, host: HostPlan, settings: Settings, options: Options) -> Needs:
+    """Return what one host must have for its part of a plan."""
+    base = needs_of_host(host, settings, options, len(plan.hosts))
+    cpu = any("cpu" in part for part in (settings.torch_backend or "", *plan.release.requirements))
+    engine = CPU_ENGINE_BYTES if cpu else ENGINE_BYTES
+    fit = plan.memory
+    return replace(
+        base,
+        torch_backend=builds.CPU.name if cpu else base.torch_backend,
+        vllm=plan.vllm_version,
+        gpu_bytes=None if fit is None else fit.used + int(fit.token_bytes * fit.needed_tokens),
+        utilization=1.0 if fit is None else fit.utilization,
+        memory_table="" if fit is None else fit.table(),
+        oversubscribe=settings.allow_oversubscription,
+        ports=tuple(PortNeed(port, _port_names(settings).get(port, "a rank")) for port in host.ports),
+        paths=(
+            *base.paths[:1],
+            PathNeed(plan.release.path, "the engine", engine if plan.release.managed else 0, executable=True),
+            _weights(plan, settings),
+        ),
+        units=(*host.units, f"muster-{plan.group}.service"),
+        release=plan.release.path,
+        versions={"vllm": plan.vllm_version},
+        files={path: hashlib.sha256(file.text.encode()).hexdigest() for path, file in host.files.items()},
+        model={} if plan.model.startswith("/") else {"cache": f"{settings.hf_home}/hub", "repository": plan.model},
+        revision=settings.revision,
+    )
+
+
+def _port_names(settings: Settings) -> Mapping[int, str]:
+    return {
+        settings.port: "port",
+        settings.rpc_port: "rpc_port",
+        settings.master_port: "master_port",
+        settings.ray_port: "ray_port",
+    }
+
+
+def _weights(plan: Plan, settings: Settings) -> PathNeed:
+    if plan.model.startswith("/"):
+        return PathNeed(plan.model, "weights")
+    held = f"{settings.hf_home}/hub/models--{plan.model.replace('/', '--')}"
+    wanted = 0 if settings.offline else weight_bytes(plan, settings)
+    return PathNeed(settings.hf_home, "weights", bytes=wanted, held=held)
+
+
+def weight_bytes(plan: Plan, settings: Settings) -> int:
+    """Return about how much disk the model takes, from its shape; 0 when the shape is not known."""
+    try:
+        shape = recipe.load(plan.recipe).shape
+    except Refusal:
+        return 0
+    if settings.model_shape:
+        shape = recipe.Shape.model_validate(settings.model_shape)
+    whole = Layout("tp", tp=1, pp=1, dp=1, dcp=1, dp_local=1, expert_parallel=False)
+    parts = memory.per_gpu(
+        shape, whole, hardware.gpu("H200"), utilization=1.0, batched_tokens=1, max_model_len=1, cache_bytes=2
+    ).parts
+    return sum(part.bytes for part in parts if part.name not in NOT_ON_DISK)

@@ -1,0 +1,308 @@
+"""A preflight over SSH: asks every host at once, lets pairs measure, and judges. Reads; changes nothing on any host."""
+
+from __future__ import annotations
+
+import secrets
+import shlex
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from gevent.lock import RLock
+from gevent.pool import Pool
+from pyinfra.api import FactBase, Host, State
+from pyinfra.api.exceptions import ConnectError
+from pyinfra.api.facts import get_fact
+from pyinfra.context import ctx_config, ctx_host
+
+from muster import remote
+from muster.facts import Program
+from muster.plan import Plan
+from muster.preflight import drift, nccl, outcome, pairs, plan_needs, reading
+from muster.preflight.needs import Needs
+from muster.preflight.options import Options
+from muster.preflight.outcome import Outcome
+from muster.preflight.report import Report, unreachable
+from muster.settings import Settings
+from muster.topology import HostSpec
+
+AT_ONCE = 64
+PROBE_SECONDS = 150
+PAIR_SECONDS = 30
+IMPORT_SECONDS = 120.0
+
+Made = Callable[[Outcome], None] | None
+
+_outcomes: WeakKeyDictionary[State, dict[str, Outcome]] = WeakKeyDictionary()
+_lock = RLock()
+
+
+class HostPrograms(FactBase[dict[str, Any]]):
+    """What host programs answer; their text and requests travel on standard input (`_stdin`)."""
+
+    def command(self, python: str | None = None) -> str:
+        """Return the shell command that reads the programs.
+
+        Args:
+            python: the interpreter; the host's own when None.
+        """
+        return remote.COMMAND if python is None else f"exec {shlex.quote(python)} -I -"
+
+    @staticmethod
+    def default() -> dict[str, Any]:
+        """Return the answer of a session that gave none."""
+        return {"error": "the SSH session gave no answer; its output stands above"}
+
+    def process(self, output: list[str]) -> dict[str, Any]:
+        """Return program name -> answer, or `{"error": ...}`."""
+        try:
+            return remote.answers(output)
+        except (ValueError, RecursionError) as error:
+            return {"error": str(error)}
+
+
+def ask(
+    state: State, host: Host, requests: Mapping[str, Any], says: str, *, seconds: int, python: str | None = None
+) -> dict[str, Any]:
+    """Run host programs in one session, from any greenlet.
+
+    Args:
+        state, host: pyinfra's.
+        requests: program name -> request.
+        says: what this is, for pyinfra's listings.
+        seconds: how long the session may take.
+        python: as in `HostPrograms`.
+
+    Returns:
+        Program name -> answer; `{"error": text}` when there is none.
+    """
+    arguments = {"_stdin": Program(remote.bundle(requests), says), "_timeout": seconds}
+    with ctx_config.use(state.config.copy()), ctx_host.use(host):
+        answer: dict[str, Any] = get_fact(
+            state, host, HostPrograms, kwargs={"python": python, **arguments}, apply_failed_hosts=False
+        )
+    return answer
+
+
+def connect(state: State) -> dict[str, str]:
+    """Connect to every host of the inventory at once; return host -> why, for those that could not be reached."""
+
+    def one(host: Host) -> str | None:
+        try:
+            with ctx_config.use(state.config.copy()), ctx_host.use(host):
+                host.connect(show_errors=False, raise_exceptions=True)
+        except ConnectError as error:
+            return " ".join(str(part) for part in error.args) or "no SSH connection"
+        except Exception as error:  # a connection can break in as many ways as there are libraries below
+            return f"{type(error).__name__}: {error}"
+        state.activate_host(host)
+        return None
+
+    return {name: why for name, why in _each(list(state.inventory), one).items() if why}
+
+
+def _each(hosts: Iterable[Host], work: Callable[[Host], Any]) -> dict[str, Any]:
+    """Do something with every host at once; host -> result, in the given order."""
+    hosts = list(hosts)
+    pool = Pool(min(AT_ONCE, max(1, len(hosts))))
+    return dict(zip([host.name for host in hosts], pool.map(work, hosts), strict=True))
+
+
+def gather(
+    state: State, needs: Mapping[str, Needs], unreached: Mapping[str, str], *, imports: float = 0.0
+) -> list[Report]:
+    """Ask every host what it is, in one session each.
+
+    Args:
+        state: pyinfra's, its hosts connected.
+        needs: by host, in the order of the reports.
+        unreached: host -> why it is not to be asked.
+        imports: seconds that importing an installed engine may take; 0 does not try.
+    """
+
+    def one(host: Host) -> Report:
+        sent = time.time()
+        requests = needs[host.name].requests(imports=imports)
+        answer = ask(state, host, requests, "preflight probe", seconds=PROBE_SECONDS + int(imports))
+        if "error" in answer:
+            return unreachable(host.name, str(answer["error"]))
+        return reading.from_answers(host.name, answer, sent, time.time())
+
+    hosts = _hosts(state)
+    asked = [hosts[name] for name in needs if name in hosts and name not in unreached]
+    reports = _each(asked, one)
+    gone = {name: unreachable(name, unreached.get(name, "not in the inventory")) for name in needs}
+    return [reports.get(name, gone[name]) for name in needs]
+
+
+def _hosts(state: State) -> dict[str, Host]:
+    return {host.name: host for host in state.inventory}
+
+
+def measure(state: State, needs: Mapping[str, Needs], reports: Iterable[Report], port: int) -> list[pairs.Measured]:
+    """Let each two hosts that answered measure the fabric between them, round by round.
+
+    Args:
+        state: pyinfra's.
+        needs: by host.
+        reports: of all hosts; unreached ones, and those without their fabric address, are left out.
+        port: TCP port that the servers listen on.
+    """
+    there = [report for report in reports if report.unreached is None]
+    sizes = pairs.mtus(there, needs)
+    hosts, results = _hosts(state), []
+    for meetings in pairs.rounds([report.host for report in there if report.host in sizes]):
+        requests: dict[str, Any] = {}
+        for pair in meetings:
+            requests |= pairs.requests(pair, needs, sizes, port, secrets.token_hex(16))
+
+        def one(host: Host, requests: Mapping[str, Any] = requests) -> dict[str, Any]:
+            answer = ask(state, host, {"pair": requests[host.name]}, "fabric measurement", seconds=PAIR_SECONDS)
+            found: dict[str, Any] = answer.get("pair", answer)
+            return found
+
+        answers = _each([hosts[name] for name in requests], one)
+        results += [pairs.measured(pair, answers) for pair in meetings]
+    return results
+
+
+def all_reduce(
+    state: State, needs: Mapping[str, Needs], port: int, *, backend: str = "nccl"
+) -> dict[str, nccl.AllReduce]:
+    """Run an all-reduce across the group with each host's installed torch.
+
+    Args:
+        state: pyinfra's.
+        needs: by host, in inventory order.
+        port: TCP port the ranks meet on.
+        backend: of torch.distributed.
+    """
+    requests, hosts = nccl.requests(needs, port=port, backend=backend), _hosts(state)
+
+    def one(host: Host) -> nccl.AllReduce:
+        python = f"{needs[host.name].release}/bin/python"
+        answer = ask(
+            state,
+            host,
+            {"nccl": requests[host.name]},
+            "NCCL all-reduce",
+            seconds=int(nccl.SECONDS) + 60,
+            python=python,
+        )
+        return nccl.read(answer.get("nccl", answer))
+
+    return _each([hosts[name] for name in needs], one)
+
+
+def preflight(
+    state: State,
+    needs: Mapping[str, Needs],
+    options: Options,
+    *,
+    title: str,
+    unreached: Mapping[str, str] | None = None,
+    imports: float = 0.0,
+) -> Outcome:
+    """Run a whole preflight.
+
+    Args:
+        state: pyinfra's, its hosts connected.
+        needs: by host, in inventory order.
+        options: waivers, pairs, NCCL.
+        title: what is checked, in words.
+        unreached: host -> why it could not be connected to.
+        imports: seconds that importing an installed engine may take; 0 does not try.
+
+    Pairs and the all-reduce load the fabric and the GPUs, so that a group that runs keeps them from running.
+    """
+    reports = gather(state, needs, unreached or {}, imports=imports)
+    idle, notes = not running(reports, needs), []
+    measured: list[pairs.Measured] = []
+    several = len(needs) > 1
+    if options.pairs and several and idle:
+        measured = measure(state, needs, reports, options.port)
+    elif options.pairs and several:
+        notes.append("pairs of hosts were not measured: the group is running")
+    more: list[Any] = []
+    if options.nccl:
+        refusal = _why_no_nccl(reports, needs, idle=idle)
+        if refusal:
+            notes.append(f"no all-reduce: {refusal}")
+        else:
+            more += nccl.verdicts(all_reduce(state, needs, options.port), reports)
+    return outcome.judge(title, reports, needs, waived=options.waive, measured=measured, more=more, notes=notes)
+
+
+def running(reports: Iterable[Report], needs: Mapping[str, Needs]) -> bool:
+    """Whether some unit of this group holds a port or a GPU on some host."""
+    for report in reports:
+        groups = [one.cgroup for one in report.listeners] if isinstance(report.listeners, tuple) else []
+        groups += [app.cgroup for app in report.apps] if isinstance(report.apps, tuple) else []
+        if any(unit in group for unit in needs[report.host].units for group in groups):
+            return True
+    return False
+
+
+def _why_no_nccl(reports: Iterable[Report], needs: Mapping[str, Needs], *, idle: bool) -> str | None:
+    if not idle:
+        return "the group is running"
+    for report in reports:
+        if report.unreached is not None:
+            return f"{report.host} was not reached"
+        if not (versions := getattr(report.installed, "versions", None)) or "torch" not in versions:
+            return f"no engine is installed on {report.host} yet"
+    return None
+
+
+def run_preflight(state: State, plan: Plan, settings: Settings, made: Made = None) -> Outcome:
+    """Run the preflight of a plan once for all hosts of a pyinfra run; whichever host asks first does the work.
+
+    Args:
+        state: pyinfra's, its hosts connected.
+        plan: the whole group; hosts of it that are not active count as not reached.
+        settings: of the group.
+        made: called with the outcome, by the host that did the work.
+    """
+    options = Options.of(settings.model_dump())
+    needs = {name: plan_needs.needs_of(plan, host, settings, options) for name, host in plan.hosts.items()}
+    return once(state, plan.digest, needs, options, f"preflight of {plan.group}, {plan.label}", made)
+
+
+def run_inventory(state: State, hosts: Iterable[HostSpec], settings: Settings, made: Made = None) -> Outcome:
+    """Run the preflight of an inventory without a recipe, once for all hosts of a pyinfra run."""
+    options, specs = Options.of(settings.model_dump()), list(hosts)
+    needs = {spec.name: plan_needs.needs_of_host(spec, settings, options, len(specs)) for spec in specs}
+    return once(state, "", needs, options, f"preflight of {len(specs)} host{'s' * (len(specs) > 1)}", made)
+
+
+def once(
+    state: State, key: str, needs: Mapping[str, Needs], options: Options, title: str, made: Made = None
+) -> Outcome:
+    """Run a preflight, or return the one of this key that this pyinfra run has made already."""
+    with _lock:
+        found = _outcomes.setdefault(state, {})
+        if key not in found:
+            active = {host.name for host in state.active_hosts}
+            unreached = {name: "not connected in this run" for name in needs if name not in active}
+            found[key] = preflight(state, needs, options, title=title, unreached=unreached)
+            if made is not None:
+                made(found[key])
+        return found[key]
+
+
+def run_drift(state: State, plan: Plan, settings: Settings, unreached: Mapping[str, str]) -> Outcome:
+    """Compare the hosts with each other and with a plan.
+
+    Args:
+        state: pyinfra's, its hosts connected.
+        plan: the whole group.
+        settings: of the group.
+        unreached: host -> why it could not be connected to.
+    """
+    options = Options.of(settings.model_dump())
+    needs = {name: plan_needs.needs_of(plan, host, settings, options) for name, host in plan.hosts.items()}
+    # Disks, ports and fabric are preflight's; drift is about what was installed.
+    reports = gather(state, {name: replace(need, paths=(), ports=()) for name, need in needs.items()}, unreached)
+    return drift.judge(f"drift of {plan.group} from its plan {plan.digest}", reports, needs)

@@ -1,0 +1,68 @@
+"""What a plan needs of its hosts."""
+
+from __future__ import annotations
+
+import pytest
+
+from muster.plan import Plan
+from muster.preflight import plan_needs
+from muster.preflight.needs import Needs
+from muster.preflight.options import Options
+from muster.settings import Settings
+
+from ..fleet import hosts, plan
+
+GB = 1e9
+
+
+def needs_of(made: Plan, rank: int = 0, **settings: object) -> Needs:
+    host = list(made.hosts.values())[rank]
+    return plan_needs.needs_of(made, host, Settings(**settings), Options())  # type: ignore[arg-type]
+
+
+def test_hosts_of_an_inventory_need_no_recipe() -> None:
+    (spec,) = hosts(1, "H20", 8)
+    needs = plan_needs.needs_of_host(spec, Settings(), Options(rdma="off"), 1)
+    assert (needs.product, needs.gpus, needs.memory_mib) == ("NVIDIA H20", 8, 97871)
+    assert (needs.address, needs.interface, needs.rdma) == ("198.51.100.1", "eth1", "off")
+    assert needs.ports == ()
+    assert needs.release is None
+
+
+def test_plan_names_ports_units_release_and_files() -> None:
+    made = plan("kimi-k2-instruct", 2, "H200")
+    head, other = needs_of(made), needs_of(made, 1)
+    assert {port.number: port.what for port in head.ports} == {8000: "port", 29550: "rpc_port"}
+    assert other.ports == ()
+    assert head.release == made.release.path
+    assert set(head.files) == set(made.hosts["h200-0"].files)
+    assert set(made.hosts["h200-0"].units) < {*head.units}
+    assert head.model["repository"] == "moonshotai/Kimi-K2-Instruct"
+    assert head.hosts == 2
+
+
+def test_memory_is_the_plan_s() -> None:
+    made = plan("kimi-k2-instruct", 2, "H200")
+    needs = needs_of(made)
+    assert made.memory is not None
+    assert needs.gpu_bytes == made.memory.used + int(made.memory.token_bytes * made.memory.needed_tokens)
+    assert needs.utilization == made.memory.utilization
+
+
+def test_disk_is_that_of_the_whole_model() -> None:
+    made = plan("kimi-k2-instruct", 2, "H200")
+    weights = needs_of(made).paths[-1]
+    # 1,029 GB on disk, as published with the model.
+    assert weights.bytes == pytest.approx(1029 * GB, rel=0.01)
+    assert weights.held == "/var/lib/muster/hf/hub/models--moonshotai--Kimi-K2-Instruct"
+
+
+def test_a_model_that_is_already_there_takes_no_more_disk() -> None:
+    local = plan("kimi-k2-instruct", 2, "H200", model="/data/k2")
+    assert needs_of(local, model="/data/k2").paths[-1].bytes == 0
+    assert needs_of(local, model="/data/k2").model == {}
+
+
+def test_processors_need_no_driver() -> None:
+    made = plan("kimi-k2-instruct", 2, "H200", torch_backend="cpu")
+    assert needs_of(made, torch_backend="cpu").torch_backend == "cpu"
