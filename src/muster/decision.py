@@ -86,11 +86,13 @@ def decide(plan: Plan, seen: Mapping[str, Observation], secrets: Mapping[str, st
     """
     hosts = {name: _host(plan, host, seen[name], secrets) for name, host in plan.hosts.items()}
     reasons = [reason for name in plan.hosts for reason in _reasons(plan, name, hosts[name], seen[name])]
+    ready = all(seen[name].get("ready") is not False for name in plan.hosts)
+    if not ready and not plan.heals:
+        reasons += [reason for name, host in plan.hosts.items() for reason in _orphans(host, seen[name])]
     if not reasons:
         # Nothing runs that must not: units of an older plan are removed with their files, the others go on.
         hosts = {name: _with_stop(host, ()) for name, host in hosts.items()}
-    ready = not reasons and all(seen[name].get("ready") is not False for name in plan.hosts)
-    return Decision(hosts, bool(reasons), tuple(reasons), ready)
+    return Decision(hosts, bool(reasons), tuple(reasons), ready and not reasons)
 
 
 def _host(plan: Plan, host: HostPlan, seen: Observation, secrets: Mapping[str, str]) -> HostDecision:
@@ -134,6 +136,16 @@ def _reasons(plan: Plan, name: str, host: HostDecision, seen: Observation) -> li
         elif state.get("digest") != plan.digest:
             reasons.append(f"{name}: {unit} runs plan {state.get('digest') or 'unknown'}, not {plan.digest}")
     return reasons
+
+
+def _orphans(host: HostPlan, seen: Observation) -> list[str]:
+    """Return the units that systemd has started anew by itself: their peers still wait for the life that ended."""
+    lives = {unit: seen["units"].get(unit, {}).get("restarts", 0) for unit in host.units}
+    return [
+        f"{host.name}: {unit} ended and was started again {count} time(s), and the group is not ready"
+        for unit, count in lives.items()
+        if count
+    ]
 
 
 def _how(found: Mapping[str, Any]) -> str:

@@ -137,6 +137,8 @@ class Plan:
     tool_calling: bool = False
     ready_timeout: int = 3600
     """Seconds from the start of the first layer until the endpoint must answer."""
+    heals: bool = False
+    """Whether the units bring the whole group back together after a death (the guard); plain units only themselves."""
     memory: Memory | None = None
     """What one GPU must hold; None when the model's shape is not known."""
 

@@ -88,8 +88,13 @@ def bundle(requests: Mapping[str, Request], *, streams: bool = False) -> str:
 
 def _imports(text: str) -> list[str]:
     """Return the names of the host modules that a program imports from `muster.host`."""
-    nodes = [node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.ImportFrom)]
-    return [alias.name for node in nodes if node.module == "muster.host" for alias in node.names]
+    names: list[str] = []
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.ImportFrom) and node.module == "muster.host":
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and str(node.module).startswith("muster.host."):
+            names.append(str(node.module).removeprefix("muster.host."))
+    return names
 
 
 def _literal(value: object) -> str:

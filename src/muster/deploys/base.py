@@ -16,4 +16,4 @@ def base(run: GroupRun) -> None:
         planned(run, host.name, run.decision.hosts[host.name].base),
         name="user, directories and limits are in effect",
     )
-    run.note(host, "base", done)
+    run.progress.note(host, "base", done)

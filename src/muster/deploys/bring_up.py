@@ -6,32 +6,36 @@ from pyinfra.api.command import FunctionCommand
 
 from muster import operations
 from muster.deploys import slices
-from muster.deploys.group_run import GroupRun
+from muster.deploys.progress import Progress
 from muster.typed import current_host, stage
 
 
 @stage("Bring up")
-def stop_ranks(run: GroupRun) -> None:
-    """Stop every rank of the group if anything on any host has changed."""
+def stop_ranks(progress: Progress, units: tuple[str, ...]) -> None:
+    """Stop ranks, every one of the group or none.
+
+    Args:
+        progress: the group's.
+        units: those of this host that must not run on.
+    """
     host = current_host()
-    units = run.decision.hosts[host.name].stop
-    stopped = operations.carried_out(
-        FunctionCommand(slices.stop, [run, units], {}) if units else None, name="no rank of an older plan runs"
-    )
-    run.note(host, "stop", stopped)
+    command = FunctionCommand(slices.stop, [progress, units], {}) if units else None
+    progress.note(host, "stop", operations.carried_out(command, name="no rank of an older plan runs"))
 
 
 @stage("Bring up")
-def start_ranks(run: GroupRun) -> None:
+def start_ranks(progress: Progress) -> None:
     """Start the layers one after the other and wait for each; the last one is up when the group is ready."""
     host = current_host()
-    last = len(run.plan.steps) - 1
-    for number in host.loop(range(len(run.plan.steps))):  # type: ignore[no-untyped-call]
-        step = run.plan.steps[number]
+    for number in host.loop(range(len(progress.steps))):  # type: ignore[no-untyped-call]
+        step = progress.steps[number]
         concerned = host.name in step.units or any(check.host == host.name for check in step.checks)
-        command = FunctionCommand(slices.start, [run, number], {}) if run.decision.restart and concerned else None
-        started = operations.carried_out(command, name=f"{step.text} up")
-        run.note(host, step.text, started)
-        if number == last and not run.decision.restart and not run.decision.ready:
-            ready = operations.holds(FunctionCommand(slices.wait, [run, number], {}), name="the group is ready")
-            run.note(host, "ready", ready)
+        command = FunctionCommand(slices.start, [progress, number], {}) if concerned else None
+        progress.note(host, step.text, operations.carried_out(command, name=f"{step.text} up"))
+
+
+@stage("Bring up")
+def await_ready(progress: Progress) -> None:
+    """Wait until a group that runs as planned is ready; starts nothing."""
+    question = FunctionCommand(slices.wait, [progress, len(progress.steps) - 1], {})
+    progress.note(current_host(), "ready", operations.holds(question, name="the group is ready"))

@@ -15,11 +15,11 @@ def engine(run: GroupRun) -> None:
     """Install the release where it is missing, then ask it about every new command line of its host."""
     host = current_host()
     installed = operations.engine_installed(_release(run, host.name), name=f"vLLM {run.plan.vllm_version} is installed")
-    run.note(host, "engine", installed)
+    run.progress.note(host, "engine", installed)
     accepted = operations.command_lines_accepted(
         _questions(run, host.name), name="the installed vLLM takes the planned command line"
     )
-    run.note(host, "command line", accepted)
+    run.progress.note(host, "command line", accepted)
 
 
 def _release(run: GroupRun, name: str) -> dict[str, Any] | None:

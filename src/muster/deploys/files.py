@@ -19,7 +19,7 @@ def stage_files(run: GroupRun) -> None:
     staged = operations.files_staged(
         _staged(run, host.name), run.secrets.keep, name="units, configuration and secrets are staged"
     )
-    run.note(host, "files", staged)
+    run.progress.note(host, "files", staged)
 
 
 @stage("Files")
@@ -33,7 +33,7 @@ def commit_files(run: GroupRun) -> None:
         run.host(host).units if decision.enable else (),
         name="units and configuration are in place",
     )
-    run.note(host, "files in place", committed)
+    run.progress.note(host, "files in place", committed)
 
 
 def planned(run: GroupRun, name: str, paths: Iterable[str]) -> list[Item]:

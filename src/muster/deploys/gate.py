@@ -7,29 +7,31 @@ from pyinfra.api.host import Host
 from pyinfra.api.state import State
 
 from muster import operations
-from muster.deploys.group_run import GroupRun
+from muster.deploys.progress import Progress
 from muster.session import fail
 from muster.typed import current_host
 
 
-def gate(run: GroupRun, name: str) -> None:
+def gate(progress: Progress, name: str) -> None:
     """Stop here unless every host of the group has passed every operation noted so far.
 
     Args:
-        run: the group's run.
+        progress: the group's.
         name: what lies behind the gate, in words: "before anything is stopped".
     """
     host = current_host()
-    count = len(run.notes.get(host.name, []))
-    operations.holds(FunctionCommand(_all_have_come, [run, count], {}), name=f"every host is through {name}")
+    count = progress.noted(host)
+    operations.holds(FunctionCommand(_all_have_come, [progress, count], {}), name=f"every host is through {name}")
 
 
-def _all_have_come(_state: State, host: Host, run: GroupRun, count: int) -> bool:
-    missing = run.short_of(count)
+def _all_have_come(_state: State, host: Host, progress: Progress, count: int) -> bool:
+    missing = progress.short_of(count)
     if missing:
         fail(host, "; ".join(missing))
         if any("has not come" in text for text in missing):
             fail(host, "hosts must go step by step together: run without --serial and --no-wait")
-        if not run.touched:
+        if not progress.touched:
             fail(host, "the running group was not touched")
-    return not missing
+        return False
+    progress.touched = True  # from the first gate on, what follows acts on what runs
+    return True

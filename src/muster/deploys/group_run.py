@@ -6,24 +6,22 @@ others find it done. Nothing waits for another host: pyinfra's pool may be small
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from gevent.event import Event
 from gevent.lock import RLock
 from gevent.pool import Pool
 from pyinfra import logger
 from pyinfra.api.exceptions import DeployError
 from pyinfra.api.host import Host
-from pyinfra.api.operation import OperationMeta
 from pyinfra.api.state import BaseStateCallback, State
 
 from muster import inventory, recipe, uv_binary
 from muster.build import build_plan
 from muster.decision import Decision, Observation, asked, decide, release_spec, sha256
+from muster.deploys.progress import Progress
 from muster.errors import Refusal
 from muster.facts import probe
 from muster.manifest import with_manifest
@@ -46,6 +44,7 @@ class GroupRun:
         seen: host -> observation.
         decision: what is to be done.
         secrets: what every secret must be.
+        progress: how far the hosts are.
     """
 
     plan: Plan
@@ -53,19 +52,7 @@ class GroupRun:
     seen: Mapping[str, Observation]
     decision: Decision
     secrets: Store
-    touched: bool = False
-    """Whether something that runs has been stopped or changed in this run."""
-    failed: Event = field(default_factory=Event)
-    failure: str = ""
-    started: float = 0.0
-    since: dict[str, dict[str, str]] = field(default_factory=dict)
-    """Host -> unit -> the life that was started; another life is a death."""
-    waiting: dict[int, set[str]] = field(default_factory=dict)
-    """Bring-up step -> hosts that have begun to ask its checks and are not through."""
-    passed: dict[int, set[str]] = field(default_factory=dict)
-    """Bring-up step -> hosts whose checks have passed."""
-    _ups: dict[int, Event] = field(default_factory=dict)
-    notes: dict[str, list[tuple[str, OperationMeta]]] = field(default_factory=dict)
+    progress: Progress
 
     @classmethod
     def of(cls, state: State, recipe_name: str) -> GroupRun:
@@ -92,38 +79,6 @@ class GroupRun:
         """Return the plan of one host."""
         return self.plan.hosts[host.name]
 
-    def note(self, host: Host, name: str, operation: OperationMeta) -> None:
-        """Remember an operation that every host must have passed before the next gate opens."""
-        self.notes.setdefault(host.name, []).append((name, operation))
-
-    def short_of(self, count: int) -> list[str]:
-        """Return who has not passed the first `count` noted operations, and where each stands."""
-        missing = []
-        for name in self.plan.hosts:
-            for operation, meta in self.notes.get(name, [])[:count]:
-                if not meta.is_complete():
-                    missing.append(f"{name} has not come to '{operation}'")
-                    break
-                if not meta.did_succeed():
-                    missing.append(f"{name} failed at '{operation}'")
-                    break
-        return missing
-
-    def up(self, number: int) -> Event:
-        """Return the event of a bring-up step: set once all its checks have passed."""
-        return self._ups.setdefault(number, Event())
-
-    def fail(self, reason: str) -> None:
-        """Tell every host of the group that bring-up has failed; the first reason stands."""
-        if not self.failed.is_set():
-            self.failure = reason
-            self.failed.set()
-
-    @property
-    def left(self) -> float:
-        """Seconds until the group must be ready."""
-        return self.plan.ready_timeout - (time.monotonic() - self.started)
-
 
 class _Teller(BaseStateCallback):
     """Says, when a host fails, what that means for the group that runs."""
@@ -133,7 +88,7 @@ class _Teller(BaseStateCallback):
         state: State, host: Host, op_hash: str, retry_count: int = 0, max_retries: int = 0
     ) -> None:
         for run in _runs.get(state, {}).values():
-            if isinstance(run, GroupRun) and host.name in run.plan.hosts and not run.touched:
+            if isinstance(run, GroupRun) and host.name in run.plan.hosts and not run.progress.touched:
                 name = " / ".join(sorted(state.get_op_meta(op_hash).names))
                 logger.error(f"{host.name} failed at '{name}'; the running group was not touched")
 
@@ -158,7 +113,8 @@ def _prepare(state: State, recipe_name: str) -> GroupRun:
     if left_out and decision.changes:
         raise DeployError(_absent(plan, left_out, "left out by --limit or --exclude"))
     state.add_callback_handler(_Teller())  # type: ignore[no-untyped-call]
-    return GroupRun(here, root, seen, decision, store)
+    progress = Progress(tuple(here.hosts), here.steps, here.ready_timeout)
+    return GroupRun(here, root, seen, decision, store, progress)
 
 
 def _absent(plan: Plan, names: list[str], why: str) -> str:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from muster.deploys.base import base
-from muster.deploys.bring_up import start_ranks, stop_ranks
+from muster.deploys.bring_up import await_ready, start_ranks, stop_ranks
 from muster.deploys.check import check
 from muster.deploys.engine import engine
 from muster.deploys.files import commit_files, stage_files
 from muster.deploys.gate import gate
 from muster.deploys.summary import summary
 from muster.deploys.verify import verify
+from muster.typed import current_host
 
 
 def serve(recipe: str) -> None:
@@ -22,12 +23,15 @@ def serve(recipe: str) -> None:
     base(run)
     engine(run)
     stage_files(run)
-    gate(run, "everything that can be done while the old group runs")
-    stop_ranks(run)
-    gate(run, "the stop of the old group")
+    gate(run.progress, "everything that can be done while the old group runs")
+    stop_ranks(run.progress, run.decision.hosts[current_host().name].stop)
+    gate(run.progress, "the stop of the old group")
     commit_files(run)
-    gate(run, "files and units")
-    start_ranks(run)
-    gate(run, "bring-up")
+    gate(run.progress, "files and units")
+    if run.decision.restart:
+        start_ranks(run.progress)
+    else:
+        await_ready(run.progress)
+    gate(run.progress, "bring-up")
     verify(run)
     summary(run)

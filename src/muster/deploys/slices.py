@@ -13,7 +13,7 @@ from pyinfra.api.host import Host
 from pyinfra.api.state import State
 
 from muster import remote
-from muster.deploys.group_run import GroupRun
+from muster.deploys.progress import Progress
 from muster.plan import Step
 from muster.session import ask, current_arguments, fail, say
 
@@ -21,7 +21,7 @@ from muster.session import ask, current_arguments, fail, say
 _SLICES = (5, 10, 20, 40)
 _LONGEST = 60
 _STOP_TIMEOUT = 3600
-_WORDS = 15
+_LOG_WIDTH = 160
 
 
 def lengths() -> Iterator[int]:
@@ -31,9 +31,8 @@ def lengths() -> Iterator[int]:
         yield _LONGEST
 
 
-def stop(state: State, host: Host, run: GroupRun, units: tuple[str, ...]) -> bool:
+def stop(state: State, host: Host, progress: Progress, units: tuple[str, ...]) -> bool:
     """Stop units and wait until none of their processes is left; systemd ends what does not go by itself."""
-    run.touched = True
     began = time.monotonic()
     for seconds in lengths():
         answer = ask(state, host, "units", {"do": "stop", "units": units, "seconds": seconds}, "stop units")
@@ -46,69 +45,72 @@ def stop(state: State, host: Host, run: GroupRun, units: tuple[str, ...]) -> boo
     return False
 
 
-def start(state: State, host: Host, run: GroupRun, number: int) -> bool:
+def start(state: State, host: Host, progress: Progress, number: int) -> bool:
     """Start this host's units of one step and stay until the step is up, here and on the hosts that ask its checks."""
-    run.touched = True
-    return _stay(state, host, run, number, run.plan.steps[number].units.get(host.name, ()))
+    return _stay(state, host, progress, number, progress.steps[number].units.get(host.name, ()))
 
 
-def wait(state: State, host: Host, run: GroupRun, number: int) -> bool:
+def wait(state: State, host: Host, progress: Progress, number: int) -> bool:
     """Stay until one step is up; starts nothing."""
-    return _stay(state, host, run, number, ())
+    return _stay(state, host, progress, number, ())
 
 
-def _stay(state: State, host: Host, run: GroupRun, number: int, starting: tuple[str, ...]) -> bool:
-    step = run.plan.steps[number]
+def _stay(state: State, host: Host, progress: Progress, number: int, starting: tuple[str, ...]) -> bool:
+    step = progress.steps[number]
     checks = [asdict(check) for check in step.checks if check.host == host.name]
-    run.started = run.started or time.monotonic()
+    progress.begin()
     if checks:
-        run.waiting.setdefault(number, set()).add(host.name)
+        progress.asking.setdefault(number, set()).add(host.name)
     request: dict[str, Any] = {"do": "start" if starting else "wait", "start": starting, "checks": checks}
     for seconds in lengths():
-        request |= {"units": _up_to(run, host.name, number), "since": run.since.get(host.name, {}), "seconds": seconds}
-        answer = _slice(state, host, run, request, run.up(number) if request.get("hold") else Event())
+        request |= {
+            "units": _up_to(progress, host.name, number),
+            "since": progress.since.get(host.name, {}),
+            "seconds": seconds,
+        }
+        answer = _slice(state, host, progress, request, progress.up(number) if request.get("hold") else Event())
         if answer is None:
-            if run.failed.is_set():
-                say(host, f"stopped waiting: {run.failure}")
-            return not run.failed.is_set()
+            if progress.failed.is_set():
+                say(host, f"stopped waiting: {progress.failure}")
+            return not progress.failed.is_set()
         if "error" in answer or answer["died"]:
-            _died(host, run, answer)
+            _died(host, progress, answer)
             return False
-        run.since[host.name] = answer["since"]
-        if answer["done"] and _is_up(host, run, number, step):
+        progress.since[host.name] = answer["since"]
+        if answer["done"] and _is_up(host, progress, number, step):
             return True
-        if run.left <= 0:
-            _late(host, run, answer)
+        if progress.is_late:
+            _late(host, progress, answer)
             return False
-        _progress(host, run, answer)
+        _progress(host, progress, answer)
         # While others ask, this host only looks out for the death of its own ranks.
         request |= {"do": "wait", "hold": bool(answer["done"])}
     return False
 
 
-def _up_to(run: GroupRun, name: str, number: int) -> tuple[str, ...]:
+def _up_to(progress: Progress, name: str, number: int) -> tuple[str, ...]:
     """Return the units that a host has started by a step: each must stay alive."""
-    return tuple(unit for step in run.plan.steps[: number + 1] for unit in step.units.get(name, ()))
+    return tuple(unit for step in progress.steps[: number + 1] for unit in step.units.get(name, ()))
 
 
-def _is_up(host: Host, run: GroupRun, number: int, step: Step) -> bool:
+def _is_up(host: Host, progress: Progress, number: int, step: Step) -> bool:
     """Whether the step is up for this host, whose own units and checks are fine."""
-    asking = {check.host for check in step.checks} & set(run.plan.hosts)
-    passed = run.passed.setdefault(number, set())
+    asking = {check.host for check in step.checks} & set(progress.hosts)
+    passed = progress.passed.setdefault(number, set())
     if host.name in asking:
         passed.add(host.name)
     if passed >= asking:
-        run.up(number).set()
+        progress.up(number).set()
     # A host that has not begun to ask may be waiting for this one's place in pyinfra's pool.
-    return host.name in asking or passed >= asking or not asking <= run.waiting.get(number, set())
+    return host.name in asking or passed >= asking or not asking <= progress.asking.get(number, set())
 
 
-def _slice(state: State, host: Host, run: GroupRun, request: Mapping[str, Any], up: Event) -> remote.Answer | None:
+def _slice(state: State, host: Host, progress: Progress, request: Mapping[str, Any], up: Event) -> remote.Answer | None:
     """Run one slice; None as soon as another host of the group has failed, or what is held for is up."""
-    if run.failed.is_set():
+    if progress.failed.is_set():
         return None
     session = gevent.spawn(ask, state, host, "units", request, "watch units", current_arguments(host))
-    gevent.wait([session, run.failed, up], count=1)
+    gevent.wait([session, progress.failed, up], count=1)
     if not session.ready():
         session.kill(block=False)
         return None
@@ -116,31 +118,31 @@ def _slice(state: State, host: Host, run: GroupRun, request: Mapping[str, Any], 
     return answer
 
 
-def _progress(host: Host, run: GroupRun, answer: remote.Answer) -> None:
+def _progress(host: Host, progress: Progress, answer: remote.Answer) -> None:
     if not answer["pending"]:
         return
-    passed = run.plan.ready_timeout - run.left
+    text = f"waiting until {answer['pending']}, {progress.passed_seconds:.0f} s"
     last = next((line for line in answer["last"].values() if line), "")
-    say(host, f"waiting until {answer['pending']}, {passed:.0f} s" + (f"; last log: {last}" if last else ""))
+    say(host, f"{text}; last log: {last[:_LOG_WIDTH]}" if last else text)
 
 
-def _died(host: Host, run: GroupRun, answer: remote.Answer) -> None:
+def _died(host: Host, progress: Progress, answer: remote.Answer) -> None:
     if "error" in answer:
         fail(host, answer["error"])
-        run.fail(f"{host.name}: {answer['error'].splitlines()[0]}")
+        progress.fail(f"{host.name}: {answer['error'].splitlines()[0]}")
         return
     first = next(iter(answer["died"]))
     for unit, words in answer["died"].items():
-        fail(host, f"{unit} died; its last lines:")
-        for line in words[-_WORDS:]:
+        fail(host, f"{unit} died; what it said:")
+        for line in words:
             fail(host, f"  {line}")
         fail(host, f"  more: journalctl -u {unit}")
-    run.fail(f"{first} died on {host.name}")
+    progress.fail(f"{first} died on {host.name}")
 
 
-def _late(host: Host, run: GroupRun, answer: remote.Answer) -> None:
-    fail(host, f"not ready after {run.plan.ready_timeout} s: waited until {answer['pending'] or 'others are up'}")
+def _late(host: Host, progress: Progress, answer: remote.Answer) -> None:
+    fail(host, f"not ready after {progress.ready_timeout} s: waited until {answer['pending'] or 'others are up'}")
     for unit, line in answer["last"].items():
         fail(host, f"  {unit}: {line}")
     fail(host, "  fix: raise ready_timeout if the log shows progress, such as weights being loaded")
-    run.fail(f"{host.name} was not ready in time")
+    progress.fail(f"{host.name} was not ready in time")

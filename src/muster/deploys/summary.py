@@ -19,7 +19,7 @@ from muster.typed import current_host, stage
 def summary(run: GroupRun) -> None:
     """Say it once, under the head's name."""
     question = FunctionCommand(_tell, [run], {})
-    run.note(current_host(), "summary", operations.holds(question, name=f"{run.plan.group} serves"))
+    run.progress.note(current_host(), "summary", operations.holds(question, name=f"{run.plan.group} serves"))
 
 
 def _tell(_state: State, host: Host, run: GroupRun) -> bool:

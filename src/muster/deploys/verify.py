@@ -23,7 +23,7 @@ def verify(run: GroupRun) -> None:
     """Ask every DP rank for one token, and every host what it runs."""
     host = current_host()
     question = FunctionCommand(_answers_as_planned, [run], {})
-    run.note(host, "verify", operations.holds(question, name="every rank answers, and runs what was planned"))
+    run.progress.note(host, "verify", operations.holds(question, name="every rank answers, and runs what was planned"))
 
 
 def _answers_as_planned(state: State, host: Host, run: GroupRun) -> bool:

@@ -45,7 +45,7 @@ def main(request: Json) -> Json:
         wait_for(lock)
         if engine_stamps.release(root, request)["complete"]:
             return {"changed": False, "packages": 0}
-        users = running_from(request["path"])
+        users = running_from(path)
         if users:
             raise OSError("{} is not as planned, but {} runs from it; stop it first".format(path, ", ".join(users)))
         packages = install(request, uv, path, environment(request, root))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 import time
 import urllib.request
@@ -14,6 +15,10 @@ Json = dict[str, Any]
 
 _POLL = 0.5
 _STOPPED = ("inactive", "failed")
+_SEARCHED, _FIRST, _LAST = 500, 3, 8
+# What vLLM puts before every line, tracebacks too; and a line that names an error, rather than code that raises it.
+_PREFIX = re.compile(r"^(\([^)]*\) )?([A-Z]+ \d\d-\d\d \d\d:\d\d:\d\d \[[^]]*\] ?)?")
+_ERROR = re.compile(r"^(?!\s|raise )(.*\W)?\w*(Error|Exception)\b|^error:|: error: ")
 
 
 def main(request: Json) -> Json:
@@ -82,8 +87,12 @@ def dead(unit: Json, invocation: str | None) -> bool:
 
 
 def last_words(name: str, invocation: str | None) -> list[str]:
-    """Return the last lines of the life that ended, or of the unit when that life left none."""
-    return common.journal(name, 30, invocation or "") or common.journal(name, 30)
+    """Return what a life that ended said of it: the first errors, which tend to be the cause, and its last lines."""
+    said = common.journal(name, _SEARCHED, invocation or "") or common.journal(name, _SEARCHED)
+    plain = [_PREFIX.sub("", line) for line in said]
+    errors = list(dict.fromkeys(line for line in plain if _ERROR.search(line)))[:_FIRST]
+    tail = plain[-_LAST:]
+    return [line for line in errors if line not in tail] + tail
 
 
 def passes(check: Json) -> bool:

@@ -1,0 +1,125 @@
+"""Groups as they stand on the hosts, found by their manifests: to stop or restart one needs no recipe and no plan."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from gevent.lock import RLock
+from gevent.pool import Pool
+from pyinfra import logger
+from pyinfra.api.exceptions import DeployError
+from pyinfra.api.state import State
+
+from muster import manifest
+from muster.deploys.bring_up import start_ranks, stop_ranks
+from muster.deploys.gate import gate
+from muster.deploys.progress import Progress
+from muster.errors import Refusal
+from muster.facts import probe
+from muster.typed import current_host, current_state
+
+_standing: WeakKeyDictionary[State, Standing | Exception] = WeakKeyDictionary()
+_lock = RLock()
+
+
+@dataclass
+class Standing:
+    """One group as its hosts tell of it.
+
+    Args:
+        group: its name.
+        units: host -> its units, in start order.
+        progress: shared by the hosts of this run.
+    """
+
+    group: str
+    units: Mapping[str, tuple[str, ...]]
+    progress: Progress
+
+
+def stop() -> None:
+    """Stop the group that stands on the inventory's hosts; its units stay enabled and start at the next boot."""
+    found = _of(current_state())
+    host = current_host()
+    stop_ranks(found.progress, tuple(reversed(found.units.get(host.name, ()))))
+    gate(found.progress, "the stop of the group")
+
+
+def restart() -> None:
+    """Stop the group that stands on the inventory's hosts, then start it in its order and wait until it is ready."""
+    found = _of(current_state())
+    host = current_host()
+    stop_ranks(found.progress, tuple(reversed(found.units.get(host.name, ()))))
+    gate(found.progress, "the stop of the group")
+    start_ranks(found.progress)
+    gate(found.progress, "bring-up")
+
+
+def _of(state: State) -> Standing:
+    with _lock:
+        if state not in _standing:
+            try:
+                _standing[state] = _find(state)
+            except Refusal as error:
+                _standing[state] = DeployError(str(error))
+        found = _standing[state]
+    if isinstance(found, Exception):
+        raise found
+    return found
+
+
+def _find(state: State) -> Standing:
+    hosts = {host.name: host for host in state.inventory if host in state.active_hosts}
+    answers = dict(zip(hosts, Pool(64).map(lambda name: probe(state, hosts[name], {}), hosts), strict=True))
+    for name, answer in answers.items():
+        if isinstance(answer, str):
+            raise Refusal(f"{name}: {answer}", needed="a host that answers over SSH")
+    told = {name: answer["groups"] for name, answer in answers.items() if not isinstance(answer, str)}
+    data = next(iter(hosts.values())).data
+    group = choose(told, group=data.get("group"), recipe=data.get("recipe"))
+    mine = {name: groups[group] for name, groups in told.items() if group in groups}
+    return _standing_group(group, mine)
+
+
+def choose(told: Mapping[str, Mapping[str, Any]], *, group: str | None, recipe: str | None) -> str:
+    """Return the name of the group that is meant.
+
+    Args:
+        told: host -> group -> manifest.
+        group, recipe: what the user said, if anything.
+
+    Raises:
+        Refusal: none is there, or several and nothing says which.
+    """
+    recipes = {name: manifest["recipe"] for groups in told.values() for name, manifest in groups.items()}
+    fits = sorted(
+        name
+        for name, its_recipe in recipes.items()
+        if group in (None, name) and recipe in (None, its_recipe, str(its_recipe).replace("-", "_"))
+    )
+    if len(fits) == 1:
+        return fits[0]
+    there = ", ".join(f"{name} ({its_recipe})" for name, its_recipe in sorted(recipes.items())) or "none"
+    raise Refusal(
+        f"groups on these hosts: {there}",
+        needed="one group to act on",
+        fix="name it with --data group=NAME or --data recipe=NAME" if recipes else "deploy a recipe first",
+    )
+
+
+def _standing_group(group: str, mine: Mapping[str, Mapping[str, Any]]) -> Standing:
+    first = next(iter(mine.values()))
+    missing = sorted(set(first["hosts"]) - set(mine))
+    digests = {told["digest"] for told in mine.values()}
+    if missing or len(digests) > 1:
+        raise Refusal(
+            f"group {group}: " + (f"not in this run: {', '.join(missing)}" if missing else "its hosts differ in plan"),
+            needed=f"all of {', '.join(first['hosts'])}, with one plan: a group stops and starts as one",
+            fix="run without --limit on the group's own inventory" if missing else "run the recipe's deploy",
+        )
+    logger.info(f"group {group}: {first['label']} on {', '.join(first['hosts'])}")
+    progress = Progress(tuple(first["hosts"]), manifest.steps(first), int(first["ready_timeout"]))
+    return Standing(group, {name: tuple(told["units"]) for name, told in mine.items()}, progress)
