@@ -1,0 +1,209 @@
+"""guard.json -> Config: checked by hand, since the host has no pydantic; unknown keys are refused by name."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from .settings import Checks, Child, Group, Member, Port, Probe, Settings
+
+
+class ConfigError(ValueError):
+    """guard.json says something the guard cannot act on."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """All the plan tells one guard. Written by the plan, readable by anybody, without secrets."""
+
+    group: Group
+    host: str
+    recipe: str
+    unit: str
+    head_address: str
+    control_port: int
+    bind: str
+    endpoint: tuple[str, int] | None
+    served_model_name: str
+    children: tuple[Child, ...]
+    settings: Settings = field(default_factory=Settings)
+    checks: Checks = field(default_factory=Checks)
+    kernel_log: tuple[str, ...] = ()
+    fatal_xids: tuple[int, ...] = ()
+    engine_titles: tuple[str, ...] = ("VLLM::",)
+
+    @property
+    def is_head(self) -> bool:
+        return self.host == self.group.head
+
+    @property
+    def this(self) -> Member:
+        return next(member for member in self.group.members if member.host == self.host)
+
+
+FATAL_XIDS = (48, 62, 64, 79, 95, 119, 120, 140)
+"""Xids after which a GPU needs a reset or the host a reboot (NVIDIA's Xid catalogue): double-bit ECC, internal
+halt, row remap failure, fallen off the bus, uncontained ECC, GSP timeout and error, unrecovered ECC."""
+
+
+def load(path: str) -> Config:
+    """Read guard.json. Raises OSError or ConfigError."""
+    with open(path, encoding="utf-8") as file:
+        text = file.read()
+    return parse(text, path)
+
+
+def parse(text: str, where: str = "guard.json") -> Config:
+    """The typed form of guard.json's text. Raises ConfigError, which names the key and what was needed."""
+    try:
+        data = json.loads(text)
+    except ValueError as error:
+        raise ConfigError(f"{where} is not JSON ({error}); run the deploy again") from None
+    try:
+        return _config(data)
+    except (KeyError, TypeError, ValueError) as error:
+        what = f"no key {error}" if isinstance(error, KeyError) else str(error)
+        raise ConfigError(f"{where}: {what}; run the deploy again with this muster's plan") from None
+
+
+def _config(data: Mapping[str, Any]) -> Config:
+    known = [
+        "version",
+        "group",
+        "recipe",
+        "digest",
+        "engine",
+        "unit",
+        "host",
+        "head",
+        "members",
+        "endpoint",
+        "served_model_name",
+        "processes",
+        "settings",
+        "checks",
+        "kernel_log",
+        "fatal_xids",
+        "engine_titles",
+    ]
+    _only(data, known, "")
+    if data["version"] != 1:
+        raise ValueError(f"version is {data['version']!r}, this guard reads version 1")
+    head = data["head"]
+    _only(head, ("host", "address", "control_port", "bind"), "head.")
+    members = tuple(_member(item) for item in data["members"])
+    group = Group(_str(data, "group"), _str(data, "digest"), _str(data, "engine"), _str(head, "host"), members)
+    if len(set(group.hosts)) != len(group.hosts):
+        raise ValueError("members name a host twice")
+    for role, host in (("head", group.head), ("host", _str(data, "host"))):
+        if host not in group.hosts:
+            raise ValueError(f"{role} {host!r} is none of the members {', '.join(group.hosts)}")
+    endpoint = data.get("endpoint")
+    config = Config(
+        group=group,
+        host=_str(data, "host"),
+        recipe=str(data.get("recipe", "")),
+        unit=_str(data, "unit"),
+        head_address=_str(head, "address"),
+        control_port=int(head["control_port"]),
+        bind=str(head.get("bind") or head["address"]),
+        endpoint=(_str(endpoint, "address"), int(endpoint["port"])) if endpoint else None,
+        served_model_name=str(data.get("served_model_name", "")),
+        children=tuple(_child(item) for item in data["processes"]),
+        settings=_settings(data.get("settings", {})),
+        checks=_checks(data.get("checks", {})),
+        kernel_log=_strings(data.get("kernel_log", ())),
+        fatal_xids=tuple(int(xid) for xid in data.get("fatal_xids", FATAL_XIDS)),
+        engine_titles=_strings(data.get("engine_titles", ("VLLM::",))),
+    )
+    if not config.children:
+        raise ValueError("processes is empty; a guard needs at least one child")
+    return config
+
+
+def _member(item: Mapping[str, Any]) -> Member:
+    _only(item, ("host", "address", "node_rank", "dp_ranks"), "members[].")
+    ranks = tuple(int(rank) for rank in item.get("dp_ranks", ()))
+    return Member(_str(item, "host"), _str(item, "address"), int(item["node_rank"]), ranks)
+
+
+def _child(item: Mapping[str, Any]) -> Child:
+    _only(item, ("name", "env", "wait", "ready"), "processes[].")
+    env = {str(key): str(value) for key, value in item.get("env", {}).items()}
+    ready = item.get("ready")
+    return Child(
+        _str(item, "name"),
+        env,
+        tuple(_probe(probe) for probe in item.get("wait", ())),
+        _probe(ready) if ready else None,
+    )
+
+
+def _probe(item: Mapping[str, Any]) -> Probe:
+    _only(item, ("tcp", "command", "interval", "timeout"), "probe.")
+    tcp = item.get("tcp")
+    probe = Probe(
+        tcp=(str(tcp[0]), int(tcp[1])) if tcp else None,
+        command=_strings(item.get("command", ())),
+        interval=float(item.get("interval", 1.0)),
+        timeout=float(item.get("timeout", 20.0)),
+    )
+    if (probe.tcp is None) == (not probe.command):
+        raise ValueError("a probe needs exactly one of tcp and command")
+    return probe
+
+
+def _settings(item: Mapping[str, Any]) -> Settings:
+    kinds = {field.name: field.type for field in fields(Settings)}
+    _only(item, kinds, "settings.")
+    values: dict[str, Any] = {}
+    for key, value in item.items():
+        number = int(value) if kinds[key] == "int" else float(value)
+        if not 0 <= number < 1e7:
+            raise ValueError(f"settings.{key} is {value!r}, needed a number of seconds from 0 to 1e7")
+        values[key] = number
+    settings = Settings(**values)
+    if settings.silence_timeout < 2 * settings.poll_interval:
+        raise ValueError("settings.silence_timeout must be at least twice settings.poll_interval")
+    return settings
+
+
+def _checks(item: Mapping[str, Any]) -> Checks:
+    _only(item, [field.name for field in fields(Checks)], "checks.")
+    values: dict[str, Any] = {}
+    if "gpus" in item:
+        values["gpus"] = int(item["gpus"])
+    for key in ("gpu_command", "apps_command", "paths"):
+        if key in item:
+            values[key] = _strings(item[key])
+    if "ports" in item:
+        values["ports"] = tuple(Port(_str(port, "address"), int(port["port"])) for port in item["ports"])
+    if "disk" in item:
+        values["disk"] = {str(path): float(need) for path, need in item["disk"].items()}
+    return Checks(**values)
+
+
+def _only(item: Any, known: Iterable[str], where: str) -> None:
+    if not isinstance(item, Mapping):
+        raise TypeError(f"{where or 'the file'} is {type(item).__name__}, needed an object")
+    names = list(known)
+    for key in item:
+        if key not in names:
+            near = difflib.get_close_matches(str(key), names, 1)
+            raise ValueError(f"unknown key '{where}{key}'" + (f"; did you mean '{near[0]}'?" if near else ""))
+
+
+def _str(item: Mapping[str, Any], key: str) -> str:
+    value = item[key]
+    if not isinstance(value, str) or not value:
+        raise ValueError(f"{key} is {value!r}, needed a non-empty string")
+    return value
+
+
+def _strings(value: Any) -> tuple[str, ...]:
+    if not isinstance(value, (list, tuple)) or not all(isinstance(item, str) for item in value):
+        raise ValueError(f"{value!r} is no list of strings")
+    return tuple(value)

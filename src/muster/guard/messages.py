@@ -1,0 +1,136 @@
+"""What guards say to each other: a member's Report, the head's View, and the Failure both carry. Pure data.
+
+From the wire they are checked by type and length; everything that fails raises ValueError and is dropped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+# Phases of the group, as the head sees it.
+HELD = "held"
+"""Nothing starts: stopped by a person, or failed (budget spent)."""
+GATHER = "gather"
+RUN = "run"
+DRAIN = "drain"
+"""A deliberate stop: requests in flight are being answered."""
+ABORT = "abort"
+REFUSED = "refused"
+"""Not a phase of the group: this head does not take this sender."""
+
+PHASES = (HELD, GATHER, RUN, DRAIN, ABORT, REFUSED)
+
+# What a member has below it.
+NONE = "none"
+RUNNING = "running"
+ENDED = "ended"
+
+CHILD_STATES = (NONE, RUNNING, ENDED)
+
+TEXT_LIMIT = 16_000
+"""Characters of last log lines that travel with a failure."""
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a generation ended, told once, by the host where it began."""
+
+    host: str
+    reason: str
+    generation: str = ""
+    process: str = ""
+    lines: str = ""
+    at: float = 0.0
+    """Monotonic seconds on the head."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """A member's word to the head. `generation` is the one it was taught by the head, empty before that."""
+
+    host: str
+    group: str
+    digest: str
+    engine: str
+    instance: str
+    seq: int
+    generation: str = ""
+    child: str = NONE
+    blocked: str = ""
+    """Why this host cannot start a child; empty when it can."""
+    failure: Failure | None = None
+    leaving: bool = False
+    """Its unit is being stopped on purpose."""
+    previous: str = ""
+    """How the guard before this one ended, where that is known."""
+    detail: str = ""
+    """For people: what its children are doing."""
+
+
+@dataclass(frozen=True)
+class View:
+    """The head's answer. `instance` and `seq` name the report it answers."""
+
+    instance: str
+    seq: int
+    generation: str
+    phase: str
+    reason: str = ""
+
+
+def to_wire(message: object) -> dict[str, Any]:
+    """A message as JSON-ready data."""
+    assert isinstance(message, (Report, View)), message
+    return asdict(message)
+
+
+def report_from(data: Mapping[str, Any]) -> Report:
+    """Raises ValueError on anything that is not exactly a report."""
+    values = _checked(Report, data)
+    failure = values.pop("failure")
+    if failure is not None:
+        if not isinstance(failure, Mapping):
+            raise ValueError("failure is no object")
+        failure = Failure(**_checked(Failure, failure))
+    if values["child"] not in CHILD_STATES:
+        raise ValueError(f"child is {values['child']!r}")
+    return Report(failure=failure, **values)
+
+
+def view_from(data: Mapping[str, Any]) -> View:
+    """Raises ValueError on anything that is not exactly a view."""
+    values = _checked(View, data)
+    if values["phase"] not in PHASES:
+        raise ValueError(f"phase is {values['phase']!r}")
+    return View(**values)
+
+
+def failure_from(data: Mapping[str, Any]) -> Failure:
+    """Raises ValueError on anything that is not exactly a failure."""
+    return Failure(**_checked(Failure, data))
+
+
+_LIMITS = {"lines": TEXT_LIMIT, "blocked": 2000, "reason": 2000, "detail": 2000}
+
+
+def _checked(kind: type, data: Mapping[str, Any]) -> dict[str, Any]:
+    kinds: dict[str, str] = {name: str(hint) for name, hint in kind.__annotations__.items()}
+    if not isinstance(data, Mapping) or set(data) != set(kinds):
+        raise ValueError(f"not a {kind.__name__}")
+    for name, value in data.items():
+        hint = kinds[name]
+        if hint == "str":
+            good = isinstance(value, str) and len(value) <= _LIMITS.get(name, 256)
+        elif hint == "int":
+            good = type(value) is int and 0 <= value < 2**53
+        elif hint == "bool":
+            good = type(value) is bool
+        elif hint == "float":
+            good = type(value) in (int, float) and abs(value) < 1e12
+        else:
+            good = True  # the failure: checked by its own type
+        if not good:
+            raise ValueError(f"{name} is out of bounds")
+    return dict(data)

@@ -1,0 +1,127 @@
+"""The guard's timers and bounds, and the hosts of its group: what guard.json says, as types."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Timers in seconds, all monotonic. The defaults meet the bounds of the fault matrix."""
+
+    poll_interval: float = 2.0
+    """A member reports to the head this often."""
+    report_timeout: float = 4.0
+    """A report without an answer is sent anew after this."""
+    silence_timeout: float = 15.0
+    """No word for this long: a member stops its children, the head aborts the group."""
+    ready_timeout: float = 3600.0
+    """From `run` to every DP rank answering: loading a terabyte of weights takes its time."""
+    stall_timeout: float = 120.0
+    """Work in flight and no token for this long is a stall."""
+    canary_idle: float = 30.0
+    """An idle DP rank is asked for one token after this long without proof of life."""
+    canary_timeout: float = 60.0
+    canary_retry: float = 5.0
+    """Pause between a failed canary and the next."""
+    canary_strikes: int = 2
+    proof_fresh: float = 60.0
+    """`/ready` answers 200 while the oldest proof of life is younger than this."""
+    metrics_interval: float = 5.0
+    metrics_timeout: float = 30.0
+    """Long on purpose: a busy API server answers late, and a short deadline restarts healthy groups."""
+    drain_seconds: float = 30.0
+    """A deliberate stop waits this long for requests in flight."""
+    drain_margin: float = 5.0
+    """On top of `drain_seconds`, for the engine's own exit."""
+    kill_timeout: float = 10.0
+    """Bound on waiting for killed processes to be gone; systemd finishes what is left."""
+    check_interval: float = 2.0
+    check_timeout: float = 20.0
+    """Bound on one local check: nvidia-smi hangs on a broken GPU."""
+    backoff_base: float = 5.0
+    backoff_max: float = 300.0
+    healthy_after: float = 1800.0
+    """A group that was ready this long starts without backoff again."""
+    budget: int = 6
+    """Aborts within `budget_window`; one more puts the group into `failed`."""
+    budget_window: float = 3600.0
+
+
+@dataclass(frozen=True)
+class Member:
+    """One host of the group, as the plan has it."""
+
+    host: str
+    address: str
+    node_rank: int
+    dp_ranks: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Group:
+    """What every guard of the group must agree on."""
+
+    name: str
+    digest: str
+    engine: str
+    head: str
+    members: tuple[Member, ...]
+
+    @property
+    def hosts(self) -> tuple[str, ...]:
+        return tuple(member.host for member in self.members)
+
+    @property
+    def dp_ranks(self) -> tuple[int, ...]:
+        """Every DP rank of the group; a group without data parallelism is rank 0 alone."""
+        return tuple(sorted({rank for member in self.members for rank in member.dp_ranks})) or (0,)
+
+
+@dataclass(frozen=True)
+class Probe:
+    """A condition on this host: a TCP address that accepts, or a command that exits 0."""
+
+    tcp: tuple[str, int] | None = None
+    command: tuple[str, ...] = ()
+    interval: float = 1.0
+    timeout: float = 20.0
+
+
+@dataclass(frozen=True)
+class Child:
+    """One child process: what the plan adds to the command line."""
+
+    name: str
+    env: Mapping[str, str] = field(default_factory=dict)
+    wait: tuple[Probe, ...] = ()
+    """All must hold before it starts."""
+    ready: Probe | None = None
+    """Must hold before the next child starts."""
+
+
+@dataclass(frozen=True)
+class Port:
+    address: str
+    port: int
+
+
+@dataclass(frozen=True)
+class Checks:
+    """What must hold on this host before it may join; an empty field checks nothing."""
+
+    gpus: int = 0
+    gpu_command: tuple[str, ...] = ("nvidia-smi", "--query-gpu=uuid", "--format=csv,noheader")
+    """One line per visible GPU."""
+    apps_command: tuple[str, ...] = (
+        "nvidia-smi",
+        "--query-compute-apps=pid,process_name,used_memory",
+        "--format=csv,noheader",
+    )
+    """One line per compute process: none may be there before the group's own start."""
+    ports: tuple[Port, ...] = ()
+    paths: tuple[str, ...] = ()
+    """Files that must exist: the release's stamp, the manifest of the weights."""
+    disk: Mapping[str, float] = field(default_factory=dict)
+    """Path to free bytes needed there."""

@@ -1,0 +1,462 @@
+"""A group of hosts around the pure core: systemd, processes, clocks and a bad network, all simulated.
+
+Nothing here knows how the core decides. It carries messages (late, twice, out of order or not at all), kills and
+restarts guards as systemd does (children gone first, then a fresh instance), and checks what must never happen.
+"""
+
+from __future__ import annotations
+
+import heapq
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from muster.guard import head, member, memory
+from muster.guard.messages import Failure, Report, View
+from muster.guard.settings import Group, Member, Settings
+
+TICK = 0.5
+RESTART = 3.0
+WATCHDOG = 30.0
+LATEST = 30.0
+"""The longest delay of a message on a bad network."""
+STALE = 60.0
+"""Beyond the longest delay: what a host said this long ago has been overtaken."""
+LOAD = 10.0
+"""From all children alive to every rank answering."""
+
+
+class Violation(AssertionError):
+    """An invariant does not hold."""
+
+
+def require(condition: bool, message: str) -> None:
+    if not condition:
+        raise Violation(message)
+
+
+def _life(instance: str) -> int:
+    return int(instance.rpartition("-")[2] or 0)
+
+
+@dataclass
+class Guard:
+    """One running guard process."""
+
+    state: member.MemberState
+    head: head.HeadState | None
+    digest: str
+    paused_at: float | None = None
+    mailbox: list[Any] = field(default_factory=list)
+    contact: dict[str, float] = field(default_factory=dict)
+    """When anything last arrived, by the host that said it."""
+
+
+@dataclass
+class Host:
+    name: str
+    digest: str
+    guard: Guard | None = None
+    children: list[str] = field(default_factory=list)
+    """Generations of the processes alive in the unit's cgroup."""
+    broken: bool = False
+    """The child proper is dead; what is left of it in the cgroup are orphans."""
+    memory: memory.Memory = field(default_factory=memory.Memory)
+    blocked: str = ""
+    blocked_since: float = 0.0
+    boot: int = 0
+    life: int = 0
+    """Counts guards and boots, so that what was planned for an earlier life comes to nothing."""
+
+
+class World:
+    """`core` holds the modules under test, so that a broken copy can be put in their place."""
+
+    def __init__(self, size: int, seed: int, settings: Settings | None = None, core: Any = None) -> None:
+        self.head_core = core.head if core else head
+        self.member_core = core.member if core else member
+        self.memory_core = core.memory if core else memory
+        self.random = random.Random(seed)
+        self.settings = settings or Settings()
+        self.names = tuple(f"h{index}" for index in range(size))
+        self.now = 1000.0
+        self.wall = 0.0
+        """What the wall clocks of the hosts say; no guard ever sees it."""
+        self.steps = 0
+        self.queue: list[tuple[float, int, Callable[[], None]]] = []
+        self.serial = 0
+        self.cut: set[tuple[str, str]] = set()
+        self.loss = self.duplication = self.stragglers = 0.0
+        self.delay = 0.05
+        self.hosts = {name: Host(name, "plan-1") for name in self.names}
+        # What the invariants remember by themselves.
+        self.joined: dict[tuple[str, str], str] = {}
+        self.aborts: list[float] = []
+        self.streak = 0
+        self.runs: list[float] = []
+        self.run_open = False
+        self.started: set[tuple[str, str]] = set()
+        self.generations = 0
+        self.held = ""
+        self.exits: list[str] = []
+        for name in self.names:
+            self.at(self.random.uniform(0, 2), lambda name=name: self.boot(name))
+
+    # Time
+
+    def at(self, delay: float, action: Callable[[], None]) -> None:
+        self.serial += 1
+        heapq.heappush(self.queue, (self.now + delay, self.serial, action))
+
+    def advance(self, seconds: float) -> None:
+        until = self.now + seconds
+        while self.queue and self.queue[0][0] <= until:
+            self.now, _, action = heapq.heappop(self.queue)
+            action()
+        self.now = until
+
+    # Hosts and systemd
+
+    def group(self, digest: str) -> Group:
+        members = tuple(Member(name, "", rank, (rank,)) for rank, name in enumerate(self.names))
+        return Group("g", digest, "1", self.names[0], members)
+
+    def boot(self, name: str) -> None:
+        host = self.hosts[name]
+        host.life += 1
+        life = host.life
+        instance = f"{name}-{host.life}"
+        group = self.group(host.digest)
+        state = self.member_core.MemberState(group, self.settings, name, instance)
+        top = None
+        if name == self.names[0]:
+            self.generations += 1
+            ended = Failure(name, "its guard died")
+            if host.memory.boot != str(host.boot):
+                self.aborts.clear()
+                self.runs.clear()
+                self.streak = 0
+            elif self.run_open:
+                self._count_abort()
+            self.run_open = False
+            host.memory = self.memory_core.awake(host.memory, str(host.boot), ended, self.settings, self.now)
+            top = self.head_core.start(group, self.settings, f"g{self.generations}", host.memory, self.now)
+        host.guard = Guard(state, top, host.digest)
+        self._member(name, self.member_core.Checked(host.blocked))
+        self._tick(name, life)
+
+    def _tick(self, name: str, life: int) -> None:
+        host = self.hosts[name]
+        guard = host.guard
+        if host.life != life or guard is None:
+            return
+        self.at(TICK, lambda: self._tick(name, life))
+        if guard.paused_at is not None:
+            if self.now - guard.paused_at > WATCHDOG:
+                self.kill_guard(name)
+            return
+        self._drain_mailbox(name)
+        if host.guard is guard and guard.digest != host.digest:
+            self._member(name, self.member_core.Outdated())
+            if host.guard is guard and guard.head is not None:
+                self._head(name, self.head_core.Outdated())
+        if host.guard is guard:
+            self._member(name, self.member_core.Tick())
+        if host.guard is guard and guard.head is not None:
+            self._head(name, self.head_core.Tick())
+        if host.guard is guard:
+            self._hear(host, guard)
+
+    def _hear(self, host: Host, guard: Guard) -> None:
+        """Nobody keeps a child, or a run, on the word of somebody long silent."""
+        late = self.now - self.settings.silence_timeout - member.EARS - 3 * TICK
+        if guard.head is None:
+            heard = guard.contact.get(self.names[0], late)
+            require(not host.children or heard >= late, f"{host.name} keeps its child without a word of the head")
+        elif guard.head.phase == "run":
+            for other in self.names[1:]:
+                heard = guard.contact.get(other, late)
+                require(heard >= late, f"the head keeps the run without a word of {other}")
+
+    def _drain_mailbox(self, name: str) -> None:
+        guard = self.hosts[name].guard
+        while guard is not None and guard.mailbox and self.hosts[name].guard is guard:
+            self._deliver(name, guard.mailbox.pop(0))
+
+    def _end_guard(self, name: str, fence: float) -> None:
+        """The guard is gone; systemd empties the cgroup within `fence` seconds and starts a fresh one after that."""
+        host = self.hosts[name]
+        host.guard = None
+        host.life += 1
+        life = host.life
+
+        def empty() -> None:
+            if host.life == life:
+                host.children.clear()
+                self._look()
+                self.at(RESTART, lambda: self.boot(name) if host.life == life else None)
+
+        self.at(fence, empty)
+
+    # The core
+
+    def _member(self, name: str, event: Any) -> None:
+        host = self.hosts[name]
+        guard = host.guard
+        assert guard is not None
+        self.steps += 1
+        guard.state, actions = self.member_core.step(guard.state, event, self.now)
+        core = self.member_core
+        for action in actions:
+            if host.guard is not guard:
+                return
+            if isinstance(action, core.Send):
+                report = action.report
+                if report.generation and report.child == "none":
+                    self.joined[report.generation, name] = report.digest
+                if guard.head is not None:
+                    self._head(name, report)
+                else:
+                    self._send(name, self.names[0], report)
+            elif isinstance(action, core.Start):
+                self._start(name, action.generation)
+            elif isinstance(action, core.Drain):
+                self.at(self.random.uniform(0, 40), lambda: self.end_child(name))
+            else:
+                self._exit(name, action.reason)
+
+    def _head(self, name: str, event: Any) -> None:
+        host = self.hosts[name]
+        guard = host.guard
+        assert guard is not None
+        assert guard.head is not None
+        self.steps += 1
+        before = guard.head
+        guard.head, actions = self.head_core.step(guard.head, event, self.now)
+        self._check_head(before, guard.head)
+        core = self.head_core
+        for action in actions:
+            if host.guard is not guard:
+                return
+            if isinstance(action, core.Reply):
+                self._answer(name, action.host, action.view)
+            elif isinstance(action, core.Tell):
+                for other, view in core.told(guard.head).items():
+                    if host.guard is guard:
+                        self._answer(name, other, view)
+            elif isinstance(action, core.Remember):
+                host.memory = guard.head.memory
+            else:
+                self._exit(name, action.reason)
+
+    def _answer(self, name: str, other: str, view: View) -> None:
+        if other == name:
+            self._member(name, view)
+        else:
+            self._send(name, other, view)
+
+    def _exit(self, name: str, reason: str) -> None:
+        self.exits.append(f"{self.now:.1f} {name}: {reason}")
+        self._end_guard(name, self.random.uniform(0, 2))
+
+    def _start(self, name: str, generation: str) -> None:
+        host = self.hosts[name]
+        digests = {self.joined.get((generation, other)) for other in self.names}
+        require(None not in digests, f"{name} starts {generation} before all joined")
+        require(len(digests) == 1, f"{name} starts {generation} with digests {digests}")
+        require((generation, name) not in self.started, f"{name} starts {generation} twice")
+        self.started.add((generation, name))
+        require(not self.held, f"{name} starts {generation} while the group is {self.held}")
+        host.children.append(generation)
+        host.broken = False
+        self._look()
+
+    def _check_head(self, before: head.HeadState, after: head.HeadState) -> None:
+        for host in self.names:
+            lives = [_life(state.peers[host].instance) for state in (before, after)]
+            require(lives[0] <= lives[1], f"the head went back to an older instance of {host}")
+        if after.phase == before.phase:
+            return
+        if after.phase == "run":
+            self.runs.append(self.now)
+            hour = [at for at in self.runs if self.now - at < self.settings.budget_window]
+            require(len(hour) <= self.settings.budget + 1, f"{len(hour)} starts in an hour")
+            if self.aborts and self.streak:
+                pause = min(self.settings.backoff_base * 2 ** (self.streak - 1), self.settings.backoff_max)
+                require(self.now - self.aborts[-1] >= pause - 1e-6, "started within the backoff")
+            alive = [other.name for other in self.hosts.values() if other.children]
+            require(not alive, f"run was said while {alive} had children")
+            for other in self.hosts.values():
+                long = bool(other.blocked) and self.now - other.blocked_since > STALE
+                require(not long, f"run was said while {other.name} is blocked")
+            self.run_open = True
+        if after.phase == "abort":
+            # Deliberate ends go through `drain`: a run that ends without it was aborted.
+            if before.phase == "run":
+                self._count_abort()
+            self.run_open = False
+
+    def _count_abort(self) -> None:
+        self.aborts = [at for at in self.aborts if self.now - at < self.settings.budget_window] + [self.now]
+        self.streak += 1
+        if len(self.aborts) > self.settings.budget:
+            self.held = "failed"
+
+    def _look(self) -> None:
+        alive = {generation for host in self.hosts.values() for generation in host.children}
+        require(len(alive) <= 1, f"children of {sorted(alive)} are alive at once")
+        if len(alive) == 1 and all(host.children for host in self.hosts.values()):
+            (generation,) = alive
+            self.at(LOAD, lambda: self._answering(generation))
+
+    def _answering(self, generation: str) -> None:
+        guard = self.hosts[self.names[0]].guard
+        whole = all(host.children == [generation] for host in self.hosts.values())
+        if whole and guard is not None and guard.head is not None and guard.head.generation == generation:
+            self._to_guard(self.names[0], lambda: self._head(self.names[0], self.head_core.Ready()))
+
+    # The network
+
+    def _send(self, source: str, target: str, message: Report | View) -> None:
+        copies = 1 + (self.random.random() < self.duplication)
+        for _ in range(copies):
+            if (source, target) in self.cut or self.random.random() < self.loss:
+                continue
+            straggles = self.random.random() < self.stragglers
+            delay = self.random.uniform(0.001, LATEST if straggles else self.delay)
+            self.at(delay, lambda: self._arrive(target, message))
+
+    def _arrive(self, target: str, message: Report | View) -> None:
+        guard = self.hosts[target].guard
+        if guard is None:
+            return
+        if guard.paused_at is not None:
+            guard.mailbox.append(message)
+        else:
+            self._deliver(target, message)
+
+    def _deliver(self, target: str, message: Any) -> None:
+        guard = self.hosts[target].guard
+        if guard is None:
+            return
+        if callable(message):
+            message()
+        elif isinstance(message, Report):
+            if guard.head is not None:
+                guard.contact[message.host] = self.now
+                self._head(target, message)
+        else:
+            guard.contact[self.names[0]] = self.now
+            self._member(target, message)
+
+    def _to_guard(self, name: str, action: Callable[[], None]) -> None:
+        """Something a guard notices: at once, or when it runs again."""
+        guard = self.hosts[name].guard
+        if guard is None:
+            return
+        if guard.paused_at is None:
+            action()
+        else:
+            guard.mailbox.append(action)
+
+    # Faults
+
+    def kill_guard(self, name: str) -> None:
+        if self.hosts[name].guard is not None:
+            self._end_guard(name, self.random.uniform(0, 10))
+
+    def pause_guard(self, name: str) -> None:
+        guard = self.hosts[name].guard
+        if guard is not None and guard.paused_at is None:
+            guard.paused_at = self.now
+
+    def resume_guard(self, name: str) -> None:
+        guard = self.hosts[name].guard
+        if guard is not None and guard.paused_at is not None:
+            guard.paused_at = None
+            if self.random.random() < 0.5:
+                self._drain_mailbox(name)
+
+    def end_child(self, name: str) -> None:
+        host = self.hosts[name]
+        if host.children and host.guard is not None:
+            host.broken = True
+            failure = Failure(name, "vllm ended", process="vllm")
+            # Orphans of the child stay in the cgroup until the guard's unit is emptied.
+            self._to_guard(name, lambda: self._member(name, self.member_core.ChildEnded(failure)))
+
+    def reboot(self, name: str, seconds: float) -> None:
+        host = self.hosts[name]
+        host.guard = None
+        host.children.clear()
+        host.life += 1
+        host.boot += 1
+        life = host.life
+        self.at(seconds, lambda: self.boot(name) if host.life == life else None)
+
+    def leave(self, name: str) -> None:
+        self._to_guard(name, lambda: self._member(name, self.member_core.Leave()))
+
+    def stall(self) -> None:
+        self._to_guard(self.names[0], lambda: self._maybe_head(self.head_core.Stalled("no token for 120 s")))
+
+    def verb(self, name: str) -> None:
+        """A person at the head's control socket; without a guard there is nobody to listen."""
+
+        def speak() -> None:
+            guard = self.hosts[self.names[0]].guard
+            if guard is None or guard.head is None or guard.head.phase == "abort":
+                return
+            if name == "stop":
+                self.held = "stopped"
+            else:
+                self.held = ""
+                self.aborts.clear()
+                self.runs.clear()
+                self.streak = 0
+            self._maybe_head(self.head_core.Verb(name))
+
+        self._to_guard(self.names[0], speak)
+
+    def _maybe_head(self, event: Any) -> None:
+        guard = self.hosts[self.names[0]].guard
+        if guard is not None and guard.head is not None:
+            self._head(self.names[0], event)
+
+    def block(self, name: str, reason: str) -> None:
+        host = self.hosts[name]
+        if reason and not host.blocked:
+            host.blocked_since = self.now
+        host.blocked = reason
+        self._to_guard(name, lambda: self._member(name, self.member_core.Checked(reason)))
+
+    # Endings
+
+    def heal(self) -> None:
+        """Every fault ends: nothing is cut, lost, late, paused, blocked or held, and one plan lies everywhere."""
+        digest = self.random.choice(("plan-1", "plan-2"))
+        self.cut.clear()
+        self.loss = self.duplication = self.stragglers = 0.0
+        self.delay = 0.05
+        for name, host in self.hosts.items():
+            host.digest = digest
+            self.resume_guard(name)
+            self.block(name, "")
+
+    def running(self) -> bool:
+        """Every host has one child, all of one generation, and the head knows them ready."""
+        guard = self.hosts[self.names[0]].guard
+        if guard is None or guard.head is None or guard.head.ready_at is None or guard.head.phase != "run":
+            return False
+        return all(h.children == [guard.head.generation] and not h.broken for h in self.hosts.values())
+
+    def settle(self, bound: float) -> None:
+        """Require the group to run within `bound` seconds from now."""
+        until = self.now + bound
+        while not self.running():
+            states = {name: (host.children, host.guard and host.guard.state.child) for name, host in self.hosts.items()}
+            top = self.hosts[self.names[0]].guard
+            why = self.head_core.lacks(top.head, self.now) if top and top.head else "no head"
+            require(self.now < until, f"not running {bound:g} s after the faults ended: {states}; {why}")
+            self.advance(1.0)
