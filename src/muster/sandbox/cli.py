@@ -12,6 +12,7 @@ from rich.table import Table
 
 from muster.errors import Refusal
 from muster.hardware import GPUS
+from muster.sandbox import ask
 from muster.sandbox.box import Sandbox
 from muster.sandbox.inventory import chosen_name
 from muster.sandbox.state import every, root_directory
@@ -86,6 +87,29 @@ def status(name: str, form: str) -> None:
         words = "running" if row.answers else ("booting, or sshd is silent" if row.running else "off")
         table.add_row(row.host.name, row.host.address, f"{row.host.gpus} x {row.host.gpu}", words)
     Console().print(table)
+
+
+@sandbox.command("ask")
+@_name
+@click.argument("prompt", default="Hello")
+def ask_ranks(name: str, prompt: str) -> None:
+    """Send one chat completion through each data parallel rank and show how to reach the endpoint.
+
+    \b
+    muster sandbox ask "How are you?"
+    """
+    hosts = Sandbox.find(name).hosts
+    base = ask.endpoint(hosts)
+    model = ask.served_model(base)
+    for rank in range(sum(host.gpus for host in hosts)):
+        answer = ask.ask(base, model, rank, prompt)
+        click.echo(f"rank {answer.rank}: {answer.text}")
+    click.echo(
+        f"\nendpoint    {base}  (model {model})"
+        f"\ntry         {ask.curl_line(base, model)}"
+        f"\nlook inside muster sandbox shell {hosts[0].name} --name {name}    then: systemctl status 'muster-*'"
+        f"\ntear down   muster sandbox down --name {name}"
+    )
 
 
 @sandbox.command("list")

@@ -1,0 +1,51 @@
+"""Fixtures for all tests: real hosts by name, booted on first use and gone at the end."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from muster.errors import Refusal
+from muster.sandbox import Sandbox, needs, state
+
+Boot = Callable[..., Sandbox]
+
+
+def _sweep() -> None:
+    """Take down what a killed test run left: its sandboxes carry its process id."""
+    for name in list(state.every(state.root_directory())):
+        owner = re.fullmatch(r"t(\d+)-.*", name)
+        if owner and not Path("/proc", owner.group(1)).exists():
+            Sandbox.named(name).down()
+
+
+@pytest.fixture(scope="session")
+def sandbox() -> Iterator[Boot]:
+    """Return a function that gives the sandbox of a name: `sandbox("pair", hosts=2, gpu="H200", gpus=8)`.
+
+    Tests that ask for one name share its hosts. Skips, with the reason, where the machine cannot boot hosts; fails
+    there when MUSTER_REQUIRE_SANDBOX=1.
+    """
+    made: dict[str, Sandbox] = {}
+
+    def boot(name: str, hosts: int = 2, *, gpu: str = "H200", gpus: int = 1) -> Sandbox:
+        try:
+            needs.check()
+        except Refusal as refusal:
+            if os.environ.get("MUSTER_REQUIRE_SANDBOX") == "1":
+                pytest.fail(f"MUSTER_REQUIRE_SANDBOX=1, but {refusal}")
+            pytest.skip(str(refusal))
+        if not made:
+            _sweep()
+        full = f"t{os.getpid()}-{name}"
+        box = made.get(name) or Sandbox.named(full)
+        made[name] = box  # before it is up: a half-booted one must go as well
+        return Sandbox.up(full, hosts, gpu=gpu, gpus=gpus)
+
+    yield boot
+    for box in made.values():
+        box.down()
