@@ -3,16 +3,34 @@
 from __future__ import annotations
 
 import sys
+from importlib import import_module
 
 import click
 
 from muster import __version__
-from muster.commands.plan import plan
 from muster.errors import Refusal
+
+# Subcommand -> where it lives; loaded when asked for, so that `muster plan` does not pay for the others.
+COMMANDS = {
+    "plan": "muster.commands.plan:plan",
+    "preflight": "muster.preflight.cli:preflight",
+    "drift": "muster.preflight.cli:drift",
+    "sandbox": "muster.sandbox.cli:sandbox",
+}
 
 
 class _Cli(click.Group):
     """Prints refusals as they are, without a traceback, and exits with 2 as for any other bad input."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        module, name = COMMANDS[cmd_name].split(":")
+        command: click.Command = getattr(import_module(module), name)
+        return command
 
     def invoke(self, ctx: click.Context) -> object:
         try:
@@ -32,6 +50,3 @@ def main() -> None:
     pyinfra inventories/h800-16.py deploys/kimi_k2_instruct.py              the deploy itself
     muster sandbox up                                       two real systemd hosts on this machine
     """
-
-
-main.add_command(plan)
