@@ -36,6 +36,7 @@ from muster import remote  # noqa: E402
 
 PORT = 29610
 FILES = 6
+TOOLS = ("muster", "rsync", "aria2", "aria2-open")
 
 
 def main() -> None:
@@ -44,7 +45,7 @@ def main() -> None:
     parser.add_argument("--mib", type=int, default=384, help="size of the files together")
     parser.add_argument("--mbit", type=float, default=200, help="rate of every link, each way")
     parser.add_argument("--receivers", type=int, nargs="+", default=[1, 2, 4, 8])
-    parser.add_argument("--tools", nargs="+", default=["muster", "rsync"], choices=["muster", "rsync", "aria2"])
+    parser.add_argument("--tools", nargs="+", default=["muster", "rsync"], choices=TOOLS)
     parser.add_argument("--cases", nargs="+", default=["plain", "slow", "killed"], choices=["plain", "slow", "killed"])
     parser.add_argument("--slow-mbit", type=float, default=50, help="rate of the slow receiver's link")
     parser.add_argument("--keep", action="store_true", help="write benchmarks/results/fanout-<date>.json")
@@ -52,7 +53,7 @@ def main() -> None:
     ideal = given.mib * 2**20 * 8 / given.mbit / 1e6
     rows: list[dict[str, Any]] = []
     print(f"{given.mib} MiB in {FILES} files, links of {given.mbit:.0f} Mbit/s each way: {ideal:.1f} s at best")
-    print(f"{'tool':8}{'case':8}{'hosts':>6}{'last s':>9}{'others s':>10}{'% of link':>11}")
+    print(f"{'tool':12}{'case':8}{'hosts':>6}{'last s':>9}{'others s':>10}{'% of link':>11}")
     with tempfile.TemporaryDirectory(prefix="muster-fanout-") as place:
         make_files(Path(place, "origin"), given.mib)
         for case in given.cases:
@@ -61,10 +62,8 @@ def main() -> None:
                     row = measure(tool, case, count, Path(place), given)
                     row["share_of_link"] = ideal / row["others"]
                     rows.append(row)
-                    print(
-                        f"{tool:8}{case:8}{count:6}{row['last']:9.1f}{row['others']:10.1f}{100 * row['share_of_link']:11.0f}",
-                        flush=True,
-                    )
+                    shares = f"{100 * row['share_of_link']:11.0f}"
+                    print(f"{tool:12}{case:8}{count:6}{row['last']:9.1f}{row['others']:10.1f}{shares}", flush=True)
     if given.keep:
         day = datetime.datetime.now(datetime.timezone.utc).date().isoformat()
         out = HERE / "results" / f"fanout-{day}.json"
@@ -100,7 +99,7 @@ def measure(tool: str, case: str, count: int, place: Path, given: argparse.Names
             elif tool == "rsync":
                 times = star(hosts, homes, place / "origin")
             else:
-                times = swarmed.aria2(hosts, homes, place / "origin", place)
+                times = swarmed.aria2(hosts, homes, place / "origin", place, encrypted=tool == "aria2")
         finally:
             for home in homes:
                 shutil.rmtree(home, ignore_errors=True)

@@ -1,4 +1,7 @@
-"""Hosts that are only network namespaces on one bridge, each with a link of limited rate both ways. Needs root and tc."""
+"""Hosts that are only network namespaces on one bridge, each with a link of limited rate.
+
+Needs root and tc.
+"""
 
 from __future__ import annotations
 

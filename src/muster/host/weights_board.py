@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 import random
 import threading
 import time
@@ -11,7 +12,6 @@ from typing import Any
 from muster.host import weights_store as store
 
 LACKING, COMING, HERE = 0, 1, 2
-_RARITY_SAMPLE = 16
 _IMPATIENCE = 3.0
 """Seconds; a chunk that has been coming for longer is asked of another peer too when there is nothing else to ask."""
 
@@ -120,7 +120,7 @@ class Board:
                 if self.state[chunk] == LACKING:
                     for peer in self.peers.values():
                         if peer.has[chunk]:
-                            peer.wanted.append(chunk)
+                            heapq.heappush(peer.wanted, chunk)
             self.opened.add(at)
             self.file_log.append(at)
             self.changed.notify_all()
@@ -151,7 +151,7 @@ class Board:
                 self.state[chunk] = LACKING
                 for peer in self.peers.values():
                     if peer.has[chunk]:
-                        peer.wanted.append(chunk)
+                        heapq.heappush(peer.wanted, chunk)
             self.changed.notify_all()
 
     def verify(self, at: int) -> None:
@@ -170,7 +170,7 @@ class Board:
                     peer.has[chunk] = 1
                     self.owners[chunk] = min(255, self.owners[chunk] + 1)
                     if self.state[chunk] == LACKING and self.file_of[chunk] in self.opened:
-                        peer.wanted.append(chunk)
+                        heapq.heappush(peer.wanted, chunk)
             if chunks:
                 self.changed.notify_all()
 
@@ -183,29 +183,24 @@ class Board:
                     self.owners[chunk] = max(0, self.owners[chunk] - 1)
             peer.has, peer.wanted, peer.cursor, peer.files_known = bytearray(self.chunks), [], 0, 0
 
-    def pick(self, name: str) -> int | None:
-        """Choose a chunk to ask of a peer and note it as coming; the rarest of a sample. Called under the lock."""
+    def pick(self, name: str, sample: int = 1) -> int | None:
+        """Choose a chunk to ask of a peer and note it as coming. Called under the lock.
+
+        Args:
+            name: the peer.
+            sample: how many to compare for rarity. With 1 it is the first in order: files then become whole one after
+                another, and are verified while the rest is on its way.
+        """
         peer = self.peers[name]
-        best = None
-        for _ in range(_RARITY_SAMPLE):
-            while peer.wanted:
-                at = random.randrange(len(peer.wanted))
-                peer.wanted[at], peer.wanted[-1] = peer.wanted[-1], peer.wanted[at]
-                if self.state[peer.wanted[-1]] == LACKING:
-                    break
-                peer.wanted.pop()
-            else:
-                break
-            chunk = peer.wanted.pop()
-            if best is None:
-                best = chunk
-            elif self.owners[chunk] < self.owners[best]:
-                peer.wanted.append(best)
-                best = chunk
-            else:
-                peer.wanted.append(chunk)
-        if best is None:
-            best = self._overdue(peer)
+        drawn: list[int] = []
+        while peer.wanted and len(drawn) < sample:
+            chunk = heapq.heappop(peer.wanted)
+            if self.state[chunk] == LACKING and chunk not in drawn:
+                drawn.append(chunk)
+        best = min(drawn, key=lambda chunk: (self.owners[chunk], random.random())) if drawn else self._overdue(peer)
+        for chunk in drawn:
+            if chunk != best:
+                heapq.heappush(peer.wanted, chunk)
         if best is not None:
             self.state[best] = COMING
             self.asked[best] = time.monotonic()

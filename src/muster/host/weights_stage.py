@@ -18,9 +18,7 @@ from muster.host import common, weights_source
 from muster.host import weights_store as store
 from muster.host.weights_board import Board
 from muster.host.weights_swarm import Swarm
-
-RESERVE = 1 << 30
-"""Bytes of a file system that a transfer leaves free."""
+from muster.host.weights_text import RESERVE, Meter, size
 
 
 def main(request: dict[str, Any]) -> dict[str, Any]:
@@ -88,8 +86,7 @@ class Stage:
         )
         self.pool = ThreadPoolExecutor((os.cpu_count() or 1) + 2)
         self.began = time.monotonic()
-        self.at_start = -1
-        self.hashed: dict[str, int] = {}
+        self.meter = Meter(self._total())
 
     def run(self) -> dict[str, Any]:
         """Do it; see `main`."""
@@ -294,39 +291,7 @@ class Stage:
         return any(not board.state[c] and not any(p.has[c] for p in have) for c in range(board.chunks))
 
     def _progress(self) -> str:
-        board = self.board
-        done, total = weights_bytes(board), self._total()
-        if self.me == self.seed and not board.done:
-            done += weights_source.arrived(self.directory, board.files)
-        now = time.monotonic()
-        if self.at_start < 0:
-            self.at_start, self.began_moving = done, now
-        rate = (done - self.at_start) / max(now - self.began_moving, 1e-6)
-        line = f"{size(done)} of {size(total)} ({100 * done / max(1, total):.1f} %), {rate / 1e6:.0f} MB/s"
-        if rate and done < total:
-            line += f", {duration((total - done) / rate)} left"
-        if self.me == self.seed and board.peers and board.chunks:
-            slow = min(board.peers.values(), key=lambda peer: peer.count)
-            ready = sum(peer.done for peer in board.peers.values())
-            share = sum(peer.count for peer in board.peers.values()) / (board.chunks * len(board.peers))
-            line += f"; all peers {100 * share:.1f} %, {ready} of {len(board.peers)} complete, last {slow.name}"
-            line += f" at {100 * slow.count / board.chunks:.1f} %"
-        return line
-
-
-def weights_bytes(board: Board) -> int:
-    """Return the bytes that are here, to the chunk."""
-    total = sum(int(entry["size"]) for entry in board.files)
-    return min(total, len(board.log) * store.CHUNK)
-
-
-def size(count: float) -> str:
-    """Return bytes for people."""
-    return f"{count / 2**30:.1f} GiB" if count >= 2**30 else f"{count / 2**20:.0f} MiB"
-
-
-def duration(seconds: float) -> str:
-    """Return seconds for people."""
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+        coming = 0
+        if self.me == self.seed and not self.board.done:
+            coming = weights_source.arrived(self.directory, self.board.files)
+        return self.meter.line(self.board, coming, self.me == self.seed)

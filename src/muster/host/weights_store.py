@@ -114,7 +114,8 @@ def digests(path: str, told: Callable[[int], None] | None = None) -> tuple[str, 
         path: the file.
         told: called with the number of bytes of every piece read.
     """
-    whole, chunks = hashlib.sha256(), []
+    whole = hashlib.sha256()
+    chunks: list[str] = []
     buffer = memoryview(bytearray(CHUNK))
     with open(path, "rb", buffering=0) as handle:
         while True:
@@ -269,3 +270,9 @@ def known_chunks(directory: str) -> dict[str, list[str]]:
 def split(packed: bytes) -> list[str]:
     """Return the hexadecimal digests that lie one after another in bytes."""
     return [packed[at : at + 32].hex() for at in range(0, len(packed), 32)]
+
+
+def listing_digest(files: dict[str, Any]) -> str:
+    """Return one digest for path -> {size, sha256}: equal on two hosts if and only if their files are."""
+    rows = sorted([path, entry["size"], entry["sha256"]] for path, entry in files.items())
+    return hashlib.sha256(json.dumps(rows).encode()).hexdigest()

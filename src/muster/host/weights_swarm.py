@@ -26,6 +26,7 @@ from muster.host.weights_board import HERE, Board
 _TIMEOUT = 30
 _FIRST_RETRY, _LAST_RETRY = 0.1, 2.0
 _WAIT = 1.0
+_RARITY_SAMPLE = 16
 _WRONG_LIMIT = 3
 """Chunks with wrong bytes after which a peer is asked for nothing more."""
 
@@ -76,6 +77,8 @@ class Swarm:
         Raises:
             OSError: the address is not this host's, or the port is taken.
         """
+        if not self.peers:
+            return
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             self._socket.bind(self.listen)
@@ -152,9 +155,8 @@ class Swarm:
                 chunk = board.give_fresh(int(words["ready"]))
             if "cursor" in words:
                 cursor, files = int(words["cursor"]), int(words["files"])
-                news = lambda: len(board.log) > cursor or len(board.file_log) > files or board.done  # noqa: E731
                 if chunk is None and words.get("wait"):
-                    board.changed.wait_for(lambda: news() or bool(board.error) or self.over.is_set(), _WAIT)
+                    board.changed.wait_for(lambda: self._news(cursor, files), _WAIT)
                 block = board.log[cursor : cursor + 100_000].tobytes()
                 reply["cursor"] = cursor + len(block) // 4
                 if self.me == self.seed:
@@ -173,6 +175,11 @@ class Swarm:
             if not sent:
                 raise wire.Broken("the file ended")
             offset, size = offset + sent, size - sent
+
+    def _news(self, cursor: int, files: int) -> bool:
+        board = self.board
+        grown = len(board.log) > cursor or len(board.file_log) > files
+        return grown or board.done or bool(board.error) or self.over.is_set()
 
     def _told(self, at: int) -> list[Any]:
         packed = bytes.fromhex("".join(self.board.hashes[at]))
@@ -273,7 +280,7 @@ class Swarm:
                 ready = board.ready
                 if name == self.seed and ready and peer.dry_at != ready:
                     return {**words, "fresh": True, "ready": ready}
-                chunk = board.pick(name)
+                chunk = board.pick(name, _RARITY_SAMPLE if name == self.seed else 1)
                 if chunk is not None:
                     return {**words, "get": chunk}
                 if leads:

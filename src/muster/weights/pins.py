@@ -1,0 +1,54 @@
+"""Pin files: `pins/<recipe>.json` says which commit of a model is served and what every file of it must be."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from pathlib import Path
+
+from muster import resources
+from muster.errors import Refusal
+from muster.recipe import Recipe
+from muster.weights import listing as listings
+from muster.weights.listing import Listing
+
+
+def path_of(recipe: str) -> Path:
+    """Return where the pin of a recipe is written: in the working directory, as inventories are."""
+    return Path("pins", f"{recipe}.json")
+
+
+def read(recipe: str) -> Listing | None:
+    """Return the pin of a recipe: the working directory's, else the one that muster brings; None without either.
+
+    Raises:
+        Refusal: the file is no pin.
+    """
+    places = [path_of(recipe)]
+    with contextlib.suppress(FileNotFoundError):  # none need be shipped
+        places.append(resources.directory("pins") / f"{recipe}.json")
+    for place in places:
+        if place.is_file():
+            try:
+                return listings.parse(json.loads(place.read_text(encoding="utf-8")), where=str(place))
+            except ValueError as error:
+                raise Refusal(f"{place}: not JSON: {error}", fix="pin again") from None
+    return None
+
+
+def write(recipe: str, listing: Listing) -> Path:
+    """Write the pin of a recipe, one file a line so that a change can be read in a diff; return its path."""
+    data = listing.as_data()
+    files = ",\n".join("  " + json.dumps(entry) for entry in data.pop("files"))
+    head = "".join(f" {json.dumps(key)}: {json.dumps(value)},\n" for key, value in data.items())
+    place = path_of(recipe)
+    place.parent.mkdir(exist_ok=True)
+    place.write_text(f'{{\n{head} "files": [\n{files}\n ]\n}}\n', encoding="utf-8")
+    return place
+
+
+def pinned(recipe: Recipe, listing: Listing | None) -> Recipe:
+    """Return the recipe with the commit of its pin; a pin of another model changes nothing."""
+    if listing is None or listing.model != recipe.model:
+        return recipe
+    return recipe.model_copy(update={"revision": listing.revision})

@@ -1,0 +1,132 @@
+"""Runs of the hosts' transfer program on loopback: every host is an address of 127.0.0.0/8 and a process of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import random
+import socket
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from muster import remote
+from muster.weights.keys import pair_keys
+from muster.weights.listing import Entry, Listing
+
+MIB = 1 << 20
+COMMIT = "c" * 40
+
+
+def model(place: Path, sizes: Mapping[str, int], seed: int = 1) -> Path:
+    """Write files of given sizes with bytes that are random and always the same."""
+    chance = random.Random(seed)
+    for name, size in sizes.items():
+        path = place / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(chance.randbytes(size))
+    return place
+
+
+SMALL = {"config.json": 700, "empty.txt": 0, "code/model.py": 5000, "a.safetensors": 9 * MIB, "b.safetensors": 5 * MIB}
+
+
+def listing_of(place: Path) -> Listing:
+    """Return what lies in a directory as a listing."""
+    entries = [
+        Entry(path.relative_to(place).as_posix(), path.stat().st_size, hashlib.sha256(path.read_bytes()).hexdigest())
+        for path in sorted(place.rglob("*"))
+        if path.is_file()
+    ]
+    return Listing("org/model", COMMIT, "test", tuple(sorted(entries, key=lambda entry: entry.path)))
+
+
+def free_port() -> int:
+    """Return a port that nobody listens on, below those that the kernel gives to callers."""
+    while True:
+        port = random.SystemRandom().randrange(20000, 32000)
+        with socket.socket() as found, contextlib.suppress(OSError):
+            found.bind(("0.0.0.0", port))
+            return port
+
+
+def requests(homes: Sequence[Path], origin: Path, **more: Any) -> list[dict[str, Any]]:
+    """Return the request of each host; the first is the seed and fetches from `origin`."""
+    names = [f"h{number}" for number in range(len(homes))]
+    keys, port = pair_keys(names, b"k" * 32), free_port()
+    address = {name: f"127.0.0.{number + 11}" for number, name in enumerate(names)}
+    return [
+        {
+            "directory": str(home),
+            "listing": listing_of(origin).as_data(),
+            "me": me,
+            "seed": "h0",
+            "address": address[me],
+            "port": port,
+            "peers": {n: {"address": address[n], "port": port, "key": keys[me][n]} for n in names if n != me},
+            "source": {"kind": "directory", "path": str(origin), "text": "from a directory"},
+            "patience": 4.0,
+            "interval": 0.5,
+            **more,
+        }
+        for me, home in zip(names, homes, strict=True)
+    ]
+
+
+class Run:
+    """One host's program, as SSH starts it."""
+
+    def __init__(self, request: Mapping[str, Any], *, streams: bool = True) -> None:
+        self.child = subprocess.Popen(
+            [sys.executable, "-IS", "-"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        assert self.child.stdin
+        self.child.stdin.write(remote.bundle({"weights_stage": json.loads(json.dumps(request))}, streams=streams))
+        self.child.stdin.close()
+        self.child.stdin = None
+
+    def end(self) -> tuple[int, str, str]:
+        """Wait for it and return status, output and errors."""
+        try:
+            out, err = self.child.communicate(timeout=60)
+        finally:
+            self.child.kill()
+        return self.child.returncode, out, err
+
+
+class Told:
+    """A run whose programs print their answers, and their progress on stderr."""
+
+    def __init__(self, asked: Sequence[Mapping[str, Any]]) -> None:
+        self.ended = [run.end() for run in [Run(request, streams=False) for request in asked]]
+
+    def answer(self, number: int) -> dict[str, Any]:
+        """Return what one host's program answered."""
+        told: dict[str, Any] = json.loads(self.ended[number][1].strip().splitlines()[-1])["weights_stage"]
+        return told
+
+
+def all_of(asked: Sequence[Mapping[str, Any]]) -> list[tuple[int, str, str]]:
+    """Run every host at once and return how each ended."""
+    runs = [Run(request) for request in asked]
+    return [run.end() for run in runs]
+
+
+def same(one: Path, other: Path) -> bool:
+    """Whether two directories hold the same files, but for muster's notes."""
+
+    def files(place: Path) -> dict[str, bytes]:
+        return {
+            path.relative_to(place).as_posix(): path.read_bytes()
+            for path in place.rglob("*")
+            if path.is_file() and not path.name.startswith(".muster")
+        }
+
+    return files(one) == files(other)

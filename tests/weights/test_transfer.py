@@ -1,0 +1,202 @@
+"""From one host to the others, over loopback: whole, resumed, mended, and what happens when a host lies or dies."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from muster.host import weights, weights_store
+from tests.weights.runs import MIB, SMALL, Run, Told, all_of, listing_of, model, requests, same
+
+
+@pytest.fixture
+def origin(tmp_path: Path) -> Path:
+    return model(tmp_path / "origin", SMALL)
+
+
+def homes(tmp_path: Path, count: int) -> list[Path]:
+    return [tmp_path / f"h{number}" / "org--model" / ("c" * 40) for number in range(count)]
+
+
+def good(ended: list[tuple[int, str, str]]) -> list[str]:
+    assert [status for status, _, _ in ended] == [0] * len(ended), [error for _, _, error in ended]
+    return [out for _, out, _ in ended]
+
+
+def look(home: Path, origin: Path) -> dict[str, Any]:
+    return weights.look({"directory": str(home), "manifest": listing_of(origin).digest})
+
+
+def test_every_host_gets_every_file_and_none_keeps_scraps(tmp_path: Path, origin: Path) -> None:
+    places = homes(tmp_path, 4)
+    good(all_of(requests(places, origin)))
+    for place in places:
+        assert same(origin, place)
+        assert look(place, origin)["complete"]
+        assert not [path for path in place.rglob("*") if weights_store.unfinished(path.name)]
+    manifests = {(place / ".muster-manifest.json").read_text() for place in places}
+    assert len(manifests) == 1
+
+
+def test_a_second_run_finds_nothing_to_do(tmp_path: Path, origin: Path) -> None:
+    places = homes(tmp_path, 2)
+    good(all_of(requests(places, origin)))
+    before = {path: path.stat().st_ino for path in places[1].rglob("*.safetensors")}
+    outs = good(all_of(requests(places, origin)))
+    assert "fetching" not in outs[0]
+    assert {path: path.stat().st_ino for path in places[1].rglob("*.safetensors")} == before
+
+
+@pytest.mark.parametrize("harm", ["flip", "truncate", "remove", "add"])
+@pytest.mark.parametrize("where", [0, 2])
+def test_what_is_wrong_is_mended_alone(tmp_path: Path, origin: Path, harm: str, where: int) -> None:
+    places = homes(tmp_path, 3)
+    good(all_of(requests(places, origin)))
+    victim = places[where] / "a.safetensors"
+    if harm == "flip":
+        data = bytearray(victim.read_bytes())
+        data[5 * MIB] ^= 1
+        victim.write_bytes(data)
+    elif harm == "truncate":
+        os.truncate(victim, 6 * MIB)
+    elif harm == "remove":
+        victim.unlink()
+    else:
+        (places[where] / "stale.safetensors").write_bytes(b"old")
+    untouched = (places[where] / "b.safetensors").stat().st_ino
+    assert not look(places[where], origin)["complete"]
+    outs = good(all_of(requests(places, origin)))
+    assert same(origin, places[where])
+    assert look(places[where], origin)["complete"]
+    assert (places[where] / "b.safetensors").stat().st_ino == untouched
+    if harm == "add":
+        assert "stale.safetensors belongs to no manifest" in outs[where]
+
+
+def test_a_silent_flip_is_found_by_reading_all(tmp_path: Path, origin: Path) -> None:
+    (place,) = homes(tmp_path, 1)
+    good(all_of(requests([place], origin)))
+    victim = place / "b.safetensors"
+    times = victim.stat()
+    with victim.open("r+b") as handle:
+        handle.seek(MIB)
+        handle.write(b"\0")
+    os.utime(victim, ns=(times.st_atime_ns, times.st_mtime_ns))
+    assert look(place, origin)["complete"]  # that is what a note can know
+    told = weights.verify({"directory": str(place)})
+    assert list(told["wrong"]) == ["b.safetensors"]
+    assert not look(place, origin)["complete"]
+    good(all_of(requests([place], origin)))
+    assert same(origin, place)
+
+
+def test_the_first_chunks_of_an_interrupted_file_are_not_fetched_again(tmp_path: Path, origin: Path) -> None:
+    places = homes(tmp_path, 2)
+    good(all_of(requests(places[:1], origin)))
+    places[1].mkdir(parents=True)
+    whole = (origin / "a.safetensors").read_bytes()
+    part = places[1] / "a.safetensors.muster-part"
+    part.write_bytes(whole[: 8 * MIB])
+    asked = requests(places, origin)
+    told = Told(asked)
+    good(told.ended)
+    assert same(origin, places[1])
+    # 9 MiB are chunks of 4, 4 and 1: two of them were here. b has 4 and 1, the two small files one each.
+    assert told.answer(1)["chunks_from"] == {"h0": 1 + 2 + 2}
+
+
+def test_a_host_that_serves_wrong_bytes_is_named_and_done_without(tmp_path: Path, origin: Path) -> None:
+    places = homes(tmp_path, 3)
+    good(all_of(requests(places[:2], origin)))
+    liar = places[1] / "a.safetensors"
+    times = liar.stat()
+    with liar.open("r+b") as handle:
+        for chunk in range(3):
+            handle.seek(chunk * 4 * MIB)
+            handle.write(b"tampered")
+    os.utime(liar, ns=(times.st_atime_ns, times.st_mtime_ns))
+    told = Told(requests(places, origin))
+    assert same(origin, places[2])
+    wrong = told.answer(2)["wrong_from"]
+    assert set(wrong) <= {"h1"}
+    if wrong:
+        assert "h1 served wrong bytes of a.safetensors" in told.ended[2][2]
+        assert not look(places[1], origin)["complete"]  # its note is gone: the next run mends it
+
+
+def test_a_seed_that_lies_is_named_when_nobody_else_has_the_file(tmp_path: Path, origin: Path) -> None:
+    places = homes(tmp_path, 2)
+    good(all_of(requests(places[:1], origin)))
+    liar = places[0] / "a.safetensors"
+    times = liar.stat()
+    with liar.open("r+b") as handle:
+        handle.write(b"tampered")
+    os.utime(liar, ns=(times.st_atime_ns, times.st_mtime_ns))
+    ended = all_of(requests(places, origin))
+    assert ended[1][0] != 0
+    assert "h0 served wrong bytes of a.safetensors at offset 0" in ended[1][1]
+    assert "h0, the seed, serves wrong bytes" in ended[1][2]
+    assert not (places[1] / "a.safetensors").exists()
+    good(all_of(requests(places, origin)))
+    assert same(origin, places[1])
+    assert same(origin, places[0])
+
+
+def test_strangers_get_nothing(tmp_path: Path, origin: Path) -> None:
+    places = homes(tmp_path, 2)
+    asked = requests(places, origin)
+    asked[1]["peers"]["h0"]["key"] = "00" * 32
+    ended = all_of(asked)
+    assert ended[1][0] != 0
+    assert "h0, the seed, has been silent" in ended[1][2]
+    assert not [path for path in places[1].rglob("*.safetensors*") if path.stat().st_blocks]
+
+
+def test_a_source_that_fails_is_told_to_every_host(tmp_path: Path, origin: Path) -> None:
+    places = homes(tmp_path, 2)
+    asked = requests(places, origin)
+    asked[0]["source"] = {"kind": "none"}
+    ended = all_of(asked)
+    assert "there is no source" in ended[0][2]
+    assert "h0, the seed: " in ended[1][2]
+    assert "there is no source" in ended[1][2]
+
+
+@pytest.mark.parametrize("victim", [0, 1])
+def test_a_killed_host_goes_on_where_it_was(tmp_path: Path, victim: int) -> None:
+    origin = model(tmp_path / "origin", {f"{n}.safetensors": 24 * MIB for n in range(4)})
+    places = homes(tmp_path, 3)
+    runs = [Run(request) for request in requests(places, origin)]
+    part = places[1]
+    limit = time.monotonic() + 30
+    while time.monotonic() < limit and not list(part.glob("*.muster-part")) + list(part.glob("*.safetensors")):
+        time.sleep(0.005)
+    runs[victim].child.kill()
+    for run in runs:
+        run.end()
+    good(all_of(requests(places, origin)))
+    assert all(same(origin, place) for place in places)
+
+
+def test_no_room_is_refused_with_the_arithmetic_before_anything_is_written(tmp_path: Path, origin: Path) -> None:
+    (place,) = homes(tmp_path, 1)
+    asked = requests([place], origin)
+    asked[0]["listing"]["files"][0]["size"] = 1 << 60
+    ((status, _, error),) = all_of(asked)
+    assert status != 0
+    assert "GiB stay free" in error
+    assert "fix: free" in error
+    assert list(place.iterdir()) == []
+
+
+def test_a_path_that_leads_out_is_refused(tmp_path: Path, origin: Path) -> None:
+    (place,) = homes(tmp_path, 1)
+    asked = requests([place], origin)
+    asked[0]["listing"]["files"][0]["path"] = "../../evil"
+    ((status, _, error),) = all_of(asked)
+    assert status != 0
+    assert "names a file outside its directory" in error
