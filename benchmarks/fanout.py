@@ -16,6 +16,7 @@ import hmac
 import json
 import os
 import platform
+import resource
 import shutil
 import subprocess
 import sys
@@ -53,7 +54,7 @@ def main() -> None:
     ideal = given.mib * 2**20 * 8 / given.mbit / 1e6
     rows: list[dict[str, Any]] = []
     print(f"{given.mib} MiB in {FILES} files, links of {given.mbit:.0f} Mbit/s each way: {ideal:.1f} s at best")
-    print(f"{'tool':12}{'case':8}{'hosts':>6}{'last s':>9}{'others s':>10}{'% of link':>11}")
+    print(f"{'tool':12}{'case':8}{'hosts':>6}{'last s':>9}{'others s':>10}{'% of link':>11}{'CPU s':>8}{'load':>6}")
     with tempfile.TemporaryDirectory(prefix="muster-fanout-") as place:
         make_files(Path(place, "origin"), given.mib)
         for case in given.cases:
@@ -62,7 +63,7 @@ def main() -> None:
                     row = measure(tool, case, count, Path(place), given)
                     row["share_of_link"] = ideal / row["others"]
                     rows.append(row)
-                    shares = f"{100 * row['share_of_link']:11.0f}"
+                    shares = f"{100 * row['share_of_link']:11.0f}{row['cpu_seconds']:8.1f}{row['load']:6.1f}"
                     print(f"{tool:12}{case:8}{count:6}{row['last']:9.1f}{row['others']:10.1f}{shares}", flush=True)
     if given.keep:
         day = datetime.datetime.now(datetime.timezone.utc).date().isoformat()
@@ -89,6 +90,7 @@ def measure(tool: str, case: str, count: int, place: Path, given: argparse.Names
 
     Each receiver has a directory of its own, removed afterwards.
     """
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
     with links(count + 1, given.mbit) as hosts:
         if case == "slow":
             hosts[-1].limit(given.slow_mbit)
@@ -104,7 +106,10 @@ def measure(tool: str, case: str, count: int, place: Path, given: argparse.Names
             for home in homes:
                 shutil.rmtree(home, ignore_errors=True)
     others = times[:-1] if case != "plain" and len(times) > 1 else times
-    return {"tool": tool, "case": case, "receivers": count, "last": max(times), "others": max(others), "times": times}
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    row = {"tool": tool, "case": case, "receivers": count, "last": max(times), "others": max(others)}
+    return {**row, "times": times, "cpu_seconds": cpu, "load": os.getloadavg()[0]}
 
 
 def requests(hosts: Sequence[Link], homes: Sequence[Path], origin: Path) -> list[dict[str, Any]]:

@@ -51,7 +51,7 @@ class Hub:
 
 
 @contextmanager
-def serving(hub: Hub) -> Iterator[Hub]:
+def serving(hub: Hub, address: str = "127.0.0.1") -> Iterator[Hub]:
     """Serve a repository on loopback; its large files are redirected to another port, as to a CDN."""
 
     class Handler(BaseHTTPRequestHandler):
@@ -97,7 +97,7 @@ def serving(hub: Hub) -> Iterator[Hub]:
                 return self.bytes_of(name, body, headers)
             headers["X-Linked-Size"] = str(len(content))
             headers["X-Linked-ETag"] = f'"{hashlib.sha256(content).hexdigest()}"'
-            headers["Location"] = f"http://127.0.0.1:{cdn.server_address[1]}/blob/{name}"
+            headers["Location"] = f"http://{address}:{cdn.server_address[1]}/blob/{name}"
             return self.plain(302, b"", headers)
 
         def modelscope(self, path: str, body: bool) -> None:
@@ -150,12 +150,12 @@ def serving(hub: Hub) -> Iterator[Hub]:
             if self.command != "HEAD":
                 self.wfile.write(body)
 
-    front = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    cdn = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    front = ThreadingHTTPServer((address, 0), Handler)
+    cdn = ThreadingHTTPServer((address, 0), Handler)
     for server in (front, cdn):
         server.daemon_threads = True
         threading.Thread(target=server.serve_forever, daemon=True).start()
-    hub.url = f"http://127.0.0.1:{front.server_address[1]}"
+    hub.url = f"http://{address}:{front.server_address[1]}"
     try:
         yield hub
     finally:

@@ -8,61 +8,31 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
 
 from gevent.lock import RLock
-from gevent.pool import Pool
 from pyinfra import logger
-from pyinfra.api.command import PyinfraCommand
-from pyinfra.api.deploy import deploy
-from pyinfra.api.exceptions import DeployError, FactProcessError
-from pyinfra.api.facts import FactBase, get_fact
-from pyinfra.api.host import Host
+from pyinfra.api.command import FunctionCommand, PyinfraCommand
+from pyinfra.api.exceptions import DeployError
 from pyinfra.api.state import State
-from pyinfra.context import ctx_config, ctx_host
 
 from muster import inventory, recipe, remote, uv_binary
 from muster.errors import Refusal
-from muster.facts import Program
 from muster.inventory import Fleet
 from muster.release import release_of
 from muster.session import Session
-from muster.typed import current_host, current_state, operation
+from muster.typed import current_host, current_state, operation, stage
+from muster.weights import ask, pins, upload
 from muster.weights import options as weight_options
-from muster.weights import pins
 from muster.weights.keys import pair_keys
 from muster.weights.layout import revision_path
 from muster.weights.listing import Listing
 from muster.weights.options import Options
 from muster.weights.staging import Staging, staging
-
-_AT_ONCE = 64
-
-
-class WeightsLook(FactBase[dict[str, Any]]):
-    """What a host has of a revision; the program travels on standard input."""
-
-    def command(self) -> str:  # type: ignore[override]
-        """Return the shell command that reads the program."""
-        return remote.COMMAND
-
-    def process(self, output: list[str]) -> dict[str, Any]:
-        """Return the program's answer.
-
-        Raises:
-            FactProcessError: no answer, or one that says what is wrong.
-        """
-        try:
-            answer = remote.answers(output)["weights"]
-        except (ValueError, KeyError) as error:
-            raise FactProcessError(str(error)) from None
-        if set(answer) == {"error"}:
-            raise FactProcessError(answer["error"])
-        return answer
 
 
 @dataclass(frozen=True)
@@ -78,7 +48,7 @@ _runs: WeakKeyDictionary[State, dict[str, WeightsRun | DeployError | None]] = We
 _lock = RLock()
 
 
-@deploy("Weights")
+@stage("Weights")
 def stage_weights(recipe_name: str) -> None:
     """Bring the pinned revision of a recipe's model to every host of the inventory.
 
@@ -92,6 +62,12 @@ def stage_weights(recipe_name: str) -> None:
     if run is None:
         return
     name = current_host().name
+    weights_sent(
+        run.listing if run.options.kind == "control" and name == run.staging.seed else None,
+        run.staging.directory,
+        run.options.path,
+        name="what the seed lacks is sent from the control machine",
+    )
     weights_complete(
         run.staging.requests.get(name),
         name=f"{run.listing.model} at {run.listing.revision[:12]} is complete and verified",
@@ -100,6 +76,19 @@ def stage_weights(recipe_name: str) -> None:
         run.staging.directory if name in run.staging.links else None,
         name=f"'current' leads to {run.listing.revision[:12]}",
     )
+
+
+@operation
+def weights_sent(listing: Listing | None, directory: str, origin: str) -> Iterator[PyinfraCommand]:
+    """The seed has every file of a directory on the control machine, though not verified yet.
+
+    Args:
+        listing: of the revision; None on every host but the seed.
+        directory: of the revision, on the seed.
+        origin: directory on the control machine.
+    """
+    if listing is not None:
+        yield FunctionCommand(upload.send, [listing, directory, origin], {})
 
 
 @operation
@@ -147,29 +136,28 @@ def _prepare(state: State, recipe_name: str) -> WeightsRun | None:
     options = weight_options.of(fleet.settings)
     if options.kind == "none":
         return None
-    listing = pins.read(recipe_name)
     wanted = recipe.load(recipe_name)
+    listing = pins.read(wanted.name)
     model = fleet.settings.model or wanted.model
     if listing is None or listing.model != model:
         raise Refusal(
-            f"there is no pin of {model} ({pins.path_of(recipe_name)})",
+            f"there is no pin of {model} ({pins.path_of(wanted.name)})",
             needed="the commit and what every file of it must be",
-            fix=f"muster pin {recipe_name}",
+            fix=f"muster pin {wanted.name}",
         )
     hosts = {host.name: host for host in state.inventory}
     active = {host.name for host in state.active_hosts}
     addresses = {spec.name: spec.address for spec in fleet.hosts if spec.name in active}
     directory = revision_path(options.root, listing.model, listing.revision)
-    looks = _look_all(state, {name: hosts[name] for name in addresses}, directory, listing)
+    look = {"do": "look", "directory": directory, "manifest": listing.digest}
+    looks = ask.hosts(state, {name: hosts[name] for name in addresses}, "weights", look)
     keys = pair_keys(list(addresses), os.urandom(32))
-    run = WeightsRun(
-        listing, options, staging(addresses, looks, listing, options, keys, source_of(fleet, options, wanted.name))
-    )
+    run = WeightsRun(listing, options, staging(addresses, looks, listing, options, keys, source_of(fleet, options)))
     logger.info(run.staging.text(listing))
     return run
 
 
-def source_of(fleet: Fleet, options: Options, recipe_name: str) -> dict[str, Any]:
+def source_of(fleet: Fleet, options: Options) -> dict[str, Any]:
     """Return what the seed fetches from, the token included; it travels on standard input only.
 
     Raises:
@@ -213,25 +201,3 @@ def _token(options: Options) -> str | None:
             needed="a file on this machine with nothing but the token",
             fix="correct weights_token_file",
         ) from None
-
-
-def _look_all(
-    state: State, hosts: Mapping[str, Host], directory: str, listing: Listing
-) -> dict[str, Mapping[str, Any]]:
-    """Ask every host at once, each in one session.
-
-    Raises:
-        DeployError: a host gave no answer.
-    """
-    request = {"do": "look", "directory": directory, "manifest": listing.digest}
-    program = Program(remote.bundle({"weights": request}), f"look at {directory}")
-
-    def ask(name: str) -> dict[str, Any] | None:
-        with ctx_config.use(state.config.copy()), ctx_host.use(hosts[name]):
-            return get_fact(state, hosts[name], WeightsLook, kwargs={"_stdin": program}, apply_failed_hosts=False)
-
-    answers = dict(zip(hosts, Pool(min(_AT_ONCE, len(hosts))).map(ask, list(hosts)), strict=True))
-    silent = [name for name, answer in answers.items() if not answer]
-    if silent:
-        raise DeployError(f"{', '.join(silent)} did not say what weights they have; their output stands above")
-    return {name: answer for name, answer in answers.items() if answer}

@@ -19,12 +19,13 @@ def main(request: dict[str, Any]) -> dict[str, Any]:
     """Do one thing and return what was found or done.
 
     Args:
-        request: `do`: `look` (names, sizes and times only), `verify` (read every byte; what is wrong loses its note),
+        request: `do`: `look` (names, sizes and times only), `lacks` (how far each of `files` is, for one who sends
+            them; directories are made), `verify` (read every byte; what is wrong loses its note),
             `link` (`current` leads to the revision) or `prune`. `directory`: of the revision; `keep` [path] for
             `prune`, which removes every other revision of that model that nothing on this host uses.
             `etc`, `proc` (tests): where units and processes are looked for.
     """
-    parts = {"look": look, "verify": verify, "link": link, "prune": prune}
+    parts = {"look": look, "lacks": lacks, "verify": verify, "link": link, "prune": prune}
     return parts[request["do"]](request)
 
 
@@ -43,6 +44,22 @@ def look(request: dict[str, Any]) -> dict[str, Any]:
     found["revisions"] = revisions(model)
     found["python"] = [path for path in request.get("pythons", ()) if os.access(path, os.X_OK)]
     return found
+
+
+def lacks(request: dict[str, Any]) -> dict[str, Any]:
+    """Return {path: bytes that are here} of the files that are not whole, ready to be appended to."""
+    directory, told = request["directory"], {}
+    for entry in request["files"]:
+        path = store.inside(directory, entry["path"])
+        if os.path.exists(path) and os.path.getsize(path) == entry["size"]:
+            continue
+        os.makedirs(os.path.dirname(path), 0o755, exist_ok=True)
+        size = os.path.getsize(path + store.WAN) if os.path.exists(path + store.WAN) else 0
+        if size > entry["size"]:
+            os.truncate(path + store.WAN, 0)
+            size = 0
+        told[entry["path"]] = size
+    return {"lacks": told}
 
 
 def digest_of(manifest: dict[str, Any]) -> str:

@@ -38,7 +38,7 @@ def fetch(source: dict[str, Any], listing: dict[str, Any], lacking: Entries, dir
     """
     for entry in lacking:
         os.makedirs(os.path.dirname(store.inside(directory, entry["path"])), 0o755, exist_ok=True)
-    kinds = {"hub": _hub, "modelscope": _modelscope, "directory": _copied}
+    kinds = {"hub": _hub, "modelscope": _modelscope, "directory": _copied, "control": _sent}
     if source["kind"] not in kinds:
         raise OSError(f"{len(lacking)} files are missing and there is no source; first {lacking[0]['path']}")
     yield from kinds[source["kind"]](source, listing, lacking, directory)
@@ -209,4 +209,16 @@ def _copied(source: dict[str, Any], listing: dict[str, Any], lacking: Entries, d
                     taken.write(piece)
         except OSError as error:
             raise OSError(f"cannot copy {entry['path']} from {source['path']}: {error.strerror}") from None
+        yield entry["path"]
+
+
+def _sent(source: dict[str, Any], listing: dict[str, Any], lacking: Entries, directory: str) -> Iterator[str]:
+    """Take what the control machine has sent before."""
+    for entry in lacking:
+        place = store.inside(directory, entry["path"]) + store.WAN
+        here = os.path.getsize(place) if os.path.exists(place) else 0
+        if here != entry["size"] and entry["size"]:
+            raise OSError(f"the control machine sent {here} of {entry['size']} bytes of {entry['path']}; run again")
+        if not entry["size"]:
+            open(place, "ab").close()
         yield entry["path"]

@@ -1,0 +1,90 @@
+"""`muster pin`: which commit of a model is served and what every file of it must be, as a file that can be reviewed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from muster import recipe
+from muster.errors import Refusal
+from muster.host.weights_text import size
+from muster.weights import hub, pins
+from muster.weights.listing import Listing
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  muster pin kimi-k2-instruct
+  muster pin kimi-k2-instruct --revision 9f2a… --endpoint https://hub.mirror.example
+  muster pin kimi-k2-thinking --source modelscope --revision master
+  muster pin kimi-k2-instruct --from /srv/models/kimi-k2-instruct
+  muster pin kimi-k2-instruct --check
+"""
+)
+@click.argument("recipe_name", metavar="RECIPE")
+@click.option("--revision", default=None, help="Branch, tag or commit; main (ModelScope: master) otherwise.")
+@click.option("--source", type=click.Choice(["hub", "modelscope"]), default="hub", show_default=True)
+@click.option("--from", "directory", type=click.Path(exists=True, file_okay=False), help="A directory instead.")
+@click.option("--model", default=None, help="Another model than the recipe's.")
+@click.option("--endpoint", default=None, help="A mirror of the hub.")
+@click.option("--proxy", default=None, help="HTTP(S) proxy.")
+@click.option("--token-file", type=click.Path(exists=True, dir_okay=False), help="File that holds the hub's token.")
+@click.option("--check", is_flag=True, help="Write nothing; end with 1 when the revision has moved since.")
+@click.pass_context
+def pin(
+    ctx: click.Context,
+    recipe_name: str,
+    revision: str | None,
+    source: str,
+    directory: str | None,
+    model: str | None,
+    endpoint: str | None,
+    proxy: str | None,
+    token_file: str | None,
+    check: bool,
+) -> None:
+    """Resolve the model of RECIPE to a commit and write pins/<RECIPE>.json, which plans and staging read.
+
+    Model, code and tokenizer are files of one commit here: the pin holds the SHA-256 of each.
+    """
+    wanted = recipe.load(recipe_name)
+    name = model or wanted.model
+    token = Path(token_file).read_text(encoding="utf-8").strip() if token_file else None
+    if directory:
+        if revision is not None and len(revision) != 40:
+            raise Refusal(f"--revision {revision}", needed="40 hexadecimal digits, or none with --from")
+        listing = hub.from_directory(name, Path(directory), revision)
+    elif source == "hub":
+        listing = hub.from_hub(name, revision or "main", endpoint=endpoint, token=token, proxy=proxy)
+    else:
+        listing = hub.from_modelscope(name, revision or "master", endpoint=endpoint, token=token, proxy=proxy)
+    before = pins.read(wanted.name)
+    for line in differences(before, listing):
+        click.echo(line)
+    if check:
+        ctx.exit(0 if before is not None and before.digest == listing.digest else 1)
+    if before == listing:
+        click.echo(f"{name} is pinned to {listing.revision}; nothing changed")
+        return
+    place = pins.write(wanted.name, listing)
+    click.echo(f"{name} pinned to {listing.revision}: {len(listing.files)} files, {size(listing.size)}, in {place}")
+
+
+def differences(before: Listing | None, now: Listing) -> list[str]:
+    """Return in words what has changed since a pin was written."""
+    if before is None:
+        return []
+    lines = []
+    if (before.model, before.revision) != (now.model, now.revision):
+        lines.append(f"was {before.model} at {before.revision}, now {now.model} at {now.revision}")
+    old, new = ({entry.path: entry for entry in listing.files} for listing in (before, now))
+    for path in sorted(old.keys() | new.keys()):
+        if path not in new:
+            lines.append(f"  gone    {path}")
+        elif path not in old:
+            lines.append(f"  new     {path}, {size(new[path].size)}")
+        elif old[path] != new[path]:
+            lines.append(f"  changed {path}")
+    return lines

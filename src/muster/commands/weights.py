@@ -1,0 +1,97 @@
+"""`muster weights`: what the hosts have, reading all of it again, and removing what nothing uses."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import click
+
+from muster import inventory, recipe
+from muster.commands.plan import parse_data
+from muster.errors import Refusal
+from muster.host.weights_text import size
+from muster.weights import ask, options, pins
+from muster.weights.layout import revision_path
+from muster.weights.listing import Listing
+
+Answers = Mapping[str, Mapping[str, Any]]
+
+
+@click.group()
+def weights() -> None:
+    """Weights on the hosts: status, verify, prune. Staging itself is deploys/stage_weights.py."""
+
+
+def _common(command: Any) -> Any:
+    for decorate in (
+        click.option("--data", "pairs", multiple=True, metavar="K=V", help="A setting, as pyinfra's --data."),
+        click.argument("recipe_name", metavar="RECIPE"),
+        click.argument("inventory_file", metavar="INVENTORY", type=click.Path()),
+    ):
+        command = decorate(command)
+    return command
+
+
+@weights.command()
+@_common
+def status(inventory_file: str, recipe_name: str, pairs: Sequence[str]) -> None:
+    """Say what every host of INVENTORY has of RECIPE's revision; no file is read."""
+    listing, answers = _ask(inventory_file, recipe_name, pairs, {"do": "look"})
+    click.echo(f"{listing.model} at {listing.revision}: {len(listing.files)} files, {size(listing.size)}")
+    for line in status_lines(listing, answers):
+        click.echo(line)
+
+
+@weights.command()
+@_common
+@click.pass_context
+def verify(ctx: click.Context, inventory_file: str, recipe_name: str, pairs: Sequence[str]) -> None:
+    """Read every byte on every host again; what is wrong is mended by the next staging. Ends with 1 if any is."""
+    _, answers = _ask(inventory_file, recipe_name, pairs, {"do": "verify"})
+    bad = False
+    for host, told in answers.items():
+        wrong = [*(f"{path}: {why}" for path, why in told["wrong"].items()), *(f"{p}: too many" for p in told["extra"])]
+        bad = bad or bool(wrong)
+        click.echo(f"{host}: {told['files']} files, {size(told['bytes'])}: " + ("all right" if not wrong else "WRONG"))
+        for line in wrong:
+            click.echo(f"  {line}")
+    ctx.exit(1 if bad else 0)
+
+
+@weights.command()
+@_common
+@click.option("--dry", is_flag=True, help="Only say what would go.")
+def prune(inventory_file: str, recipe_name: str, pairs: Sequence[str], dry: bool) -> None:
+    """Remove every revision of RECIPE's model but the pinned one, `current`, and what a unit or process names."""
+    _, answers = _ask(inventory_file, recipe_name, pairs, {"do": "prune", "dry": dry})
+    for host, told in answers.items():
+        for name, taken in told["removed"].items():
+            click.echo(f"{host}: {'would remove' if dry else 'removed'} {name}, {size(taken)}")
+        for name, why in told["kept"].items():
+            click.echo(f"{host}: kept {name} ({why})")
+
+
+def status_lines(listing: Listing, answers: Answers) -> list[str]:
+    """Return one line a host, and one for each thing that is wrong there."""
+    lines = []
+    for host, told in answers.items():
+        state = "complete" if told["complete"] else f"{told['good']} of {len(listing.files)} files verified"
+        lines.append(f"{host}: {state}, {size(told['free'])} free, current is {told['link'][:12] or 'not set'}")
+        if not told["complete"]:
+            lines += [f"  {path}: {why}" for path, why in told["wrong"].items()]
+    return lines
+
+
+def _ask(
+    inventory_file: str, recipe_name: str, pairs: Sequence[str], request: Mapping[str, Any]
+) -> tuple[Listing, Answers]:
+    overrides = parse_data(pairs)
+    fleet = inventory.from_path(inventory_file, overrides)
+    wanted = recipe.load(recipe_name)
+    listing = pins.read(wanted.name)
+    if listing is None:
+        raise Refusal(f"there is no {pins.path_of(wanted.name)}", fix=f"muster pin {wanted.name}")
+    directory = revision_path(options.of(fleet.settings).root, listing.model, listing.revision)
+    full = {**request, "directory": directory, "manifest": listing.digest}
+    return listing, ask.every_host(inventory_file, overrides, "weights", full)

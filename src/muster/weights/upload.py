@@ -1,0 +1,73 @@
+"""Send files from the control machine to one host, over the SSH connection that is open, going on where it was."""
+
+from __future__ import annotations
+
+import shlex
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pyinfra.api.host import Host
+from pyinfra.api.state import State
+from pyinfra.connectors.util import make_unix_command_for_host
+
+from muster.host.weights_text import size
+from muster.session import ask, fail, say
+from muster.weights.listing import Listing
+
+_PIECE, _BEAT = 1 << 20, 10.0
+
+
+def send(state: State, host: Host, listing: Listing, directory: str, origin: str) -> bool:
+    """Append what is lacking to `<path>.muster-wan` on the host; return whether all of it went.
+
+    Args:
+        state, host: pyinfra's, while an operation is executed; its sudo is used.
+        listing: files to send.
+        directory: of the revision, on the host.
+        origin: directory on this machine.
+    """
+    request = {"do": "lacks", "directory": directory, "files": listing.as_data()["files"]}
+    told = ask(state, host, "weights", request, "what is to be sent")
+    if "error" in told:
+        fail(host, told["error"])
+        return False
+    lacks: dict[str, int] = told["lacks"]
+    total = sum(entry.size - lacks[entry.path] for entry in listing.files if entry.path in lacks)
+    sent, began, spoken = 0, time.monotonic(), time.monotonic()
+    for path, start in lacks.items():
+        place = Path(origin, path)
+        try:
+            with place.open("rb") as handle:
+                handle.seek(start)
+                channel = _append(state, host, f"{directory}/{path}.muster-wan")
+                while piece := handle.read(_PIECE):
+                    channel.sendall(piece)
+                    sent += len(piece)
+                    if time.monotonic() - spoken > _BEAT:
+                        spoken = time.monotonic()
+                        say(host, f"sent {size(sent)} of {size(total)}, {sent / (spoken - began) / 1e6:.0f} MB/s")
+                channel.shutdown_write()
+                if channel.recv_exit_status():
+                    fail(host, f"could not append to {path}: {channel.recv_stderr(1000).decode(errors='replace')}")
+                    return False
+        except OSError as error:
+            fail(host, f"{place} could not be sent: {error}; what has arrived is kept; run again")
+            return False
+    return True
+
+
+def _append(state: State, host: Host, path: str) -> Any:
+    """Open a channel whose input is appended to a file of the host."""
+    from pyinfra.api.arguments import CONNECTOR_ARGUMENT_KEYS
+    from pyinfra.api.command import StringCommand
+
+    given: Mapping[str, Any] = host.current_op_global_arguments or {}
+    arguments = {key: given[key] for key in CONNECTOR_ARGUMENT_KEYS if key in given and key.startswith("_su")}
+    command = StringCommand(f"cat >> {shlex.quote(path)}")
+    full = make_unix_command_for_host(state, host, command, **arguments).get_raw_value()
+    transport = host.connector.client.get_transport()  # type: ignore[attr-defined]
+    channel = transport.open_session()
+    channel.exec_command(full)
+    return channel
