@@ -1,0 +1,122 @@
+"""What `vllm bench serve --save-result` wrote, read with suspicion: a run counts only if every request was answered."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+STATISTICS = ("mean", "median", "std", "p50", "p90", "p95", "p99")
+METRICS = ("ttft", "tpot", "itl", "e2el")
+
+
+class Unreadable(ValueError):
+    """The tool's file is not what a run leaves behind; the message says what is there instead."""
+
+
+@dataclass(frozen=True)
+class BenchResult:
+    """One run of the tool.
+
+    Args:
+        prompts: requests sent.
+        completed, failed: requests answered and not answered.
+        duration: seconds.
+        request_throughput: requests a second.
+        output_throughput, total_token_throughput: tokens a second.
+        latency: `mean_ttft_ms` and its like, milliseconds; what the tool did not measure is missing.
+    """
+
+    prompts: int
+    completed: int
+    failed: int
+    duration: float
+    input_tokens: int
+    output_tokens: int
+    request_throughput: float
+    output_throughput: float
+    total_token_throughput: float
+    latency: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """Why this run does not count, whatever the tool exited with; empty when it does."""
+        found = []
+        if self.failed:
+            found.append(f"{self.failed} of {self.prompts} requests failed")
+        if self.completed < self.prompts and self.completed + self.failed != self.prompts:
+            found.append(f"{self.completed} of {self.prompts} requests completed")
+        if self.completed and not self.output_tokens:
+            found.append("no token was generated")
+        return tuple(found)
+
+
+def parse_text(text: str) -> BenchResult:
+    """Read the tool's file.
+
+    Raises:
+        Unreadable: an empty or broken file, or one without the figures of a run.
+    """
+    try:
+        return parse(json.loads(text))
+    except ValueError as error:
+        if isinstance(error, Unreadable):
+            raise
+        raise Unreadable(f"no JSON of a benchmark run: {error}; it begins with {text[:60]!r}") from None
+
+
+def parse(raw: object) -> BenchResult:
+    """Read the tool's JSON.
+
+    Raises:
+        Unreadable: a missing or impossible figure, by name.
+    """
+    if not isinstance(raw, Mapping):
+        raise Unreadable(f"a benchmark run is a JSON object; found {type(raw).__name__}")
+    completed, prompts = _count(raw, "completed"), _count(raw, "num_prompts")
+    failed = _count(raw, "failed") if "failed" in raw else max(0, prompts - completed)  # 0.12 counts none
+    return BenchResult(
+        prompts=prompts,
+        completed=completed,
+        failed=failed,
+        duration=_figure(raw, "duration"),
+        input_tokens=_count(raw, "total_input_tokens"),
+        output_tokens=_count(raw, "total_output_tokens"),
+        request_throughput=_figure(raw, "request_throughput"),
+        output_throughput=_figure(raw, "output_throughput"),
+        total_token_throughput=_figure(raw, "total_token_throughput"),
+        latency=_latency(raw),
+    )
+
+
+def _latency(raw: Mapping[str, Any]) -> dict[str, float]:
+    names = [f"{statistic}_{metric}_ms" for metric in METRICS for statistic in STATISTICS]
+    return {name: float(raw[name]) for name in names if _is_number(raw.get(name))}
+
+
+def _is_number(value: object) -> bool:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    try:
+        return math.isfinite(value) and value >= 0
+    except OverflowError:  # an integer beyond any float
+        return False
+
+
+def _figure(raw: Mapping[str, Any], name: str) -> float:
+    if not _is_number(raw.get(name)):
+        raise Unreadable(f"'{name}' is {_shown(raw, name)}; needed: a number of at least 0")
+    return float(raw[name])
+
+
+def _count(raw: Mapping[str, Any], name: str) -> int:
+    value = raw.get(name)
+    if not _is_number(value) or not float(value).is_integer():  # type: ignore[arg-type]
+        raise Unreadable(f"'{name}' is {_shown(raw, name)}; needed: a whole number of at least 0")
+    return int(value)  # type: ignore[arg-type]
+
+
+def _shown(raw: Mapping[str, Any], name: str) -> str:
+    return repr(raw[name])[:60] if name in raw else "missing"

@@ -1,0 +1,116 @@
+"""The cases of the run on real GPUs: hosts, recipe, strategy, settings and load of each, as data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from muster.bench.scenario import Scenario
+from muster.topology import HostSpec
+
+SHORT = Scenario("short", "", {"dataset-name": "random", "random-input-len": 1000, "random-output-len": 512,
+                              "request-rate": 10000, "num-prompts": 8, "ignore-eos": True})  # fmt: skip
+LONG = Scenario("long", "", {"dataset-name": "random", "random-input-len": 8000, "random-output-len": 400,
+                             "request-rate": 10000, "num-prompts": 32, "ignore-eos": True})  # fmt: skip
+# More requests than TP2's cache holds at once, fewer than twice that: what does not fit waits in the queue.
+QUEUES = Scenario("queues", "", {"dataset-name": "random", "random-input-len": 8000, "random-output-len": 1000,
+                                 "request-rate": 10000, "num-prompts": 96, "ignore-eos": True})  # fmt: skip
+QUEUES_CACHE = ("--kv-cache-memory-bytes", "1400000000")
+"""About 200,000 tokens with TP2: 22 of those requests."""
+
+# Machines that others share forbid NVLink multicast; none of these changes what is planned.
+SHARED_ENV = {
+    "NCCL_NVLS_ENABLE": "0",
+    "TORCH_SYMM_MEM_DISABLE_MULTICAST": "1",
+    "NVSHMEM_DISABLE_NVLS": "1",
+    "VLLM_USE_FLASHINFER_SAMPLER": "0",
+    "VLLM_ALLREDUCE_USE_SYMM_MEM": "0",
+    "RAY_memory_monitor_refresh_ms": "0",
+}
+SHARED_ARGS = ("--disable-custom-all-reduce",)
+COMPILATION = '{"pass_config":{"fuse_allreduce_rms":false}}'
+PIECEWISE = '{"cudagraph_mode":"PIECEWISE","pass_config":{"fuse_allreduce_rms":false}}'
+FP8 = ("--quantization", "fp8")
+FP8_CACHE = ("--kv-cache-dtype", "fp8")
+FIXED_CACHE = ("--kv-cache-memory-bytes", str(2 << 30))
+# For cases side by side: the start checks that this share of the memory is free, and the cache is fixed.
+SMALL = {"gpu_memory_utilization": 0.1, "allow_oversubscription": True}
+
+
+@dataclass(frozen=True)
+class Case:
+    """One plan to bring up and measure.
+
+    Args:
+        name: of the case and of its group.
+        recipe, strategy: as in `muster plan`.
+        hosts: (number of hosts, GPUs of each); two hosts of one GPU stand for two machines.
+        settings: further settings of muster.
+        args: further words for `vllm serve`, besides those of a shared machine.
+        weights: `none` (dummy), or `fp8` (random ones, written in FP8 with block scales).
+        loads: what is run against it.
+        compilation: vLLM's --compilation-config.
+    """
+
+    name: str
+    recipe: str
+    strategy: str
+    hosts: tuple[int, int] = (1, 2)
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    args: tuple[str, ...] = ()
+    env: Mapping[str, str] = field(default_factory=dict)
+    weights: str = "none"
+    loads: tuple[Scenario, ...] = (SHORT, LONG)
+    compilation: str = COMPILATION
+
+    def specs(self) -> list[HostSpec]:
+        """Return the hosts; on one machine each gets a loopback address of its own."""
+        count, gpus = self.hosts
+        return [HostSpec(f"gpu-{n}", f"127.0.0.{n + 2}", "lo", "H200", gpus) for n in range(count)]
+
+
+def _fp8(name: str, strategy: str, *args: str, **other: Any) -> Case:
+    words = (*args, *FIXED_CACHE)
+    return Case(name, "kimi-k2-thinking", strategy, settings=SMALL, args=words, **({"loads": (SHORT,)} | other))
+
+
+def _real(name: str, strategy: str) -> Case:
+    env = {"VLLM_USE_DEEP_GEMM": "0"}  # its warm-up compiles 1800 kernels
+    return _fp8(name, strategy, *FP8_CACHE, weights="fp8", env=env, loads=())
+
+
+THINKING, INSTRUCT = "kimi-k2-thinking", "kimi-k2-instruct"
+CASES = {
+    case.name: case
+    for case in (
+        Case("tp", THINKING, "tp"),
+        Case("tp-dcp", THINKING, "tp-dcp"),
+        Case("tp-queues", THINKING, "tp", settings=SMALL, args=QUEUES_CACHE, loads=(QUEUES,)),
+        Case("tp-dcp-queues", THINKING, "tp-dcp", settings=SMALL, args=QUEUES_CACHE, loads=(QUEUES,)),
+        Case("dp-ep", INSTRUCT, "dp-ep", hosts=(2, 1), settings=SMALL, args=FIXED_CACHE, loads=(SHORT, LONG)),
+        *(
+            Case(
+                f"tp-pp-{executor}",
+                INSTRUCT,
+                "tp-pp",
+                hosts=(2, 1),
+                settings=SMALL | {"executor": executor},
+                args=FIXED_CACHE,
+                loads=(SHORT,),
+            )
+            for executor in ("mp", "ray")
+        ),
+        # Why FP8 weights with an FP8 cache fail under DCP: one change at a time.
+        _fp8("fp8-cache-dcp", "tp-dcp", *FP8_CACHE),
+        _fp8("fp8-weights-dcp", "tp-dcp", *FP8),
+        _fp8("fp8-both-dcp", "tp-dcp", *FP8, *FP8_CACHE),
+        _fp8("fp8-both-tp", "tp", *FP8, *FP8_CACHE),
+        _fp8("fp8-both-dcp-eager", "tp-dcp", *FP8, *FP8_CACHE, "--enforce-eager", env={"CUDA_LAUNCH_BLOCKING": "1"}),
+        _fp8("fp8-both-dcp-piecewise", "tp-dcp", *FP8, *FP8_CACHE, compilation=PIECEWISE, loads=()),
+        _real("fp8-real-dcp", "tp-dcp"),
+        _real("fp8-real-tp", "tp"),
+    )
+}
+PROOF = ("tp@empty", "tp", "tp-dcp")
+"""What runs alone when no case is named; `@empty` removes the group's caches first."""

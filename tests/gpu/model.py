@@ -1,0 +1,200 @@
+"""A small Kimi-K2-shaped model directory: configuration and tokenizer, and weights where dummy ones will not do.
+
+    python tests/gpu/model.py DIR [--layers 6] [--hidden 4096] [--experts 64] [--weights none|bf16|fp8]
+
+`fp8` writes random weights as the released model has them: FP8 (e4m3) with one scale for each block of 128 x 128.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+BLOCK = 128
+TOKENS = [
+    "<pad>",
+    "<s>",
+    "</s>",
+    "<think>",
+    "</think>",
+    "<|tool_calls_section_begin|>",
+    "<|tool_calls_section_end|>",
+    "<|tool_call_begin|>",
+    "<|tool_call_end|>",
+    "<|tool_call_argument_begin|>",
+]
+
+
+def config(layers: int, hidden: int, experts: int, *, fp8: bool = False) -> dict[str, Any]:
+    """Return config.json: attention as in Kimi-K2 (MLA, 64 heads), the rest scaled down."""
+    told: dict[str, Any] = {
+        "architectures": ["DeepseekV3ForCausalLM"],
+        "model_type": "kimi_k2",
+        "attention_bias": False,
+        "attention_dropout": 0.0,
+        "bos_token_id": 1,
+        "eos_token_id": 2,
+        "first_k_dense_replace": 1,
+        "hidden_act": "silu",
+        "hidden_size": hidden,
+        "initializer_range": 0.02,
+        "intermediate_size": hidden * 2,
+        "kv_lora_rank": 512,
+        "max_position_embeddings": 131072,
+        "moe_intermediate_size": 1024,
+        "moe_layer_freq": 1,
+        "n_group": 1,
+        "n_routed_experts": experts,
+        "n_shared_experts": 1,
+        "norm_topk_prob": True,
+        "num_attention_heads": 64,
+        "num_experts_per_tok": 8,
+        "num_hidden_layers": layers,
+        "num_key_value_heads": 64,
+        "num_nextn_predict_layers": 0,
+        "q_lora_rank": 1536,
+        "qk_nope_head_dim": 128,
+        "qk_rope_head_dim": 64,
+        "rms_norm_eps": 1e-6,
+        "rope_theta": 50000.0,
+        "routed_scaling_factor": 2.827,
+        "scoring_func": "sigmoid",
+        "tie_word_embeddings": False,
+        "topk_group": 1,
+        "topk_method": "noaux_tc",
+        "torch_dtype": "bfloat16",
+        "use_cache": True,
+        "v_head_dim": 128,
+        "vocab_size": 1024,
+    }
+    if fp8:
+        told["quantization_config"] = {
+            "activation_scheme": "dynamic",
+            "fmt": "e4m3",
+            "quant_method": "fp8",
+            "weight_block_size": [BLOCK, BLOCK],
+        }
+    return told
+
+
+def tensors(told: dict[str, Any]) -> Iterator[tuple[str, tuple[int, ...], str]]:
+    """Yield (name, shape, kind) of every weight; kind is `linear` (quantised), `plain`, `norm` or `bias`."""
+    hidden, heads = told["hidden_size"], told["num_attention_heads"]
+    nope, rope, value = told["qk_nope_head_dim"], told["qk_rope_head_dim"], told["v_head_dim"]
+    rank, query = told["kv_lora_rank"], told["q_lora_rank"]
+    yield "model.embed_tokens.weight", (told["vocab_size"], hidden), "plain"
+    for layer in range(told["num_hidden_layers"]):
+        at = f"model.layers.{layer}"
+        yield f"{at}.input_layernorm.weight", (hidden,), "norm"
+        yield f"{at}.post_attention_layernorm.weight", (hidden,), "norm"
+        yield f"{at}.self_attn.q_a_proj.weight", (query, hidden), "linear"
+        yield f"{at}.self_attn.q_a_layernorm.weight", (query,), "norm"
+        yield f"{at}.self_attn.q_b_proj.weight", (heads * (nope + rope), query), "linear"
+        yield f"{at}.self_attn.kv_a_proj_with_mqa.weight", (rank + rope, hidden), "linear"
+        yield f"{at}.self_attn.kv_a_layernorm.weight", (rank,), "norm"
+        yield f"{at}.self_attn.kv_b_proj.weight", (heads * (nope + value), rank), "linear"
+        yield f"{at}.self_attn.o_proj.weight", (hidden, heads * value), "linear"
+        if layer < told["first_k_dense_replace"]:
+            yield from _mlp(f"{at}.mlp", hidden, told["intermediate_size"])
+            continue
+        yield f"{at}.mlp.gate.weight", (told["n_routed_experts"], hidden), "plain"
+        yield f"{at}.mlp.gate.e_score_correction_bias", (told["n_routed_experts"],), "bias"
+        yield from _mlp(f"{at}.mlp.shared_experts", hidden, told["moe_intermediate_size"])
+        for expert in range(told["n_routed_experts"]):
+            yield from _mlp(f"{at}.mlp.experts.{expert}", hidden, told["moe_intermediate_size"])
+    yield "model.norm.weight", (hidden,), "norm"
+    yield "lm_head.weight", (told["vocab_size"], hidden), "plain"
+
+
+def _mlp(at: str, hidden: int, inner: int) -> Iterator[tuple[str, tuple[int, ...], str]]:
+    yield f"{at}.gate_proj.weight", (inner, hidden), "linear"
+    yield f"{at}.up_proj.weight", (inner, hidden), "linear"
+    yield f"{at}.down_proj.weight", (hidden, inner), "linear"
+
+
+def write_weights(out: Path, told: dict[str, Any], *, fp8: bool) -> None:
+    """Write model.safetensors with normal random weights of the model's own initial width."""
+    import torch
+    from safetensors.torch import save_file
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    torch.manual_seed(0)
+    written = {}
+    for name, shape, kind in tensors(told):
+        if kind == "norm":
+            written[name] = torch.ones(shape, dtype=torch.bfloat16)
+        elif kind == "bias":
+            written[name] = torch.zeros(shape, dtype=torch.float32)
+        else:
+            values = torch.randn(shape, device=device) * told["initializer_range"]
+            if kind == "linear" and fp8:
+                packed, scales = _blocks(values)
+                written[name] = packed.cpu()
+                written[name.replace(".weight", ".weight_scale_inv")] = scales.cpu()
+            else:
+                written[name] = values.to(torch.bfloat16).cpu()
+    save_file(written, str(out / "model.safetensors"), metadata={"format": "pt"})
+
+
+def _blocks(values: Any) -> tuple[Any, Any]:
+    """Return values as FP8 and the factor of each block that gives them back."""
+    import torch
+
+    rows, columns = values.shape
+    padded = torch.zeros((-(-rows // BLOCK) * BLOCK, -(-columns // BLOCK) * BLOCK), device=values.device)
+    padded[:rows, :columns] = values
+    tiles = padded.view(padded.shape[0] // BLOCK, BLOCK, padded.shape[1] // BLOCK, BLOCK)
+    scales = tiles.abs().amax(dim=(1, 3)).clamp(min=1e-12) / torch.finfo(torch.float8_e4m3fn).max
+    packed = (tiles / scales[:, None, :, None]).to(torch.float8_e4m3fn).view(padded.shape)
+    return packed[:rows, :columns].contiguous(), scales.to(torch.float32)
+
+
+def write_tokenizer(out: Path) -> None:
+    """Write a byte-level tokenizer with the special tokens that the model's parsers look for."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=1000, special_tokens=TOKENS, initial_alphabet=pre_tokenizers.ByteLevel.alphabet()
+    )
+    tokenizer.train_from_iterator(["hello world this is a tiny tokenizer for tests"] * 10, trainer)
+    tokenizer.save(str(out / "tokenizer.json"))
+    template = "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}\n{% endfor %}assistant:"
+    told = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "bos_token": "<s>",
+        "eos_token": "</s>",
+        "pad_token": "<pad>",
+        "model_max_length": 131072,
+        "chat_template": template,
+    }
+    (out / "tokenizer_config.json").write_text(json.dumps(told), encoding="utf-8")
+
+
+def write(out: Path, *, layers: int = 6, hidden: int = 4096, experts: int = 64, weights: str = "none") -> Path:
+    """Write the whole directory once and return it; a complete one is left as it is."""
+    if (out / "complete").exists():
+        return out
+    out.mkdir(parents=True, exist_ok=True)
+    told = config(layers, hidden, experts, fp8=weights == "fp8")
+    (out / "config.json").write_text(json.dumps(told), encoding="utf-8")
+    write_tokenizer(out)
+    if weights != "none":
+        write_weights(out, told, fp8=weights == "fp8")
+    (out / "complete").touch()
+    return out
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--layers", type=int, default=6)
+    parser.add_argument("--hidden", type=int, default=4096)
+    parser.add_argument("--experts", type=int, default=64)
+    parser.add_argument("--weights", choices=["none", "bf16", "fp8"], default="none")
+    write(**vars(parser.parse_args()))
