@@ -58,3 +58,29 @@ class Faults(Reach):
     def heal(self, host: str) -> None:
         """Put a host's network cable back."""
         network.carrier(self.where.names, self.state.host(host), up=True)
+
+    def deafen(self, host: str, *others: str, ports: str = "") -> None:
+        """Let a host hear nothing from some others, while they still hear it; replaces an earlier deafening.
+
+        Args:
+            host: the one that no longer hears.
+            others: names of hosts.
+            ports: TCP ports as nftables writes them ("8000", "20000-65535"); all traffic when empty.
+        """
+        addresses = ", ".join(self.state.host(other).address for other in others)
+        match = f"ip saddr {{ {addresses} }}" + (f" tcp dport {{ {ports} }}" if ports else "")
+        self.hear(host)
+        rules = f"""\
+table ip muster-deaf {{
+  chain in {{
+    type filter hook input priority 0; policy accept;
+    {match} drop
+  }}
+}}
+"""
+        self.in_network(host, ["nft", "-f", "-"], stdin=rules)
+
+    def hear(self, host: str) -> None:
+        """Undo `deafen`."""
+        replace = "add table ip muster-deaf\ndelete table ip muster-deaf\n"
+        self.in_network(host, ["nft", "-f", "-"], stdin=replace)

@@ -41,7 +41,7 @@ exec >> {console} 2>&1 < /dev/null
 cd /
 join() {{
   for base in {cgroups}; do
-    mkdir -p "$base/$1" && echo $$ > "$base/$1/cgroup.procs"
+    mkdir -p "$base/$1" && echo 0 > "$base/$1/cgroup.procs"
   done
 }}
 join loop

@@ -8,7 +8,7 @@ from typing import Any
 
 from muster.errors import Refusal
 from muster.sandbox.names import INTERFACE, Names, gateway, mac
-from muster.sandbox.shell import attempt, run
+from muster.sandbox.shell import attempt, run, wait_for
 from muster.sandbox.state import Host
 
 _FORWARD = Path("/proc/sys/net/ipv4/ip_forward")
@@ -82,6 +82,8 @@ def plug(names: Names, host: Host, network: str) -> None:
     """Give a host its network namespace, cable, address and route; replaces a half-made one."""
     space, cable = names.machine(host.name), names.veth(host.index)
     if space in namespaces() and exists(cable):
+        # A bridge made anew has lost its cables.
+        run(["ip", "link", "set", cable, "master", names.bridge])
         return
     unplug(names, host)
     run(["ip", "netns", "add", space])
@@ -107,7 +109,11 @@ def carrier(names: Names, host: Host, *, up: bool) -> None:
     """Connect or pull a host's cable at the machine's end: its peers see silence, no reset."""
     if not exists(names.veth(host.index)):
         raise Refusal(f"the cable of host {host.name} is gone", fix="muster sandbox up")
-    run(["ip", "link", "set", names.veth(host.index), "up" if up else "down"])
+    link = Path("/sys/class/net", names.veth(host.index))
+    run(["ip", "link", "set", link.name, "up" if up else "down"])
+    if up:
+        # The bridge forwards once the kernel has noticed the other end, which can take a second; 3: forwarding.
+        wait_for(f"cable of {host.name}", lambda: (link / "brport/state").read_text() == "3\n", timeout=60)
 
 
 def close_network(names: Names) -> None:

@@ -12,7 +12,7 @@ import types
 
 from vllm.standin import api, http
 from vllm.standin.engine import Engine, follow
-from vllm.standin.process import alive, end, fork, knob, log
+from vllm.standin.process import end, ended, fork, knob, log
 
 
 def _api_server(args: argparse.Namespace) -> int:
@@ -62,12 +62,13 @@ def serve(args: argparse.Namespace) -> int:
     children = _children(args)
     while not stopping.is_set():
         for name, pid in children.items():
-            if not alive(pid):
+            status = ended(pid)
+            if status is not None:
                 log("APIServer", f"{name} died unexpectedly, shutting down.", "ERROR")
                 for other in children.values():
                     end(other)
-                # A dead engine ends vLLM with status 0, a dead API server with 1 (seen on 0.32.0).
-                return int(name.startswith("ApiServer"))
+                # A dead engine ends vLLM with status 0 (seen on 0.32.0), a killed API server with 1.
+                return int(name.startswith("ApiServer") and status != 0)
         stopping.wait(0.1)
     log("APIServer", "Shutting down")
     for name in sorted(children):

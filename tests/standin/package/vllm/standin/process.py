@@ -72,12 +72,13 @@ def fork(title: str, body: Callable[[], int], *, session: bool = False) -> int:
     os._exit(status)
 
 
-def alive(pid: int) -> bool:
-    """Whether a child still runs; collects it when it ended."""
+def ended(pid: int) -> int | None:
+    """Return the exit status of a child that ended (negative: the signal), None while it runs."""
     try:
-        return os.waitpid(pid, os.WNOHANG)[0] == 0
+        done, status = os.waitpid(pid, os.WNOHANG)
     except ChildProcessError:
-        return False
+        return 0
+    return os.waitstatus_to_exitcode(status) if done else None
 
 
 def end(pid: int, seconds: float = 1.0) -> None:
@@ -88,7 +89,7 @@ def end(pid: int, seconds: float = 1.0) -> None:
         except ProcessLookupError:
             return
         deadline = time.monotonic() + patience
-        while alive(pid):
+        while ended(pid) is None:
             if time.monotonic() > deadline:
                 break
             time.sleep(0.02)
