@@ -97,6 +97,7 @@ def answers(address: str = "198.51.100.11") -> dict[str, Any]:
                 "names": {
                     "value": {"hostname": "h200-0", "own": said(f"{address} STREAM h200-0\n{address} DGRAM\n")["value"]}
                 },
+                "started": {"value": {"wall": NOW}},
             },
             "machine": {
                 "system": {

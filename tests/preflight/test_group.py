@@ -100,7 +100,10 @@ def test_two_hosts_that_differ_have_no_majority() -> None:
 
 def clocked(*offsets: float, slack: float = 0.2) -> list[Report]:
     return [
-        replace(sample.report(f"h200-{i}"), clock=Clock(1000.0 + offset, 1000.0 - slack, 1000.0 + slack, "b"))
+        replace(
+            sample.report(f"h200-{i}"),
+            clock=Clock(1000.0 + offset, 1000.0 + offset, 1000.0 - slack, 1000.0 + slack, "b"),
+        )
         for i, offset in enumerate(offsets)
     ]
 

@@ -62,7 +62,7 @@ def test_many_hosts_are_grouped_and_the_odd_ones_shown() -> None:
 
 def test_two_hosts_show_what_was_found() -> None:
     text = drawn(group(2), 80)
-    assert re.search(r"^gpu\.mig +✗ Enabled \(GPU 0\) +✓ Disabled *$", text, re.M)
+    assert re.search(r"^gpu\.mig +✓ Disabled +✗ Enabled \(GPU 0\) *$", text, re.M)
 
 
 def test_more_groups_than_fit_go_below_each_other() -> None:
@@ -94,7 +94,7 @@ def test_marks_are_ascii_where_the_terminal_is() -> None:
     out = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
     render(replace(group(2), notes=("驱动程序",)), console_on(out))
     out.seek(0)
-    assert re.search(r"^gpu\.mig +X Enabled", out.read(), re.M)
+    assert re.search(r"^gpu\.mig +\+ Disabled +X Enabled", out.read(), re.M)
 
 
 def test_brief_is_trouble_and_the_sum() -> None:

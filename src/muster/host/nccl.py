@@ -25,10 +25,11 @@ LOG_LIMIT = 512 * 1024
 
 def environment(request: Json, log: str) -> None:
     """Set what NCCL and Gloo read: where they log, and which interface they use."""
+    os.environ.update(request.get("env") or {})
     os.environ["NCCL_DEBUG"] = "INFO"
     os.environ["NCCL_DEBUG_FILE"] = log
     if request.get("interface"):
-        os.environ["NCCL_SOCKET_IFNAME"] = request["interface"]
+        os.environ.setdefault("NCCL_SOCKET_IFNAME", request["interface"])
         os.environ["GLOO_SOCKET_IFNAME"] = request["interface"]
 
 
@@ -73,7 +74,6 @@ def work(request: Json, local: int) -> Json:
 def child(request: Json, local: int, directory: str) -> None:
     """Run one rank in a forked process and leave its answer in a file; never returns."""
     path = os.path.join(directory, f"rank{local}.json")
-    os.setsid()
     try:
         environment(request, os.path.join(directory, f"log{local}.txt"))
         answer = work(request, local)
@@ -93,7 +93,7 @@ def wait(children: list[int], deadline: float) -> bool:
         left = {pid for pid in left if os.waitpid(pid, os.WNOHANG)[0] == 0}
         time.sleep(0.05)
     for pid in left:
-        os.killpg(pid, signal.SIGKILL)
+        os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
     return not left
 
@@ -103,7 +103,8 @@ def main(request: Json) -> Json:
 
     Args:
         request: `node` (0 is the host they meet at), `nodes`, `gpus` of this host, `master` (address), `port`,
-            `interface`, `backend` (`nccl`, `gloo`), `bytes`, `seconds` (how long all may take).
+            `interface`, `env` (further NCCL variables), `backend` (`nccl`, `gloo`), `bytes`, `seconds` (how
+            long all may take).
     """
     directory = tempfile.mkdtemp(prefix="muster-nccl-")
     try:

@@ -49,9 +49,7 @@ def tool_environment() -> dict[str, str]:
     return {**os.environ, "LC_ALL": "C", "LANGUAGE": "", "PATH": path}
 
 
-def run(
-    argv: list[str], seconds: float = SECONDS, limit: int = LIMIT, keep: re.Pattern[bytes] | None = None
-) -> Json:
+def run(argv: list[str], seconds: float = SECONDS, limit: int = LIMIT, keep: re.Pattern[bytes] | None = None) -> Json:
     """Run a tool, bounded in time and in output.
 
     Args:
@@ -182,9 +180,7 @@ def compute_apps() -> Json:
 SOURCES: dict[str, Callable[[], Json]] = {
     "gpus": gpu_query,
     "apps": compute_apps,
-    "remapped": lambda: nvidia_csv(
-        "--query-remapped-rows=gpu_uuid,remapped_rows.pending,remapped_rows.failure"
-    ),
+    "remapped": lambda: nvidia_csv("--query-remapped-rows=gpu_uuid,remapped_rows.pending,remapped_rows.failure"),
     "nvlink": lambda: run(["nvidia-smi", "nvlink", "-s"]),
     "topology": lambda: run(["nvidia-smi", "topo", "-m"]),
     "xids": kernel_xids,
@@ -192,6 +188,8 @@ SOURCES: dict[str, Callable[[], Json]] = {
     "links": lambda: run(["ip", "-j", "addr", "show"]),
     "systemd": lambda: run(["systemctl", "show", "-p", "Version,SystemState"]),
     "names": names,
+    # With the reading that `machine` takes last, this bounds the clock's offset from both sides.
+    "started": lambda: {"wall": time.time()},
 }
 
 

@@ -46,12 +46,20 @@ class AllReduce:
         return self.bytes / self.seconds * 2 * (self.ranks - 1) / self.ranks
 
 
-def requests(needs: Mapping[str, Needs], *, port: int, backend: str = "nccl", size: int = 1 << 28) -> dict[str, Any]:
+def requests(
+    needs: Mapping[str, Needs],
+    *,
+    port: int,
+    env: Mapping[str, str],
+    backend: str = "nccl",
+    size: int = 1 << 28,
+) -> dict[str, Any]:
     """Return what the host program `nccl` is asked on each host.
 
     Args:
         needs: by host, in inventory order; the first host is where ranks meet.
         port: TCP port they meet on.
+        env: what NCCL is told besides, as the group's ranks are.
         backend: of torch.distributed; `gloo` tries the same on processors.
         size: bytes of the tensor.
     """
@@ -64,6 +72,7 @@ def requests(needs: Mapping[str, Needs], *, port: int, backend: str = "nccl", si
             "master": master,
             "port": port,
             "interface": need.interface,
+            "env": dict(env),
             "backend": backend,
             "bytes": size,
             "seconds": SECONDS,

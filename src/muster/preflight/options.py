@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from muster.errors import unknown
@@ -20,6 +20,7 @@ class Options:
         pairs: measure each pair of hosts on the fabric; not done while the group runs.
         nccl: run an all-reduce across the group with the installed torch; not done while the group runs.
         port: TCP port that pairs and the all-reduce meet on.
+        nccl_env: what the group's ranks are told about NCCL (`NCCL_...` of `extra_env`), for the all-reduce too.
         rdma: `auto` reports what is there, `required` fails without it, `off` does not look.
     """
 
@@ -27,11 +28,12 @@ class Options:
     pairs: bool = True
     nccl: bool = False
     port: int = 29650
+    nccl_env: Mapping[str, str] = field(default_factory=dict)
     rdma: Rdma = "auto"
 
     @classmethod
     def of(cls, settings: Mapping[str, Any]) -> Options:
-        """Read the settings `preflight_waive`, `preflight_pairs`, `preflight_nccl`, `preflight_port` and `rdma`.
+        """Read the settings `preflight_waive`, `_pairs`, `_nccl` and `_port`, `rdma` and `extra_env`.
 
         Raises:
             Refusal: an unknown check is waived; the nearest name is suggested.
@@ -42,6 +44,7 @@ class Options:
             pairs=bool(settings.get("preflight_pairs", own.pairs)),
             nccl=bool(settings.get("preflight_nccl", own.nccl)),
             port=int(settings.get("preflight_port", own.port)),
+            nccl_env={k: str(v) for k, v in (settings.get("extra_env") or {}).items() if k.startswith("NCCL_")},
             rdma=settings.get("rdma", own.rdma),
         )
 

@@ -55,7 +55,7 @@ def from_answers(host: str, answers: Mapping[str, Any], sent: float, received: f
         system=_system(_value(answers, "machine", "system")),
         paths=_paths(_value(answers, "machine", "paths")),
         listeners=_listeners(_value(answers, "machine", "listening")),
-        clock=_clock(machine, sent, received),
+        clock=_clock(_value(answers, "preflight", "started"), machine, sent, received),
         installed=_installed(engine),
         files={
             str(path): digest if isinstance(digest, str) else None
@@ -203,11 +203,16 @@ def _listeners(value: Mapping[str, Any]) -> tuple[Listener, ...] | Unreadable:
     )
 
 
-def _clock(value: Mapping[str, Any], sent: float, received: float) -> Clock | Unreadable:
+def _clock(first: Mapping[str, Any], last: Mapping[str, Any], sent: float, received: float) -> Clock | Unreadable:
+    started, ended = _seconds(first), _seconds(last)
+    if ended is None:
+        return _error(last) or Unreadable("no clock")
+    return Clock(ended if started is None else started, ended, sent, received, _text(last, "boot"))
+
+
+def _seconds(value: Mapping[str, Any]) -> float | None:
     wall = value.get("wall")
-    if not isinstance(wall, (int, float)) or isinstance(wall, bool):
-        return _error(value) or Unreadable("no clock")
-    return Clock(float(wall), sent, received, _text(value, "boot"))
+    return float(wall) if isinstance(wall, (int, float)) and not isinstance(wall, bool) else None
 
 
 def _installed(value: Mapping[str, Any]) -> Installed | Unreadable | None:

@@ -93,9 +93,10 @@ class Listener:
 
 @dataclass(frozen=True)
 class Clock:
-    """The host's wall clock, and between which of this machine's times it was read (seconds)."""
+    """Two readings of the host's wall clock, and this machine's times around both (seconds)."""
 
-    wall: float
+    started: float
+    ended: float
     sent: float
     received: float
     boot: str
@@ -103,7 +104,7 @@ class Clock:
     @property
     def offset(self) -> tuple[float, float]:
         """How far the host is ahead, in seconds: at least, at most."""
-        return self.wall - self.received, self.wall - self.sent
+        return self.ended - self.received, self.started - self.sent
 
 
 @dataclass(frozen=True)

@@ -169,17 +169,17 @@ def measure(state: State, needs: Mapping[str, Needs], reports: Iterable[Report],
 
 
 def all_reduce(
-    state: State, needs: Mapping[str, Needs], port: int, *, backend: str = "nccl"
+    state: State, needs: Mapping[str, Needs], options: Options, *, backend: str = "nccl"
 ) -> dict[str, nccl.AllReduce]:
     """Run an all-reduce across the group with each host's installed torch.
 
     Args:
         state: pyinfra's.
         needs: by host, in inventory order.
-        port: TCP port the ranks meet on.
+        options: the port that ranks meet on, and NCCL's environment.
         backend: of torch.distributed.
     """
-    requests, hosts = nccl.requests(needs, port=port, backend=backend), _hosts(state)
+    requests, hosts = nccl.requests(needs, port=options.port, env=options.nccl_env, backend=backend), _hosts(state)
 
     def one(host: Host) -> nccl.AllReduce:
         python = f"{needs[host.name].release}/bin/python"
@@ -231,7 +231,7 @@ def preflight(
         if refusal:
             notes.append(f"no all-reduce: {refusal}")
         else:
-            more += nccl.verdicts(all_reduce(state, needs, options.port), reports)
+            more += nccl.verdicts(all_reduce(state, needs, options), reports)
     return outcome.judge(title, reports, needs, waived=options.waive, measured=measured, more=more, notes=notes)
 
 

@@ -56,10 +56,12 @@ def render(outcome: Outcome, console: Console, *, brief: bool = False) -> None:
 
 def _tables(outcome: Outcome, console: Console) -> None:
     console.print()
-    groups = alike(outcome)
     room = console.width - CHECK_WIDTH
+    groups: list[tuple[str, ...]] = [(host,) for host in outcome.hosts]
+    if len(groups) * (WORDY + 2) > room:
+        groups = alike(outcome)
     if groups and len(groups) * (WORDY + 2) <= room:
-        console.print(_wordy(outcome, groups, console, room // len(groups) - 2))
+        _wordy(outcome, groups, console, room // len(groups) - 2)
     else:
         _lettered(outcome, groups, console, max(1, room // (NARROW + 2)))
     console.print()
@@ -116,15 +118,15 @@ def _worst(verdicts: Sequence[Verdict]) -> Verdict:
     return max(verdicts, key=lambda verdict: (ORDER[verdict.counts_as], ORDER[verdict.level]))
 
 
-def _wordy(outcome: Outcome, groups: list[tuple[str, ...]], console: Console, width: int) -> Table:
-    """Return the table with what was found, for as many columns as can carry words."""
+def _wordy(outcome: Outcome, groups: list[tuple[str, ...]], console: Console, width: int) -> None:
+    """Print the table with what was found, for as many columns as can carry words."""
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     table.add_column("check", width=CHECK_WIDTH - 2, no_wrap=True)
     index = _index(outcome)
-    for hosts in groups:
-        table.add_column(
-            _name(hosts), width=width, no_wrap=True, overflow="crop" if console.options.ascii_only else "ellipsis"
-        )
+    names = [_name(hosts) for hosts in groups]
+    heads = [name if len(name) <= width else _letter(place) for place, name in enumerate(names)]
+    for head in heads:
+        table.add_column(head, width=width, no_wrap=True, overflow="crop" if console.options.ascii_only else "ellipsis")
     for check in _checks(outcome):
         cells = []
         for hosts in groups:
@@ -134,10 +136,13 @@ def _wordy(outcome: Outcome, groups: list[tuple[str, ...]], console: Console, wi
                 continue
             worst = _worst(verdicts)
             found = {verdict.found for verdict in verdicts}
-            said = found.pop() if len(found) == 1 else f"{len(found)} different answers"
+            said = worst.found if len(found) == 1 else f"such as {worst.found}"
             cells.append(Text(f"{_mark(console, _kind(worst))} {said}", style=STYLES[_kind(worst)], end=""))
         table.add_row(check, *cells)
-    return table
+    console.print(table)
+    for head, name in zip(heads, names, strict=True):
+        if head != name:
+            console.print(Text(f"{head}: {name}"))
 
 
 def _lettered(outcome: Outcome, groups: list[tuple[str, ...]], console: Console, per_block: int) -> None:

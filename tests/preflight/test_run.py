@@ -1,0 +1,59 @@
+"""When pairs and the all-reduce are left out."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from muster.preflight import run
+from muster.preflight.report import unreachable
+
+from . import sample
+from .sample import said
+
+OWN = "0::/system.slice/muster-g.service"
+APPS = "pid, process_name, gpu_uuid, used_gpu_memory [MiB]\n4242, /usr/bin/python3, GPU-0, 1000 MiB\n"
+
+
+def listening(cgroup: str) -> dict[str, Any]:
+    return {"value": {"ports": [{"port": 8000, "pid": 7, "process": "python3", "cgroup": cgroup}]}}
+
+
+@pytest.mark.parametrize(
+    ("sources", "running"),
+    [
+        ({}, False),
+        ({"machine__listening": listening(OWN)}, True),
+        ({"machine__listening": listening("0::/user.slice")}, False),
+        ({"preflight__apps": said(APPS, cgroups={"4242": OWN})}, True),
+        ({"preflight__apps": {"error": "nvidia-smi is not installed"}}, False),
+    ],
+)
+def test_a_group_runs_when_its_units_hold_ports_or_gpus(sources: dict[str, Any], running: bool) -> None:
+    assert run.running([sample.report(**sources)], {"h200-0": sample.needs()}) is running
+
+
+@pytest.mark.parametrize(
+    ("report", "idle", "why"),
+    [
+        (sample.report(), True, None),
+        (sample.report(), False, "the group is running"),
+        (unreachable("h200-0", "timed out"), True, "h200-0 was not reached"),
+        (sample.report(installed={"release": None}), True, "no engine is installed on h200-0 yet"),
+    ],
+)
+def test_why_there_is_no_all_reduce(report: Any, idle: bool, why: str | None) -> None:
+    assert run._why_no_nccl([report], {"h200-0": sample.needs()}, idle=idle) == why
+
+
+def test_answer_of_a_session_is_programs_or_an_error() -> None:
+    fact = run.HostPrograms()
+    assert fact.process(["banner", '{"machine": {"clock": 1}}']) == {"machine": {"clock": 1}}
+    assert "no answer" in fact.process(["bash: python3: command not found"])["error"]
+    assert "error" in fact.process(["{" * 100_000 + "}"])
+    assert "error" in fact.default()
+
+
+def test_release_s_python_is_quoted() -> None:
+    assert run.HostPrograms().command("/opt/a b/bin/python") == "exec '/opt/a b/bin/python' -I -"
