@@ -120,6 +120,7 @@ def holds(question: FunctionCommand) -> Iterator[PyinfraCommand]:
 
 def does_not_hold(state: State, host: Host) -> bool:
     """Fail the operation whose question was answered with no."""
+    state.failed_hosts.add(host)  # with --no-wait pyinfra loses the failure, and would exit with 0
     return False
 
 

@@ -90,9 +90,15 @@ def test_files_of_the_group_that_no_plan_names_are_stale(tmp_path: Path) -> None
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / path).write_text("")
     (tmp_path / "etc/systemd/system/muster-g2-vllm.service").write_text("another group's")
-    (tmp_path / "etc/muster/g/.kept.env.muster-new").write_text("staged by a run that was cut")
+    for left in ("etc/muster/g/.kept.env.muster-new", "etc/systemd/system/.muster-g-vllm.service.muster-new"):
+        (tmp_path / left).write_text("staged by a run that was cut")
     told = ask(tmp_path, group="g", files={"/etc/muster/g/kept.env": "0"})
-    assert told["stale"] == ["/etc/muster/g/old.env", "/etc/systemd/system/muster-g-ray.service"]
+    assert told["stale"] == [
+        "/etc/muster/g/.kept.env.muster-new",
+        "/etc/muster/g/old.env",
+        "/etc/systemd/system/.muster-g-vllm.service.muster-new",
+        "/etc/systemd/system/muster-g-ray.service",
+    ]
 
 
 def test_other_groups_say_what_they_use(tmp_path: Path) -> None:

@@ -21,11 +21,15 @@ def gate(progress: Progress, name: str) -> None:
     """
     host = current_host()
     count = progress.noted(host)
-    operations.holds(FunctionCommand(_all_have_come, [progress, count], {}), name=f"every host is through {name}")
+    question = FunctionCommand(_all_have_come, [progress, count], {})
+    progress.note(host, name, operations.holds(question, name=f"every host is through {name}"))
 
 
-def _all_have_come(_state: State, host: Host, progress: Progress, count: int) -> bool:
+def _all_have_come(state: State, host: Host, progress: Progress, count: int) -> bool:
     missing = progress.short_of(count)
+    # A host that came here before its peers has failed at this very gate, which it has not noted as passed.
+    failed = {other.name for other in state.failed_hosts} & set(progress.hosts)
+    missing = missing or [f"{name} has failed" for name in sorted(failed)]
     if missing:
         fail(host, "; ".join(missing))
         if any("has not come" in text for text in missing):

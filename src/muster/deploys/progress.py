@@ -80,6 +80,6 @@ class Progress:
         return time.monotonic() - self.started
 
     @property
-    def is_late(self) -> bool:
-        """Whether the group should have been ready by now."""
-        return self.passed_seconds >= self.ready_timeout
+    def left(self) -> float:
+        """Seconds until the group must be ready; negative once it is late."""
+        return self.ready_timeout - self.passed_seconds

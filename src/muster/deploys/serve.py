@@ -30,7 +30,7 @@ def serve(recipe: str) -> None:
     gate(run.progress, "files and units")
     if run.decision.restart:
         start_ranks(run.progress)
-    else:
+    elif not run.decision.ready:
         await_ready(run.progress)
     gate(run.progress, "bring-up")
     verify(run)

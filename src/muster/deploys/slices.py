@@ -66,7 +66,7 @@ def _stay(state: State, host: Host, progress: Progress, number: int, starting: t
         request |= {
             "units": _up_to(progress, host.name, number),
             "since": progress.since.get(host.name, {}),
-            "seconds": seconds,
+            "seconds": min(seconds, max(1.0, progress.left)),
         }
         answer = _slice(state, host, progress, request, progress.up(number) if request.get("hold") else Event())
         if answer is None:
@@ -79,7 +79,8 @@ def _stay(state: State, host: Host, progress: Progress, number: int, starting: t
         progress.since[host.name] = answer["since"]
         if answer["done"] and _is_up(host, progress, number, step):
             return True
-        if progress.is_late:
+        # A host that only looks out leaves it to those that ask to say what is late.
+        if progress.left < (0 if answer["pending"] else -_LONGEST):
             _late(host, progress, answer)
             return False
         _progress(host, progress, answer)

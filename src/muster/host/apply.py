@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import grp
 import os
 import pwd
@@ -61,7 +62,8 @@ def stage(request: Json, root: str) -> Json:
             common.write_synced(written[-1], item["text"].encode(), int(item["mode"], 8), *_owners(item))
     except BaseException as error:
         for path in written:
-            common.remove(path)
+            with contextlib.suppress(OSError):
+                common.remove(path)
         place = request["files"][max(0, len(written) - 1)]["path"]
         raise OSError(f"could not write {place}: {error}; nothing on this host was changed") from None
     return {"changed": [item["path"] for item in request["files"]], "notes": []}

@@ -91,14 +91,16 @@ def _name(lookup: Callable[[int], Sequence[Any]], number: int) -> str:
 
 
 def stale(root: str, group: str, wanted: set[str]) -> list[str]:
-    """Return the files of this group that no plan names any more: its units and what lies in its directory."""
+    """Return the files of this group that no plan names: its units, what lies in its directory, what a cut run left."""
     if not group:
         return []
     found = []
     for directory, _, names in os.walk(root + "/etc/muster/" + group):
         found += [os.path.join(directory, name)[len(root) :] for name in names]
     found += ["/etc/systemd/system/" + name for name in present_units(root, group)]
-    return sorted(path for path in found if path not in wanted and not path.endswith(".muster-new"))
+    left = glob.glob(glob.escape(root) + f"/etc/systemd/system/.muster-{glob.escape(group)}-*.muster-new")
+    found += [path[len(root) :] for path in left]
+    return sorted(path for path in found if path not in wanted)
 
 
 def present_units(root: str, group: str) -> list[str]:

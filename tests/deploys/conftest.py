@@ -1,0 +1,197 @@
+"""Two real systemd hosts with the stand-in engine, and pyinfra as a user runs it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from muster.errors import Refusal
+from muster.sandbox import Sandbox
+from tests import standin
+
+REPOSITORY = Path(__file__).parent.parent.parent
+GROUP = "kimi-k2-instruct"
+UNIT = f"muster-{GROUP}-vllm.service"
+HOSTS = ("node0", "node1")
+
+INVENTORY = """\
+from muster.sandbox.inventory import hosts as _hosts
+hosts = (_hosts({name!r}), {settings!r})
+"""
+
+
+@dataclass(frozen=True)
+class Ran:
+    """What one run of pyinfra did."""
+
+    status: int
+    out: str
+    err: str
+    sessions: dict[str, int]
+    """SSH sessions that each host's sshd logged during the run."""
+
+    @property
+    def text(self) -> str:
+        return self.out + self.err
+
+    @property
+    def results(self) -> dict[str, Any]:
+        """What `--json` printed of the run."""
+        found: dict[str, Any] = json.loads(self.out)["results"]
+        return found
+
+    @property
+    def changes(self) -> dict[str, list[str]]:
+        """Operation -> hosts it would change, as `--json --dry` printed it."""
+        plan = json.loads(self.out)["plan"]
+        return {step["name"]: step["hosts_with_change"] for step in plan if step["hosts_with_change"]}
+
+
+class Fleet:
+    """The sandbox's hosts and the group on them."""
+
+    def __init__(self, box: Sandbox, directory: Path) -> None:
+        self.box, self.directory = box, directory
+        self.state = directory / "state"
+
+    def start(self, deploy: str = "kimi_k2_instruct", *flags: str, **settings: Any) -> subprocess.Popen[str]:
+        """Start pyinfra on one of the deploy scripts; settings beat those of the inventory."""
+        given = {"strategy": "dp-ep", "engine_path": standin.PATH, "allow_oversubscription": True, "ready_timeout": 60}
+        inventory = self.directory / "fleet.py"
+        inventory.write_text(INVENTORY.format(name=self.box.name, settings={**given, **settings}))
+        command = [Path(sys.executable).parent / "pyinfra", *flags, inventory, f"deploys/{deploy}.py"]
+        return subprocess.Popen(
+            [str(word) for word in command],
+            cwd=REPOSITORY,
+            env={**os.environ, "XDG_STATE_HOME": str(self.state)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            stdin=subprocess.DEVNULL,
+            text=True,
+        )
+
+    def run(self, deploy: str = "kimi_k2_instruct", *flags: str, **settings: Any) -> Ran:
+        """Run pyinfra to its end."""
+        cursors = {name: self.box.journal_cursor(name) for name in self.up}
+        child = self.start(deploy, *flags, **settings)
+        out, err = child.communicate(timeout=300)
+        sessions = {name: len(self.box.ssh_sessions(name, since=cursors[name])) for name in cursors if name in self.up}
+        return Ran(child.returncode, out, err, sessions)
+
+    def deploy(self, *flags: str, **settings: Any) -> Ran:
+        """Run the deploy with `-y`; it must succeed."""
+        ran = self.run("kimi_k2_instruct", "-y", *flags, **settings)
+        assert ran.status == 0, ran.text
+        return ran
+
+    def refused(self, *flags: str, **settings: Any) -> Ran:
+        """Run the deploy with `-y`; it must fail."""
+        ran = self.run("kimi_k2_instruct", "-y", *flags, **settings)
+        assert ran.status != 0, ran.text
+        return ran
+
+    @property
+    def up(self) -> list[str]:
+        return [told.host.name for told in self.box.status() if told.answers]
+
+    def sh(self, host: str, script: str) -> str:
+        """Run a shell script on a host as root, through no SSH session."""
+        return self.box.exec(host, ["/bin/sh", "-c", f"cd /; {script}"]).stdout.strip()
+
+    def life(self, host: str, unit: str = UNIT) -> str:
+        """Return the identity of a unit's current life; another one means that it was started anew."""
+        return self.sh(host, f"systemctl show --value --property=InvocationID {unit}")
+
+    def lives(self) -> dict[str, str]:
+        return {name: self.life(name) for name in HOSTS}
+
+    def starts(self, host: str, unit: str = UNIT) -> int:
+        """Return how often a unit has been started since the journal began."""
+        return int(self.sh(host, f"journalctl -q -o cat -u {unit} | grep -c '^Started ' || true"))
+
+    def files(self, host: str) -> str:
+        """Return sizes and times of every file that muster could touch on a host, but for notes of accepted flags."""
+        etc = ("muster", "systemd/system", "sysusers.d", "tmpfiles.d", "sysctl.d")
+        places = " ".join([*(f"/etc/{name}" for name in etc), "/opt/muster", "/var/lib/muster"])
+        told = "-type f -not -path '*/accepted/*' -printf '%p %T@ %m %u %s\\n'"
+        return self.sh(host, f"find {places} {told} 2>/dev/null | sort || true")
+
+    def answers(self) -> bool:
+        """Whether the endpoint completes one token right now."""
+        head = self.box.hosts[0].address
+        body = json.dumps({"model": "kimi-k2", "prompt": "1", "max_tokens": 1}).encode()
+        request = urllib.request.Request(
+            f"http://{head}:8000/v1/completions", body, {"Content-Type": "application/json"}
+        )
+        try:
+            with urllib.request.urlopen(request, timeout=5) as response:
+                return bool(response.status == 200)
+        except OSError:
+            return False
+
+    def wait(self, what: str, holds: Any, seconds: float = 60) -> None:
+        """Wait until something holds.
+
+        Raises:
+            AssertionError: it did not within `seconds`.
+        """
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            if holds():
+                return
+            time.sleep(0.2)
+        raise AssertionError(f"{what}: not within {seconds} s")
+
+    def clear(self) -> None:
+        """Take every trace of muster off the hosts."""
+        for name in HOSTS:
+            self.sh(
+                name,
+                "systemctl stop 'muster-*' 2>/dev/null; systemctl disable $(cd /etc/systemd/system && ls -d muster-*"
+                " 2>/dev/null) 2>/dev/null; rm -rf /etc/muster /etc/systemd/system/muster-* /etc/standin /opt/muster"
+                " /var/lib/muster/accepted /etc/sysctl.d/90-muster.conf; systemctl daemon-reload; true",
+            )
+            standin.place(self.box.tree(name))
+
+
+@pytest.fixture(scope="package")
+def box() -> Iterator[Sandbox]:
+    """Two hosts of one GPU each, for all the tests of this package."""
+    try:
+        sandbox = Sandbox.up(f"test-deploys-{os.getpid()}", 2)
+    except Refusal as refusal:
+        if os.environ.get("MUSTER_REQUIRE_SANDBOX"):
+            raise
+        pytest.skip(f"no sandbox here: {refusal}")
+    yield sandbox
+    sandbox.down()
+
+
+@pytest.fixture
+def fleet(box: Sandbox, tmp_path: Path) -> Iterator[Fleet]:
+    """Hosts that muster has never touched."""
+    there = Fleet(box, tmp_path)
+    for name in HOSTS:
+        box.start(name)
+    there.clear()
+    yield there
+    for name in HOSTS:
+        box.start(name)
+
+
+@pytest.fixture
+def serving(fleet: Fleet) -> Fleet:
+    """Hosts on which the group serves."""
+    fleet.deploy()
+    assert fleet.answers()
+    return fleet
