@@ -41,7 +41,14 @@ exec >> {console} 2>&1 < /dev/null
 cd /
 join() {{
   for base in {cgroups}; do
-    mkdir -p "$base/$1" && echo 0 > "$base/$1/cgroup.procs"
+    mkdir -p "$base/$1"
+    # The host's own systemd can limit memory where the machine's hands the controllers on.
+    for level in "${{base%/*}}" "$base"; do
+      for controller in cpu io memory pids; do
+        echo "+$controller" > "$level/cgroup.subtree_control"
+      done
+    done 2> /dev/null
+    echo 0 > "$base/$1/cgroup.procs"
   done
 }}
 join loop
