@@ -79,6 +79,11 @@ class Sandbox(Faults):
                 network.close_network(self.where.names)
                 found = State(self.name, self._free_network(), str(root))
                 state.save(self.where, found)
+            if not Path(found.base).is_dir():
+                raise Refusal(
+                    f"sandbox '{self.name}' stands on {found.base}, which is gone",
+                    fix=f"muster sandbox down --name {self.name}, then up again",
+                )
             network.open_network(self.where.names, found.network)
         if not self.key.is_file():
             contents.make_key(self.key, f"sandbox {self.name}")
