@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from muster.preflight import run
+from muster.preflight import run, sessions
 from muster.preflight.report import unreachable
 
 from . import sample
@@ -48,7 +48,7 @@ def test_why_there_is_no_all_reduce(report: Any, idle: bool, why: str | None) ->
 
 
 def test_answer_of_a_session_is_programs_or_an_error() -> None:
-    fact = run.HostPrograms()
+    fact = sessions.HostPrograms()
     assert fact.process(["banner", '{"machine": {"clock": 1}}']) == {"machine": {"clock": 1}}
     assert "no answer" in fact.process(["bash: python3: command not found"])["error"]
     assert "error" in fact.process(["{" * 100_000 + "}"])
@@ -56,4 +56,4 @@ def test_answer_of_a_session_is_programs_or_an_error() -> None:
 
 
 def test_release_s_python_is_quoted() -> None:
-    assert run.HostPrograms().command("/opt/a b/bin/python") == "exec '/opt/a b/bin/python' -I -"
+    assert sessions.HostPrograms().command("/opt/a b/bin/python") == "exec '/opt/a b/bin/python' -I -"

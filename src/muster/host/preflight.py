@@ -56,7 +56,7 @@ def run(argv: list[str], seconds: float = SECONDS, limit: int = LIMIT, keep: re.
         argv: the command.
         seconds: how long it may take; a hung driver never answers.
         limit: bytes of output kept; the tool is killed when it prints more.
-        keep: only lines that match are kept and counted.
+        keep: only lines that match are kept; `lines` of the answer counts them all.
 
     Raises:
         OSError: the tool is not there. TimeoutError: it did not answer.
@@ -69,7 +69,7 @@ def run(argv: list[str], seconds: float = SECONDS, limit: int = LIMIT, keep: re.
     except FileNotFoundError:
         raise FileNotFoundError(f"{argv[0]} is not installed") from None
     kept = {"out": b"", "err": b""}
-    rest = b""
+    rest, count = b"", 0
     truncated = late = False
     deadline = time.monotonic() + seconds
     with child, selectors.DefaultSelector() as selector:
@@ -84,6 +84,7 @@ def run(argv: list[str], seconds: float = SECONDS, limit: int = LIMIT, keep: re.
                 if keep and key.data == "out":
                     lines = (rest + chunk).split(b"\n")
                     rest = lines.pop()[-4096:] if chunk else b""
+                    count += sum(map(bool, lines))
                     chunk = b"".join(line[:1024] + b"\n" for line in lines if keep.search(line))
                 kept[key.data] += chunk
                 truncated = truncated or len(kept[key.data]) > limit
@@ -98,7 +99,7 @@ def run(argv: list[str], seconds: float = SECONDS, limit: int = LIMIT, keep: re.
     if late:
         raise TimeoutError(f"{argv[0]} did not answer in {seconds:g} s")
     out, err = (kept[name].decode("utf-8", "replace") for name in ("out", "err"))
-    return {"rc": code, "text": out[:limit], "stderr": err[:2048], "truncated": truncated}
+    return {"rc": code, "text": out[:limit], "stderr": err[:2048], "truncated": truncated, "lines": count}
 
 
 def kill(child: subprocess.Popen[bytes]) -> None:
@@ -126,16 +127,19 @@ def gpu_query() -> Json:
 
 
 def kernel_xids() -> Json:
-    """Lines of the kernel log since boot that carry a GPU error number; the last 200 when there are more."""
+    """Lines of the kernel log since boot that carry a GPU error number; the last 200 when there are more.
+
+    A journal without a line of the kernel is one that does not get them; dmesg is asked then.
+    """
     answer: Json = {"rc": None, "text": "", "stderr": ""}
     for argv in (["journalctl", "-k", "-b", "--no-pager", "-q", "-o", "short-iso"], ["dmesg"]):
         try:
             one = run(argv, seconds=30.0, limit=16 * LIMIT, keep=XID)
         except OSError as error:
-            one = {"rc": None, "text": "", "stderr": str(error)}
+            one = {"rc": None, "text": "", "stderr": str(error), "lines": 0}
         if one["rc"] == 0 or answer["rc"] is None:
             answer = one
-        if one["rc"] == 0 and one["text"].strip():
+        if one["rc"] == 0 and one["lines"]:
             break
     answer["text"] = "\n".join(answer["text"].splitlines()[-200:])
     return answer

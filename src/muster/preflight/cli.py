@@ -55,7 +55,7 @@ def preflight(
     pairs: bool | None,
 ) -> None:
     """Check the hosts of INVENTORY, against what RECIPE needs when one is named; changes nothing on any host."""
-    from muster.preflight import plan_needs, run
+    from muster.preflight import plan_needs, run, sessions
 
     loaded = inventory.load(inventory_file, _overrides(pairs_))
     fleet = inventory.from_pyinfra(loaded, name=inventory_file)
@@ -71,7 +71,7 @@ def preflight(
         needs = {name: plan_needs.needs_of(plan, host, fleet.settings, options) for name, host in plan.hosts.items()}
         title = f"preflight of {inventory_file} for {plan.recipe} as {plan.label}"
     state = _state(loaded)
-    unreached = run.connect(state)
+    unreached = sessions.connect(state)
     try:
         imports = run.IMPORT_SECONDS if recipe_name else 0.0
         found = run.preflight(state, needs, options, title=title, unreached=unreached, imports=imports)
@@ -86,13 +86,13 @@ def preflight(
 @data_options
 def drift(inventory_file: str, recipe_name: str, pairs_: Sequence[str], kind: str) -> None:
     """Compare the hosts of INVENTORY with each other and with RECIPE's plan; changes nothing on any host."""
-    from muster.preflight import run
+    from muster.preflight import run, sessions
 
     loaded = inventory.load(inventory_file, _overrides(pairs_))
     fleet = inventory.from_pyinfra(loaded, name=inventory_file)
     plan = with_manifest(build_plan(recipe.load(recipe_name), fleet.hosts, fleet.settings))
     state = _state(loaded)
-    unreached = run.connect(state)
+    unreached = sessions.connect(state)
     try:
         found = run.run_drift(state, plan, fleet.settings, unreached)
     finally:

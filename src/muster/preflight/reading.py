@@ -35,7 +35,7 @@ def from_answers(host: str, answers: Mapping[str, Any], sent: float, received: f
     """
     names, machine = _value(answers, "preflight", "names"), _value(answers, "machine", "clock")
     engine = answers.get("installed")
-    engine = engine if isinstance(engine, Mapping) else {"error": "no answer"}
+    engine = engine if isinstance(engine, Mapping) else {"error": "not asked"}
     files = engine.get("files")
     return Report(
         host=host,

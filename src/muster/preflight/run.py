@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import secrets
-import shlex
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
@@ -11,24 +10,18 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 from gevent.lock import RLock
-from gevent.pool import Pool
-from pyinfra.api import FactBase, Host, State
-from pyinfra.api.exceptions import ConnectError
-from pyinfra.api.facts import get_fact
-from pyinfra.context import ctx_config, ctx_host
+from pyinfra.api import Host, State
 
-from muster import remote
-from muster.facts import Program
 from muster.plan import Plan
 from muster.preflight import drift, nccl, outcome, pairs, plan_needs, reading
 from muster.preflight.needs import Needs
 from muster.preflight.options import Options
 from muster.preflight.outcome import Outcome
 from muster.preflight.report import Report, unreachable
+from muster.preflight.sessions import ask, each, hosts_of
 from muster.settings import Settings
 from muster.topology import HostSpec
 
-AT_ONCE = 64
 PROBE_SECONDS = 150
 PAIR_SECONDS = 30
 IMPORT_SECONDS = 120.0
@@ -37,77 +30,6 @@ Made = Callable[[Outcome], None] | None
 
 _outcomes: WeakKeyDictionary[State, dict[str, Outcome]] = WeakKeyDictionary()
 _lock = RLock()
-
-
-class HostPrograms(FactBase[dict[str, Any]]):
-    """What host programs answer; their text and requests travel on standard input (`_stdin`)."""
-
-    def command(self, python: str | None = None) -> str:
-        """Return the shell command that reads the programs.
-
-        Args:
-            python: the interpreter; the host's own when None.
-        """
-        return remote.COMMAND if python is None else f"exec {shlex.quote(python)} -I -"
-
-    @staticmethod
-    def default() -> dict[str, Any]:
-        """Return the answer of a session that gave none."""
-        return {"error": "the SSH session gave no answer; its output stands above"}
-
-    def process(self, output: list[str]) -> dict[str, Any]:
-        """Return program name -> answer, or `{"error": ...}`."""
-        try:
-            return remote.answers(output)
-        except (ValueError, RecursionError) as error:
-            return {"error": str(error)}
-
-
-def ask(
-    state: State, host: Host, requests: Mapping[str, Any], says: str, *, seconds: int, python: str | None = None
-) -> dict[str, Any]:
-    """Run host programs in one session, from any greenlet.
-
-    Args:
-        state, host: pyinfra's.
-        requests: program name -> request.
-        says: what this is, for pyinfra's listings.
-        seconds: how long the session may take.
-        python: as in `HostPrograms`.
-
-    Returns:
-        Program name -> answer; `{"error": text}` when there is none.
-    """
-    arguments = {"_stdin": Program(remote.bundle(requests), says), "_timeout": seconds}
-    with ctx_config.use(state.config.copy()), ctx_host.use(host):
-        answer: dict[str, Any] = get_fact(
-            state, host, HostPrograms, kwargs={"python": python, **arguments}, apply_failed_hosts=False
-        )
-    return answer
-
-
-def connect(state: State) -> dict[str, str]:
-    """Connect to every host of the inventory at once; return host -> why, for those that could not be reached."""
-
-    def one(host: Host) -> str | None:
-        try:
-            with ctx_config.use(state.config.copy()), ctx_host.use(host):
-                host.connect(show_errors=False, raise_exceptions=True)
-        except ConnectError as error:
-            return " ".join(str(part) for part in error.args) or "no SSH connection"
-        except Exception as error:  # a connection can break in as many ways as there are libraries below
-            return f"{type(error).__name__}: {error}"
-        state.activate_host(host)
-        return None
-
-    return {name: why for name, why in _each(list(state.inventory), one).items() if why}
-
-
-def _each(hosts: Iterable[Host], work: Callable[[Host], Any]) -> dict[str, Any]:
-    """Do something with every host at once; host -> result, in the given order."""
-    hosts = list(hosts)
-    pool = Pool(min(AT_ONCE, max(1, len(hosts))))
-    return dict(zip([host.name for host in hosts], pool.map(work, hosts), strict=True))
 
 
 def gather(
@@ -130,15 +52,11 @@ def gather(
             return unreachable(host.name, str(answer["error"]))
         return reading.from_answers(host.name, answer, sent, time.time())
 
-    hosts = _hosts(state)
+    hosts = hosts_of(state)
     asked = [hosts[name] for name in needs if name in hosts and name not in unreached]
-    reports = _each(asked, one)
+    reports = each(asked, one)
     gone = {name: unreachable(name, unreached.get(name, "not in the inventory")) for name in needs}
     return [reports.get(name, gone[name]) for name in needs]
-
-
-def _hosts(state: State) -> dict[str, Host]:
-    return {host.name: host for host in state.inventory}
 
 
 def measure(state: State, needs: Mapping[str, Needs], reports: Iterable[Report], port: int) -> list[pairs.Measured]:
@@ -152,7 +70,7 @@ def measure(state: State, needs: Mapping[str, Needs], reports: Iterable[Report],
     """
     there = [report for report in reports if report.unreached is None]
     sizes = pairs.mtus(there, needs)
-    hosts, results = _hosts(state), []
+    hosts, results = hosts_of(state), []
     for meetings in pairs.rounds([report.host for report in there if report.host in sizes]):
         requests: dict[str, Any] = {}
         for pair in meetings:
@@ -163,7 +81,7 @@ def measure(state: State, needs: Mapping[str, Needs], reports: Iterable[Report],
             found: dict[str, Any] = answer.get("pair", answer)
             return found
 
-        answers = _each([hosts[name] for name in requests], one)
+        answers = each([hosts[name] for name in requests], one)
         results += [pairs.measured(pair, answers) for pair in meetings]
     return results
 
@@ -179,7 +97,7 @@ def all_reduce(
         options: the port that ranks meet on, and NCCL's environment.
         backend: of torch.distributed.
     """
-    requests, hosts = nccl.requests(needs, port=options.port, env=options.nccl_env, backend=backend), _hosts(state)
+    requests, hosts = nccl.requests(needs, port=options.port, env=options.nccl_env, backend=backend), hosts_of(state)
 
     def one(host: Host) -> nccl.AllReduce:
         python = f"{needs[host.name].release}/bin/python"
@@ -193,7 +111,7 @@ def all_reduce(
         )
         return nccl.read(answer.get("nccl", answer))
 
-    return _each([hosts[name] for name in needs], one)
+    return each([hosts[name] for name in needs], one)
 
 
 def preflight(
