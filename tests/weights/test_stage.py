@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import random
 import subprocess
@@ -12,8 +13,8 @@ import pytest
 
 from muster import recipe
 from muster.sandbox import Sandbox
+from muster.weights import bundles, pins
 from muster.weights import hub as asking
-from muster.weights import pins
 from tests.conftest import Boot
 from tests.weights.hub_server import Hub, serving
 
@@ -24,6 +25,11 @@ FILES = 200
 INVENTORY = """\
 from muster.sandbox.inventory import hosts as _hosts
 hosts = (_hosts({name!r}), {{"weights_source": "modelscope", "hf_endpoint": {url!r}, "weights_interval": 1}})
+"""
+
+BUNDLED = """\
+from muster.sandbox.inventory import hosts as _hosts
+hosts = (_hosts({name!r}), {{"bundle": {bundle!r}, "weights_interval": 1}})
 """
 
 
@@ -84,3 +90,27 @@ def test_staging_on_real_hosts(box: Sandbox, tmp_path: Path) -> None:
         assert pruned.returncode == 0, pruned.stdout + pruned.stderr
         assert f"node3: removed {'b' * 40}" in pruned.stdout
         assert box.exec("node3", ["ls", place]).stdout.split() == ["a" * 40, f"{'a' * 40}.lock", "current"]
+
+
+def test_a_bundle_goes_from_the_control_machine_to_all(box: Sandbox, tmp_path: Path) -> None:
+    bundle = tmp_path / "bundle"
+    (bundle / "engine" / "wheels").mkdir(parents=True)
+    (bundle / "engine" / "wheels" / "one-1-py3-none-any.whl").write_bytes(random.Random(8).randbytes(3_000_000))
+    (bundle / "engine" / "pylock.toml").write_text("packages = []")
+    sealed = bundles.seal(bundle, RECIPE)
+    (tmp_path / "hosts.py").write_text(BUNDLED.format(name=box.name, bundle=str(bundle)))
+    (tmp_path / "deploy.py").write_text("from muster.deploys.weights import stage_bundle\n\nstage_bundle()\n")
+    place = f"/opt/muster/bundles/bundle--{RECIPE}/{sealed.revision}"
+    wheel = f"{place}/wheels/one-1-py3-none-any.whl"
+    # What an earlier run, cut in the middle, has left on the seed is not sent again.
+    whole = (bundle / "engine" / "wheels" / "one-1-py3-none-any.whl").read_bytes()
+    box.exec("node0", ["mkdir", "-p", f"{place}/wheels"])
+    box.exec("node0", ["sh", "-c", f"head -c 1000000 /dev/zero > {wheel}.muster-wan"])
+    first = run(tmp_path, "pyinfra", "-y", "hosts.py", "deploy.py")
+    assert first.returncode != 0  # and it is not believed
+    assert "came with SHA-256" in first.stdout + first.stderr
+    second = run(tmp_path, "pyinfra", "-y", "hosts.py", "deploy.py")
+    assert second.returncode == 0, second.stdout + second.stderr
+    wanted = hashlib.sha256(whole).hexdigest()
+    for host in box.hosts:
+        assert box.exec(host.name, ["sha256sum", wheel]).stdout.split()[0] == wanted

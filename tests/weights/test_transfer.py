@@ -105,8 +105,8 @@ def test_the_first_chunks_of_an_interrupted_file_are_not_fetched_again(tmp_path:
     told = Told(asked)
     good(told.ended)
     assert same(origin, places[1])
-    # 9 MiB are chunks of 4, 4 and 1: two of them were here. b has 4 and 1, the two small files one each.
-    assert told.answer(1)["chunks_from"] == {"h0": 1 + 2 + 2}
+    # In chunks of 256 KiB: 1 MiB of a and 5 of b, and the two small files.
+    assert told.answer(1)["chunks_from"] == {"h0": 4 + 20 + 2}
 
 
 def test_a_host_that_serves_wrong_bytes_is_named_and_done_without(tmp_path: Path, origin: Path) -> None:
@@ -116,7 +116,7 @@ def test_a_host_that_serves_wrong_bytes_is_named_and_done_without(tmp_path: Path
     times = liar.stat()
     with liar.open("r+b") as handle:
         for chunk in range(3):
-            handle.seek(chunk * 4 * MIB)
+            handle.seek(chunk * 3 * MIB)
             handle.write(b"tampered")
     os.utime(liar, ns=(times.st_atime_ns, times.st_mtime_ns))
     told = Told(requests(places, origin))

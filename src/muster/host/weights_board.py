@@ -27,8 +27,8 @@ class Peer:
         self.files_known = 0
         self.count = 0
         self.done = False
+        self.told = False
         self.seen = time.monotonic()
-        self.met = False
         self.dry_at = -1
         self.wrong = 0
         self.gave = 0
@@ -49,7 +49,8 @@ class Board:
 
     def __init__(self, files: list[dict[str, Any]], peers: list[str]) -> None:
         self.files = files
-        self.counts = [-(-int(entry["size"]) // store.CHUNK) for entry in files]
+        self.chunk = store.chunk_size(sum(int(entry["size"]) for entry in files))
+        self.counts = [-(-int(entry["size"]) // self.chunk) for entry in files]
         self.base = [sum(self.counts[:at]) for at in range(len(files))]
         self.chunks = sum(self.counts)
         self.file_of = array("I", [at for at, count in enumerate(self.counts) for _ in range(count)])
@@ -76,8 +77,8 @@ class Board:
     def place(self, chunk: int) -> tuple[int, int, int]:
         """Return the file, the offset and the size of a chunk."""
         at = self.file_of[chunk]
-        offset = (chunk - self.base[at]) * store.CHUNK
-        return at, offset, min(store.CHUNK, self.files[at]["size"] - offset)
+        offset = (chunk - self.base[at]) * self.chunk
+        return at, offset, min(self.chunk, self.files[at]["size"] - offset)
 
     @property
     def ready(self) -> int:

@@ -21,6 +21,7 @@ from muster.host import weights_store as store
 _START = "import json, sys; r = json.load(sys.stdin); n = {'__name__': 'hub'}; exec(r['program'], n); n['main'](r)"
 _STALL = 180.0
 _ATTEMPTS = 5
+_PIECE = 4 << 20
 Entries = list[dict[str, Any]]
 
 
@@ -205,7 +206,7 @@ def _copied(source: dict[str, Any], listing: dict[str, Any], lacking: Entries, d
                 open(path, "ab") as taken,
             ):
                 given.seek(taken.tell())
-                for piece in iter(lambda: given.read(store.CHUNK), b""):
+                for piece in iter(lambda: given.read(_PIECE), b""):
                     taken.write(piece)
         except OSError as error:
             raise OSError(f"cannot copy {entry['path']} from {source['path']}: {error.strerror}") from None

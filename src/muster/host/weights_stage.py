@@ -39,7 +39,21 @@ def main(request: dict[str, Any]) -> dict[str, Any]:
     resource.setrlimit(resource.RLIMIT_NOFILE, (limits[1], limits[1]))
     with open(directory + ".lock", "w") as lock:
         _lock(lock)
+        _check_room(directory, sum(int(entry["size"]) for entry in request["listing"]["files"]))
         return Stage(request).run()
+
+
+def _check_room(directory: str, total: int) -> None:
+    """Refuse, before anything is written, what will not fit."""
+    here = sum(status.st_blocks * 512 for status in store.walk(directory).values())
+    free = store.free(directory)
+    wanted = total - here + RESERVE
+    if wanted > free:
+        raise OSError(
+            f"{directory} needs {size(total)}, {size(here)} of it are here and {size(RESERVE)} stay free:"
+            f" {size(wanted)} wanted, {size(free)} free;"
+            f" fix: free {size(wanted - free)}, `muster weights prune`, or set weights_root"
+        )
 
 
 def _lock(lock: Any) -> None:
@@ -70,7 +84,7 @@ class Stage:
         self.me, self.seed = request["me"], request["seed"]
         self.board = Board(files, sorted(request["peers"]))
         self.stamps = store.Stamps(self.directory)
-        self.chunks = store.known_chunks(self.directory)
+        self.chunks = store.known_chunks(self.directory, self.board.chunk)
         self.swarm = Swarm(
             self.board,
             self.directory,
@@ -90,7 +104,6 @@ class Stage:
 
     def run(self) -> dict[str, Any]:
         """Do it; see `main`."""
-        self._check_disk()
         before = store.look(self.directory)
         self.swarm.start()
         try:
@@ -111,17 +124,6 @@ class Stage:
         gave = {name: peer.gave for name, peer in self.board.peers.items() if peer.gave}
         say(f"complete: {len(self.board.files)} files, {size(self._total())} verified in {seconds:.0f} s")
         return {"seconds": seconds, "removed": removed, "chunks_from": gave, "wrong_from": self.swarm.accused}
-
-    def _check_disk(self) -> None:
-        """Refuse, before anything is written, what will not fit."""
-        here = sum(status.st_blocks * 512 for status in store.walk(self.directory).values())
-        free, total = store.free(self.directory), self._total()
-        if total - here + RESERVE > free:
-            raise OSError(
-                f"{self.directory} needs {size(total)}, {size(here)} of it are here and {size(RESERVE)} stay free:"
-                f" {size(total - here + RESERVE)} wanted, {size(free)} free;"
-                f" fix: free {size(total - here + RESERVE - free)}, `muster weights prune`, or set weights_root"
-            )
 
     def _total(self) -> int:
         return sum(int(entry["size"]) for entry in self.board.files)
@@ -159,23 +161,23 @@ class Stage:
             return True
         if not os.path.exists(path):
             return False
-        sha256, hashes = store.digests(path)
+        sha256, hashes = store.digests(path, self.board.chunk)
         if self._right(at, path, sha256):
             self.stamps.add(name, sha256)
             self._offer(at, sha256, hashes)
             return True
         known = self.chunks.get(name, [])
         good = next((n for n, (a, b) in enumerate(zip(hashes, known)) if a != b), min(len(hashes), len(known)))
-        say(f"{name} is damaged; its first {size(good * store.CHUNK)} are right" if good else f"{name} is damaged")
+        say(f"{name} is damaged; its first {size(good * self.board.chunk)} are right" if good else f"{name} is damaged")
         self.stamps.drop(name)
         os.rename(path, path + store.WAN)
-        os.truncate(path + store.WAN, min(good * store.CHUNK, entry["size"], os.path.getsize(path + store.WAN)))
+        os.truncate(path + store.WAN, min(good * self.board.chunk, entry["size"], os.path.getsize(path + store.WAN)))
         return False
 
     def _offer_fetched(self, at: int) -> None:
         entry = self.board.files[at]
         path = store.inside(self.directory, entry["path"])
-        sha256, hashes = store.digests(path + store.WAN)
+        sha256, hashes = store.digests(path + store.WAN, self.board.chunk)
         if not self._right(at, path + store.WAN, sha256):
             os.unlink(path + store.WAN)
             raise OSError(
@@ -216,7 +218,7 @@ class Stage:
         here: list[int] = []
         if os.path.exists(path + store.PART):
             os.truncate(path + store.PART, entry["size"])
-            here = store.good_chunks(path + store.PART, hashes)
+            here = store.good_chunks(path + store.PART, hashes, self.board.chunk)
         self.swarm.open(at)
         self.board.open_file(at, here)
         if len(here) == len(hashes):
@@ -246,7 +248,7 @@ class Stage:
         kept = {key: self.listing[key] for key in ("model", "revision")}
         manifest = {"format": 1, **kept, "files": files}
         hashes = {self.board.files[at]["path"]: list_ for at, list_ in self.board.hashes.items()}
-        removed = store.finish(self.directory, manifest, hashes)
+        removed = store.finish(self.directory, manifest, hashes, self.board.chunk)
         for path in removed:
             if path in before["extra"] and not store.unfinished(path):
                 say(f"{path} belongs to no manifest; removed")

@@ -18,11 +18,25 @@ from typing import Any
 
 from muster.host import common
 
-CHUNK = 4 << 20
-"""Bytes; the unit of transfer, of resumption and of repair."""
+LEAST_CHUNK, LARGEST_CHUNK, FEWEST_CHUNKS = 256 << 10, 4 << 20, 2048
 MANIFEST, VERIFIED, CHUNKS = ".muster-manifest.json", ".muster-verified.json", ".muster-chunks.json"
 PART, WAN = ".muster-part", ".muster-wan"
 _BUFFER = 1 << 20
+
+
+def chunk_size(total: int) -> int:
+    """Return the bytes of a chunk, the unit of transfer, of resumption and of repair.
+
+    A relay is full only when every host holds a chunk that the others lack: hosts x chunk must be small against the
+    whole. Above 8 GiB chunks are of 4 MiB, whose handling costs little against their transfer.
+
+    Args:
+        total: bytes of all files.
+    """
+    size = LEAST_CHUNK
+    while size < LARGEST_CHUNK and total // size > FEWEST_CHUNKS:
+        size *= 2
+    return size
 
 
 def look(directory: str) -> dict[str, Any]:
@@ -107,16 +121,16 @@ def inside(directory: str, path: str) -> str:
     return full
 
 
-def digests(path: str, told: Callable[[int], None] | None = None) -> tuple[str, list[str]]:
+def digests(path: str, chunk: int) -> tuple[str, list[str]]:
     """Return a file's SHA-256 and that of each of its chunks, in one reading.
 
     Args:
         path: the file.
-        told: called with the number of bytes of every piece read.
+        chunk: bytes of one.
     """
     whole = hashlib.sha256()
     chunks: list[str] = []
-    buffer = memoryview(bytearray(CHUNK))
+    buffer = memoryview(bytearray(chunk))
     with open(path, "rb", buffering=0) as handle:
         while True:
             size = _fill(handle, buffer)
@@ -124,8 +138,6 @@ def digests(path: str, told: Callable[[int], None] | None = None) -> tuple[str, 
                 return whole.hexdigest(), chunks
             whole.update(buffer[:size])
             chunks.append(hashlib.sha256(buffer[:size]).hexdigest())
-            if told:
-                told(size)
 
 
 def digest(path: str, told: Callable[[int], None] | None = None) -> str:
@@ -150,24 +162,24 @@ def git_digest(path: str) -> str:
     return name.hexdigest()
 
 
-def good_chunks(path: str, hashes: list[str]) -> list[int]:
+def good_chunks(path: str, hashes: list[str], chunk: int) -> list[int]:
     """Return which chunks of a file, whole or partial, hold what they should; holes of a sparse file are not read."""
     good = []
-    buffer = memoryview(bytearray(CHUNK))
+    buffer = memoryview(bytearray(chunk))
     with open(path, "rb", buffering=0) as handle:
         for number, wanted in enumerate(hashes):
-            if not _has_data(handle.fileno(), number * CHUNK):
+            if not _has_data(handle.fileno(), number * chunk, chunk):
                 continue
-            handle.seek(number * CHUNK)
+            handle.seek(number * chunk)
             size = _fill(handle, buffer)
             if size and hashlib.sha256(buffer[:size]).hexdigest() == wanted:
                 good.append(number)
     return good
 
 
-def _has_data(handle: int, start: int) -> bool:
+def _has_data(handle: int, start: int, chunk: int) -> bool:
     try:
-        return os.lseek(handle, start, os.SEEK_DATA) < start + CHUNK
+        return os.lseek(handle, start, os.SEEK_DATA) < start + chunk
     except OSError:  # past the last data
         return False
 
@@ -239,13 +251,14 @@ class Stamps:
         common.write_whole(os.path.join(self.directory, VERIFIED), json.dumps(self.known).encode())
 
 
-def finish(directory: str, manifest: dict[str, Any], chunks: dict[str, list[str]]) -> list[str]:
+def finish(directory: str, manifest: dict[str, Any], chunks: dict[str, list[str]], chunk: int) -> list[str]:
     """Write what makes a revision complete, remove what does not belong to it, and return the removed paths.
 
     Args:
         directory: of the revision; every file of the manifest is verified.
         manifest: to be written.
         chunks: path -> SHA-256 of each chunk.
+        chunk: bytes of one.
     """
     removed = sorted(path for path in walk(directory) if path not in manifest["files"])
     for path in removed:
@@ -254,15 +267,15 @@ def finish(directory: str, manifest: dict[str, Any], chunks: dict[str, list[str]
         if place != directory and not os.listdir(place):
             os.rmdir(place)
     packed = {path: base64.b64encode(bytes.fromhex("".join(list_))).decode() for path, list_ in chunks.items()}
-    common.write_whole(os.path.join(directory, CHUNKS), json.dumps({"chunk": CHUNK, "files": packed}).encode())
+    common.write_whole(os.path.join(directory, CHUNKS), json.dumps({"chunk": chunk, "files": packed}).encode())
     common.write_whole(os.path.join(directory, MANIFEST), (json.dumps(manifest, indent=1) + "\n").encode())
     return removed
 
 
-def known_chunks(directory: str) -> dict[str, list[str]]:
+def known_chunks(directory: str, chunk: int) -> dict[str, list[str]]:
     """Return path -> SHA-256 of each chunk, as far as an earlier run has noted them."""
     told = common.read_json(os.path.join(directory, CHUNKS)) or {}
-    if told.get("chunk") != CHUNK:
+    if told.get("chunk") != chunk:
         return {}
     return {path: split(base64.b64decode(text)) for path, text in told["files"].items()}
 

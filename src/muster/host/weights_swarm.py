@@ -107,8 +107,9 @@ class Swarm:
         return self.board.peers[name].silent > self.patience
 
     def needed(self) -> list[str]:
-        """Return the peers that still want something of this host."""
-        return [name for name, peer in self.board.peers.items() if not peer.done and not self.gone(name)]
+        """Return the peers that still want something of this host, or do not know yet that it wants nothing."""
+        peers = self.board.peers
+        return [name for name, peer in peers.items() if not (peer.done and peer.told) and not self.gone(name)]
 
     # --- giving -------------------------------------------------------------------------------------------------------
 
@@ -131,12 +132,18 @@ class Swarm:
             while not self.over.is_set():
                 words, _ = line.hear()
                 self._met(name, words)
-                self._reply(line, words)
+                if self._reply(line, words):
+                    self._told_done(name)
+
+    def _told_done(self, name: str) -> None:
+        with self.board.changed:
+            self.board.peers[name].told = True
+            self.board.changed.notify_all()
 
     def _met(self, name: str, words: dict[str, Any]) -> None:
         with self.board.changed:
             peer = self.board.peers[name]
-            peer.seen, peer.met = time.monotonic(), True
+            peer.seen = time.monotonic()
             peer.done = peer.done or bool(words.get("done"))
             peer.count = max(peer.count, int(words.get("count", 0)))
             if words.get("error") and name == self.seed:
@@ -145,7 +152,8 @@ class Swarm:
         if "bad" in words:
             self.suspect(self.board.file_of[int(words["bad"])])
 
-    def _reply(self, line: wire.Wire, words: dict[str, Any]) -> None:
+    def _reply(self, line: wire.Wire, words: dict[str, Any]) -> bool:
+        """Answer one question; return whether the answer said that this host is complete."""
         board = self.board
         reply: dict[str, Any] = {}
         block = b""
@@ -166,7 +174,7 @@ class Swarm:
                 chunk = None
         if chunk is None:
             line.send(reply, block)
-            return
+            return bool(reply["done"])
         at, offset, size = board.place(int(chunk))
         handle = self.open(at)
         line.send({**reply, "data": [int(chunk), size]}, block)
@@ -175,6 +183,7 @@ class Swarm:
             if not sent:
                 raise wire.Broken("the file ended")
             offset, size = offset + sent, size - sent
+        return bool(reply["done"])
 
     def _news(self, cursor: int, files: int) -> bool:
         board = self.board
@@ -228,7 +237,7 @@ class Swarm:
 
     def _talk(self, line: wire.Wire, name: str, leads: bool) -> None:
         board, peer = self.board, self.board.peers[name]
-        buffer = memoryview(bytearray(store.CHUNK))
+        buffer = memoryview(bytearray(self.board.chunk))
         accuse: int | None = None
         while peer.wrong < _WRONG_LIMIT:
             words = self._question(name, leads)
@@ -241,6 +250,8 @@ class Swarm:
                 line.send(words)
                 reply, block = line.hear()
                 self._learn(name, leads, reply, block)
+                if words.get("done"):
+                    self._told_done(name)
                 if "data" not in reply:
                     if chunk is not None:
                         board.lost(chunk)
@@ -299,7 +310,7 @@ class Swarm:
     def _learn(self, name: str, leads: bool, reply: dict[str, Any], block: bytes) -> None:
         peer = self.board.peers[name]
         with self.board.changed:
-            peer.seen, peer.met = time.monotonic(), True
+            peer.seen = time.monotonic()
             peer.done = peer.done or bool(reply.get("done"))
         if reply.get("error") and name == self.seed:
             self.board.fail(f"{name}, the seed: {reply['error']}")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 
-from muster.host import weights_store as store
 from muster.host.weights_board import Board
 
 RESERVE = 1 << 30
@@ -29,7 +28,7 @@ class Meter:
             coming: bytes that come from outside and are no chunks yet.
             is_seed: whether to tell of the others.
         """
-        done = min(self.total, len(board.log) * store.CHUNK + coming)
+        done = min(self.total, len(board.log) * board.chunk + coming)
         now = time.monotonic()
         if self._first < 0:
             self._first, self._since = done, now

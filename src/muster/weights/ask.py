@@ -11,7 +11,7 @@ from pyinfra.api.state import State
 
 from muster import inventory
 from muster.errors import Refusal
-from muster.preflight import run
+from muster.preflight import sessions
 
 LOOK_SECONDS, READ_SECONDS = 120, 7200
 Answers = dict[str, Mapping[str, Any]]
@@ -35,7 +35,7 @@ def every_host(inventory_file: str, overrides: Mapping[str, Any], program: str, 
 
     state = State(inventory.load(inventory_file, overrides), Config())  # type: ignore[no-untyped-call]
     ctx_state.set(state)  # type: ignore[no-untyped-call]
-    unreached = run.connect(state)
+    unreached = sessions.connect(state)
     try:
         if unreached:
             raise Refusal("no SSH session to " + ", ".join(f"{name} ({why})" for name, why in unreached.items()))
@@ -50,11 +50,11 @@ def hosts(
     """Ask connected hosts; raises as `every_host`."""
 
     def one(host: Host) -> dict[str, Any]:
-        told = run.ask(state, host, {program: request}, f"{program}: {request['do']}", seconds=seconds)
+        told = sessions.ask(state, host, {program: request}, f"{program}: {request['do']}", seconds=seconds)
         answer: dict[str, Any] = told.get(program, told)
         return answer
 
-    answers = dict(zip(asked, Pool(min(run.AT_ONCE, len(asked))).map(one, list(asked.values())), strict=True))
+    answers = dict(zip(asked, Pool(min(sessions.AT_ONCE, len(asked))).map(one, list(asked.values())), strict=True))
     wrong = [f"{name}: {answer['error']}" for name, answer in answers.items() if "error" in answer]
     if wrong:
         raise Refusal("\n".join(wrong))

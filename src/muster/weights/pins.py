@@ -18,22 +18,28 @@ def path_of(recipe: str) -> Path:
     return Path("pins", f"{recipe}.json")
 
 
-def read(recipe: str) -> Listing | None:
-    """Return the pin of a recipe: the working directory's, else the one that muster brings; None without either.
+def read(recipe: str, bundle: Path | None = None) -> Listing | None:
+    """Return the pin of a recipe: the bundle's, the working directory's, or the one that muster brings.
 
     Raises:
         Refusal: the file is no pin.
     """
-    places = [path_of(recipe)]
+    place = found(recipe, bundle)
+    if place is None:
+        return None
+    try:
+        return listings.parse(json.loads(place.read_text(encoding="utf-8")), where=str(place))
+    except ValueError as error:
+        raise Refusal(f"{place}: not JSON: {error}", fix="pin again") from None
+
+
+def found(recipe: str, bundle: Path | None = None) -> Path | None:
+    """Return the file that pins a recipe, or None."""
+    places = [] if bundle is None else [bundle / "pin.json"]
+    places.append(path_of(recipe))
     with contextlib.suppress(FileNotFoundError):  # none need be shipped
         places.append(resources.directory("pins") / f"{recipe}.json")
-    for place in places:
-        if place.is_file():
-            try:
-                return listings.parse(json.loads(place.read_text(encoding="utf-8")), where=str(place))
-            except ValueError as error:
-                raise Refusal(f"{place}: not JSON: {error}", fix="pin again") from None
-    return None
+    return next((place for place in places if place.is_file()), None)
 
 
 def write(recipe: str, listing: Listing) -> Path:

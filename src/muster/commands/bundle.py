@@ -1,0 +1,74 @@
+"""`muster bundle`: gather on a connected machine what hosts without a network need."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+from muster import inventory, recipe
+from muster.build import build_plan
+from muster.commands.plan import parse_data
+from muster.errors import Refusal
+from muster.host.weights_text import size
+from muster.weights import bundles, gather, pins
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  muster bundle inventories/h800-16.py kimi-k2-instruct --out /srv/bundle --data torch_backend=cu130 --with-python
+  muster bundle inventories/h20-8.py kimi-k2-thinking --out /srv/bundle --weights /srv/models/kimi-k2-thinking
+  pyinfra inventories/h800-16.py deploys/kimi_k2_instruct.py --data bundle=/srv/bundle
+"""
+)
+@click.argument("inventory_file", metavar="INVENTORY", type=click.Path())
+@click.argument("recipe_name", metavar="RECIPE")
+@click.option("--out", required=True, type=click.Path(file_okay=False), help="Directory of the bundle.")
+@click.option("--data", "pairs", multiple=True, metavar="K=V", help="A setting, as pyinfra's --data.")
+@click.option("--platform", default=gather.PLATFORM, show_default=True, help="The hosts', as uv names it.")
+@click.option("--with-python", is_flag=True, help="Also the Python that uv would download.")
+@click.option("--weights", type=click.Path(exists=True, file_okay=False), help="Also the weights, from a directory.")
+def bundle(
+    inventory_file: str,
+    recipe_name: str,
+    out: str,
+    pairs: Sequence[str],
+    platform: str,
+    with_python: bool,
+    weights: str | None,
+) -> None:
+    """Gather the engine of RECIPE on INVENTORY's hosts, and its pin; a second run fetches only what is missing."""
+    fleet = inventory.from_path(inventory_file, parse_data(pairs))
+    wanted = recipe.load(recipe_name)
+    release = build_plan(wanted, fleet.hosts, fleet.settings).release
+    if not release.managed:
+        raise Refusal(
+            "engine_path is set: the hosts' own engine is used", fix="leave engine_path out, or bundle nothing"
+        )
+    place = Path(out)
+    engine = place / bundles.ENGINE
+    locked = gather.lock(release, engine, platform=platform)
+    names = gather.wheels(locked, engine / "wheels")
+    for stale in set((engine / "wheels").iterdir()) - set(names):
+        stale.unlink()
+    if with_python:
+        gather.python(release.python, engine / "python")
+    listing = bundles.seal(place, wanted.name)
+    click.echo(f"{release.id}: {len(names)} wheels, {size(listing.size)}, sealed as {listing.revision[:12]}")
+    pin, origin = pins.read(wanted.name), pins.found(wanted.name)
+    if origin is None:
+        click.echo(f"no pin: `muster pin {wanted.name}` before the weights can be staged", err=True)
+    else:
+        shutil.copyfile(origin, place / bundles.PIN)
+    if weights:
+        if pin is None:
+            raise Refusal("weights without a pin cannot be verified", fix=f"muster pin {wanted.name} --from {weights}")
+        for entry in pin.files:
+            target = place / bundles.WEIGHTS / entry.path
+            target.parent.mkdir(parents=True, exist_ok=True)
+            if not target.is_file() or target.stat().st_size != entry.size:
+                shutil.copyfile(Path(weights, entry.path), target)
+        click.echo(f"weights: {len(pin.files)} files, {size(pin.size)}")

@@ -1,0 +1,84 @@
+"""A bundle: all that hosts without any network need, gathered on a machine that has one.
+
+DIR/bundle.json         what lies under engine/, with SHA-256: the hosts verify it as they verify weights
+DIR/engine/wheels/      every wheel of the release, as one resolution chose it
+DIR/engine/pylock.toml  that resolution, with hashes
+DIR/engine/python/      where asked for: the Python that uv would download
+DIR/pin.json            the model's commit and files
+DIR/weights/            where asked for: the files
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from muster.errors import Refusal
+from muster.settings import Settings
+from muster.weights import hub
+from muster.weights import listing as listings
+from muster.weights.listing import Listing
+
+NOTE, ENGINE, PIN, WEIGHTS = "bundle.json", "engine", "pin.json", "weights"
+
+
+def seal(directory: Path, recipe: str) -> Listing:
+    """Write `bundle.json` over what lies under `engine/`, and return it; its revision is a digest of the content."""
+    listing = hub.from_directory(f"bundle/{recipe}", directory / ENGINE)
+    (directory / NOTE).write_text(json.dumps(listing.as_data(), indent=1) + "\n", encoding="utf-8")
+    return listing
+
+
+def read(directory: Path) -> Listing:
+    """Return what a bundle's engine consists of.
+
+    Raises:
+        Refusal: it is no bundle.
+    """
+    place = directory / NOTE
+    if not place.is_file():
+        raise Refusal(f"{directory} is no bundle: it has no {NOTE}", fix=f"muster bundle RECIPE --out {directory}")
+    try:
+        return listings.parse(json.loads(place.read_text(encoding="utf-8")), where=str(place))
+    except ValueError as error:
+        raise Refusal(f"{place}: not JSON: {error}", fix="make the bundle again") from None
+
+
+def given(settings: Settings) -> Path | None:
+    """Return the directory of the bundle that the settings name."""
+    value = getattr(settings, "bundle", None)
+    return Path(value) if value else None
+
+
+def place(settings: Settings) -> str | None:
+    """Return where the bundle lies on the hosts, named by its content; None without one."""
+    directory = given(settings)
+    if directory is None:
+        return None
+    listing = read(directory)
+    return f"{settings.root}/bundles/{listing.model.replace('/', '--')}/{listing.revision}"
+
+
+def applied(settings: Settings) -> Settings:
+    """Return the settings with which an engine is installed out of the bundle: its wheels and no index."""
+    where = place(settings)
+    if where is None:
+        return settings
+    return settings.model_copy(
+        update={
+            "index_url": None,
+            "extra_index_urls": [],
+            "find_links": [f"{where}/wheels"],
+            "torch_backend": None,
+            "proxy": None,
+            "offline": True,
+        }
+    )
+
+
+def install_env(settings: Settings) -> dict[str, str]:
+    """Return what keeps uv to the bundle: wheels and Python from there, and nothing from any network."""
+    where = place(settings)
+    if where is None:
+        return {}
+    return {"UV_NO_INDEX": "1", "UV_OFFLINE": "1", "UV_PYTHON_INSTALL_MIRROR": f"file://{where}/python"}

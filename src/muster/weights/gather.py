@@ -1,0 +1,164 @@
+"""Gather the wheels of a release on a machine that reaches the indexes: resolved once, with hashes, for the hosts."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import urllib.parse
+import urllib.request
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from uv import find_uv_bin
+
+from muster.errors import Refusal
+from muster.plan import Release
+
+PLATFORM = "x86_64-manylinux_2_28"
+"""glibc 2.28: the oldest that vLLM's own wheels run on."""
+_PIECE = 1 << 20
+
+
+def lock(release: Release, out: Path, *, platform: str = PLATFORM) -> Path:
+    """Resolve a release once and write the resolution, with every file's hash; return its path.
+
+    Args:
+        release: of the plan.
+        out: directory to write into.
+        platform: uv's name of the hosts' platform.
+
+    Raises:
+        Refusal: uv's own last lines.
+    """
+    if "auto" in release.install_args:
+        raise Refusal(
+            "torch_backend is 'auto', which asks the driver of the machine it runs on",
+            needed="the CUDA of the hosts, which this machine cannot know",
+            fix="--data torch_backend=cu130 (or cu129, cpu)",
+        )
+    place = out / "pylock.toml"
+    out.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory() as work:
+        wanted, overrides = Path(work, "wanted.in"), Path(work, "overrides.txt")
+        wanted.write_text("\n".join(release.requirements) + "\n", encoding="utf-8")
+        overrides.write_text("\n".join(release.overrides) + "\n", encoding="utf-8")
+        command = [find_uv_bin(), "pip", "compile", str(wanted), "--format", "pylock.toml", "--quiet", "--no-header"]
+        command += ["--generate-hashes", "--python-version", release.python, "--python-platform", platform]
+        command += ["--output-file", str(place), *release.install_args]
+        command += ["--override", str(overrides)] if release.overrides else []
+        _run(command, _downloads(release))
+    return place
+
+
+def _downloads(release: Release) -> dict[str, str]:
+    # The directories of the release's own environment lie on the hosts.
+    kept = {key: value for key, value in release.env.items() if key.endswith(("_PROXY", "_FILE"))}
+    return {**os.environ, **kept}
+
+
+def wheels(place: Path, out: Path) -> list[Path]:
+    """Fetch every wheel of a resolution, each checked against its hash; what is there already is not fetched again.
+
+    Args:
+        place: `pylock.toml`.
+        out: directory for the wheels.
+
+    Raises:
+        Refusal: a package that has no wheel for the hosts, or a file whose hash is another.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    sources: list[Mapping[str, Any]] = []
+    for package in _packages(place):
+        found = package.get("wheels") or ([package["archive"]] if "archive" in package else [])
+        if not found:
+            raise Refusal(
+                f"{package['name']} {package.get('version', '')} has no wheel for the hosts",
+                needed="wheels only: hosts without a network have nothing to build with",
+                fix="build one (`uv build --wheel`) and name its directory in find_links",
+            )
+        sources += found
+    with ThreadPoolExecutor(8) as pool:
+        return list(pool.map(lambda source: _one(source, place.parent, out), sources))
+
+
+def _packages(place: Path) -> list[dict[str, Any]]:
+    if sys.version_info < (3, 11):
+        raise Refusal(
+            f"this is Python {sys.version_info[0]}.{sys.version_info[1]}",
+            needed="Python 3.11 or newer for `muster bundle`: it reads TOML",
+            fix="run muster with a newer Python, for instance with `uv tool install --python 3.12 vllm-muster`",
+        )
+    import tomllib  # type: ignore[import-not-found, unused-ignore]
+
+    packages: list[dict[str, Any]] = tomllib.loads(place.read_text(encoding="utf-8")).get("packages", [])
+    return packages
+
+
+def _one(source: Mapping[str, Any], base: Path, out: Path) -> Path:
+    address = source.get("url") or (base / source["path"]).resolve().as_uri()
+    name = source.get("name") or urllib.parse.unquote(urllib.parse.urlsplit(address).path.rsplit("/", 1)[1])
+    wanted, place = source["hashes"]["sha256"], out / name
+    if place.is_file() and _sha256(place) == wanted:
+        return place
+    part = place.with_name(place.name + ".part")
+    try:
+        with urllib.request.urlopen(address, timeout=60) as given, part.open("wb") as taken:
+            shutil.copyfileobj(given, taken, _PIECE)
+    except OSError as error:
+        raise Refusal(f"{name} could not be fetched: {error}", fix="run again: what is here is kept") from None
+    found = _sha256(part)
+    if found != wanted:
+        part.unlink()
+        raise Refusal(f"{name} has SHA-256 {found}", needed=wanted, fix="see who changed it, and run again")
+    part.rename(place)
+    return place
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as handle:
+        digest = hashlib.sha256()
+        for piece in iter(lambda: handle.read(_PIECE), b""):
+            digest.update(piece)
+    return digest.hexdigest()
+
+
+def python(version: str, out: Path) -> Path:
+    """Fetch the Python that uv would download for the hosts, laid out as uv's own mirror is.
+
+    Raises:
+        Refusal: uv knows no such Python.
+    """
+    command = [find_uv_bin(), "python", "list", "--only-downloads", "--output-format", "json", "--all-arches", version]
+    rows = json.loads(_run(command, dict(os.environ)))
+    fitting = [
+        row
+        for row in rows
+        if row.get("url") and row["arch"] == "x86_64" and row["os"] == "linux" and row["libc"] == "gnu"
+    ]
+    if not fitting:
+        raise Refusal(f"uv knows no Python {version} for x86-64 Linux", fix="--data python_version=3.12")
+    address = fitting[0]["url"]
+    date, name = urllib.parse.unquote(urllib.parse.urlsplit(address).path).split("/")[-2:]
+    place = out / date / name
+    place.parent.mkdir(parents=True, exist_ok=True)
+    if not place.is_file():
+        part = place.with_name(name + ".part")
+        with urllib.request.urlopen(address, timeout=60) as given, part.open("wb") as taken:
+            shutil.copyfileobj(given, taken, _PIECE)
+        part.rename(place)
+    return place
+
+
+def _run(command: list[str], env: Mapping[str, str]) -> str:
+    done = subprocess.run(command, env=dict(env), capture_output=True, text=True, check=False)
+    if done.returncode:
+        tail = "\n".join(done.stderr.strip().splitlines()[-12:])
+        raise Refusal(f"`uv {' '.join(command[1:3])}` ended with {done.returncode}", detail=tail)
+    return done.stdout
