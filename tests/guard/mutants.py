@@ -47,10 +47,10 @@ MUTANTS: dict[str, tuple[str, str, str]] = {
         "if state.child != RUNNING or state.ending is not None:",
         "if True:",
     ),
-    "the barrier does not ask whether a host is blocked": ("head", "elif report.blocked:", "elif False:"),
+    "the barrier does not ask whether a host is blocked": ("barrier", "elif report.blocked:", "elif False:"),
     "the barrier takes a host for joined that never did": (
-        "head",
-        "if report is None or now - peer.heard > 3 * state.settings.poll_interval:",
+        "barrier",
+        "if report is None or now - peer.heard > 3 * settings.poll_interval:",
         "if report is None:\n            continue\n        elif False:",
     ),
     "reports from another generation count": (
@@ -69,7 +69,7 @@ MUTANTS: dict[str, tuple[str, str, str]] = {
         "if now - peer.heard > settings.silence_timeout:",
         "if now - peer.heard > 1e9:",
     ),
-    "any digest may join": ("head", "if report.digest != group.digest:", "if False:"),
+    "any digest may join": ("barrier", "if report.digest != group.digest:", "if False:"),
     "the head has no patience": (
         "head",
         "if now - peer.heard > settings.silence_timeout:",
@@ -97,7 +97,7 @@ def core(name: str) -> SimpleNamespace:
     """The decision core with the named rule broken."""
     module, rule, broken = MUTANTS[name]
     modules: dict[str, ModuleType] = {}
-    for part in ("memory", "head", "member"):
+    for part in ("memory", "barrier", "head", "member"):
         text = (SOURCE / f"{part}.py").read_text(encoding="utf-8")
         if part == module:
             assert text.count(rule) == 1, f"{part}.py has {text.count(rule)} times: {rule}"
@@ -110,5 +110,5 @@ def core(name: str) -> SimpleNamespace:
         sys.modules[full] = made
         exec(compile(text, f"{part}.py ({name})", "exec"), made.__dict__)
         modules[part] = made
-    modules["head"].__dict__["remember"] = modules["memory"]
+    modules["head"].__dict__.update(remember=modules["memory"], barrier=modules["barrier"])
     return SimpleNamespace(**modules)

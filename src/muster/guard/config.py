@@ -34,6 +34,10 @@ class Config:
     kernel_log: tuple[str, ...] = ()
     fatal_xids: tuple[int, ...] = ()
     engine_titles: tuple[str, ...] = ("VLLM::",)
+    """How the titles of the engine's own processes begin: one of them gone is a failure, whatever its parent does."""
+    """How the titles of the engine's own processes begin: one of them gone is a failure, whatever its parent does."""
+    runtime_directory: str = ""
+    state_directory: str = ""
 
     @property
     def is_head(self) -> bool:
@@ -47,6 +51,13 @@ class Config:
 FATAL_XIDS = (48, 62, 64, 79, 95, 119, 120, 140)
 """Xids after which a GPU needs a reset or the host a reboot (NVIDIA's Xid catalogue): double-bit ECC, internal
 halt, row remap failure, fallen off the bus, uncontained ECC, GSP timeout and error, unrecovered ECC."""
+
+
+KEYS = (
+    *("version", "group", "recipe", "digest", "engine", "unit", "host", "head", "members", "endpoint"),
+    *("served_model_name", "processes", "settings", "checks", "kernel_log", "fatal_xids", "engine_titles"),
+    *("runtime_directory", "state_directory"),
+)
 
 
 def load(path: str) -> Config:
@@ -70,26 +81,7 @@ def parse(text: str, where: str = "guard.json") -> Config:
 
 
 def _config(data: Mapping[str, Any]) -> Config:
-    known = [
-        "version",
-        "group",
-        "recipe",
-        "digest",
-        "engine",
-        "unit",
-        "host",
-        "head",
-        "members",
-        "endpoint",
-        "served_model_name",
-        "processes",
-        "settings",
-        "checks",
-        "kernel_log",
-        "fatal_xids",
-        "engine_titles",
-    ]
-    _only(data, known, "")
+    _only(data, KEYS, "")
     if data["version"] != 1:
         raise ValueError(f"version is {data['version']!r}, this guard reads version 1")
     head = data["head"]
@@ -118,6 +110,8 @@ def _config(data: Mapping[str, Any]) -> Config:
         kernel_log=_strings(data.get("kernel_log", ())),
         fatal_xids=tuple(int(xid) for xid in data.get("fatal_xids", FATAL_XIDS)),
         engine_titles=_strings(data.get("engine_titles", ("VLLM::",))),
+        runtime_directory=str(data.get("runtime_directory") or f"/run/muster/{group.name}"),
+        state_directory=str(data.get("state_directory") or f"/var/lib/muster/{group.name}"),
     )
     if not config.children:
         raise ValueError("processes is empty; a guard needs at least one child")

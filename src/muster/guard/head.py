@@ -12,9 +12,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Union
 
+from . import barrier
 from . import memory as remember
+from .barrier import Peer
 from .memory import STOPPED, Memory
-from .messages import ABORT, DRAIN, GATHER, HELD, NONE, REFUSED, RUN, Failure, Report, View
+from .messages import ABORT, DRAIN, GATHER, HELD, REFUSED, RUN, Failure, Report, View
 from .settings import Group, Settings
 
 SEEN = 32
@@ -84,17 +86,6 @@ HeadAction = Union[Reply, Tell, Remember, Exit]
 
 
 @dataclass(frozen=True)
-class Peer:
-    """What the head knows of one host."""
-
-    seen: tuple[str, ...] = ()
-    instance: str = ""
-    report: Report | None = None
-    heard: float = float("-inf")
-    refused: str = ""
-
-
-@dataclass(frozen=True)
 class HeadState:
     group: Group
     settings: Settings
@@ -144,37 +135,11 @@ def step(state: HeadState, event: HeadEvent, now: float) -> Result:
 
 def lacks(state: HeadState, now: float) -> dict[str, str]:
     """Host -> why the group cannot start because of it. Empty means that the barrier is complete."""
-    reasons = {}
-    for host in state.group.hosts:
-        peer = state.peers[host]
-        report = peer.report
-        if report is None or now - peer.heard > 3 * state.settings.poll_interval:
-            reasons[host] = peer.refused or ("silent" if report else "not joined yet")
-        elif report.child != NONE:
-            reasons[host] = "still has a child"
-        elif report.blocked:
-            reasons[host] = f"blocked: {report.blocked}"
-    return reasons
-
-
-def refusal(group: Group, report: Report) -> str:
-    """Why this group does not take this sender, or empty."""
-    if report.group != group.name:
-        return f"{report.host} belongs to group {report.group}; this is {group.name}"
-    if report.host not in group.hosts:
-        return f"{report.host} is no host of group {group.name} ({', '.join(group.hosts)}); deploy the plan that has it"
-    if report.digest != group.digest:
-        return (
-            f"{report.host} carries plan {report.digest[:12]}, the head {group.head} carries {group.digest[:12]}; "
-            "run the deploy on every host"
-        )
-    if report.engine != group.engine:
-        return f"{report.host} has engine {report.engine}, the head {group.head} has {group.engine}"
-    return ""
+    return barrier.lacks(state.group, state.peers, state.settings, now)
 
 
 def _report(state: HeadState, report: Report, now: float) -> Result:
-    refused = refusal(state.group, report)
+    refused = barrier.refusal(state.group, report)
     peer = state.peers.get(report.host)
     if peer is None or (refused and report.group != state.group.name):
         return state, (_reply(state, report, refused),)

@@ -213,7 +213,8 @@ def _tick(state: MemberState, now: float) -> Result:
         return state, (Exit("the unit is being stopped", deliberate=True),)
     if state.child == RUNNING and now - state.heard > state.settings.silence_timeout:
         # Said aloud: in a one-way partition the head still hears it, and would otherwise wait for silence in turn.
-        reason = f"the head {state.group.head} was silent for {state.settings.silence_timeout:g} s"
+        who = "this guard stood still" if state.host == state.group.head else f"the head {state.group.head} was silent"
+        reason = f"{who} for {state.settings.silence_timeout:g} s"
         return _ended(state, Failure(state.host, reason), now)
     pause = state.settings.report_timeout if state.waiting else state.settings.poll_interval
     if now - state.sent >= pause:

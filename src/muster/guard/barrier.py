@@ -1,0 +1,51 @@
+"""Who may join, and who is still missing before the group may run. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from .messages import NONE, Report
+from .settings import Group, Settings
+
+
+@dataclass(frozen=True)
+class Peer:
+    """What the head knows of one host."""
+
+    seen: tuple[str, ...] = ()
+    instance: str = ""
+    report: Report | None = None
+    heard: float = float("-inf")
+    refused: str = ""
+
+
+def lacks(group: Group, peers: Mapping[str, Peer], settings: Settings, now: float) -> dict[str, str]:
+    """Host -> why the group cannot start because of it. Empty means that the barrier is complete."""
+    reasons = {}
+    for host in group.hosts:
+        peer = peers[host]
+        report = peer.report
+        if report is None or now - peer.heard > 3 * settings.poll_interval:
+            reasons[host] = peer.refused or ("silent" if report else "not joined yet")
+        elif report.child != NONE:
+            reasons[host] = "still has a child"
+        elif report.blocked:
+            reasons[host] = f"blocked: {report.blocked}"
+    return reasons
+
+
+def refusal(group: Group, report: Report) -> str:
+    """Why this group does not take this sender, or empty."""
+    if report.group != group.name:
+        return f"{report.host} belongs to group {report.group}; this is {group.name}"
+    if report.host not in group.hosts:
+        return f"{report.host} is no host of group {group.name} ({', '.join(group.hosts)}); deploy the plan that has it"
+    if report.digest != group.digest:
+        return (
+            f"{report.host} carries plan {report.digest[:12]}, the head {group.head} carries {group.digest[:12]}; "
+            "run the deploy on every host"
+        )
+    if report.engine != group.engine:
+        return f"{report.host} has engine {report.engine}, the head {group.head} has {group.engine}"
+    return ""

@@ -1,0 +1,155 @@
+"""Which processes are below this guard, and how they are made to end.
+
+Under systemd that is the unit's cgroup, in whichever hierarchy holds it: v2 alone, or `name=systemd` beside it on a
+hybrid host. A process cannot leave it, whatever it does with sessions and parents. Outside systemd (tests, a guard
+run by hand) it is whoever carries this guard's instance in its environment.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import time
+from collections.abc import Callable, Iterable
+
+INSTANCE = "MUSTER_INSTANCE"
+
+
+class Fence:
+    """The processes of one guard, other than the guard itself and the helpers it names."""
+
+    def __init__(self, unit: str, instance: str, root: str = "/sys/fs/cgroup", proc: str = "/proc") -> None:
+        self._proc = proc
+        self._mark = f"{INSTANCE}={instance}".encode()
+        self._folder = _unit_folder(unit, root, proc)
+        self.helpers: set[int] = set()
+
+    @property
+    def is_cgroup(self) -> bool:
+        return self._folder is not None
+
+    def pids(self) -> list[int]:
+        """Everybody below this guard, zombies left out: they hold nothing any more."""
+        found = self._in_cgroup(self._folder) if self._folder is not None else self._by_environment()
+        mine = {os.getpid(), *self.helpers}
+        return sorted(pid for pid in found if pid not in mine and state(pid, self._proc) not in ("Z", "X", ""))
+
+    async def kill(self, timeout: float) -> list[int]:
+        """SIGKILL to all, again and again, until none is left or `timeout` seconds went by; who is left.
+
+        Again, since one that forks meanwhile escapes a single pass. A process in uninterruptible sleep stays:
+        systemd and the next guard's checks deal with it.
+        """
+        until = time.monotonic() + timeout
+        while True:
+            left = self.pids()
+            for pid in left:
+                with contextlib.suppress(OSError):
+                    os.kill(pid, signal.SIGKILL)
+            if not left or time.monotonic() >= until:
+                return left
+            await asyncio.sleep(0.02)
+
+    def describe(self, limit: int = 200) -> list[str]:
+        """One line per process: pid, state, resident MiB, title."""
+        lines = []
+        for pid in self.pids()[:limit]:
+            size = _read(f"{self._proc}/{pid}/statm").split()
+            resident = int(size[1]) * os.sysconf("SC_PAGE_SIZE") // 2**20 if len(size) > 1 else 0
+            lines.append(f"{pid} {state(pid, self._proc)} {resident} MiB {title(pid, self._proc)}")
+        return lines
+
+    def _in_cgroup(self, folder: str) -> Iterable[int]:
+        for where, _, _ in os.walk(folder):
+            for line in _read(os.path.join(where, "cgroup.procs")).split():
+                yield int(line)
+
+    def _by_environment(self) -> Iterable[int]:
+        for name in os.listdir(self._proc):
+            if name.isdigit():
+                with contextlib.suppress(OSError), open(f"{self._proc}/{name}/environ", "rb") as file:
+                    if self._mark in file.read().split(b"\0"):
+                        yield int(name)
+
+
+class Titles:
+    """Watches the engine's own processes by their titles: the oldest of each title must live.
+
+    Only the oldest counts: what an engine process forks carries its title too, and ends when it likes.
+    """
+
+    def __init__(self, prefixes: tuple[str, ...], pids: Callable[[], list[int]], proc: str = "/proc") -> None:
+        self._prefixes = prefixes
+        self._pids = pids
+        self._proc = proc
+        self._known: dict[str, int] = {}
+        self._missed: dict[str, int] = {}
+
+    def scan(self) -> str:
+        """The title that is gone for the second scan in a row, or empty.
+
+        Twice, because a child that ends on its own account has more to say about why than its missing process.
+        """
+        alive = {pid: title(pid, self._proc) for pid in self._pids()}
+        for pid in sorted(alive, key=lambda pid: started(pid, self._proc)):
+            if self._prefixes and alive[pid].startswith(self._prefixes):
+                self._known.setdefault(alive[pid], pid)
+        for name, pid in self._known.items():
+            # Compared by title too: a number can be taken again by somebody else.
+            gone = pid not in alive or alive[pid] != name
+            self._missed[name] = self._missed.get(name, 0) + 1 if gone else 0
+            if self._missed[name] >= 2:
+                return f"{name} (pid {pid})"
+        return ""
+
+
+def state(pid: int, proc: str = "/proc") -> str:
+    """The kernel's letter for a process's state; empty when it is gone."""
+    return _stat(pid, proc)[0]
+
+
+def started(pid: int, proc: str = "/proc") -> int:
+    """When it was started, in clock ticks since boot; 0 when it is gone."""
+    fields = _stat(pid, proc)
+    return int(fields[19]) if len(fields) > 19 else 0
+
+
+def title(pid: int, proc: str = "/proc") -> str:
+    return _read(f"{proc}/{pid}/cmdline").replace("\0", " ").strip()[:200]
+
+
+def _stat(pid: int, proc: str) -> list[str]:
+    # The name is in parentheses and may contain anything; the fields follow its last one.
+    return _read(f"{proc}/{pid}/stat").rpartition(")")[2].split() or [""]
+
+
+def _read(path: str) -> str:
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            return file.read()
+    except OSError:
+        return ""
+
+
+def _unit_folder(unit: str, root: str, proc: str) -> str | None:
+    """The folder of this process's cgroup, if the cgroup is the unit's."""
+    for line in _read(f"{proc}/self/cgroup").splitlines():
+        _, controllers, path = line.split(":", 2)
+        parts = path.strip("/").split("/")
+        if unit not in parts:
+            continue
+        inside = "/".join(parts[: parts.index(unit) + 1])
+        if controllers == "":
+            places = [root, f"{root}/unified"]
+        elif controllers == "name=systemd":
+            places = [f"{root}/systemd"]
+        else:
+            continue
+        for place in places:
+            folder = f"{place}/{inside}"
+            # A hierarchy that lists this very process is the one in use.
+            if str(os.getpid()) in _read(f"{folder}/cgroup.procs").split():
+                return folder
+    return None

@@ -1,0 +1,128 @@
+"""`ctl`: what the deploys and `muster status` run on a host. One JSON document on stdout, always.
+
+    ctl --config FILE status | logs [--count N] | stop | restart | resume  [--wait SECONDS]
+
+`stop --wait` returns once every member is without a child, `restart --wait` once a new generation runs, `resume
+--wait` once the group runs; `error` in the document and status 1 when that takes longer, or nobody answers.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import sys
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from .config import Config, ConfigError, load
+from .control import SOCKET, VERBS
+from .store import Store
+
+ANSWER_LIMIT = 4 * 1024 * 1024
+
+
+def main(arguments: Sequence[str]) -> int:
+    try:
+        config, words, options = _parse(arguments)
+        answer = _do(config, words[0], options)
+    except (OSError, ConfigError, ValueError) as error:
+        answer = {"error": str(error)}
+    json.dump(answer, sys.stdout)
+    sys.stdout.write("\n")
+    return 1 if "error" in answer else 0
+
+
+def _parse(arguments: Sequence[str]) -> tuple[Config, list[str], dict[str, float]]:
+    words: list[str] = []
+    options: dict[str, str] = {}
+    rest = list(arguments)
+    while rest:
+        word = rest.pop(0)
+        if word in ("--config", "--wait", "--count") and rest:
+            options[word] = rest.pop(0)
+        else:
+            words.append(word)
+    if "--config" not in options or len(words) != 1 or words[0] not in ("status", "logs", *VERBS):
+        raise ValueError(
+            "usage: ctl --config FILE status | logs | stop | restart | resume [--wait SECONDS] [--count N]"
+        )
+    config = load(options.pop("--config"))
+    return config, words, {name: float(value) for name, value in options.items()}
+
+
+def _do(config: Config, verb: str, options: dict[str, float]) -> dict[str, Any]:
+    if verb == "logs":
+        store = Store(config.runtime_directory, config.state_directory)
+        return {"host": config.host, "bundles": store.bundles(int(options.get("--count", 1)))}
+    if verb == "status":
+        return ask(config, verb)
+    before = _generation(config)
+    answer = ask(config, verb)
+    until = time.monotonic() + options.get("--wait", 0.0)
+    while "error" not in answer and "--wait" in options:
+        if _came_true(config, verb, before):
+            break
+        if time.monotonic() > until:
+            return {**answer, "error": f"{verb}: not done after {options['--wait']:g} s: {_reason(config)}"}
+        time.sleep(0.5)
+    return answer
+
+
+def ask(config: Config, verb: str) -> dict[str, Any]:
+    """One question to this host's guard. Raises OSError, ValueError."""
+    path = os.path.join(config.runtime_directory, SOCKET)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+        connection.settimeout(10.0)
+        try:
+            connection.connect(path)
+        except OSError as error:
+            raise OSError(
+                f"no guard answers at {path} ({error.strerror}); look at `systemctl status {config.unit}`"
+            ) from None
+        connection.sendall(json.dumps({"verb": verb}).encode() + b"\n")
+        text = b""
+        while chunk := connection.recv(65536):
+            text += chunk
+            if len(text) > ANSWER_LIMIT:
+                raise ValueError("the guard's answer is too long")
+    if not text:
+        raise ValueError("the guard closed the connection; is this user root or the unit's own?")
+    answer = json.loads(text)
+    if not isinstance(answer, dict):
+        raise ValueError("the guard's answer is no object")
+    return answer
+
+
+def _status(config: Config) -> dict[str, Any]:
+    """Status, or nothing while the guard is between two lives."""
+    try:
+        return ask(config, "status")
+    except (OSError, ValueError):
+        return {}
+
+
+def _generation(config: Config) -> str:
+    return str(_status(config).get("member", {}).get("generation", ""))
+
+
+def _reason(config: Config) -> str:
+    found = _status(config)
+    group = found.get("group") or {}
+    return str(group.get("reason") or found.get("member", {}).get("head_reason") or "no answer")
+
+
+def _came_true(config: Config, verb: str, before: str) -> bool:
+    """On the head, which knows; a member goes by its own part."""
+    found = _status(config)
+    if not found or found["ending"]:
+        return False
+    group, own = found["group"], found["member"]
+    if verb == "stop":
+        if group is None:
+            return bool(own["child"] == "none" and own["head_phase"] == "held")
+        return group["phase"] == "stopped" and all(each["child"] == "none" for each in group["members"])
+    fresh = verb == "resume" or own["generation"] != before
+    phase = own["head_phase"] if group is None else group["phase"]
+    return bool(fresh and phase in ("run", "starting", "running"))

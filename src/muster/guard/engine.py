@@ -1,0 +1,103 @@
+"""Asks the engine: `/health` until it is up, then `/metrics` and canaries, judged by the pure `liveness`."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+
+from . import http, liveness
+from .config import Config
+from .liveness import AllAnswered, Canary, CanaryBack, LivenessEvent, Scraped, Stall, Tick, Up
+
+HEALTH_INTERVAL = 1.0
+TICK = 1.0
+
+
+class Engine:
+    """One generation's engine as seen from the head. Start `run` once the group runs; cancel it to stop."""
+
+    def __init__(
+        self, config: Config, api_key: str, on_ready: Callable[[], None], on_stall: Callable[[str], None]
+    ) -> None:
+        self._config = config
+        self._settings = config.settings
+        self._on_ready = on_ready
+        self._on_stall = on_stall
+        self._headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
+        self._canaries: set[asyncio.Task[None]] = set()
+        self.state = liveness.start(config.settings, config.group.dp_ranks)
+        self.problem = ""
+        """Why `/metrics` cannot be read, or empty."""
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        if self._config.endpoint is None:
+            self._on_ready()
+            return
+        try:
+            while not await self._healthy():
+                await asyncio.sleep(HEALTH_INTERVAL)
+            self._feed(Up())
+            await asyncio.gather(self._scrape(), self._tick())
+        finally:
+            for task in self._canaries:
+                task.cancel()
+
+    async def _healthy(self) -> bool:
+        assert self._config.endpoint is not None
+        try:
+            status, _ = await http.ask(self._config.endpoint, "/health", 10.0)
+        except (OSError, http.HttpError, asyncio.TimeoutError):
+            return False
+        return status == 200
+
+    async def _scrape(self) -> None:
+        assert self._config.endpoint is not None
+        while True:
+            try:
+                status, body = await http.ask(self._config.endpoint, "/metrics", self._settings.metrics_timeout)
+                self.problem = "" if status == 200 else f"/metrics answers {status}"
+                if status == 200:
+                    self._feed(Scraped(liveness.parse(body.decode("utf-8", "replace"))))
+            except (OSError, http.HttpError, asyncio.TimeoutError) as error:
+                self.problem = f"/metrics: {error or type(error).__name__}"
+            await asyncio.sleep(self._settings.metrics_interval)
+
+    async def _tick(self) -> None:
+        while True:
+            await asyncio.sleep(TICK)
+            self._feed(Tick())
+
+    def _feed(self, event: LivenessEvent) -> None:
+        self.state, actions = liveness.step(self.state, event, time.monotonic())
+        for action in actions:
+            if isinstance(action, Canary):
+                task = asyncio.get_running_loop().create_task(self._canary(action.rank))
+                self._canaries.add(task)
+                task.add_done_callback(self._canaries.discard)
+            elif isinstance(action, AllAnswered):
+                self._on_ready()
+            elif isinstance(action, Stall):
+                self._on_stall(action.reason)
+
+    async def _canary(self, rank: int) -> None:
+        assert self._config.endpoint is not None
+        body = {"model": self._config.served_model_name, "prompt": "1", "max_tokens": 1, "temperature": 0}
+        headers = {**self._headers, "X-data-parallel-rank": str(rank)}
+        timeout = self._settings.canary_timeout
+        try:
+            status, _ = await http.ask(self._config.endpoint, "/v1/completions", timeout, headers, body)
+            verdict, detail = judge(status), f"HTTP {status}"
+        except asyncio.TimeoutError:
+            verdict, detail = "failed", f"no answer in {timeout:g} s"
+        except (OSError, http.HttpError) as error:
+            verdict, detail = "failed", str(error) or type(error).__name__
+        self._feed(CanaryBack(rank, verdict, "" if verdict == "answered" else detail))
+
+
+def judge(status: int) -> str:
+    """What a canary's status says of the engine. 4xx and 503 are about the request or the load, not about it."""
+    if status == 200:
+        return "answered"
+    return "refused" if status < 500 or status == 503 else "failed"

@@ -1,0 +1,103 @@
+"""The little HTTP that a guard speaks: reads one GET and answers it, and asks the engine. No keep-alive."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Mapping
+from typing import Any
+
+HEAD_LIMIT = 4096
+"""Bytes of a request's head, and of a line of an answer's head."""
+BODY_LIMIT = 8 * 1024 * 1024
+"""Bytes of an answer: the metrics of 16 engines are about half a MiB."""
+
+REASONS = {
+    200: "OK",
+    400: "Bad Request",
+    404: "Not Found",
+    405: "Method Not Allowed",
+    503: "Service Unavailable",
+}
+
+
+Answer = tuple[int, str, str]
+"""Status, body, content type."""
+
+
+class HttpError(Exception):
+    """The engine's answer is no HTTP, or too large."""
+
+
+def request_path(head: bytes) -> tuple[str, str]:
+    """Method and path (without its query) of a request's head. Raises ValueError."""
+    line = head.split(b"\r\n", 1)[0].decode("ascii")
+    method, target, version = line.split(" ")
+    if not version.startswith("HTTP/1.") or not target.startswith("/"):
+        raise ValueError(line)
+    return method, target.split("?", 1)[0]
+
+
+def response(status: int, body: str, kind: str = "text/plain; charset=utf-8", with_body: bool = True) -> bytes:
+    """A whole answer."""
+    data = body.encode()
+    head = (
+        f"HTTP/1.1 {status} {REASONS[status]}\r\nContent-Type: {kind}\r\nContent-Length: {len(data)}\r\n"
+        "Cache-Control: no-store\r\nConnection: close\r\n"
+    )
+    if status == 405:
+        head += "Allow: GET, HEAD\r\n"
+    return head.encode() + b"\r\n" + (data if with_body else b"")
+
+
+async def ask(
+    address: tuple[str, int],
+    path: str,
+    timeout: float,
+    headers: Mapping[str, str] | None = None,
+    body: Mapping[str, Any] | None = None,
+) -> tuple[int, bytes]:
+    """Status and body of one request to `address`; POST of JSON where `body` is given.
+
+    Raises OSError, HttpError, or asyncio.TimeoutError after `timeout` seconds all in all.
+    """
+    return await asyncio.wait_for(_ask(address, path, headers or {}, body), timeout)
+
+
+async def _ask(
+    address: tuple[str, int], path: str, headers: Mapping[str, str], body: Mapping[str, Any] | None
+) -> tuple[int, bytes]:
+    data = b"" if body is None else json.dumps(body).encode()
+    lines = [f"{'GET' if body is None else 'POST'} {path} HTTP/1.0", f"Host: {address[0]}:{address[1]}"]
+    if body is not None:
+        lines += ["Content-Type: application/json", f"Content-Length: {len(data)}"]
+    lines += [f"{name}: {value}" for name, value in headers.items()]
+    reader, writer = await asyncio.open_connection(*address, limit=HEAD_LIMIT)
+    try:
+        writer.write("\r\n".join([*lines, "", ""]).encode() + data)
+        await writer.drain()
+        status = await _status(reader)
+        chunks: list[bytes] = []
+        total = 0
+        while True:
+            chunk = await reader.read(65536)
+            if not chunk:
+                return status, b"".join(chunks)
+            total += len(chunk)
+            if total > BODY_LIMIT:
+                raise HttpError(f"an answer of more than {BODY_LIMIT} bytes")
+            chunks.append(chunk)
+    finally:
+        writer.close()
+
+
+async def _status(reader: asyncio.StreamReader) -> int:
+    """Read the head of an answer, up to its empty line."""
+    try:
+        first = (await reader.readline()).split(b" ", 2)
+        for _ in range(100):
+            if await reader.readline() in (b"\r\n", b"\n", b""):
+                return int(first[1])
+    except (ValueError, IndexError) as error:
+        raise HttpError(f"no HTTP: {error}") from None
+    raise HttpError("a head of more than 100 lines")

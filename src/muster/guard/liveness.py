@@ -1,0 +1,238 @@
+"""Does every DP rank answer? Judged from the engine's own counters and one-token canaries. Pure.
+
+`/health` cannot tell: it stays 200 while requests hang. What proves life is the engine doing work: its counters
+advance, or it answers a canary pinned to that rank. Work in flight without progress for `stall_timeout` is a stall;
+a quiet rank is asked for one token, and a canary counts as a strike only if the rank made no progress meanwhile,
+so that one waiting behind a burst of requests is never held against a healthy engine.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Union
+
+from .settings import Settings
+
+RUNNING = "vllm:num_requests_running"
+WAITING = "vllm:num_requests_waiting"
+GENERATED = "vllm:generation_tokens_total"
+PROGRESS = (
+    "vllm:iteration_tokens_total_count",
+    GENERATED,
+    "vllm:prompt_tokens_total",
+    "vllm:kv_cache_usage_perc",
+    RUNNING,
+    WAITING,
+)
+"""All set from what an engine core sends, never by the API server alone. The token counters move when a step returns
+tokens; while one long prompt is prefilled step by step only the cache usage moves."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One engine's counters at one time."""
+
+    progress: tuple[float, ...]
+    in_flight: float
+    generated: float
+
+
+@dataclass(frozen=True)
+class Tick:
+    """Time passed."""
+
+
+@dataclass(frozen=True)
+class Up:
+    """The endpoint answers `/health`: canaries may go out."""
+
+
+@dataclass(frozen=True)
+class Scraped:
+    """`/metrics`, by DP rank."""
+
+    samples: Mapping[int, Sample]
+
+
+@dataclass(frozen=True)
+class CanaryBack:
+    """A canary's end. `verdict`: `answered`, `failed` (no answer, or the engine's fault), `refused` (ours or load)."""
+
+    rank: int
+    verdict: str
+    detail: str = ""
+
+
+LivenessEvent = Union[Tick, Up, Scraped, CanaryBack]
+
+
+@dataclass(frozen=True)
+class Canary:
+    """Ask this rank for one token."""
+
+    rank: int
+
+
+@dataclass(frozen=True)
+class AllAnswered:
+    """Every rank has answered once: the group is ready."""
+
+
+@dataclass(frozen=True)
+class Stall:
+    """A rank is not alive."""
+
+    rank: int
+    reason: str
+
+
+LivenessAction = Union[Canary, AllAnswered, Stall]
+
+
+@dataclass(frozen=True)
+class Rank:
+    proof: float = float("-inf")
+    """When it last proved to be alive."""
+    sample: Sample | None = None
+    sampled: float = 0.0
+    tokens_per_s: float = 0.0
+    asked: float | None = None
+    """When the canary in flight was sent."""
+    ask_after: float = float("-inf")
+    strikes: int = 0
+    detail: str = ""
+    """What the last canary that was not answered got instead."""
+
+
+@dataclass(frozen=True)
+class LivenessState:
+    settings: Settings
+    ranks: Mapping[int, Rank]
+    up: bool = False
+    ready: bool = False
+
+
+Result = tuple[LivenessState, Sequence[LivenessAction]]
+
+
+def start(settings: Settings, ranks: Sequence[int]) -> LivenessState:
+    return LivenessState(settings, {rank: Rank() for rank in ranks})
+
+
+def step(state: LivenessState, event: LivenessEvent, now: float) -> Result:
+    """Before every rank has answered once nothing is a stall: loading is bounded by the head's ready_timeout."""
+    if isinstance(event, Up):
+        return _tick(replace(state, up=True), now)
+    if isinstance(event, Scraped):
+        for rank, sample in event.samples.items():
+            if rank in state.ranks:
+                state = _with(state, rank, _sampled(state.ranks[rank], sample, now))
+        return _tick(state, now)
+    if isinstance(event, CanaryBack):
+        if event.rank not in state.ranks or state.ranks[event.rank].asked is None:
+            return state, ()
+        return _back(state, event, now)
+    return _tick(state, now)
+
+
+def oldest_proof(state: LivenessState) -> float:
+    """When the rank that is silent longest last proved to be alive."""
+    return min(rank.proof for rank in state.ranks.values())
+
+
+def fresh(state: LivenessState, now: float) -> bool:
+    """Every rank's proof of life is younger than `proof_fresh`."""
+    return state.ready and now - oldest_proof(state) < state.settings.proof_fresh
+
+
+def _with(state: LivenessState, number: int, rank: Rank) -> LivenessState:
+    return replace(state, ranks={**state.ranks, number: rank})
+
+
+def _sampled(rank: Rank, sample: Sample, now: float) -> Rank:
+    before = rank.sample
+    if before is not None and sample.progress != before.progress:
+        spent = max(now - rank.sampled, 1e-6)
+        rate = max(sample.generated - before.generated, 0.0) / spent
+        return replace(rank, sample=sample, sampled=now, tokens_per_s=rate, proof=now, strikes=0)
+    return replace(rank, sample=sample, sampled=now, tokens_per_s=0.0)
+
+
+def _back(state: LivenessState, event: CanaryBack, now: float) -> Result:
+    rank = state.ranks[event.rank]
+    asked = rank.asked if rank.asked is not None else now
+    if event.verdict == "answered":
+        rank = replace(rank, asked=None, proof=now, strikes=0, detail="")
+        state = _with(state, event.rank, rank)
+        if not state.ready and all(each.proof > float("-inf") for each in state.ranks.values()):
+            return replace(state, ready=True), (AllAnswered(),)
+        return state, ()
+    # A refusal (wrong key, wrong name, a full queue) says nothing about the engine, and progress says it lives.
+    strike = state.ready and event.verdict == "failed" and rank.proof <= asked
+    rank = replace(
+        rank,
+        asked=None,
+        ask_after=now + state.settings.canary_retry,
+        strikes=rank.strikes + strike,
+        detail=event.detail,
+    )
+    state = _with(state, event.rank, rank)
+    if rank.strikes >= state.settings.canary_strikes:
+        reason = f"DP rank {event.rank} did not answer {rank.strikes} canaries, the last one: {event.detail}"
+        return state, (Stall(event.rank, reason),)
+    return state, ()
+
+
+def _tick(state: LivenessState, now: float) -> Result:
+    if not state.up:
+        return state, ()
+    settings = state.settings
+    actions: list[LivenessAction] = []
+    for number, rank in state.ranks.items():
+        quiet = now - rank.proof
+        busy = rank.sample is not None and rank.sample.in_flight > 0
+        if state.ready and busy and quiet > settings.stall_timeout:
+            reason = f"DP rank {number} made no progress for {settings.stall_timeout:g} s with requests in flight"
+            actions.append(Stall(number, reason))
+        elif rank.asked is None and now >= rank.ask_after and quiet > settings.canary_idle:
+            # Also a rank that says it is busy: its gauges stay as they were when the last request is given up.
+            state = _with(state, number, replace(rank, asked=now))
+            actions.append(Canary(number))
+    return state, tuple(actions)
+
+
+def parse(text: str) -> dict[int, Sample]:
+    """Prometheus text -> samples by the `engine` label. Lines that are not understood are passed over."""
+    found: dict[int, dict[str, float]] = {}
+    for line in text.splitlines():
+        if not line.startswith("vllm:"):
+            continue
+        name, brace, rest = line.partition("{")
+        if not brace or name not in PROGRESS:
+            continue
+        labels, _, value = rest.rpartition("}")
+        try:
+            rank, number = int(_label(labels, "engine")), float(value.split()[0])
+        except (ValueError, IndexError):
+            continue
+        if not math.isfinite(number):  # NaN differs from itself: it would look like progress for ever
+            continue
+        values = found.setdefault(rank, {})
+        values[name] = values.get(name, 0.0) + number
+    return {
+        rank: Sample(
+            tuple(values.get(name, 0.0) for name in PROGRESS),
+            values.get(RUNNING, 0.0) + values.get(WAITING, 0.0),
+            values.get(GENERATED, 0.0),
+        )
+        for rank, values in found.items()
+    }
+
+
+def _label(labels: str, name: str) -> str:
+    start = f",{labels}".find(f',{name}="')
+    if start < 0:
+        raise ValueError(name)
+    return labels[start + len(name) + 2 :].partition('"')[0]

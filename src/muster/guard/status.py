@@ -1,0 +1,173 @@
+"""What the guard tells the world: `status` as JSON, `/ready`, and Prometheus text. Pure."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+from . import head, liveness, memory
+from .config import Config
+from .head import HeadState
+from .liveness import LivenessState
+from .member import MemberState
+from .messages import ABORT, DRAIN, GATHER, HELD, RUN, Failure
+
+
+def phase(state: HeadState, now: float) -> str:
+    """The group's phase for people: `gather` and `run` told apart by what is waited for."""
+    if state.phase == HELD:
+        return state.memory.held
+    if state.phase == GATHER:
+        return "backoff" if now < memory.starts_after(state.memory, state.settings) else "gather"
+    if state.phase == RUN:
+        return "starting" if state.ready_at is None else "running"
+    return state.phase
+
+
+PHASES = ("stopped", memory.FAILED, "backoff", GATHER, "starting", "running", DRAIN, ABORT)
+
+
+def answers(state: HeadState, engine: LivenessState | None, now: float) -> bool:
+    """Every DP rank has proved to be alive, lately."""
+    if state.phase != RUN or state.ready_at is None or engine is None:
+        return False
+    return liveness.fresh(engine, now)
+
+
+def why_not(state: HeadState, engine: LivenessState | None, now: float) -> str:
+    """One line for whoever got a 503."""
+    name = phase(state, now)
+    if name in (GATHER, "backoff"):
+        lacks = "; ".join(f"{host}: {reason}" for host, reason in head.lacks(state, now).items())
+        pause = memory.starts_after(state.memory, state.settings) - now
+        wait = f"starts in {pause:.0f} s" if pause > 0 else ""
+        return ", ".join(part for part in (name, wait, lacks) if part)
+    if name == "running" and engine is not None:
+        old = [str(rank) for rank, each in engine.ranks.items() if now - each.proof >= state.settings.proof_fresh]
+        return f"running, without fresh proof of life of DP ranks {', '.join(old)}" if old else "running"
+    return f"{name}: {state.reason}" if state.reason else name
+
+
+def group_status(config: Config, state: HeadState, engine: LivenessState | None, now: float) -> dict[str, Any]:
+    """All that `muster status` shows of the group. Ages are in seconds; nothing here is secret."""
+    members = []
+    for member in config.group.members:
+        peer = state.peers[member.host]
+        report = peer.report
+        members.append(
+            {
+                "host": member.host,
+                "address": member.address,
+                "node_rank": member.node_rank,
+                "dp_ranks": list(member.dp_ranks),
+                "instance": peer.instance,
+                "child": report.child if report else "",
+                "blocked": report.blocked if report else "",
+                "detail": report.detail if report else "",
+                "refused": peer.refused,
+                "heard": _age(peer.heard, now),
+                "lacks": head.lacks(state, now).get(member.host, "") if state.phase in (HELD, GATHER) else "",
+            }
+        )
+    pause = memory.starts_after(state.memory, state.settings) - now
+    return {
+        "phase": phase(state, now),
+        "ready": answers(state, engine, now),
+        "reason": why_not(state, engine, now),
+        "generation": state.generation,
+        "phase_for": _age(state.since, now),
+        "ready_for": _age(state.ready_at, now),
+        "starts_in": round(max(pause, 0.0), 1) if math.isfinite(pause) else 0.0,
+        "restarts": state.memory.restarts,
+        "aborts_in_window": sum(now - at < state.settings.budget_window for at in state.memory.aborts),
+        "budget": state.settings.budget,
+        "members": members,
+        "engines": engine_status(engine, now),
+        "failures": [failure_status(failure, now) for failure in state.memory.failures],
+    }
+
+
+def member_status(state: MemberState, now: float) -> dict[str, Any]:
+    """This host's own part, also where the head is out of reach."""
+    return {
+        "instance": state.instance,
+        "generation": state.generation,
+        "child": state.child,
+        "blocked": state.blocked,
+        "head_phase": state.phase,
+        "head_reason": state.reason,
+        "head_heard": _age(state.heard, now),
+        "failure": failure_status(state.failure, now) if state.failure else None,
+    }
+
+
+def engine_status(engine: LivenessState | None, now: float) -> list[dict[str, Any]]:
+    if engine is None:
+        return []
+    return [
+        {
+            "dp_rank": number,
+            "proof": _age(rank.proof, now),
+            "tokens_per_s": round(rank.tokens_per_s, 1),
+            "in_flight": rank.sample.in_flight if rank.sample else 0,
+            "strikes": rank.strikes,
+            "detail": rank.detail,
+        }
+        for number, rank in sorted(engine.ranks.items())
+    ]
+
+
+def failure_status(failure: Failure, now: float) -> dict[str, Any]:
+    return {**asdict(failure), "at": None, "age": _age(failure.at, now)}
+
+
+def line(state: HeadState, engine: LivenessState | None, now: float) -> str:
+    """For `systemctl status`."""
+    return f"{why_not(state, engine, now)} (generation {state.generation[:8]}, {state.memory.restarts} restarts)"
+
+
+def prometheus(config: Config, state: HeadState, engine: LivenessState | None, now: float) -> str:
+    """The text of `/metrics`."""
+    out: list[str] = []
+    labels = {"group": config.group.name}
+    name = phase(state, now)
+
+    def metric(metric: str, kind: str, text: str, rows: list[tuple[Mapping[str, str], float]]) -> None:
+        out.append(f"# HELP {metric} {text}\n# TYPE {metric} {kind}")
+        for extra, value in rows:
+            pairs = ",".join(f"{key}={json.dumps(label)}" for key, label in {**labels, **extra}.items())
+            out.append(f"{metric}{{{pairs}}} {value:g}")
+
+    metric("muster_phase", "gauge", "1 for the phase the group is in.", [({"phase": p}, p == name) for p in PHASES])
+    metric(
+        "muster_ready", "gauge", "1 while every DP rank has fresh proof of life.", [({}, answers(state, engine, now))]
+    )
+    metric("muster_restarts_total", "counter", "Aborts of the group since boot.", [({}, state.memory.restarts)])
+    metric(
+        "muster_aborts_in_window",
+        "gauge",
+        "Aborts that count against the budget.",
+        [({}, sum(now - at < state.settings.budget_window for at in state.memory.aborts))],
+    )
+    rows: list[tuple[Mapping[str, str], float]] = [
+        ({"host": host}, round(min(now - peer.heard, 1e9), 1)) for host, peer in state.peers.items()
+    ]
+    metric("muster_member_silence_seconds", "gauge", "Since the member's last report.", rows)
+    if engine is not None:
+        ranks = sorted(engine.ranks.items())
+        proofs: list[tuple[Mapping[str, str], float]] = [
+            ({"dp_rank": str(number)}, round(min(now - rank.proof, 1e9), 1)) for number, rank in ranks
+        ]
+        metric("muster_proof_age_seconds", "gauge", "Since the DP rank last proved to be alive.", proofs)
+        strikes: list[tuple[Mapping[str, str], float]] = [
+            ({"dp_rank": str(number)}, rank.strikes) for number, rank in ranks
+        ]
+        metric("muster_canary_strikes", "gauge", "Canaries in a row without an answer.", strikes)
+    return "\n".join(out) + "\n"
+
+
+def _age(at: float | None, now: float) -> float | None:
+    return round(now - at, 1) if at is not None and math.isfinite(at) else None

@@ -1,0 +1,73 @@
+"""A child for loopback guards, which fails as the engine was seen to fail. Stdlib only.
+
+    fake_engine.py FOLDER NAME [PORT RANKS]
+
+Writes FOLDER/NAME-<pid>.json with its generation, and leaves an orphan in a session of its own, as an EngineCore
+that outlives its parent. With PORT it serves the endpoint for RANKS ranks; `FOLDER/hang` lists the ranks whose
+requests hang from then on, while `/health` stays 200.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+FOLDER, NAME = Path(sys.argv[1]), sys.argv[2]
+
+
+class Endpoint(BaseHTTPRequestHandler):
+    tokens: dict = {}
+
+    def do_GET(self) -> None:
+        if self.path == "/health":
+            self.answer("")
+        lines = []
+        for rank, tokens in self.tokens.items():
+            label = f'{{engine="{rank}",model_name="m"}}'
+            lines += [f"vllm:generation_tokens_total{label} {tokens}", f"vllm:num_requests_running{label} 0.0"]
+        self.answer("\n".join(lines) + "\n")
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        if self.headers.get("Authorization") != "Bearer " + os.environ["VLLM_API_KEY"] or body["model"] != "m":
+            self.answer("", 401)
+            return
+        rank = int(self.headers["X-data-parallel-rank"])
+        hang = FOLDER / "hang"
+        while hang.exists() and str(rank) in hang.read_text().split():
+            time.sleep(0.1)
+        self.tokens[rank] += 1
+        self.answer("{}")
+
+    def answer(self, text: str, status: int = 200) -> None:
+        self.send_response(status)
+        self.end_headers()
+        self.wfile.write(text.encode())
+
+    def log_message(self, *arguments: object) -> None:
+        pass
+
+
+def main() -> None:
+    if len(sys.argv) == 3 or sys.argv[3] != "orphan":
+        subprocess.Popen([sys.executable, __file__, str(FOLDER), NAME, "orphan"], start_new_session=True)
+    record = {"generation": os.environ["MUSTER_GENERATION"], "pid": os.getpid(), "at": time.monotonic()}
+    kind = "orphan" if sys.argv[3:4] == ["orphan"] else "child"
+    draft = FOLDER / f"{NAME}-{kind}-{os.getpid()}.new"
+    draft.write_text(json.dumps(record))
+    draft.rename(draft.with_suffix(".json"))
+    print(f"{NAME} {kind} started", flush=True)
+    if len(sys.argv) == 5:
+        Endpoint.tokens = dict.fromkeys(range(int(sys.argv[4])), 0)
+        server = ThreadingHTTPServer(("127.0.0.1", int(sys.argv[3])), Endpoint)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+    while True:
+        time.sleep(3600)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,260 @@
+"""Real guards, real sockets, real processes: what dies is noticed, all of it goes, and one new generation comes."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from .loopback import KEY, Cluster, wait_for
+
+Make = Callable[..., Cluster]
+
+
+@pytest.fixture
+def make(tmp_path: Path) -> Iterator[Make]:
+    made: list[Cluster] = []
+
+    def build(size: int, start: bool = True, **changes: Any) -> Cluster:
+        cluster = Cluster(tmp_path, size, **changes)
+        made.append(cluster)
+        if start:
+            cluster.start()
+        return cluster
+
+    yield build
+    for cluster in made:
+        cluster.end()
+
+
+def pythons() -> list[str]:
+    """Every Python from 3.9 to 3.13 in PATH, and those that MUSTER_PYTHONS names (separated by colons)."""
+    names = [shutil.which(f"python3.{minor}") for minor in range(9, 14)]
+    found = set()
+    for path in [*names, *os.environ.get("MUSTER_PYTHONS", "").split(":")]:
+        if path:
+            ask = [path, "-c", "import asyncio, sys; print(sys.executable, *sys.version_info[:2])"]
+            works = subprocess.run(ask, capture_output=True, text=True)
+            if works.returncode == 0:
+                found.add(works.stdout.split()[0])
+    return sorted(found)
+
+
+def recovered(cluster: Cluster, before: dict[str, list[tuple[int, str]]]) -> dict[str, Any]:
+    """The oracles: a new generation, every process new, none of the old alive when the first of the new began."""
+    old = {generation for pairs in before.values() for _, generation in pairs}
+    wait_for(lambda: not old & cluster.generations())
+    status = cluster.ready()
+    alive = wait_for(lambda: all(len(pairs) == 2 for pairs in cluster.alive().values()) and cluster.alive())
+    assert cluster.generations() == {status["generation"]}
+    for host in cluster.hosts:
+        assert not {pid for pid, _ in before[host]} & {pid for pid, _ in alive[host]}
+    return status
+
+
+def running(cluster: Cluster) -> dict[str, list[tuple[int, str]]]:
+    cluster.ready()
+    return wait_for(lambda: all(len(pairs) == 2 for pairs in cluster.alive().values()) and cluster.alive())
+
+
+@pytest.mark.parametrize("size", [1, 2, 3])
+def test_a_group_comes_up(make: Make, size: int) -> None:
+    cluster = make(size)
+    before = running(cluster)
+    status = cluster.group()
+    assert status["phase"] == "running"
+    assert status["ready"] is True
+    assert [member["child"] for member in status["members"]] == ["running"] * size
+    assert [engine["dp_rank"] for engine in status["engines"]] == list(range(size))
+    assert status["restarts"] == 0
+    assert {pid for pairs in before.values() for pid, _ in pairs} == {
+        pid for pairs in cluster.alive().values() for pid, _ in pairs
+    }
+    assert "muster_ready{" in cluster.get("/metrics")[1]
+    assert cluster.get("/nothing")[0] == 404
+
+
+@pytest.mark.parametrize("python", pythons(), ids=lambda path: Path(path).parents[1].name)
+def test_every_host_python_runs_the_guard(make: Make, python: str) -> None:
+    cluster = make(2, python=python)
+    before = running(cluster)
+    os.kill(cluster.child("h1"), signal.SIGKILL)
+    recovered(cluster, before)
+
+
+@pytest.mark.parametrize("host", ["h0", "h1", "h2"])
+def test_a_killed_child_restarts_the_group(make: Make, host: str) -> None:
+    cluster = make(3)
+    before = running(cluster)
+    os.kill(cluster.child(host), signal.SIGKILL)
+    status = recovered(cluster, before)
+    failure = status["failures"][0]
+    assert (failure["host"], failure["process"], failure["reason"]) == (host, "vllm", "vllm was killed by SIGKILL")
+    assert f"{host} child started" in failure["lines"]
+    assert status["restarts"] == 1
+    (bundle,) = cluster.ctl(host, "logs")["bundles"]
+    assert bundle["reason"].endswith("vllm was killed by SIGKILL")
+    assert f"{host} child started" in bundle["processes"][0]["lines"]
+
+
+@pytest.mark.parametrize("host", ["h0", "h1"])
+def test_a_killed_guard_restarts_the_group(make: Make, host: str) -> None:
+    cluster = make(2)
+    before = running(cluster)
+    cluster.units[host].signal(signal.SIGKILL)
+    status = recovered(cluster, before)
+    assert status["failures"][0]["host"] == host
+    assert status["restarts"] == 1
+
+
+@pytest.mark.parametrize("host", ["h0", "h1"])
+def test_a_stopped_guard_is_left_behind_and_comes_back(make: Make, host: str) -> None:
+    """Here nobody's watchdog kills it: on going on, it finds itself out of date and starts anew."""
+    cluster = make(2)
+    before = running(cluster)
+    other = "h1" if host == "h0" else "h0"
+    cluster.units[host].signal(signal.SIGSTOP)
+    wait_for(lambda: not cluster.alive()[other])
+    cluster.units[host].signal(signal.SIGCONT)
+    recovered(cluster, before)
+
+
+def test_a_hanging_rank_is_found_while_health_stays_200(make: Make) -> None:
+    cluster = make(2)
+    before = running(cluster)
+    (cluster.work / "hang").write_text("1")
+    wait_for(lambda: cluster.get("/ready")[0] != 200)
+    wait_for(lambda: not {pid for pid, _ in before["h1"]} & {pid for pid, _ in cluster.alive()["h1"]})
+    (cluster.work / "hang").unlink()
+    status = recovered(cluster, before)
+    assert status["failures"][0]["reason"] == ("DP rank 1 did not answer 2 canaries, the last one: no answer in 1 s")
+
+
+def test_the_budget_ends_it_and_resume_begins_anew(make: Make) -> None:
+    cluster = make(2)
+    for _ in range(7):
+        cluster.ready()
+        os.kill(cluster.child("h1"), signal.SIGKILL)
+        wait_for(lambda: cluster.get("/ready")[0] != 200)
+    assert wait_for(lambda: cluster.group().get("phase") == "failed" and cluster.group())["restarts"] == 7
+    wait_for(lambda: not any(cluster.alive().values()))
+    assert cluster.ctl("h1", "resume", "--wait", "30")["answer"]
+    assert cluster.ready()["restarts"] == 7
+
+
+def test_stop_drains_and_holds_until_resume(make: Make) -> None:
+    cluster = make(2)
+    before = running(cluster)
+    assert "answer" in cluster.ctl("h0", "stop", "--wait", "30")
+    status = cluster.group()
+    assert (status["phase"], status["restarts"]) == ("stopped", 0)
+    assert not any(cluster.alive().values())
+    cluster.units["h0"].signal(signal.SIGKILL)
+    assert wait_for(lambda: cluster.units["h0"].starts > 2 and cluster.group())["phase"] == "stopped"
+    assert "answer" in cluster.ctl("h0", "resume", "--wait", "30")
+    recovered(cluster, before)
+    assert cluster.ctl("h0", "logs")["bundles"] == []
+
+
+def test_restart_costs_no_budget(make: Make) -> None:
+    cluster = make(2)
+    before = running(cluster)
+    assert "answer" in cluster.ctl("h1", "restart", "--wait", "30")
+    assert recovered(cluster, before)["restarts"] == 0
+
+
+def test_stopping_a_unit_takes_the_group_down_in_order(make: Make) -> None:
+    cluster = make(2)
+    before = running(cluster)
+    cluster.units["h1"].signal(signal.SIGTERM)
+    status = recovered(cluster, before)
+    assert status["restarts"] == 0
+    assert cluster.units["h1"].statuses == [0]
+
+
+def test_head_last(make: Make) -> None:
+    cluster = make(3, start=False)
+    cluster.start("h2", "h1")
+    wait_for(lambda: "link_problem" in cluster.ctl("h1", "status"))
+    assert not any(cluster.alive().values())
+    cluster.start("h0")
+    cluster.ready()
+
+
+def test_mixed_plans_never_start_and_are_named(make: Make) -> None:
+    cluster = make(2, start=False)
+    cluster.configure("h1", digest="plan-2")
+    cluster.start()
+    reason = "h1 carries plan plan-2, the head h0 carries plan-1; run the deploy on every host"
+    wait_for(lambda: any(member.get("lacks") == reason for member in cluster.group().get("members", [])))
+    assert cluster.ctl("h1", "status")["member"]["head_reason"] == reason
+    assert not any(cluster.alive().values())
+    cluster.configure("h1")
+    cluster.ready()
+
+
+def test_a_member_of_another_group_is_refused_by_name(make: Make) -> None:
+    cluster = make(2, start=False)
+    cluster.configure("h1", group="other")
+    cluster.start()
+    said = "the head refused: this is the head of group g, not of other"
+    wait_for(lambda: cluster.ctl("h1", "status").get("link_problem") == said)
+
+
+def test_a_blocked_host_says_why(make: Make) -> None:
+    missing = "/nonexistent/stamp"
+    cluster = make(2, checks={"paths": [missing]})
+    want = f"blocked: {missing} is missing; run the deploy to install the engine and stage the weights"
+    wait_for(lambda: [member.get("lacks") for member in cluster.group().get("members", [])] == [want, want])
+    assert cluster.get("/ready")[0] == 503
+
+
+def test_a_full_disk_restarts_nothing(make: Make) -> None:
+    """Neither directory can be written: the group runs, and recovers, without a memory."""
+    cluster = make(2)
+    before = running(cluster)
+    for host in cluster.hosts:
+        for kind in ("run", "state"):
+            shutil.rmtree(cluster.folder / host / kind)
+    os.kill(cluster.child("h1"), signal.SIGKILL)
+    recovered(cluster, before)
+
+
+def test_a_fatal_xid_blocks_its_host_until_resumed(make: Make) -> None:
+    cluster = make(2, start=False)
+    log = cluster.folder / "kernel.log"
+    log.write_text("[1.0] NVRM: Xid (PCI:0000:9b:00): 13, a user's own fault\n")
+    cluster.configure("h1", kernel_log=["tail", "-n", "+1", "-f", str(log)])
+    cluster.start()
+    running(cluster)
+    line = "[99.0] NVRM: Xid (PCI:0000:9b:00): 79, pid=1, GPU has fallen off the bus."
+    with log.open("a") as file:
+        file.write(line + "\n")
+    wait_for(lambda: not any(cluster.alive().values()))
+    want = f"blocked: fatal Xid: {line}; reset the GPU or reboot, then `resume` on this host"
+    wait_for(lambda: cluster.group() and cluster.group()["members"][1]["lacks"] == want)
+    assert cluster.group()["failures"][0]["reason"] == f"fatal Xid: {line}"
+    cluster.ctl("h1", "resume", "--wait", "30")
+    cluster.ready()
+
+
+def test_no_secret_shows(make: Make) -> None:
+    cluster = make(2)
+    before = running(cluster)
+    seen = [cluster.get(path)[1] for path in ("/ready", "/status", "/metrics")]
+    seen += [str(cluster.ctl(host, "status")) for host in cluster.hosts]
+    os.kill(cluster.child("h1"), signal.SIGKILL)
+    recovered(cluster, before)
+    seen += [str(cluster.ctl(host, "logs")) for host in cluster.hosts] + [cluster.log(host) for host in cluster.hosts]
+    for host in cluster.hosts:
+        process = cluster.units[host].process
+        assert process is not None
+        seen.append(Path(f"/proc/{process.pid}/cmdline").read_text())
+        seen.append(Path(f"/proc/{cluster.child(host)}/cmdline").read_text())
+    assert not [text for text in seen if KEY in text or "secret-of-the-engine" in text]
