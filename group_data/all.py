@@ -157,6 +157,12 @@ ready_timeout = 3600
 # Seconds that requests in flight get to finish when the group is stopped on purpose.
 drain_seconds = 0
 
+# Seconds that an engine with work in flight may go without a token until the guard calls it hung.
+stall_timeout = 120
+
+# Seconds an idle rank may go without proof of life until the guard asks it for one token.
+canary_idle = 30
+
 # File on the control machine with `VLLM_API_KEY=...`; goes to the hosts over SSH, readable by root only. None: open.
 api_key_file = None
 

@@ -56,6 +56,8 @@ UNITS = [
     ("kimi-k2-instruct", 2, "H800", {"executor": "mp", "offline": True}),
     ("kimi-k2-instruct", 2, "H200", {}),
     ("kimi-k2-thinking", 1, "H200", {"api_key_file": "/etc/hostname"}),
+    ("kimi-k2-instruct", 2, "H800", {"supervisor": "guard", "api_key_file": "/etc/hostname"}),
+    ("kimi-k2-instruct", 2, "H200", {"supervisor": "guard", "offline": True}),
 ]
 
 
@@ -74,6 +76,8 @@ def test_systemd_has_nothing_to_say_about_any_unit(name, count, gpu, settings, t
             binary.parent.mkdir(parents=True, exist_ok=True)
             binary.write_text("#!/bin/sh\n")
             binary.chmod(0o755)
+        (root / "usr/bin").mkdir()
+        shutil.copy("/bin/true", root / "usr/bin/python3")
         for target in (
             "network-online.target",
             "multi-user.target",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from muster.plan import Check, Step
-from muster.units import Group, unit_name
+from muster.unit_group import Group
 
 
 def order_of(group: Group) -> tuple[tuple[str, ...], ...]:
@@ -19,13 +19,15 @@ def order_of(group: Group) -> tuple[tuple[str, ...], ...]:
 
 def steps_of(group: Group) -> tuple[Step, ...]:
     """Return the layers as units and what must answer; the last step's checks say that the group is ready."""
+    if group.guarded:
+        return (_guards(group),)
     steps = []
     layers = order_of(group)
     for number, layer in enumerate(layers):
         started: dict[str, tuple[str, ...]] = {}
         for place in layer:
             host, process = place.rsplit(":", 1)
-            started[host] = (unit_name(group, process),)
+            started[host] = (group.unit_of(process),)
         process = layer[0].rsplit(":", 1)[1]
         steps.append(
             Step(
@@ -53,10 +55,16 @@ def _checks(group: Group, layer: int, *, is_last: bool) -> tuple[Check, ...]:
     if layer == 0:
         target = f"{head.address}:{settings.ray_port}"
         return (Check(head.name, "tcp", target, f"Ray listens on {target}"),)
-    env = (
-        f"RAY_ADDRESS={head.address}:{settings.ray_port}",
-        "RAY_AUTH_MODE=token",
-        f"RAY_AUTH_TOKEN_PATH={group.config}/ray-token",
-    )
-    command = ("/usr/bin/env", *env, *group.ray_command, "0")
+    command = ("/usr/bin/env", *group.ray_question(), "0")
     return (Check(head.name, "command", command, f"{group.layout.world_size} GPUs have joined Ray"),)
+
+
+def _guards(group: Group) -> Step:
+    """The guards start together, in any order; they bring their ranks up in order by themselves."""
+    head = group.topology.head.host
+    url = f"http://{head.address}:{group.settings.control_port}/ready"
+    return Step(
+        text="guards",
+        units={node.host.name: (group.guard_unit,) for node in group.topology.nodes},
+        checks=(Check(head.name, "http", url, "every DP rank has answered the guard"),),
+    )

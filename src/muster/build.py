@@ -10,11 +10,13 @@ from dataclasses import asdict, replace
 from muster import engine, flags, memory, units
 from muster.bring_up import order_of, steps_of
 from muster.errors import Refusal, unknown
+from muster.manifest import with_manifest
 from muster.plan import HostPlan, Plan, Process, Secret
 from muster.recipe import FlagValue, Recipe, Shape
 from muster.release import release_of
 from muster.settings import Settings
 from muster.topology import HostSpec, Layout, Node, Topology, build_topology, lay_out
+from muster.unit_group import Group
 
 LEAST_MODEL_LEN = 4096
 """Tokens; a context shorter than this is not chosen by itself."""
@@ -52,20 +54,21 @@ def build_plan(recipe: Recipe, hosts: Sequence[HostSpec], settings: Settings) ->
     spoken, notes = engine.translate(wanted, settings.vllm_version)
     engine.check_flags(spoken, layout, settings.vllm_version)
     fit = _fit(recipe, settings, shape, layout, topology, spoken, notes)
-    group = units.Group(
+    model = settings.model or recipe.model
+    served = settings.served_model_name or strategy.served_model_name
+    if served is None and (model != recipe.model or settings.offline):
+        served = recipe.model  # a path would become the name in the API
+    group = Group(
         name=settings.group or recipe.name,
         title=recipe.title,
         recipe=recipe.name,
         strategy=name,
+        served_model_name=served or model,
         topology=topology,
         layout=layout,
         settings=settings,
         release=release_of(settings, ray=layout.pp > 1 and settings.executor == "ray"),
     )
-    model = settings.model or recipe.model
-    served = settings.served_model_name or strategy.served_model_name
-    if served is None and (model != recipe.model or settings.offline):
-        served = recipe.model  # a path would become the name in the API
     plan = Plan(
         group=group.name,
         recipe=recipe.name,
@@ -85,11 +88,12 @@ def build_plan(recipe: Recipe, hosts: Sequence[HostSpec], settings: Settings) ->
         local_endpoint=f"http://127.0.0.1:{settings.port}",
         tool_calling="enable-auto-tool-choice" in spoken,
         ready_timeout=settings.ready_timeout,
+        heals=group.guarded,
         memory=fit,
     )
     processes = {node.host.name: _processes(group, node, model, served, spoken) for node in topology.nodes}
     digest = _digest(plan, _host_plans(group, processes, digest=""))
-    return replace(plan, digest=digest, hosts=_host_plans(group, processes, digest=digest))
+    return with_manifest(replace(plan, digest=digest, hosts=_host_plans(group, processes, digest=digest)))
 
 
 def _shape(recipe: Recipe, settings: Settings) -> Shape:
@@ -153,8 +157,8 @@ def _cautions(settings: Settings, spoken: Mapping[str, FlagValue], model: str) -
     return notes
 
 
-def _secrets(group: units.Group) -> tuple[Secret, ...]:
-    secrets = []
+def _secrets(group: Group) -> tuple[Secret, ...]:
+    secrets = [Secret(f"{group.config}/guard-key")] if group.guarded else []
     if group.uses_ray:
         secrets.append(Secret(f"{group.config}/ray-token"))
     if group.settings.api_key_file:
@@ -163,7 +167,7 @@ def _secrets(group: units.Group) -> tuple[Secret, ...]:
 
 
 def _processes(
-    group: units.Group, node: Node, model: str, served: str | None, spoken: Mapping[str, FlagValue]
+    group: Group, node: Node, model: str, served: str | None, spoken: Mapping[str, FlagValue]
 ) -> tuple[Process, ...]:
     settings, processes = group.settings, []
     if group.uses_ray:
@@ -188,9 +192,7 @@ def _processes(
     return tuple(processes)
 
 
-def _host_plans(
-    group: units.Group, processes: Mapping[str, tuple[Process, ...]], *, digest: str
-) -> dict[str, HostPlan]:
+def _host_plans(group: Group, processes: Mapping[str, tuple[Process, ...]], *, digest: str) -> dict[str, HostPlan]:
     plans = {}
     for node in group.topology.nodes:
         host, mine = node.host, processes[node.host.name]
@@ -202,23 +204,16 @@ def _host_plans(
             interface=host.interface,
             gpu=host.gpu,
             gpus=host.gpus,
-            dp_ranks=_dp_ranks(group.layout, node),
+            dp_ranks=group.dp_ranks(node),
             processes=mine,
             files=units.host_files(group, node, mine, digest),
-            units=tuple(units.unit_name(group, process.name) for process in mine),
+            units=units.unit_names(group, mine),
             ports=_ports(group, node),
         )
     return plans
 
 
-def _dp_ranks(layout: Layout, node: Node) -> tuple[int, ...]:
-    """Return the DP ranks that live on a host; without data parallel, rank 0 answers on the head."""
-    if layout.dp > 1:
-        return tuple(range(node.node_rank * layout.dp_local, (node.node_rank + 1) * layout.dp_local))
-    return (0,) if node.is_head else ()
-
-
-def _ports(group: units.Group, node: Node) -> tuple[int, ...]:
+def _ports(group: Group, node: Node) -> tuple[int, ...]:
     settings = group.settings
     ports = [settings.port] if node.is_head else []
     if node.is_head and group.layout.dp > 1:
@@ -228,6 +223,8 @@ def _ports(group: units.Group, node: Node) -> tuple[int, ...]:
         ports += [port for flag, port in engine.RAY_PORTS.items() if "worker" not in flag]
     elif node.is_head and group.layout.pp > 1:
         ports.append(settings.master_port)
+    if node.is_head and group.guarded:
+        ports.append(settings.control_port)
     return tuple(ports)
 
 

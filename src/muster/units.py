@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
-from functools import cached_property
-from ipaddress import collapse_addresses, ip_address, ip_network
+from collections.abc import Sequence
 
-from muster import engine
-from muster.plan import File, Process, Release
+from muster import engine, guarded
+from muster.plan import File, Process
 from muster.render import render
-from muster.settings import Settings
-from muster.topology import Layout, Node, Topology
+from muster.topology import Node
+from muster.unit_group import Group
 
-# Device nodes a GPU engine opens. char-* names resolve through /proc/devices: the modules must be loaded first.
+# Device nodes a GPU engine opens. char-* resolve through /proc/devices: the modules must be loaded first.
 DEVICES = (
     "char-nvidia",
     "char-nvidia-uvm",
@@ -26,57 +23,6 @@ DEVICES = (
     "/dev/gdrdrv",
 )
 SYSTEM_PATH = "/usr/local/cuda/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-
-
-@dataclass(frozen=True)
-class Group:
-    """What all hosts of a group share while their files are written."""
-
-    name: str
-    title: str
-    recipe: str
-    strategy: str
-    topology: Topology
-    layout: Layout
-    settings: Settings
-    release: Release
-
-    @property
-    def config(self) -> str:
-        """Directory of the group's files on a host."""
-        return f"/etc/muster/{self.name}"
-
-    @cached_property
-    def peers(self) -> tuple[str, ...]:
-        """The hosts' own addresses as the fewest networks: a unit of a thousand hosts stays readable."""
-        addresses = [ip_address(node.host.address) for node in self.topology.nodes]
-        by_version = [[ip_network(a) for a in addresses if a.version == version] for version in (4, 6)]
-        return tuple(
-            str(network.network_address if network.num_addresses == 1 else network)
-            for networks in by_version
-            for network in collapse_addresses(networks)  # type: ignore[type-var]
-        )
-
-    @property
-    def uses_ray(self) -> bool:
-        """Whether Ray carries the pipeline across hosts."""
-        return self.layout.pp > 1 and self.settings.executor == "ray"
-
-    @property
-    def drains(self) -> int:
-        """Seconds until systemd kills what is left after a stop: drain time and half a minute."""
-        return self.settings.drain_seconds + 30
-
-    @property
-    def ray_command(self) -> tuple[str, ...]:
-        """The command that succeeds once every GPU has joined Ray."""
-        python = f"{self.release.path}/bin/python"
-        return (python, f"{self.config}/ray_ready.py", str(self.layout.world_size))
-
-
-def unit_name(group: Group, process: str) -> str:
-    """Return the unit of one process: `muster-<group>-<process>.service`."""
-    return f"muster-{group.name}-{process}.service"
 
 
 def environment(group: Group, node: Node, process: str) -> dict[str, str]:
@@ -106,11 +52,16 @@ def environment(group: Group, node: Node, process: str) -> dict[str, str]:
         env |= {"HTTPS_PROXY": settings.proxy, "HTTP_PROXY": settings.proxy}
         env["NO_PROXY"] = ",".join(["localhost", "127.0.0.1", *group.peers])
     if group.uses_ray:
-        token = f"/run/credentials/{unit_name(group, process)}/ray-token"
+        token = group.credential("ray-token", process)
         env |= engine.ray_env(group.topology, port=settings.ray_port, token_file=token)
         if process == "ray":
             del env["RAY_ADDRESS"]  # `ray start --head` would take it for a cluster to join
     return env | settings.extra_env
+
+
+def unit_names(group: Group, processes: Sequence[Process]) -> tuple[str, ...]:
+    """Return the units of one host, in start order: one in all with the guard, one a process without."""
+    return tuple(dict.fromkeys(group.unit_of(process.name) for process in processes))
 
 
 def host_files(group: Group, node: Node, processes: tuple[Process, ...], digest: str) -> dict[str, File]:
@@ -122,17 +73,22 @@ def host_files(group: Group, node: Node, processes: tuple[Process, ...], digest:
         processes: what runs there, in start order.
         digest: the plan's digest, which each unit carries.
     """
+    settings = group.settings
     files = {
         "/etc/sysusers.d/muster.conf": File(render("sysusers.conf.j2", {})),
         "/etc/tmpfiles.d/muster.conf": File(
-            render("tmpfiles.conf.j2", {"root": group.settings.root, "hf_home": group.settings.hf_home})
+            render("tmpfiles.conf.j2", {"root": settings.root, "hf_home": settings.hf_home})
         ),
         "/etc/sysctl.d/90-muster.conf": File(render("sysctl.conf.j2", {})),
-        f"{group.config}/plan.json": File(_plan_json(group, node, processes, digest)),
     }
-    for process in processes:
-        files[f"{group.config}/{process.name}.env"] = File(render("env.j2", {"env": process.env}))
-        files[f"/etc/systemd/system/{unit_name(group, process.name)}"] = File(_unit(group, node, process, digest))
+    if group.guarded:
+        files |= guarded.files(group, node, processes, digest)
+        files[f"/etc/systemd/system/{group.guard_unit}"] = File(_guard_unit(group, node, processes, digest))
+    else:
+        for process in processes:
+            files[f"{group.config}/{process.name}.env"] = File(render("env.j2", {"env": process.env}))
+            unit = f"/etc/systemd/system/{group.unit_of(process.name)}"
+            files[unit] = File(_plain_unit(group, node, process, digest))
     if group.uses_ray:
         files[f"{group.config}/ray_ready.py"] = File(render("ray_ready.py.j2", {}))
         names = sorted({*engine.PER_HOST_ENV, "RAY_AUTH_TOKEN_PATH", "HOME", "PATH"})
@@ -140,43 +96,61 @@ def host_files(group: Group, node: Node, processes: tuple[Process, ...], digest:
     return files
 
 
-def _plan_json(group: Group, node: Node, processes: tuple[Process, ...], digest: str) -> str:
-    content = {
+def _common(group: Group, node: Node, digest: str) -> dict[str, object]:
+    """Return what both kinds of unit say."""
+    return {
         "group": group.name,
-        "recipe": group.recipe,
-        "strategy": group.strategy,
+        "title": f"{group.title}, node rank {node.node_rank}",
         "digest": digest,
-        "host": node.host.name,
-        "node_rank": node.node_rank,
-        "release": group.release.id,
-        "units": [unit_name(group, process.name) for process in processes],
+        "stop_seconds": group.stop_seconds,
+        "writable": [group.settings.hf_home],
+        "devices": DEVICES,
+        "closed": not group.fetches,
+        "peers": group.peers,
+        "clients": group.settings.client_networks,
+        "after": [],
+        "joins": [],
+        "start_pre": [],
+        "stop_post": [],
+        "env_files": [],
+        "credentials": [("ray-token", f"{group.config}/ray-token")] if group.uses_ray else [],
     }
-    return json.dumps(content, indent=2) + "\n"
 
 
-def _unit(group: Group, node: Node, process: Process, digest: str) -> str:
-    ray = unit_name(group, "ray")
+def _guard_unit(group: Group, node: Node, processes: tuple[Process, ...], digest: str) -> str:
+    values = _common(group, node, digest)
+    credentials = [("guard-key", f"{group.config}/guard-key")]
+    if group.settings.api_key_file:
+        credentials.append(("api-key", f"{group.config}/secrets.env"))
+    if group.uses_ray:
+        credentials.append(("ray-token", f"{group.config}/ray-token"))
+    post = ("/usr/bin/python3", "-I", guarded.directory(group), "post", "--config", guarded.config_path(group))
+    values |= {
+        "guarded": True,
+        "command": guarded.command(group, processes),
+        "stop_post": [post],
+        "restart_seconds": 3,
+        "start_seconds": 90,
+        "credentials": credentials,
+    }
+    return render("unit.service.j2", values)
+
+
+def _plain_unit(group: Group, node: Node, process: Process, digest: str) -> str:
     behind_ray = process.name == "vllm" and group.uses_ray
-    program = process.argv[0]
-    values: Mapping[str, object] = {
-        "group": group.name,
-        "title": f"{process.name} of {group.title}, node rank {node.node_rank}",
-        "digest": digest,
-        "notify": False,
-        "command": (f"{group.release.path}/bin/{program}", *process.argv[1:]),
-        "start_pre": [(*group.ray_command, str(group.settings.ready_timeout))] if behind_ray else [],
-        "after": [ray] if behind_ray else [],
-        "joins": [ray] if behind_ray else [],
+    ray = [group.unit_of("ray")] if behind_ray else []
+    wait = str(group.settings.ready_timeout)
+    values = _common(group, node, digest)
+    values |= {
+        "title": f"{process.name} of {values['title']}",
+        "guarded": False,
+        "command": (f"{group.release.path}/bin/{process.argv[0]}", *process.argv[1:]),
+        "start_pre": [(*group.ray_command, wait)] if behind_ray else [],
+        "after": ray,
+        "joins": ray,
         "env_files": _env_files(group, process),
         "restart_seconds": 5,
         "start_seconds": group.settings.ready_timeout + 60 if behind_ray else 90,
-        "stop_seconds": group.drains,
-        "writable": [group.settings.hf_home],
-        "credentials": [("ray-token", f"{group.config}/ray-token")] if group.uses_ray else [],
-        "devices": DEVICES,
-        "closed": group.settings.offline or (group.settings.model or "").startswith("/"),
-        "peers": group.peers,
-        "clients": group.settings.client_networks,
     }
     return render("unit.service.j2", values)
 
