@@ -17,6 +17,7 @@ from typing import Any
 from muster.host import common, weights_source
 from muster.host import weights_store as store
 from muster.host.weights_board import Board
+from muster.host.weights_files import Files
 from muster.host.weights_swarm import Swarm
 from muster.host.weights_text import RESERVE, Meter, size
 
@@ -85,9 +86,10 @@ class Stage:
         self.board = Board(files, sorted(request["peers"]))
         self.stamps = store.Stamps(self.directory)
         self.chunks = store.known_chunks(self.directory, self.board.chunk)
+        self.files = Files(self.board, self.directory)
         self.swarm = Swarm(
             self.board,
-            self.directory,
+            self.files,
             self.me,
             self.seed,
             request["peers"],
@@ -219,7 +221,7 @@ class Stage:
         if os.path.exists(path + store.PART):
             os.truncate(path + store.PART, entry["size"])
             here = store.good_chunks(path + store.PART, hashes, self.board.chunk)
-        self.swarm.open(at)
+        self.files.open(at)
         self.board.open_file(at, here)
         if len(here) == len(hashes):
             self._verify(at)
@@ -233,7 +235,7 @@ class Stage:
                 f"{entry['path']} has SHA-256 {sha256}, not {entry['sha256']}, though every chunk is as {self.seed}"
                 f" said: {self.seed} does not tell the truth, or this disk does not keep it"
             )
-        os.fsync(self.swarm.open(at))
+        os.fsync(self.files.open(at))
         self._in_place(path, path + store.PART)
         self.stamps.add(entry["path"], sha256)
         self.board.verify(at)

@@ -22,6 +22,7 @@ from typing import Any
 from muster.host import weights_store as store
 from muster.host import weights_wire as wire
 from muster.host.weights_board import HERE, Board
+from muster.host.weights_files import Files
 
 _TIMEOUT = 30
 _FIRST_RETRY, _LAST_RETRY = 0.1, 2.0
@@ -36,7 +37,7 @@ class Swarm:
 
     Args:
         board: what is where.
-        directory: of the revision.
+        files: of the revision.
         me: this host's name; `seed` is the name of the one that knows what every chunk must be.
         peers: name -> {address, port, key (hex)}.
         listen: (address, port) of this host.
@@ -50,7 +51,7 @@ class Swarm:
     def __init__(
         self,
         board: Board,
-        directory: str,
+        files: Files,
         me: str,
         seed: str,
         peers: dict[str, dict[str, Any]],
@@ -61,15 +62,13 @@ class Swarm:
         suspect: Callable[[int], None],
         patience: float = 60.0,
     ) -> None:
-        self.board, self.directory, self.me, self.seed = board, directory, me, seed
+        self.board, self.files, self.me, self.seed = board, files, me, seed
         self.peers, self.listen, self.say, self.patience = peers, listen, say, patience
         self.whole, self.known, self.suspect = whole, known, suspect
         self.keys = {name: bytes.fromhex(peer["key"]) for name, peer in peers.items()}
         self.accused: dict[str, int] = {}
         self.over = threading.Event()
         self._socket = socket.socket(socket.AF_INET6 if ":" in listen[0] else socket.AF_INET)
-        self._handles: dict[int, int] = {}
-        self._lock = threading.Lock()
 
     def start(self) -> None:
         """Listen on the fabric address and call every peer.
@@ -97,10 +96,6 @@ class Swarm:
         with contextlib.suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)
         self._socket.close()
-        with self._lock:
-            for handle in self._handles.values():
-                os.close(handle)
-            self._handles.clear()
 
     def gone(self, name: str) -> bool:
         """Whether a peer has been silent for too long."""
@@ -176,7 +171,7 @@ class Swarm:
             line.send(reply, block)
             return bool(reply["done"])
         at, offset, size = board.place(int(chunk))
-        handle = self.open(at)
+        handle = self.files.open(at)
         line.send({**reply, "data": [int(chunk), size]}, block)
         while size:
             sent = os.sendfile(line.sock.fileno(), handle, offset, size)
@@ -193,27 +188,6 @@ class Swarm:
     def _told(self, at: int) -> list[Any]:
         packed = bytes.fromhex("".join(self.board.hashes[at]))
         return [at, self.board.files[at]["sha256"], base64.b64encode(packed).decode()]
-
-    def open(self, at: int) -> int:
-        """Return a descriptor of a file, whichever name it has now; a rename leaves it valid."""
-        with self._lock:
-            if at not in self._handles:
-                path = store.inside(self.directory, self.board.files[at]["path"])
-                part = path + store.PART
-                if os.path.exists(path):
-                    self._handles[at] = os.open(path, os.O_RDONLY)
-                else:
-                    os.makedirs(os.path.dirname(path), 0o755, exist_ok=True)
-                    self._handles[at] = os.open(part, os.O_RDWR | os.O_CREAT, 0o644)
-                    os.ftruncate(self._handles[at], self.board.files[at]["size"])
-            return self._handles[at]
-
-    def reopen(self, at: int) -> None:
-        """Forget a descriptor whose file has been put under another name."""
-        with self._lock:
-            handle = self._handles.pop(at, None)
-            if handle is not None:
-                os.close(handle)
 
     # --- asking -------------------------------------------------------------------------------------------------------
 
@@ -271,7 +245,7 @@ class Swarm:
                 accuse = self._accuse(name, chunk)
                 continue
             if board.state[chunk] != HERE:
-                self._write(at, buffer[:size], offset)
+                self.files.write(at, buffer[:size], offset)
                 if board.got(chunk, name):
                     self.whole(at)
 
@@ -298,15 +272,6 @@ class Swarm:
                     return {**words, "wait": True}
                 board.changed.wait(_WAIT)
 
-    def _write(self, at: int, data: memoryview, offset: int) -> None:
-        try:
-            while data:
-                written = os.pwrite(self.open(at), data, offset)
-                data, offset = data[written:], offset + written
-        except OSError as error:
-            self.board.fail(f"cannot write {self.board.files[at]['path']}: {error.strerror}")
-            raise
-
     def _learn(self, name: str, leads: bool, reply: dict[str, Any], block: bytes) -> None:
         peer = self.board.peers[name]
         with self.board.changed:
@@ -325,6 +290,7 @@ class Swarm:
                 self.known(int(at))
 
     def _accuse(self, name: str, chunk: int) -> int:
+        """Throw a chunk away and say who sent it."""
         self.board.lost(chunk)
         peer = self.board.peers[name]
         peer.wrong += 1
