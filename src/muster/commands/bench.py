@@ -1,0 +1,130 @@
+"""`muster bench`: the recipe's scenarios on a cluster host, kept in the ledger, compared with a baseline."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+from muster import ledger
+from muster.bench import gate, scenario
+from muster.commands.plan import parse_data
+from muster.ledger import Entry
+
+LEDGER = "ledger"
+REPEATS = 3
+
+
+class Percent(click.ParamType[float]):
+    """A relative change: `5%` or `0.05`."""
+
+    name = "PERCENT"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Return the share, 0 to 1."""
+        text = str(value)
+        try:
+            share = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
+        except ValueError:
+            self.fail(f"{text} is no share; write 5% or 0.05", param, ctx)
+        if not 0 <= share < 1:
+            self.fail(f"{text} is no share from 0 to 100 %; write 5% or 0.05", param, ctx)
+        return share
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  muster bench inventories/h200-8.py kimi-k2-thinking
+  muster bench inventories/h200-16.py kimi-k2-instruct --scenario h200 --sweep
+  muster bench inventories/h200-8.py kimi-k2-thinking --against 20261121T --tolerance 5%
+"""
+)
+@click.argument("inventory_file", metavar="INVENTORY", type=click.Path())
+@click.argument("recipe_name", metavar="RECIPE")
+@click.option("--scenario", "names", multiple=True, help="Of the recipe's bench; the one of the GPUs otherwise.")
+@click.option("--sweep", is_flag=True, help="Step through the scenario's numbers of prompts.")
+@click.option("--repeat", type=click.IntRange(1, 100), help=f"Runs of each step. [1; {REPEATS} with --against]")
+@click.option("--against", metavar="BASELINE", help="Ledger file or directory, or a session, plan digest or release.")
+@click.option("--tolerance", type=Percent(), default="5%", show_default=True, help="Change that is accepted anyway.")
+@click.option("--ledger", "place", type=click.Path(path_type=Path), default=LEDGER, show_default=True)
+@click.option(
+    "--seconds", type=click.IntRange(10), default=14400, show_default=True, help="Longest that a run may take."
+)
+@click.option("--strategy", help="tp, tp-dcp, tp-pp or dp-ep; the recipe's default for the GPUs otherwise.")
+@click.option("--data", "pairs", multiple=True, metavar="K=V", help="A setting, as pyinfra's --data.")
+@click.pass_context
+def bench(
+    ctx: click.Context,
+    inventory_file: str,
+    recipe_name: str,
+    names: Sequence[str],
+    sweep: bool,
+    repeat: int | None,
+    against: str | None,
+    tolerance: float,
+    place: Path,
+    seconds: int,
+    strategy: str | None,
+    pairs: Sequence[str],
+) -> None:
+    """Measure the running RECIPE on INVENTORY with `vllm bench serve` on its head.
+
+    Exits with 1 when a run failed or, with --against, when a figure got worse by more than the tolerance and by more
+    than repeated runs differ.
+    """
+    from muster.bench import cluster, runner  # pyinfra loads slowly
+
+    before = ledger.baseline(against, ledger.read(place)[0]) if against else []
+    overrides = parse_data(pairs) | ({"strategy": strategy} if strategy else {})
+    with cluster.connected(inventory_file, recipe_name, overrides) as group:
+        picked = scenario.pick(group.recipe, names, gpu=group.plan.head.gpu)
+        for load in picked:
+            load.prompts(sweep=sweep)  # refused before anything is asked of a host
+        seen = group.check()
+        click.echo(_heading(group.plan.label, group.plan.digest, seen.hardware, seen.engine.tokens))
+        runs = []
+        for entry in runner.measure(
+            group,
+            seen,
+            picked,
+            directory=place,
+            sweep=sweep,
+            repeat=repeat or (REPEATS if against else 1),
+            seconds=seconds,
+            say=lambda line: click.echo(f"  {line}", err=True),
+        ):
+            click.echo(summary(entry))
+            runs.append(entry)
+    failed = [entry for entry in runs if entry.problems]
+    click.echo(f"{len(runs)} runs kept in {place} as session {runs[0].session}")
+    worse = _judge(before, runs, tolerance) if before and len(failed) < len(runs) else False
+    ctx.exit(1 if failed or worse else 0)
+
+
+def _heading(label: str, digest: str, hardware: str, tokens: int | None) -> str:
+    cache = f" · KV cache {tokens:,} tokens" if tokens else ""
+    return f"{label} · plan {digest} · {hardware}{cache}"
+
+
+def summary(entry: Entry) -> str:
+    """Return one run as a line."""
+    if entry.problems:
+        return f"FAILED {entry.load_key}: {'; '.join(entry.problems)}"
+    said = [f"{entry.figures[name]:,.2f} {unit}" for name, unit in _SHOWN if name in entry.figures]
+    said += [f"{word} {entry.figures[name]:,.1f} ms" for name, word in _LATENCY if name in entry.figures]
+    return f"{entry.load_key}: " + ", ".join(said)
+
+
+_SHOWN = (("request_throughput", "req/s"), ("output_throughput", "tok/s"))
+_LATENCY = (("mean_ttft_ms", "TTFT"), ("p99_ttft_ms", "p99"), ("mean_tpot_ms", "TPOT"), ("p99_tpot_ms", "p99"))
+
+
+def _judge(before: Sequence[Entry], runs: Sequence[Entry], tolerance: float) -> bool:
+    verdicts = gate.compare(before, runs, tolerance=tolerance)
+    for verdict in verdicts:
+        click.echo(verdict.text)
+    worse = [verdict for verdict in verdicts if verdict.regressed]
+    click.echo(f"{len(worse)} of {len(verdicts)} figures got worse by more than {tolerance:.0%} and the spread of runs")
+    return bool(worse)
