@@ -11,12 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from muster.decision import Decision, HostDecision, asked, choose_secret, decide, is_base
-from muster.manifest import with_manifest
 from muster.plan import Plan
 from tests import fleet, observed
 
-DP = with_manifest(fleet.plan("kimi-k2-instruct", 2, "H200"))
-RAY = with_manifest(fleet.plan("kimi-k2-instruct", 2, "H800"))
+DP = fleet.plan("kimi-k2-instruct", 2, "H200")
+RAY = fleet.plan("kimi-k2-instruct", 2, "H800")
 
 
 def decided(plan: Plan, seen: dict[str, dict[str, Any]]) -> Decision:

@@ -1,28 +1,30 @@
-"""The manifest tells enough of a group to stop, restart and find it without its recipe."""
+"""The manifests tell enough of a group to stop, restart and find it without its recipe."""
 
 from __future__ import annotations
 
 import json
 
+import pytest
+
 from muster import manifest
-from tests import fleet
 
 
-def test_the_manifest_brings_back_the_bring_up() -> None:
-    plan = manifest.with_manifest(fleet.plan("kimi-k2-instruct", 2, "H800"))
+@pytest.mark.parametrize("gpu", ["H800", "H200"])
+def test_the_manifests_of_all_hosts_bring_back_the_bring_up(gpu: str) -> None:
+    plan = fleet.plan("kimi-k2-instruct", 3, gpu)
+    told = {name: json.loads(host.files[manifest.path(plan.group)].text) for name, host in plan.hosts.items()}
+    assert manifest.steps(told) == plan.steps
     for name, host in plan.hosts.items():
-        told = json.loads(host.files[manifest.path(plan.group)].text)
-        assert manifest.steps(told) == plan.steps
-        assert told["host"] == name
-        assert told["units"] == list(host.units)
-        assert told["ports"] == list(host.ports)
-        assert told["hosts"] == {other: list(plan.hosts[other].units) for other in plan.hosts}
-        assert told["digest"] == plan.digest
+        assert told[name]["host"] == name
+        assert told[name]["units"] == list(host.units)
+        assert told[name]["ports"] == list(host.ports)
+        assert told[name]["digest"] == plan.digest
+        assert told[name]["hosts"] == 3
 
 
-def test_the_manifest_changes_no_other_file() -> None:
-    plan = fleet.plan("kimi-k2-instruct", 2, "H800")
-    more = manifest.with_manifest(plan)
-    for name, host in plan.hosts.items():
-        kept = {path: file for path, file in host.files.items() if path != manifest.path(plan.group)}
-        assert kept.items() <= more.hosts[name].files.items()
+def test_a_manifest_does_not_grow_with_the_group() -> None:
+    def size(hosts: int) -> int:
+        plan = fleet.plan("kimi-k2-instruct", hosts, "H200")
+        return len(list(plan.hosts.values())[-1].files[manifest.path(plan.group)].text)
+
+    assert size(40) - size(4) < 20

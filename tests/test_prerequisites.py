@@ -7,12 +7,11 @@ from typing import Any
 
 import pytest
 
-from muster.manifest import with_manifest
 from muster.plan import Plan
 from muster.prerequisites import problems, report
 from tests import fleet, observed
 
-PLAN = with_manifest(fleet.plan("kimi-k2-instruct", 2, "H200"))
+PLAN = fleet.plan("kimi-k2-instruct", 2, "H200")
 HOST = "h200-1"
 
 Change = Callable[[dict[str, Any]], Any]

@@ -82,7 +82,7 @@ def test_a_streaming_program_prints_lines_and_ends_with_its_error() -> None:
 
 def test_what_a_program_prints_does_not_spoil_the_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     text = "def main(request):\n    print('{\"state\": 1}')\n    return {'said': request['word']}\n"
-    monkeypatch.setattr(remote, "source", lambda name: text)
+    monkeypatch.setattr(remote, "_with_imports", lambda names: {"chatty": text})
     done = through_shell(remote.bundle({"chatty": {"word": "yes"}}))
     assert remote.answers(done.stdout.splitlines()) == {"chatty": {"said": "yes"}}
     assert '{"state": 1}' in done.stderr

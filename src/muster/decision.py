@@ -6,7 +6,6 @@ An observation is what `muster.host.state` answered for one host.
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -187,13 +186,6 @@ def asked(host: HostPlan) -> tuple[tuple[str, ...], ...]:
 def sha256(text: str) -> str:
     """Return the SHA-256 of a text as a file has it, in hexadecimal."""
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-def release_spec(plan: Plan) -> str:
-    """Return the digest of what a release holds; the hosts note it when the installation is whole."""
-    release = plan.release
-    held = [release.python, list(release.requirements), list(release.overrides), list(release.install_args)]
-    return sha256(json.dumps(held))[:16]
 
 
 def choose_secret(stored: str | None, found: Mapping[str, str | None]) -> Literal["stored", "hosts", "new"]:

@@ -1,6 +1,7 @@
 """What a group says of itself on each of its hosts, in one JSON file: enough to stop, restart and find it again.
 
-Pure: a plan in, a plan with one more file a host out.
+Pure: a plan in, a plan with one more file a host out. A host tells its own part only, so that a manifest does not grow
+with the group; the parts of all hosts make the whole.
 """
 
 from __future__ import annotations
@@ -31,35 +32,53 @@ def _text(plan: Plan, host: HostPlan) -> str:
     told = {
         "group": plan.group,
         "recipe": plan.recipe,
+        "strategy": plan.strategy,
         "label": plan.label,
         "model": plan.model,
         "served_model_name": plan.served_model_name,
         "digest": plan.digest,
+        "release": plan.release.id,
         "endpoint": plan.endpoint,
         "host": host.name,
+        "hosts": len(plan.hosts),
         "role": host.role,
+        "node_rank": host.node_rank,
         "units": list(host.units),
         "ports": list(host.ports),
-        "hosts": {name: list(other.units) for name, other in plan.hosts.items()},
-        "steps": [dataclasses.asdict(step) for step in plan.steps],
+        "steps": [
+            {
+                "text": step.text,
+                "units": list(step.units.get(host.name, ())),
+                "checks": [dataclasses.asdict(check) for check in step.checks if check.host == host.name],
+            }
+            for step in plan.steps
+        ],
         "ready_timeout": plan.ready_timeout,
     }
-    return json.dumps(told, indent=1, default=dict) + "\n"
+    return json.dumps(told, indent=1) + "\n"
 
 
-def steps(manifest: Mapping[str, Any]) -> tuple[Step, ...]:
-    """Return the bring-up steps that a manifest tells of.
+def steps(manifests: Mapping[str, Mapping[str, Any]]) -> tuple[Step, ...]:
+    """Return the bring-up steps that the manifests of all hosts of a group tell of together.
+
+    Args:
+        manifests: host -> what its manifest holds.
 
     Raises:
-        KeyError, TypeError: the manifest was written by another version of muster.
+        KeyError, TypeError: a manifest was written by another version of muster.
     """
+    first = next(iter(manifests.values()))["steps"]
     return tuple(
         Step(
             text=step["text"],
-            units={host: tuple(units) for host, units in step["units"].items()},
-            checks=tuple(_check(check) for check in step["checks"]),
+            units={
+                host: tuple(told["steps"][number]["units"])
+                for host, told in manifests.items()
+                if told["steps"][number]["units"]
+            },
+            checks=tuple(_check(check) for told in manifests.values() for check in told["steps"][number]["checks"]),
         )
-        for step in manifest["steps"]
+        for number, step in enumerate(first)
     )
 
 

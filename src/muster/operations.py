@@ -32,7 +32,9 @@ def base_in_effect(files: Files) -> Iterator[PyinfraCommand]:
     Args:
         files: those that differ: `path`, `text`, `sha256`, `mode`, `owner`, `group`.
     """
-    if files:
+    if not files:
+        current_host().noop("users, directories and kernel settings are as planned")
+    else:
         yield Session("apply", {"do": "base", "files": files}, f"write and apply {_names(files)}", _notes)
 
 
@@ -43,7 +45,9 @@ def engine_installed(request: remote.Request | None) -> Iterator[PyinfraCommand]
     Args:
         request: of `muster.host.engine`, or None where it is.
     """
-    if request is not None:
+    if request is None:
+        current_host().noop("the release is whole")
+    else:
         yield Session("engine", request, f"install {request['path']}", streams=True)
 
 
@@ -62,7 +66,9 @@ def command_lines_accepted(request: remote.Request | None) -> Iterator[PyinfraCo
             fail(host, "  fix: correct extra_args, or set vllm_version to what is installed")
         return not answer["refused"]
 
-    if request is not None:
+    if request is None:
+        current_host().noop("this engine's parser has taken these command lines before")
+    else:
         yield Session("parse", request, f"ask vLLM about {len(request['argvs'])} command line(s)", heard)
 
 
@@ -74,7 +80,9 @@ def files_staged(files: Files, keep: Callable[[], None]) -> Iterator[PyinfraComm
         files: as for `base_in_effect`; `text` may be a secret and is never printed.
         keep: called before anything is sent; keeps new secrets on the control machine.
     """
-    if files:
+    if not files:
+        current_host().noop("every file is as planned")
+    else:
         if _executing() is not None:
             keep()
         yield Session("apply", {"do": "stage", "files": files}, f"stage {_names(files)}")
@@ -89,7 +97,9 @@ def files_committed(files: Files, remove: Sequence[str], enable: Sequence[str]) 
         remove: paths that no plan names any more.
         enable: units to enable.
     """
-    if files or remove or enable:
+    if not (files or remove or enable):
+        current_host().noop("every file is in place, every unit enabled")
+    else:
         bare = [{key: value for key, value in item.items() if key != "text"} for item in files]
         request = {"do": "commit", "files": bare, "remove": list(remove), "enable": list(enable)}
         yield Session("apply", request, f"put in place {_names(files)}, remove {len(remove)}", _notes)
@@ -102,7 +112,9 @@ def carried_out(command: PyinfraCommand | None) -> Iterator[PyinfraCommand]:
     Args:
         command: what this host has to do, or None.
     """
-    if command is not None:
+    if command is None:
+        current_host().noop("nothing to do on this host")
+    else:
         yield command
 
 
@@ -114,6 +126,7 @@ def holds(question: FunctionCommand) -> Iterator[PyinfraCommand]:
         question: its function returns False, and has said why, when it does not hold.
     """
     context = _executing()
+    current_host().noop("asked when executing; changes nothing")
     if context is not None and question.function(*context, *question.args, **question.kwargs) is False:
         yield FunctionCommand(does_not_hold, [], {})
 

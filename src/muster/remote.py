@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import json
 from collections.abc import Iterable, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -76,14 +77,21 @@ def bundle(requests: Mapping[str, Request], *, streams: bool = False) -> str:
 
     A program that raises answers `{"error": ...}`, and the others still run.
     """
+    sources = _with_imports(tuple(requests))
+    return f"REQUESTS = {_literal(requests)}\nSOURCES = {_literal(sources)}\nSTREAMS = {streams}\n{_DRIVER}"
+
+
+@cache
+def _with_imports(names: tuple[str, ...]) -> dict[str, str]:
+    """Return the sources of host programs and of every host module that they import."""
     sources: dict[str, str] = {}
-    waiting = list(requests)
+    waiting = list(names)
     while waiting:
         name = waiting.pop()
         if name not in sources:
             sources[name] = source(name)
             waiting.extend(_imports(sources[name]))
-    return f"REQUESTS = {_literal(requests)}\nSOURCES = {_literal(sources)}\nSTREAMS = {streams}\n{_DRIVER}"
+    return sources
 
 
 def _imports(text: str) -> list[str]:

@@ -15,6 +15,8 @@ from pyinfra.connectors.util import CommandOutput
 from muster import remote
 from muster.facts import Program
 
+_PRIVATE = ("text", "uv_payload")
+
 Heard = Callable[[State, Host, remote.Answer], bool | None]
 
 
@@ -38,7 +40,7 @@ class Session(FunctionCommand):
         *,
         streams: bool = False,
     ) -> None:
-        super().__init__(run_on_host, [program, says], {})
+        super().__init__(run_on_host, [program, public(request)], {})
         self.program, self.request, self.says, self.heard, self.streams = program, request, says, heard, streams
 
     def execute(self, state: State, host: Host, connector_arguments: ConnectorArguments) -> bool:
@@ -52,9 +54,16 @@ class Session(FunctionCommand):
         return self.heard is None or self.heard(state, host, answer) is not False
 
 
-def run_on_host(program: str, says: str) -> None:
+def run_on_host(program: str, request: object) -> None:
     """Name a session in pyinfra's own listings; `Session.execute` does the work."""
-    raise NotImplementedError(f"{program}: {says}")
+    raise NotImplementedError(f"{program}: {request}")
+
+
+def public(value: Any) -> Any:
+    """Return a request as it may be printed: what files hold, secrets among it, and binaries are left out."""
+    if isinstance(value, Mapping):
+        return {key: "..." if key in _PRIVATE and value[key] else public(value[key]) for key in value}
+    return [public(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
 def ask(

@@ -15,9 +15,9 @@ from typing import Any
 
 import pytest
 
-from muster.errors import Refusal
 from muster.sandbox import Sandbox
 from tests import standin
+from tests.conftest import Boot
 
 REPOSITORY = Path(__file__).parent.parent.parent
 GROUP = "kimi-k2-instruct"
@@ -66,7 +66,7 @@ class Fleet:
 
     def start(self, deploy: str = "kimi_k2_instruct", *flags: str, **settings: Any) -> subprocess.Popen[str]:
         """Start pyinfra on one of the deploy scripts; settings beat those of the inventory."""
-        given = {"strategy": "dp-ep", "engine_path": standin.PATH, "allow_oversubscription": True, "ready_timeout": 60}
+        given = {"supervisor": "systemd", "strategy": "dp-ep", "engine_path": standin.PATH, "allow_oversubscription": True, "ready_timeout": 60}
         inventory = self.directory / "fleet.py"
         inventory.write_text(INVENTORY.format(name=self.box.name, settings={**given, **settings}))
         command = [Path(sys.executable).parent / "pyinfra", *flags, inventory, f"deploys/{deploy}.py"]
@@ -164,17 +164,10 @@ class Fleet:
             standin.place(self.box.tree(name))
 
 
-@pytest.fixture(scope="package")
-def box() -> Iterator[Sandbox]:
+@pytest.fixture(scope="session")
+def box(sandbox: Boot) -> Sandbox:
     """Two hosts of one GPU each, for all the tests of this package."""
-    try:
-        sandbox = Sandbox.up(f"test-deploys-{os.getpid()}", 2)
-    except Refusal as refusal:
-        if os.environ.get("MUSTER_REQUIRE_SANDBOX"):
-            raise
-        pytest.skip(f"no sandbox here: {refusal}")
-    yield sandbox
-    sandbox.down()
+    return sandbox("deploys", 2)
 
 
 @pytest.fixture
@@ -190,8 +183,15 @@ def fleet(box: Sandbox, tmp_path: Path) -> Iterator[Fleet]:
 
 
 @pytest.fixture
-def serving(fleet: Fleet) -> Fleet:
-    """Hosts on which the group serves."""
-    fleet.deploy()
-    assert fleet.answers()
-    return fleet
+def serving(box: Sandbox, tmp_path: Path) -> Iterator[Fleet]:
+    """Hosts on which the group serves; one test leaves it to the next."""
+    there = Fleet(box, tmp_path)
+    for name in HOSTS:
+        box.start(name)
+        if not (box.tree(name) / standin.PATH.lstrip("/")).is_dir():
+            standin.place(box.tree(name))
+    there.deploy()
+    assert there.answers()
+    yield there
+    for name in HOSTS:
+        box.start(name)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from muster import operations, uv_binary
-from muster.decision import asked, release_spec
+from muster.decision import asked
 from muster.deploys.group_run import GroupRun
 from muster.typed import current_host, stage
 
@@ -29,7 +29,7 @@ def _release(run: GroupRun, name: str) -> dict[str, Any] | None:
         return None
     return {
         "path": release.path,
-        "spec": release_spec(run.plan),
+        "spec": release.id,
         "python": release.python,
         "requirements": list(release.requirements),
         "overrides": list(release.overrides),

@@ -20,11 +20,10 @@ from pyinfra.api.state import BaseStateCallback, State
 
 from muster import inventory, recipe, uv_binary
 from muster.build import build_plan
-from muster.decision import Decision, Observation, asked, decide, release_spec, sha256
+from muster.decision import Decision, Observation, asked, decide, sha256
 from muster.deploys.progress import Progress
 from muster.errors import Refusal
 from muster.facts import probe
-from muster.manifest import with_manifest
 from muster.plan import HostPlan, Plan
 from muster.prerequisites import Problem, problems, report
 from muster.secret_store import Store, open_store
@@ -95,7 +94,7 @@ class _Teller(BaseStateCallback):
 
 def _prepare(state: State, recipe_name: str) -> GroupRun:
     fleet = inventory.from_pyinfra(state.inventory, name="inventory")
-    plan = with_manifest(build_plan(recipe.load(recipe_name), fleet.hosts, fleet.settings))
+    plan = build_plan(recipe.load(recipe_name), fleet.hosts, fleet.settings)
     hosts = {host.name: host for host in state.inventory}
     active = {host.name for host in state.active_hosts}
     left_out = [name for name in plan.hosts if name not in active]
@@ -158,7 +157,7 @@ def request(plan: Plan, host: HostPlan, root: str, *, texts: bool = False) -> di
         "files": {path: sha256(file.text) for path, file in host.files.items()},
         "secrets": [secret.path for secret in plan.secrets],
         "units": list(host.units),
-        "release": {"path": plan.release.path, "spec": release_spec(plan)},
+        "release": {"path": plan.release.path, "spec": plan.release.id},
         "uv": uv_binary.path_on_hosts(root),
         "argvs": [list(argv) for argv in asked(host)],
         "ports": list(host.ports),

@@ -112,14 +112,16 @@ def choose(told: Mapping[str, Mapping[str, Any]], *, group: str | None, recipe: 
 
 def _standing_group(group: str, mine: Mapping[str, Mapping[str, Any]]) -> Standing:
     first = next(iter(mine.values()))
-    missing = sorted(set(first["hosts"]) - set(mine))
+    hosts = sorted(mine, key=lambda name: int(mine[name]["node_rank"]))
     digests = {told["digest"] for told in mine.values()}
-    if missing or len(digests) > 1:
+    if len(hosts) != first["hosts"] or len(digests) > 1:
+        missing = len(hosts) != first["hosts"]
         raise Refusal(
-            f"group {group}: " + (f"not in this run: {', '.join(missing)}" if missing else "its hosts differ in plan"),
-            needed=f"all of {', '.join(first['hosts'])}, with one plan: a group stops and starts as one",
+            f"group {group}: "
+            + (f"{', '.join(hosts)} of {first['hosts']} hosts in this run" if missing else "its hosts differ in plan"),
+            needed="all of its hosts, with one plan: a group stops and starts as one",
             fix="run without --limit on the group's own inventory" if missing else "run the recipe's deploy",
         )
-    logger.info(f"group {group}: {first['label']} on {', '.join(first['hosts'])}")
-    progress = Progress(tuple(first["hosts"]), manifest.steps(first), int(first["ready_timeout"]))
+    logger.info(f"group {group}: {first['label']} on {', '.join(hosts)}")
+    progress = Progress(tuple(hosts), manifest.steps(mine), int(first["ready_timeout"]))
     return Standing(group, {name: tuple(told["units"]) for name, told in mine.items()}, progress)

@@ -30,7 +30,7 @@ def main(request: Json) -> Json:
     """Bring a release to this host and return {changed, packages}.
 
     Args:
-        request: `path`, `spec` (digest of what should be in it), `python`, `requirements`, `overrides`,
+        request: `path`, `spec` (what should be in it, by one name), `python`, `requirements`, `overrides`,
             `install_args`, `env`, `uv` (path), `uv_payload` (base64 of the deflated binary, or None), `python_dir`,
             `cache_dir`. `root` (tests): where the file system begins.
 

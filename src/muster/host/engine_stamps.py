@@ -22,7 +22,7 @@ def release(root: str, wanted: Json | None) -> Json:
 
     Args:
         root: where the file system begins.
-        wanted: `path` of the virtual environment and `spec`, the digest of what should be in it.
+        wanted: `path` of the virtual environment and `spec`, a name of what should be in it.
     """
     if not wanted:
         return {"exists": False, "complete": False, "runs": False}

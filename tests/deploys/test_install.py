@@ -1,0 +1,94 @@
+"""The engine is installed by uv: sent where it is missing, done again when it was cut off, kept for the way back."""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from muster.sandbox import settings
+from tests import standin
+from tests.deploys.conftest import HOSTS, Fleet
+
+pytestmark = pytest.mark.sandbox
+
+INDEX = "srv/simple/vllm"
+
+
+def wheel(directory: Path, version: str) -> None:
+    """Make a wheel of the stand-in that claims to be a version of vLLM, and name it on the index page."""
+    directory.mkdir(parents=True, exist_ok=True)
+    info = f"vllm-{version}.dist-info"
+    with zipfile.ZipFile(directory / f"vllm-{version}-py3-none-any.whl", "w") as archive:
+        for path in sorted(standin.PACKAGE.rglob("*")):
+            if path.is_file() and "__pycache__" not in path.parts:
+                archive.write(path, path.relative_to(standin.PACKAGE))
+        archive.writestr(f"{info}/METADATA", f"Metadata-Version: 2.1\nName: vllm\nVersion: {version}\n")
+        archive.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        archive.writestr(f"{info}/entry_points.txt", "[console_scripts]\nvllm = vllm.entrypoints.cli.main:main\n")
+        archive.writestr(f"{info}/RECORD", "")
+    links = "".join(f'<a href="{path.name}">{path.name}</a>\n' for path in sorted(directory.glob("*.whl")))
+    (directory / "index.html").write_text(links)
+
+
+def installs(fleet: Fleet, **more: object) -> dict[str, object]:
+    """Return settings with which uv installs the stand-in from an index that lies on each host."""
+    for name in HOSTS:
+        for version in ("0.33.0", "0.33.1"):
+            wheel(fleet.box.tree(name) / INDEX, version)
+    python = settings.host_python(fleet.box.tree("node0"))
+    index = "file:///srv/simple"
+    return {"engine_path": None, "index_url": index, "torch_backend": None, "python_version": python, **more}
+
+
+def test_an_engine_is_installed_kept_and_switched_back(fleet: Fleet) -> None:
+    given = installs(fleet)
+    first = fleet.deploy(**given)
+    assert "[node1] installing vllm==0.33.0" in first.err
+    assert fleet.answers()
+    # Probe, base, engine, parser, staging, commit, two layers and the verification.
+    assert max(first.sessions.values()) <= 20
+    release = fleet.sh("node1", "ls -d /opt/muster/engines/vllm-0.33.0-*/")
+    assert fleet.sh("node1", f"stat -c %U {release}bin/vllm") == "root"
+    assert fleet.deploy("--json", **given).results["totals"]["success"] == 0
+
+    fleet.deploy(vllm_version="0.33.1", **given)
+    assert len(fleet.sh("node1", "ls -d /opt/muster/engines/*/").splitlines()) == 2
+    assert "/engines/vllm-0.33.1-" in fleet.sh("node1", "tr '\\0' ' ' </proc/$(pgrep -f -o '[v]llm serve')/cmdline")
+
+    back = fleet.deploy(**given)
+    assert "installing" not in back.err
+    assert fleet.answers()
+
+
+def test_an_installation_cut_off_by_a_power_failure_is_done_again(fleet: Fleet) -> None:
+    given = installs(fleet)
+    for name in HOSTS:
+        silent = "import socket, time; held = socket.create_server((str(), 9124)); time.sleep(600)"
+        fleet.sh(name, f"systemd-run --unit=silent python3 -c '{silent}'")
+    running = fleet.start("kimi_k2_instruct", "-y", **{**given, "index_url": "http://127.0.0.1:9124/simple"})
+    for name in HOSTS:
+        fleet.wait(
+            "an unfinished release", lambda name=name: fleet.sh(name, "ls /opt/muster/engines/*/bin/python || true")
+        )
+        fleet.box.kill_power(name)
+    running.kill()
+    running.communicate()
+    for name in HOSTS:
+        fleet.box.start(name)
+        assert fleet.sh(name, "ls /opt/muster/engines/*/.muster-complete 2>/dev/null || echo none") == "none"
+    ran = fleet.deploy(**given)
+    assert ran.err.count("removing what an unfinished installation left") == 2
+    assert fleet.answers()
+
+
+def test_an_installation_that_fails_says_so_in_uvs_words_and_the_group_serves_on(fleet: Fleet) -> None:
+    given = installs(fleet)
+    fleet.deploy(**given)
+    lives = fleet.lives()
+    ran = fleet.refused(vllm_version="0.33.9", **given)
+    assert "vllm==0.33.9" in ran.err
+    assert "the running group was not touched" in ran.err
+    assert fleet.lives() == lives
+    assert fleet.answers()
