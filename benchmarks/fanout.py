@@ -57,21 +57,32 @@ def main() -> None:
     print(f"{'tool':12}{'case':8}{'hosts':>6}{'last s':>9}{'others s':>10}{'% of link':>11}{'CPU s':>8}{'load':>6}")
     with tempfile.TemporaryDirectory(prefix="muster-fanout-") as place:
         make_files(Path(place, "origin"), given.mib)
-        for case in given.cases:
-            for count in given.receivers if case == "plain" else [max(given.receivers)]:
-                for tool in given.tools if case == "plain" else given.tools[:1]:
-                    row = measure(tool, case, count, Path(place), given)
-                    row["share_of_link"] = ideal / row["others"]
-                    rows.append(row)
-                    shares = f"{100 * row['share_of_link']:11.0f}{row['cpu_seconds']:8.1f}{row['load']:6.1f}"
-                    print(f"{tool:12}{case:8}{count:6}{row['last']:9.1f}{row['others']:10.1f}{shares}", flush=True)
-    if given.keep:
-        day = datetime.datetime.now(datetime.timezone.utc).date().isoformat()
-        out = HERE / "results" / f"fanout-{day}.json"
-        out.parent.mkdir(exist_ok=True)
-        machine = {"cores": os.cpu_count(), "kernel": platform.release(), "load_before": os.getloadavg()[0]}
-        out.write_text(json.dumps({"asked": vars(given), "ideal": ideal, "machine": machine, "rows": rows}, indent=1))
-        print(f"kept in {out}")
+        for tool, case, count in jobs(given):
+            row = measure(tool, case, count, Path(place), given)
+            row["share_of_link"] = ideal / row["others"]
+            rows.append(row)
+            if given.keep:
+                keep(given, ideal, rows)
+            shares = f"{100 * row['share_of_link']:11.0f}{row['cpu_seconds']:8.1f}{row['load']:6.1f}"
+            print(f"{tool:12}{case:8}{count:6}{row['last']:9.1f}{row['others']:10.1f}{shares}", flush=True)
+
+
+def jobs(given: argparse.Namespace) -> list[tuple[str, str, int]]:
+    """Return what is measured, in order: the first tool in every case, then the others in the plain one."""
+    first, *others = given.tools
+    plain = [(first, "plain", count) for count in given.receivers if "plain" in given.cases]
+    cases = [(first, case, max(given.receivers)) for case in given.cases if case != "plain"]
+    return [*plain, *cases, *((tool, "plain", count) for tool in others for count in given.receivers)]
+
+
+def keep(given: argparse.Namespace, ideal: float, rows: Sequence[dict[str, Any]]) -> None:
+    """Write what has been measured so far."""
+    day = datetime.datetime.now(datetime.timezone.utc).date().isoformat()
+    out = HERE / "results" / f"fanout-{day}.json"
+    out.parent.mkdir(exist_ok=True)
+    machine = {"cores": os.cpu_count(), "kernel": platform.release()}
+    asked = {key: value for key, value in vars(given).items() if key != "keep"}
+    out.write_text(json.dumps({"asked": asked, "ideal": ideal, "machine": machine, "rows": rows}, indent=1) + "\n")
 
 
 def make_files(place: Path, mib: int) -> None:
@@ -132,11 +143,11 @@ def requests(hosts: Sequence[Link], homes: Sequence[Path], origin: Path) -> list
             "address": host.address,
             "port": PORT,
             "listing": listing,
-            "source": {"kind": "directory", "path": str(origin), "text": "from a directory"},
+            "source": {"kind": "directory", "path": str(origin), "from": "from a directory"},
             "interval": 2.0,
             "patience": 20.0,
             "peers": {
-                name: {"address": peer.address, "port": PORT, "key": key(me, name)}
+                name: {"address": peer.address, "port": PORT, "key": {"text": key(me, name)}}
                 for name, peer in zip(names, hosts, strict=True)
                 if name != me
             },

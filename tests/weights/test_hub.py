@@ -50,7 +50,7 @@ def pin(hub: Hub, **more: Any) -> Listing:
 
 def stage(hub: Hub, python: str, home: Path, listing: Listing | None = None, **source: Any) -> tuple[int, str, str]:
     """Run a seed without peers."""
-    listing = listing or pin(hub, token=source.get("token"))
+    listing = listing or pin(hub, token=(source.get("token") or {}).get("text"))
     request = {
         "directory": str(home),
         "listing": listing.as_data(),
@@ -61,7 +61,7 @@ def stage(hub: Hub, python: str, home: Path, listing: Listing | None = None, **s
         "peers": {},
         "source": {
             "kind": "hub",
-            "text": "from the hub",
+            "from": "from the hub",
             "endpoint": hub.url,
             "token": None,
             "program": remote.source("weights_hub"),
@@ -118,7 +118,7 @@ def test_a_pin_from_nobody_says_what_to_set() -> None:
 
 def test_the_seed_fetches_every_file(hub: Hub, hub_python: str, tmp_path: Path) -> None:
     hub.token = "secret-token"
-    status, out, error = stage(hub, hub_python, tmp_path / "m", token="secret-token")
+    status, out, error = stage(hub, hub_python, tmp_path / "m", token={"text": "secret-token"})
     assert status == 0, error
     assert whole(tmp_path / "m")
     assert "secret-token" not in out + error

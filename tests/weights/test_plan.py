@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,12 +13,13 @@ from hypothesis import strategies as st
 
 from muster import recipe
 from muster.errors import Refusal
+from muster.session import public
 from muster.settings import Settings
 from muster.weights import layout, listing, options, pins
 from muster.weights.keys import pair_keys
 from muster.weights.listing import Entry, Listing
 from muster.weights.options import Options
-from muster.weights.staging import choose_seed, staging
+from muster.weights.staging import choose_seed, secret, staging
 
 GIB = 1 << 30
 LISTING = Listing("org/model", "d" * 40, "hub", (Entry("a.safetensors", 10 * GIB, "1" * 64),))
@@ -30,7 +32,8 @@ def look(**more: Any) -> dict[str, Any]:
 
 
 def decide(looks: Mapping[str, Mapping[str, Any]], **more: Any) -> Any:
-    return staging(HOSTS, looks, LISTING, Options(source="hub", **more), KEYS, {"kind": "hub", "token": "t"})
+    source = {"kind": "hub", "token": secret(more.pop("token", "t"))}
+    return staging(HOSTS, looks, LISTING, Options(source="hub", **more), KEYS, source)
 
 
 def test_complete_hosts_are_asked_for_nothing() -> None:
@@ -48,11 +51,16 @@ def test_one_host_that_lacks_something_gets_it_from_all() -> None:
     assert set(found.requests["h0"]["peers"]) == {"h1", "h2"}
 
 
+def test_nothing_that_is_printed_of_a_request_is_a_secret() -> None:
+    requests = decide({host: look() for host in HOSTS}, token="hub-token").requests
+    printed = json.dumps([public(request) for request in requests.values()])
+    assert "hub-token" not in printed
+    assert not any(key in printed for keys in KEYS.values() for key in keys.values())
+
+
 def test_only_the_seed_gets_the_token() -> None:
     found = decide({host: look() for host in HOSTS})
-    assert [host for host, request in found.requests.items() if "t" in str((request["source"] or {}).get("token"))] == [
-        "h0"
-    ]
+    assert [host for host, request in found.requests.items() if (request["source"] or {}).get("token")] == ["h0"]
 
 
 @pytest.mark.parametrize(

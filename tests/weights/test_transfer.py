@@ -149,7 +149,7 @@ def test_a_seed_that_lies_is_named_when_nobody_else_has_the_file(tmp_path: Path,
 def test_strangers_get_nothing(tmp_path: Path, origin: Path) -> None:
     places = homes(tmp_path, 2)
     asked = requests(places, origin)
-    asked[1]["peers"]["h0"]["key"] = "00" * 32
+    asked[1]["peers"]["h0"]["key"] = {"text": "00" * 32}
     ended = all_of(asked)
     assert ended[1][0] != 0
     assert "h0, the seed, has been silent" in ended[1][2]

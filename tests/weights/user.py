@@ -22,10 +22,10 @@ if "weights_source" not in settings.Settings.model_fields:
 
 def main() -> Any:
     if sys.argv[1] == "pyinfra":
-        from pyinfra_cli.main import cli
+        from pyinfra_cli.main import main as pyinfra
 
         sys.argv = sys.argv[1:]
-        return cli()
+        return pyinfra()
     from muster.cli import COMMANDS
     from muster.cli import main as muster
 

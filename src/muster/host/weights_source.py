@@ -56,6 +56,10 @@ def arrived(directory: str, files: Entries) -> int:
     return total
 
 
+def _token(source: dict[str, Any]) -> str | None:
+    return (source.get("token") or {}).get("text")
+
+
 def _environment(source: dict[str, Any]) -> dict[str, str]:
     own = {"HF_HUB_DISABLE_PROGRESS_BARS": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_DISABLE_XET": "1"}
     own["HF_HUB_DOWNLOAD_TIMEOUT"] = str(source.get("timeout", 30))
@@ -70,7 +74,7 @@ def _hub(source: dict[str, Any], listing: dict[str, Any], lacking: Entries, dire
     """Let huggingface_hub fetch, in the first Python that has it."""
     python = _python(source)
     files = [{**entry, "to": store.inside(directory, entry["path"]) + store.WAN} for entry in lacking]
-    request = {"program": source["program"], "endpoint": source.get("endpoint"), "token": source.get("token")}
+    request = {"program": source["program"], "endpoint": source.get("endpoint"), "token": _token(source)}
     request |= {"model": listing["model"], "revision": listing["revision"], "files": files}
     child = subprocess.Popen(
         [python, "-I", "-c", _START],
@@ -184,8 +188,8 @@ def _ranged(opener: Any, url: str, place: str, entry: dict[str, Any], source: di
     with open(place, "ab") as handle:
         if handle.tell() < entry["size"]:
             headers = {"Range": f"bytes={handle.tell()}-"} if handle.tell() else {}
-            if source.get("token"):
-                headers["Authorization"] = f"Bearer {source['token']}"
+            if _token(source):
+                headers["Authorization"] = f"Bearer {_token(source)}"
             with opener.open(urllib.request.Request(url, headers=headers), timeout=source.get("timeout", 30)) as reply:
                 if handle.tell() and reply.status != 206:
                     handle.truncate(0)

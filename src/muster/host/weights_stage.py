@@ -27,7 +27,7 @@ def main(request: dict[str, Any]) -> dict[str, Any]:
 
     Args:
         request: `directory`; `listing` {model, revision, files [{path, size, sha256, git}]}, equal on all hosts;
-            `me`, `seed`, `address`, `port`, `peers` {name: {address, port, key}}; `source` (the seed's, see
+            `me`, `seed`, `address`, `port`, `peers` {name: {address, port, key: {text}}}; `source` (the seed's, see
             weights_source); `interval` seconds between lines, `patience` seconds for a silent peer.
 
     Raises:
@@ -152,7 +152,7 @@ class Stage:
                 self._later(self._offer_fetched, numbers[path])
 
     def _source(self) -> str:
-        return str((self.request.get("source") or {}).get("text", "from nowhere"))
+        return str((self.request.get("source") or {}).get("from", "from nowhere"))
 
     def _offer_own(self, at: int) -> bool:
         """Offer a file if it is here and right; put what is wrong aside as the beginning of a download."""

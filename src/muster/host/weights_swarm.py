@@ -39,7 +39,7 @@ class Swarm:
         board: what is where.
         files: of the revision.
         me: this host's name; `seed` is the name of the one that knows what every chunk must be.
-        peers: name -> {address, port, key (hex)}.
+        peers: name -> {address, port, key: {text (hex)}}.
         listen: (address, port) of this host.
         say: prints a line of progress.
         whole: called, in any thread, with a file all of whose chunks are here.
@@ -65,7 +65,7 @@ class Swarm:
         self.board, self.files, self.me, self.seed = board, files, me, seed
         self.peers, self.listen, self.say, self.patience = peers, listen, say, patience
         self.whole, self.known, self.suspect = whole, known, suspect
-        self.keys = {name: bytes.fromhex(peer["key"]) for name, peer in peers.items()}
+        self.keys = {name: bytes.fromhex(peer["key"]["text"]) for name, peer in peers.items()}
         self.accused: dict[str, int] = {}
         self.over = threading.Event()
         self._socket = socket.socket(socket.AF_INET6 if ":" in listen[0] else socket.AF_INET)

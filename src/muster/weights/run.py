@@ -24,7 +24,7 @@ from muster.weights.keys import pair_keys
 from muster.weights.layout import revision_path
 from muster.weights.listing import Listing
 from muster.weights.options import Options
-from muster.weights.staging import Staging, staging
+from muster.weights.staging import Staging, secret, staging
 
 
 @dataclass(frozen=True)
@@ -140,12 +140,12 @@ def source_of(settings: Settings, options: Options) -> dict[str, Any]:
     }
     return {
         "kind": options.kind,
-        "text": texts[options.kind],
+        "from": texts[options.kind],
         "path": options.path,
         "endpoint": options.endpoint,
         "proxy": options.proxy,
         "ssl_cert_file": options.ssl_cert_file,
-        "token": _token(options),
+        "token": secret(_token(options)),
         "program": remote.source("weights_hub"),
         "pythons": [f"{release.path}/bin/python"],
         "venv": f"{settings.root}/hub",

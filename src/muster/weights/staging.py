@@ -82,7 +82,7 @@ def staging(
             "patience": options.patience,
             "source": dict(source) if host == seed else None,
             "peers": {
-                peer: {"address": addresses[peer], "port": options.port, "key": keys[host][peer]}
+                peer: {"address": addresses[peer], "port": options.port, "key": secret(keys[host][peer])}
                 for peer in addresses
                 if peer != host
             },
@@ -90,6 +90,11 @@ def staging(
         for host, address in addresses.items()
     }
     return Staging(directory, complete, seed, requests, links)
+
+
+def secret(value: str | None) -> dict[str, str] | None:
+    """Return a secret as it stands in a request: whoever prints requests leaves out what is called `text`."""
+    return None if value is None else {"text": value}
 
 
 def choose_seed(hosts: Sequence[str], looks: Mapping[str, Look], wanted: str | None) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from pyinfra.api.command import StringCommand
 from pyinfra.api.host import Host
 from pyinfra.api.state import State
 from pyinfra.connectors.util import make_unix_command_for_host
@@ -17,6 +18,7 @@ from muster.session import ask, fail, say
 from muster.weights.listing import Listing
 
 _PIECE, _BEAT = 1 << 20, 10.0
+_BECOME = ("_sudo", "_sudo_user", "_sudo_password", "_use_sudo_login", "_su_user", "_use_su_login", "_doas")
 
 
 def send(state: State, host: Host, listing: Listing, directory: str, origin: str) -> bool:
@@ -60,14 +62,9 @@ def send(state: State, host: Host, listing: Listing, directory: str, origin: str
 
 def _append(state: State, host: Host, path: str) -> Any:
     """Open a channel whose input is appended to a file of the host."""
-    from pyinfra.api.arguments import CONNECTOR_ARGUMENT_KEYS
-    from pyinfra.api.command import StringCommand
-
     given: Mapping[str, Any] = host.current_op_global_arguments or {}
-    arguments = {key: given[key] for key in CONNECTOR_ARGUMENT_KEYS if key in given and key.startswith("_su")}
-    command = StringCommand(f"cat >> {shlex.quote(path)}")
-    full = make_unix_command_for_host(state, host, command, **arguments).get_raw_value()
-    transport = host.connector.client.get_transport()  # type: ignore[attr-defined]
-    channel = transport.open_session()
-    channel.exec_command(full)
+    become = {key: given[key] for key in _BECOME if key in given}
+    command = make_unix_command_for_host(state, host, StringCommand(f"cat >> {shlex.quote(path)}"), **become)
+    channel = host.connector.client.get_transport().open_session()  # type: ignore[attr-defined]
+    channel.exec_command(command.get_raw_value())
     return channel
