@@ -7,11 +7,12 @@ import json
 import pytest
 
 from muster import manifest
+from tests import fleet
 
 
 @pytest.mark.parametrize("gpu", ["H800", "H200"])
 def test_the_manifests_of_all_hosts_bring_back_the_bring_up(gpu: str) -> None:
-    plan = fleet.plan("kimi-k2-instruct", 3, gpu)
+    plan = fleet.plain("kimi-k2-instruct", 3, gpu)
     told = {name: json.loads(host.files[manifest.path(plan.group)].text) for name, host in plan.hosts.items()}
     assert manifest.steps(told) == plan.steps
     for name, host in plan.hosts.items():
@@ -24,7 +25,7 @@ def test_the_manifests_of_all_hosts_bring_back_the_bring_up(gpu: str) -> None:
 
 def test_a_manifest_does_not_grow_with_the_group() -> None:
     def size(hosts: int) -> int:
-        plan = fleet.plan("kimi-k2-instruct", hosts, "H200")
+        plan = fleet.plain("kimi-k2-instruct", hosts, "H200")
         return len(list(plan.hosts.values())[-1].files[manifest.path(plan.group)].text)
 
     assert size(40) - size(4) < 20
