@@ -83,11 +83,16 @@ def published_cells(row: PublishedRow) -> list[str]:
         f"{row.name}, {row.unit}" if row.unit else row.name,
         row.hardware,
         " -> ".join(row.strategies),
-        f"{before:,} -> {now:,}",
+        f"{_exact(before)} -> {_exact(now)}",
         change(row.change),
         here,
         change(row.measured_change),
     ]
+
+
+def _exact(value: float) -> str:
+    """Return a published figure with the digits it was published with."""
+    return f"{value:,.0f}" if value == int(value) and abs(value) >= 1000 else f"{value:,}"
 
 
 def score_cells(summary: Summary) -> list[list[str]]:

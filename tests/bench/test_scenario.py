@@ -1,0 +1,78 @@
+"""Scenarios of the recipes and the commands they become."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from muster import recipe
+from muster.bench import scenario
+from muster.errors import Refusal
+
+
+def command(load: scenario.Scenario, prompts: int) -> list[str]:
+    return scenario.argv(
+        load,
+        prompts=prompts,
+        base_url="http://127.0.0.1:8000",
+        model="moonshotai/Kimi-K2-Instruct",
+        served_model_name="kimi-k2",
+        result_dir="/var/lib/muster/k2/bench",
+        result_filename="result.json",
+        metadata={"digest": "0123"},
+    )
+
+
+def test_the_seeds_bench_with_flags_in_full_and_the_served_name() -> None:
+    load = scenario.scenarios(recipe.load("kimi-k2-instruct"))["h800"]
+    assert command(load, 8) == [
+        *("vllm", "bench", "serve", "--base-url", "http://127.0.0.1:8000", "--model", "moonshotai/Kimi-K2-Instruct"),
+        *("--served-model-name", "kimi-k2", "--dataset-name", "random"),
+        *("--random-input-len", "1000", "--random-output-len", "512", "--request-rate", "1.0", "--num-prompts", "8"),
+        *("--ignore-eos", "--trust-remote-code"),
+        *("--percentile-metrics", "ttft,tpot,itl,e2el", "--metric-percentiles", "50,90,95,99"),
+        *("--disable-tqdm", "--save-result", "--result-dir", "/var/lib/muster/k2/bench"),
+        *("--result-filename", "result.json", "--metadata", "digest=0123"),
+    ]
+
+
+def test_the_sweep_is_the_seeds() -> None:
+    known = scenario.scenarios(recipe.load("kimi-k2-instruct"))
+    assert known["h200"].prompts(sweep=True) == (1, 16, 32, 64, 128, 256, 512)
+    assert known["h200"].prompts(sweep=False) == (16,)
+    with pytest.raises(Refusal, match="has no sweep"):
+        known["h800"].prompts(sweep=True)
+
+
+def test_thinking_is_measured_without_ignoring_the_end_of_an_answer() -> None:
+    load = scenario.scenarios(recipe.load("kimi-k2-thinking"))["h200"]
+    assert load.prompts(sweep=False) == (1000,)
+    assert "--ignore-eos" not in command(load, 1000)
+
+
+def test_the_scenario_of_the_hosts_gpus_is_picked() -> None:
+    wanted = recipe.load("kimi-k2-instruct")
+    assert [load.name for load in scenario.pick(wanted, [], gpu="H200")] == ["h200"]
+    assert [load.name for load in scenario.pick(wanted, [], gpu="H20")] == ["h800"]
+    assert [load.name for load in scenario.pick(wanted, ["h200", "h800"])] == ["h200", "h800"]
+    with pytest.raises(Refusal, match="did you mean 'h200'"):
+        scenario.pick(wanted, ["h20O"])
+
+
+@pytest.mark.parametrize(
+    ("own", "said"),
+    [
+        ({"random-input": 8000}, "did you mean 'random-input-len'"),
+        ({"model": "x"}, "unknown benchmark key 'model'"),
+        ({"num-prompts": 0}, "at least 1"),
+        ({"num-prompts": True}, "at least 1"),
+        ({"sweep": [1, "16"]}, "list of such numbers"),
+        ({"sweep": 16}, "list of such numbers"),
+        ({"request-rate": [1]}, "needed: a number"),
+    ],
+)
+def test_a_wrong_scenario_is_refused(own: dict[str, Any], said: str) -> None:
+    wanted = recipe.load("kimi-k2-instruct").model_copy(update={"bench": {"mine": {"num-prompts": 1} | own}})
+    with pytest.raises(Refusal, match=said):
+        scenario.scenarios(wanted)
