@@ -42,4 +42,4 @@ proxy = _engine.proxy
 uv_cache_dir = _engine.uv_cache_dir
 
 offline = True
-ready_timeout = 600
+ready_timeout = 1800
