@@ -149,7 +149,7 @@ offline = False
 # --- Keeping it up ------------------------------------------------------------------------------------------------
 
 # What runs the ranks: "guard" (the group stops and starts as one) or "systemd" (plain units, for comparison).
-supervisor = "systemd"
+supervisor = "guard"
 
 # Seconds from the first start until the endpoint must answer. Loading a terabyte takes long.
 ready_timeout = 3600

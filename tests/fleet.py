@@ -20,3 +20,8 @@ def hosts(count: int, gpu: str = "H800", gpus: int = 8) -> list[HostSpec]:
 def plan(name: str, count: int, gpu: str, gpus: int = 8, **settings: object) -> Plan:
     """Return the plan of a bundled recipe on equal hosts."""
     return build_plan(recipe.load(name), hosts(count, gpu, gpus), Settings(**settings))  # type: ignore[arg-type]
+
+
+def plain(name: str, count: int, gpu: str, gpus: int = 8, **settings: object) -> Plan:
+    """Return a plan with one plain unit a process: more layers and files than the guard's single unit has."""
+    return plan(name, count, gpu, gpus, supervisor="systemd", **settings)

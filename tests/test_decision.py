@@ -14,8 +14,8 @@ from muster.decision import Decision, HostDecision, asked, choose_secret, decide
 from muster.plan import Plan
 from tests import fleet, observed
 
-DP = fleet.plan("kimi-k2-instruct", 2, "H200")
-RAY = fleet.plan("kimi-k2-instruct", 2, "H800")
+DP = fleet.plain("kimi-k2-instruct", 2, "H200")
+RAY = fleet.plain("kimi-k2-instruct", 2, "H800")
 
 
 def decided(plan: Plan, seen: dict[str, dict[str, Any]]) -> Decision:

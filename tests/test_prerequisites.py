@@ -11,7 +11,7 @@ from muster.plan import Plan
 from muster.prerequisites import problems, report
 from tests import fleet, observed
 
-PLAN = fleet.plan("kimi-k2-instruct", 2, "H200")
+PLAN = fleet.plain("kimi-k2-instruct", 2, "H200")
 HOST = "h200-1"
 
 Change = Callable[[dict[str, Any]], Any]
@@ -99,7 +99,7 @@ def test_hosts_as_planned_have_no_problem() -> None:
 
 
 def test_a_users_own_engine_must_be_there() -> None:
-    plan = fleet.plan("kimi-k2-instruct", 2, "H200", engine_path="/opt/mine")
+    plan = fleet.plain("kimi-k2-instruct", 2, "H200", engine_path="/opt/mine")
     seen = observed.as_planned(plan)
     seen[HOST]["release"]["runs"] = False
     told = problems(plan, seen)

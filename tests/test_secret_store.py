@@ -16,7 +16,7 @@ from tests import fleet, observed
 
 @pytest.fixture
 def plan() -> Plan:
-    return fleet.plan("kimi-k2-instruct", 2, "H800")
+    return fleet.plain("kimi-k2-instruct", 2, "H800")
 
 
 @pytest.fixture(autouse=True)
@@ -61,7 +61,7 @@ def test_a_host_without_it_means_a_new_one_for_all(plan: Plan) -> None:
 def test_a_users_own_secret_comes_from_its_file(tmp_path: Path) -> None:
     key = tmp_path / "key.env"
     key.write_text("VLLM_API_KEY=sesame\n")
-    plan = fleet.plan("kimi-k2-thinking", 1, "H200", api_key_file=str(key))
+    plan = fleet.plain("kimi-k2-thinking", 1, "H200", api_key_file=str(key))
     store = open_store(plan, observed.as_planned(plan))
     assert store.texts == {plan.secrets[0].path: "VLLM_API_KEY=sesame\n"}
     assert "sesame" not in repr(store)

@@ -76,7 +76,7 @@ class Settings(BaseModel):
     offline: bool = False
 
     # Keeping it up
-    supervisor: Literal["guard", "systemd"] = "systemd"
+    supervisor: Literal["guard", "systemd"] = "guard"
     ready_timeout: int = Field(default=3600, gt=0)
     drain_seconds: int = Field(default=0, ge=0)
     stall_timeout: int = Field(default=120, gt=0)

@@ -20,7 +20,7 @@ from tests import observed as _observed
 
 _names = ["@fake/h%d" % _i for _i in range({count})]
 _specs = [_HostSpec(_n, "198.51.100.%d" % (_i + 1), "eth1", {gpu!r}, 8) for _i, _n in enumerate(_names)]
-_plan = _build.build_plan(_recipe.load("kimi-k2-instruct"), _specs, _settings.Settings())
+_plan = _build.build_plan(_recipe.load("kimi-k2-instruct"), _specs, _settings.Settings(supervisor="systemd"))
 _seen = _observed.{state}(_plan)
 {change}
 hosts = [
@@ -29,6 +29,7 @@ hosts = [
         {{
             "gpu": _spec.gpu,
             "gpus": _spec.gpus,
+            "supervisor": "systemd",
             "fabric_address": _spec.address,
             "fabric_interface": _spec.interface,
             "fake_delay": 0,

@@ -119,10 +119,10 @@ def list_all() -> None:
         click.echo(name)
 
 
-@sandbox.command()
+@sandbox.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
 @_name
 @click.argument("host", default="node0")
-@click.argument("command", nargs=-1)
+@click.argument("command", nargs=-1, type=click.UNPROCESSED)
 def shell(name: str, host: str, command: tuple[str, ...]) -> None:
     """Open a shell on a host, or run a command there, through SSH.
 

@@ -1,0 +1,117 @@
+"""One sandbox with the real engine, deployed once by the README's own command."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from muster.sandbox import Sandbox
+from tests.conftest import Boot
+
+REPOSITORY = Path(__file__).parent.parent.parent
+UNIT = "muster-kimi-k2-instruct.service"
+RANKS = (0, 1)
+
+
+@dataclass(frozen=True)
+class Real:
+    """Two hosts that serve with the real vLLM."""
+
+    box: Sandbox
+    state: Path
+
+    def run(self, *words: str, timeout: float = 900) -> subprocess.CompletedProcess[str]:
+        """Run a command of this environment from the top of the clone, as the README has it."""
+        return subprocess.run(
+            [str(Path(sys.executable).parent / words[0]), *words[1:]],
+            cwd=REPOSITORY,
+            env={**os.environ, "MUSTER_SANDBOX": self.box.name, "XDG_STATE_HOME": str(self.state)},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
+        )
+
+    def deploy(self, *flags: str) -> subprocess.CompletedProcess[str]:
+        """Run the literal command of the README."""
+        return self.run("pyinfra", "-y", *flags, "inventories/sandbox.py", "deploys/kimi_k2_instruct.py")
+
+    @property
+    def head(self) -> str:
+        return str(self.box.hosts[0].address)
+
+    def complete(self, rank: int, timeout: float = 120) -> str:
+        """Return the text of one chat completion through one DP rank, or "" where it gave none."""
+        body = {"model": "kimi-k2", "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 4}
+        request = urllib.request.Request(
+            f"http://{self.head}:8000/v1/chat/completions",
+            json.dumps(body).encode(),
+            {"Content-Type": "application/json", "X-data-parallel-rank": str(rank)},
+        )
+        try:
+            with urllib.request.urlopen(request, timeout=timeout) as response:
+                choice: dict[str, Any] = json.load(response)["choices"][0]
+                return str(choice["finish_reason"])
+        except (OSError, ValueError):
+            return ""
+
+    def status(self) -> dict[str, Any]:
+        """Return what the head's guard says, or nothing while it is between two lives."""
+        try:
+            with urllib.request.urlopen(f"http://{self.head}:29600/status", timeout=5) as response:
+                found: dict[str, Any] = json.load(response)
+                return found
+        except (OSError, ValueError):
+            return {}
+
+    def ready(self) -> bool:
+        """Whether `/ready` says 200."""
+        try:
+            with urllib.request.urlopen(f"http://{self.head}:29600/ready", timeout=5) as response:
+                return bool(response.status == 200)
+        except OSError:
+            return False
+
+    def pids(self, host: str) -> dict[int, str]:
+        """Return the living processes of the unit on a host, its guard's own left out: pid -> title."""
+        script = (
+            f"main=$(systemctl show -P MainPID {UNIT}); for p in $(cat /sys/fs/cgroup/systemd/system.slice/{UNIT}/cgroup.procs"
+            f" /sys/fs/cgroup/system.slice/{UNIT}/cgroup.procs 2>/dev/null); do [ $p = $main ] ||"
+            " echo $p $(tr '\\0' ' ' </proc/$p/cmdline); done"
+        )
+        lines = self.box.exec(host, ["/bin/sh", "-c", script]).stdout.splitlines()
+        return {int(line.split()[0]): line.partition(" ")[2] for line in lines if line.strip()}
+
+    def wait(self, what: str, holds: Callable[[], object], seconds: float) -> None:
+        """Wait until something holds.
+
+        Raises:
+            AssertionError: it did not within `seconds`; a bound on a hung test, not a bound under test.
+        """
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            if holds():
+                return
+            time.sleep(1)
+        raise AssertionError(f"{what}: not within {seconds:g} s; the guard says {self.status()}")
+
+
+@pytest.fixture(scope="session")
+def real(sandbox: Boot, tmp_path_factory: pytest.TempPathFactory) -> Real:
+    """Return the deployed sandbox; the tests of this package share it, in the order they stand in."""
+    there = Real(sandbox("engine", 2), tmp_path_factory.mktemp("state"))
+    first = there.deploy()
+    assert first.returncode == 0, first.stdout + first.stderr
+    return there

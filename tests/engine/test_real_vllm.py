@@ -1,0 +1,98 @@
+"""The literal command with the real vLLM, its parser on every planned command, and its recovery from real faults."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import pytest
+
+from muster import recipe
+from muster.hardware import GPUS
+from tests.engine.conftest import RANKS, UNIT, Real
+from tests.fleet import plan
+
+pytestmark = [pytest.mark.sandbox, pytest.mark.engine]
+
+RECOVERY = 420.0
+"""Seconds; a model load on two CPU cores takes 50 to 130 s, and a busy machine more."""
+
+
+def test_every_rank_answers_after_the_first_run(real: Real) -> None:
+    assert [real.complete(rank) for rank in RANKS] == ["length", "length"]
+    assert real.ready()
+
+
+def test_a_second_run_changes_nothing_and_opens_few_sessions(real: Real) -> None:
+    cursors = {host.name: real.box.journal_cursor(host.name) for host in real.box.hosts}
+    again = real.deploy()
+    assert again.returncode == 0, again.stdout + again.stderr
+    (total,) = re.findall(r"Grand total +(\d+) +(\S+) +(\S+) +(\d+)", again.stdout + again.stderr)
+    assert total[1:3] == ("-", "-"), again.stdout
+    for name, cursor in cursors.items():
+        assert len(real.box.ssh_sessions(name, since=cursor)) <= 7  # 6, and one for verify
+
+
+ASK = """
+import json, sys
+from vllm.entrypoints.launchers.cli_args import make_arg_parser
+from vllm.utils.argparse_utils import FlexibleArgumentParser
+parser = make_arg_parser(FlexibleArgumentParser())
+for case, argv in json.load(sys.stdin):
+    try:
+        parser.parse_args(argv[2:])
+        print("took", case)
+    except SystemExit:
+        print("refused", case)
+"""
+
+
+def test_the_real_parser_takes_every_recipe_strategy_and_hardware(real: Real) -> None:
+    cases = []
+    for name in recipe.names():
+        for strategy, told in recipe.load(name).strategies.items():
+            for gpu in GPUS:
+                for executor in ("ray", "mp"):
+                    p = plan(name, told.hosts or 2, gpu, strategy=strategy, executor=executor, allow_oversubscription=True)
+                    for host in p.hosts.values():
+                        case = f"{name} {strategy} {gpu} {executor} {host.name}"
+                        cases += [(case, q.argv) for q in host.processes if q.name == "vllm"]
+    (release,) = real.box.exec("node0", ["/bin/sh", "-c", "ls -d /opt/muster/engines/*+cpu*"]).stdout.split()
+    answer = real.box.exec("node0", [f"{release}/bin/python", "-c", ASK], stdin=json.dumps(cases), timeout=300).stdout
+    said = [line.partition(" ") for line in answer.splitlines() if line.startswith(("took ", "refused "))]
+    assert len(said) == len(cases) == 55
+    assert [case for verdict, _, case in said if verdict == "refused"] == []
+
+
+def recover(real: Real, before: dict[str, object]) -> None:
+    generation = before["generation"]
+    real.wait("a new generation", lambda: real.status().get("generation") not in (None, generation), RECOVERY)
+    real.wait("every rank answers the guard", real.ready, RECOVERY)
+    assert [real.complete(rank) for rank in RANKS] == ["length", "length"]
+
+
+@pytest.mark.parametrize("host", ["node0", "node1"])
+def test_a_killed_rank_restarts_the_whole_group(real: Real, host: str) -> None:
+    before = real.status()
+    old = {name: set(real.pids(name)) for name in ("node0", "node1")}
+    (victim,) = [pid for pid, line in real.pids(host).items() if " serve " in line][:1]
+    real.box.exec(host, ["kill", "-KILL", str(victim)])
+    recover(real, before)
+    for name, pids in old.items():
+        assert not pids & set(real.pids(name)), f"{name}: processes of the old generation live on"
+    assert "SIGKILL" in json.dumps(real.status()["failures"])
+
+
+def test_a_stopped_engine_core_is_found_while_health_says_200(real: Real) -> None:
+    before = real.status()
+    (core,) = [pid for pid, line in real.pids("node1").items() if "EngineCore" in line][:1]
+    real.box.exec("node1", ["kill", "-STOP", str(core)])
+    recover(real, before)
+
+
+@pytest.mark.parametrize("host", ["node1", "node0"])
+def test_a_rebooted_host_comes_back_by_itself(real: Real, host: str) -> None:
+    before = real.status()
+    real.box.reboot(host)
+    recover(real, before)
+    assert real.box.exec(host, ["systemctl", "is-active", UNIT]).stdout.strip() == "active"
