@@ -69,6 +69,17 @@ def test_two_shapes_stand_next_to_the_published_figures() -> None:
     assert "0.9371 | ± 0.0131 | 1,319 | 0.9371 | 8x H200" in text
 
 
+def test_only_the_published_load_stands_beside_the_published_figures() -> None:
+    figures = {"output_throughput": 512.0}
+    like = [
+        entry(50 + n, strategy=strategy, prompts=1000, figures=figures) for n, strategy in enumerate(("tp", "tp-dcp"))
+    ]
+    rows = {row.name: row for row in told([*ledger(), *like]).published}
+    assert rows["output throughput"].measured == (512.0, 512.0)
+    assert rows["request throughput"].measured == (None, None)
+    assert rows["kv cache"].measured == (715072, 8 * 715072)
+
+
 def test_failed_runs_are_listed_and_not_counted() -> None:
     found = told(ledger(), broken=["x.json: not an entry"])
     assert len(found.runs) == 11

@@ -91,7 +91,7 @@ def _sweeps(summary: Summary) -> str:
                 )
         axis.set_xlabel("output throughput, tok/s")
         axis.set_title(figures[1], loc="left", fontsize=10)
-        axis.set_ylim(bottom=0)
+        _from_zero(axis)
         axis.set_xlim(left=0)
     return _svg(figure, axes[0], "sweep")
 
@@ -117,7 +117,7 @@ def _percentiles(summary: Summary) -> str:
                 places, values = zip(*found, strict=True)
                 axis.plot(places, values, label=name, **style_of(list(summary.series), name))
         axis.set_title(f"{metric.upper()}, ms", loc="left", fontsize=10)
-        axis.set_ylim(bottom=0)
+        _from_zero(axis)
         axis.margins(x=0.08)
     if not any(axis.lines for axis in axes):
         return ""
@@ -147,8 +147,14 @@ def _over_time(summary: Summary) -> str:
     shown = list(range(0, len(times), max(1, len(times) // 8)))
     axes[0].set_xticks(shown, [times[at].replace("T", "\n").removesuffix("Z") for at in shown], fontsize=8)
     axes[0].set_title("output throughput, % of the first run of its load", loc="left", fontsize=10)
-    axes[0].set_ylim(bottom=0)
+    _from_zero(axes[0])
     return _svg(figure, axes[0], "time")
+
+
+def _from_zero(axis: Any) -> None:
+    """Let an axis begin at 0, with room above the highest point."""
+    highest = max((value for line in axis.lines for value in line.get_ydata()), default=1)
+    axis.set_ylim(0, 1.12 * highest or 1)
 
 
 def _panels(count: int) -> tuple[Figure, list[Any]]:

@@ -38,9 +38,9 @@ def render(summary: Summary) -> str:
         parts += [f"## {name}", "", *table(RUN_HEAD, [run_cells(run) for run in runs]), ""]
     if summary.rows:
         heading = f"## {summary.sides[0]} -> {summary.sides[1]}"
-        parts += [heading, "", *table(ROW_HEAD, [row_cells(row) for row in summary.rows]), ""]
+        parts += [heading, "", *table(ROW_HEAD, compared_cells(summary)), ""]
     if summary.published:
-        parts += ["## Published by the recipe's authors", ""]
+        parts += ["## Published by the recipe's authors, beside what was measured here", ""]
         parts += [*table(PUBLISHED_HEAD, [published_cells(row) for row in summary.published]), ""]
     if summary.scores:
         parts += ["## Evaluations", "", *table(SCORE_HEAD, score_cells(summary)), ""]
@@ -67,8 +67,14 @@ def run_cells(run: Entry) -> list[str]:
     ]
 
 
-def row_cells(row: Row) -> list[str]:
-    """Return a comparison's cells under ROW_HEAD."""
+def compared_cells(summary: Summary) -> list[list[str]]:
+    """Return the comparison's cells under ROW_HEAD; a load is named once, before its figures."""
+    cells = [_row_cells(row) for row in summary.rows]
+    loads = [row.load for row in summary.rows]
+    return [["" if at and loads[at - 1] == load else load, *cells[at][1:]] for at, load in enumerate(loads)]
+
+
+def _row_cells(row: Row) -> list[str]:
     better = "" if not row.change else (" better" if row.better else " worse")
     spread = "not repeated" if row.spread is None else f"± {row.spread:.1%}".replace("%", " %")
     now, before = number(row.now, row.unit), number(row.before, row.unit)

@@ -26,7 +26,7 @@ def render(summary: Summary) -> str:
         (f"Runs: {name}", markdown.RUN_HEAD, [markdown.run_cells(run) for run in runs])
         for name, runs in summary.series.items()
     ]
-    compared = [markdown.row_cells(row) for row in summary.rows]
+    compared = markdown.compared_cells(summary)
     return environment.get_template("report.html.j2").render(
         title=summary.title,
         hardware=sorted({run.hardware for run in summary.runs if run.hardware}),

@@ -220,7 +220,10 @@ def _published(recipe: Recipe, runs: Sequence[Entry]) -> Iterable[PublishedRow]:
 
 
 def _latest(runs: Sequence[Entry], recipe: Recipe, strategy: str, figure: str, factor: float) -> float | None:
+    """Return the mean of the last session that ran the published load; the cache does not depend on the load."""
     found = [e for e in runs if e.recipe == recipe.name and e.strategy == strategy and figure in e.figures]
+    if figure != "kv_cache_tokens":
+        found = [e for e in found if recipe.bench.get(e.scenario, {}).get("num-prompts") == e.prompts]
     return mean(e.figures[figure] for e in found if e.session == found[-1].session) * factor if found else None
 
 
