@@ -70,10 +70,11 @@ def marked(mark: str) -> list[int]:
 
 def called(title: str, mark_of: int) -> list[int]:
     """Return the processes of that title among a main process's descendants and orphans."""
-    mark = dict(
-        word.split(b"=", 1) for word in Path(f"/proc/{mark_of}/environ").read_bytes().split(b"\0") if b"=" in word
-    )[b"STANDIN_TEST"].decode()
-    return [pid for pid in marked(mark) if Path(f"/proc/{pid}/cmdline").read_bytes().startswith(title.encode())]
+    words = Path(f"/proc/{mark_of}/environ").read_bytes().split(b"\0")
+    # Just after its start a process still shows the environment of the test itself.
+    mark = next((word.partition(b"=")[2].decode() for word in words if word.startswith(b"STANDIN_TEST=")), None)
+    found = marked(mark) if mark else []
+    return [pid for pid in found if Path(f"/proc/{pid}/cmdline").read_bytes().startswith(title.encode())]
 
 
 def group(ports: tuple[int, int], *more: str) -> list[str]:
