@@ -71,7 +71,7 @@ def aria2(
     told = place / "bench.torrent"
     told.write_bytes(torrent(origin, f"http://{gateway}:{server.server_address[1]}/announce"))
     hook = place / "done.sh"
-    hook.write_text('#!/bin/sh\ndate +%s.%N > "$DONE"\n')
+    hook.write_text('#!/bin/sh\ndate +%s.%N > "$DONE.new" && mv "$DONE.new" "$DONE"\n')
     hook.chmod(0o755)
     children, marks = [], []
     started = time.time()

@@ -31,6 +31,7 @@ def main() -> Any:
 
     COMMANDS.setdefault("pin", "muster.commands.pin:pin")
     COMMANDS.setdefault("weights", "muster.commands.weights:weights")
+    COMMANDS.setdefault("bundle", "muster.commands.bundle:bundle")
     sys.argv = sys.argv[1:]
     return muster()
 

@@ -50,7 +50,15 @@ def lock(release: Release, out: Path, *, platform: str = PLATFORM) -> Path:
         wanted.write_text("\n".join(release.requirements) + "\n", encoding="utf-8")
         overrides.write_text("\n".join(release.overrides) + "\n", encoding="utf-8")
         command = [find_uv_bin(), "pip", "compile", str(wanted), "--format", "pylock.toml", "--quiet", "--no-header"]
-        command += ["--generate-hashes", "--python-version", release.python, "--python-platform", platform]
+        command += [
+            "--generate-hashes",
+            "--only-binary",
+            ":all:",
+            "--python-version",
+            release.python,
+            "--python-platform",
+            platform,
+        ]
         command += ["--output-file", str(place), *release.install_args]
         command += ["--override", str(overrides)] if release.overrides else []
         _run(command, _downloads(release))
