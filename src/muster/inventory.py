@@ -58,6 +58,8 @@ def load(path: str, overrides: Mapping[str, Any] | None = None) -> Inventory:
     except Refusal:
         raise
     except Exception as error:
+        if isinstance(error.__cause__, Refusal):  # an inventory file wraps its own for pyinfra
+            raise error.__cause__ from error
         raise Refusal(f"{path} cannot be read: {error}", fix="mend the inventory file") from error
     return inventory
 
