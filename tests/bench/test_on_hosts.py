@@ -1,0 +1,95 @@
+"""The host program that runs a tool: on a real systemd host, with a script in the tool's place."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import pytest
+
+from muster import remote
+from muster.sandbox import Sandbox
+from tests.conftest import Boot
+
+pytestmark = pytest.mark.sandbox
+
+NAME = "muster-bench-20260101t000000z-test-1"
+PLACE = f"/var/lib/muster-bench-test/{NAME}"
+
+
+@pytest.fixture
+def box(sandbox: Boot) -> Sandbox:
+    """One host."""
+    found = sandbox("bench", hosts=1)
+    found.exec("node0", ["/bin/mkdir", "-p", "/var/lib/muster-bench-test"])
+    return found
+
+
+def ask(box: Sandbox, **request: Any) -> dict[str, Any]:
+    """Run the program as an SSH session would."""
+    text = remote.bundle({"bench": request})
+    told = box.exec("node0", ["/bin/sh", "-c", remote.COMMAND], stdin=text)
+    return remote.answers(told.stdout.splitlines())["bench"]
+
+
+def start(box: Sandbox, script: str, **own: Any) -> dict[str, Any]:
+    request = {
+        "do": "start",
+        "name": NAME,
+        "directory": PLACE,
+        "argv": ["/bin/sh", "-c", script],
+        "user": "nobody",
+        "env": {"SAID": 'a "quoted" $word'},
+        "seconds": 60,
+        "files": {"task.yaml": "task: x\n"},
+    }
+    return ask(box, **(request | own))
+
+
+def finish(box: Sandbox) -> dict[str, Any]:
+    """Look until the tool has ended."""
+    deadline = time.monotonic() + 60
+    while True:
+        told = ask(box, do="look", name=NAME, directory=PLACE, result=".json")
+        if told.get("running") is not True or time.monotonic() > deadline:
+            return told
+        time.sleep(0.5)
+
+
+def test_a_tool_runs_as_its_user_and_brings_its_result_back(box: Sandbox) -> None:
+    script = 'test -r task.yaml && id -un && mkdir out && echo "{\\"said\\": 1}" > out/r.json && echo "$SAID" >&2'
+    try:
+        assert start(box, script) == {}
+        told = finish(box)
+        assert (told["running"], told["status"], told["result"]) == (False, 0, '{"said": 1}\n'), told
+        assert told["lines"][-2:] == ["nobody", 'a "quoted" $word']
+    finally:
+        assert ask(box, do="end", name=NAME, directory=PLACE) == {}
+    assert box.exec("node0", ["/bin/ls", "/var/lib/muster-bench-test"]).stdout == ""
+
+
+def test_a_tool_that_fails_or_takes_too_long_says_so(box: Sandbox) -> None:
+    for script, seconds, status in (("echo no tokenizer; exit 3", 60, 3), ("sleep 600", 1, 0)):
+        try:
+            assert start(box, script, seconds=seconds) == {}
+            told = finish(box)
+            assert told["result"] is None
+            assert told["running"] is False
+            assert told["status"] == status or told["why"] == "timeout"
+        finally:
+            ask(box, do="end", name=NAME, directory=PLACE)
+
+
+def test_the_api_key_reaches_the_tool_and_no_command_line(box: Sandbox) -> None:
+    box.exec("node0", ["/bin/sh", "-c", "umask 077; echo VLLM_API_KEY=s3cret-word > /root/key.env"])
+    try:
+        start(box, "echo ${#OPENAI_API_KEY}; sleep 2", api_key_file="/root/key.env")
+        shown = box.exec("node0", ["/bin/sh", "-c", f"systemctl show {NAME}; cat {PLACE}/run.sh; cat /proc/*/cmdline"])
+        assert "s3cret-word" not in shown.stdout
+        assert finish(box)["lines"][-1] == "11"
+    finally:
+        ask(box, do="end", name=NAME, directory=PLACE)
+
+
+def test_a_name_that_is_no_measurement_is_refused(box: Sandbox) -> None:
+    assert "no unit of a measurement" in ask(box, do="end", name="ssh", directory=PLACE)["error"]
