@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 import urllib.request
+import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,8 @@ REPOSITORY = Path(__file__).parent.parent.parent
 GROUP = "kimi-k2-instruct"
 UNIT = f"muster-{GROUP}-vllm.service"
 HOSTS = ("node0", "node1")
+INDEX = "srv/simple/vllm"
+"""Where a host's own package index lies, without the leading slash."""
 
 INVENTORY = """\
 from muster.sandbox.inventory import hosts as _hosts
@@ -66,7 +69,13 @@ class Fleet:
 
     def start(self, deploy: str = "kimi_k2_instruct", *flags: str, **settings: Any) -> subprocess.Popen[str]:
         """Start pyinfra on one of the deploy scripts; settings beat those of the inventory."""
-        given = {"supervisor": "systemd", "strategy": "dp-ep", "engine_path": standin.PATH, "allow_oversubscription": True, "ready_timeout": 60}
+        given = {
+            "supervisor": "systemd",
+            "strategy": "dp-ep",
+            "engine_path": standin.PATH,
+            "allow_oversubscription": True,
+            "ready_timeout": 60,
+        }
         inventory = self.directory / "fleet.py"
         inventory.write_text(INVENTORY.format(name=self.box.name, settings={**given, **settings}))
         command = [Path(sys.executable).parent / "pyinfra", *flags, inventory, f"deploys/{deploy}.py"]
@@ -126,10 +135,10 @@ class Fleet:
         told = "-type f -not -path '*/accepted/*' -printf '%p %T@ %m %u %s\\n'"
         return self.sh(host, f"find {places} {told} 2>/dev/null | sort || true")
 
-    def answers(self) -> bool:
+    def answers(self, model: str = "kimi-k2") -> bool:
         """Whether the endpoint completes one token right now."""
         head = self.box.hosts[0].address
-        body = json.dumps({"model": "kimi-k2", "prompt": "1", "max_tokens": 1}).encode()
+        body = json.dumps({"model": model, "prompt": "1", "max_tokens": 1}).encode()
         request = urllib.request.Request(
             f"http://{head}:8000/v1/completions", body, {"Content-Type": "application/json"}
         )
@@ -162,6 +171,22 @@ class Fleet:
                 " /var/lib/muster/accepted /etc/sysctl.d/90-muster.conf; systemctl daemon-reload; true",
             )
             standin.place(self.box.tree(name))
+
+
+def wheel(directory: Path, version: str) -> None:
+    """Make a wheel of the stand-in that claims to be a version of vLLM, and name it on the index page."""
+    directory.mkdir(parents=True, exist_ok=True)
+    info = f"vllm-{version}.dist-info"
+    with zipfile.ZipFile(directory / f"vllm-{version}-py3-none-any.whl", "w") as archive:
+        for path in sorted(standin.PACKAGE.rglob("*")):
+            if path.is_file() and "__pycache__" not in path.parts:
+                archive.write(path, path.relative_to(standin.PACKAGE))
+        archive.writestr(f"{info}/METADATA", f"Metadata-Version: 2.1\nName: vllm\nVersion: {version}\n")
+        archive.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        archive.writestr(f"{info}/entry_points.txt", "[console_scripts]\nvllm = vllm.entrypoints.cli.main:main\n")
+        archive.writestr(f"{info}/RECORD", "")
+    links = "".join(f'<a href="{path.name}">{path.name}</a>\n' for path in sorted(directory.glob("*.whl")))
+    (directory / "index.html").write_text(links)
 
 
 @pytest.fixture(scope="session")

@@ -2,34 +2,12 @@
 
 from __future__ import annotations
 
-import zipfile
-from pathlib import Path
-
 import pytest
 
 from muster.sandbox import settings
-from tests import standin
-from tests.deploys.conftest import HOSTS, Fleet
+from tests.deploys.conftest import HOSTS, INDEX, Fleet, wheel
 
 pytestmark = pytest.mark.sandbox
-
-INDEX = "srv/simple/vllm"
-
-
-def wheel(directory: Path, version: str) -> None:
-    """Make a wheel of the stand-in that claims to be a version of vLLM, and name it on the index page."""
-    directory.mkdir(parents=True, exist_ok=True)
-    info = f"vllm-{version}.dist-info"
-    with zipfile.ZipFile(directory / f"vllm-{version}-py3-none-any.whl", "w") as archive:
-        for path in sorted(standin.PACKAGE.rglob("*")):
-            if path.is_file() and "__pycache__" not in path.parts:
-                archive.write(path, path.relative_to(standin.PACKAGE))
-        archive.writestr(f"{info}/METADATA", f"Metadata-Version: 2.1\nName: vllm\nVersion: {version}\n")
-        archive.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
-        archive.writestr(f"{info}/entry_points.txt", "[console_scripts]\nvllm = vllm.entrypoints.cli.main:main\n")
-        archive.writestr(f"{info}/RECORD", "")
-    links = "".join(f'<a href="{path.name}">{path.name}</a>\n' for path in sorted(directory.glob("*.whl")))
-    (directory / "index.html").write_text(links)
 
 
 def installs(fleet: Fleet, **more: object) -> dict[str, object]:

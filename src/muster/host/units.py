@@ -99,7 +99,7 @@ def passes(check: Json) -> bool:
     """Ask one question once."""
     kind, target = check["kind"], check["target"]
     if kind == "command":
-        return common.run(list(target), 30)[0] == 0
+        return common.run(list(target), 60)[0] == 0
     if kind == "tcp":
         address, port = target.rsplit(":", 1)
         try:

@@ -1,0 +1,69 @@
+"""Tensor parallel inside, pipeline across: a real Ray cluster over two hosts, formed before the engine starts."""
+
+from __future__ import annotations
+
+import pytest
+
+from muster.sandbox import settings
+from tests.deploys.conftest import GROUP, HOSTS, INDEX, Fleet, wheel
+
+pytestmark = pytest.mark.sandbox
+
+RAY, VLLM = f"muster-{GROUP}-ray.service", f"muster-{GROUP}-vllm.service"
+TOKEN = f"/etc/muster/{GROUP}/ray-token"
+
+
+def with_ray(fleet: Fleet, **more: object) -> dict[str, object]:
+    """Return settings with which uv installs the stand-in and the real Ray."""
+    for name in HOSTS:
+        wheel(fleet.box.tree(name) / INDEX, "0.33.0")
+    machine = settings.engine(fleet.box.name)
+    return {
+        "strategy": "tp-pp",
+        "supervisor": "systemd",
+        "engine_path": None,
+        "engine_requirements": [f"vllm @ file:///{INDEX}/vllm-0.33.0-py3-none-any.whl"],
+        "torch_backend": None,
+        "python_version": settings.host_python(fleet.box.tree("node0")),
+        "index_url": machine.index_url,
+        "extra_index_urls": list(machine.extra_index_urls),
+        "ssl_cert_file": machine.ssl_cert_file,
+        "proxy": machine.proxy,
+        "uv_cache_dir": machine.uv_cache_dir,
+        "ready_timeout": 300,
+        **more,
+    }
+
+
+def test_all_gpus_join_ray_before_the_engine_starts(fleet: Fleet) -> None:
+    given = with_ray(fleet)
+    first = fleet.deploy(**given)
+    order = [first.err.index(f"Bring up | {name} up") for name in ("Ray head", "Ray workers", "vLLM")]
+    assert order == sorted(order)
+    assert max(first.sessions.values()) <= 20
+    assert fleet.answers(model="moonshotai/Kimi-K2-Instruct")
+    release = fleet.sh("node0", "ls -d /opt/muster/engines/*/").rstrip("/")
+    head = fleet.box.hosts[0].address
+    status = fleet.sh(
+        "node0",
+        f"RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH={TOKEN} {release}/bin/ray status --address {head}:6379",
+    )
+    assert "0.0/2.0 GPU" in status
+    assert fleet.deploy("--json", **given).results["totals"]["success"] == 0
+
+    # The cluster's token: one for both hosts, root's only, and nowhere that anybody else can read.
+    token = fleet.sh("node0", f"cat {TOKEN}")
+    assert len(token) == 64
+    assert fleet.sh("node1", f"cat {TOKEN}") == token
+    assert fleet.sh("node1", f"stat -c %a:%U {TOKEN}") == "600:root"
+    assert token not in first.text
+    for name in HOSTS:
+        for command in ("ps -eo args", f"systemctl show {RAY} {VLLM}", "journalctl --no-pager -q -n 5000"):
+            assert token not in fleet.sh(name, command)
+    kept = list(fleet.state.rglob("ray-token"))
+    assert [path.stat().st_mode & 0o777 for path in kept] == [0o600]
+
+    # Another control machine, which knows no secret, leaves the one that all hosts have.
+    for path in kept:
+        path.unlink()
+    assert fleet.deploy("--json", **given).results["totals"]["success"] == 0
