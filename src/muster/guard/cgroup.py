@@ -134,7 +134,12 @@ def _read(path: str) -> str:
 
 
 def _unit_folder(unit: str, root: str, proc: str) -> str | None:
-    """The folder of this process's cgroup, if the cgroup is the unit's."""
+    """The folder of this process's cgroup, if the cgroup is the unit's.
+
+    Only a service's own cgroup will do: the root's holds the whole host, and everybody in it would be killed.
+    """
+    if not unit.endswith(".service"):
+        return None
     for line in _read(f"{proc}/self/cgroup").splitlines():
         _, controllers, path = line.split(":", 2)
         parts = path.strip("/").split("/")
