@@ -147,7 +147,7 @@ class Cluster:
             "host": host,
             "head": {"host": "h0", "address": "127.0.0.1", "control_port": self.control},
             "members": [
-                {"host": name, "address": "127.0.0.1", "node_rank": rank, "dp_ranks": [rank]}
+                {"host": name, "address": f"127.0.0.{1 + rank}", "node_rank": rank, "dp_ranks": [rank]}
                 for rank, name in enumerate(self.hosts)
             ],
             "endpoint": {"address": "127.0.0.1", "port": self.endpoint},

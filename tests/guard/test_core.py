@@ -122,9 +122,9 @@ def test_memory_survives_the_guard_but_times_do_not_survive_the_boot() -> None:
     ended = Failure("a", "the head's guard died")
     kept = replace(memory.Memory(boot="one"), running="g1")
     again = memory.awake(kept, "one", ended, SETTINGS, 10.0)
-    assert (again.aborts, again.running, again.failures) == ((10.0,), "", (ended,))
+    assert (again.aborts, again.running, again.failures) == ((10.0,), "", (replace(ended, generation="g1"),))
     assert memory.awake(replace(again, held="stopped"), "two", ended, SETTINGS, 5.0) == memory.Memory(
-        boot="two", held="stopped", failures=(replace(ended, at=5.0),)
+        boot="two", held="stopped", failures=(replace(ended, generation="g1", at=5.0),)
     )
     assert memory.from_wire(memory.to_wire(again)) == again
 

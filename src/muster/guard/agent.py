@@ -162,9 +162,10 @@ class Agent:
             self.config.group.name,
             self._key,
             (self.config.head_address, self.config.control_port),
+            self.config.this.address,
             self.post_member,
             lambda: self.post_member(member.Linked()),
-            3 * self.config.settings.poll_interval,
+            self.config.settings.silence_timeout / 2,
         )
 
     # Time

@@ -99,11 +99,12 @@ class Control:
             _, user, _ = struct.unpack("3i", raw)
             if user not in (0, os.geteuid()):
                 return
-            request = json.loads(await asyncio.wait_for(reader.readline(), PATIENCE))
+            line = await asyncio.wait_for(reader.readuntil(b"\n"), PATIENCE)
+            request = json.loads(line)
             answer = await self._answer(str(request["verb"]))
             writer.write(json.dumps(answer).encode() + b"\n")
             await asyncio.wait_for(writer.drain(), PATIENCE)
-        except (OSError, ValueError, KeyError, TypeError, asyncio.TimeoutError):
+        except (OSError, EOFError, ValueError, KeyError, TypeError, asyncio.LimitOverrunError, asyncio.TimeoutError):
             pass
         finally:
             writer.close()

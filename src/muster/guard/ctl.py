@@ -59,8 +59,8 @@ def _do(config: Config, verb: str, options: dict[str, float]) -> dict[str, Any]:
     if verb == "status":
         return ask(config, verb)
     before = _generation(config)
-    answer = ask(config, verb)
     until = time.monotonic() + options.get("--wait", 0.0)
+    answer = _ask_until(config, verb, until)
     while "error" not in answer and "--wait" in options:
         if _came_true(config, verb, before):
             break
@@ -93,6 +93,17 @@ def ask(config: Config, verb: str) -> dict[str, Any]:
     if not isinstance(answer, dict):
         raise ValueError("the guard's answer is no object")
     return answer
+
+
+def _ask_until(config: Config, verb: str, until: float) -> dict[str, Any]:
+    """Like `ask`, again and again while the guard is between two lives. Raises OSError, ValueError."""
+    while True:
+        try:
+            return ask(config, verb)
+        except OSError:
+            if time.monotonic() > until:
+                raise
+            time.sleep(0.5)
 
 
 def _status(config: Config) -> dict[str, Any]:

@@ -41,6 +41,8 @@ class KernelLog:
         self._next = 0.0
         self._begun: float | None = None
         self._heard = 0.0
+        self._told = False
+        """The reader ended once: it has told all there was."""
         self.lines: list[str] = []
         """Every Xid line of this boot, the last KEPT."""
         self.fatal: list[str] = []
@@ -53,7 +55,7 @@ class KernelLog:
     def settled(self) -> bool:
         """The log so far has been read: it has been silent for a moment, or will not speak."""
         now = time.monotonic()
-        if not self._argv or self.problem:
+        if not self._argv or self.problem or self._told:
             return True
         if self._begun is None:
             return False
@@ -73,6 +75,7 @@ class KernelLog:
             status = self._process.returncode
             self._next = time.monotonic() + (AFTER_FAILURE if status else AGAIN)
             self.problem = f"{self._argv[0]} ended with status {status}: {self._last[:200]}" if status else ""
+            self._told = True
             self._process = None
         if time.monotonic() < self._next:
             return

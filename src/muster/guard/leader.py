@@ -38,7 +38,7 @@ class Leader:
         self.server = Server(
             config.group.name,
             key,
-            frozenset(each.address for each in config.group.members),
+            frozenset(each.address for each in config.group.members if each.host != config.host),
             self._on_report,
             agent.control.verb,
             agent.control.get,

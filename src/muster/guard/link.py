@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import random
 import secrets
 from collections.abc import Callable
@@ -25,14 +26,18 @@ class Link:
         group: str,
         key: bytes,
         address: tuple[str, int],
+        source: str,
         on_view: Callable[[View], None],
         on_linked: Callable[[], None],
         idle: float,
     ) -> None:
-        """`idle`: seconds without a frame after which the connection is given up for a new one."""
+        """`source`: this host's address in the plan, spoken from where it can be: the head keeps places for it.
+        `idle`: seconds without a frame after which the connection is given up for a new one.
+        """
         self._group = group
         self._key = key
         self._address = address
+        self._source: tuple[str, int] | None = (source, 0)
         self._on_view = on_view
         self._on_linked = on_linked
         self._idle = idle
@@ -79,9 +84,14 @@ class Link:
             await asyncio.sleep(PAUSE * random.uniform(0.5, 1.0))
 
     async def _talk(self) -> None:
-        reader, writer = await asyncio.wait_for(
-            asyncio.open_connection(*self._address, limit=protocol.HELLO_LIMIT * 20), CONNECT
-        )
+        limit = protocol.HELLO_LIMIT * 20
+        opening = asyncio.open_connection(*self._address, limit=limit, local_addr=self._source)
+        try:
+            reader, writer = await asyncio.wait_for(opening, CONNECT)
+        except OSError as error:
+            if self._source is not None and error.errno == errno.EADDRNOTAVAIL:
+                self._source = None  # Behind address translation: spoken from whatever the route gives.
+            raise
         self._writer = writer
         ours = secrets.token_hex(16)
         writer.write(protocol.hello(self._group, ours))

@@ -84,7 +84,7 @@ def awake(memory: Memory, boot: str, ended: Failure, settings: Settings, now: fl
     """
     if memory.boot != boot:
         return Memory(boot=boot, held=memory.held, failures=tuple(replace(f, at=now) for f in memory.failures))
-    return aborted(memory, ended, settings, now) if memory.running else memory
+    return aborted(memory, replace(ended, generation=memory.running), settings, now) if memory.running else memory
 
 
 def to_wire(memory: Memory) -> dict[str, Any]:

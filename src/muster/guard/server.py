@@ -63,7 +63,7 @@ class Server:
         while True:
             try:
                 self._server = await asyncio.start_server(
-                    self._accept, address, port, limit=http.HEAD_LIMIT, backlog=512
+                    self._accept, address, port, limit=http.HEAD_LIMIT, backlog=64
                 )
             except OSError as error:
                 self.problem = f"control port {port} on {address} cannot be had: {error.strerror or error}"

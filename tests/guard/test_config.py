@@ -1,0 +1,161 @@
+"""guard.json and the command line: what is taken, and how the rest is refused."""
+
+from __future__ import annotations
+
+import ast
+import copy
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from muster import guard
+from muster.guard import config, main
+from muster.guard.config import ConfigError
+from muster.guard.settings import Child, Probe
+
+DATA: dict[str, Any] = {
+    "version": 1,
+    "group": "kimi-k2",
+    "recipe": "kimi_k2_instruct",
+    "digest": "4b1d",
+    "engine": "0.32.0",
+    "unit": "muster-kimi-k2.service",
+    "host": "h1",
+    "head": {"host": "h0", "address": "10.0.0.1", "control_port": 8100},
+    "members": [
+        {"host": "h0", "address": "10.0.0.1", "node_rank": 0, "dp_ranks": [0, 1]},
+        {"host": "h1", "address": "10.0.0.2", "node_rank": 1, "dp_ranks": [2, 3]},
+    ],
+    "endpoint": {"address": "127.0.0.1", "port": 8000},
+    "served_model_name": "kimi-k2",
+    "processes": [
+        {"name": "ray", "env": {"A": "1"}, "wait": [{"tcp": ["10.0.0.1", 6379]}]},
+        {"name": "vllm", "ready": {"command": ["true"], "interval": 2}},
+    ],
+}
+
+
+def changed(path: str, value: Any) -> dict[str, Any]:
+    data = copy.deepcopy(DATA)
+    *way, last = path.split(".")
+    place: Any = data
+    for step in way:
+        place = place[int(step)] if step.isdigit() else place[step]
+    place[last] = value
+    return data
+
+
+def test_a_whole_file_is_read() -> None:
+    read = config.parse(json.dumps(DATA))
+    assert (read.is_head, read.this.node_rank, read.group.dp_ranks) == (False, 1, (0, 1, 2, 3))
+    assert read.children == (
+        Child("ray", {"A": "1"}, wait=(Probe(tcp=("10.0.0.1", 6379)),)),
+        Child("vllm", ready=Probe(command=("true",), interval=2.0)),
+    )
+    assert (read.bind, read.runtime_directory, read.state_directory) == (
+        "10.0.0.1",
+        "/run/muster/kimi-k2",
+        "/var/lib/muster/kimi-k2",
+    )
+    assert read.settings.silence_timeout == 15.0
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "reason"),
+    [
+        ("settings", {"stall_timout": 1}, "unknown key 'settings.stall_timout'; did you mean 'stall_timeout'?"),
+        ("members.0.rank", 1, "unknown key 'members[].rank'; did you mean 'dp_ranks'?"),
+        ("settings", {"poll_interval": -1}, "settings.poll_interval is -1, needed a number of seconds"),
+        ("settings", {"silence_timeout": 3}, "settings.silence_timeout must be at least twice"),
+        ("host", "h7", "host 'h7' is none of the members h0, h1"),
+        ("head.host", "h7", "head 'h7' is none of the members h0, h1"),
+        ("members.1.host", "h0", "members name a host twice"),
+        ("processes", [], "processes is empty"),
+        ("version", 2, "version is 2, this guard reads version 1"),
+        ("digest", "", "digest is '', needed a non-empty string"),
+        ("processes.1.ready", {"interval": 1}, "a probe needs exactly one of tcp and command"),
+        ("kernel_log", "dmesg", "'dmesg' is no list of strings"),
+        ("head", [], "head. is list, needed an object"),
+    ],
+)
+def test_what_cannot_be_acted_on_is_refused_by_name(path: str, value: Any, reason: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        config.parse(json.dumps(changed(path, value)))
+    assert reason in str(error.value)
+
+
+@pytest.mark.parametrize("key", ["group", "digest", "unit", "host", "head", "members", "processes"])
+def test_a_missing_key_is_named(key: str) -> None:
+    data = {name: value for name, value in DATA.items() if name != key}
+    with pytest.raises(ConfigError, match=f"no key '{key}'"):
+        config.parse(json.dumps(data))
+
+
+def test_the_literal_commands_follow_the_dashes() -> None:
+    words = ["--config", "f", "--", "ray", "start", "--then", "vllm", "serve", "m", "--config", "x", "--", "y"]
+    assert main.commands_of(words) == (
+        "f",
+        [["ray", "start"], ["vllm", "serve", "m", "--config", "x", "--", "y"]],
+    )
+
+
+@pytest.mark.parametrize(
+    "words", [[], ["--config", "f"], ["--config", "f", "--"], ["--config", "f", "--", "--then", "a"]]
+)
+def test_another_command_line_is_refused(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main.main(words) == main.UNUSABLE
+    assert capsys.readouterr().err.startswith("muster: ")
+
+
+def test_commands_and_processes_must_agree(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "guard.json"
+    path.write_text(json.dumps(DATA))
+    assert main.main(["--config", str(path), "--", "vllm"]) == main.UNUSABLE
+    assert "1 commands after `--`, but" in capsys.readouterr().err
+
+
+def test_the_guard_says_that_it_has_no_key(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("CREDENTIALS_DIRECTORY", raising=False)
+    path = tmp_path / "guard.json"
+    path.write_text(json.dumps(DATA))
+    assert main.main(["--config", str(path), "--", "ray", "--then", "vllm"]) == main.UNUSABLE
+    assert "the unit needs LoadCredential=guard-key" in capsys.readouterr().err
+
+
+def test_the_bundle_imports_nothing_but_the_standard_library() -> None:
+    for name, text in guard.bundle().items():
+        for node in ast.walk(ast.parse(text)):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            if isinstance(node, ast.ImportFrom) and node.level == 0:
+                names = [node.module or ""]
+            for found in names:
+                assert found.split(".")[0] in (*sys.stdlib_module_names, "guard"), f"{name} imports {found}"
+
+
+def test_ctl_answers_json_whatever_happens(tmp_path: Path) -> None:
+    for name, text in guard.bundle().items():
+        path = tmp_path / "package" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    where = tmp_path / "guard.json"
+    where.write_text(json.dumps({**DATA, "runtime_directory": str(tmp_path), "state_directory": str(tmp_path)}))
+    command = [sys.executable, "-I", str(tmp_path / "package"), "ctl"]
+
+    def ask(*words: str) -> tuple[int, dict[str, Any]]:
+        result = subprocess.run([*command, *words], capture_output=True, text=True)
+        assert result.stderr == ""
+        return result.returncode, json.loads(result.stdout)
+
+    status, answer = ask("--config", str(where), "status")
+    assert status == 1
+    assert answer["error"].startswith("no guard answers at ")
+    assert "systemctl status muster-kimi-k2.service" in answer["error"]
+    assert ask("--config", "/nonexistent", "status")[0] == 1
+    assert ask("nonsense")[1]["error"].startswith("usage: ")
+    assert ask("--config", str(where), "logs") == (0, {"host": "h1", "bundles": []})
