@@ -1,4 +1,4 @@
-"""Times the preflight over 1, 4 and 16 sandbox hosts: python benchmarks/preflight_scale.py [--out FILE]
+"""Times the preflight over 1, 4 and 16 sandbox hosts: python benchmarks/preflight_scale.py [--gpus N] [--out FILE]
 
 Prints seconds without pairs (start-up of Python and SSH connections included, as a user waits for them), seconds with
 pairs, SSH sessions a host, and the ratio of the largest to the smallest. Root, on a machine that can boot the sandbox.
@@ -67,11 +67,12 @@ def main() -> None:
     """Boot, measure, print."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, help="also write the figures as JSON")
+    parser.add_argument("--gpus", type=int, default=1, help="of each host; the simulated tools take longer for more")
     wanted = parser.parse_args()
     rows = []
     try:
         for hosts in SIZES:
-            box = Sandbox.up(NAME, hosts, gpu="H200", gpus=8)
+            box = Sandbox.up(NAME, hosts, gpu="H200", gpus=wanted.gpus)
             rows.append(measure(box, hosts))
             print(json.dumps(rows[-1]), flush=True)
     finally:
@@ -81,6 +82,7 @@ def main() -> None:
     result = {
         "date": date.today().isoformat(),
         "cpus": os.cpu_count(),
+        "gpus_a_host": wanted.gpus,
         "load_before": os.getloadavg()[2],
         "python": platform.python_version(),
         "kernel": platform.release(),

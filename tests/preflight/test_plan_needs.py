@@ -32,11 +32,15 @@ def test_hosts_of_an_inventory_need_no_recipe() -> None:
 def test_plan_names_ports_units_release_and_files() -> None:
     made = plan("kimi-k2-instruct", 2, "H200")
     head, other = needs_of(made), needs_of(made, 1)
-    assert {port.number: port.what for port in head.ports} == {8000: "port", 29550: "rpc_port"}
+    assert {port.number: port.what for port in head.ports} == {
+        8000: "port",
+        29550: "rpc_port",
+        29600: "control_port",
+    }
     assert other.ports == ()
     assert head.release == made.release.path
     assert set(head.files) == set(made.hosts["h200-0"].files)
-    assert set(made.hosts["h200-0"].units) < {*head.units}
+    assert set(made.hosts["h200-0"].units) <= {*head.units}
     assert head.model["repository"] == "moonshotai/Kimi-K2-Instruct"
     assert head.hosts == 2
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import glob
 import os
-import platform
 import re
 import sys
 import threading
@@ -43,9 +42,9 @@ def system(request: Json) -> Json:
     return {
         "os_release": read("/etc/os-release"),
         "libc": os.confstr("CS_GNU_LIBC_VERSION") if "CS_GNU_LIBC_VERSION" in os.confstr_names else None,
-        "machine": platform.machine(),
-        "kernel": platform.release(),
-        "python": platform.python_version(),
+        "machine": os.uname().machine,
+        "kernel": os.uname().release,
+        "python": ".".join(str(part) for part in sys.version_info[:3]),
         "python_path": sys.executable,
         "meminfo": read("/proc/meminfo", 4096),
         "shm_bytes": shm.f_frsize * shm.f_blocks,
@@ -80,7 +79,7 @@ def gpudirect(request: Json) -> Json:
     return {
         "modules": [name for name in loaded if name in GPUDIRECT_MODULES],
         "driver": read("/proc/driver/nvidia/version"),
-        "kernel": platform.release(),
+        "kernel": os.uname().release,
     }
 
 

@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from muster import inventory, recipe
-from muster.build import build_plan
-from muster.manifest import with_manifest
+from muster import inventory
+from muster.planning import plan_for
 from muster.preflight.options import Options, known
 from muster.preflight.outcome import Outcome
 from muster.preflight.table import console_on, render
@@ -67,7 +66,7 @@ def preflight(
         needs = {h.name: plan_needs.needs_of_host(h, fleet.settings, options, count) for h in fleet.hosts}
         title = f"preflight of {inventory_file}"
     else:
-        plan = build_plan(recipe.load(recipe_name), fleet.hosts, fleet.settings)
+        plan = plan_for(recipe_name, fleet)
         needs = {name: plan_needs.needs_of(plan, host, fleet.settings, options) for name, host in plan.hosts.items()}
         title = f"preflight of {inventory_file} for {plan.recipe} as {plan.label}"
     state = _state(loaded)
@@ -90,7 +89,7 @@ def drift(inventory_file: str, recipe_name: str, pairs_: Sequence[str], kind: st
 
     loaded = inventory.load(inventory_file, _overrides(pairs_))
     fleet = inventory.from_pyinfra(loaded, name=inventory_file)
-    plan = with_manifest(build_plan(recipe.load(recipe_name), fleet.hosts, fleet.settings))
+    plan = plan_for(recipe_name, fleet)
     state = _state(loaded)
     unreached = sessions.connect(state)
     try:

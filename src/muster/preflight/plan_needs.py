@@ -93,6 +93,7 @@ def _port_names(settings: Settings) -> Mapping[int, str]:
         settings.rpc_port: "rpc_port",
         settings.master_port: "master_port",
         settings.ray_port: "ray_port",
+        settings.control_port: "control_port",
     }
 
 

@@ -30,7 +30,7 @@ def check(report: Report, needs: Needs) -> Iterator[Verdict]:
         yield from _identity(report.gpus, needs)
         yield from _health(report, report.gpus)
         yield _processes(report, needs)
-        yield from _connected(report, len(report.gpus))
+        yield from _connected(report, min(len(report.gpus), needs.gpus))
     yield _xids(report)
 
 
