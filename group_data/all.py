@@ -146,6 +146,30 @@ hf_endpoint = None
 # True once the weights are on the hosts: nothing is fetched, and the units reach only peers and clients.
 offline = False
 
+# Who brings the weights to the hosts before the ranks start: "none" (the engine downloads them itself), "hub",
+# "modelscope", "/a/directory" that the seed reads, or "control:/a/directory" on the control machine. Others than "none"
+# need a pin (`muster pin`); one host fetches, the rest get it from each other. See docs/weights.md.
+weights_source = "none"
+
+# Where the revisions lie on the hosts.
+weights_root = "/var/lib/muster/weights"
+
+# Host that fetches. None: the head, or who has most of it already.
+weights_seed = None
+
+# TCP port on the fabric address, open only while staging.
+weights_port = 29610
+
+# File on the control machine with the hub's token. None: none.
+weights_token_file = None
+
+# Seconds after which a silent peer counts as gone, and seconds between lines of progress.
+weights_patience = 60
+weights_interval = 10
+
+# Directory on the control machine made by `muster bundle`: hosts that reach nothing install from it. None: none.
+bundle = None
+
 # --- Keeping it up ------------------------------------------------------------------------------------------------
 
 # What runs the ranks: "guard" (the group stops and starts as one) or "systemd" (plain units, for comparison).

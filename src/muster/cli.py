@@ -15,6 +15,12 @@ COMMANDS = {
     "plan": "muster.commands.plan:plan",
     "preflight": "muster.preflight.cli:preflight",
     "drift": "muster.preflight.cli:drift",
+    "pin": "muster.commands.pin:pin",
+    "weights": "muster.commands.weights:weights",
+    "bundle": "muster.commands.bundle:bundle",
+    "bench": "muster.commands.bench:bench",
+    "eval": "muster.commands.eval:evaluate",
+    "report": "muster.commands.report:report",
     "sandbox": "muster.sandbox.cli:sandbox",
 }
 

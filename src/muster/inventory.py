@@ -97,7 +97,7 @@ def from_pyinfra(inventory: Inventory, *, name: str) -> Fleet:
     Raises:
         Refusal: a host without `gpu`, `gpus` or an address, an unknown or uneven setting.
     """
-    data: dict[str, dict[str, Any]] = {host.name: host.data.dict() for host in inventory}  # type: ignore[no-untyped-call]
+    data: dict[str, dict[str, Any]] = {host.name: host.data.dict() for host in inventory}
     settings = from_data(same_on_all(data, where=name), where=name)
     return Fleet(name, tuple(_host(key, value, name) for key, value in data.items()), settings)
 

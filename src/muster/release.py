@@ -69,6 +69,9 @@ def _install_env(settings: Settings) -> dict[str, str]:
         env |= {"UV_CACHE_DIR": settings.uv_cache_dir, "UV_LINK_MODE": "copy"}
     if settings.ssl_cert_file:
         env["SSL_CERT_FILE"] = settings.ssl_cert_file
+    if settings.bundle and settings.find_links:  # wheels and Python from there, and nothing from any network
+        place = settings.find_links[0].removesuffix("/wheels")
+        env |= {"UV_NO_INDEX": "1", "UV_OFFLINE": "1", "UV_PYTHON_INSTALL_MIRROR": f"file://{place}/python"}
     if settings.proxy:
         env |= {"HTTPS_PROXY": settings.proxy, "HTTP_PROXY": settings.proxy}
     return env

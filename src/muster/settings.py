@@ -74,6 +74,14 @@ class Settings(BaseModel):
     hf_home: str = "/var/lib/muster/hf"
     hf_endpoint: str | None = None
     offline: bool = False
+    weights_source: str = "none"
+    weights_root: str = "/var/lib/muster/weights"
+    weights_seed: str | None = None
+    weights_port: int = Field(default=29610, gt=0, lt=65536)
+    weights_token_file: str | None = None
+    weights_patience: int = Field(default=60, gt=0)
+    weights_interval: int = Field(default=10, gt=0)
+    bundle: str | None = None
 
     # Keeping it up
     supervisor: Literal["guard", "systemd"] = "guard"
@@ -107,7 +115,7 @@ class Settings(BaseModel):
             raise ValueError("a commit of 40 hexadecimal digits; a branch or tag can move")
         return value
 
-    @field_validator("engine_path", "root", "hf_home", "uv_cache_dir")
+    @field_validator("engine_path", "root", "hf_home", "uv_cache_dir", "weights_root")
     @classmethod
     def _absolute(cls, value: str | None) -> str | None:
         if value is not None and (not value.startswith("/") or not re.fullmatch(r"[\w./+@:-]+", value)):

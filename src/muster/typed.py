@@ -33,9 +33,9 @@ def stage(name: str) -> Callable[[Stage], Stage]:
 
 def current_host() -> Host:
     """Return the host that deploy code or a generator is running for."""
-    return cast("Host", ctx_host.get())  # type: ignore[no-untyped-call]
+    return cast("Host", ctx_host.get())
 
 
 def current_state() -> State:
     """Return pyinfra's state."""
-    return cast("State", ctx_state.get())  # type: ignore[no-untyped-call]
+    return cast("State", ctx_state.get())

@@ -87,7 +87,8 @@ class Real:
     def pids(self, host: str) -> dict[int, str]:
         """Return the living processes of the unit on a host, its guard's own left out: pid -> title."""
         script = (
-            f"main=$(systemctl show -P MainPID {UNIT}); for p in $(cat /sys/fs/cgroup/systemd/system.slice/{UNIT}/cgroup.procs"
+            f"main=$(systemctl show -P MainPID {UNIT});"
+            f" for p in $(cat /sys/fs/cgroup/systemd/system.slice/{UNIT}/cgroup.procs"
             f" /sys/fs/cgroup/system.slice/{UNIT}/cgroup.procs 2>/dev/null); do [ $p = $main ] ||"
             " echo $p $(tr '\\0' ' ' </proc/$p/cmdline); done"
         )

@@ -53,7 +53,9 @@ def test_the_real_parser_takes_every_recipe_strategy_and_hardware(real: Real) ->
         for strategy, told in recipe.load(name).strategies.items():
             for gpu in GPUS:
                 for executor in ("ray", "mp"):
-                    p = plan(name, told.hosts or 2, gpu, strategy=strategy, executor=executor, allow_oversubscription=True)
+                    p = plan(
+                        name, told.hosts or 2, gpu, strategy=strategy, executor=executor, allow_oversubscription=True
+                    )
                     for host in p.hosts.values():
                         case = f"{name} {strategy} {gpu} {executor} {host.name}"
                         cases += [(case, q.argv) for q in host.processes if q.name == "vllm"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import shutil
 import signal
@@ -70,7 +71,10 @@ def test_the_cgroup_is_found_in_whichever_hierarchy_holds_it(tmp_path: Path, lin
 
 
 def test_orphans_in_sessions_of_their_own_are_killed(mark: str) -> None:
-    script = "import os, time\nfor _ in range(3):\n os.fork()\n os.setsid() if os.getpid() != os.getsid(0) else 0\ntime.sleep(600)"
+    script = (
+        "import os, time\nfor _ in range(3):\n os.fork()\n"
+        " os.setsid() if os.getpid() != os.getsid(0) else 0\ntime.sleep(600)"
+    )
     started = subprocess.Popen([sys.executable, "-c", script], env={**os.environ, cgroup.INSTANCE: mark})
     fence = Fence("", mark)
     wait_for(lambda: len(fence.pids()) == 8)
@@ -170,10 +174,8 @@ def test_the_last_lines_are_kept_and_the_rest_is_not(mark: str) -> None:
         task = asyncio.ensure_future(run.until_failure())
         while not task.done():
             os.set_blocking(run.reader, False)
-            try:
+            with contextlib.suppress(BlockingIOError):
                 os.read(run.reader, 1 << 20)
-            except BlockingIOError:
-                pass
             await asyncio.sleep(0.01)
 
     asyncio.run(drained())

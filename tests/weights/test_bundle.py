@@ -11,6 +11,7 @@ import pytest
 
 from muster.errors import Refusal
 from muster.plan import Release
+from muster.release import release_of
 from muster.settings import Settings
 from muster.weights import bundles, gather
 
@@ -83,23 +84,25 @@ def test_a_package_without_a_wheel_is_refused(tmp_path: Path) -> None:
         gather.wheels(tmp_path / "pylock.toml", tmp_path / "wheels")
 
 
-def test_a_sealed_bundle_has_a_place_named_by_its_content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_sealed_bundle_has_a_place_named_by_its_content(tmp_path: Path) -> None:
     wheel(tmp_path / "engine")
     sealed = bundles.seal(tmp_path, "some")
     assert bundles.read(tmp_path) == sealed
-    monkeypatch.setattr(Settings, "bundle", str(tmp_path), raising=False)
+    settings = Settings(bundle=str(tmp_path), index_url="https://index.example", torch_backend="auto")
     where = f"/opt/muster/bundles/bundle--some/{sealed.revision}"
-    assert bundles.place(Settings()) == where
-    applied = bundles.applied(Settings(index_url="https://index.example", torch_backend="auto"))
+    assert bundles.place(settings) == where
+    applied = bundles.applied(settings)
     assert (applied.index_url, applied.find_links, applied.torch_backend) == (None, [f"{where}/wheels"], None)
-    assert bundles.install_env(Settings())["UV_NO_INDEX"] == "1"
+    env = release_of(applied, ray=False).env
+    assert env["UV_NO_INDEX"] == env["UV_OFFLINE"] == "1"
+    assert env["UV_PYTHON_INSTALL_MIRROR"] == f"file://{where}/python"
     wheel(tmp_path / "engine", "2.0")
     assert bundles.seal(tmp_path, "some").revision != sealed.revision
 
 
 def test_without_a_bundle_settings_stay() -> None:
     assert bundles.applied(Settings()) == Settings()
-    assert bundles.install_env(Settings()) == {}
+    assert "UV_NO_INDEX" not in release_of(Settings(), ray=False).env
 
 
 def test_a_directory_that_is_no_bundle_is_refused(tmp_path: Path) -> None:

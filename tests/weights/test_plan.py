@@ -124,21 +124,18 @@ def test_sources(source: str, kind: str) -> None:
     assert Options(source=source).kind == kind
 
 
-def test_an_unknown_source_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Settings, "weights_source", "hubb", raising=False)
+def test_an_unknown_source_is_refused() -> None:
     with pytest.raises(Refusal, match="weights_source is 'hubb'"):
-        options.of(Settings())
+        options.of(Settings(weights_source="hubb"))
 
 
-def test_a_source_without_a_pin_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Settings, "weights_source", "hub", raising=False)
+def test_a_source_without_a_pin_is_refused() -> None:
     with pytest.raises(Refusal, match="muster pin kimi-k2-instruct"):
-        layout.served_path(Settings(), recipe.load("kimi-k2-instruct"))
+        layout.served_path(Settings(weights_source="hub"), recipe.load("kimi-k2-instruct"))
 
 
-def test_with_a_source_and_a_pin_a_directory_is_served_offline(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Settings, "weights_source", "hub", raising=False)
-    applied = layout.applied(Settings(revision="d" * 40), recipe.load("kimi-k2-instruct"))
+def test_with_a_source_and_a_pin_a_directory_is_served_offline() -> None:
+    applied = layout.applied(Settings(weights_source="hub", revision="d" * 40), recipe.load("kimi-k2-instruct"))
     assert applied.model == f"/var/lib/muster/weights/moonshotai--Kimi-K2-Instruct/{'d' * 40}"
     assert applied.offline
     assert applied.revision is None

@@ -34,7 +34,7 @@ hosts = (_hosts({name!r}), {{"bundle": {bundle!r}, "weights_interval": 1}})
 
 
 def run(directory: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    argv = [sys.executable, "-m", "tests.weights.user", *words]
+    argv = [str(Path(sys.executable).parent / words[0]), *words[1:]]
     env = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
     return subprocess.run(argv, cwd=directory, env=env, capture_output=True, text=True, timeout=300, check=False)
 

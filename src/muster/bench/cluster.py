@@ -14,10 +14,10 @@ from pyinfra.api.state import State
 
 from muster import inventory, recipe
 from muster.bench import log
-from muster.build import build_plan
 from muster.deploys.verify import request as verify_request
 from muster.errors import Refusal
 from muster.plan import Plan
+from muster.planning import plan_for
 from muster.preflight import sessions
 from muster.recipe import Recipe
 from muster.settings import Settings
@@ -180,9 +180,9 @@ def connected(inventory_file: str, recipe_name: str, overrides: Mapping[str, Any
     hosts = inventory.load(inventory_file, overrides)
     fleet = inventory.from_pyinfra(hosts, name=inventory_file)
     wanted = recipe.load(recipe_name)
-    plan = build_plan(wanted, fleet.hosts, fleet.settings)
-    state = State(hosts, Config())  # type: ignore[no-untyped-call]
-    ctx_state.set(state)  # type: ignore[no-untyped-call]
+    plan = plan_for(recipe_name, fleet)
+    state = State(hosts, Config())
+    ctx_state.set(state)
     unreached = sessions.connect(state)
     try:
         if unreached:

@@ -10,10 +10,10 @@ from typing import Any
 
 import click
 
-from muster import inventory, recipe
-from muster.build import build_plan
+from muster import inventory
 from muster.errors import Refusal
 from muster.plan import Plan
+from muster.planning import plan_for
 
 
 def parse_data(pairs: Sequence[str]) -> dict[str, Any]:
@@ -54,7 +54,7 @@ def plan(
     """Print what every host of INVENTORY would get for RECIPE: commands, environment, files, order, memory."""
     overrides = parse_data(pairs) | ({"strategy": strategy} if strategy else {})
     fleet = inventory.from_path(inventory_file, overrides)
-    result = build_plan(recipe.load(recipe_name), fleet.hosts, fleet.settings)
+    result = plan_for(recipe_name, fleet)
     if out:
         written = write_files(result, Path(out))
         click.echo(f"{written} files under {out}", err=True)

@@ -27,7 +27,7 @@ def stop_ranks(progress: Progress, units: tuple[str, ...]) -> None:
 def start_ranks(progress: Progress) -> None:
     """Start the layers one after the other and wait for each; the last one is up when the group is ready."""
     host = current_host()
-    for number in host.loop(range(len(progress.steps))):  # type: ignore[no-untyped-call]
+    for number in host.loop(range(len(progress.steps))):
         step = progress.steps[number]
         concerned = host.name in step.units or any(check.host == host.name for check in step.checks)
         command = FunctionCommand(slices.start, [progress, number], {}) if concerned else None

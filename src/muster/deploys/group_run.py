@@ -18,13 +18,13 @@ from pyinfra.api.exceptions import DeployError
 from pyinfra.api.host import Host
 from pyinfra.api.state import BaseStateCallback, State
 
-from muster import inventory, recipe, uv_binary
-from muster.build import build_plan
+from muster import inventory, uv_binary
 from muster.decision import Decision, Observation, asked, decide, sha256
 from muster.deploys.progress import Progress
 from muster.errors import Refusal
 from muster.facts import probe
 from muster.plan import HostPlan, Plan
+from muster.planning import plan_for
 from muster.prerequisites import Problem, problems, report
 from muster.secret_store import Store, open_store
 
@@ -94,7 +94,7 @@ class _Teller(BaseStateCallback):
 
 def _prepare(state: State, recipe_name: str) -> GroupRun:
     fleet = inventory.from_pyinfra(state.inventory, name="inventory")
-    plan = build_plan(recipe.load(recipe_name), fleet.hosts, fleet.settings)
+    plan = plan_for(recipe_name, fleet)
     hosts = {host.name: host for host in state.inventory}
     active = {host.name for host in state.active_hosts}
     left_out = [name for name in plan.hosts if name not in active]
@@ -111,7 +111,7 @@ def _prepare(state: State, recipe_name: str) -> GroupRun:
     decision = decide(here, seen, store.sha256)
     if left_out and decision.changes:
         raise DeployError(_absent(plan, left_out, "left out by --limit or --exclude"))
-    state.add_callback_handler(_Teller())  # type: ignore[no-untyped-call]
+    state.add_callback_handler(_Teller())
     progress = Progress(tuple(here.hosts), here.steps, here.ready_timeout)
     return GroupRun(here, root, seen, decision, store, progress)
 

@@ -10,6 +10,7 @@ from muster.deploys.files import commit_files, stage_files
 from muster.deploys.gate import gate
 from muster.deploys.summary import summary
 from muster.deploys.verify import verify
+from muster.deploys.weights import stage_bundle, stage_weights
 from muster.typed import current_host
 
 
@@ -21,7 +22,9 @@ def serve(recipe: str) -> None:
     """
     run = check(recipe)
     base(run)
+    stage_bundle()
     engine(run)
+    stage_weights(recipe)
     stage_files(run)
     gate(run.progress, "everything that can be done while the old group runs")
     stop_ranks(run.progress, run.decision.hosts[current_host().name].stop)

@@ -33,8 +33,8 @@ def every_host(inventory_file: str, overrides: Mapping[str, Any], program: str, 
     from pyinfra.api.connect import disconnect_all
     from pyinfra.context import ctx_state
 
-    state = State(inventory.load(inventory_file, overrides), Config())  # type: ignore[no-untyped-call]
-    ctx_state.set(state)  # type: ignore[no-untyped-call]
+    state = State(inventory.load(inventory_file, overrides), Config())
+    ctx_state.set(state)
     unreached = sessions.connect(state)
     try:
         if unreached:

@@ -74,11 +74,3 @@ def applied(settings: Settings) -> Settings:
             "offline": True,
         }
     )
-
-
-def install_env(settings: Settings) -> dict[str, str]:
-    """Return what keeps uv to the bundle: wheels and Python from there, and nothing from any network."""
-    where = place(settings)
-    if where is None:
-        return {}
-    return {"UV_NO_INDEX": "1", "UV_OFFLINE": "1", "UV_PYTHON_INSTALL_MIRROR": f"file://{where}/python"}
