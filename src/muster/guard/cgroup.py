@@ -84,7 +84,7 @@ class Titles:
         self._prefixes = prefixes
         self._pids = pids
         self._proc = proc
-        self._known: dict[str, int] = {}
+        self._known: dict[str, tuple[int, int]] = {}
         self._missed: dict[str, int] = {}
 
     def scan(self) -> str:
@@ -93,12 +93,13 @@ class Titles:
         Twice, because a child that ends on its own account has more to say about why than its missing process.
         """
         alive = {pid: title(pid, self._proc) for pid in self._pids()}
-        for pid in sorted(alive, key=lambda pid: started(pid, self._proc)):
+        begun = {pid: started(pid, self._proc) for pid in alive}
+        for pid in sorted(alive, key=begun.__getitem__):
             if self._prefixes and alive[pid].startswith(self._prefixes):
-                self._known.setdefault(alive[pid], pid)
-        for name, pid in self._known.items():
-            # Compared by title too: a number can be taken again by somebody else.
-            gone = pid not in alive or alive[pid] != name
+                self._known.setdefault(alive[pid], (pid, begun[pid]))
+        for name, (pid, since) in self._known.items():
+            # By its start too, since a number can be taken again; not by its title, since a process may change it.
+            gone = begun.get(pid) != since
             self._missed[name] = self._missed.get(name, 0) + 1 if gone else 0
             if self._missed[name] >= 2:
                 return f"{name} (pid {pid})"
