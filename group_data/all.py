@@ -190,5 +190,11 @@ canary_idle = 30
 # File on the control machine with `VLLM_API_KEY=...`; goes to the hosts over SSH, readable by root only. None: open.
 api_key_file = None
 
+# What `muster eval` installs on the head, beside the engine. []: lm-eval[api]==0.4.13.
+eval_requirements = []
+
+# Directory on the head with GSM8K, for hosts that reach no hub. None: lm_eval fetches it.
+gsm8k_path = None
+
 # Oldest GPU driver accepted, such as "580". None: what the vLLM build needs.
 min_driver = None

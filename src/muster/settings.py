@@ -91,6 +91,10 @@ class Settings(BaseModel):
     canary_idle: int = Field(default=30, gt=0)
     api_key_file: str | None = None
 
+    # Measuring it
+    eval_requirements: list[str] = []
+    gsm8k_path: str | None = None
+
     # The sandbox and other odd places
     min_driver: str | None = None
 
