@@ -12,6 +12,8 @@ REACHES_OUT = {
     "__init__",
     "cli",
     "facts",
+    "guards",
+    "planning",
     "inventory",
     "operations",
     "remote",

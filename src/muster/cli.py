@@ -13,6 +13,8 @@ from muster.errors import Refusal
 # Subcommand -> where it lives; loaded when asked for, so that `muster plan` does not pay for the others.
 COMMANDS = {
     "plan": "muster.commands.plan:plan",
+    "status": "muster.commands.status:status",
+    "logs": "muster.commands.logs:logs",
     "preflight": "muster.preflight.cli:preflight",
     "drift": "muster.preflight.cli:drift",
     "pin": "muster.commands.pin:pin",

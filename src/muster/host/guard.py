@@ -1,0 +1,55 @@
+"""Ask this host's guard, by its own command line: status, failure bundles, stop, restart, resume."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+from typing import Any
+
+Json = dict[str, Any]
+
+_SHOWN = "ActiveState,SubState,NRestarts,MainPID,ActiveEnterTimestamp"
+
+
+def main(request: Json) -> Json:
+    """Return {unit: {active, sub, restarts, since}, answer: what the guard's `ctl` says}.
+
+    Args:
+        request: `group`, `verb` (`status`, `logs`, `stop`, `restart`, `resume`), `wait` (seconds, for the verbs that
+            change something) and `count` (of failure bundles, for `logs`).
+
+    Raises:
+        OSError: the group has no guard on this host, or its program is gone.
+    """
+    unit = "muster-{}.service".format(request["group"])
+    with open(f"/etc/systemd/system/{unit}", encoding="utf-8") as file:
+        found = re.search(r"^ExecStart=(\S+) -I (\S+)", file.read(), re.MULTILINE)
+    if found is None:
+        raise OSError(f"{unit} runs no guard (supervisor = systemd)")
+    argv = [found[1], "-I", found[2], "ctl", "--config", "/etc/muster/{}/guard.json".format(request["group"])]
+    argv.append(request["verb"])
+    if request.get("wait"):
+        argv += ["--wait", str(request["wait"])]
+    if request.get("count"):
+        argv += ["--count", str(request["count"])]
+    limit = 30 + float(request.get("wait") or 0)
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=limit, check=False)
+    try:
+        answer = json.loads(done.stdout)
+    except ValueError:
+        answer = {"error": (done.stderr or done.stdout).strip()[-500:] or f"status {done.returncode}"}
+    return {"unit": _unit(unit), "answer": answer}
+
+
+def _unit(unit: str) -> Json:
+    shown = subprocess.run(
+        ["systemctl", "show", "--property=" + _SHOWN, unit], capture_output=True, text=True, timeout=20, check=False
+    ).stdout
+    told = dict(line.partition("=")[::2] for line in shown.splitlines())
+    return {
+        "active": told.get("ActiveState", ""),
+        "sub": told.get("SubState", ""),
+        "restarts": int(told.get("NRestarts") or 0),
+        "since": told.get("ActiveEnterTimestamp", ""),
+    }
