@@ -69,7 +69,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="also write the figures as JSON")
     parser.add_argument("--gpus", type=int, default=1, help="of each host; the simulated tools take longer for more")
     wanted = parser.parse_args()
-    rows = []
+    rows, load = [], round(os.getloadavg()[0], 2)
     try:
         for hosts in SIZES:
             box = Sandbox.up(NAME, hosts, gpu="H200", gpus=wanted.gpus)
@@ -83,7 +83,7 @@ def main() -> None:
         "date": date.today().isoformat(),
         "cpus": os.cpu_count(),
         "gpus_a_host": wanted.gpus,
-        "load_before": os.getloadavg()[2],
+        "load_of_others": load,
         "python": platform.python_version(),
         "kernel": platform.release(),
         "pyinfra": version("pyinfra"),

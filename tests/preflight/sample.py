@@ -71,6 +71,12 @@ def ib_port(
     }
 
 
+def systemd(version: str = "252", *, booted: bool = True) -> dict[str, Any]:
+    """Return what a host says of its systemd."""
+    shown = said(f"systemd {version} ({version}.39-1~deb12u1)\n+PAM +AUDIT\n")["value"]
+    return {"value": {"version": shown, "booted": booted}}
+
+
 def answers(address: str = "198.51.100.11") -> dict[str, Any]:
     """Return what the host programs of a healthy, provisioned host answer."""
     return copy.deepcopy(
@@ -93,7 +99,7 @@ def answers(address: str = "198.51.100.11") -> dict[str, Any]:
                     }
                 },
                 "links": said(links(address)),
-                "systemd": said("Version=252.39-1~deb12u1\nSystemState=running\n"),
+                "systemd": systemd(),
                 "names": {
                     "value": {"hostname": "h200-0", "own": said(f"{address} STREAM h200-0\n{address} DGRAM\n")["value"]}
                 },

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -141,11 +142,13 @@ def _gpudirect(value: Mapping[str, Any]) -> GpuDirect | Unreadable:
 
 
 def _systemd(value: Mapping[str, Any]) -> int | Unreadable:
-    shown = parse.command_text(value, "systemctl")
+    shown = parse.command_text(value.get("version", value), "systemctl")
     if isinstance(shown, Unreadable):
         return shown
-    digits = "".join(char if char in "0123456789" else " " for char in parse.properties(shown).get("Version", "")[:64])
-    return int(digits.split()[0][:6]) if digits.split() else Unreadable("systemctl gave no version")
+    found = re.match(r"systemd (\d{1,6})\b", shown)
+    if found is None:
+        return Unreadable(f"systemctl said: {parse.first_line(shown) or 'nothing'}")
+    return int(found.group(1)) if value.get("booted") else Unreadable("the host was not booted with systemd")
 
 
 def _resolves(value: Mapping[str, Any]) -> tuple[str, ...] | Unreadable:

@@ -188,10 +188,9 @@ CASES: list[tuple[str, str, str, dict[str, Any], dict[str, Any]]] = [
     ("host.machine", "fail", "aarch64", {}, {"machine__system": system(machine="aarch64")}),
     ("host.glibc", "fail", "glibc 2.17", {}, {"machine__system": system(libc="glibc 2.17")}),
     ("host.glibc", "fail", "unknown", {}, {"machine__system": system(libc=None)}),
-    ("host.systemd", "fail", "239", {}, {"preflight__systemd": said("Version=239\n")}),
-    ("host.systemd", "fail", "not been booted", {}, {
-        "preflight__systemd": said("", rc=1, stderr="System has not been booted with systemd\n")
-    }),
+    ("host.systemd", "fail", "239", {}, {"preflight__systemd": sample.systemd("239")}),
+    ("host.systemd", "fail", "not booted", {}, {"preflight__systemd": sample.systemd(booted=False)}),
+    ("host.systemd", "fail", "not installed", {}, {"preflight__systemd": {"error": "systemctl is not installed"}}),
     ("host.disk", "fail", "100 GiB free on /, 958 GiB to come", {}, {
         "machine__paths": paths(
             tmp=place(100 * GIB), engine=place(100 * GIB), weights=place(100 * GIB)
