@@ -83,7 +83,8 @@ class Engine:
 
     async def _canary(self, rank: int) -> None:
         assert self._config.endpoint is not None
-        body = {"model": self._config.served_model_name, "prompt": "1", "max_tokens": 1, "temperature": 0}
+        # Several tokens: on a fresh engine the CPU build's attention died of SIGILL at a prompt of one (0.32.0, AMX).
+        body = {"model": self._config.served_model_name, "prompt": "1 2 3 4 5 6 7 8", "max_tokens": 1, "temperature": 0}
         headers = {**self._headers, "X-data-parallel-rank": str(rank)}
         timeout = self._settings.canary_timeout
         try:
