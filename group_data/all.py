@@ -190,6 +190,23 @@ canary_idle = 30
 # File on the control machine with `VLLM_API_KEY=...`; goes to the hosts over SSH, readable by root only. None: open.
 api_key_file = None
 
+# --- Preflight (docs/preflight.md has the checks) ------------------------------------------------------------------
+
+# Names of checks that stop nothing; every report shows them.
+preflight_waive = []
+
+# Measure the fabric between each two hosts, and run an all-reduce with the installed engine's own torch.
+preflight_pairs = True
+preflight_nccl = False
+
+# TCP port that pairs and the all-reduce meet on, on the fabric addresses.
+preflight_port = 29650
+
+# "auto" reports what is there, "required" fails without RDMA, "off" does not look.
+rdma = "auto"
+
+# --- Measuring it -------------------------------------------------------------------------------------------------
+
 # What `muster eval` installs on the head, beside the engine. []: lm-eval[api]==0.4.13.
 eval_requirements = []
 

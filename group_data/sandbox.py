@@ -43,3 +43,6 @@ uv_cache_dir = _engine.uv_cache_dir
 
 offline = True
 ready_timeout = 1800
+
+# One bridge on one machine: no RDMA to look for.
+rdma = "off"

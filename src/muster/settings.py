@@ -91,6 +91,13 @@ class Settings(BaseModel):
     canary_idle: int = Field(default=30, gt=0)
     api_key_file: str | None = None
 
+    # Preflight
+    preflight_waive: list[str] = []
+    preflight_pairs: bool = True
+    preflight_nccl: bool = False
+    preflight_port: int = Field(default=29650, gt=0, lt=65536)
+    rdma: Literal["auto", "required", "off"] = "auto"
+
     # Measuring it
     eval_requirements: list[str] = []
     gsm8k_path: str | None = None

@@ -10,7 +10,7 @@ import pytest
 
 from tests.engine.conftest import REPOSITORY, Real
 
-pytestmark = [pytest.mark.sandbox, pytest.mark.engine]
+pytestmark = [pytest.mark.sandbox, pytest.mark.engine, pytest.mark.nightly]
 
 SCENARIO = """
 bench:

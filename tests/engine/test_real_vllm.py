@@ -59,8 +59,8 @@ def test_the_real_parser_takes_every_recipe_strategy_and_hardware(real: Real) ->
                     for host in p.hosts.values():
                         case = f"{name} {strategy} {gpu} {executor} {host.name}"
                         cases += [(case, q.argv) for q in host.processes if q.name == "vllm"]
-    (release,) = real.box.exec("node0", ["/bin/sh", "-c", "ls -d /opt/muster/engines/*+cpu*"]).stdout.split()
-    answer = real.box.exec("node0", [f"{release}/bin/python", "-c", ASK], stdin=json.dumps(cases), timeout=300).stdout
+    release = real.box.exec("node0", ["/bin/sh", "-c", "ls -d /opt/muster/engines/*/bin"]).stdout.split()[0]
+    answer = real.box.exec("node0", [f"{release}/python", "-c", ASK], stdin=json.dumps(cases), timeout=300).stdout
     said = [line.partition(" ") for line in answer.splitlines() if line.startswith(("took ", "refused "))]
     assert len(said) == len(cases) == 55
     assert [case for verdict, _, case in said if verdict == "refused"] == []

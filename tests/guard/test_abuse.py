@@ -19,6 +19,8 @@ from muster.guard.messages import Report, to_wire
 
 from .loopback import FAST, KEY, Cluster
 
+pytestmark = pytest.mark.slow
+
 SHIPPED = {**FAST, "poll_interval": 2.0, "report_timeout": 4.0, "silence_timeout": 15.0, "proof_fresh": 60.0}
 """The members' timers as they ship; the engine's stay fast, so that the fixture is up in seconds."""
 

@@ -14,6 +14,8 @@ import pytest
 
 from .loopback import KEY, Cluster, wait_for
 
+pytestmark = pytest.mark.nightly
+
 Make = Callable[..., Cluster]
 
 

@@ -15,6 +15,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 from . import chaos, mutants
 from .world import World
 
+pytestmark = pytest.mark.slow
+
 STEPS = int(os.environ.get("MUSTER_SIM_STEPS", "300000"))
 
 hosts = st.integers(0, 7)

@@ -19,6 +19,8 @@ import pytest
 
 from tests.standin import PACKAGE
 
+pytestmark = pytest.mark.slow
+
 Start = Callable[..., subprocess.Popen[str]]
 MODEL = "kimi-k2"
 

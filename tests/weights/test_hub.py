@@ -18,6 +18,8 @@ from muster.weights.listing import Listing
 from tests.weights.hub_server import Hub, serving
 from tests.weights.runs import MIB, Run, free_port
 
+pytestmark = pytest.mark.slow
+
 FILES = {
     "config.json": b'{"architectures": []}',
     "code.py": b"print('hello')\n" * 40,

@@ -12,6 +12,8 @@ import pytest
 from muster.host import weights, weights_store
 from tests.weights.runs import MIB, SMALL, Run, Told, all_of, listing_of, model, requests, same
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def origin(tmp_path: Path) -> Path:

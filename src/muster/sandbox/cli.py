@@ -107,7 +107,7 @@ def ask_ranks(name: str, prompt: str) -> None:
     click.echo(
         f"\nendpoint    {base}  (model {model})"
         f"\ntry         {ask.curl_line(base, model)}"
-        f"\nlook inside muster sandbox shell {hosts[0].name} --name {name}    then: systemctl status 'muster-*'"
+        f"\nlook inside muster sandbox shell --name {name} {hosts[0].name}    then: systemctl status 'muster-*'"
         f"\ntear down   muster sandbox down --name {name}"
     )
 
