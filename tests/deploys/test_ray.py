@@ -7,7 +7,7 @@ import pytest
 from muster.sandbox import settings
 from tests.deploys.conftest import GROUP, HOSTS, INDEX, Fleet, wheel
 
-pytestmark = pytest.mark.sandbox
+pytestmark = [pytest.mark.sandbox, pytest.mark.nightly]
 
 RAY, VLLM = f"muster-{GROUP}-ray.service", f"muster-{GROUP}-vllm.service"
 TOKEN = f"/etc/muster/{GROUP}/ray-token"

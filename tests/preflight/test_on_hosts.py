@@ -232,6 +232,7 @@ def test_mtu_that_differs(box: Sandbox) -> None:
     assert run.found("fabric.mtu", "node0") == "1500"
 
 
+@pytest.mark.nightly
 def test_pairs_measure_and_a_small_mtu_on_the_way_is_found(box: Sandbox) -> None:
     words = ["--waive", "rdma.link", "--format", "json"]
     run = boxes.muster(box, "preflight", *words)
