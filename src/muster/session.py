@@ -56,7 +56,7 @@ class Session(FunctionCommand):
 
 def run_on_host(program: str, request: object) -> None:
     """Name a session in pyinfra's own listings; `Session.execute` does the work."""
-    raise NotImplementedError(f"{program}: {request}")
+    raise RuntimeError(f"a session is run by Session.execute, not by calling {program} with {request}")
 
 
 def public(value: Any) -> Any:
