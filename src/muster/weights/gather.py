@@ -68,7 +68,8 @@ def lock(release: Release, out: Path, *, platform: str = PLATFORM) -> Path:
 def _downloads(release: Release) -> dict[str, str]:
     # The directories of the release's own environment lie on the hosts.
     kept = {key: value for key, value in release.env.items() if key.endswith(("_PROXY", "_FILE"))}
-    return {**os.environ, **kept}
+    # Wheels only are resolved: no Python of the hosts' version is run, and none needs to be fetched for it.
+    return {**os.environ, **kept, "UV_PYTHON_DOWNLOADS": "never"}
 
 
 def wheels(place: Path, out: Path) -> list[Path]:
