@@ -38,6 +38,7 @@ SETTINGS = {
     "strategy": "dp-ep",
     "engine_path": standin.PATH,
     "allow_oversubscription": True,
+    "allow_unpinned_code": True,
     "ready_timeout": 300,
     "offline": True,
 }

@@ -23,11 +23,14 @@ model = None
 # Name in the API. None: the recipe's, or the model id.
 served_model_name = None
 
-# 40-hex commit of the model, its code and its tokenizer. None: the recipe's; unpinned is said in the plan.
+# 40-hex commit of the model, its code and its tokenizer. None: the pin's (`muster pin`), or the recipe's.
 revision = None
 
 # Let the model run its own Python code (--trust-remote-code), as both Kimi-K2 recipes do.
 trust_remote_code = True
+
+# Serve a model that runs its own code at no commit. The hub's account could then change what runs on every host.
+allow_unpinned_code = False
 
 # Size of another model, as in a recipe's `shape`; only for the memory table. None: the recipe's.
 model_shape = None

@@ -6,8 +6,9 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
+from typing import Any
 
-from muster import engine, flags, memory, units
+from muster import engine, flags, memory, own_code, units
 from muster.bring_up import order_of, steps_of
 from muster.errors import Refusal, unknown
 from muster.manifest import with_manifest
@@ -81,7 +82,7 @@ def build_plan(recipe: Recipe, hosts: Sequence[HostSpec], settings: Settings) ->
         hosts={},
         order=order_of(group),
         release=group.release,
-        warnings=tuple(notes + _cautions(settings, spoken, model)),
+        warnings=tuple(notes + _cautions(settings)),
         steps=steps_of(group),
         secrets=_secrets(group),
         endpoint=f"http://{topology.head.host.address}:{settings.port}",
@@ -92,6 +93,7 @@ def build_plan(recipe: Recipe, hosts: Sequence[HostSpec], settings: Settings) ->
         memory=fit,
     )
     processes = {node.host.name: _processes(group, node, model, served, spoken) for node in topology.nodes}
+    plan = replace(plan, **_own_code(recipe.name, settings, processes[topology.head.host.name][-1], plan))
     digest = _digest(plan, _host_plans(group, processes, digest=""))
     return with_manifest(replace(plan, digest=digest, hosts=_host_plans(group, processes, digest=digest)))
 
@@ -148,13 +150,26 @@ def _fit(
     )
 
 
-def _cautions(settings: Settings, spoken: Mapping[str, FlagValue], model: str) -> list[str]:
+def _cautions(settings: Settings) -> list[str]:
     notes = []
-    if spoken.get("trust-remote-code") and "revision" not in spoken and not model.startswith("/"):
-        notes.append(f"{model} runs its own code (--trust-remote-code) at no pinned revision: set revision to a commit")
     if engine.version_of(settings.vllm_version) < engine.SECURITY_FLOOR:
         notes.append(f"vLLM {settings.vllm_version} lacks security fixes of 0.30 to 0.32")
     return notes
+
+
+def _own_code(recipe: str, settings: Settings, process: Process, plan: Plan) -> dict[str, Any]:
+    """Return what the plan says of a model's own code that can change by itself."""
+    found = own_code.unpinned(process.argv, plan.model)
+    if found is None:
+        return {}
+    if settings.allow_unpinned_code:
+        return {"warnings": (*plan.warnings, f"{found}; allow_unpinned_code is set")}
+    refusal = Refusal(
+        found,
+        needed="a commit of 40 hexadecimal digits: the code that runs on every host is then the code that was reviewed",
+        fix=f"muster pin {recipe}, or set revision to a commit (allow_unpinned_code lets it pass)",
+    )
+    return {"refused": str(refusal)}
 
 
 def _secrets(group: Group) -> tuple[Secret, ...]:

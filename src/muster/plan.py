@@ -127,6 +127,8 @@ class Plan:
     """Layers of `<host>:<process>`; a layer starts when the one before it is up."""
     release: Release
     warnings: tuple[str, ...] = ()
+    refused: str | None = None
+    """Why no deploy brings this plan to a host, with what to do; the plan can still be looked at."""
     steps: tuple[Step, ...] = ()
     """The layers of `order` as units and what must answer; the last step's checks say that the group is ready."""
     secrets: tuple[Secret, ...] = ()

@@ -28,6 +28,7 @@ class Settings(BaseModel):
     served_model_name: str | None = None
     revision: str | None = None
     trust_remote_code: bool = True
+    allow_unpinned_code: bool = False
     model_shape: dict[str, float] | None = None
 
     # How it is served

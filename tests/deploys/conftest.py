@@ -74,6 +74,7 @@ class Fleet:
             "strategy": "dp-ep",
             "engine_path": standin.PATH,
             "allow_oversubscription": True,
+            "allow_unpinned_code": True,
             "ready_timeout": 60,
         }
         inventory = self.directory / "fleet.py"

@@ -28,6 +28,13 @@ def test_a_flag_that_the_installed_vllm_rejects(untouched: Fleet) -> None:
     assert "the running group was not touched" in ran.err
 
 
+def test_a_model_whose_own_code_is_pinned_to_no_commit(untouched: Fleet) -> None:
+    ran = untouched.refused(allow_unpinned_code=False)
+    assert "runs its own code (--trust-remote-code) at no pinned revision" in ran.err
+    assert "fix:    muster pin kimi-k2-instruct" in ran.err
+    assert "nothing was touched" in ran.err
+
+
 def test_a_host_that_fails_half_way(untouched: Fleet) -> None:
     # Staging writes there: the head can, its peer cannot.
     in_the_way = f"/etc/systemd/system/.{UNIT}.muster-new"

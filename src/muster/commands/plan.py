@@ -112,6 +112,7 @@ def as_json(plan: Plan) -> dict[str, Any]:
             "fits": plan.memory.fits,
         },
         "warnings": list(plan.warnings),
+        "refused": plan.refused,
     }
 
 
@@ -144,6 +145,8 @@ def as_text(plan: Plan) -> str:
     if plan.warnings:
         lines += ["", "take note"]
         lines += [f"  - {warning}" for warning in plan.warnings]
+    if plan.refused:
+        lines += ["", "no deploy brings this plan to a host", *(f"  {line}" for line in plan.refused.splitlines())]
     return "\n".join(lines)
 
 

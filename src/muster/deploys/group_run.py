@@ -95,6 +95,8 @@ class _Teller(BaseStateCallback):
 def _prepare(state: State, recipe_name: str) -> GroupRun:
     fleet = inventory.from_pyinfra(state.inventory, name="inventory")
     plan = plan_for(recipe_name, fleet)
+    if plan.refused:
+        raise DeployError(f"{plan.refused}\nnothing was touched")
     hosts = {host.name: host for host in state.inventory}
     active = {host.name for host in state.active_hosts}
     left_out = [name for name in plan.hosts if name not in active]

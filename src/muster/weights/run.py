@@ -62,6 +62,12 @@ def of_weights(state: State, recipe_name: str) -> StageRun | None:
                 needed="the commit and what every file of it must be",
                 fix=f"muster pin {wanted.name}",
             )
+        if settings.revision not in (None, listing.revision):
+            raise Refusal(
+                f"revision is {settings.revision}, but {pins.found(wanted.name, bundle)} pins {listing.revision}",
+                needed="one commit: what is served is the directory that was staged",
+                fix=f"leave revision out, or muster pin {wanted.name} --revision {settings.revision}",
+            )
         return _run(state, listing, options, settings)
 
     return _once(state, f"weights of {recipe_name}", prepare)
