@@ -1,4 +1,7 @@
-"""Restart the group on the hosts of the inventory, in its order: `pyinfra INVENTORY deploys/restart.py`."""
+"""Restart the group on the hosts of the inventory, in its order: `pyinfra INVENTORY deploys/restart.py`.
+
+Requests in flight get `drain_seconds` to finish; a restart on purpose costs no restart budget.
+"""
 
 from muster.deploys.standing import restart
 

@@ -1,6 +1,8 @@
 """Stop the group on the hosts of the inventory: `pyinfra INVENTORY deploys/stop.py [--data group=NAME]`.
 
-Its units stay enabled: it starts at the next boot, or with deploys/restart.py.
+Requests in flight get `drain_seconds` to finish. The group stays stopped, through a reboot too, until
+deploys/resume.py, deploys/restart.py or the recipe's deploy. Plain units (`supervisor = "systemd"`) start again at
+the next boot.
 """
 
 from muster.deploys.standing import stop

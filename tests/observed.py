@@ -81,4 +81,5 @@ def _host(plan: Plan, name: str) -> dict[str, Any]:
         },
         "addresses": {"127.0.0.1": "lo", host.address: host.interface or "eth0"},
         "ready": True if host.node_rank == 0 else None,
+        "held": "",
     }

@@ -185,3 +185,13 @@ def test_a_decision_is_about_every_host_and_gives_a_reason_for_every_restart(
     assert decision.restart == bool(changes) == bool(decision.reasons)
     if not decision.restart:
         assert all(host.stop == () for host in decision.hosts.values())
+
+
+@pytest.mark.parametrize("held", ["stopped", "failed"])
+def test_a_held_group_is_resumed_and_not_restarted(held: str) -> None:
+    plan = replace(DP, heals=True)
+    seen = observed.as_planned(plan)
+    seen["h200-0"] |= {"held": held, "ready": False}
+    found = decided(plan, seen)
+    assert (found.held, found.restart, found.changes) == (held, False, True)
+    assert decided(DP, seen).held == ""

@@ -89,6 +89,7 @@ def build_plan(recipe: Recipe, hosts: Sequence[HostSpec], settings: Settings) ->
         local_endpoint=f"http://127.0.0.1:{settings.port}",
         tool_calling="enable-auto-tool-choice" in spoken,
         ready_timeout=settings.ready_timeout,
+        drain_seconds=settings.drain_seconds,
         heals=group.guarded,
         memory=fit,
     )

@@ -60,12 +60,14 @@ class Decision:
         restart: whether the group is started anew, every host of it.
         reasons: why, one line each, with the host's name.
         ready: whether the group runs as planned and answered already.
+        held: `stopped` or `failed`, where the guards start nothing until somebody resumes the group: this run does.
     """
 
     hosts: Mapping[str, HostDecision]
     restart: bool
     reasons: tuple[str, ...]
     ready: bool
+    held: str = ""
 
     @property
     def changes(self) -> bool:
@@ -91,7 +93,8 @@ def decide(plan: Plan, seen: Mapping[str, Observation], secrets: Mapping[str, st
     if not reasons:
         # Nothing runs that must not: units of an older plan are removed with their files, the others go on.
         hosts = {name: _with_stop(host, ()) for name, host in hosts.items()}
-    return Decision(hosts, bool(reasons), tuple(reasons), ready and not reasons)
+    held = next((seen[name].get("held") for name in plan.hosts if seen[name].get("held")), "") if plan.heals else ""
+    return Decision(hosts, bool(reasons), tuple(reasons), ready and not reasons, str(held))
 
 
 def _host(plan: Plan, host: HostPlan, seen: Observation, secrets: Mapping[str, str]) -> HostDecision:

@@ -35,6 +35,8 @@ SINCE: Mapping[str, Version] = {
     "enable-ep-weight-filter": (0, 20, 0),
     "numa-bind": (0, 20, 0),
 }
+OPTIONAL: Mapping[str, str] = {"shutdown-timeout": "a stop drops the requests in flight"}
+"""Flags that a default of muster asks for: an older version goes without, and the plan says what that means."""
 FP8_CACHE_WITH_DCP: Version = (0, 26, 0)
 SECURITY_FLOOR: Version = (0, 32, 0)
 
@@ -71,7 +73,7 @@ def check_version(version: str, floor: str, *, recipe: str) -> None:
 
 
 def translate(flags: Mapping[str, FlagValue], version: str) -> tuple[dict[str, FlagValue], list[str]]:
-    """Return the flags this version takes, and a line for each that was dropped or renamed.
+    """Return the flags this version takes, and a line for each that was dropped, renamed or is missing.
 
     Raises:
         Refusal: a flag this version does not have yet.
@@ -87,6 +89,9 @@ def translate(flags: Mapping[str, FlagValue], version: str) -> tuple[dict[str, F
                 notes.append(f"--{name} dropped: vLLM {version} does not take it ({gone.why})")
             continue
         since = SINCE.get(name)
+        if since and at < since and name in OPTIONAL:
+            notes.append(f"--{name} left out: vLLM {version} does not have it yet; {OPTIONAL[name]}")
+            continue
         if since and at < since:
             raise Refusal(
                 f"--{name} planned for vLLM {version}",

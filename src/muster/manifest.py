@@ -54,6 +54,8 @@ def _text(plan: Plan, host: HostPlan) -> str:
             for step in plan.steps
         ],
         "ready_timeout": plan.ready_timeout,
+        "drain_seconds": plan.drain_seconds,
+        "heals": plan.heals,
     }
     return json.dumps(told, indent=1) + "\n"
 

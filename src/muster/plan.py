@@ -139,6 +139,8 @@ class Plan:
     tool_calling: bool = False
     ready_timeout: int = 3600
     """Seconds from the start of the first layer until the endpoint must answer."""
+    drain_seconds: int = 0
+    """How long a deliberate stop waits for requests in flight."""
     heals: bool = False
     """Whether the units bring the whole group back together after a death (the guard); plain units only themselves."""
     memory: Memory | None = None

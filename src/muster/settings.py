@@ -87,7 +87,7 @@ class Settings(BaseModel):
     # Keeping it up
     supervisor: Literal["guard", "systemd"] = "guard"
     ready_timeout: int = Field(default=3600, gt=0)
-    drain_seconds: int = Field(default=0, ge=0)
+    drain_seconds: int = Field(default=30, ge=0)
     stall_timeout: int = Field(default=120, gt=0)
     canary_idle: int = Field(default=30, gt=0)
     api_key_file: str | None = None

@@ -32,8 +32,11 @@ def _tell(state: State, run: GroupRun) -> None:
     logger.info(f"group {plan.group}: {plan.label}, {len(plan.hosts)} hosts, vLLM {plan.vllm_version}, {plan.digest}")
     for warning in plan.warnings:
         logger.warning(warning)
+    if decision.held:
+        logger.info(f"the group is {decision.held}; this run resumes it")
     if not decision.restart:
-        logger.info("every rank runs as planned" if decision.ready else "every rank runs as planned; not ready yet")
+        waits = "every guard runs as planned" if decision.held else "every rank runs as planned; not ready yet"
+        logger.info("every rank runs as planned" if decision.ready else waits)
         return
     starts = any(host.stop for host in decision.hosts.values())
     logger.info(f"the group will be {'restarted' if starts else 'started'}:")

@@ -8,6 +8,7 @@ from muster.deploys.check import check
 from muster.deploys.engine import engine
 from muster.deploys.files import commit_files, stage_files
 from muster.deploys.gate import gate
+from muster.deploys.standing import release
 from muster.deploys.summary import summary
 from muster.deploys.verify import verify
 from muster.deploys.weights import stage_bundle, stage_weights
@@ -31,6 +32,8 @@ def serve(recipe: str) -> None:
     gate(run.progress, "the stop of the old group")
     commit_files(run)
     gate(run.progress, "files and units")
+    if run.decision.held:
+        release(run.progress, run.plan.group)
     if run.decision.restart:
         start_ranks(run.progress)
     elif not run.decision.ready:

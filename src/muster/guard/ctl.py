@@ -1,9 +1,13 @@
 """`ctl`: what the deploys and `muster status` run on a host. One JSON document on stdout, always.
 
-    ctl --config FILE status | logs [--count N] | stop | restart | resume  [--wait SECONDS]
+    ctl --config FILE status | logs [--count N] | release
+    ctl --config FILE stop | restart [--since GENERATION] | resume  [--wait SECONDS]
 
 `stop --wait` returns once every member is without a child, `restart --wait` once a new generation runs, `resume
---wait` once the group runs; `error` in the document and status 1 when that takes longer, or nobody answers.
+--wait` once the group runs; `error` in the document and status 1 when that takes longer, or nobody answers. What
+only takes longer also says in `pending` what is waited for: ask again. `restart --since` ends no other generation than
+that one, so that asking again restarts nothing twice. `release` is `resume` for a unit that is stopped: nothing holds
+the group when it starts.
 """
 
 from __future__ import annotations
@@ -25,8 +29,8 @@ ANSWER_LIMIT = 4 * 1024 * 1024
 
 def main(arguments: Sequence[str]) -> int:
     try:
-        config, words, options = _parse(arguments)
-        answer = _do(config, words[0], options)
+        config, verb, options = _parse(arguments)
+        answer = _do(config, verb, options)
     except (OSError, ConfigError, ValueError) as error:
         answer = {"error": str(error)}
     json.dump(answer, sys.stdout)
@@ -34,38 +38,46 @@ def main(arguments: Sequence[str]) -> int:
     return 1 if "error" in answer else 0
 
 
-def _parse(arguments: Sequence[str]) -> tuple[Config, list[str], dict[str, float]]:
+def _parse(arguments: Sequence[str]) -> tuple[Config, str, dict[str, str]]:
     words: list[str] = []
     options: dict[str, str] = {}
+    verbs = ("status", "logs", "release", *VERBS)
     rest = list(arguments)
     while rest:
         word = rest.pop(0)
-        if word in ("--config", "--wait", "--count") and rest:
+        if word in ("--config", "--wait", "--count", "--since") and rest:
             options[word] = rest.pop(0)
         else:
             words.append(word)
-    if "--config" not in options or len(words) != 1 or words[0] not in ("status", "logs", *VERBS):
-        raise ValueError(
-            "usage: ctl --config FILE status | logs | stop | restart | resume [--wait SECONDS] [--count N]"
-        )
-    config = load(options.pop("--config"))
-    return config, words, {name: float(value) for name, value in options.items()}
+    if "--config" not in options or len(words) != 1 or words[0] not in verbs:
+        raise ValueError(f"usage: ctl --config FILE {' | '.join(verbs)} [--wait SECONDS] [--count N] [--since G]")
+    return load(options.pop("--config")), words[0], options
 
 
-def _do(config: Config, verb: str, options: dict[str, float]) -> dict[str, Any]:
+def _do(config: Config, verb: str, options: dict[str, str]) -> dict[str, Any]:
     if verb == "logs":
         store = Store(config.runtime_directory, config.state_directory)
         return {"host": config.host, "bundles": store.bundles(int(options.get("--count", 1)))}
     if verb == "status":
         return ask(config, verb)
-    before = _generation(config)
-    until = time.monotonic() + options.get("--wait", 0.0)
-    answer = _ask_until(config, verb, until)
+    if verb == "release":
+        Store(config.runtime_directory, config.state_directory).forget()
+        return {"answer": "nothing holds the group when it starts"}
+    seconds = float(options.get("--wait", 0.0))
+    until = time.monotonic() + seconds
+    if "--since" in options:
+        _ask_until(config, "status", until)
+    now = _generation(config)
+    before = options.get("--since", now)
+    answer: dict[str, Any] = {"answer": "a new generation is here already"}
+    if verb != "restart" or now == before:
+        answer = _ask_until(config, verb, until)
     while "error" not in answer and "--wait" in options:
         if _came_true(config, verb, before):
             break
         if time.monotonic() > until:
-            return {**answer, "error": f"{verb}: not done after {options['--wait']:g} s: {_reason(config)}"}
+            pending = _pending(config, verb)
+            return {**answer, "error": f"{verb}: not done after {seconds:g} s: {pending}", "pending": pending}
         time.sleep(0.5)
     return answer
 
@@ -115,13 +127,20 @@ def _status(config: Config) -> dict[str, Any]:
 
 
 def _generation(config: Config) -> str:
-    return str(_status(config).get("member", {}).get("generation", ""))
+    return _generation_of(_status(config))
 
 
-def _reason(config: Config) -> str:
+def _generation_of(found: dict[str, Any]) -> str:
+    """As the head has it; a member as the head taught it."""
+    return str((found.get("group") or found.get("member") or {}).get("generation", ""))
+
+
+def _pending(config: Config, verb: str) -> str:
     found = _status(config)
     group = found.get("group") or {}
-    return str(group.get("reason") or found.get("member", {}).get("head_reason") or "no answer")
+    reason = str(group.get("reason") or found.get("member", {}).get("head_reason") or "the guard starts anew")
+    late = [each["host"] for each in group.get("members", ()) if each["child"] != "none"]
+    return f"{reason}; no word yet that {', '.join(late)} stopped" if verb == "stop" and late else reason
 
 
 def _came_true(config: Config, verb: str, before: str) -> bool:
@@ -134,6 +153,6 @@ def _came_true(config: Config, verb: str, before: str) -> bool:
         if group is None:
             return bool(own["child"] == "none" and own["head_phase"] == "held")
         return group["phase"] == "stopped" and all(each["child"] == "none" for each in group["members"])
-    fresh = verb == "resume" or own["generation"] != before
+    fresh = verb == "resume" or _generation_of(found) != before
     phase = own["head_phase"] if group is None else group["phase"]
     return bool(fresh and phase in ("run", "starting", "running"))

@@ -98,6 +98,8 @@ class HeadState:
     ready_at: float | None = None
     healthy: bool = False
     reason: str = ""
+    deliberate: bool = False
+    """In `abort`: on purpose."""
 
 
 Result = tuple[HeadState, Sequence[HeadAction]]
@@ -245,7 +247,7 @@ def _drain(state: HeadState, reason: str, now: float) -> Result:
 def _end(state: HeadState, reason: str, now: float) -> Result:
     """The generation ends on purpose: no abort is counted."""
     memory = replace(state.memory, running="")
-    state = replace(state, phase=ABORT, since=now, reason=reason, memory=memory)
+    state = replace(state, phase=ABORT, since=now, reason=reason, memory=memory, deliberate=True)
     return state, (Remember(), Tell(), Exit(reason, deliberate=True))
 
 
@@ -267,7 +269,8 @@ def _with(state: HeadState, host: str, peer: Peer) -> HeadState:
 def view(state: HeadState, report: Report, refused: str = "") -> View:
     """The head's answer to a report."""
     phase = REFUSED if refused else state.phase
-    return View(report.instance, report.seq, state.generation, phase, (refused or state.reason)[:2000])
+    reason = (refused or state.reason)[:2000]
+    return View(report.instance, report.seq, state.generation, phase, reason, state.deliberate)
 
 
 def told(state: HeadState) -> dict[str, View]:

@@ -173,7 +173,7 @@ def _view(state: MemberState, view: View, now: float) -> Result:
         if view.generation != state.generation:
             return state, (Exit("the head runs another generation"),)
         if view.phase == ABORT:
-            return state, (Exit(f"the group was stopped: {view.reason}"),)
+            return state, (Exit(f"the group was stopped: {view.reason}", deliberate=view.deliberate),)
         if view.phase == DRAIN and state.host == state.group.head and not state.drained:
             return replace(state, drained=True), (Drain(),)
         return state, ()
@@ -193,7 +193,8 @@ def _ended(state: MemberState, failure: Failure, now: float) -> Result:
     if state.child != RUNNING or state.ending is not None:
         return state, ()
     failure = replace(failure, host=state.host, generation=state.generation)
-    ending = Exit(failure.reason, failure, deliberate=state.drained or state.leave_by is not None)
+    on_purpose = state.drained or state.phase == DRAIN or state.leave_by is not None
+    ending = Exit(failure.reason, failure, deliberate=on_purpose)
     return _send(replace(state, child=ENDED, failure=failure, ending=ending), now)
 
 

@@ -78,6 +78,8 @@ class View:
     generation: str
     phase: str
     reason: str = ""
+    deliberate: bool = False
+    """The generation ends on purpose: nothing failed, and nobody keeps a failure bundle."""
 
 
 def to_wire(message: object) -> dict[str, Any]:

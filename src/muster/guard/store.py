@@ -53,6 +53,12 @@ class Store:
             with contextlib.suppress(OSError):
                 os.unlink(self._held)
 
+    def forget(self) -> None:
+        """Drop the memory and the hold: for a unit that is stopped, whose guard holds neither."""
+        for path in (self._memory, self._held):
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(path)
+
     def save_ended(self, result: str) -> None:
         """How systemd says that the guard before ended (ExecStopPost)."""
         _write(self._ended, {"result": result[:200]})

@@ -17,7 +17,8 @@ def main(request: Json) -> Json:
 
     Args:
         request: `group`, `verb` (`status`, `logs`, `stop`, `restart`, `resume`), `wait` (seconds, for the verbs that
-            change something) and `count` (of failure bundles, for `logs`).
+            change something), `since` (generation, for `restart`) and `count` (of failure bundles, for `logs`).
+            `resume` of a unit that is stopped lifts what would hold it when it starts.
 
     Raises:
         OSError: the group has no guard on this host, or its program is gone.
@@ -28,18 +29,19 @@ def main(request: Json) -> Json:
     if found is None:
         raise OSError(f"{unit} runs no guard (supervisor = systemd)")
     argv = [found[1], "-I", found[2], "ctl", "--config", "/etc/muster/{}/guard.json".format(request["group"])]
-    argv.append(request["verb"])
-    if request.get("wait"):
-        argv += ["--wait", str(request["wait"])]
-    if request.get("count"):
-        argv += ["--count", str(request["count"])]
+    state = _unit(unit)
+    stopped = state["active"] in ("inactive", "failed")
+    argv.append("release" if stopped and request["verb"] == "resume" else request["verb"])
+    for option in ("wait", "count", "since"):
+        if request.get(option):
+            argv += ["--" + option, str(request[option])]
     limit = 30 + float(request.get("wait") or 0)
     done = subprocess.run(argv, capture_output=True, text=True, timeout=limit, check=False)
     try:
         answer = json.loads(done.stdout)
     except ValueError:
         answer = {"error": (done.stderr or done.stdout).strip()[-500:] or f"status {done.returncode}"}
-    return {"unit": _unit(unit), "answer": answer}
+    return {"unit": state if request["verb"] in ("status", "logs") else _unit(unit), "answer": answer}
 
 
 def _unit(unit: str) -> Json:

@@ -51,6 +51,7 @@ def main(request: Json) -> Json:
         "gpus": attempt(gpus),
         "addresses": attempt(addresses),
         "ready": answers(request.get("ready")),
+        "held": str((common.read_json(f"{root}/var/lib/muster/{group}/held.json") or {}).get("held") or ""),
     }
 
 

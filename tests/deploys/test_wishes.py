@@ -1,0 +1,189 @@
+"""Deliberate stops through the guard, on real hosts with the stand-in engine: drained, held, resumed, uncounted."""
+
+from __future__ import annotations
+
+import json
+import threading
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from muster.sandbox import Sandbox
+from tests import standin
+from tests.deploys.conftest import GROUP, HOSTS, Fleet, Ran
+
+pytestmark = pytest.mark.sandbox
+
+UNIT = f"muster-{GROUP}.service"
+STATE = f"/var/lib/muster/{GROUP}"
+
+
+class Guarded(Fleet):
+    """Like `Fleet`, with the guard, and steps slow enough for a request to be in flight."""
+
+    def run(self, deploy: str = "kimi_k2_instruct", *flags: str, **settings: Any) -> Ran:
+        return super().run(deploy, *flags, **{"supervisor": "guard", **settings})
+
+    def done(self, deploy: str, **settings: Any) -> Ran:
+        """Run a deploy script; it must succeed."""
+        ran = self.run(deploy, "-y", **settings)
+        assert ran.status == 0, ran.text
+        return ran
+
+    @property
+    def status(self) -> dict[str, Any]:
+        """What the head's guard says; empty where it does not."""
+        try:
+            with urllib.request.urlopen(f"http://{self.box.hosts[0].address}:29600/status", timeout=5) as answer:
+                found: dict[str, Any] = json.load(answer)
+                return found
+        except OSError:
+            return {}
+
+    def processes(self) -> dict[str, str]:
+        return {name: self.sh(name, "pgrep -f '^(/opt/standin/bin/python|VLLM::)' || echo none") for name in HOSTS}
+
+    def bundles(self) -> dict[str, str]:
+        return {name: self.sh(name, f"ls {STATE}/failures 2>/dev/null || true") for name in HOSTS}
+
+
+class Request(threading.Thread):
+    """One request through one DP rank, in flight for some seconds."""
+
+    def __init__(self, fleet: Guarded, rank: int, tokens: int = 120) -> None:
+        super().__init__(daemon=True)
+        body = json.dumps({"model": "kimi-k2", "prompt": "1", "max_tokens": tokens}).encode()
+        headers = {"Content-Type": "application/json", "X-data-parallel-rank": str(rank)}
+        url = f"http://{fleet.box.hosts[0].address}:8000/v1/completions"
+        self.request = urllib.request.Request(url, body, headers)
+        self.answer: dict[str, Any] = {}
+        self.problem = ""
+        self.start()
+
+    def run(self) -> None:
+        try:
+            with urllib.request.urlopen(self.request, timeout=60) as answer:
+                self.answer = json.load(answer)
+        except (OSError, ValueError) as error:
+            self.problem = str(error)
+
+    def tokens(self) -> int:
+        """How many tokens came back; fails with what came instead."""
+        self.join(60)
+        assert not self.problem
+        return int(self.answer["usage"]["completion_tokens"])
+
+
+def in_flight(fleet: Guarded) -> list[Request]:
+    """One request through each DP rank, both begun and neither answered yet."""
+    requests = [Request(fleet, rank) for rank in (0, 1)]
+
+    def running() -> bool:
+        url = f"http://{fleet.box.hosts[0].address}:8000/metrics"
+        with urllib.request.urlopen(url, timeout=5) as answer:
+            lines = answer.read().decode().splitlines()
+        return sum(float(x.rpartition(" ")[2]) for x in lines if x.startswith("vllm:num_requests_running")) >= 2
+
+    fleet.wait("two requests in flight", running)
+    assert all(request.is_alive() for request in requests)
+    return requests
+
+
+@pytest.fixture
+def guarded(box: Sandbox, tmp_path: Path) -> Iterator[Guarded]:
+    """Hosts on which a guarded group serves."""
+    there = Guarded(box, tmp_path)
+    for name in HOSTS:
+        box.start(name)
+        if not (box.tree(name) / standin.PATH.lstrip("/")).is_dir():
+            standin.place(box.tree(name))
+        there.sh(name, "mkdir -p /etc/standin; echo 0.05 >/etc/standin/token_seconds")
+    there.deploy()
+    for name in HOSTS:
+        there.sh(name, f"rm -rf {STATE}/failures")
+    yield there
+    for name in HOSTS:
+        there.sh(name, "rm -f /etc/standin/token_seconds")
+
+
+def test_a_stop_answers_what_is_in_flight_and_holds_until_resume(guarded: Guarded) -> None:
+    requests = in_flight(guarded)
+    stopped = guarded.done("stop")
+    assert [request.tokens() for request in requests] == [120, 120]
+    assert "requests in flight get up to 30 s" in stopped.text
+    assert guarded.processes() == dict.fromkeys(HOSTS, "none")
+    assert (guarded.status["phase"], guarded.status["restarts"]) == ("stopped", 0)
+    assert guarded.bundles() == dict.fromkeys(HOSTS, "")
+    assert guarded.done("stop").text.count("requests in flight") == 0
+    for name in HOSTS:
+        guarded.sh(name, f"systemctl restart {UNIT}")
+    guarded.wait("the hold", lambda: guarded.status.get("phase") == "stopped")
+    guarded.done("resume")
+    assert (guarded.status["phase"], guarded.status["restarts"]) == ("running", 0)
+    assert guarded.answers()
+
+
+@pytest.mark.nightly
+def test_a_restart_answers_what_is_in_flight_and_costs_no_budget(guarded: Guarded) -> None:
+    before = guarded.status["generation"]
+    requests = in_flight(guarded)
+    guarded.done("restart")
+    assert [request.tokens() for request in requests] == [120, 120]
+    status = guarded.status
+    assert status["generation"] != before
+    assert (status["phase"], status["restarts"], status["aborts_in_window"]) == ("running", 0, 0)
+    assert guarded.bundles() == dict.fromkeys(HOSTS, "")
+
+
+def test_a_changed_plan_answers_what_is_in_flight(guarded: Guarded) -> None:
+    requests = in_flight(guarded)
+    ran = guarded.deploy(max_num_seqs=18)
+    assert "the group will be restarted" in ran.err
+    assert [request.tokens() for request in requests] == [120, 120]
+    assert guarded.status["restarts"] == 0
+    assert guarded.bundles() == dict.fromkeys(HOSTS, "")
+
+
+def fail(fleet: Guarded) -> None:
+    """Put the group where a spent budget leaves it, as a reboot would find it."""
+    held = {"boot": "b", "aborts": [], "streak": 0, "held": "failed", "running": "", "restarts": 7, "failures": []}
+    for name in HOSTS:
+        fleet.sh(name, f"systemctl stop {UNIT}")
+    fleet.sh("node0", f"echo '{json.dumps(held)}' >{STATE}/held.json; chown muster: {STATE}/held.json")
+    for name in HOSTS:
+        fleet.sh(name, f"systemctl start {UNIT}")
+    fleet.wait("failed", lambda: fleet.status.get("phase") == "failed")
+
+
+def test_resume_starts_what_has_failed(guarded: Guarded) -> None:
+    fail(guarded)
+    assert guarded.processes() == dict.fromkeys(HOSTS, "none")
+    guarded.done("resume")
+    assert guarded.status["phase"] == "running"
+    assert guarded.answers()
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("change", [{}, {"max_num_seqs": 19}], ids=["the same plan", "another plan"])
+def test_a_deploy_starts_what_has_failed_and_says_so(guarded: Guarded, change: dict[str, int]) -> None:
+    fail(guarded)
+    ran = guarded.deploy(**change)
+    assert "the group is failed; this run resumes it" in ran.err
+    assert guarded.status["phase"] == "running"
+    assert guarded.deploy("--json", **change).results["totals"]["success"] == 0
+
+
+@pytest.mark.nightly
+def test_units_that_systemd_stopped_are_stopped_and_resumed_as_well(guarded: Guarded) -> None:
+    guarded.sh("node0", f"systemctl stop {UNIT}")
+    guarded.done("stop")
+    for name in HOSTS:
+        assert guarded.sh(name, f"systemctl is-active {UNIT} || true") == "inactive"
+    guarded.done("resume")
+    assert guarded.answers()
+    guarded.sh("node0", f"systemctl stop {UNIT}")
+    guarded.done("restart")
+    assert guarded.answers()
