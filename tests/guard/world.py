@@ -48,6 +48,7 @@ class Guard:
     head: head.HeadState | None
     digest: str
     paused_at: float | None = None
+    resumed_at: float = float("-inf")
     mailbox: list[Any] = field(default_factory=list)
     contact: dict[str, float] = field(default_factory=dict)
     """When anything last arrived, by the host that said it."""
@@ -169,8 +170,11 @@ class World:
             self._hear(host, guard)
 
     def _hear(self, host: Host, guard: Guard) -> None:
-        """Nobody keeps a child, or a run, on the word of somebody long silent."""
-        late = self.now - self.settings.silence_timeout - member.EARS - 3 * TICK
+        """Nobody keeps a child, or a run, on the word of somebody long silent; one that stood still gets its moment."""
+        moment = member.EARS + 3 * TICK
+        if self.now - guard.resumed_at <= moment:
+            return
+        late = self.now - self.settings.silence_timeout - moment
         if guard.head is None:
             heard = guard.contact.get(self.names[0], late)
             require(not host.children or heard >= late, f"{host.name} keeps its child without a word of the head")
@@ -374,7 +378,7 @@ class World:
     def resume_guard(self, name: str) -> None:
         guard = self.hosts[name].guard
         if guard is not None and guard.paused_at is not None:
-            guard.paused_at = None
+            guard.paused_at, guard.resumed_at = None, self.now
             if self.random.random() < 0.5:
                 self._drain_mailbox(name)
 

@@ -1,0 +1,117 @@
+"""What dies or hangs, how soon it is noticed, gone and answering again: the fault matrix, measured.
+
+    python benchmarks/recovery.py [--rows kill-head,partition] [--engine standin|real] [--keep NAME] [--tables]
+
+Needs root: boots two sandbox hosts, deploys the group with guards once and carries the rows out on it, one after the
+other, each as a first failure (no backoff of the row before). The engine is the stand-in, which fails as the real one
+was seen to; with `--engine real` it is vLLM's CPU build, and only the rows that are marked for it run. Bounds leave
+out model load. Results of rows run later are added to the day's file in benchmarks/results/; `--tables` prints it
+and runs nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import sys
+import traceback
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT))
+
+from tests.faults.group import Group, Late  # noqa: E402
+from tests.faults.matrix import MATRIX, Fault, Outcome, by_key, cells, from_json, markdown, misses, to_json  # noqa: E402
+from tests.faults.rows import carry_out  # noqa: E402
+
+from muster.sandbox import Sandbox, wheel  # noqa: E402
+
+
+def chosen(words: str, engine: str) -> list[Fault]:
+    """The rows asked for, in the order asked for; all that the engine is marked for without words."""
+    if words:
+        return [by_key(word) for word in words.split(",")]
+    return [fault for fault in MATRIX if fault.real or engine == "standin"]
+
+
+def place(engine: str) -> Path:
+    """Where the day's results of one engine are kept."""
+    return ROOT / "benchmarks" / "results" / f"recovery-{engine}-{date.today().isoformat()}.json"
+
+
+def kept(engine: str) -> dict[str, Any]:
+    """The day's results so far."""
+    try:
+        found: dict[str, Any] = json.loads(place(engine).read_text())
+    except FileNotFoundError:
+        found = {"rows": []}
+    return found
+
+
+def keep(engine: str, outcome: Outcome) -> None:
+    """Add one row to the day's results, in place of an earlier run of it."""
+    rows = [row for row in kept(engine)["rows"] if row["key"] != outcome.key] + [to_json(outcome)]
+    order = {fault.key: number for number, fault in enumerate(MATRIX)}
+    result = {
+        "date": date.today().isoformat(),
+        "engine": "stand-in" if engine == "standin" else f"vLLM {wheel.VERSION} (CPU build)",
+        "kernel": platform.release(),
+        "cores": os.cpu_count(),
+        "python": platform.python_version(),
+        "rows": sorted(rows, key=lambda row: order[row["key"]]),
+    }
+    file = place(engine)
+    file.write_text(json.dumps(result, indent=1) + "\n")
+    file.with_suffix(".md").write_text(markdown([from_json(row) for row in result["rows"]]))
+
+
+def measure(box: Sandbox, faults: list[Fault], engine: str) -> int:
+    """Deploy, carry the rows out, print and keep each; how many missed a bound or an oracle."""
+    missed = 0
+    with Group(box, engine) as group:
+        group.deploy()
+        for fault in faults:
+            try:
+                outcome = carry_out(group, fault)
+            except (AssertionError, OSError, RuntimeError) as error:
+                traceback.print_exc()
+                outcome = Outcome(fault.key, oracles={"carried out": str(error)[:300]})
+            keep(engine, outcome)
+            missed += bool(misses(outcome) and not outcome.not_run)
+            print(" | ".join(cells(outcome)), flush=True)
+            if outcome.note:
+                print(f"    {outcome.note}", flush=True)
+            try:
+                group.until_ready()
+            except Late:
+                group.both("systemctl restart 'muster-*'")
+                group.ctl("node0", "resume")
+    return missed
+
+
+def main() -> int:
+    """Boot, measure, take down; 1 when a row missed."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", default="", help="keys of tests/faults/matrix.py, separated by commas")
+    parser.add_argument("--engine", choices=("standin", "real"), default="standin")
+    parser.add_argument("--keep", default="", help="name of a sandbox to use and leave up")
+    parser.add_argument("--tables", action="store_true")
+    given = parser.parse_args()
+    if given.tables:
+        print(markdown([from_json(row) for row in kept(given.engine)["rows"]]), end="")
+        return 0
+    name = given.keep or "recovery"
+    try:
+        box = Sandbox.up(name, 2)
+        return int(measure(box, chosen(given.rows, given.engine), given.engine) > 0)
+    finally:
+        if not given.keep:
+            Sandbox.named(name).down()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
