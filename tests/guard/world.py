@@ -98,6 +98,7 @@ class World:
         self.runs: list[float] = []
         self.run_open = False
         self.started: set[tuple[str, str]] = set()
+        self.told_to_run: set[tuple[str, str]] = set()
         self.generations = 0
         self.held = ""
         self.exits: list[str] = []
@@ -255,6 +256,9 @@ class World:
                 self._exit(name, action.reason)
 
     def _answer(self, name: str, other: str, view: View) -> None:
+        if view.phase == "run":
+            require(not self.held, f"the head says run to {other} while the group is {self.held}")
+            self.told_to_run.add((view.generation, other))
         if other == name:
             self._member(name, view)
         else:
@@ -271,7 +275,8 @@ class World:
         require(len(digests) == 1, f"{name} starts {generation} with digests {digests}")
         require((generation, name) not in self.started, f"{name} starts {generation} twice")
         self.started.add((generation, name))
-        require(not self.held, f"{name} starts {generation} while the group is {self.held}")
+        # What the head said before a person's stop may still be on its way; the next answer ends it.
+        require((generation, name) in self.told_to_run, f"{name} starts {generation} and was never told to")
         host.children.append(generation)
         host.broken = False
         self._look()

@@ -139,6 +139,23 @@ def test_an_xid_is_in_the_kernel_log_of_its_boot_only(tool: Tool) -> None:
     assert "Xid" not in tool(gpus.xid(HEALTHY, 0, 79, boot_id="another"), "kernel_log", "dmesg").stdout
 
 
+def test_a_follower_tells_what_is_there_and_then_what_is_new(tmp_path: Path) -> None:
+    file = tmp_path / "gpus.json"
+    file.write_text(json.dumps(HEALTHY))
+    env = {**os.environ, "PYTHONPATH": str(PACKAGE), "MUSTER_SANDBOX_GPUS": str(file)}
+    words = ["journalctl", "-k", "-b", "-f", "--no-tail", "-o", "short-monotonic"]
+    command = [sys.executable, "-s", "-m", "tools.kernel_log", *words]
+    with subprocess.Popen(command, env=env, stdout=subprocess.PIPE, text=True) as follower:
+        assert follower.stdout is not None
+        first = [follower.stdout.readline() for _ in range(2)]
+        assert first[0].startswith("[    2.000000] ")
+        draft = tmp_path / "draft"
+        draft.write_text(json.dumps(gpus.xid(HEALTHY, 0, 79)))
+        draft.rename(file)
+        assert "kernel: NVRM: Xid (PCI:0000:00:06): 79, " in follower.stdout.readline()
+        follower.kill()
+
+
 def test_fabric_manager_tells_its_version(tool: Tool) -> None:
     done = tool(gpus.fabric_manager(HEALTHY, "580.126.20"), "nv_fabricmanager", "--version")
     assert done.stdout == "Fabric Manager version is : 580.126.20\n"

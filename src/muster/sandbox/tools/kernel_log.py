@@ -24,26 +24,43 @@ def _style(flags: list[str]) -> str:
     return ""
 
 
+_FOLLOWS = 1.0
+"""Seconds between two looks of a `journalctl -f`."""
+
+
+def _line(name: str, flags: list[str], style: str, at: float, message: str) -> str:
+    started = _boot()
+    if name == "dmesg" and any(flag in ("-T", "--ctime") for flag in flags):
+        return f"[{time.ctime(started + at)}] {message}"
+    if name == "dmesg":
+        return f"[{at:12.6f}] {message}"
+    if style == "cat":
+        return message
+    if style == "json":
+        stamp = str(int((started + at) * 1e6))
+        return json.dumps({"MESSAGE": message, "_TRANSPORT": "kernel", "__REALTIME_TIMESTAMP": stamp})
+    if style == "short-monotonic":
+        return f"[{at:12.6f}] {socket.gethostname()} kernel: {message}"
+    stamp = time.strftime("%b %d %H:%M:%S", time.localtime(started + at))
+    return f"{stamp} {socket.gethostname()} kernel: {message}"
+
+
 def main(argv: list[str]) -> int:
     name, flags = argv[0], argv[1:]
     state = gpusim.load()
     gpusim.misbehave(state, name)
-    started = _boot()
     style = _style(flags)
-    for at, message in gpusim.kernel_lines(state):
-        if name == "dmesg" and any(flag in ("-T", "--ctime") for flag in flags):
-            print(f"[{time.ctime(started + at)}] {message}")
-        elif name == "dmesg":
-            print(f"[{at:12.6f}] {message}")
-        elif style == "cat":
-            print(message)
-        elif style == "json":
-            stamp = str(int((started + at) * 1e6))
-            print(json.dumps({"MESSAGE": message, "_TRANSPORT": "kernel", "__REALTIME_TIMESTAMP": stamp}))
-        else:
-            stamp = time.strftime("%b %d %H:%M:%S", time.localtime(started + at))
-            print(f"{stamp} {socket.gethostname()} kernel: {message}")
-    return 0
+    follows = name == "journalctl" and any(flag in ("-f", "--follow") for flag in flags)
+    told: list[tuple[float, str]] = []
+    while True:
+        lines = gpusim.kernel_lines(state)
+        for at, message in lines[len(told) :] if lines[: len(told)] == told else lines:
+            print(_line(name, flags, style, at, message), flush=True)
+        told = lines
+        if not follows:
+            return 0
+        time.sleep(_FOLLOWS)
+        state = gpusim.load()
 
 
 if __name__ == "__main__":
