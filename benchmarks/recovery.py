@@ -5,8 +5,8 @@
 Needs root: boots two sandbox hosts, deploys the group with guards once and carries the rows out on it, one after the
 other, each as a first failure (no backoff of the row before). The engine is the stand-in, which fails as the real one
 was seen to; with `--engine real` it is vLLM's CPU build, and only the rows that are marked for it run. Bounds leave
-out model load. Results of rows run later are added to the day's file in benchmarks/results/; `--tables` prints it
-and runs nothing.
+out model load. Results of rows run later are added to the day's file in benchmarks/results/, and docs/guard.md has
+its table; `--tables` prints it and runs nothing.
 """
 
 from __future__ import annotations
@@ -66,7 +66,22 @@ def keep(engine: str, outcome: Outcome) -> None:
     }
     file = place(engine)
     file.write_text(json.dumps(result, indent=1) + "\n")
-    file.with_suffix(".md").write_text(markdown([from_json(row) for row in result["rows"]]))
+    into_docs(engine)
+
+
+def table(engine: str) -> str:
+    """The day's rows as Markdown, with what they were run on."""
+    found = kept(engine)
+    about = f"{found['date']}, {found['engine']}, {found['cores']} cores shared by both hosts, Linux {found['kernel']}."
+    return markdown([from_json(row) for row in found["rows"]]) + f"\n{about}\n"
+
+
+def into_docs(engine: str) -> None:
+    """Put the table between its marks in docs/guard.md."""
+    file = ROOT / "docs" / "guard.md"
+    before, mark, rest = file.read_text().partition(f"<!-- recovery {engine} -->\n")
+    _, end, after = rest.partition("<!-- /recovery -->")
+    file.write_text(f"{before}{mark}\n{table(engine)}\n{end}{after}")
 
 
 def measure(box: Sandbox, faults: list[Fault], engine: str) -> int:
@@ -102,7 +117,7 @@ def main() -> int:
     parser.add_argument("--tables", action="store_true")
     given = parser.parse_args()
     if given.tables:
-        print(markdown([from_json(row) for row in kept(given.engine)["rows"]]), end="")
+        print(table(given.engine), end="")
         return 0
     name = given.keep or "recovery"
     try:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
+import socket
 import time
-import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 
@@ -104,7 +103,7 @@ def exhaust_memory(group: Group, host: str) -> Undo:
                 (MEMORY / "cgroup.procs").write_text(str(each.pid))
     else:
         raise CannotRun("this machine has no memory controller")
-    _large_request(group, 8 * ROOM)
+    _large_request(group, 4 * ROOM)
 
     def lift() -> None:
         if MEMORY.is_dir():
@@ -129,16 +128,19 @@ def _empty(folder: Path) -> None:
 
 
 def _large_request(group: Group, size: int) -> None:
-    """Send a body that the API server has to hold whole. It ends the connection by dying."""
-    body = json.dumps({"model": "kimi-k2", "prompt": "x" * size, "max_tokens": 1}).encode()
-    url = f"http://{group.address(HEAD)}:{ENDPOINT}/v1/completions"
-    request = urllib.request.Request(url, body, {"Content-Type": "application/json"})
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    try:
-        opener.open(request, timeout=20).close()
-    except OSError:
-        return
-    raise AssertionError("the request that was to exhaust the memory was answered")
+    """Send a body that the API server has to hold whole; its death breaks the connection off."""
+    part = b"x" * 2**20
+    head = f"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: {size}\r\n\r\n"
+    with socket.create_connection((group.address(HEAD), ENDPOINT), timeout=20) as connection:
+        try:
+            connection.sendall(head.encode())
+            for _ in range(size // len(part)):
+                connection.sendall(part)
+            answered = connection.recv(100)
+        except OSError:
+            return
+    if answered:
+        raise AssertionError(f"the request that was to exhaust the memory was answered: {answered!r}")
 
 
 def kill_unit(group: Group, host: str) -> Undo:

@@ -150,7 +150,7 @@ MATRIX: tuple[Fault, ...] = (
     Fault(
         "clock",
         "clocks one hour apart",
-        "libfaketime in node1's unit: a jump of one hour while it runs, and back; watched 60 s after each",
+        "libfaketime in node1's guard: a jump of one hour while it runs, and back; watched 60 s after each",
         ("clock",),
         scene=True,
     ),

@@ -61,8 +61,10 @@ def recover(group: Group, fault: Fault, outcome: Outcome) -> None:
     answering = group.until_ready()
     seen, alive = group.watch.seen, [each for each in group.watch.alive if each.generation or each.is_guard]
     outcome.answering = answering - origin
-    outcome.detected = _since(group.noticed_at(cursors), begun)
     outcome.gone = _since(gone_at(seen, old), begun)
+    noticed = _since(group.noticed_at(cursors), begun)
+    # The journal's time is that of its daemon, which on a busy machine is behind.
+    outcome.detected = noticed if noticed is None or outcome.gone is None else min(noticed, outcome.gone)
     if fault.gone_there is not None:
         outcome.gone_there = _since(gone_at(seen, old, fault.effect[1]), begun)
     outcome.started = _since(started_at(seen, old, HOSTS, begun), origin)

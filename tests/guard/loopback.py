@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -21,12 +23,13 @@ from muster import guard
 ENGINE = Path(__file__).parent / "fake_engine.py"
 FAST = {
     "poll_interval": 0.3,
-    "report_timeout": 1.0,
-    "silence_timeout": 5.0,
+    "report_timeout": 2.0,
+    # A busy machine keeps a process waiting for seconds: that is no silence, and no canary without an answer.
+    "silence_timeout": 8.0,
     "canary_idle": 0.5,
-    "canary_timeout": 1.0,
+    "canary_timeout": 4.0,
     "canary_retry": 0.2,
-    "proof_fresh": 3.0,
+    "proof_fresh": 6.0,
     "metrics_interval": 0.2,
     "drain_seconds": 1.0,
     "drain_margin": 0.5,
@@ -39,12 +42,20 @@ RESTART = 0.3
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A port below those that outgoing connections take: one of these could be had by another test's client, or by
+    one's own, which while nobody listens may even connect to itself."""
+    first = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    for port in random.SystemRandom().sample(range(first - 8000, first), 100):
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
+    raise AssertionError(f"no free port below {first}")
 
 
-def wait_for(what: Callable[[], Any], seconds: float = 30.0) -> Any:
+def wait_for(what: Callable[[], Any], seconds: float = 60.0) -> Any:
     """The first true value of `what`. The limit is for a hung test, not a bound under test."""
     until = time.monotonic() + seconds
     while True:
@@ -62,24 +73,39 @@ class Unit(threading.Thread):
         super().__init__(daemon=True)
         self.host, self.argv, self.env, self.log = host, argv, env, log
         self.process: subprocess.Popen[bytes] | None = None
-        self.wanted = True
         self.starts = 0
         self.statuses: list[int] = []
+        self._over = threading.Event()
+        self._starting = threading.Lock()
         self.start()
 
     def run(self) -> None:
-        while self.wanted:
-            with self.log.open("ab") as out:
-                self.process = subprocess.Popen(self.argv, env=self.env, stdout=out, stderr=out, start_new_session=True)
-            self.starts += 1
+        while self._begin():
+            assert self.process is not None
             self.statuses.append(self.process.wait())
             self.empty()
-            time.sleep(RESTART)
+            self._over.wait(RESTART)
+
+    def _begin(self) -> bool:
+        """Start the guard, unless the unit is over: `end` must never miss one that is just being started."""
+        with self._starting:
+            if self._over.is_set():
+                return False
+            with self.log.open("ab") as out:
+                self.process = subprocess.Popen(
+                    self.argv, env=self.env, stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True
+                )
+            self.starts += 1
+            return True
 
     def empty(self) -> None:
-        while left := [pid for pid, _ in below(self.env["UNIT"])]:
-            for pid in left:
-                os.kill(pid, signal.SIGKILL)
+        until = time.monotonic() + 30
+        while left := list(below(self.env["UNIT"])):
+            for pid, _ in left:
+                # Two threads may do this at once, and one is the first.
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            assert time.monotonic() < until, f"{self.host}: {left} do not die"
             time.sleep(0.02)
 
     def signal(self, number: int) -> None:
@@ -87,10 +113,12 @@ class Unit(threading.Thread):
         self.process.send_signal(number)
 
     def end(self) -> None:
-        self.wanted = False
-        if self.process is not None and self.process.poll() is None:
-            self.process.kill()
-        self.join(10)
+        self._over.set()
+        with self._starting:
+            if self.process is not None:
+                self.process.kill()
+        self.join(60)
+        assert not self.is_alive(), f"{self.host}: its unit does not end"
         self.empty()
 
 
@@ -104,7 +132,8 @@ def below(unit: str) -> Iterator[tuple[int, str]]:
             state = (entry / "stat").read_text().rpartition(")")[2].split()[0]
         except OSError:
             continue
-        values = dict(pair.decode().partition("=")[::2] for pair in env if b"=" in pair)
+        # Everybody's processes are read here, and their environments need not be text.
+        values = dict(pair.decode("utf-8", "replace").partition("=")[::2] for pair in env if b"=" in pair)
         if values.get("UNIT") == unit and "MUSTER_GENERATION" in values and state != "Z":
             yield int(entry.name), values["MUSTER_GENERATION"]
 
@@ -229,5 +258,11 @@ class Cluster:
         return int(pid)
 
     def end(self) -> None:
+        """End every unit, also when one of them does not end well."""
+        problems = []
         for unit in self.units.values():
-            unit.end()
+            try:
+                unit.end()
+            except AssertionError as problem:
+                problems.append(str(problem))
+        assert not problems, problems
