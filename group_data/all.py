@@ -121,6 +121,10 @@ find_links = []
 # uv's --torch-backend: "auto" asks the driver; "cu130", "cu129", "cpu". None leaves the choice to the index.
 torch_backend = "auto"
 
+# One host fetches the engine's packages and the others get them from each other, on weights_port. False: every host
+# asks the index, for the same files.
+engine_fanout = True
+
 # uv's cache on the hosts. None: uv's default.
 uv_cache_dir = None
 

@@ -40,6 +40,7 @@ proxy = _engine.proxy
 
 # On this machine, mounted into every host: N hosts download once.
 uv_cache_dir = _engine.uv_cache_dir
+engine_fanout = False
 
 offline = True
 ready_timeout = 1800

@@ -13,7 +13,7 @@ from pyinfra.api.host import Host
 from pyinfra.api.state import State
 
 from muster import remote
-from muster.session import Session, fail, say
+from muster.session import Later, Session, fail, say
 from muster.typed import current_host, current_state, operation
 
 Files = Sequence[Mapping[str, str]]
@@ -39,7 +39,7 @@ def base_in_effect(files: Files) -> Iterator[PyinfraCommand]:
 
 
 @operation
-def engine_installed(request: remote.Request | None) -> Iterator[PyinfraCommand]:
+def engine_installed(request: remote.Request | Later | None) -> Iterator[PyinfraCommand]:
     """The engine release is whole on this host.
 
     Args:
@@ -48,7 +48,7 @@ def engine_installed(request: remote.Request | None) -> Iterator[PyinfraCommand]
     if request is None:
         current_host().noop("the release is whole")
     else:
-        yield Session("engine", request, f"install {request['path']}", streams=True)
+        yield Session("engine", request, "install the release", streams=True)
 
 
 @operation

@@ -13,6 +13,7 @@ from pyinfra.api.state import State
 from pyinfra.connectors.util import CommandOutput
 
 from muster import remote
+from muster.errors import Refusal
 from muster.facts import Program
 
 _PRIVATE = ("text", "uv_payload")
@@ -20,12 +21,23 @@ _PRIVATE = ("text", "uv_payload")
 Heard = Callable[[State, Host, remote.Answer], bool | None]
 
 
+class Later:
+    """A request that is made when its operation is executed, from what earlier operations have found.
+
+    Args:
+        make: returns the request, or None when there is nothing to ask; may raise `Refusal`.
+    """
+
+    def __init__(self, make: Callable[[], remote.Request | None]) -> None:
+        self.make = make
+
+
 class Session(FunctionCommand):
     """A host program, the request it gets on standard input, and what to do with its answer.
 
     Args:
         program: name of the module of `muster.host`.
-        request: what its `main` takes; may hold secrets, which are never printed.
+        request: what its `main` takes; may hold secrets, which are never printed. What is made later is not printed.
         says: what this does, in words, for `-v` and test fixtures.
         heard: called with the answer; returning False fails the operation.
         streams: print the program's lines as they come, for the one that runs for minutes.
@@ -34,20 +46,28 @@ class Session(FunctionCommand):
     def __init__(
         self,
         program: str,
-        request: remote.Request,
+        request: remote.Request | Later,
         says: str,
         heard: Heard | None = None,
         *,
         streams: bool = False,
     ) -> None:
-        super().__init__(run_on_host, [program, public(request)], {})
+        shown = {} if isinstance(request, Later) else public(request)
+        super().__init__(run_on_host, [program, shown], {})
         self.program, self.request, self.says, self.heard, self.streams = program, request, says, heard, streams
 
     def execute(self, state: State, host: Host, connector_arguments: ConnectorArguments) -> bool:
         """Run it on the host; False when the program or `heard` says so."""
         if state.print_input:
             host.log(f">>> {self.says}")
-        answer = ask(state, host, self.program, self.request, self.says, connector_arguments, streams=self.streams)
+        try:
+            request = self.request.make() if isinstance(self.request, Later) else self.request
+        except Refusal as refusal:
+            fail(host, str(refusal))
+            return False
+        if request is None:
+            return True
+        answer = ask(state, host, self.program, request, self.says, connector_arguments, streams=self.streams)
         if "error" in answer:
             fail(host, answer["error"])
             return False

@@ -64,6 +64,7 @@ class Settings(BaseModel):
     extra_index_urls: list[str] = []
     find_links: list[str] = []
     torch_backend: str | None = "auto"
+    engine_fanout: bool = True
     uv_cache_dir: str | None = None
     ssl_cert_file: str | None = None
     proxy: str | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import subprocess
@@ -174,6 +175,13 @@ class Fleet:
             standin.place(self.box.tree(name))
 
 
+def page(directory: Path) -> str:
+    """Return the page of a package index for the wheels of a directory, each with its SHA-256."""
+    rows = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(directory.glob("*.whl"))}
+    link = '<a href="{0}#sha256={1}" data-core-metadata="true">{0}</a>\n'
+    return "".join(link.format(name, digest) for name, digest in rows.items())
+
+
 def wheel(directory: Path, version: str) -> None:
     """Make a wheel of the stand-in that claims to be a version of vLLM, and name it on the index page."""
     directory.mkdir(parents=True, exist_ok=True)
@@ -182,12 +190,14 @@ def wheel(directory: Path, version: str) -> None:
         for path in sorted(standin.PACKAGE.rglob("*")):
             if path.is_file() and "__pycache__" not in path.parts:
                 archive.write(path, path.relative_to(standin.PACKAGE))
-        archive.writestr(f"{info}/METADATA", f"Metadata-Version: 2.1\nName: vllm\nVersion: {version}\n")
+        metadata = f"Metadata-Version: 2.1\nName: vllm\nVersion: {version}\n"
+        archive.writestr(f"{info}/METADATA", metadata)
         archive.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
         archive.writestr(f"{info}/entry_points.txt", "[console_scripts]\nvllm = vllm.entrypoints.cli.main:main\n")
         archive.writestr(f"{info}/RECORD", "")
-    links = "".join(f'<a href="{path.name}">{path.name}</a>\n' for path in sorted(directory.glob("*.whl")))
-    (directory / "index.html").write_text(links)
+    # With its metadata beside it, a wheel is fetched to be installed, not to be resolved.
+    (directory / f"vllm-{version}-py3-none-any.whl.metadata").write_text(metadata)
+    (directory / "index.html").write_text(page(directory))
 
 
 @pytest.fixture(scope="session")

@@ -23,16 +23,22 @@ def installs(fleet: Fleet, **more: object) -> dict[str, object]:
 def test_an_engine_is_installed_kept_and_switched_back(fleet: Fleet) -> None:
     given = installs(fleet)
     first = fleet.deploy(**given)
-    assert "[node1] installing vllm==0.33.0" in first.err
+    assert first.err.count("the release is 1 packages") == 1
+    assert first.err.count("fetching 1 files") == 1
+    assert "[node1] installing vllm-0.33.0-" in first.err
+    # What was fetched for the installation is gone, and what was resolved is kept, the same on both.
+    assert fleet.sh("node1", "ls /opt/muster/wheels") == ""
+    locks = {fleet.sh(name, "cat /opt/muster/engines/vllm-0.33.0-*.locked/pylock.toml") for name in HOSTS}
+    assert len(locks) == 1
     assert fleet.answers()
     # Probe, base, engine, parser, staging, commit, two layers and the verification.
     assert max(first.sessions.values()) <= 20
-    release = fleet.sh("node1", "ls -d /opt/muster/engines/vllm-0.33.0-*/")
-    assert fleet.sh("node1", f"stat -c %U {release}bin/vllm") == "root"
+    release = fleet.sh("node1", "ls -d /opt/muster/engines/vllm-0.33.0-*/bin/..")
+    assert fleet.sh("node1", f"stat -c %U {release}/bin/vllm") == "root"
     assert fleet.deploy("--json", **given).results["totals"]["success"] == 0
 
     fleet.deploy(vllm_version="0.33.1", **given)
-    assert len(fleet.sh("node1", "ls -d /opt/muster/engines/*/").splitlines()) == 2
+    assert len(fleet.sh("node1", "ls -d /opt/muster/engines/*/bin").splitlines()) == 2
     assert "/engines/vllm-0.33.1-" in fleet.sh("node1", "tr '\\0' ' ' </proc/$(pgrep -f -o '[v]llm serve')/cmdline")
 
     back = fleet.deploy(**given)
@@ -40,12 +46,24 @@ def test_an_engine_is_installed_kept_and_switched_back(fleet: Fleet) -> None:
     assert fleet.answers()
 
 
+SERVER = """\
+import functools, http.server, sys, time
+class Handler(http.server.SimpleHTTPRequestHandler):
+    def do_GET(self):
+        if self.path.endswith(".whl") and sys.argv[1] == "hangs":
+            time.sleep(600)
+        super().do_GET()
+handler = functools.partial(Handler, directory="/srv")
+http.server.ThreadingHTTPServer(("127.0.0.1", 9124), handler).serve_forever()
+"""
+
+
 def test_an_installation_cut_off_by_a_power_failure_is_done_again(fleet: Fleet) -> None:
-    given = installs(fleet)
+    given = {**installs(fleet), "index_url": "http://127.0.0.1:9124/simple"}
     for name in HOSTS:
-        silent = "import socket, time; held = socket.create_server((str(), 9124)); time.sleep(600)"
-        fleet.sh(name, f"systemd-run --unit=silent python3 -c '{silent}'")
-    running = fleet.start("kimi_k2_instruct", "-y", **{**given, "index_url": "http://127.0.0.1:9124/simple"})
+        (fleet.box.tree(name) / "srv/index.py").write_text(SERVER)
+        fleet.sh(name, "systemd-run --unit=index python3 /srv/index.py hangs")
+    running = fleet.start("kimi_k2_instruct", "-y", **given, engine_fanout=False)
     for name in HOSTS:
         fleet.wait(
             "an unfinished release", lambda name=name: fleet.sh(name, "ls /opt/muster/engines/*/bin/python || true")
@@ -56,6 +74,7 @@ def test_an_installation_cut_off_by_a_power_failure_is_done_again(fleet: Fleet) 
     for name in HOSTS:
         fleet.box.start(name)
         assert fleet.sh(name, "ls /opt/muster/engines/*/.muster-complete 2>/dev/null || echo none") == "none"
+        fleet.sh(name, "systemd-run --unit=index python3 /srv/index.py answers")
     ran = fleet.deploy(**given)
     assert ran.err.count("removing what an unfinished installation left") == 2
     assert fleet.answers()

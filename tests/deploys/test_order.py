@@ -30,6 +30,7 @@ hosts = [
             "gpu": _spec.gpu,
             "gpus": _spec.gpus,
             "supervisor": "systemd",
+            "allow_unpinned_code": True,
             "fabric_address": _spec.address,
             "fabric_interface": _spec.interface,
             "fake_delay": 0,
@@ -41,6 +42,11 @@ hosts = [
 ]
 """
 
+LOCK = [
+    "Engine | what vLLM 0.33.0 was resolved to before is known",
+    "Engine | vLLM 0.33.0 is resolved to files with hashes",
+    "Engine | every package of vLLM 0.33.0 is here, from one download",
+]
 BEFORE = [
     "Base | user, directories and limits are in effect",
     "Engine | vLLM 0.33.0 is installed",
@@ -77,7 +83,9 @@ def test_every_operation_comes_on_every_host_in_this_order(
     tmp_path: Path, gpu: str, layers: list[str], count: int
 ) -> None:
     told = pyinfra(tmp_path, "--debug-operations", count=count, gpu=gpu, state="fresh")
-    assert [step["names"] for step in told["op_order"]] == [[name] for name in BEFORE + layers + AFTER]
+    assert [step["names"] for step in told["op_order"]] == [
+        [name] for name in BEFORE[:1] + LOCK + BEFORE[1:] + layers + AFTER
+    ]
     hosts = [f"@fake/h{number}" for number in range(count)]
     assert all(step["hosts"] == hosts for step in told["op_order"])
 
@@ -87,6 +95,7 @@ def test_fresh_hosts_would_change_everywhere_and_each_layer_on_its_own_hosts(tmp
     changes = {step["name"]: step["hosts_with_change"] for step in told["plan"]}
     hosts = ["@fake/h0", "@fake/h1", "@fake/h2"]
     assert changes[BEFORE[0]] == changes[BEFORE[1]] == changes[BEFORE[3]] == changes[BEFORE[7]] == hosts
+    assert [changes[name] for name in LOCK] == [[], ["@fake/h0"], hosts]
     assert changes[BEFORE[2]] == ["@fake/h0"]  # Ray workers run no command line of vLLM's
     assert changes[BEFORE[5]] == []  # nothing runs yet
     # The head asks how many GPUs have joined while the workers start.

@@ -20,6 +20,15 @@ from muster.host import engine, engine_stamps
 RELEASE = "/opt/muster/engines/r1"
 UV = "/opt/muster/uv/1/uv"
 
+LOCK = """\
+lock-version = "1.0"
+
+[[packages]]
+name = "vllm"
+version = "1"
+wheels = [{ url = "https://index.example/vllm-1-py3-none-any.whl", hashes = { sha256 = "SHA" } }]
+""".replace("SHA", "1" * 64)
+
 FAKE = """\
 #!{python}
 import os, pathlib, stat, sys
@@ -33,6 +42,7 @@ elif words[0] == "venv":
     (pathlib.Path(words[-1]) / "bin").mkdir(parents=True)
     (pathlib.Path(words[-1]) / "bin" / "python").touch()
 elif words[:2] == ["pip", "install"]:
+    (root / "wanted").write_text(pathlib.Path(words[words.index("-r") + 1]).read_text())
     if (root / "fail").exists():
         sys.exit("error: no wheel for this platform")
     print("Resolved 2 packages\\n + torch==1\\n + vllm==1")
@@ -56,8 +66,9 @@ def install(root: Path, **more: Any) -> dict[str, Any]:
         "path": RELEASE,
         "spec": "s1",
         "python": "3.12",
-        "requirements": ["vllm==1", "ray==2"],
-        "overrides": [],
+        "lock": LOCK,
+        "wheels": None,
+        "forget": False,
         "install_args": ["--torch-backend", "cpu"],
         "env": {},
         "uv": UV,
@@ -93,10 +104,21 @@ def test_a_release_is_installed_and_noted_last(tmp_path: Path, capfd: pytest.Cap
     made, installed = calls(tmp_path)[1:3]
     assert made == f"venv --no-project --python 3.12 {tmp_path}{RELEASE}"
     assert installed.startswith(f"pip install --python {tmp_path}{RELEASE}/bin/python --compile-bytecode")
-    assert installed.endswith("--torch-backend cpu -- vllm==1 ray==2")
+    assert "--require-hashes --no-deps --torch-backend cpu -r " in installed
+    assert (tmp_path / "wanted").read_text() == f"vllm==1 --hash=sha256:{'1' * 64}\n"
+    assert (tmp_path / f"{RELEASE[1:]}.locked/pylock.toml").read_text() == LOCK
     said = capfd.readouterr().out
     assert "Resolved 2 packages" in said
     assert " + torch" not in said
+
+
+def test_what_was_gathered_is_installed_without_an_index_and_then_forgotten(tmp_path: Path) -> None:
+    wheels = tmp_path / "opt/muster/wheels/engine--r1" / ("a" * 40)
+    wheels.mkdir(parents=True)
+    install(tmp_path, wheels=f"/opt/muster/wheels/engine--r1/{'a' * 40}", forget=True)
+    assert f"--no-index --find-links {wheels} -r " in calls(tmp_path)[2]
+    assert "--torch-backend" not in calls(tmp_path)[2]
+    assert not wheels.parent.exists()
 
 
 def test_a_whole_release_is_left_alone(tmp_path: Path) -> None:

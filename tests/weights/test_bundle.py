@@ -78,7 +78,8 @@ def test_a_backend_that_asks_this_machine_is_refused(tmp_path: Path) -> None:
 
 def test_a_package_without_a_wheel_is_refused(tmp_path: Path) -> None:
     (tmp_path / "pylock.toml").write_text(
-        'lock-version = "1.0"\n[[packages]]\nname = "old"\nversion = "1"\nsdist = { url = "x", hashes = {} }\n'
+        'lock-version = "1.0"\n[[packages]]\nname = "old"\nversion = "1"\n'
+        f'sdist = {{ url = "https://index.example/old-1.tar.gz", hashes = {{ sha256 = "{"0" * 64}" }} }}\n'
     )
     with pytest.raises(Refusal, match="old 1 has no wheel"):
         gather.wheels(tmp_path / "pylock.toml", tmp_path / "wheels")

@@ -1,12 +1,13 @@
-"""Engine: one release, pinned, whole on every host, and its parser takes what is planned."""
+"""Engine: one release, resolved once, the same files on every host, and its parser takes what is planned."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from muster import operations, uv_binary
+from muster import operations
 from muster.decision import asked
 from muster.deploys.group_run import GroupRun
+from muster.deploys.release_lock import ReleaseLock, packages_gathered, release_read, release_resolved
 from muster.typed import current_host, stage
 
 
@@ -14,32 +15,21 @@ from muster.typed import current_host, stage
 def engine(run: GroupRun) -> None:
     """Install the release where it is missing, then ask it about every new command line of its host."""
     host = current_host()
-    installed = operations.engine_installed(_release(run, host.name), name=f"vLLM {run.plan.vllm_version} is installed")
+    shared = ReleaseLock.of(run)
+    what = f"vLLM {run.plan.vllm_version}"
+    release_read(shared if host.name == shared.keeper else None, name=f"what {what} was resolved to before is known")
+    release_resolved(shared if host.name == shared.seed else None, name=f"{what} is resolved to files with hashes")
+    gathers = host.name in shared.gather
+    packages_gathered(
+        shared if gathers else None, host.name, name=f"every package of {what} is here, from one download"
+    )
+    wanted = shared.installation(host.name) if run.decision.hosts[host.name].install else None
+    installed = operations.engine_installed(wanted, name=f"{what} is installed")
     run.progress.note(host, "engine", installed)
     accepted = operations.command_lines_accepted(
         _questions(run, host.name), name="the installed vLLM takes the planned command line"
     )
     run.progress.note(host, "command line", accepted)
-
-
-def _release(run: GroupRun, name: str) -> dict[str, Any] | None:
-    """Return what to install on a host, or None."""
-    decision, release = run.decision.hosts[name], run.plan.release
-    if not decision.install:
-        return None
-    return {
-        "path": release.path,
-        "spec": release.id,
-        "python": release.python,
-        "requirements": list(release.requirements),
-        "overrides": list(release.overrides),
-        "install_args": list(release.install_args),
-        "env": dict(release.env),
-        "uv": uv_binary.path_on_hosts(run.root),
-        "uv_payload": uv_binary.payload(run.seen[name]["machine"]) if decision.send_uv else None,
-        "python_dir": f"{run.root}/python",
-        "cache_dir": "/var/cache/muster/uv",
-    }
 
 
 def _questions(run: GroupRun, name: str) -> dict[str, Any] | None:

@@ -27,6 +27,7 @@ from muster.plan import HostPlan, Plan
 from muster.planning import plan_for
 from muster.prerequisites import Problem, problems, report
 from muster.secret_store import Store, open_store
+from muster.settings import Settings
 
 _PROBES_AT_ONCE = 64
 _runs: WeakKeyDictionary[State, dict[str, GroupRun | Exception]] = WeakKeyDictionary()
@@ -44,6 +45,7 @@ class GroupRun:
         decision: what is to be done.
         secrets: what every secret must be.
         progress: how far the hosts are.
+        settings: of the group, as the plan was made from them.
     """
 
     plan: Plan
@@ -52,6 +54,9 @@ class GroupRun:
     decision: Decision
     secrets: Store
     progress: Progress
+    settings: Settings
+    lock: Any = None
+    """`muster.deploys.release_lock.ReleaseLock`, once a host has asked for it."""
 
     @classmethod
     def of(cls, state: State, recipe_name: str) -> GroupRun:
@@ -115,7 +120,7 @@ def _prepare(state: State, recipe_name: str) -> GroupRun:
         raise DeployError(_absent(plan, left_out, "left out by --limit or --exclude"))
     state.add_callback_handler(_Teller())
     progress = Progress(tuple(here.hosts), here.steps, here.ready_timeout)
-    return GroupRun(here, root, seen, decision, store, progress)
+    return GroupRun(here, root, seen, decision, store, progress, fleet.settings)
 
 
 def _absent(plan: Plan, names: list[str], why: str) -> str:

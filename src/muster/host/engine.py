@@ -19,7 +19,7 @@ import time
 import zlib
 from typing import IO, Any
 
-from muster.host import common, engine_stamps
+from muster.host import common, engine_stamps, pylock
 
 Json = dict[str, Any]
 
@@ -30,9 +30,11 @@ def main(request: Json) -> Json:
     """Bring a release to this host and return {changed, packages}.
 
     Args:
-        request: `path`, `spec` (what should be in it, by one name), `python`, `requirements`, `overrides`,
-            `install_args`, `env`, `uv` (path), `uv_payload` (base64 of the deflated binary, or None), `python_dir`,
-            `cache_dir`. `root` (tests): where the file system begins.
+        request: `path`, `spec` (what should be in it, by one name), `python`, `lock` (text of the release's
+            `pylock.toml`, the same on every host), `wheels` (directory that holds all its files, or None),
+            `forget` (whether that directory goes when the release is whole), `install_args`, `env`, `uv` (path),
+            `uv_payload` (base64 of the deflated binary, or None), `python_dir`, `cache_dir`. `root` (tests): where
+            the file system begins.
 
     Raises:
         OSError: uv's own last lines; what was there before is untouched, or wiped if it was never whole.
@@ -49,6 +51,8 @@ def main(request: Json) -> Json:
         if users:
             raise OSError("{} is not as planned, but {} runs from it; stop it first".format(path, ", ".join(users)))
         packages = install(request, uv, path, environment(request, root))
+        if request["forget"]:
+            shutil.rmtree(os.path.dirname(root + request["wheels"]), ignore_errors=True)
     return {"changed": True, "packages": packages}
 
 
@@ -111,18 +115,22 @@ def install(request: Json, uv: str, path: str, env: dict[str, str]) -> int:
     say("making a Python {} environment at {}".format(request["python"], path))
     stream([uv, "venv", "--no-project", "--python", request["python"], path], env, path)
     python = os.path.join(path, "bin", "python")
-    command = [uv, "pip", "install", "--python", python, "--compile-bytecode", *request["install_args"]]
-    with tempfile.NamedTemporaryFile("w", suffix=".txt") as overrides:
-        overrides.write("\n".join(request["overrides"]) + "\n")
-        overrides.flush()
-        if request["overrides"]:
-            command += ["--override", overrides.name]
-        say("installing {}".format(" ".join(request["requirements"])))
-        stream([*command, "--", *request["requirements"]], env, path)
+    wheels = request["wheels"] and request.get("root", "") + request["wheels"]
+    where = ["--no-index", "--find-links", wheels] if wheels else request["install_args"]
+    command = [uv, "pip", "install", "--python", python, "--compile-bytecode", "--require-hashes", "--no-deps", *where]
+    place = path + ".locked/pylock.toml"
+    os.makedirs(os.path.dirname(place), 0o755, exist_ok=True)
+    common.write_whole(place, request["lock"].encode())
+    packages = pylock.parse(request["lock"], os.path.dirname(place))
+    with tempfile.NamedTemporaryFile("w", suffix=".txt") as wanted:
+        wanted.write("\n".join(pylock.requirements(packages, gathered=bool(wheels))) + "\n")
+        wanted.flush()
+        say("installing {}, {} packages from {}".format(request["spec"], len(packages), wheels or "the index"))
+        stream([*command, "-r", wanted.name], env, path)
     if not os.access(os.path.join(path, "bin", "vllm"), os.X_OK):
         raise OSError(f"{path} has no bin/vllm after the installation; do the requirements name vllm?")
     names = frozen(uv, python, env)
-    note = {"spec": request["spec"], "requirements": request["requirements"], "packages": names}
+    note = {"spec": request["spec"], "packages": names}
     common.write_whole(os.path.join(path, engine_stamps.COMPLETE), json.dumps(note, indent=1).encode())
     say(f"{len(names)} packages in {time.monotonic() - began:.0f} s")
     return len(names)

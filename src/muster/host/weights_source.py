@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import base64
+import contextlib
 import json
+import netrc
 import os
 import queue
+import ssl
 import subprocess
 import threading
 import time
@@ -39,7 +43,7 @@ def fetch(source: dict[str, Any], listing: dict[str, Any], lacking: Entries, dir
     """
     for entry in lacking:
         os.makedirs(os.path.dirname(store.inside(directory, entry["path"])), 0o755, exist_ok=True)
-    kinds = {"hub": _hub, "modelscope": _modelscope, "directory": _copied, "control": _sent}
+    kinds = {"hub": _hub, "modelscope": _modelscope, "directory": _copied, "control": _sent, "urls": _addressed}
     if source["kind"] not in kinds:
         raise OSError(f"{len(lacking)} files are missing and there is no source; first {lacking[0]['path']}")
     yield from kinds[source["kind"]](source, listing, lacking, directory)
@@ -158,25 +162,39 @@ def _python(source: dict[str, Any]) -> str:
 def _modelscope(source: dict[str, Any], listing: dict[str, Any], lacking: Entries, directory: str) -> Iterator[str]:
     """Fetch from ModelScope, whose files are plain downloads that take ranges."""
     base = (source.get("endpoint") or "https://modelscope.cn").rstrip("/")
-    proxies = {"http": source["proxy"], "https": source["proxy"]} if source.get("proxy") else {}
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler(proxies))
+
+    def address(path: str) -> str:
+        query = urllib.parse.urlencode({"Revision": listing["revision"], "FilePath": path})
+        return f"{base}/api/v1/models/{urllib.parse.quote(listing['model'])}/repo?{query}"
+
+    yield from _plain(source, {entry["path"]: address(entry["path"]) for entry in lacking}, lacking, directory)
+
+
+def _addressed(source: dict[str, Any], listing: dict[str, Any], lacking: Entries, directory: str) -> Iterator[str]:
+    """Fetch every file from an address of its own, as package indexes give them; some may be files of this host."""
+    yield from _plain(source, source["urls"], lacking, directory)
+
+
+def _plain(source: dict[str, Any], urls: dict[str, str], lacking: Entries, directory: str) -> Iterator[str]:
+    """Fetch files from addresses that take ranges, again where that can help."""
+    opening = opener(source)
 
     def one(entry: dict[str, Any]) -> str:
-        query = urllib.parse.urlencode({"Revision": listing["revision"], "FilePath": entry["path"]})
-        url = f"{base}/api/v1/models/{urllib.parse.quote(listing['model'])}/repo?{query}"
+        url = urls[entry["path"]]
+        where = urllib.parse.urlsplit(url).netloc or "this host"
         place = store.inside(directory, entry["path"]) + store.WAN
         for attempt in range(_ATTEMPTS):
             try:
-                return _ranged(opener, url, place, entry, source)
+                return _ranged(opening, url, place, entry, source)
             except urllib.error.HTTPError as error:
                 if error.code not in (408, 429, 500, 502, 503, 504) or attempt == _ATTEMPTS - 1:
                     raise OSError(
-                        f"{base} answered {error.code} for {entry['path']}; see the pinned revision"
+                        f"{where} answered {error.code} for {entry['path']}; see the pinned revision"
                     ) from None
                 time.sleep(min(60.0, float(error.headers.get("Retry-After") or 2**attempt)))
             except OSError as error:
                 if attempt == _ATTEMPTS - 1:
-                    raise OSError(f"{base} does not deliver {entry['path']}: {error}") from None
+                    raise OSError(f"{where} does not deliver {entry['path']}: {error}") from None
                 time.sleep(2**attempt)
         raise AssertionError
 
@@ -184,15 +202,41 @@ def _modelscope(source: dict[str, Any], listing: dict[str, Any], lacking: Entrie
         yield from pool.map(one, lacking)
 
 
-def _ranged(opener: Any, url: str, place: str, entry: dict[str, Any], source: dict[str, Any]) -> str:
+def opener(source: dict[str, Any]) -> urllib.request.OpenerDirector:
+    """Return what opens addresses through the source's proxy, trusting its certificate authorities."""
+    proxies = {"http": source["proxy"], "https": source["proxy"]} if source.get("proxy") else {}
+    context = ssl.create_default_context(cafile=source.get("ssl_cert_file") or None)
+    return urllib.request.build_opener(
+        urllib.request.ProxyHandler(proxies), urllib.request.HTTPSHandler(context=context)
+    )
+
+
+def asking(url: str, source: dict[str, Any], start: int = 0) -> urllib.request.Request:
+    """Return the request for an address from some byte on, with the token or what root's netrc says of the place."""
+    request = urllib.request.Request(url, headers={"Range": f"bytes={start}-"} if start else {})
+    known = None
+    with contextlib.suppress(OSError, netrc.NetrcParseError):
+        known = netrc.netrc(os.path.expanduser("~/.netrc")).hosts.get(urllib.parse.urlsplit(url).hostname or "")
+    # Credentials go to the place they are for, and to none that this one sends us to.
+    if _token(source):
+        request.add_unredirected_header("Authorization", f"Bearer {_token(source)}")
+    elif known:
+        pair = base64.b64encode(f"{known[0]}:{known[2]}".encode()).decode()
+        request.add_unredirected_header("Authorization", f"Basic {pair}")
+    return request
+
+
+def _ranged(opening: Any, url: str, place: str, entry: dict[str, Any], source: dict[str, Any]) -> str:
     with open(place, "ab") as handle:
-        if handle.tell() < entry["size"]:
-            headers = {"Range": f"bytes={handle.tell()}-"} if handle.tell() else {}
-            if _token(source):
-                headers["Authorization"] = f"Bearer {_token(source)}"
-            with opener.open(urllib.request.Request(url, headers=headers), timeout=source.get("timeout", 30)) as reply:
-                if handle.tell() and reply.status != 206:
+        if handle.tell() > entry["size"]:
+            handle.truncate(0)
+            handle.seek(0)
+        start = handle.tell()
+        if start < entry["size"]:
+            with opening.open(asking(url, source, start), timeout=source.get("timeout", 30)) as reply:
+                if start and reply.status != 206:  # a file of this host has no status, and no ranges
                     handle.truncate(0)
+                    handle.seek(0)
                 for piece in iter(lambda: reply.read(1 << 20), b""):
                     handle.write(piece)
         if handle.tell() != entry["size"]:

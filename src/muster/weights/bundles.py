@@ -44,6 +44,18 @@ def read(directory: Path) -> Listing:
         raise Refusal(f"{place}: not JSON: {error}", fix="make the bundle again") from None
 
 
+def resolution(directory: Path) -> str:
+    """Return the text of a bundle's lock.
+
+    Raises:
+        Refusal: there is none.
+    """
+    place = directory / ENGINE / "pylock.toml"
+    if not place.is_file():
+        raise Refusal(f"{directory} has no {ENGINE}/pylock.toml", fix="make the bundle again")
+    return place.read_text(encoding="utf-8")
+
+
 def given(settings: Settings) -> Path | None:
     """Return the directory of the bundle that the settings name."""
     value = getattr(settings, "bundle", None)

@@ -7,7 +7,6 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 import tempfile
 import urllib.parse
 import urllib.request
@@ -19,11 +18,14 @@ from typing import Any
 from uv import find_uv_bin
 
 from muster.errors import Refusal
+from muster.host import pylock
 from muster.plan import Release
 
 PLATFORM = "x86_64-manylinux_2_28"
 """glibc 2.28: the oldest that vLLM's own wheels run on."""
 _PIECE = 1 << 20
+_WHEELS = "wheels only: hosts without a network have nothing to build with"
+_BUILD = "build one (`uv build --wheel`) and name its directory in find_links"
 
 
 def lock(release: Release, out: Path, *, platform: str = PLATFORM) -> Path:
@@ -83,37 +85,22 @@ def wheels(place: Path, out: Path) -> list[Path]:
         Refusal: a package that has no wheel for the hosts, or a file whose hash is another.
     """
     out.mkdir(parents=True, exist_ok=True)
-    sources: list[Mapping[str, Any]] = []
-    for package in _packages(place):
-        found = package.get("wheels") or ([package["archive"]] if "archive" in package else [])
-        if not found:
+    try:
+        packages = pylock.parse(place.read_text(encoding="utf-8"), str(place.parent))
+    except ValueError as error:
+        raise Refusal(f"{place}: {error}", needed=_WHEELS, fix=_BUILD) from None
+    for package in packages:
+        if package["kind"] != "wheel":
             raise Refusal(
-                f"{package['name']} {package.get('version', '')} has no wheel for the hosts",
-                needed="wheels only: hosts without a network have nothing to build with",
-                fix="build one (`uv build --wheel`) and name its directory in find_links",
+                f"{package['name']} {package['version']} has no wheel for the hosts", needed=_WHEELS, fix=_BUILD
             )
-        sources += found
     with ThreadPoolExecutor(8) as pool:
-        return list(pool.map(lambda source: _one(source, place.parent, out), sources))
+        return list(pool.map(lambda package: _one(package, out), packages))
 
 
-def _packages(place: Path) -> list[dict[str, Any]]:
-    if sys.version_info < (3, 11):
-        raise Refusal(
-            f"this is Python {sys.version_info[0]}.{sys.version_info[1]}",
-            needed="Python 3.11 or newer for `muster bundle`: it reads TOML",
-            fix="run muster with a newer Python, for instance with `uv tool install --python 3.12 vllm-muster`",
-        )
-    import tomllib  # type: ignore[import-not-found, unused-ignore]
-
-    packages: list[dict[str, Any]] = tomllib.loads(place.read_text(encoding="utf-8")).get("packages", [])
-    return packages
-
-
-def _one(source: Mapping[str, Any], base: Path, out: Path) -> Path:
-    address = source.get("url") or (base / source["path"]).resolve().as_uri()
-    name = source.get("name") or urllib.parse.unquote(urllib.parse.urlsplit(address).path.rsplit("/", 1)[1])
-    wanted, place = source["hashes"]["sha256"], out / name
+def _one(package: Mapping[str, Any], out: Path) -> Path:
+    address, name = package["url"], package["file"]
+    wanted, place = package["sha256"], Path(out, name)
     if place.is_file() and _sha256(place) == wanted:
         return place
     part = place.with_name(place.name + ".part")

@@ -70,7 +70,21 @@ def staging(
         return Staging(directory, complete, "", {}, links)
     _check_room([host for host in addresses if host not in complete], looks, listing, directory)
     seed = choose_seed(list(addresses), looks, options.seed)
-    requests = {
+    asked = requests(addresses, listing, options, keys, source, seed, directory)
+    return Staging(directory, complete, seed, asked, links)
+
+
+def requests(
+    addresses: Mapping[str, str],
+    listing: Listing,
+    options: Options,
+    keys: Mapping[str, Mapping[str, str]],
+    source: Mapping[str, Any],
+    seed: str,
+    directory: str,
+) -> dict[str, dict[str, Any]]:
+    """Return host -> request of `muster.host.weights_stage`; arguments as in `staging`, and the seed and directory."""
+    return {
         host: {
             "directory": directory,
             "listing": listing.as_data(),
@@ -89,7 +103,6 @@ def staging(
         }
         for host, address in addresses.items()
     }
-    return Staging(directory, complete, seed, requests, links)
 
 
 def secret(value: str | None) -> dict[str, str] | None:

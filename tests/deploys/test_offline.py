@@ -1,0 +1,57 @@
+"""Hosts that reach nothing but each other get their engine out of a bundle, and serve."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from muster.sandbox import settings
+from tests.deploys.conftest import HOSTS, INVENTORY, REPOSITORY, Fleet, wheel
+
+pytestmark = pytest.mark.sandbox
+
+
+@pytest.fixture
+def alone(fleet: Fleet) -> Iterator[Fleet]:
+    """Hosts without a route to anything but their own network."""
+    for name in HOSTS:
+        fleet.sh(name, "ip route delete default")
+        assert fleet.sh(name, "ip route get 198.51.100.1 2>&1 || true").endswith("Network is unreachable")
+    yield fleet
+    gateway = str(fleet.box.hosts[0].address).rsplit(".", 1)[0] + ".1"
+    for name in HOSTS:
+        fleet.sh(name, f"ip route replace default via {gateway}")
+
+
+def test_from_a_bundle_to_answers_without_a_network(alone: Fleet, tmp_path: Path) -> None:
+    index, bundle = tmp_path / "simple", tmp_path / "bundle"
+    wheel(index / "vllm", "0.33.0")
+    given = {"strategy": "dp-ep", "allow_oversubscription": True, "index_url": index.as_uri(), "torch_backend": None}
+    given["python_version"] = settings.host_python(alone.box.tree("node0"))
+    inventory = tmp_path / "connected.py"
+    inventory.write_text(INVENTORY.format(name=alone.box.name, settings=given))
+    made = subprocess.run(
+        [str(Path(sys.executable).parent / "muster"), "bundle", str(inventory), "kimi-k2-instruct", "--out", bundle],
+        cwd=REPOSITORY,
+        env={**os.environ},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert made.returncode == 0, made.stdout + made.stderr
+    assert "1 wheels" in made.stdout
+
+    there = {"engine_path": None, "bundle": str(bundle), "torch_backend": None}
+    ran = alone.deploy(**there, python_version=given["python_version"])
+    assert "the release is" not in ran.err  # nothing was resolved on a host
+    assert alone.answers()
+    for name in HOSTS:
+        assert alone.sh(name, "ls /opt/muster/bundles/*/current/wheels") == "vllm-0.33.0-py3-none-any.whl"
+    again = alone.deploy("--json", **there, python_version=given["python_version"])
+    assert again.results["totals"]["success"] == 0
