@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 from muster import recipe
 from muster.build import build_plan
 from muster.plan import Plan
 from muster.settings import Settings
 from muster.topology import HostSpec
+
+_recipe = cache(recipe.load)
 
 
 def hosts(count: int, gpu: str = "H800", gpus: int = 8) -> list[HostSpec]:
@@ -19,7 +23,7 @@ def hosts(count: int, gpu: str = "H800", gpus: int = 8) -> list[HostSpec]:
 
 def plan(name: str, count: int, gpu: str, gpus: int = 8, **settings: object) -> Plan:
     """Return the plan of a bundled recipe on equal hosts."""
-    return build_plan(recipe.load(name), hosts(count, gpu, gpus), Settings(**settings))  # type: ignore[arg-type]
+    return build_plan(_recipe(name), hosts(count, gpu, gpus), Settings(**settings))  # type: ignore[arg-type]
 
 
 def plain(name: str, count: int, gpu: str, gpus: int = 8, **settings: object) -> Plan:

@@ -95,7 +95,11 @@ class Fleet:
         """Run pyinfra to its end."""
         cursors = {name: self.box.journal_cursor(name) for name in self.up}
         child = self.start(deploy, *flags, **settings)
-        out, err = child.communicate(timeout=300)
+        try:
+            out, err = child.communicate(timeout=300)
+        except subprocess.TimeoutExpired:
+            child.kill()
+            raise AssertionError("pyinfra has not ended within 300 s:\n" + "".join(child.communicate())) from None
         sessions = {name: len(self.box.ssh_sessions(name, since=cursors[name])) for name in cursors if name in self.up}
         return Ran(child.returncode, out, err, sessions)
 

@@ -7,7 +7,7 @@ import pytest
 from muster.sandbox import settings
 from tests.deploys.conftest import GROUP, HOSTS, INDEX, Fleet, wheel
 
-pytestmark = [pytest.mark.sandbox, pytest.mark.nightly]
+pytestmark = pytest.mark.sandbox
 
 RAY, VLLM = f"muster-{GROUP}-ray.service", f"muster-{GROUP}-vllm.service"
 TOKEN = f"/etc/muster/{GROUP}/ray-token"
@@ -67,3 +67,14 @@ def test_all_gpus_join_ray_before_the_engine_starts(fleet: Fleet) -> None:
     for path in kept:
         path.unlink()
     assert fleet.deploy("--json", **given).results["totals"]["success"] == 0
+
+
+@pytest.mark.nightly
+def test_a_guarded_ray_group_forms_anew_when_a_worker_of_ray_dies(fleet: Fleet) -> None:
+    fleet.deploy(**with_ray(fleet, supervisor="guard"))
+    guard = f"muster-{GROUP}.service"
+    before = {name: fleet.life(name, guard) for name in HOSTS}
+    assert fleet.answers(model="moonshotai/Kimi-K2-Instruct")
+    fleet.sh("node1", "pkill -KILL -x raylet")
+    fleet.wait("both guards start anew", lambda: all(fleet.life(name, guard) != before[name] for name in HOSTS), 90)
+    fleet.wait("an answer", lambda: fleet.answers(model="moonshotai/Kimi-K2-Instruct"), 240)

@@ -91,6 +91,13 @@ def test_a_mirror_given_by_hand_wins_and_keeps_the_key() -> None:
     assert distro.distro(DEBIAN, [], mirror="http://mine.example/d").main.components == ("main",)
 
 
+def test_hosts_may_run_another_release_of_the_same_distribution() -> None:
+    found = distro.distro(DEBIAN, distro.deb822_sources(DEB822), suite="trixie")
+    assert (found.suite, found.main.suite, found.main.uri) == ("trixie", "trixie", "http://mirror.example/debian")
+    assert [source.suite for source in found.sources] == ["trixie"]
+    assert distro.distro(DEBIAN, distro.deb822_sources(DEB822), suite="bookworm").main.suite == "bookworm"
+
+
 def test_another_system_or_no_mirror_is_refused() -> None:
     with pytest.raises(Refusal, match="Fedora"):
         distro.distro({"ID": "fedora", "PRETTY_NAME": "Fedora 42", "VERSION_CODENAME": "x"}, [])

@@ -70,7 +70,8 @@ def machine_distro() -> distros.Distro:
         elif path.suffix == ".sources" and path.is_file():
             sources += distros.deb822_sources(path.read_text())
     release = distros.os_release(Path("/etc/os-release").read_text())
-    return distros.distro(release, sources, mirror=os.environ.get("MUSTER_SANDBOX_MIRROR"))
+    mirror, suite = (os.environ.get(f"MUSTER_SANDBOX_{what}") for what in ("MIRROR", "SUITE"))
+    return distros.distro(release, sources, mirror=mirror, suite=suite)
 
 
 def base_name(suite: str, packages: Sequence[str] = PACKAGES) -> str:
@@ -108,7 +109,7 @@ def ensure(bases: Path, say: Callable[[str], None], used: Callable[[], Collectio
         _debootstrap(system, draft, done.with_name(done.name + ".log"), say)
         _finish(draft, system)
         draft.rename(done)
-        for other in bases.iterdir():
+        for other in bases.glob(f"{system.suite}-*"):
             if other.is_dir() and other != done and str(other) not in used():
                 shutil.rmtree(other, ignore_errors=True)
         say(f"root file system built in {time.monotonic() - started:.0f} s, kept in {done}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from muster.errors import Refusal
 
@@ -96,34 +96,41 @@ def _stanzas(text: str) -> Iterable[Mapping[str, str]]:
             current[key] = value.strip()
 
 
-def distro(release: Mapping[str, str], sources: Iterable[Source], *, mirror: str | None = None) -> Distro:
+def distro(
+    release: Mapping[str, str], sources: Iterable[Source], *, mirror: str | None = None, suite: str | None = None
+) -> Distro:
     """Choose the archive that the hosts are built from: the machine's own release and mirror.
 
     Args:
         release: os-release of this machine.
         sources: every apt entry of this machine.
         mirror: overrides the archive's address (`MUSTER_SANDBOX_MIRROR`).
+        suite: another release of the same archive (`MUSTER_SANDBOX_SUITE`), such as `trixie`.
 
     Raises:
         Refusal: no Debian or Ubuntu, or no entry for the release's main archive.
     """
-    suite = release.get("VERSION_CODENAME", "")
+    own = release.get("VERSION_CODENAME", "")
     family = {release.get("ID", ""), *release.get("ID_LIKE", "").split()}
-    if not suite or not family & {"debian", "ubuntu"}:
+    if not own or not family & {"debian", "ubuntu"}:
         raise Refusal(
             f"this machine runs {release.get('PRETTY_NAME', 'an unknown system')}",
             needed="Debian or Ubuntu, whose packages the sandbox's hosts are built from",
             fix="run the sandbox on such a machine; `muster plan` works here without it",
         )
-    known = [s for s in sources if s.suite.split("-")[0] == suite and "main" in s.components]
-    main = next((s for s in known if s.suite == suite), None)
+    known = [s for s in sources if s.suite.split("-")[0] == own and "main" in s.components]
+    main = next((s for s in known if s.suite == own), None)
     if mirror:
-        main = Source(mirror, suite, main.components if main else ("main",), main.signed_by if main else None)
+        main = Source(mirror, own, main.components if main else ("main",), main.signed_by if main else None)
         known = [main]
     if main is None:
         raise Refusal(
-            f"apt on this machine has no entry for {suite}",
+            f"apt on this machine has no entry for {own}",
             needed="a package mirror to build the hosts from",
             fix="set MUSTER_SANDBOX_MIRROR to one",
         )
-    return Distro(release["ID"], suite, main, tuple(known))
+    if suite and suite != own:
+        # The suites of updates do not have the same names in every release.
+        main = replace(main, suite=suite)
+        known = [main]
+    return Distro(release["ID"], main.suite, main, tuple(known))
