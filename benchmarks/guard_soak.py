@@ -1,0 +1,282 @@
+"""What the guard costs, and whether it restarts a group that is only busy.
+
+    python benchmarks/guard_soak.py [--engine standin|real] [--minutes 30] [--pairs 0] [--slice 6] [--name soak]
+
+Needs root: boots two sandbox hosts, deploys a group of two DP ranks under the guard, and keeps every rank saturated.
+
+- The soak counts restarts (must be 0), looks at `/ready` every second, and reads each guard's processor time and
+  resident memory from /proc.
+- `--pairs` compares throughput with and without the guards in one life of one engine: slices of `--slice` seconds in
+  which every guard is stopped (SIGSTOP: it polls, relays and answers nothing) alternate with slices in which it works,
+  in the order ABBA, so that what else the machine does falls on both alike. A slice must be shorter than
+  silence_timeout (15 s). Tokens are the engine's own count.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import urllib.error
+import urllib.request
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT))
+
+from tests import standin  # noqa: E402
+
+from muster.sandbox import Sandbox  # noqa: E402
+
+UNIT = "muster-kimi-k2-instruct.service"
+INVENTORY = """\
+from muster.sandbox.inventory import hosts as _hosts
+hosts = (_hosts({name!r}), {settings!r})
+"""
+SETTINGS = {
+    "strategy": "dp-ep",
+    "engine_path": standin.PATH,
+    "allow_oversubscription": True,
+    "allow_unpinned_code": True,
+    "offline": True,
+    "ready_timeout": 120,
+}
+TICKS = os.sysconf("SC_CLK_TCK")
+TOKENS = {"standin": 100, "real": 64}
+"""Tokens of one answer."""
+
+
+class Guard:
+    """One host's guard as this machine sees it: its process and the journalctl that it reads the kernel's log with."""
+
+    def __init__(self, box: Sandbox, host: str, init: int) -> None:
+        self.host = host
+        main = box.exec(host, ["systemctl", "show", "-P", "MainPID", UNIT]).stdout.strip()
+        space = str(Path(f"/proc/{init}/ns/pid").readlink())
+        self.pid = next(int(entry.name) for entry in Path("/proc").glob("[0-9]*") if _is(entry, space, main))
+        self.helpers = [
+            pid for pid in _children(self.pid) if Path(f"/proc/{pid}/comm").read_text().strip() == "journalctl"
+        ]
+
+    def seconds(self) -> float:
+        """Processor seconds so far, the helper's too."""
+        return sum(_seconds(pid) for pid in (self.pid, *self.helpers))
+
+    def memory(self) -> tuple[float, float]:
+        """Resident MiB, now and at most."""
+        text = Path(f"/proc/{self.pid}/status").read_text()
+        now, most = (int(text.split(f"{key}:")[1].split()[0]) / 1024 for key in ("VmRSS", "VmHWM"))
+        return now, most
+
+
+def _is(entry: Path, space: str, main: str) -> bool:
+    try:
+        own = (entry / "status").read_text().split("NSpid:")[1].split("\n")[0].split()
+        return str((entry / "ns/pid").readlink()) == space and own[-1] == main
+    except (OSError, IndexError):
+        return False
+
+
+def _children(pid: int) -> list[int]:
+    return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def _seconds(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / TICKS
+
+
+class Load:
+    """Clients that keep every rank busy until told to stop."""
+
+    def __init__(self, head: str, clients: int, tokens: int) -> None:
+        self.answered = self.failed = 0
+        self._body = json.dumps(
+            {"model": "kimi-k2", "prompt": "1 2 3 4 5 6 7 8", "max_tokens": tokens, "ignore_eos": True}
+        )
+        self._url = f"http://{head}:8000/v1/completions"
+        self._over = threading.Event()
+        self._threads = [threading.Thread(target=self._ask, args=(n % 2,), daemon=True) for n in range(clients)]
+        for thread in self._threads:
+            thread.start()
+
+    def _ask(self, rank: int) -> None:
+        headers = {"Content-Type": "application/json", "X-data-parallel-rank": str(rank)}
+        while not self._over.is_set():
+            try:
+                request = urllib.request.Request(self._url, self._body.encode(), headers)
+                with urllib.request.urlopen(request, timeout=300) as answer:
+                    answer.read()
+                self.answered += 1
+            except OSError:
+                self.failed += 1
+                time.sleep(1)
+
+    def end(self) -> None:
+        self._over.set()
+        for thread in self._threads:
+            thread.join(300)
+
+
+def get(address: str, path: str) -> tuple[int, str]:
+    """Return status and body; 0 where nobody answers."""
+    try:
+        with urllib.request.urlopen(f"http://{address}{path}", timeout=30) as answer:
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as error:
+        return error.code, ""
+    except OSError:
+        return 0, ""
+
+
+def tokens(head: str) -> float:
+    """Return what the engine has generated so far, over all ranks."""
+    lines = get(f"{head}:8000", "/metrics")[1].splitlines()
+    return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith("vllm:generation_tokens_total{"))
+
+
+def deploy(box: Sandbox, engine: str, directory: Path) -> None:
+    """Run the production deploy against the sandbox."""
+    inventory = "inventories/sandbox.py"
+    if engine == "standin":
+        for host in box.hosts:
+            standin.place(box.tree(host.name))
+            box.exec(host.name, ["/bin/sh", "-c", "mkdir -p /etc/standin; echo 0.05 >/etc/standin/token_seconds"])
+        inventory = str(directory / "fleet.py")
+        Path(inventory).write_text(INVENTORY.format(name=box.name, settings=SETTINGS))
+    done = subprocess.run(
+        [str(Path(sys.executable).parent / "pyinfra"), "-y", inventory, "deploys/kimi_k2_instruct.py"],
+        cwd=ROOT,
+        env={**os.environ, "MUSTER_SANDBOX": box.name, "XDG_STATE_HOME": str(directory / "state")},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=900,
+        check=False,
+    )
+    if done.returncode:
+        raise SystemExit(f"the deploy ended with {done.returncode}:\n{done.stdout[-3000:]}{done.stderr[-3000:]}")
+
+
+def soak(head: str, guards: list[Guard], minutes: float) -> dict[str, Any]:
+    """Watch a saturated group for some minutes."""
+    begun, spent = time.monotonic(), {guard.host: guard.seconds() for guard in guards}
+    made, unready, looks = tokens(head), 0, 0
+    while time.monotonic() - begun < minutes * 60:
+        looks += 1
+        unready += get(f"{head}:29600", "/ready")[0] != 200
+        time.sleep(1)
+    passed = time.monotonic() - begun
+    return {
+        "minutes": round(passed / 60, 1),
+        "tokens_per_s": round((tokens(head) - made) / passed, 1),
+        "looks_at_ready": looks,
+        "not_ready": unready,
+        "guards": {
+            guard.host: {
+                "percent_of_a_core": round(100 * (guard.seconds() - spent[guard.host]) / passed, 2),
+                "resident_mib": round(guard.memory()[0], 1),
+                "most_mib": round(guard.memory()[1], 1),
+            }
+            for guard in guards
+        },
+    }
+
+
+def compare(head: str, guards: list[Guard], pairs: int, seconds: float) -> dict[str, Any]:
+    """Alternate slices with and without the guards; tokens a second of each, and the ratio with its 95 % interval."""
+    rates: dict[str, list[float]] = {"with": [], "without": []}
+    for number in range(pairs):
+        for kind in ("with", "without") if number % 2 else ("without", "with"):
+            rates[kind].append(_slice(head, guards, kind, seconds))
+    return {"pairs": pairs, "slice_s": seconds, **ratio(rates["with"], rates["without"])}
+
+
+def _slice(head: str, guards: list[Guard], kind: str, seconds: float) -> float:
+    try:
+        for guard in guards if kind == "without" else ():
+            os.kill(guard.pid, signal.SIGSTOP)
+        time.sleep(0.5)
+        made, begun = tokens(head), time.monotonic()
+        time.sleep(seconds)
+        return (tokens(head) - made) / (time.monotonic() - begun)
+    finally:
+        for guard in guards:
+            os.kill(guard.pid, signal.SIGCONT)
+
+
+def ratio(with_guard: list[float], without: list[float]) -> dict[str, Any]:
+    """Return the ratio of the sums, and its 95 % interval by resampling pairs."""
+    pairs, draw = list(zip(with_guard, without, strict=True)), random.Random(1)
+    drawn = []
+    for _ in range(2000):
+        some = draw.choices(pairs, k=len(pairs))
+        drawn.append(sum(a for a, _ in some) / sum(b for _, b in some))
+    drawn.sort()
+    return {
+        "with_tokens_per_s": round(statistics.mean(with_guard), 1),
+        "without_tokens_per_s": round(statistics.mean(without), 1),
+        "ratio": round(sum(with_guard) / sum(without), 4),
+        "interval_95": [round(drawn[50], 4), round(drawn[-51], 4)],
+        "all": [[round(a, 1), round(b, 1)] for a, b in pairs],
+    }
+
+
+def main() -> None:
+    """Boot, deploy, load, watch, compare; print and keep the result."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--engine", choices=("standin", "real"), default="standin")
+    parser.add_argument("--minutes", type=float, default=30.0)
+    parser.add_argument("--pairs", type=int, default=0)
+    parser.add_argument("--slice", type=float, default=6.0, metavar="SECONDS")
+    parser.add_argument("--clients", type=int, default=16)
+    parser.add_argument("--name", default="soak")
+    given = parser.parse_args()
+    result: dict[str, Any] = {
+        "date": date.today().isoformat(), "engine": given.engine, "cores": os.cpu_count(), "clients": given.clients,
+        "python": "",
+    }  # fmt: skip
+    try:
+        box = Sandbox.up(given.name, 2)
+        with tempfile.TemporaryDirectory() as directory:
+            deploy(box, given.engine, Path(directory))
+        head, init = box.hosts[0].address, {told.host.name: told.pid or 0 for told in box.status()}
+        result["python"] = box.exec("node0", ["python3", "--version"]).stdout.split()[-1]
+        result["vllm"] = json.loads(get(f"{head}:8000", "/version")[1])["version"]
+        guards = [Guard(box, host.name, init[host.name]) for host in box.hosts]
+        before = json.loads(get(f"{head}:29600", "/status")[1])
+        load = Load(head, given.clients, TOKENS[given.engine])
+        time.sleep(10)
+        if given.minutes:
+            result["soak"] = soak(head, guards, given.minutes)
+        if given.pairs:
+            result["throughput"] = compare(head, guards, given.pairs, given.slice)
+        load.end()
+        after = json.loads(get(f"{head}:29600", "/status")[1])
+        result |= {
+            "restarts": after["restarts"],
+            "same_generation": after["generation"] == before["generation"],
+            "requests": {"answered": load.answered, "failed": load.failed},
+        }
+    finally:
+        Sandbox.named(given.name).down()
+    place = ROOT / "benchmarks" / "results" / f"{result['date']}-guard-soak-{given.engine}.json"
+    place.write_text(json.dumps(result, indent=1) + "\n")
+    print(json.dumps({**result, "throughput": {k: v for k, v in result.get("throughput", {}).items() if k != "all"}}))
+    print(f"kept in {place.relative_to(ROOT)}")
+    if result["restarts"] or not result["same_generation"]:
+        raise SystemExit("the guard restarted a group that was only busy")
+
+
+if __name__ == "__main__":
+    main()
