@@ -241,15 +241,18 @@ def main() -> None:
     parser.add_argument("--slice", type=float, default=6.0, metavar="SECONDS")
     parser.add_argument("--clients", type=int, default=16)
     parser.add_argument("--name", default="soak")
+    parser.add_argument("--there", action="store_true", help="that sandbox serves already: deploy nothing, leave it up")
     given = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("terminated"))
     result: dict[str, Any] = {
         "date": date.today().isoformat(), "engine": given.engine, "cores": os.cpu_count(), "clients": given.clients,
         "python": "",
     }  # fmt: skip
     try:
-        box = Sandbox.up(given.name, 2)
+        box = Sandbox.find(given.name) if given.there else Sandbox.up(given.name, 2)
         with tempfile.TemporaryDirectory() as directory:
-            deploy(box, given.engine, Path(directory))
+            if not given.there:
+                deploy(box, given.engine, Path(directory))
         head, init = box.hosts[0].address, {told.host.name: told.pid or 0 for told in box.status()}
         result["python"] = box.exec("node0", ["python3", "--version"]).stdout.split()[-1]
         result["vllm"] = json.loads(get(f"{head}:8000", "/version")[1])["version"]
@@ -269,7 +272,8 @@ def main() -> None:
             "requests": {"answered": load.answered, "failed": load.failed},
         }
     finally:
-        Sandbox.named(given.name).down()
+        if not given.there:
+            Sandbox.named(given.name).down()
     place = ROOT / "benchmarks" / "results" / f"{result['date']}-guard-soak-{given.engine}.json"
     place.write_text(json.dumps(result, indent=1) + "\n")
     print(json.dumps({**result, "throughput": {k: v for k, v in result.get("throughput", {}).items() if k != "all"}}))

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
+import gevent
 from pyinfra.api.config import Config
 from pyinfra.api.connect import disconnect_all
+from pyinfra.api.host import Host
 from pyinfra.api.state import State
 from pyinfra.context import ctx_state
 
@@ -17,39 +18,51 @@ from muster.plan import Plan
 from muster.planning import plan_for
 from muster.preflight import sessions
 
-SECONDS = 60
+SECONDS = 30
 """For one question; `ctl` itself gives up after 10."""
 
 
-@dataclass(frozen=True)
 class Guards:
     """The guards of one group, connected."""
 
-    plan: Plan
-    state: State
-    unreached: Mapping[str, str]
+    def __init__(self, plan: Plan, state: State) -> None:
+        self.plan, self.state = plan, state
+        self.unreached: Mapping[str, str] = sessions.connect(state)
+        """Host -> why it could not be reached."""
+        self._lost: set[str] = set()
+        self._asked = False
 
     def ask(self, verb: str, **more: Any) -> dict[str, dict[str, Any]]:
         """Ask every reachable host's guard.
 
         Args:
-            verb: `status`, `logs`, `stop`, `restart` or `resume`.
-            more: as `muster.host.guard` takes.
+            verb: `status`, `logs` or `journal`.
+            more: as `muster.host.guard` takes; `units` by host.
 
         Returns:
-            Host -> answer; {error: text} for a host that gave none.
+            Host -> answer, in the plan's order; {error: text} for a host that gave none.
         """
-        request = {"guard": {"group": self.plan.group, "verb": verb, **more}}
         hosts = sessions.hosts_of(self.state)
+        units: Mapping[str, Any] = more.pop("units", {})
+
+        def one(host: Host) -> dict[str, Any]:
+            request = {"group": self.plan.group, "verb": verb, **more, "units": units.get(host.name, [])}
+            return sessions.ask(self.state, host, {"guard": request}, f"guard {verb}", seconds=SECONDS)
+
+        self._reconnect()
         reached = [hosts[name] for name in self.plan.hosts if name not in self.unreached]
-        told = sessions.each(
-            reached,
-            lambda host: sessions.ask(
-                self.state, host, request, f"guard {verb}", seconds=SECONDS + more.get("wait", 0)
-            ),
-        )
-        found = {name: {"error": why} for name, why in self.unreached.items()}
-        return found | {name: answer.get("guard", answer) for name, answer in told.items()}
+        told = {name: answer.get("guard", answer) for name, answer in sessions.each(reached, one).items()}
+        self._lost = {name for name, answer in told.items() if set(answer) == {"error"}}
+        return {name: told[name] if name in told else {"error": self.unreached[name]} for name in self.plan.hosts}
+
+    def _reconnect(self) -> None:
+        """Connect anew to hosts that were out of reach, or gave no answer the last time: they may be back."""
+        if self._asked:
+            for name in self._lost:
+                sessions.hosts_of(self.state)[name].disconnect()
+            again = {*self.unreached, *self._lost}
+            self.unreached = sessions.connect(self.state, again) if again else {}
+        self._asked = True
 
 
 @contextmanager
@@ -63,11 +76,13 @@ def guards_of(inventory_file: str, recipe_name: str, overrides: Mapping[str, Any
     Raises:
         Refusal: no plan.
     """
+    # Interrupting is how one leaves `--watch`: gevent would print it as an error first.
+    gevent.get_hub().NOT_ERROR = (*gevent.get_hub().NOT_ERROR, KeyboardInterrupt)
     hosts = inventory.load(inventory_file, overrides)
     plan = plan_for(recipe_name, inventory.from_pyinfra(hosts, name=inventory_file))
     state = State(hosts, Config())
     ctx_state.set(state)
     try:
-        yield Guards(plan, state, sessions.connect(state))
+        yield Guards(plan, state)
     finally:
         disconnect_all(state)

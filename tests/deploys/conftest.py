@@ -24,6 +24,8 @@ from tests.conftest import Boot
 REPOSITORY = Path(__file__).parent.parent.parent
 GROUP = "kimi-k2-instruct"
 UNIT = f"muster-{GROUP}-vllm.service"
+GUARD_UNIT = f"muster-{GROUP}.service"
+GUARD_STATE = f"/var/lib/muster/{GROUP}"
 HOSTS = ("node0", "node1")
 INDEX = "srv/simple/vllm"
 """Where a host's own package index lies, without the leading slash."""
@@ -186,6 +188,35 @@ def page(directory: Path) -> str:
     return "".join(link.format(name, digest) for name, digest in rows.items())
 
 
+class Guarded(Fleet):
+    """Like `Fleet`, with the guard, and steps slow enough for a request to be in flight."""
+
+    def run(self, deploy: str = "kimi_k2_instruct", *flags: str, **settings: Any) -> Ran:
+        return super().run(deploy, *flags, **{"supervisor": "guard", **settings})
+
+    def done(self, deploy: str, **settings: Any) -> Ran:
+        """Run a deploy script; it must succeed."""
+        ran = self.run(deploy, "-y", **settings)
+        assert ran.status == 0, ran.text
+        return ran
+
+    @property
+    def status(self) -> dict[str, Any]:
+        """What the head's guard says; empty where it does not."""
+        try:
+            with urllib.request.urlopen(f"http://{self.box.hosts[0].address}:29600/status", timeout=5) as answer:
+                found: dict[str, Any] = json.load(answer)
+                return found
+        except OSError:
+            return {}
+
+    def processes(self) -> dict[str, str]:
+        return {name: self.sh(name, "pgrep -f '^(/opt/standin/bin/python|VLLM::)' || echo none") for name in HOSTS}
+
+    def bundles(self) -> dict[str, str]:
+        return {name: self.sh(name, f"ls {GUARD_STATE}/failures 2>/dev/null || true") for name in HOSTS}
+
+
 def wheel(directory: Path, version: str) -> None:
     """Make a wheel of the stand-in that claims to be a version of vLLM, and name it on the index page."""
     directory.mkdir(parents=True, exist_ok=True)
@@ -235,3 +266,20 @@ def serving(box: Sandbox, tmp_path: Path) -> Iterator[Fleet]:
     yield there
     for name in HOSTS:
         box.start(name)
+
+
+@pytest.fixture
+def guarded(box: Sandbox, tmp_path: Path) -> Iterator[Guarded]:
+    """Hosts on which a guarded group serves."""
+    there = Guarded(box, tmp_path)
+    for name in HOSTS:
+        box.start(name)
+        if not (box.tree(name) / standin.PATH.lstrip("/")).is_dir():
+            standin.place(box.tree(name))
+        there.sh(name, "mkdir -p /etc/standin; echo 0.05 >/etc/standin/token_seconds")
+    there.deploy()
+    for name in HOSTS:
+        there.sh(name, f"rm -rf {GUARD_STATE}/failures")
+    yield there
+    for name in HOSTS:
+        there.sh(name, "rm -f /etc/standin/token_seconds")

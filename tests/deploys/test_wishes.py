@@ -5,49 +5,15 @@ from __future__ import annotations
 import json
 import threading
 import urllib.request
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from muster.sandbox import Sandbox
-from tests import standin
-from tests.deploys.conftest import GROUP, HOSTS, Fleet, Ran
+from tests.deploys.conftest import GUARD_STATE as STATE
+from tests.deploys.conftest import GUARD_UNIT as UNIT
+from tests.deploys.conftest import HOSTS, Guarded
 
 pytestmark = pytest.mark.sandbox
-
-UNIT = f"muster-{GROUP}.service"
-STATE = f"/var/lib/muster/{GROUP}"
-
-
-class Guarded(Fleet):
-    """Like `Fleet`, with the guard, and steps slow enough for a request to be in flight."""
-
-    def run(self, deploy: str = "kimi_k2_instruct", *flags: str, **settings: Any) -> Ran:
-        return super().run(deploy, *flags, **{"supervisor": "guard", **settings})
-
-    def done(self, deploy: str, **settings: Any) -> Ran:
-        """Run a deploy script; it must succeed."""
-        ran = self.run(deploy, "-y", **settings)
-        assert ran.status == 0, ran.text
-        return ran
-
-    @property
-    def status(self) -> dict[str, Any]:
-        """What the head's guard says; empty where it does not."""
-        try:
-            with urllib.request.urlopen(f"http://{self.box.hosts[0].address}:29600/status", timeout=5) as answer:
-                found: dict[str, Any] = json.load(answer)
-                return found
-        except OSError:
-            return {}
-
-    def processes(self) -> dict[str, str]:
-        return {name: self.sh(name, "pgrep -f '^(/opt/standin/bin/python|VLLM::)' || echo none") for name in HOSTS}
-
-    def bundles(self) -> dict[str, str]:
-        return {name: self.sh(name, f"ls {STATE}/failures 2>/dev/null || true") for name in HOSTS}
 
 
 class Request(threading.Thread):
@@ -90,23 +56,6 @@ def in_flight(fleet: Guarded) -> list[Request]:
     fleet.wait("two requests in flight", running)
     assert all(request.is_alive() for request in requests)
     return requests
-
-
-@pytest.fixture
-def guarded(box: Sandbox, tmp_path: Path) -> Iterator[Guarded]:
-    """Hosts on which a guarded group serves."""
-    there = Guarded(box, tmp_path)
-    for name in HOSTS:
-        box.start(name)
-        if not (box.tree(name) / standin.PATH.lstrip("/")).is_dir():
-            standin.place(box.tree(name))
-        there.sh(name, "mkdir -p /etc/standin; echo 0.05 >/etc/standin/token_seconds")
-    there.deploy()
-    for name in HOSTS:
-        there.sh(name, f"rm -rf {STATE}/failures")
-    yield there
-    for name in HOSTS:
-        there.sh(name, "rm -f /etc/standin/token_seconds")
 
 
 def test_a_stop_answers_what_is_in_flight_and_holds_until_resume(guarded: Guarded) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import click
 from rich.console import Console, Group, RenderableType
@@ -17,7 +17,9 @@ from muster.commands.plan import parse_data
 from muster.group_status import GroupStatus, group_status
 
 LAST_LINES = 5
-"""Lines of the first failure's log that are shown; `muster logs` has all."""
+"""Lines of the failure's log that are shown; `muster logs --failure` has all that was kept."""
+COLUMNS = ("host", "rank", "DP ranks", "unit", "engine", "tok/s", "proof", "restarts")
+NUMBERS = ("rank", "tok/s", "proof", "restarts")
 
 
 @click.command(
@@ -25,73 +27,114 @@ LAST_LINES = 5
 Examples:
   muster status inventories/h200-16.py kimi-k2-instruct
   muster status inventories/h200-16.py kimi-k2-instruct --watch
-  muster status inventories/h200-16.py kimi-k2-instruct --format json | jq .phase
+  muster status inventories/h200-16.py kimi-k2-instruct --format json \\
+    | jq .phase
 
+\b
 Exit status: 0 every DP rank has answered lately, 1 not so, 2 wrong input.
+With --watch: as it was when interrupted.
 """
 )
 @click.argument("inventory_file", metavar="INVENTORY", type=click.Path())
 @click.argument("recipe_name", metavar="RECIPE")
 @click.option("--data", "pairs", multiple=True, metavar="K=V", help="A setting, as pyinfra's --data.")
-@click.option("--watch", is_flag=True, help="Ask again every few seconds, until interrupted.")
-@click.option("--every", default=3.0, show_default=True, type=click.FloatRange(min=1), help="Seconds, with --watch.")
+@click.option("--watch", is_flag=True, help="Ask again and again, until interrupted.")
+@click.option("--every", default=3.0, show_default=True, type=click.FloatRange(min=0.1), help="Seconds, with --watch.")
 @click.option("--format", "kind", type=click.Choice(["table", "json"]), default="table", show_default=True)
 def status(inventory_file: str, recipe_name: str, pairs: Sequence[str], watch: bool, every: float, kind: str) -> None:
-    """Show phase, generation, every host's rank and engine, and the first failure of the group of RECIPE."""
+    """Show the group of RECIPE as it is now: its phase and generation, every host's rank, unit and engine, and the
+    first failure of the last generation that failed.
+
+    A host that cannot be reached is a row. With --watch and --format json: one line of JSON each time.
+    """
     from muster.guards import guards_of
 
-    console = Console()
     with guards_of(inventory_file, recipe_name, parse_data(pairs)) as guards:
 
         def look() -> GroupStatus:
             return group_status(guards.plan, guards.ask("status"))
 
-        if watch and kind == "table":
-            with Live(console=console, auto_refresh=False) as live:
-                while True:
-                    live.update(render(look()), refresh=True)
-                    time.sleep(every)
         found = look()
-    if kind == "json":
-        click.echo(json.dumps(found.as_json(), indent=2))
-    else:
-        console.print(render(found))
+        if watch:
+            found = _watch(found, _again(look, every), kind)
+        elif kind == "json":
+            click.echo(json.dumps(found.as_json(), indent=2))
+        else:
+            Console(highlight=False).print(render(found))
     sys.exit(0 if found.ready else 1)
 
 
+def _again(look: Callable[[], GroupStatus], every: float) -> Iterator[GroupStatus]:
+    while True:
+        time.sleep(every)
+        yield look()
+
+
+def _watch(first: GroupStatus, more: Iterator[GroupStatus], kind: str) -> GroupStatus:
+    """Show one status after the other until interrupted; return the last one."""
+    console, last = Console(highlight=False), first
+    live = Live(render(first), console=console, auto_refresh=False) if kind == "table" and console.is_terminal else None
+    try:
+        if live is not None:
+            live.start()
+        while True:
+            if kind == "json":
+                click.echo(json.dumps(last.as_json()))
+            elif live is not None:
+                live.update(render(last), refresh=True)
+            else:
+                console.print(render(last), "")
+            last = next(more)
+    except (KeyboardInterrupt, StopIteration):
+        return last
+    finally:
+        if live is not None:
+            live.stop()
+
+
 def render(found: GroupStatus) -> RenderableType:
-    """Return a status for a terminal."""
+    """Return a status for a terminal: what fits 80 columns in a table, what is longer in lines below it."""
     colour = "green" if found.ready else ("yellow" if found.phase in ("gather", "starting", "backoff") else "red")
-    line = Text.assemble(
-        f"{found.group}  ",
-        (found.phase, colour),
-        f"  generation {found.generation[:8] or '-'}  plan {found.digest or '-'}",
-        f"  restarts {'-' if found.restarts is None else found.restarts}",
-    )
+    title: list[str | tuple[str, str]] = [f"{found.group}  ", (found.phase, colour)]
+    if found.reason and found.reason not in (found.phase, "running"):
+        title.append(f"  {found.reason.removeprefix(f'{found.phase}: ').removeprefix(f'{found.phase}, ')}")
+    restarts = "-" if found.restarts is None else str(found.restarts)
+    line = f"generation {found.generation[:8] or '-'}  plan {found.digest or '-'}  restarts {restarts}"
     table = Table(box=None, pad_edge=False)
-    for name in ("host", "rank", "DP ranks", "unit", "engine", "tok/s", "proof", "restarts", ""):
-        table.add_column(name, justify="right" if name in ("rank", "tok/s", "proof", "restarts") else "left")
+    for name in COLUMNS:
+        table.add_column(name, justify="right" if name in NUMBERS else "left", no_wrap=name != "host")
     for row in found.hosts:
         table.add_row(
             row.host,
             str(row.node_rank),
             _ranks(row.dp_ranks),
-            row.unit or "-",
-            row.child or "-",
+            _unit(row.unit),
+            row.engine or "-",
             "-" if row.tokens_per_s is None else f"{row.tokens_per_s:.0f}",
             "-" if row.proof is None else f"{row.proof:.0f} s",
             "-" if row.restarts is None else str(row.restarts),
-            row.note,
         )
-    parts: list[RenderableType] = [line]
-    if found.reason and found.reason != found.phase:
-        parts.append(Text(found.reason))
-    parts += ["", table]
+    parts: list[RenderableType] = [Text.assemble(*title), Text(line), "", table]
+    notes = [Text(f"{row.host}: {row.note}") for row in found.hosts if row.note]
+    parts += ["", *notes] if notes else []
     if found.failure:
         told = found.failure
-        parts += ["", Text(f"last failure, {told.get('age', 0):.0f} s ago: {told['host']}: {told['reason']}")]
+        who = f"{told['host']}: {told['reason']}"
+        parts += ["", Text(f"last failure, {_ago(told.get('age'))}: {who}")]
         parts += [Text(f"  {text}") for text in str(told.get("lines") or "").splitlines()[-LAST_LINES:]]
     return Group(*parts)
+
+
+def _unit(text: str) -> str:
+    """`active (running)` in fewer letters: the part that says more."""
+    active, _, sub = text.partition(" (")
+    return (sub.rstrip(")") if active in ("activating", "deactivating") else active) or "-"
+
+
+def _ago(seconds: float | None) -> str:
+    if seconds is None:
+        return "at an unknown time"
+    return f"{seconds:.0f} s ago" if seconds < 120 else f"{seconds / 60:.0f} min ago"
 
 
 def _ranks(ranks: Sequence[int]) -> str:

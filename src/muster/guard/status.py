@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -45,6 +44,13 @@ def why_not(state: HeadState, engine: LivenessState | None, now: float) -> str:
         pause = memory.starts_after(state.memory, state.settings) - now
         wait = f"starts in {pause:.0f} s" if pause > 0 else ""
         return ", ".join(part for part in (name, wait, lacks) if part)
+    if name == memory.FAILED:
+        last = state.memory.failures[0] if state.memory.failures else None
+        which = f"; the last failure: {last.host}: {last.reason}" if last else ""
+        return f"failed: the restart budget is spent, and nothing starts until somebody resumes the group{which}"
+    if name == "starting" and engine is not None:
+        late = [str(rank) for rank, each in engine.ranks.items() if not math.isfinite(each.proof)]
+        return f"starting, no answer yet from DP ranks {', '.join(late)}" if late else "starting"
     if name == "running" and engine is not None:
         old = [str(rank) for rank, each in engine.ranks.items() if now - each.proof >= state.settings.proof_fresh]
         return f"running, without fresh proof of life of DP ranks {', '.join(old)}" if old else "running"
@@ -138,8 +144,8 @@ def prometheus(config: Config, state: HeadState, engine: LivenessState | None, n
     def metric(metric: str, kind: str, text: str, rows: list[tuple[Mapping[str, str], float]]) -> None:
         out.append(f"# HELP {metric} {text}\n# TYPE {metric} {kind}")
         for extra, value in rows:
-            pairs = ",".join(f"{key}={json.dumps(label)}" for key, label in {**labels, **extra}.items())
-            out.append(f"{metric}{{{pairs}}} {value:g}")
+            pairs = ",".join(f'{key}="{_escaped(label)}"' for key, label in {**labels, **extra}.items())
+            out.append(f"{metric}{{{pairs}}} {value:.12g}")
 
     metric("muster_phase", "gauge", "1 for the phase the group is in.", [({"phase": p}, p == name) for p in PHASES])
     metric(
@@ -167,6 +173,11 @@ def prometheus(config: Config, state: HeadState, engine: LivenessState | None, n
         ]
         metric("muster_canary_strikes", "gauge", "Canaries in a row without an answer.", strikes)
     return "\n".join(out) + "\n"
+
+
+def _escaped(label: str) -> str:
+    """A label's value in Prometheus' text format, which knows three escapes and takes any other letter as it is."""
+    return label.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
 
 
 def _age(at: float | None, now: float) -> float | None:

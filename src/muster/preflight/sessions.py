@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from functools import lru_cache
 from typing import Any
 
@@ -74,8 +74,13 @@ def _bundle(requests: str) -> str:
     return remote.bundle(json.loads(requests))
 
 
-def connect(state: State) -> dict[str, str]:
-    """Connect to every host of the inventory at once; return host -> why, for those that could not be reached."""
+def connect(state: State, names: Collection[str] | None = None) -> dict[str, str]:
+    """Connect to hosts at once; return host -> why, for those that could not be reached.
+
+    Args:
+        state: pyinfra's.
+        names: of the hosts; all of the inventory when None.
+    """
 
     def one(host: Host) -> str | None:
         try:
@@ -88,7 +93,11 @@ def connect(state: State) -> dict[str, str]:
         state.activate_host(host)
         return None
 
-    return {name: why for name, why in each(list(state.inventory), one).items() if why}
+    return {
+        name: why
+        for name, why in each([host for host in state.inventory if names is None or host.name in names], one).items()
+        if why
+    }
 
 
 def each(hosts: Iterable[Host], work: Callable[[Host], Any]) -> dict[str, Any]:
