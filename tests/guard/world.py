@@ -360,11 +360,11 @@ class World:
             self._member(target, message)
 
     def _to_guard(self, name: str, action: Callable[[], None]) -> None:
-        """Something a guard notices: at once, or when it runs again."""
+        """Something a guard notices: at once, or when it runs again; never before what it had to notice earlier."""
         guard = self.hosts[name].guard
         if guard is None:
             return
-        if guard.paused_at is None:
+        if guard.paused_at is None and not guard.mailbox:
             action()
         else:
             guard.mailbox.append(action)

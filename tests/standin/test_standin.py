@@ -114,6 +114,11 @@ def ask(
     return send(urllib.request.Request(url, json.dumps(content).encode(), headers), timeout)
 
 
+def counters(port: int, rank: int) -> list[str]:
+    """Return one engine's lines of the metrics."""
+    return [line for line in get(port, "/metrics")[1].splitlines() if f'engine="{rank}"' in line]
+
+
 def until(probe: Callable[[], bool], seconds: float = 20.0) -> None:
     deadline = time.monotonic() + seconds
     while not probe():
@@ -200,7 +205,10 @@ def test_a_stopped_engine_hangs_its_requests(start: Start, ports: tuple[int, int
     (engine,) = called("VLLM::EngineCore_DP0", head.pid)
     os.kill(engine, signal.SIGSTOP)
     assert get(ports[0], "/health")[0] == 200
+    before = counters(ports[0], 0)
     assert ask(ports[0], 0, timeout=1.5)[0] == -1
+    # A request that reached no engine is in no counter of one: the guard takes any that moves for life.
+    assert counters(ports[0], 0) == before
     assert ask(ports[0], 1)[0] == 200
     os.kill(engine, signal.SIGCONT)
     until(lambda: ask(ports[0], 0)[0] == 200)

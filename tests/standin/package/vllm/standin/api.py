@@ -39,6 +39,7 @@ class Ranks:
         self.finished: Counter[int] = Counter()
         self.running: Counter[int] = Counter()
         self._waiting: dict[str, queue.Queue[str]] = {}
+        self._prompt_of: dict[str, int] = {}
         self._number = itertools.count()
         self._turn = itertools.count()
 
@@ -81,6 +82,8 @@ class Ranks:
         self.running[rank] = message["running"]
         self.finished[rank] += len(message["finished"])
         for name in message["made"]:
+            # vLLM counts a prompt with the engine's first answer to it: a dead engine moves no counter.
+            self.prompts[rank] += self._prompt_of.pop(name, 0)
             self._put(name, "token")
         for name in message["finished"]:
             self._put(name, "end")
@@ -105,7 +108,7 @@ class Ranks:
         name = f"r{next(self._number)}"
         events: queue.Queue[str] = queue.Queue()
         self._waiting[name] = events
-        self.prompts[rank] += prompt
+        self._prompt_of[name] = prompt
         self.lines[rank].send({"kind": "request", "id": name, "tokens": tokens})
         return events
 
