@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
+import signal
 import sys
 import threading
 import time
@@ -185,6 +186,8 @@ def main() -> None:
     parser.add_argument("--keep", default="", help="name of a sandbox to use and leave up")
     parser.add_argument("--draw", action="store_true", help="only draw what is kept")
     given = parser.parse_args()
+    # A benchmark that is told to end takes its hosts down too.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     supervisors = [given.only] if given.only else list(SUPERVISORS)
     victims = [given.victim] if given.victim else list(VICTIMS)
     if not given.draw:

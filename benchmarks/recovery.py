@@ -1,6 +1,6 @@
 """What dies or hangs, how soon it is noticed, gone and answering again: the fault matrix, measured.
 
-    python benchmarks/recovery.py [--rows kill-head,partition] [--engine standin|real] [--keep NAME] [--tables]
+    python benchmarks/recovery.py [--rows kill-head,partition] [--engine standin|real] [--name N] [--keep] [--tables]
 
 Needs root: boots two sandbox hosts, deploys the group with guards once and carries the rows out on it, one after the
 other, each as a first failure (no backoff of the row before). The engine is the stand-in, which fails as the real one
@@ -12,9 +12,11 @@ its table; `--tables` prints it and runs nothing.
 from __future__ import annotations
 
 import argparse
+import fcntl
 import json
 import os
 import platform
+import signal
 import sys
 import traceback
 from datetime import date
@@ -54,6 +56,13 @@ def kept(engine: str) -> dict[str, Any]:
 
 def keep(engine: str, outcome: Outcome) -> None:
     """Add one row to the day's results, in place of an earlier run of it."""
+    with Path("/run/lock/muster-recovery.lock").open("w") as lock:
+        # Several sandboxes may carry rows out side by side.
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        _keep(engine, outcome)
+
+
+def _keep(engine: str, outcome: Outcome) -> None:
     rows = [row for row in kept(engine)["rows"] if row["key"] != outcome.key] + [to_json(outcome)]
     order = {fault.key: number for number, fault in enumerate(MATRIX)}
     result = {
@@ -113,19 +122,21 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", default="", help="keys of tests/faults/matrix.py, separated by commas")
     parser.add_argument("--engine", choices=("standin", "real"), default="standin")
-    parser.add_argument("--keep", default="", help="name of a sandbox to use and leave up")
+    parser.add_argument("--name", default="recovery", help="of the sandbox")
+    parser.add_argument("--keep", action="store_true", help="leave it up")
     parser.add_argument("--tables", action="store_true")
     given = parser.parse_args()
     if given.tables:
         print(table(given.engine), end="")
         return 0
-    name = given.keep or "recovery"
+    # A benchmark that is told to end takes its hosts down too.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
-        box = Sandbox.up(name, 2)
+        box = Sandbox.up(given.name, 2)
         return int(measure(box, chosen(given.rows, given.engine), given.engine) > 0)
     finally:
         if not given.keep:
-            Sandbox.named(name).down()
+            Sandbox.named(given.name).down()
 
 
 if __name__ == "__main__":

@@ -37,6 +37,7 @@ STANDIN = {
     "expert_parallel": False,
     "engine_path": standin.PATH,
     "allow_oversubscription": True,
+    "allow_unpinned_code": True,
     "ready_timeout": 600,
     "offline": True,
     "rdma": "off",

@@ -5,7 +5,8 @@ the real one was seen to:
 
 - the head waits for its headless ranks, for ever when a rank of an earlier life is still around;
 - a headless rank outlives its head; killed children's workers outlive their parents (sessions of their own);
-- `/health` says 200 when a headless rank is dead; requests to that rank hang, the others are answered;
+- `/health` says 200 when a headless rank is dead; requests to that rank hang, the others are answered, and starting
+  the rank again heals nothing;
 - with `--enable-expert-parallel` the first request after a rank's death fails, then the head ends with status 0;
 - with `--nnodes`, a dead follower leaves `/health` at 200 while every request hangs.
 

@@ -162,6 +162,12 @@ def test_a_dead_headless_rank_hangs_its_requests_while_health_says_200(start: St
     assert ask(ports[0], 0)[0] == 200
     assert ask(ports[0], 1, timeout=1.5)[0] == -1
     assert ask(ports[0], 0)[0] == 200
+    # Nor does it help that somebody starts the rank again.
+    again = start(*HEADLESS, *group(ports))
+    until(lambda: len(called("VLLM::Worker_DP1", again.pid)) == 1)
+    time.sleep(1.5)
+    assert ask(ports[0], 1, timeout=1.5)[0] == -1
+    assert get(ports[0], "/health")[0] == 200
 
 
 def test_a_headless_rank_outlives_its_head_and_keeps_the_next_from_starting(

@@ -64,8 +64,11 @@ class Ranks:
         rank = -1
         for message in line.messages():
             kind, rank = message["kind"], message["rank"]
-            if kind == "hello":
+            if kind == "hello" and not self.ready.is_set():
                 self.lines[rank] = line
+            elif kind == "hello":
+                # Seen on 0.32.0: a headless rank that was started anew under a serving head is never taken in.
+                rank = -1
             elif kind == "again":
                 # Its handshake is over, so this head will never hear a hello of that rank.
                 self.stale = self.stale or not self.ready.is_set()
