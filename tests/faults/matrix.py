@@ -51,7 +51,7 @@ def _stop(key: str, title: str, host: str, role: str, gone: float, started: floa
 MATRIX: tuple[Fault, ...] = (
     _kill("kill-head", "KILL the head's vLLM", "node0", "vllm", 10, 25, real=True, essential=True),
     _kill("kill-headless", "KILL a headless vLLM", "node1", "vllm", 10, 25, real=True, essential=True),
-    _kill("kill-api-server", "KILL an API server", "node0", "ApiServer", 10, 25, essential=True),
+    _kill("kill-api-server", "KILL an API server", "node0", "ApiServer", 10, 25),
     _kill("kill-worker", "KILL a worker", "node1", "Worker", 20, 40, essential=True),
     _kill("kill-engine-core", "KILL an EngineCore", "node0", "EngineCore", 20, 40, real=True),
     _kill("kill-engine-core-1", "KILL a headless EngineCore", "node1", "EngineCore", 20, 40, real=True),
@@ -197,7 +197,6 @@ MATRIX: tuple[Fault, ...] = (
         "another digest in node1's guard.json, both units started; watched 30 s",
         ("mixed_digests",),
         scene=True,
-        essential=True,
     ),
     Fault(
         "storm",
