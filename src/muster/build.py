@@ -82,7 +82,7 @@ def build_plan(recipe: Recipe, hosts: Sequence[HostSpec], settings: Settings) ->
         hosts={},
         order=order_of(group),
         release=group.release,
-        warnings=tuple(notes + _cautions(settings)),
+        warnings=(*notes, *_cautions(settings), *engine.cautions(spoken, layout, settings.extra_args)),
         steps=steps_of(group),
         secrets=_secrets(group),
         endpoint=f"http://{topology.head.host.address}:{settings.port}",
