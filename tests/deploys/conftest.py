@@ -66,6 +66,8 @@ class Ran:
 class Fleet:
     """The sandbox's hosts and the group on them."""
 
+    inventory = INVENTORY
+
     def __init__(self, box: Sandbox, directory: Path) -> None:
         self.box, self.directory = box, directory
         self.state = directory / "state"
@@ -81,7 +83,7 @@ class Fleet:
             "ready_timeout": 60,
         }
         inventory = self.directory / "fleet.py"
-        inventory.write_text(INVENTORY.format(name=self.box.name, settings={**given, **settings}))
+        inventory.write_text(self.inventory.format(name=self.box.name, settings={**given, **settings}))
         command = [Path(sys.executable).parent / "pyinfra", *flags, inventory, f"deploys/{deploy}.py"]
         return subprocess.Popen(
             [str(word) for word in command],
