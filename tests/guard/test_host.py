@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from muster.guard import cgroup, checks, failure, process
+from muster.guard import cgroup, checks, failure, process, store
 from muster.guard.cgroup import Fence, Titles
 from muster.guard.config import FATAL_XIDS
 from muster.guard.kernel import KernelLog
@@ -389,3 +389,22 @@ def test_systemd_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 def test_nobody_is_told_outside_systemd(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("NOTIFY_SOCKET", raising=False)
     Notifier().ready()
+
+
+@pytest.mark.parametrize(
+    ("text", "key"),
+    [
+        ("VLLM_API_KEY=sesame\n", "sesame"),
+        ('# ours\nVLLM_API_KEY="se=same"\nOTHER=1\n', "se=same"),
+        ("sesame\n", "sesame"),
+        (None, ""),
+    ],
+)
+def test_the_api_key_is_read_as_plain_units_read_it(
+    text: str | None, key: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "guard-key").write_text("k\n")
+    if text is not None:
+        (tmp_path / "api-key").write_text(text)
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
+    assert store.credentials() == ("k\n", key)

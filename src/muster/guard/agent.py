@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import secrets
 import signal
 import time
@@ -279,16 +278,3 @@ class Agent:
             self._journal.flush()
             if self._done is not None and not self._done.done():
                 self._done.set_result(0 if self._asked else AGAIN)
-
-
-def credentials() -> tuple[str, str]:
-    """The group's key and the API key, from the files that systemd laid out. Raises OSError, KeyError."""
-    folder = os.environ["CREDENTIALS_DIRECTORY"]
-    with open(os.path.join(folder, "guard-key"), encoding="utf-8") as file:
-        key = file.read()
-    try:
-        with open(os.path.join(folder, "api-key"), encoding="utf-8") as file:
-            api_key = file.read().strip()
-    except FileNotFoundError:
-        api_key = ""
-    return key, api_key

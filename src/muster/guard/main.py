@@ -13,9 +13,9 @@ import sys
 from collections.abc import Sequence
 
 from . import ctl, protocol
-from .agent import Agent, credentials
+from .agent import Agent
 from .config import Config, ConfigError, load
-from .store import Store
+from .store import Store, credentials
 
 NEXT = "--then"
 UNUSABLE = 78
