@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from muster.decision import asked, sha256
-from muster.hardware import GIB, gpu
+from muster.hardware import gpu
 from muster.plan import Plan
 
+from .preflight import sample
+
+PATHS = ("/tmp", "/opt/muster", "/var/lib/muster/hf")
 SECRET = "5ec" * 20
 """What every secret's SHA-256 is on hosts that are as planned."""
 
@@ -28,10 +32,31 @@ def fresh(plan: Plan) -> dict[str, dict[str, Any]]:
             "release": {"exists": False, "complete": False, "runs": False},
             "uv": False,
             "accepted": [False for _ in told["accepted"]],
-            "listening": {},
             "ready": False if told["ready"] is not None else None,
         }
     return seen
+
+
+def answers(plan: Plan, seen: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return what every host answers to the one probe of a deploy: healthy hosts, and the group's state on them.
+
+    Args:
+        plan: the whole group.
+        seen: host -> state.
+    """
+    return {name: {**_healthy(plan, name), "state": state} for name, state in seen.items()}
+
+
+def _healthy(plan: Plan, name: str) -> dict[str, Any]:
+    host = plan.hosts[name]
+    product = gpu(host.gpu)
+    told = sample.answers(host.address)
+    told["preflight"] |= sample.gpu_answers(product.product, product.memory_mib, host.gpus)
+    told["preflight"]["links"] = sample.said(sample.links(host.address, interface=host.interface or "eth0"))
+    told["machine"]["paths"] = {"value": {path: sample.place() for path in (*PATHS, plan.release.path)}}
+    told["machine"]["units"] = {"value": {"running": [*host.units]}}
+    told["installed"] |= {"release": None, "files": {}, "digest": None, "revision": None}
+    return told
 
 
 def _unit(*, active: str, digest: str | None, enabled: bool) -> dict[str, Any]:
@@ -40,13 +65,9 @@ def _unit(*, active: str, digest: str | None, enabled: bool) -> dict[str, Any]:
 
 def _host(plan: Plan, name: str) -> dict[str, Any]:
     host = plan.hosts[name]
-    product = gpu(host.gpu)
     return {
         "python": "3.11.2",
-        "uid": 0,
         "machine": "x86_64",
-        "os": "Debian GNU/Linux 12 (bookworm)",
-        "systemd": 252,
         "files": {
             path: {
                 "kind": "file",
@@ -70,16 +91,9 @@ def _host(plan: Plan, name: str) -> dict[str, Any]:
         "stale": [],
         "units": {unit: _unit(active="active", digest=plan.digest, enabled=True) for unit in host.units},
         "groups": {},
-        "listening": {str(port): {"pid": 7, "command": "vllm", "unit": host.units[-1]} for port in host.ports[:1]},
         "release": {"exists": True, "complete": True, "runs": True},
         "uv": True,
         "accepted": [True for _ in asked(host)],
-        "disk_free": 500 * GIB,
-        "gpus": {
-            "devices": [{"name": product.product, "memory_mib": product.memory_mib}] * host.gpus,
-            "driver": "580.95.05",
-        },
-        "addresses": {"127.0.0.1": "lo", host.address: host.interface or "eth0"},
         "ready": True if host.node_rank == 0 else None,
         "held": "",
     }

@@ -1,4 +1,4 @@
-"""Every reason not to touch a host, each with what was found, what is needed, and what to do."""
+"""Every reason of a deploy's own not to touch a host, each with what was found, what is needed, and what to do."""
 
 from __future__ import annotations
 
@@ -7,119 +7,59 @@ from typing import Any
 
 import pytest
 
-from muster.plan import Plan
-from muster.prerequisites import problems, report
+from muster.preflight.catalogue import CHECKS
+from muster.prerequisites import verdicts
 from tests import fleet, observed
 
 PLAN = fleet.plain("kimi-k2-instruct", 2, "H200")
-HOST = "h200-1"
+MINE = fleet.plain("kimi-k2-instruct", 2, "H200", engine_path="/opt/mine")
+# The head: only it listens.
+HOST = "h200-0"
 
 Change = Callable[[dict[str, Any]], Any]
 
 CASES: dict[str, tuple[Change, str, str, str]] = {
-    "not root": (lambda s: s.update(uid=1000), "uid 1000", "root", "--sudo"),
-    "old systemd": (lambda s: s.update(systemd=245), "systemd 245", "systemd 247", "upgrade"),
-    "no systemd": (lambda s: s.update(systemd={"error": "not booted"}), "not booted", "systemd 247", "systemd"),
-    "silent systemd": (lambda s: s.update(units={"error": "no bus"}), "no bus", "running", "systemctl"),
-    "small disk": (
-        lambda s: s.update(release={"exists": False, "complete": False, "runs": False}, disk_free=2**30),
-        "1.0 GiB free",
-        "14 GiB",
-        "`root`",
-    ),
-    "no driver": (lambda s: s.update(gpus={"error": "no devices"}), "no devices", "8x NVIDIA H200", "driver"),
-    "a GPU is gone": (lambda s: s["gpus"]["devices"].pop(), "7 GPUs", "8, as the inventory says", "nvidia-smi -L"),
-    "other GPUs": (
-        lambda s: s["gpus"].update(devices=[{"name": "NVIDIA H20", "memory_mib": 97871}] * 8),
-        "'NVIDIA H20'",
-        "'NVIDIA H200'",
-        "inventory",
-    ),
-    "MIG": (
-        lambda s: s["gpus"].update(devices=[{"name": "NVIDIA H200", "memory_mib": 18000}] * 8),
-        "18000 MiB",
-        "143771 MiB",
-        "MIG",
-    ),
-    "no such address": (
-        lambda s: s.update(addresses={"10.9.9.9": "eth7"}),
-        "10.9.9.9 (eth7)",
-        "reach",
-        "fabric_address",
-    ),
-    "other interface": (
-        lambda s: s["addresses"].update({PLAN.hosts[HOST].address: "eth7"}),
-        "on eth7",
-        "on eth1",
-        "fabric_interface",
-    ),
-    "no ip tool": (lambda s: s.update(addresses={"error": "ip: No such file"}), "No such file", "ip", "iproute2"),
-    "port taken": (
-        lambda s: s.update(listening={"8000": {"pid": 99, "command": "nginx", "unit": "nginx.service"}}),
-        "port 8000 is taken by nginx (pid 99, unit nginx.service)",
-        "8000 free",
-        "group_data",
-    ),
-    "other group": (
+    "deploy.state": (lambda s: s.update(error="disk on fire"), "disk on fire", "look", "mend"),
+    "deploy.systemd": (lambda s: s.update(units={"error": "no bus"}), "no bus", "answers", "systemctl"),
+    "deploy.engine": (lambda s: s["release"].update(runs=False), "/opt/mine has no bin/vllm", "vLLM", "engine_path"),
+    "deploy.ports": (
         lambda s: s.update(groups={"older": {"ports": [29550, 1]}}),
         "group older on this host uses port 29550",
         "ports of its own",
         "rpc_port",
     ),
-    "a directory in the way": (
+    "deploy.files": (
         lambda s: s["files"].update({"/etc/muster/kimi-k2-instruct/vllm.env": {"kind": "other"}}),
         "vllm.env is no regular file",
         "a file",
-        "remove it",
+        "rm -r",
     ),
 }
 
 
-def plan_for(case: str) -> tuple[Plan, str]:
-    # Only the head listens; the other cases are told of the other host.
-    return PLAN, ("h200-0" if case in ("port taken", "other group") else HOST)
-
-
-@pytest.mark.parametrize("case", CASES)
-def test_each_problem_names_host_found_needed_and_fix(case: str) -> None:
-    change, found, needed, fix = CASES[case]
-    plan, host = plan_for(case)
+@pytest.mark.parametrize("check", CASES)
+def test_each_names_host_found_needed_and_fix(check: str) -> None:
+    change, found, needed, fix = CASES[check]
+    plan = MINE if check == "deploy.engine" else PLAN
     seen = observed.as_planned(plan)
-    change(seen[host])
-    told = problems(plan, seen)
-    assert [problem.host for problem in told] == [host]
-    assert found in told[0].found
-    assert needed in told[0].needed
-    assert fix in told[0].fix
+    change(seen[HOST])
+    (told,) = verdicts(plan, seen)
+    assert (told.host, told.check, told.level) == (HOST, check, "fail")
+    assert found in told.found
+    assert needed in told.needed
+    assert fix in told.fix
 
 
-def test_hosts_as_planned_have_no_problem() -> None:
-    assert problems(PLAN, observed.as_planned(PLAN)) == ()
-    assert problems(PLAN, observed.fresh(PLAN)) == ()
+def test_every_check_of_a_deploy_has_a_case() -> None:
+    assert set(CASES) == {name for name in CHECKS if name.startswith("deploy.")}
 
 
-def test_a_users_own_engine_must_be_there() -> None:
-    plan = fleet.plain("kimi-k2-instruct", 2, "H200", engine_path="/opt/mine")
-    seen = observed.as_planned(plan)
-    seen[HOST]["release"]["runs"] = False
-    told = problems(plan, seen)
-    assert len(told) == 1
-    assert "/opt/mine has no bin/vllm" in told[0].found
-    assert "engine_path" in told[0].fix
+def test_hosts_as_planned_have_nothing_against_it() -> None:
+    assert verdicts(PLAN, observed.as_planned(PLAN)) == ()
+    assert verdicts(PLAN, observed.fresh(PLAN)) == ()
 
 
-def test_one_report_holds_every_problem_of_every_host() -> None:
+def test_an_unreached_host_is_not_asked_about() -> None:
     seen = observed.as_planned(PLAN)
-    seen["h200-0"]["systemd"] = 245
-    seen["h200-1"]["systemd"] = 245
-    seen["h200-1"]["gpus"]["devices"].pop()
-    text = report(problems(PLAN, seen))
-    assert text.startswith("3 problems on 2 hosts; nothing was touched")
-    assert text.count("h200-1: ") == 2
-    assert text.count("fix:") == 3
-
-
-def test_the_groups_own_processes_may_hold_its_ports() -> None:
-    seen = observed.as_planned(PLAN)
-    assert seen["h200-0"]["listening"]
-    assert problems(PLAN, seen) == ()
+    del seen[HOST]
+    assert verdicts(PLAN, seen) == ()

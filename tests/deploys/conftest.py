@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from muster.sandbox import Sandbox
+from muster.sandbox import Sandbox, model
 from tests import standin
 from tests.conftest import Boot
 
@@ -80,6 +80,8 @@ class Fleet:
             "engine_path": standin.PATH,
             "allow_oversubscription": True,
             "allow_unpinned_code": True,
+            "model_shape": dict(model.SHAPE),  # so that the disk need not hold a terabyte
+            "rdma": "off",
             "ready_timeout": 60,
         }
         inventory = self.directory / "fleet.py"

@@ -23,6 +23,7 @@ _specs = [_HostSpec(_n, "198.51.100.%d" % (_i + 1), "eth1", {gpu!r}, 8) for _i, 
 _plan = _build.build_plan(_recipe.load("kimi-k2-instruct"), _specs, _settings.Settings(supervisor="systemd"))
 _seen = _observed.{state}(_plan)
 {change}
+_answers = _observed.answers(_plan, _seen)
 hosts = [
     (
         _spec.name,
@@ -35,7 +36,7 @@ hosts = [
             "fabric_interface": _spec.interface,
             "fake_delay": 0,
             "fake_delay_jitter": 0,
-            "fake_responses": {{"import json, sys": _json.dumps({{"state": _seen[_spec.name]}})}},
+            "fake_responses": {{"import json, sys": _json.dumps(_answers[_spec.name])}},
         }},
     )
     for _spec in _specs

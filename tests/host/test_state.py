@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -138,30 +137,7 @@ def test_a_host_without_systemd_says_so_and_the_rest_still_comes(tmp_path: Path,
     tool(tools, "systemctl", "echo System has not been booted with systemd; exit 1")
     told = ask(tmp_path, units=["a.service"])
     assert "not been booted with systemd" in told["units"]["error"]
-    assert "not been booted with systemd" in told["systemd"]["error"]
     assert told["python"]
-
-
-def test_gpus_as_the_driver_names_them(tmp_path: Path, tools: Path) -> None:
-    tool(tools, "nvidia-smi", "echo 'NVIDIA H200, 143771, 580.95.05'; echo 'NVIDIA H200, 143771, 580.95.05'")
-    assert ask(tmp_path)["gpus"] == {
-        "devices": [{"name": "NVIDIA H200", "memory_mib": 143771}] * 2,
-        "driver": "580.95.05",
-    }
-
-
-def test_a_driver_that_fails_is_quoted(tmp_path: Path, tools: Path) -> None:
-    tool(tools, "nvidia-smi", "echo 'NVIDIA-SMI has failed because it could not talk to the driver'; exit 9")
-    assert ask(tmp_path)["gpus"] == {"error": "NVIDIA-SMI has failed because it could not talk to the driver"}
-
-
-def test_who_listens_on_a_port(tmp_path: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port = server.getsockname()[1]
-        told = ask(tmp_path, ports=[port, 1])["listening"]
-    assert list(told) == [str(port)]
-    assert told[str(port)]["pid"] == os.getpid()
-    assert ask(tmp_path, ports=[port])["listening"] == {}
 
 
 def test_a_release_is_whole_only_with_its_own_note(tmp_path: Path) -> None:

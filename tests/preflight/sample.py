@@ -118,8 +118,10 @@ def answers(address: str = "198.51.100.11") -> dict[str, Any]:
                         "shm_bytes": 1000 * GIB,
                         "pid_max": "4194304\n",
                         "nr_open": "1048576\n",
+                        "uid": 0,
                     }
                 },
+                "units": {"value": {"running": []}},
                 "infiniband": {"value": {"ports": [ib_port()]}},
                 "gpudirect": {
                     "value": {"modules": ["nvidia", "nvidia_peermem"], "driver": "", "kernel": "6.1.0-40-amd64"}
@@ -142,6 +144,20 @@ def answers(address: str = "198.51.100.11") -> dict[str, Any]:
             },
         }
     )
+
+
+def gpu_answers(name: str, memory_mib: int, count: int) -> dict[str, Any]:
+    """Return what the tools say of so many GPUs of one product, the recorded ones multiplied."""
+    head, row, _ = recorded("h200x2-query-gpu.csv").strip().splitlines()
+    links = recorded("h200x2-nvlink-s.txt").split("GPU 1:")[0].removeprefix("GPU 0:")
+    row = row.replace("NVIDIA H200", name).replace("143771", str(memory_mib)).removeprefix("0,")
+    numbers = range(count)
+    cells = [["\t".join([f"GPU{i}", *(" X " if i == j else "NV18" for j in numbers)])] for i in numbers]
+    return {
+        "gpus": said("\n".join([head, *(f"{i},{row[:-1]}1".replace("000000,", f"00000{i},", 1) for i in numbers)])),
+        "nvlink": said("".join(f"GPU {i}:{links}" for i in numbers)),
+        "topology": said("\n".join(["\t" + "\t".join(f"GPU{i}" for i in numbers), *(line for [line] in cells)])),
+    }
 
 
 def report(host: str = "h200-0", address: str = "198.51.100.11", **sources: Any) -> Report:

@@ -10,28 +10,29 @@ from muster.preflight import run, sessions
 from muster.preflight.report import unreachable
 
 from . import sample
-from .sample import said
-
-OWN = "0::/system.slice/muster-g.service"
-APPS = "pid, process_name, gpu_uuid, used_gpu_memory [MiB]\n4242, /usr/bin/python3, GPU-0, 1000 MiB\n"
 
 
-def listening(cgroup: str) -> dict[str, Any]:
-    return {"value": {"ports": [{"port": 8000, "pid": 7, "process": "python3", "cgroup": cgroup}]}}
+def group(*units: str) -> dict[str, Any]:
+    return {"machine__units": {"value": {"running": list(units)}}}
 
 
 @pytest.mark.parametrize(
     ("sources", "running"),
     [
         ({}, False),
-        ({"machine__listening": listening(OWN)}, True),
-        ({"machine__listening": listening("0::/user.slice")}, False),
-        ({"preflight__apps": said(APPS, cgroups={"4242": OWN})}, True),
-        ({"preflight__apps": {"error": "nvidia-smi is not installed"}}, False),
+        (group("muster-g.service"), True),
+        (group("muster-other.service", "muster-gg.service"), False),
+        ({"machine__units": {"error": "no /sys"}}, False),
     ],
 )
-def test_a_group_runs_when_its_units_hold_ports_or_gpus(sources: dict[str, Any], running: bool) -> None:
+def test_a_group_runs_when_its_units_have_processes(sources: dict[str, Any], running: bool) -> None:
     assert run.running([sample.report(**sources)], {"h200-0": sample.needs()}) is running
+
+
+def test_hosts_asked_without_a_recipe_know_any_group_of_ours() -> None:
+    needs = {"h200-0": sample.needs(units=("muster-",))}
+    assert run.running([sample.report(**group("muster-other.service"))], needs)
+    assert not run.running([sample.report(**group("nginx.service"))], needs)
 
 
 @pytest.mark.parametrize(

@@ -6,13 +6,12 @@ others find it done. Nothing waits for another host: pyinfra's pool may be small
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 from weakref import WeakKeyDictionary
 
 from gevent.lock import RLock
-from gevent.pool import Pool
 from pyinfra import logger
 from pyinfra.api.exceptions import DeployError
 from pyinfra.api.host import Host
@@ -22,14 +21,12 @@ from muster import inventory, uv_binary
 from muster.decision import Decision, Observation, asked, decide, sha256
 from muster.deploys.progress import Progress
 from muster.errors import Refusal
-from muster.facts import probe
 from muster.plan import HostPlan, Plan
 from muster.planning import plan_for
-from muster.prerequisites import Problem, problems, report
+from muster.preflight import deploy as preflight
 from muster.secret_store import Store, open_store
 from muster.settings import Settings
 
-_PROBES_AT_ONCE = 64
 _runs: WeakKeyDictionary[State, dict[str, GroupRun | Exception]] = WeakKeyDictionary()
 _lock = RLock()
 
@@ -104,50 +101,36 @@ def _prepare(state: State, recipe_name: str) -> GroupRun:
         raise DeployError(f"{plan.refused}\nnothing was touched")
     hosts = {host.name: host for host in state.inventory}
     active = {host.name for host in state.active_hosts}
-    left_out = [name for name in plan.hosts if name not in active]
-    unreachable = [name for name in left_out if state.is_host_in_limit(hosts[name])]
-    if unreachable:
-        raise DeployError(_absent(plan, unreachable, "could not be reached over SSH"))
-    here = replace(plan, hosts={name: host for name, host in plan.hosts.items() if name in active})
-    root = fleet.settings.root
-    seen = _probe_all(state, here, root, {name: hosts[name] for name in here.hosts})
-    found = problems(here, seen)
-    if found:
-        raise DeployError(report(found))
-    store = open_store(here, seen)
-    decision = decide(here, seen, store.sha256)
+    left_out = [name for name in plan.hosts if name not in active and not state.is_host_in_limit(hosts[name])]
+    unreached = {name: "no SSH session" for name in plan.hosts if name not in active and name not in left_out}
+    here = replace(plan, hosts={name: host for name, host in plan.hosts.items() if name not in left_out})
+    looked = _look(state, here, fleet.settings, unreached)
+    preflight.require(state, looked, fleet.settings)
+    if unreached:  # also where the check is waived
+        raise DeployError(_absent(plan, list(unreached), "could not be reached over SSH"))
+    store = open_store(here, looked.seen)
+    decision = decide(here, looked.seen, store.sha256)
     if left_out and decision.changes:
         raise DeployError(_absent(plan, left_out, "left out by --limit or --exclude"))
     state.add_callback_handler(_Teller())
     progress = Progress(tuple(here.hosts), here.steps, here.ready_timeout)
-    return GroupRun(here, root, seen, decision, store, progress, fleet.settings)
+    return GroupRun(here, fleet.settings.root, looked.seen, decision, store, progress, fleet.settings)
 
 
 def _absent(plan: Plan, names: list[str], why: str) -> str:
-    problem = Problem(
-        ", ".join(names),
-        why,
-        f"all {len(plan.hosts)} hosts of group {plan.group}: a group with a missing rank cannot run",
-        "bring the host back, or take it out of the inventory; nothing was touched",
+    return str(
+        Refusal(
+            f"{', '.join(names)}: {why}",
+            needed=f"all {len(plan.hosts)} hosts of group {plan.group}: a group with a missing rank cannot run",
+            fix="bring the host back, or take it out of the inventory; nothing was touched",
+        )
     )
-    return str(problem)
 
 
-def _probe_all(state: State, plan: Plan, root: str, hosts: Mapping[str, Host]) -> dict[str, Observation]:
-    """Ask every host at once, each in one session."""
+def _look(state: State, plan: Plan, settings: Settings, unreached: Mapping[str, str]) -> preflight.Looked:
     texts = bool(state.config.DIFF)
-    requests = {name: request(plan, plan.hosts[name], root, texts=texts) for name in plan.hosts}
-    pool = Pool(min(_PROBES_AT_ONCE, len(hosts)))
-    ask: Callable[[str], dict[str, Any] | str] = lambda name: probe(state, hosts[name], requests[name])  # noqa: E731
-    answers = dict(zip(hosts, pool.map(ask, hosts), strict=True))
-    silent = [
-        Problem(name, answer, "a host that answers over SSH", "mend what the message names")
-        for name, answer in answers.items()
-        if isinstance(answer, str)
-    ]
-    if silent:
-        raise DeployError(report(tuple(silent)))
-    return {name: answer for name, answer in answers.items() if not isinstance(answer, str)}
+    requests = {name: request(plan, plan.hosts[name], settings.root, texts=texts) for name in plan.hosts}
+    return preflight.look(state, plan, settings, requests, unreached)
 
 
 def request(plan: Plan, host: HostPlan, root: str, *, texts: bool = False) -> dict[str, Any]:
@@ -167,8 +150,6 @@ def request(plan: Plan, host: HostPlan, root: str, *, texts: bool = False) -> di
         "release": {"path": plan.release.path, "spec": plan.release.id},
         "uv": uv_binary.path_on_hosts(root),
         "argvs": [list(argv) for argv in asked(host)],
-        "ports": list(host.ports),
-        "disk": plan.release.path,
         "texts": texts,
         "ready": _ready_url(plan) if is_head else None,
     }

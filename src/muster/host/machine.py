@@ -46,6 +46,7 @@ def system(request: Json) -> Json:
         "kernel": os.uname().release,
         "python": ".".join(str(part) for part in sys.version_info[:3]),
         "python_path": sys.executable,
+        "uid": os.geteuid(),
         "meminfo": read("/proc/meminfo", 4096),
         "shm_bytes": shm.f_frsize * shm.f_blocks,
         "pid_max": read("/proc/sys/kernel/pid_max"),
@@ -170,8 +171,17 @@ def listening(request: Json) -> Json:
     return {"ports": list(sockets.values())}
 
 
+def units(request: Json) -> Json:
+    """The units of muster's groups that have processes now: a unit without any has no control group."""
+    root = os.path.join(request.get("sys", "/sys"), "fs/cgroup")
+    # A host of the older hierarchy has systemd's own tree below; both are looked at.
+    found = (glob.glob(os.path.join(root, part, "system.slice/muster-*.service")) for part in ("", "systemd"))
+    return {"running": sorted({os.path.basename(path) for paths in found for path in paths})}
+
+
 SOURCES: dict[str, Callable[[Json], Json]] = {
     "system": system,
+    "units": units,
     "infiniband": infiniband,
     "gpudirect": gpudirect,
     "paths": paths,

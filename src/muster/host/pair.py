@@ -1,7 +1,7 @@
 """One end of a measurement between two hosts: reachability, round trip, throughput, unfragmented packets.
 
 A host program: standard library only, Python 3.9 or newer. The server takes one connection that brings the round's
-token, and ends; nothing stays behind.
+token, and ends; nothing stays behind. `meet` is the same with every peer at once, without load.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import socket
 import subprocess
+import threading
 import time
 from typing import Any
 
@@ -141,14 +142,59 @@ def ping(request: Json) -> Json:
     return {"arrived": done.returncode == 0, "said": next((s for s in said if "too long" in s), loss)[:200]}
 
 
+def meet(request: Json) -> Json:
+    """Meet every peer: take a call from each, call each, and send each a full packet. Answers {peers: {name: ...}}."""
+    token, peers, told = request["token"].encode(), request["peers"], {}
+    missing = {peer["address"] for peer in peers.values()}
+    deadline = time.monotonic() + request["wait"] + 4.0
+
+    def visit(name: str) -> None:
+        peer = {**request, "peer": peers[name]["address"], "packet": peers[name]["packet"]}
+        answer: Json = {"packet": peer["packet"]}
+        try:
+            with connect(peer) as connection:
+                connection.sendall(token)
+                receive(connection, len(token))
+            answer["ping"] = ping(peer) if peer["packet"] else None
+        except OSError as error:
+            answer["error"] = str(error) or type(error).__name__
+        told[name] = answer
+
+    visits = [threading.Thread(target=visit, args=(name,), daemon=True) for name in peers]
+    with socket.socket(family(request["address"]), socket.SOCK_STREAM) as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((request["address"], request["port"]))
+        listener.listen(len(peers) + 4)
+        for thread in visits:
+            thread.start()
+        while missing and time.monotonic() < deadline:
+            listener.settimeout(max(0.1, deadline - time.monotonic()))
+            try:
+                connection, (caller, *_) = listener.accept()
+                with connection:
+                    connection.settimeout(2.0)
+                    if receive(connection, len(token)) == token:
+                        connection.sendall(token)
+                        missing.discard(caller)
+            except OSError:
+                continue
+    for thread in visits:
+        thread.join(max(0.1, deadline + 4.0 - time.monotonic()))
+    return {"peers": {name: told.get(name, {"error": "no answer in time"}) for name in peers}}
+
+
+ROLES = {"serve": serve, "call": call, "meet": meet}
+
+
 def main(request: Json) -> Json:
     """Be one end of a measurement.
 
     Args:
-        request: `role` (`serve`, `call`), `address` (own, on the fabric), `peer`, `port`, `token`, `packet` (bytes
-            with headers, 0 for no ping), `seconds` of throughput, `wait` (seconds for the peer to come).
+        request: `role` (`serve`, `call`, `meet`), `address` (own, on the fabric), `peer`, `port`, `token`, `packet`
+            (bytes with headers, 0 for no ping), `seconds` of throughput, `wait` (seconds for the peer to come); with
+            `meet`, `peers` {name: {address, packet}}.
     """
     try:
-        return serve(request) if request["role"] == "serve" else call(request)
+        return ROLES[request["role"]](request)
     except OSError as error:
         return {"error": str(error) or type(error).__name__}

@@ -1,4 +1,7 @@
-"""What a host is like now, read in one go and changing nothing: files, units, ports, GPUs, addresses, the engine."""
+"""What a group has on a host now, read in one go and changing nothing: files, secrets, units, the engine.
+
+What the host itself is like (GPUs, network, disks, ports) is for `preflight` and `machine` to say.
+"""
 
 from __future__ import annotations
 
@@ -26,30 +29,23 @@ def main(request: Json) -> Json:
 
     Args:
         request: `group` (its name), `files` {path: sha256 wanted}, `secrets` [paths], `units` [names],
-            `release` {path, spec}, `uv` (path), `argvs` [[argument]], `ports` [number], `disk` (path), `texts` (whether
-            to return what differing files hold), `ready` (URL or None). `root` (tests): where the file system begins.
+            `release` {path, spec}, `uv` (path), `argvs` [[argument]], `texts` (whether to return what differing files
+            hold), `ready` (URL or None). `root` (tests): where the file system begins.
     """
     root = request.get("root", "")
     group = request.get("group", "")
     wanted = request.get("files", {})
     return {
         "python": platform.python_version(),
-        "uid": os.geteuid(),
         "machine": platform.machine(),
-        "os": _os_name(root),
-        "systemd": attempt(_systemd),
         "files": {path: describe(root, path, sha, bool(request.get("texts"))) for path, sha in wanted.items()},
         "secrets": {path: describe(root, path, None, False) for path in request.get("secrets", ())},
         "stale": stale(root, group, set(wanted) | set(request.get("secrets", ()))),
         "units": attempt(lambda: common.units(request.get("units", []) + present_units(root, group))),
         "groups": other_groups(root, group),
-        "listening": attempt(lambda: listening(request.get("ports", []))),
         "release": engine_stamps.release(root, request.get("release")),
         "uv": os.access(root + request.get("uv", "/nowhere"), os.X_OK),
         "accepted": engine_stamps.accepted(root, request.get("release"), request.get("argvs", ())),
-        "disk_free": attempt(lambda: _free(root + request.get("disk", "/"))),
-        "gpus": attempt(gpus),
-        "addresses": attempt(addresses),
         "ready": answers(request.get("ready")),
         "held": str((common.read_json(f"{root}/var/lib/muster/{group}/held.json") or {}).get("held") or ""),
     }
@@ -128,67 +124,6 @@ def other_groups(root: str, group: str) -> dict[str, Json]:
     return found
 
 
-def listening(ports: Sequence[int]) -> dict[str, Json]:
-    """Return {port: {pid, command, unit}} of the processes that listen on any of these TCP ports."""
-    inodes = {}
-    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
-        try:
-            with open(table) as handle:
-                rows = [line.split() for line in handle.readlines()[1:]]
-        except OSError:
-            continue
-        for row in rows:
-            port = int(row[1].rsplit(":", 1)[1], 16)
-            if row[3] == "0A" and port in ports:
-                inodes[f"socket:[{row[9]}]"] = port
-    found = {str(port): {"pid": 0, "command": "unknown", "unit": ""} for port in inodes.values()}
-    for link in glob.iglob("/proc/[0-9]*/fd/*") if inodes else ():
-        try:
-            port = inodes.pop(os.readlink(link), 0)
-        except OSError:
-            continue
-        if port:
-            pid = int(link.split("/")[2])
-            found[str(port)] = {"pid": pid, "command": _read(f"/proc/{pid}/comm").strip(), "unit": _unit_of(pid)}
-        if not inodes:
-            break
-    return found
-
-
-def _unit_of(pid: int) -> str:
-    units = re.findall(r"([^/\s]+\.service)", _read(f"/proc/{pid}/cgroup"))
-    return units[-1] if units else ""
-
-
-def _read(path: str) -> str:
-    try:
-        with open(path, encoding="utf-8", errors="replace") as handle:
-            return handle.read()
-    except OSError:
-        return ""
-
-
-def gpus() -> Json:
-    """Return [{name, memory_mib}] and the driver's version, as nvidia-smi prints them."""
-    query = ["nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader,nounits"]
-    status, output = common.run(query, 30)
-    if status:
-        raise OSError((output.strip().splitlines() or ["nvidia-smi failed"])[0])
-    rows = [[cell.strip() for cell in line.split(",")] for line in output.splitlines() if line.count(",") == 2]
-    devices = [{"name": row[0], "memory_mib": int(row[1]) if row[1].isdigit() else 0} for row in rows]
-    return {"devices": devices, "driver": rows[0][2] if rows else ""}
-
-
-def addresses() -> dict[str, str]:
-    """Return {address: interface} of this host."""
-    found = {}
-    for line in common.must(["ip", "-o", "addr", "show"]).splitlines():
-        cells = line.split()
-        if len(cells) > 3 and cells[2] in ("inet", "inet6"):
-            found[cells[3].split("/")[0]] = cells[1].split("@")[0]
-    return found
-
-
 def answers(url: str | None) -> bool | None:
     """Return whether a URL answers 200 at once, or None when there is none to ask."""
     if not url:
@@ -199,25 +134,6 @@ def answers(url: str | None) -> bool | None:
             return bool(response.status == 200)
     except OSError:
         return False
-
-
-def _systemd() -> int:
-    found = re.search(r"systemd (\d+)", common.must(["systemctl", "--version"]))
-    if not found:
-        raise OSError("systemctl names no version")
-    return int(found.group(1))
-
-
-def _os_name(root: str) -> str:
-    found = re.search(r'^PRETTY_NAME="?([^"\n]*)', _read(root + "/etc/os-release"), re.M)
-    return found.group(1) if found else platform.system()
-
-
-def _free(path: str) -> int:
-    while path and not os.path.isdir(path):
-        path = os.path.dirname(path)
-    usage = os.statvfs(path or "/")
-    return usage.f_bavail * usage.f_frsize
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ class Check:
 
 CHECKS: dict[str, Check] = {
     "host.reached": Check("SSH, a Python of 3.9 or newer", fails="the host does not answer, or has no Python"),
+    "host.user": Check("whom SSH (and sudo) make us", fails="not root"),
     # Driver and build
     "driver.present": Check("nvidia-smi", fails="it is missing, hangs, or finds no driver"),
     "driver.version": Check(
@@ -132,7 +133,14 @@ CHECKS: dict[str, Check] = {
     "drift.files": Check("the plan's files on each host", warns="missing or different"),
     "drift.versions": Check("the engine's versions against the plan", warns="not installed, or different"),
     "drift.revision": Check("the model's revision against the plan", warns="another commit"),
+    # What a deploy sees besides; nobody can go on without these, so that they cannot be waived
+    "deploy.state": Check("the group's files and units", fails="they cannot be read"),
+    "deploy.systemd": Check("whether systemd answers about the group's units", fails="it does not"),
+    "deploy.engine": Check("`engine_path`", fails="no vLLM there that can be run"),
+    "deploy.ports": Check("ports of other groups on the host", fails="one is the plan's as well"),
+    "deploy.files": Check("what lies in the places of the plan's files", fails="a directory or a link"),
 }
+WAIVABLE = tuple(name for name in CHECKS if not name.startswith("deploy."))
 
 
 def table() -> str:

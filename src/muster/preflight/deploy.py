@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
 
 from pyinfra.api import State, deploy
 from pyinfra.api.exceptions import DeployError
 from pyinfra.context import ctx_state
 
 from muster import inventory
+from muster.decision import Observation
 from muster.errors import Refusal
 from muster.plan import Plan
-from muster.preflight.outcome import Outcome
-from muster.preflight.run import run_inventory, run_preflight
+from muster.preflight import plan_needs
+from muster.preflight.needs import Needs
+from muster.preflight.options import Options
+from muster.preflight.outcome import Outcome, judge
+from muster.preflight.report import Report
+from muster.preflight.run import gather, meet, run_inventory, running
 from muster.preflight.table import console_on, render
+from muster.prerequisites import verdicts
 from muster.settings import Settings
 
 
@@ -33,20 +42,71 @@ def preflight() -> None:
     stop_on_failure(outcome)
 
 
-def require(state: State, plan: Plan, settings: Settings) -> Outcome:
-    """Run the preflight of a plan before anything is touched; only what is wrong is printed.
+@dataclass(frozen=True)
+class Looked:
+    """What a deploy saw of its hosts before it touches anything.
+
+    Args:
+        plan: that was asked about.
+        needs, reports: of the preflight, by host and in the plan's order.
+        seen: host -> the group's state there; hosts that were not reached are not in it.
+    """
+
+    plan: Plan
+    needs: Mapping[str, Needs]
+    reports: list[Report]
+    seen: Mapping[str, Observation]
+
+
+def look(
+    state: State, plan: Plan, settings: Settings, requests: Mapping[str, Any], unreached: Mapping[str, str]
+) -> Looked:
+    """Ask every host for its report and for the group's state on it, in one session.
 
     Args:
         state: pyinfra's, its hosts connected.
-        plan: the whole group.
+        plan: the whole group, as far as this run goes.
         settings: of the group.
+        requests: host -> request of `muster.host.state`.
+        unreached: host -> why it could not be connected to.
 
     Raises:
-        DeployError: some check fails on some host. Refusal: an unknown check is waived.
+        Refusal: an unknown check is waived.
     """
-    outcome = run_preflight(state, plan, settings, made=lambda found: _show(found, brief=True))
-    stop_on_failure(outcome)
-    return outcome
+    options = Options.of(settings.model_dump())
+    needs = {name: plan_needs.needs_of(plan, host, settings, options) for name, host in plan.hosts.items()}
+    programs = {name: {"state": request} for name, request in requests.items()}
+    found = gather(state, needs, unreached, besides=programs)
+    return Looked(plan, needs, found.reports, {name: told["state"] for name, told in found.besides.items()})
+
+
+def require(state: State, looked: Looked, settings: Settings) -> Outcome:
+    """Judge what a deploy saw, and stop it where a check fails; only what is wrong is printed.
+
+    Args:
+        state, settings: as for `look`.
+        looked: what it returned.
+
+    Hosts of a group that does not run meet each other once more, so that a fabric that does not carry is known before
+    the ranks wait for each other. A group that runs is the better proof, and is not disturbed.
+
+    Raises:
+        DeployError: some check fails on some host; nothing was touched.
+    """
+    options, met = Options.of(settings.model_dump()), []
+    if options.pairs and len(looked.needs) > 1 and not running(looked.reports, looked.needs):
+        met = meet(state, looked.needs, looked.reports, options.port)
+    found = judge(
+        f"preflight of {looked.plan.group}, {looked.plan.label}",
+        looked.reports,
+        looked.needs,
+        waived=options.waive,
+        measured=met,
+        more=verdicts(looked.plan, looked.seen),
+    )
+    _show(found, brief=True)
+    stop_on_failure(found)
+    return found
 
 
 def _show(outcome: Outcome, *, brief: bool) -> None:

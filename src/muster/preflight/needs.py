@@ -55,7 +55,7 @@ class Needs:
         ports, paths: listeners and disk.
         memory_bytes, shm_bytes: of RAM and /dev/shm.
         rdma: whether RDMA must be there.
-        units: this group's own units; what they hold is not foreign.
+        units: this group's own units, or how their names begin; what they hold is not foreign.
         release: the engine's virtual environment; `versions` what must be installed in it once it is there.
         files: path -> sha256 as planned, for drift.
         model: `cache` and `repository` where the model's revision can be read; `revision` the planned one.
@@ -92,6 +92,10 @@ class Needs:
     files: dict[str, str] = field(default_factory=dict)
     model: dict[str, str] = field(default_factory=dict)
     revision: str | None = None
+
+    def owns(self, cgroup: str) -> bool:
+        """Whether a control group is that of one of the group's own units."""
+        return any(f"/{unit}" in cgroup for unit in self.units)
 
     def requests(self, *, imports: float = 0.0) -> dict[str, dict[str, Any]]:
         """Return what to ask the host programs, for `remote.bundle`.

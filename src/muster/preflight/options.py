@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from muster.errors import unknown
-from muster.preflight.catalogue import CHECKS
+from muster.errors import Refusal, unknown
+from muster.preflight.catalogue import CHECKS, WAIVABLE
 from muster.preflight.needs import Rdma
 
 
@@ -58,5 +58,7 @@ def known(waived: Iterable[str]) -> tuple[str, ...]:
     names = tuple(dict.fromkeys(waived))
     for name in names:
         if name not in CHECKS:
-            raise unknown("check", name, CHECKS, where="preflight_waive")
+            raise unknown("check", name, WAIVABLE, where="preflight_waive")
+        if name not in WAIVABLE:
+            raise Refusal(f"preflight_waive names {name}", needed="a check that a deploy can go on without")
     return names

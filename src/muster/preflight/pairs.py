@@ -97,13 +97,6 @@ def measured(pair: Pair, answers: Mapping[str, Mapping[str, Any]]) -> Measured:
     """
     caller, server = pair
     said, served = answers.get(caller, {}), answers.get(server, {})
-    ping = said.get("ping")
-    fragments: str | Unreadable | None = None
-    if isinstance(ping, Mapping):
-        if ping.get("missing"):
-            fragments = Unreadable("ping is not installed")
-        elif not ping.get("arrived"):
-            fragments = str(ping.get("said") or "no answer")[:200]
     error = said.get("error") or served.get("error")
     round_trip, bits, packet = (said.get(name) for name in ("round_trip", "bits", "packet"))
     if error is None and not isinstance(round_trip, (int, float)):
@@ -115,8 +108,68 @@ def measured(pair: Pair, answers: Mapping[str, Mapping[str, Any]]) -> Measured:
         round_trip=float(round_trip) if isinstance(round_trip, (int, float)) else None,
         bits=float(bits) if isinstance(bits, (int, float)) else None,
         packet=packet if isinstance(packet, int) else 0,
-        fragments=fragments,
+        fragments=_fragments(said),
     )
+
+
+def meeting(needs: Mapping[str, Needs], mtus: Mapping[str, int], port: int, token: str) -> dict[str, Any]:
+    """Return what each host is asked so that all meet all at once: reachability and full packets, no load.
+
+    Args:
+        needs: by host; their addresses are used.
+        mtus: MTU of each host's fabric interface in bytes, of the hosts that shall meet.
+        port: TCP port of every host.
+        token: what tells a peer's connection from a stranger's.
+    """
+
+    def peers(host: str) -> dict[str, Any]:
+        return {
+            peer: {"address": needs[peer].address, "packet": min(mtus[host], size)}
+            for peer, size in mtus.items()
+            if peer != host
+        }
+
+    common = {"role": "meet", "port": port, "token": token, "wait": 8.0}
+    return {host: {**common, "address": needs[host].address, "peers": peers(host)} for host in mtus}
+
+
+def met(answers: Mapping[str, Mapping[str, Any]]) -> list[Measured]:
+    """Read what hosts answered that met each other: one result a pair, which has what either end found wrong.
+
+    Args:
+        answers: host -> the answer of its `pair` program, or `{"error": ...}`.
+    """
+    hosts = list(answers)
+    return [_met(a, b, answers) for place, a in enumerate(hosts) for b in hosts[place + 1 :]]
+
+
+def _met(one: str, other: str, answers: Mapping[str, Mapping[str, Any]]) -> Measured:
+    ends = [_end(answers[one], other), _end(answers[other], one)]
+    fragments = [found for found in map(_fragments, ends) if found is not None]
+    errors = [str(end["error"])[:300] for end in ends if "error" in end]
+    packet = ends[0].get("packet")
+    return Measured(
+        one,
+        other,
+        error=errors[0] if errors else None,
+        packet=packet if isinstance(packet, int) else 0,
+        fragments=next((found for found in fragments if isinstance(found, str)), fragments[0] if fragments else None),
+    )
+
+
+def _end(answer: Mapping[str, Any], peer: str) -> Mapping[str, Any]:
+    peers = answer.get("peers")
+    found = peers.get(peer) if isinstance(peers, Mapping) else None
+    return found if isinstance(found, Mapping) else {"error": answer.get("error", "no answer")}
+
+
+def _fragments(answer: Mapping[str, Any]) -> str | Unreadable | None:
+    ping = answer.get("ping")
+    if not isinstance(ping, Mapping) or ping.get("arrived"):
+        return None
+    if ping.get("missing"):
+        return Unreadable("ping is not installed")
+    return str(ping.get("said") or "no answer")[:200]
 
 
 def mtus(reports: Iterable[Report], needs: Mapping[str, Needs]) -> dict[str, int]:
@@ -151,7 +204,8 @@ def verdicts(results: Sequence[Measured]) -> tuple[Verdict, ...]:
     """Judge what the pairs measured: for each host its worst pair, in four checks."""
     hosts = sorted({host for result in results for host in result.hosts})
     good = [result for result in results if result.error is None]
-    usual_trip = median(r.round_trip for r in good if r.round_trip is not None) if good else 0.0
+    trips = [r.round_trip for r in good if r.round_trip is not None]
+    usual_trip = median(trips) if trips else 0.0
     speeds = [r.bits for r in good if r.bits is not None]
     usual_bits = median(speeds) if speeds else 0.0
     found: list[Verdict] = []
@@ -160,7 +214,7 @@ def verdicts(results: Sequence[Measured]) -> tuple[Verdict, ...]:
         found.append(_reach(host, mine))
         found.extend(_packets(host, mine))
         up = [result for result in mine if result.error is None]
-        if up:
+        if any(result.round_trip is not None for result in up):
             found.append(_round_trip(host, up, usual_trip))
             found.append(_throughput(host, up, usual_bits))
     return tuple(found)

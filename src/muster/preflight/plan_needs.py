@@ -50,6 +50,8 @@ def needs_of_host(spec: HostSpec | HostPlan, settings: Settings, options: Option
         memory_bytes=MEMORY_PER_GPU * spec.gpus,
         shm_bytes=SHM_PER_GPU * spec.gpus,
         rdma=options.rdma,
+        # What any group of muster's holds is not foreign to hosts that are asked without a recipe.
+        units=("muster-",),
         paths=(
             PathNeed("/tmp", "temporary files", executable=True),
             PathNeed(settings.root, "the engine", executable=True),
@@ -78,7 +80,8 @@ def needs_of(plan: Plan, host: HostPlan, settings: Settings, options: Options) -
             PathNeed(plan.release.path, "the engine", engine if plan.release.managed else 0, executable=True),
             _weights(plan, settings),
         ),
-        units=(*host.units, f"muster-{plan.group}.service"),
+        # Also those of another strategy or supervisor: this deploy replaces them.
+        units=tuple(f"muster-{plan.group}{part}.service" for part in ("", "-vllm", "-ray")),
         release=plan.release.path,
         versions={"vllm": plan.vllm_version},
         files={path: hashlib.sha256(file.text.encode()).hexdigest() for path, file in host.files.items()},

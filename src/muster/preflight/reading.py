@@ -56,6 +56,7 @@ def from_answers(host: str, answers: Mapping[str, Any], sent: float, received: f
         system=_system(_value(answers, "machine", "system")),
         paths=_paths(_value(answers, "machine", "paths")),
         listeners=_listeners(_value(answers, "machine", "listening")),
+        units=_units(_value(answers, "machine", "units")),
         clock=_clock(_value(answers, "preflight", "started"), machine, sent, received),
         installed=_installed(engine),
         files={
@@ -174,6 +175,7 @@ def _system(value: Mapping[str, Any]) -> System | Unreadable:
         shm=_number(value, "shm_bytes"),
         pid_max=_number(value, "pid_max"),
         nr_open=_number(value, "nr_open"),
+        uid=_number(value, "uid"),
     )
 
 
@@ -204,6 +206,11 @@ def _listeners(value: Mapping[str, Any]) -> tuple[Listener, ...] | Unreadable:
         Listener(_number(one, "port") or 0, _text(one, "process"), _number(one, "pid"), _text(one, "cgroup"))
         for one in _items(value, "ports")
     )
+
+
+def _units(value: Mapping[str, Any]) -> tuple[str, ...] | Unreadable:
+    running = value.get("running")
+    return _error(value) or tuple(str(name) for name in running if name) if isinstance(running, list) else ()
 
 
 def _clock(first: Mapping[str, Any], last: Mapping[str, Any], sent: float, received: float) -> Clock | Unreadable:

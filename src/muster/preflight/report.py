@@ -67,6 +67,8 @@ class System:
     shm: int | None
     pid_max: int | None
     nr_open: int | None
+    uid: int | None
+    """Of the SSH session."""
 
 
 @dataclass(frozen=True)
@@ -139,6 +141,8 @@ class Report:
     system: System | Unreadable = NOT_ASKED
     paths: Mapping[str, PathFacts | Unreadable] = field(default_factory=dict)
     listeners: tuple[Listener, ...] | Unreadable = NOT_ASKED
+    units: tuple[str, ...] | Unreadable = NOT_ASKED
+    """Units of muster's groups that have processes."""
     clock: Clock | Unreadable = NOT_ASKED
     installed: Installed | Unreadable | None = NOT_ASKED
     """None: nothing is installed at the release's path yet."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -32,9 +32,22 @@ _outcomes: WeakKeyDictionary[State, dict[str, Outcome]] = WeakKeyDictionary()
 _lock = RLock()
 
 
+@dataclass(frozen=True)
+class Gathered:
+    """What hosts said in one session each: their reports, and the answers of programs asked besides, by host."""
+
+    reports: list[Report]
+    besides: Mapping[str, Mapping[str, Any]]
+
+
 def gather(
-    state: State, needs: Mapping[str, Needs], unreached: Mapping[str, str], *, imports: float = 0.0
-) -> list[Report]:
+    state: State,
+    needs: Mapping[str, Needs],
+    unreached: Mapping[str, str],
+    *,
+    imports: float = 0.0,
+    besides: Mapping[str, Mapping[str, Any]] | None = None,
+) -> Gathered:
     """Ask every host what it is, in one session each.
 
     Args:
@@ -42,21 +55,24 @@ def gather(
         needs: by host, in the order of the reports.
         unreached: host -> why it is not to be asked.
         imports: seconds that importing an installed engine may take; 0 does not try.
+        besides: host -> further programs and their requests, for the same session; they run first.
     """
+    more, answers = besides or {}, dict[str, Mapping[str, Any]]()
 
     def one(host: Host) -> Report:
         sent = time.time()
-        requests = needs[host.name].requests(imports=imports)
+        requests = {**more.get(host.name, {}), **needs[host.name].requests(imports=imports)}
         answer = ask(state, host, requests, "preflight probe", seconds=PROBE_SECONDS + int(imports))
-        if "error" in answer:
+        if isinstance(answer.get("error"), str):
             return unreachable(host.name, str(answer["error"]))
+        answers[host.name] = {name: answer.get(name, {"error": "no answer"}) for name in more.get(host.name, {})}
         return reading.from_answers(host.name, answer, sent, time.time())
 
     hosts = hosts_of(state)
     asked = [hosts[name] for name in needs if name in hosts and name not in unreached]
     reports = each(asked, one)
     gone = {name: unreachable(name, unreached.get(name, "not in the inventory")) for name in needs}
-    return [reports.get(name, gone[name]) for name in needs]
+    return Gathered([reports.get(name, gone[name]) for name in needs], answers)
 
 
 def measure(state: State, needs: Mapping[str, Needs], reports: Iterable[Report], port: int) -> list[pairs.Measured]:
@@ -84,6 +100,26 @@ def measure(state: State, needs: Mapping[str, Needs], reports: Iterable[Report],
         answers = each([hosts[name] for name in requests], one)
         results += [pairs.measured(pair, answers) for pair in meetings]
     return results
+
+
+def meet(state: State, needs: Mapping[str, Needs], reports: Iterable[Report], port: int) -> list[pairs.Measured]:
+    """Let all hosts that answered meet each other at once, in one session each: do they reach, do full packets pass.
+
+    Args:
+        state, needs, reports, port: as for `measure`.
+    """
+    sizes = pairs.mtus([report for report in reports if report.unreached is None], needs)
+    if len(sizes) < 2:
+        return []
+    requests = pairs.meeting(needs, sizes, port, secrets.token_hex(16))
+
+    def one(host: Host) -> dict[str, Any]:
+        answer = ask(state, host, {"pair": requests[host.name]}, "do the hosts reach each other?", seconds=PAIR_SECONDS)
+        found: dict[str, Any] = answer.get("pair", answer)
+        return found
+
+    hosts = hosts_of(state)
+    return pairs.met(each([hosts[name] for name in requests], one))
 
 
 def all_reduce(
@@ -135,7 +171,7 @@ def preflight(
 
     Pairs and the all-reduce load the fabric and the GPUs, so that a group that runs keeps them from running.
     """
-    reports = gather(state, needs, unreached or {}, imports=imports)
+    reports = gather(state, needs, unreached or {}, imports=imports).reports
     idle, notes = not running(reports, needs), []
     measured: list[pairs.Measured] = []
     several = len(needs) > 1
@@ -154,13 +190,12 @@ def preflight(
 
 
 def running(reports: Iterable[Report], needs: Mapping[str, Needs]) -> bool:
-    """Whether some unit of this group holds a port or a GPU on some host."""
-    for report in reports:
-        groups = [one.cgroup for one in report.listeners] if isinstance(report.listeners, tuple) else []
-        groups += [app.cgroup for app in report.apps] if isinstance(report.apps, tuple) else []
-        if any(unit in group for unit in needs[report.host].units for group in groups):
-            return True
-    return False
+    """Whether some unit of this group has processes on some host."""
+    return any(
+        needs[report.host].owns(f"/{unit}")
+        for report in reports
+        for unit in (report.units if isinstance(report.units, tuple) else ())
+    )
 
 
 def _why_no_nccl(reports: Iterable[Report], needs: Mapping[str, Needs], *, idle: bool) -> str | None:
@@ -172,20 +207,6 @@ def _why_no_nccl(reports: Iterable[Report], needs: Mapping[str, Needs], *, idle:
         if not (versions := getattr(report.installed, "versions", None)) or "torch" not in versions:
             return f"no engine is installed on {report.host} yet"
     return None
-
-
-def run_preflight(state: State, plan: Plan, settings: Settings, made: Made = None) -> Outcome:
-    """Run the preflight of a plan once for all hosts of a pyinfra run; whichever host asks first does the work.
-
-    Args:
-        state: pyinfra's, its hosts connected.
-        plan: the whole group; hosts of it that are not active count as not reached.
-        settings: of the group.
-        made: called with the outcome, by the host that did the work.
-    """
-    options = Options.of(settings.model_dump())
-    needs = {name: plan_needs.needs_of(plan, host, settings, options) for name, host in plan.hosts.items()}
-    return once(state, plan.digest, needs, options, f"preflight of {plan.group}, {plan.label}", made)
 
 
 def run_inventory(state: State, hosts: Iterable[HostSpec], settings: Settings, made: Made = None) -> Outcome:
@@ -222,5 +243,6 @@ def run_drift(state: State, plan: Plan, settings: Settings, unreached: Mapping[s
     options = Options.of(settings.model_dump())
     needs = {name: plan_needs.needs_of(plan, host, settings, options) for name, host in plan.hosts.items()}
     # Disks, ports and fabric are preflight's; drift is about what was installed.
-    reports = gather(state, {name: replace(need, paths=(), ports=()) for name, need in needs.items()}, unreached)
+    asked = {name: replace(need, paths=(), ports=()) for name, need in needs.items()}
+    reports = gather(state, asked, unreached).reports
     return drift.judge(f"drift of {plan.group} from its plan {plan.digest}", reports, needs)

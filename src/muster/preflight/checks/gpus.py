@@ -128,7 +128,7 @@ def _processes(report: Report, needs: Needs) -> Verdict:
     if isinstance(report.apps, Unreadable):
         fix = "nvidia-smi --query-compute-apps=pid,process_name --format=csv"
         return fail("gpu.processes", report.apps.why, "a list of the GPUs' processes", fix)
-    foreign = [app for app in report.apps if not any(unit in app.cgroup for unit in needs.units)]
+    foreign = [app for app in report.apps if not needs.owns(app.cgroup)]
     if foreign:
         found = ", ".join(f"{app.name} (pid {app.pid})" for app in foreign[:6])
         pids = " ".join(str(app.pid) for app in foreign[:6])

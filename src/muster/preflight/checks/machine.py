@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 from collections.abc import Iterator
 
 from muster.preflight.needs import Needs, PathNeed
@@ -34,6 +35,11 @@ def check(report: Report, needs: Needs) -> Iterator[Verdict]:
 
 
 def _system(system: System, needs: Needs) -> Iterator[Verdict]:
+    if system.uid == 0:
+        yield ok("host.user", "root")
+    else:
+        fix = "set ssh_user to root in the inventory, or _sudo to True"
+        yield fail("host.user", "unknown" if system.uid is None else f"uid {system.uid}", "root", fix)
     if system.machine == needs.machine:
         yield ok("host.machine", system.machine)
     else:
@@ -134,6 +140,11 @@ def _loopback(address: str) -> bool:
         return True
 
 
+def _unit(cgroup: str) -> str:
+    units = re.findall(r"([^/\s]+\.service)", cgroup)
+    return f", unit {units[-1]}" if units else ""
+
+
 def _ports(report: Report, needs: Needs) -> Iterator[Verdict]:
     if not needs.ports:
         return
@@ -141,13 +152,14 @@ def _ports(report: Report, needs: Needs) -> Iterator[Verdict]:
     if isinstance(report.listeners, Unreadable):
         yield fail("host.ports", report.listeners.why, "a readable /proc/net/tcp", "connect as root or with _sudo")
         return
-    taken = [
+    taken = dict.fromkeys(
         f"{one.port} ({what.get(one.port, '?')}) by {one.process or 'unknown'}, pid {one.pid or 'unknown'}"
+        f"{_unit(one.cgroup)}"
         for one in report.listeners
-        if one.port in what and not any(unit in one.cgroup for unit in needs.units)
-    ]
+        if one.port in what and not needs.owns(one.cgroup)
+    )
     if taken:
         fix = "stop that process, or give this group other ports (port, master_port, rpc_port, ...)"
-        yield fail("host.ports", "; ".join(taken[:6]), "free", fix)
+        yield fail("host.ports", "; ".join([*taken][:6]), "free", fix)
     else:
         yield ok("host.ports", f"{', '.join(str(number) for number in sorted(what))} free or this group's")
