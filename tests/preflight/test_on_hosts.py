@@ -17,7 +17,7 @@ from . import boxes
 
 pytestmark = pytest.mark.sandbox
 
-RUNNING = "muster-running.service"
+RUNNING = "a-rank.service"
 # A clock cannot be set apart in a host that shares its kernel: there Python itself tells another time.
 SKEWED = """#!/bin/sh
 case "$*" in
@@ -232,7 +232,6 @@ def test_mtu_that_differs(box: Sandbox) -> None:
     assert run.found("fabric.mtu", "node0") == "1500"
 
 
-@pytest.mark.nightly
 def test_pairs_measure_and_a_small_mtu_on_the_way_is_found(box: Sandbox) -> None:
     words = ["--waive", "rdma.link", "--format", "json"]
     run = boxes.muster(box, "preflight", *words)
