@@ -118,12 +118,17 @@ index_url = None
 extra_index_urls = []
 find_links = []
 
-# uv's --torch-backend: "auto" asks the driver; "cu130", "cu129", "cpu". None leaves the choice to the index.
+# CUDA build of vLLM and torch: "auto" is the newest that the oldest driver of the group runs ("cu130" from driver 580
+# on, "cu129" from 525 on); plans made without asking the hosts assume the first. "cu130", "cu129" or "cpu" fix it. None
+# leaves the choice to the index.
 torch_backend = "auto"
 
 # One host fetches the engine's packages and the others get them from each other, on weights_port. False: every host
 # asks the index, for the same files.
 engine_fanout = True
+
+# Where vLLM's own index has the builds that the package index lacks; {version} and {build} are filled in.
+vllm_index_url = "https://wheels.vllm.ai/{version}/{build}"
 
 # uv's cache on the hosts. None: uv's default.
 uv_cache_dir = None

@@ -14,7 +14,7 @@ from muster.errors import Refusal, unknown
 from muster.manifest import with_manifest
 from muster.plan import HostPlan, Plan, Process, Secret
 from muster.recipe import FlagValue, Recipe, Shape
-from muster.release import release_of
+from muster.release import chosen, release_of
 from muster.settings import Settings
 from muster.topology import HostSpec, Layout, Node, Topology, build_topology, lay_out
 from muster.unit_group import Group
@@ -92,6 +92,8 @@ def build_plan(recipe: Recipe, hosts: Sequence[HostSpec], settings: Settings) ->
         drain_seconds=settings.drain_seconds,
         heals=group.guarded,
         memory=fit,
+        build=chosen(settings).build,
+        build_assumed=chosen(settings).assumed,
     )
     processes = {node.host.name: _processes(group, node, model, served, spoken) for node in topology.nodes}
     plan = replace(plan, **_own_code(recipe.name, settings, processes[topology.head.host.name][-1], plan))

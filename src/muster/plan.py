@@ -145,6 +145,10 @@ class Plan:
     """Whether the units bring the whole group back together after a death (the guard); plain units only themselves."""
     memory: Memory | None = None
     """What one GPU must hold; None when the model's shape is not known."""
+    build: str | None = None
+    """CUDA build of the engine (`cu130`, `cu129`, `cpu`); None where the user's own engine or index decides."""
+    build_assumed: bool = False
+    """No setting says the build, and no driver was asked: a deploy may take another."""
 
     @property
     def head(self) -> HostPlan:

@@ -11,17 +11,19 @@ from muster.settings import Settings
 from muster.weights import applied, bundles, pins
 
 
-def plan_for(recipe_name: str, fleet: Fleet) -> Plan:
+def plan_for(recipe_name: str, fleet: Fleet, build: str | None = None) -> Plan:
     """Return the plan of a recipe on an inventory.
 
     Args:
         recipe_name: bundled recipe or a file of one's own.
         fleet: hosts and settings.
+        build: of the engine, as the hosts' drivers decided it; as the settings say when None.
 
     Raises:
         Refusal: as `recipe.load`, `pins.read`, `bundles.read` and `build_plan`.
     """
-    recipe, settings = prepared(recipes.load(recipe_name), fleet.settings)
+    given = fleet.settings if build is None else fleet.settings.model_copy(update={"torch_backend": build})
+    recipe, settings = prepared(recipes.load(recipe_name), given)
     return build_plan(recipe, fleet.hosts, settings)
 
 

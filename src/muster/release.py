@@ -1,14 +1,49 @@
-"""One installed engine: what uv puts into its virtual environment, and the directory named after it."""
+"""One installed engine: which build uv puts into its virtual environment, and the directory named after it."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from muster.errors import Refusal
 from muster.plan import Release
+from muster.preflight import builds
 from muster.settings import Settings
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """The build of the engine that a plan installs.
+
+    Args:
+        build: its name, `cu130`; None where muster does not choose: an engine or a wheel of the user's own.
+        assumed: no setting says it, and no host's driver was asked.
+    """
+
+    build: str | None
+    assumed: bool = False
+
+
+def chosen(settings: Settings) -> Chosen:
+    """Return which build the settings ask for; "auto" is the index's own until the drivers are known."""
+    backend, local = settings.torch_backend, settings.vllm_version.partition("+")[2]
+    if settings.engine_path is not None or (backend is None and local not in builds.BUILDS):
+        return Chosen(None)
+    if local in builds.BUILDS:
+        return Chosen(local)
+    if backend != "auto":
+        return Chosen(backend)
+    return Chosen(None) if _brings_own(settings) else Chosen(builds.default(settings.vllm_version).name, assumed=True)
+
+
+def _brings_own(settings: Settings) -> bool:
+    return any(_name(requirement) == "vllm" for requirement in settings.engine_requirements)
+
+
+def _name(requirement: str) -> str:
+    return requirement.split("==")[0].split("@")[0].strip()
 
 
 def release_of(settings: Settings, *, ray: bool) -> Release:
@@ -21,23 +56,30 @@ def release_of(settings: Settings, *, ray: bool) -> Release:
     Raises:
         Refusal: an index address that carries a password, which would end in world-readable places.
     """
-    for url in filter(None, [settings.index_url, *settings.extra_index_urls, *settings.find_links, settings.proxy]):
+    urls = [settings.index_url, settings.vllm_index_url, *settings.extra_index_urls, *settings.find_links]
+    for url in filter(None, [*urls, settings.proxy]):
         if urlsplit(url).password:
             raise Refusal(
                 f"{urlsplit(url).hostname}: the address carries a password",
                 needed="addresses without one: they stand in command lines and stamps",
                 fix="put the credentials into a netrc file on the hosts",
             )
-    pinned = {requirement.split("==")[0].strip() for requirement in settings.engine_requirements}
+    pinned = {_name(requirement) for requirement in settings.engine_requirements}
     requirements = list(settings.engine_requirements)
+    build = chosen(settings).build
+    version = settings.vllm_version
+    other = "vllm" not in pinned and "+" not in version and _has_index(version, build)
+    if other:
+        version += f"+{build}"
     if "vllm" not in pinned:
-        requirements.insert(0, f"vllm=={settings.vllm_version}")
+        requirements.insert(0, f"vllm=={version}")
     if ray and "ray" not in pinned:
         requirements.append(f"ray=={settings.ray_version}")
     requirements += [extra for extra in (settings.deep_ep, settings.deep_gemm) if extra]
-    content = [settings.python_version, requirements, settings.overrides, settings.torch_backend]
+    backend = settings.torch_backend and (build or settings.torch_backend)
+    content = [settings.python_version, requirements, settings.overrides, backend]
     name = hashlib.sha256(json.dumps(content).encode()).hexdigest()[:8]
-    release = f"vllm-{settings.vllm_version}-py{settings.python_version}-{name}"
+    release = f"vllm-{version}-py{settings.python_version}-{name}"
     return Release(
         id=release if settings.engine_path is None else settings.engine_path.strip("/").replace("/", "-"),
         path=settings.engine_path or f"{settings.root}/engines/{release}",
@@ -45,21 +87,29 @@ def release_of(settings: Settings, *, ray: bool) -> Release:
         python=settings.python_version,
         requirements=tuple(requirements),
         overrides=tuple(settings.overrides),
-        install_args=tuple(_install_args(settings)),
+        install_args=tuple(_install_args(settings, backend, build if other else None)),
         env=_install_env(settings),
     )
 
 
-def _install_args(settings: Settings) -> list[str]:
+def _has_index(vllm: str, build: str | None) -> bool:
+    """Whether a build lies in an index of its own; the other CUDA build's torch alone would not import."""
+    return build in {one.name for one in builds.offered(vllm)[1:]}
+
+
+def _install_args(settings: Settings, backend: str | None, build: str | None) -> list[str]:
     argv: list[str] = []
     if settings.index_url:
         argv += ["--index-url", settings.index_url]
+    if build:  # first: uv takes a package from the first index that has it
+        url = settings.vllm_index_url.replace("{version}", settings.vllm_version).replace("{build}", build)
+        argv += ["--extra-index-url", url]
     for url in settings.extra_index_urls:
         argv += ["--extra-index-url", url]
     for place in settings.find_links:
         argv += ["--find-links", place]
-    if settings.torch_backend:
-        argv += ["--torch-backend", settings.torch_backend]
+    if backend:
+        argv += ["--torch-backend", backend]
     return argv
 
 

@@ -65,6 +65,7 @@ class Settings(BaseModel):
     find_links: list[str] = []
     torch_backend: str | None = "auto"
     engine_fanout: bool = True
+    vllm_index_url: str = "https://wheels.vllm.ai/{version}/{build}"
     uv_cache_dir: str | None = None
     ssl_cert_file: str | None = None
     proxy: str | None = None

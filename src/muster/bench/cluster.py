@@ -19,6 +19,7 @@ from muster.errors import Refusal
 from muster.plan import Plan
 from muster.planning import plan_for
 from muster.preflight import sessions
+from muster.preflight.run import fitting
 from muster.recipe import Recipe
 from muster.settings import Settings
 
@@ -180,13 +181,14 @@ def connected(inventory_file: str, recipe_name: str, overrides: Mapping[str, Any
     hosts = inventory.load(inventory_file, overrides)
     fleet = inventory.from_pyinfra(hosts, name=inventory_file)
     wanted = recipe.load(recipe_name)
-    plan = plan_for(recipe_name, fleet)
+    plan_for(recipe_name, fleet)  # refused before anybody is asked
     state = State(hosts, Config())
     ctx_state.set(state)
     unreached = sessions.connect(state)
     try:
         if unreached:
             raise Refusal("no SSH session to " + ", ".join(f"{name} ({why})" for name, why in unreached.items()))
+        plan = fitting(state, lambda build: plan_for(recipe_name, fleet, build))
         yield Cluster(wanted, plan, fleet.settings, state, {host.name: host for host in state.inventory})
     finally:
         disconnect_all(state)

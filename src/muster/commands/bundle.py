@@ -43,7 +43,14 @@ def bundle(
     """Gather the engine of RECIPE on INVENTORY's hosts, and its pin; a second run fetches only what is missing."""
     fleet = inventory.from_path(inventory_file, parse_data(pairs))
     wanted = recipe.load(recipe_name)
-    release = build_plan(wanted, fleet.hosts, fleet.settings).release
+    plan = build_plan(wanted, fleet.hosts, fleet.settings)
+    if plan.build_assumed:
+        raise Refusal(
+            "torch_backend is 'auto', which asks the hosts' drivers",
+            needed="the build that the hosts run, which this machine cannot know",
+            fix="--data torch_backend=cu130 (or cu129, cpu); `muster preflight INVENTORY RECIPE` names it",
+        )
+    release = plan.release
     if not release.managed:
         raise Refusal(
             "engine_path is set: the hosts' own engine is used", fix="leave engine_path out, or bundle nothing"

@@ -78,6 +78,8 @@ def as_json(plan: Plan) -> dict[str, Any]:
             "path": plan.release.path,
             "python": plan.release.python,
             "requirements": list(plan.release.requirements),
+            "build": plan.build,
+            "build_assumed": plan.build_assumed,
         },
         "hosts": {
             name: {
@@ -116,12 +118,16 @@ def as_json(plan: Plan) -> dict[str, Any]:
     }
 
 
+ASSUMED = ", assumed: a deploy takes what the oldest driver of the hosts runs; torch_backend fixes it"
+
+
 def as_text(plan: Plan) -> str:
     """Return the plan for reading: one block a host, commands as one would type them."""
     lines = [
         f"{plan.recipe} as {plan.label} (strategy {plan.strategy}), vLLM {plan.vllm_version}",
         f"group {plan.group} · digest {plan.digest} · release {plan.release.id}",
         f"endpoint {plan.endpoint} · served as {plan.served_model_name}",
+        *([f"build {plan.build}{ASSUMED if plan.build_assumed else ''}"] if plan.build else []),
         "",
     ]
     for name, host in plan.hosts.items():

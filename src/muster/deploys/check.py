@@ -29,7 +29,8 @@ def check(recipe: str) -> GroupRun:
 def _tell(state: State, run: GroupRun) -> None:
     """Say once for the group what this run is about to do, and why."""
     plan, decision = run.plan, run.decision
-    logger.info(f"group {plan.group}: {plan.label}, {len(plan.hosts)} hosts, vLLM {plan.vllm_version}, {plan.digest}")
+    engine = f"vLLM {plan.vllm_version}{f', build {plan.build}' if plan.build else ''}"
+    logger.info(f"group {plan.group}: {plan.label}, {len(plan.hosts)} hosts, {engine}, {plan.digest}")
     for warning in plan.warnings:
         logger.warning(warning)
     if decision.held:

@@ -105,6 +105,11 @@ def _prepare(state: State, recipe_name: str) -> GroupRun:
     unreached = {name: "no SSH session" for name in plan.hosts if name not in active and name not in left_out}
     here = replace(plan, hosts={name: host for name, host in plan.hosts.items() if name not in left_out})
     looked = _look(state, here, fleet.settings, unreached)
+    if build := looked.other_build:
+        # The drivers decide otherwise than the plan assumed; another release is another plan.
+        plan = plan_for(recipe_name, fleet, build)
+        here = replace(plan, hosts={name: plan.hosts[name] for name in here.hosts})
+        looked = _look(state, here, fleet.settings, unreached)
     preflight.require(state, looked, fleet.settings)
     if unreached:  # also where the check is waived
         raise DeployError(_absent(plan, list(unreached), "could not be reached over SSH"))

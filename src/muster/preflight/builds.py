@@ -38,6 +38,11 @@ def offered(vllm: str) -> tuple[Build, ...]:
     return (CU130, CU129) if (version(vllm) or FIRST_CUDA_13) >= FIRST_CUDA_13 else (CU129,)
 
 
+def default(vllm: str) -> Build:
+    """Return the build that the package index itself has: what is assumed while no driver has been asked."""
+    return offered(vllm)[0]
+
+
 def runnable(driver: str | None) -> tuple[Build, ...]:
     """Return the CUDA builds that a driver runs, whatever the engine's version."""
     found = version(driver) or (0,)

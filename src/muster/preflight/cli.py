@@ -12,6 +12,7 @@ import click
 
 from muster import inventory
 from muster.planning import plan_for
+from muster.preflight.needs import Needs
 from muster.preflight.options import Options, known
 from muster.preflight.outcome import Outcome
 from muster.preflight.table import console_on, render
@@ -64,16 +65,20 @@ def preflight(
     if recipe_name is None:
         count = len(fleet.hosts)
         needs = {h.name: plan_needs.needs_of_host(h, fleet.settings, options, count) for h in fleet.hosts}
-        title = f"preflight of {inventory_file}"
+        title, replan = f"preflight of {inventory_file}", None
     else:
         plan = plan_for(recipe_name, fleet)
-        needs = {name: plan_needs.needs_of(plan, host, fleet.settings, options) for name, host in plan.hosts.items()}
+        needs = plan_needs.needs_of_plan(plan, fleet.settings, options)
+
+        def replan(build: str) -> dict[str, Needs]:
+            return plan_needs.needs_of_plan(plan_for(recipe_name, fleet, build), fleet.settings, options)
+
         title = f"preflight of {inventory_file} for {plan.recipe} as {plan.label}"
     state = _state(loaded)
     unreached = sessions.connect(state)
     try:
         imports = run.IMPORT_SECONDS if recipe_name else 0.0
-        found = run.preflight(state, needs, options, title=title, unreached=unreached, imports=imports)
+        found = run.preflight(state, needs, options, title=title, unreached=unreached, imports=imports, replan=replan)
     finally:
         _disconnect(state)
     _answer(found, kind)
@@ -89,11 +94,12 @@ def drift(inventory_file: str, recipe_name: str, pairs_: Sequence[str], kind: st
 
     loaded = inventory.load(inventory_file, _overrides(pairs_))
     fleet = inventory.from_pyinfra(loaded, name=inventory_file)
-    plan = plan_for(recipe_name, fleet)
+    plan_for(recipe_name, fleet)  # refused before anybody is asked
     state = _state(loaded)
     unreached = sessions.connect(state)
     try:
-        found = run.run_drift(state, plan, fleet.settings, unreached)
+        plans = lambda build: plan_for(recipe_name, fleet, build)  # noqa: E731
+        found = run.run_drift(state, plans, fleet.settings, unreached)
     finally:
         _disconnect(state)
     _print(found, kind)

@@ -18,7 +18,7 @@ from muster.plan import Plan
 from muster.preflight import plan_needs
 from muster.preflight.needs import Needs
 from muster.preflight.options import Options
-from muster.preflight.outcome import Outcome, judge
+from muster.preflight.outcome import Outcome, judge, other_build
 from muster.preflight.report import Report
 from muster.preflight.run import gather, meet, run_inventory, running
 from muster.preflight.table import console_on, render
@@ -57,6 +57,11 @@ class Looked:
     reports: list[Report]
     seen: Mapping[str, Observation]
 
+    @property
+    def other_build(self) -> str | None:
+        """The build of the engine that the hosts' drivers run, where the plan only assumed another one."""
+        return other_build(self.reports, self.needs)
+
 
 def look(
     state: State, plan: Plan, settings: Settings, requests: Mapping[str, Any], unreached: Mapping[str, str]
@@ -74,7 +79,7 @@ def look(
         Refusal: an unknown check is waived.
     """
     options = Options.of(settings.model_dump())
-    needs = {name: plan_needs.needs_of(plan, host, settings, options) for name, host in plan.hosts.items()}
+    needs = plan_needs.needs_of_plan(plan, settings, options)
     programs = {name: {"state": request} for name, request in requests.items()}
     found = gather(state, needs, unreached, besides=programs)
     return Looked(plan, needs, found.reports, {name: told["state"] for name, told in found.besides.items()})

@@ -133,12 +133,19 @@ def _drivers(reports: Sequence[Report]) -> dict[str, str | None]:
 def group_build(reports: Sequence[Report], needs: Mapping[str, Needs]) -> Build | Refusal | None:
     """Return the build of the engine that all hosts run; None when there is nothing to choose from."""
     drivers, some = _drivers(reports), next(iter(needs.values()), None)
-    if not drivers or some is None or not some.vllm:
+    if not drivers or some is None or not some.vllm or some.torch_backend is None:
         return None
     try:
         return builds.choose_for(drivers, vllm=some.vllm, wanted=some.torch_backend)
     except Refusal as refusal:
         return refusal
+
+
+def other_build(reports: Sequence[Report], needs: Mapping[str, Needs]) -> str | None:
+    """Return the build that the drivers run, where the plan only assumed another one; None where there is none."""
+    planned = next(iter(needs.values())).build if needs else None
+    found = group_build(reports, needs) if all(need.torch_backend == "auto" for need in needs.values()) else None
+    return found.name if isinstance(found, Build) and planned not in (None, found.name) else None
 
 
 def _build_note(build: Build | Refusal | None, reports: Sequence[Report], needs: Mapping[str, Needs]) -> str:

@@ -12,6 +12,7 @@ from muster.plan import HostPlan, Plan
 from muster.preflight import builds
 from muster.preflight.needs import Needs, PathNeed, PortNeed
 from muster.preflight.options import Options
+from muster.release import chosen
 from muster.settings import Settings
 from muster.topology import HostSpec, Layout
 
@@ -35,7 +36,7 @@ def needs_of_host(spec: HostSpec | HostPlan, settings: Settings, options: Option
         options: of the preflight.
         hosts: how many there are.
     """
-    product = hardware.gpu(spec.gpu, host=spec.name)
+    product, wanted = hardware.gpu(spec.gpu, host=spec.name), chosen(settings)
     return Needs(
         host=spec.name,
         hosts=hosts,
@@ -43,7 +44,7 @@ def needs_of_host(spec: HostSpec | HostPlan, settings: Settings, options: Option
         gpus=spec.gpus,
         memory_mib=product.memory_mib,
         vllm=settings.vllm_version,
-        torch_backend=settings.torch_backend or "auto",
+        torch_backend="auto" if wanted.assumed else wanted.build,
         min_driver=settings.min_driver,
         address=spec.address,
         interface=spec.interface,
@@ -60,16 +61,22 @@ def needs_of_host(spec: HostSpec | HostPlan, settings: Settings, options: Option
     )
 
 
+def needs_of_plan(plan: Plan, settings: Settings, options: Options) -> dict[str, Needs]:
+    """Return what every host of a plan must have, by name."""
+    return {name: needs_of(plan, host, settings, options) for name, host in plan.hosts.items()}
+
+
 def needs_of(plan: Plan, host: HostPlan, settings: Settings, options: Options) -> Needs:
     """Return what one host must have for its part of a plan."""
     base = needs_of_host(host, settings, options, len(plan.hosts))
-    cpu = any("cpu" in part for part in (settings.torch_backend or "", *plan.release.requirements))
-    engine = CPU_ENGINE_BYTES if cpu else ENGINE_BYTES
+    engine = CPU_ENGINE_BYTES if plan.build == builds.CPU.name else ENGINE_BYTES
     fit = plan.memory
     return replace(
         base,
-        torch_backend=builds.CPU.name if cpu else base.torch_backend,
         vllm=plan.vllm_version,
+        # A bundle's wheels decide where the settings alone would ask the drivers.
+        torch_backend=base.torch_backend if plan.build else None,
+        build=plan.build,
         gpu_bytes=None if fit is None else fit.used + int(fit.token_bytes * fit.needed_tokens),
         utilization=1.0 if fit is None else fit.utilization,
         memory_table="" if fit is None else fit.table(),

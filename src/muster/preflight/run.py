@@ -27,6 +27,7 @@ PAIR_SECONDS = 30
 IMPORT_SECONDS = 120.0
 
 Made = Callable[[Outcome], None] | None
+Plans = Callable[[str | None], Plan]
 
 _outcomes: WeakKeyDictionary[State, dict[str, Outcome]] = WeakKeyDictionary()
 _lock = RLock()
@@ -158,6 +159,7 @@ def preflight(
     title: str,
     unreached: Mapping[str, str] | None = None,
     imports: float = 0.0,
+    replan: Callable[[str], Mapping[str, Needs]] | None = None,
 ) -> Outcome:
     """Run a whole preflight.
 
@@ -168,10 +170,14 @@ def preflight(
         title: what is checked, in words.
         unreached: host -> why it could not be connected to.
         imports: seconds that importing an installed engine may take; 0 does not try.
+        replan: what is needed with another build of the engine, where the drivers ask for it.
 
     Pairs and the all-reduce load the fabric and the GPUs, so that a group that runs keeps them from running.
     """
     reports = gather(state, needs, unreached or {}, imports=imports).reports
+    if replan and (build := outcome.other_build(reports, needs)):
+        needs = replan(build)
+        reports = gather(state, needs, unreached or {}, imports=imports).reports
     idle, notes = not running(reports, needs), []
     measured: list[pairs.Measured] = []
     several = len(needs) > 1
@@ -231,18 +237,48 @@ def once(
         return found[key]
 
 
-def run_drift(state: State, plan: Plan, settings: Settings, unreached: Mapping[str, str]) -> Outcome:
+def run_drift(state: State, plans: Plans, settings: Settings, unreached: Mapping[str, str]) -> Outcome:
     """Compare the hosts with each other and with a plan.
 
     Args:
         state: pyinfra's, its hosts connected.
-        plan: the whole group.
+        plans: returns the plan of the group with a build of the engine.
         settings: of the group.
         unreached: host -> why it could not be connected to.
     """
     options = Options.of(settings.model_dump())
-    needs = {name: plan_needs.needs_of(plan, host, settings, options) for name, host in plan.hosts.items()}
-    # Disks, ports and fabric are preflight's; drift is about what was installed.
-    asked = {name: replace(need, paths=(), ports=()) for name, need in needs.items()}
-    reports = gather(state, asked, unreached).reports
+
+    def look(build: str | None) -> tuple[Plan, Mapping[str, Needs], list[Report]]:
+        plan = plans(build)
+        needs = plan_needs.needs_of_plan(plan, settings, options)
+        # Disks, ports and fabric are preflight's; drift is about what was installed.
+        asked = {name: replace(need, paths=(), ports=()) for name, need in needs.items()}
+        return plan, needs, gather(state, asked, unreached).reports
+
+    plan, needs, reports = look(None)
+    if build := outcome.other_build(reports, needs):
+        plan, needs, reports = look(build)
     return drift.judge(f"drift of {plan.group} from its plan {plan.digest}", reports, needs)
+
+
+def fitting(state: State, plans: Plans) -> Plan:
+    """Return the plan of a group with the build of the engine that its hosts' drivers run, as a deploy has chosen it.
+
+    Args:
+        state: pyinfra's, its hosts connected; asked only where no setting says the build.
+        plans: returns the plan of the group with a build of the engine.
+    """
+    plan = plans(None)
+    if not plan.build_assumed:
+        return plan
+    hosts = hosts_of(state)
+    told = each(
+        [hosts[name] for name in plan.hosts if name in hosts],
+        lambda host: ask(
+            state, host, {"preflight": {"sources": ["gpus"]}}, "which driver is there?", seconds=PROBE_SECONDS
+        ),
+    )
+    reports = [reading.from_answers(name, answer, 0.0, 0.0) for name, answer in told.items()]
+    needs = {name: Needs(name, vllm=plan.vllm_version, build=plan.build) for name in told}
+    build = outcome.other_build(reports, needs)
+    return plans(build) if build else plan

@@ -35,6 +35,8 @@ def check(report: Report, needs: Needs) -> Iterator[Verdict]:
         yield fail("driver.version", report.driver, wanted, INSTALL)
         return
     yield ok("driver.version", report.driver)
+    if needs.torch_backend is None:
+        return
     try:
         build = builds.choose(report.driver, vllm=needs.vllm, wanted=needs.torch_backend)
     except Refusal as refusal:

@@ -23,7 +23,9 @@ def check(report: Report, needs: Needs) -> Iterator[Verdict]:
         build = builds.choose(report.driver, vllm=needs.vllm, wanted=needs.build or needs.torch_backend)
     except Refusal:
         return  # driver.build says it
-    yield _cuda(installed.cuda or "unknown", build, report.driver, fix)
+    found = _cuda(installed.cuda or "unknown", build, report.driver, fix)
+    # Where the user's own engine or index decides, any build that the driver runs is as good as another.
+    yield ok(found.check, found.found) if needs.torch_backend is None and found.level == "warn" else found
     if isinstance(installed.imported, Unreadable):
         if installed.imported != NOT_ASKED:
             yield fail("engine.import", installed.imported.why, "vLLM and torch that import", fix)
