@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from muster.sandbox import settings
+from muster.sandbox import gpus, settings
 from tests.deploys.conftest import HOSTS, INDEX, Fleet, wheel
 
 pytestmark = pytest.mark.sandbox
@@ -88,4 +88,39 @@ def test_an_installation_that_fails_says_so_in_uvs_words_and_the_group_serves_on
     assert "vllm==0.33.9" in ran.err
     assert "the running group was not touched" in ran.err
     assert fleet.lives() == lives
+    assert fleet.answers()
+
+
+def test_hosts_of_an_older_driver_get_the_build_that_it_runs_and_stay_so(fleet: Fleet) -> None:
+    given = {**installs(fleet), "torch_backend": "auto", "vllm_index_url": "file:///srv/cuda/{version}/{build}"}
+    for name in HOSTS:
+        wheel(fleet.box.tree(name) / "srv/cuda/0.33.0/cu129/vllm", "0.33.0+cu129")
+    before = {name: fleet.box.gpus(name) for name in HOSTS}
+    fleet.box.set_gpus("node1", gpus.driver(before["node1"], "570.124.06"))
+    try:
+        dry = fleet.run("kimi_k2_instruct", "--json", "--dry", **given)
+        first = fleet.deploy(**given)
+        second = fleet.deploy("--json", **given)
+        fixed = fleet.deploy("--json", **{**given, "torch_backend": "cu129"})
+        refused = fleet.refused(**{**given, "torch_backend": "cu130"})
+        fleet.box.set_gpus("node1", gpus.driver(before["node1"], "515.65.01"))
+        too_old = fleet.refused(**given)
+    finally:
+        for name, was in before.items():
+            fleet.box.set_gpus(name, was)
+    note = "engine build: cu129 (CUDA 12.9), for driver 570.124.06 on node1"
+    assert note in dry.err
+    assert note in first.err
+    assert "installing vllm==0.33.0+cu129" in first.err
+    assert "engine    vLLM 0.33.0, build cu129" in first.err
+    # Both hosts, also the one whose driver runs the newer build: ranks are of one build.
+    for name in HOSTS:
+        assert fleet.sh(name, "ls /opt/muster/engines").startswith("vllm-0.33.0+cu129-")
+    assert second.results["totals"]["success"] == fixed.results["totals"]["success"] == 0
+    # The plan assumed the other build, and was made again: one more look at each host.
+    assert second.sessions == dict.fromkeys(HOSTS, 3)
+    assert fixed.sessions == dict.fromkeys(HOSTS, 2)
+    assert "driver.build on node1 failed; nothing was touched" in refused.err
+    assert "driver.version on node1 failed; nothing was touched" in too_old.err
+    assert "525 or newer: no build of vLLM 0.33.0 runs on an older one" in " ".join(too_old.err.split())
     assert fleet.answers()
