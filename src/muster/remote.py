@@ -26,16 +26,20 @@ COMMAND = (
     """printf '{"no_python": "%s"}\\n' "$(python3 --version 2>&1 | head -n 1 | tr -cd '[:alnum:]. ')\""""
 )
 
+# importlib.abc and importlib.util would import most of what they need for resources and pathlib: half of the start.
 _DRIVER = """
-import importlib.abc, importlib.util, json, sys
+import importlib, json, sys
+from importlib.machinery import ModuleSpec
 requests, sources = json.loads(REQUESTS), json.loads(SOURCES)
 out, sys.stdout = sys.stdout, sys.stderr  # what a program prints is progress; the answer stands alone on stdout
 
-class Bundled(importlib.abc.MetaPathFinder, importlib.abc.Loader):
+class Bundled:
     def find_spec(self, name, path=None, target=None):
         package = name in ("muster", "muster.host")
         if package or name[:12] == "muster.host." and name[12:] in sources:
-            return importlib.util.spec_from_loader(name, self, is_package=package)
+            return ModuleSpec(name, self, is_package=package)
+    def create_module(self, spec):
+        return None
     def exec_module(self, module):
         text = sources.get(module.__name__[12:], "")
         exec(compile(text, "<" + module.__name__ + ">", "exec"), module.__dict__)

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from muster.errors import Refusal
-from muster.sandbox import base, contents, machine, names, needs, network, state
+from muster.sandbox import base, contents, limits, machine, names, needs, network, state
 from muster.sandbox.faults import Faults
 from muster.sandbox.reach import tell
 from muster.sandbox.shell import locked, write
@@ -51,6 +51,7 @@ class Sandbox(Faults):
         box.where.directory.mkdir(parents=True, exist_ok=True)
         with locked(box.where.directory / "lock"):
             box._claim(root)
+            limits.ensure(box._hosts_elsewhere() + hosts, say)
             box._add_hosts(hosts, gpu, gpus)
             box._start_all()
         return box
@@ -91,6 +92,11 @@ class Sandbox(Faults):
     def _bases_in_use(self) -> set[str]:
         found = (state.load(Place(self.where.root, name)) for name in state.every(self.where.root))
         return {other.base for other in found if other}
+
+    def _hosts_elsewhere(self) -> int:
+        others = [name for name in state.every(self.where.root) if name != self.name]
+        found = (state.load(Place(self.where.root, name)) for name in others)
+        return sum(len(other.hosts) for other in found if other)
 
     def _free_network(self) -> str:
         taken = network.networks_in_use()

@@ -36,18 +36,20 @@ TOOLS = "/usr/local/lib/muster-sandbox"
 GPUS = "/etc/muster-sandbox/gpus.json"
 """The one file that says which GPUs a host pretends to have, and what is wrong with them."""
 
-_RUN = f"PYTHONPATH={TOOLS} exec /usr/bin/python3 -s -m tools."
+# Without site and runpy, which take as long to import as the tool itself.
+_RUN = f"""PYTHONPATH={TOOLS} exec /usr/bin/python3 -Ss -c 'import sys; from tools.{{0}} import main; {{1}}' """
+_MAIN = "sys.exit(main(sys.argv[1:]))"
 # Found before the distribution's own on PATH. journalctl answers for the kernel's log only, which on a real host
 # holds the driver's messages and here would hold this machine's.
 _COMMANDS = {
-    "nvidia-smi": f'#!/bin/sh\n{_RUN}nvidia_smi "$@"\n',
-    "nv-fabricmanager": f'#!/bin/sh\n{_RUN}nv_fabricmanager "$@"\n',
-    "dmesg": f'#!/bin/sh\n{_RUN}kernel_log dmesg "$@"\n',
+    "nvidia-smi": f'#!/bin/sh\n{_RUN.format("nvidia_smi", _MAIN)}"$@"\n',
+    "nv-fabricmanager": f'#!/bin/sh\n{_RUN.format("nv_fabricmanager", "sys.exit(main())")}"$@"\n',
+    "dmesg": f'#!/bin/sh\n{_RUN.format("kernel_log", _MAIN)}dmesg "$@"\n',
     "journalctl": f"""\
 #!/bin/sh
 for word; do
   case $word in
-    --dmesg | -k | -[a-zA-Z]k | -k[a-zA-Z]) {_RUN}kernel_log journalctl "$@" ;;
+    --dmesg | -k | -[a-zA-Z]k | -k[a-zA-Z]) {_RUN.format("kernel_log", _MAIN)}journalctl "$@" ;;
   esac
 done
 exec /usr/bin/journalctl "$@"

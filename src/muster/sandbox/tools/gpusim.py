@@ -1,6 +1,7 @@
 """The simulated GPUs of one sandbox host: the recorded output of a real machine, changed by one JSON file.
 
-Stdlib only; runs on the host's own Python. `muster.sandbox.gpus` writes the file and describes it.
+Stdlib only; runs on the host's own Python. `muster.sandbox.gpus` writes the file and describes it. A preflight starts
+these tools a dozen times on every host of a machine with few cores: whatever is slow to import is left out.
 """
 
 from __future__ import annotations
@@ -10,13 +11,15 @@ import os
 import re
 import sys
 import time
-from pathlib import Path
-from typing import Any
 
-State = dict[str, Any]
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    State = dict[str, Any]
 
 _STATE = "/etc/muster-sandbox/gpus.json"
-_RECORDED = Path(__file__).resolve().parent.parent / "recorded"
+_RECORDED = os.path.join(os.path.dirname(os.path.dirname(os.path.realpath(__file__))), "recorded")
 
 # Bits of clocks_event_reasons.active, as NVML numbers them.
 REASONS = {
@@ -38,13 +41,19 @@ _CLOSE = re.compile(r"^\s*</(\w+)>$")
 
 def load() -> State:
     """Return the host's JSON file; a broken or missing one is an installation error worth a loud end."""
-    loaded: State = json.loads(Path(os.environ.get("MUSTER_SANDBOX_GPUS", _STATE)).read_text())
+    loaded: State = json.loads(read(os.environ.get("MUSTER_SANDBOX_GPUS", _STATE)))
     return loaded
+
+
+def read(path: str) -> str:
+    """Return a file's text."""
+    with open(path, encoding="utf-8") as file:
+        return file.read()
 
 
 def recorded(name: str) -> str:
     """Return one recorded text."""
-    return (_RECORDED / name).read_text()
+    return read(os.path.join(_RECORDED, name))
 
 
 class Gpu:
@@ -166,7 +175,7 @@ def misbehave(state: State, command: str) -> None:
 def kernel_lines(state: State) -> list[tuple[float, str]]:
     """Return what the simulated driver wrote to the kernel log since this boot: (seconds since boot, message)."""
     try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        boot = read("/proc/sys/kernel/random/boot_id").strip()
     except OSError:
         boot = ""
     out = [(2.0, "nvidia: loading out-of-tree module taints kernel.")]

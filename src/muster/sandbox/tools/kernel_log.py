@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import json
-import socket
+import os
 import sys
 import time
-from pathlib import Path
 
 from . import gpusim
 
 
 def _boot() -> float:
-    return time.time() - float(Path("/proc/uptime").read_text().split()[0])
+    return time.time() - float(gpusim.read("/proc/uptime").split()[0])
 
 
 def _style(flags: list[str]) -> str:
@@ -40,9 +39,9 @@ def _line(name: str, flags: list[str], style: str, at: float, message: str) -> s
         stamp = str(int((started + at) * 1e6))
         return json.dumps({"MESSAGE": message, "_TRANSPORT": "kernel", "__REALTIME_TIMESTAMP": stamp})
     if style == "short-monotonic":
-        return f"[{at:12.6f}] {socket.gethostname()} kernel: {message}"
+        return f"[{at:12.6f}] {os.uname().nodename} kernel: {message}"
     stamp = time.strftime("%b %d %H:%M:%S", time.localtime(started + at))
-    return f"{stamp} {socket.gethostname()} kernel: {message}"
+    return f"{stamp} {os.uname().nodename} kernel: {message}"
 
 
 def main(argv: list[str]) -> int:

@@ -5,15 +5,19 @@ from __future__ import annotations
 import re
 import sys
 import time
-from collections.abc import Callable
-from typing import Any, Union
 
 from . import gpusim
-from .gpusim import Gpu, State
 
-# Where a value comes from (a path in the XML, or a function), and the unit in the header.
-Source = Union[str, Callable[[Gpu, State], str]]  # noqa: UP007 - evaluated on Python 3.9
-Field = tuple[Source, "str | None"]
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from .gpusim import Gpu, State
+
+    # Where a value comes from (a path in the XML, or a function), and the unit in the header.
+    Source = str | Callable[[Gpu, State], str]
+    Field = tuple[Source, str | None]
 
 
 VOLATILE = "ecc_errors/volatile/"
