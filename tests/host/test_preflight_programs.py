@@ -254,6 +254,56 @@ def test_stranger_is_no_caller() -> None:
     assert answers["serve"]["bytes"] > 0
 
 
+def test_all_meet_at_once() -> None:
+    port, places = free_port(), {"a": "127.0.0.1", "b": "127.0.0.2", "c": "127.0.0.3"}
+    answers: dict[str, Any] = {}
+
+    def one(name: str) -> None:
+        peers = {peer: {"address": place, "packet": 0} for peer, place in places.items() if peer != name}
+        request = {
+            "role": "meet",
+            "address": places[name],
+            "peers": peers,
+            "port": port,
+            "token": "f" * 32,
+            "wait": 10.0,
+        }
+        answers[name] = pair.main(request)
+
+    threads = [threading.Thread(target=one, args=(name,)) for name in places]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert {name: set(told["peers"]) for name, told in answers.items()} == {
+        name: set(places) - {name} for name in places
+    }
+    assert all("error" not in end for told in answers.values() for end in told["peers"].values())
+
+
+def test_a_peer_that_is_not_there_costs_its_own_answer() -> None:
+    peers = {"gone": {"address": "127.0.0.9", "packet": 0}}
+    request = {"address": "127.0.0.1", "peers": peers, "port": free_port(), "token": "f" * 32, "wait": -2.0}
+    (told,) = pair.main({"role": "meet", **request})["peers"].values()
+    assert "refused" in told["error"]
+
+
+def test_a_transfer_that_stalls_is_an_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pair, "STALL", 0.2)
+    common = {"port": free_port(), "token": "f" * 32, "seconds": 0.1, "wait": 10.0}
+    # Takes the round trips and then nothing more, as a way does that loses full packets.
+    monkeypatch.setattr(pair, "take", lambda connection, seconds: (time.sleep(2), {"bytes": 0})[1])
+    answers: dict[str, Any] = {}
+    serving = {**common, "role": "serve", "address": "127.0.0.1"}
+    server = threading.Thread(target=lambda: answers.update(serve=pair.main(serving)))
+    server.start()
+    found = pair.main({**common, "role": "call", "address": "127.0.0.1", "peer": "127.0.0.1", "packet": 0})
+    server.join(20)
+    assert found["stalled"]
+    assert found["round_trip"] > 0
+    assert "bits" not in found
+
+
 def test_nobody_there_is_said_in_words() -> None:
     found = pair.main(
         {"role": "call", "address": "127.0.0.1", "peer": "127.0.0.1", "port": free_port(), "token": "t", "packet": 0,

@@ -18,6 +18,8 @@ Json = dict[str, Any]
 PINGS = 64
 MESSAGE = 64
 BLOCK = 256 * 1024
+# Seconds without a byte after which a transfer counts as stalled.
+STALL = 5.0
 # What an echo request adds to its payload: IP header and ICMP header.
 HEADERS = {socket.AF_INET: 28, socket.AF_INET6: 48}
 
@@ -63,16 +65,24 @@ def serve(request: Json) -> Json:
                     continue
                 for _ in range(PINGS):
                     connection.sendall(receive(connection, MESSAGE))
-                connection.settimeout(max(4.0, request["seconds"] + 4.0))
-                total = 0
-                while True:
-                    chunk = connection.recv(BLOCK)
-                    if not chunk:
-                        break
-                    total += len(chunk)
-                connection.sendall(b"%20d" % total)
-                return {"bytes": total}
+                return take(connection, request["seconds"])
     return {"error": "no caller came"}
+
+
+def take(connection: socket.socket, seconds: float) -> Json:
+    """Take what comes until its end and say how much it was; a transfer that stalls is an answer too."""
+    connection.settimeout(seconds + STALL)
+    total = 0
+    try:
+        while True:
+            chunk = connection.recv(BLOCK)
+            if not chunk:
+                break
+            total += len(chunk)
+        connection.sendall(b"%20d" % total)
+    except OSError as error:
+        return {"bytes": total, "stalled": str(error)}
+    return {"bytes": total}
 
 
 def connect(request: Json) -> socket.socket:
@@ -108,15 +118,29 @@ def call(request: Json) -> Json:
             receive(connection, MESSAGE)
             trips.append(time.perf_counter() - before)
         answer["round_trip"] = sorted(trips)[len(trips) // 2]
-        block = bytes(BLOCK)
-        before = time.perf_counter()
-        while time.perf_counter() - before < request["seconds"]:
-            connection.sendall(block)
-        connection.shutdown(socket.SHUT_WR)
-        arrived = int(receive(connection, 20))
-        answer["bits"] = arrived * 8 / (time.perf_counter() - before)
+        # A way that loses full packets carries the round trips and then stalls: the ping has to tell why.
+        try:
+            answer["bits"] = push(connection, request["seconds"])
+        except OSError as error:
+            answer["stalled"] = str(error) or type(error).__name__
     answer["ping"] = ping(request) if request["packet"] else None
     return answer
+
+
+def push(connection: socket.socket, seconds: float) -> float:
+    """Send for some seconds and return the bits per second that arrived.
+
+    Raises:
+        OSError: the transfer stalled.
+    """
+    connection.settimeout(STALL)
+    block = bytes(BLOCK)
+    before = time.perf_counter()
+    while time.perf_counter() - before < seconds:
+        connection.sendall(block)
+    connection.shutdown(socket.SHUT_WR)
+    arrived = int(receive(connection, 20))
+    return arrived * 8 / (time.perf_counter() - before)
 
 
 def ping(request: Json) -> Json:

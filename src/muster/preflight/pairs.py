@@ -79,7 +79,8 @@ def requests(pair: Pair, needs: Mapping[str, Needs], mtus: Mapping[str, int], po
         token: what tells this round's connection from a stranger's.
     """
     caller, server = pair
-    common = {"port": port, "token": token, "seconds": 0.5, "wait": 8.0}
+    # On a busy host the peer's program may start some seconds later.
+    common = {"port": port, "token": token, "seconds": 0.5, "wait": 12.0}
     mine, other = needs[caller].address, needs[server].address
     packet = min(mtus.get(caller, 0), mtus.get(server, 0))
     return {
@@ -97,10 +98,12 @@ def measured(pair: Pair, answers: Mapping[str, Mapping[str, Any]]) -> Measured:
     """
     caller, server = pair
     said, served = answers.get(caller, {}), answers.get(server, {})
-    error = said.get("error") or served.get("error")
     round_trip, bits, packet = (said.get(name) for name in ("round_trip", "bits", "packet"))
+    fragments, error = _fragments(said), said.get("error")
     if error is None and not isinstance(round_trip, (int, float)):
-        error = "no answer"
+        error = served.get("error") or "no answer"
+    if error is None and "stalled" in said and not isinstance(fragments, str):
+        error = f"connects, but data stalls: {said['stalled']}"
     return Measured(
         caller,
         server,
@@ -108,7 +111,7 @@ def measured(pair: Pair, answers: Mapping[str, Mapping[str, Any]]) -> Measured:
         round_trip=float(round_trip) if isinstance(round_trip, (int, float)) else None,
         bits=float(bits) if isinstance(bits, (int, float)) else None,
         packet=packet if isinstance(packet, int) else 0,
-        fragments=_fragments(said),
+        fragments=fragments,
     )
 
 
@@ -129,7 +132,7 @@ def meeting(needs: Mapping[str, Needs], mtus: Mapping[str, int], port: int, toke
             if peer != host
         }
 
-    common = {"role": "meet", "port": port, "token": token, "wait": 8.0}
+    common = {"role": "meet", "port": port, "token": token, "wait": 12.0}
     return {host: {**common, "address": needs[host].address, "peers": peers(host)} for host in mtus}
 
 
@@ -271,7 +274,7 @@ def _round_trip(host: str, up: list[Measured], usual: float) -> Verdict:
 
 def _throughput(host: str, up: list[Measured], usual: float) -> Verdict:
     worst = min(up, key=lambda result: result.bits or 0.0)
-    found = f"{_bits(worst.bits)} to {_peer(host, worst)}"
+    found = f"{'stalled' if worst.bits is None else _bits(worst.bits)} to {_peer(host, worst)}"
     if (worst.bits or 0.0) >= max(SLOW_BITS, ODD_SHARE * usual):
         return Verdict("fabric.throughput", "ok", found, host=host)
     fix = "see the link's speed (ethtool IFACE), errors (ip -s link), and whether it is the fast network"

@@ -23,7 +23,7 @@ from muster.settings import Settings
 from muster.topology import HostSpec
 
 PROBE_SECONDS = 150
-PAIR_SECONDS = 30
+PAIR_SECONDS = 45
 IMPORT_SECONDS = 120.0
 
 Made = Callable[[Outcome], None] | None

@@ -1,0 +1,131 @@
+"""A deploy looks at its hosts first: whatever is wrong with one, it stops, and the group that serves is untouched."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from muster.sandbox import gpus
+from muster.sandbox.names import INTERFACE
+from tests.deploys.conftest import HOSTS, UNIT, Fleet
+
+pytestmark = pytest.mark.sandbox
+
+
+@pytest.fixture
+def untouched(serving: Fleet) -> Iterator[Fleet]:
+    """A group that serves; afterwards the very same processes must serve still, and its files lie as they did."""
+    lives, files = serving.lives(), {name: serving.files(name) for name in HOSTS}
+    was = {name: serving.box.gpus(name) for name in HOSTS}
+    yield serving
+    for name in HOSTS:
+        serving.box.set_gpus(name, was[name])
+    assert serving.lives() == lives
+    assert {name: serving.files(name) for name in HOSTS} == files
+    assert serving.answers()
+
+
+Fault = Callable[[dict[str, Any]], dict[str, Any]]
+FAULTS: dict[str, tuple[Fault, str]] = {
+    "a GPU missing": (lambda g: gpus.missing(g, 0), "gpu.count"),
+    # The stand-in's torch is one for CUDA 13.
+    "driver 535": (lambda g: gpus.driver(g, "535.183.01"), "engine.cuda"),
+    "Fabric Manager one patch off": (lambda g: gpus.fabric_manager(g, "580.159.03"), "fabric_manager.version"),
+    "MIG on": (lambda g: gpus.mig(g, 0), "gpu.mig"),
+    "one uncorrected ECC error": (lambda g: gpus.ecc_errors(g, 0), "gpu.ecc_errors"),
+    "Xid 79": (lambda g: gpus.xid(g, 0, 79), "gpu.xid"),
+}
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_a_fault_of_the_gpus_stops_a_change_before_anything_is_touched(untouched: Fleet, name: str) -> None:
+    fault, check = FAULTS[name]
+    untouched.box.set_gpus("node1", fault(untouched.box.gpus("node1")))
+    ran = untouched.refused(max_num_seqs=17)
+    assert f"FAIL   {check}  node1" in ran.err
+    assert f"{check} on node1" in ran.err
+    assert "nothing was touched" in ran.err
+    assert "Starting operation" not in ran.err
+    assert ran.sessions == dict.fromkeys(HOSTS, 1), "the bar is 6"
+
+
+def test_an_mtu_that_differs(untouched: Fleet) -> None:
+    untouched.box.in_network("node1", ["ip", "link", "set", INTERFACE, "mtu", "9000"])
+    try:
+        ran = untouched.refused(max_num_seqs=17)
+    finally:
+        untouched.box.in_network("node1", ["ip", "link", "set", INTERFACE, "mtu", "1500"])
+    assert "FAIL   fabric.mtu  node0" in ran.err
+
+
+def test_a_disk_without_room_for_the_weights(untouched: Fleet) -> None:
+    untouched.sh("node1", "mkdir -p /mnt/small && mount -t tmpfs -o size=1m small /mnt/small")
+    try:
+        ran = untouched.refused(hf_home="/mnt/small/hf")
+    finally:
+        untouched.sh("node1", "umount /mnt/small")
+    assert "FAIL   host.disk  node1" in ran.err
+    assert "1 MiB free on /mnt/small" in ran.err
+
+
+def test_a_clock_an_hour_off(untouched: Fleet) -> None:
+    # A clock cannot be set apart in a host that shares its kernel: there Python itself tells another time.
+    skewed = (
+        '#!/bin/sh\ncase "$*" in\n"-IS -") { echo "import time; _now = time.time; time.time = lambda: _now() + 3600";'
+        ' cat; } | /usr/bin/python3 -IS -;;\n*) exec /usr/bin/python3 "$@";;\nesac\n'
+    )
+    place = untouched.box.tree("node1") / "usr/local/bin/python3"
+    place.write_text(skewed)
+    place.chmod(0o755)
+    try:
+        ran = untouched.refused(max_num_seqs=17)
+    finally:
+        place.unlink()
+    assert "FAIL   host.clock  node1" in ran.err
+
+
+def test_a_waived_check_is_shown_and_stops_nothing(untouched: Fleet) -> None:
+    untouched.box.set_gpus("node1", gpus.mig(untouched.box.gpus("node1"), 0))
+    ran = untouched.deploy("--json", preflight_waive=["gpu.mig"])
+    assert ran.results["totals"]["success"] == 0
+    assert "waived by preflight_waive: gpu.mig" in ran.err
+    assert "waived gpu.mig  node1" in ran.err
+
+
+def test_what_the_group_itself_holds_is_not_foreign_and_what_another_holds_is(untouched: Fleet) -> None:
+    pid = int(untouched.sh("node1", f"systemctl show --value --property=MainPID {UNIT}"))
+    healthy = untouched.box.gpus("node1")
+    untouched.box.set_gpus("node1", gpus.process(healthy, 0, pid=pid, name="vllm", used_mib=120_000))
+    assert untouched.deploy("--json").results["totals"]["success"] == 0
+    untouched.box.set_gpus("node1", gpus.process(healthy, 0, pid=1, name="someone", used_mib=120_000))
+    ran = untouched.refused()
+    assert "FAIL   gpu.processes  node1" in ran.err
+    assert "someone (pid 1)" in ran.err
+
+
+def test_hosts_that_do_not_reach_each_other_are_found_before_the_first_start(fleet: Fleet) -> None:
+    before = {name: fleet.files(name) for name in HOSTS}
+    peer = f"{fleet.box.hosts[0].address}/32"
+    fleet.box.in_network("node1", ["ip", "route", "add", "unreachable", peer])
+    try:
+        ran = fleet.refused()
+    finally:
+        fleet.box.in_network("node1", ["ip", "route", "del", "unreachable", peer])
+    assert "FAIL   fabric.reach  node0" in ran.err
+    assert "FAIL   fabric.reach  node1" in ran.err
+    assert ran.sessions == dict.fromkeys(HOSTS, 2), "one look, one meeting"
+    assert {name: fleet.files(name) for name in HOSTS} == before
+
+
+def test_a_switch_that_carries_less_than_the_interfaces_say(fleet: Fleet) -> None:
+    for name in HOSTS:
+        fleet.box.in_network(name, ["ip", "link", "set", INTERFACE, "mtu", "9000"])
+    try:
+        ran = fleet.refused()
+    finally:
+        for name in HOSTS:
+            fleet.box.in_network(name, ["ip", "link", "set", INTERFACE, "mtu", "1500"])
+    assert "FAIL   fabric.mtu  node0" in ran.err
+    assert "9000 bytes to node1" in ran.err
