@@ -111,11 +111,11 @@ def test_hosts_of_an_older_driver_get_the_build_that_it_runs_and_stay_so(fleet: 
     note = "engine build: cu129 (CUDA 12.9), for driver 570.124.06 on node1"
     assert note in dry.err
     assert note in first.err
-    assert "installing vllm==0.33.0+cu129" in first.err
     assert "engine    vLLM 0.33.0, build cu129" in first.err
     # Both hosts, also the one whose driver runs the newer build: ranks are of one build.
     for name in HOSTS:
         assert fleet.sh(name, "ls /opt/muster/engines").startswith("vllm-0.33.0+cu129-")
+        assert fleet.sh(name, "ls -d /opt/muster/engines/*/lib/python3*/site-packages/vllm-0.33.0+cu129.dist-info")
     assert second.results["totals"]["success"] == fixed.results["totals"]["success"] == 0
     # The plan assumed the other build, and was made again: one more look at each host.
     assert second.sessions == dict.fromkeys(HOSTS, 3)
