@@ -70,3 +70,26 @@ def test_a_model_that_is_already_there_takes_no_more_disk() -> None:
 def test_processors_need_no_driver() -> None:
     made = plan("kimi-k2-instruct", 2, "H200", torch_backend="cpu")
     assert needs_of(made, torch_backend="cpu").torch_backend == "cpu"
+
+
+def test_staged_weights_need_room_where_they_are_staged() -> None:
+    path = "/data/weights/moonshotai--Kimi-K2-Instruct/" + "a" * 40
+    staged = plan("kimi-k2-instruct", 2, "H200", model=path)
+    need = needs_of(staged, model=path, weights_source="hub", weights_root="/data/weights").paths[-1]
+    assert (need.path, need.held) == ("/data/weights", path)
+    assert need.bytes == pytest.approx(1029 * GB, rel=0.01)
+
+
+def test_nobody_chooses_a_build_for_an_engine_of_one_s_own() -> None:
+    mine = plan("kimi-k2-instruct", 2, "H200", engine_path="/opt/mine")
+    assert needs_of(mine, engine_path="/opt/mine").torch_backend is None
+    assumed = needs_of(plan("kimi-k2-instruct", 2, "H200"))
+    assert (assumed.torch_backend, assumed.build) == ("auto", "cu130")
+
+
+def test_units_of_every_way_to_run_the_group_are_its_own() -> None:
+    needs = needs_of(plan("kimi-k2-instruct", 2, "H200"))
+    assert needs.owns("0::/system.slice/muster-kimi-k2-instruct-ray.service")
+    assert needs.owns("0::/system.slice/muster-kimi-k2-instruct.service/engine")
+    assert not needs.owns("0::/system.slice/muster-kimi-k2-instruct-2.service")
+    assert not needs.owns("0::/system.slice/muster-other-muster-kimi-k2-instruct.service")

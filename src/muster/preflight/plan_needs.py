@@ -15,6 +15,7 @@ from muster.preflight.options import Options
 from muster.release import chosen
 from muster.settings import Settings
 from muster.topology import HostSpec, Layout
+from muster.weights import options as weight_options
 
 GIB = hardware.GIB
 # A vLLM release with CUDA libraries takes about 9 GiB, and uv unpacks the largest wheel beside it; the CPU build 3.
@@ -109,7 +110,10 @@ def _port_names(settings: Settings) -> Mapping[int, str]:
 
 def _weights(plan: Plan, settings: Settings) -> PathNeed:
     if plan.model.startswith("/"):
-        return PathNeed(plan.model, "weights")
+        staged = weight_options.of(settings)
+        if staged.kind == "none" or not plan.model.startswith(staged.root + "/"):
+            return PathNeed(plan.model, "weights")
+        return PathNeed(staged.root, "weights", bytes=weight_bytes(plan, settings), held=plan.model)
     held = f"{settings.hf_home}/hub/models--{plan.model.replace('/', '--')}"
     wanted = 0 if settings.offline else weight_bytes(plan, settings)
     return PathNeed(settings.hf_home, "weights", bytes=wanted, held=held)
