@@ -17,6 +17,10 @@ from muster.sandbox.box import Sandbox
 ROOT = Path(__file__).parents[2]
 
 
+# The sandbox serves with vLLM's CPU build, which no driver is too old for.
+AS_ON_GPUS = ("--data", "vllm_version=0.33.0", "--data", "torch_backend=auto")
+
+
 @dataclass(frozen=True)
 class Run:
     """What `muster preflight` (or drift, or pyinfra) answered."""
@@ -52,7 +56,7 @@ def _run(argv: list[str], box: Sandbox, seconds: float) -> Run:
 
 
 def muster(box: Sandbox, command: str, *words: str, inventory: str = "", seconds: float = 180) -> Run:
-    """Run `muster preflight` or `muster drift` over a sandbox, with RDMA left out: these hosts have none.
+    """Run `muster preflight` or `muster drift` over a sandbox, as over hosts with GPUs.
 
     Args:
         box: the hosts.
@@ -62,7 +66,7 @@ def muster(box: Sandbox, command: str, *words: str, inventory: str = "", seconds
         seconds: how long it may take.
     """
     start = f"from muster.preflight.cli import {command}; {command}()"
-    return _run([sys.executable, "-c", start, inventory or "inventories/sandbox.py", *words], box, seconds)
+    return _run([sys.executable, "-c", start, inventory or "inventories/sandbox.py", *AS_ON_GPUS, *words], box, seconds)
 
 
 def check(box: Sandbox, *words: str, inventory: str = "") -> Run:
@@ -74,7 +78,7 @@ def check(box: Sandbox, *words: str, inventory: str = "") -> Run:
 
 def pyinfra(box: Sandbox, *words: str, inventory: str = "inventories/sandbox.py", seconds: float = 180) -> Run:
     """Run the pyinfra command over a sandbox."""
-    return _run([sys.executable, "-m", "pyinfra", "-y", inventory, *words], box, seconds)
+    return _run([sys.executable, "-m", "pyinfra", "-y", inventory, *words, *AS_ON_GPUS], box, seconds)
 
 
 @contextmanager
