@@ -7,12 +7,18 @@ import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from muster.errors import Refusal
 from muster.sandbox import Sandbox, needs, state
 
 Boot = Callable[..., Sandbox]
+
+# `script/test nightly` takes the other one.
+hypothesis.settings.register_profile("quick", max_examples=40, deadline=None)
+hypothesis.settings.register_profile("nightly", max_examples=500, deadline=None)
+hypothesis.settings.load_profile("quick")
 
 
 def _sweep() -> None:

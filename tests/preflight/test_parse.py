@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from muster.preflight import parse, reading, smi
@@ -53,14 +53,12 @@ def answered(text: str) -> dict[str, Any]:
 
 
 @given(text=texts)
-@settings(max_examples=60, deadline=None)
 def test_parsers_are_total_over_text(text: str) -> None:
     for parser in PARSERS:
         assert isinstance(parser(answered(text)), (tuple, dict, Unreadable))
 
 
 @given(value=jsons)
-@settings(max_examples=60, deadline=None)
 def test_parsers_are_total_over_answers_of_any_shape(value: Any) -> None:
     for parser in PARSERS:
         assert isinstance(parser(value), (tuple, dict, Unreadable))
@@ -74,7 +72,6 @@ shaped = st.recursive(
 
 
 @given(value=st.dictionaries(st.sampled_from(KEYS), shaped, max_size=6))
-@settings(max_examples=60, deadline=None)
 def test_any_answer_makes_a_report_and_verdicts(value: dict[str, Any]) -> None:
     report = reading.from_answers("h200-0", value, 1.0, 2.0)
     assert isinstance(report, Report)
@@ -82,7 +79,6 @@ def test_any_answer_makes_a_report_and_verdicts(value: dict[str, Any]) -> None:
 
 
 @given(data=st.data())
-@settings(max_examples=60, deadline=None)
 def test_one_source_gone_wrong_is_verdicts(data: st.DataObject) -> None:
     answers = sample.answers()
     program = data.draw(st.sampled_from(["preflight", "machine"]))
