@@ -287,7 +287,8 @@ def main() -> None:
     finally:
         if not given.there:
             Sandbox.named(given.name).down()
-    place = ROOT / "benchmarks" / "results" / f"{result['date']}-guard-soak-{given.engine}.json"
+    what = "soak" if given.minutes else "throughput"
+    place = ROOT / "benchmarks" / "results" / f"{result['date']}-guard-{what}-{given.engine}.json"
     place.write_text(json.dumps(result, indent=1) + "\n")
     print(json.dumps({**result, "throughput": {k: v for k, v in result.get("throughput", {}).items() if k != "all"}}))
     print(f"kept in {place.relative_to(ROOT)}")

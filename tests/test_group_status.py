@@ -145,6 +145,15 @@ def test_a_failed_group_and_a_unit_that_starts_anew() -> None:
 def test_the_reason_is_said_once() -> None:
     told = answers(phase="gather", ready=False, reason="gather, h200-1: silent; h200-0: no word yet", engines=[])
     assert shown(group_status(PLAN, told))[0] == "kimi-k2-instruct  gather  h200-1: silent; h200-0: no word yet"
+    for member, lacks in zip(told[HEAD]["answer"]["group"]["members"], ("no word yet", "silent"), strict=True):
+        member["lacks"] = lacks
+    lines = shown(group_status(PLAN, told))
+    assert (lines[0], lines[-2:]) == ("kimi-k2-instruct  gather", ["h200-0: no word yet", "h200-1: silent"])
+
+
+def test_long_log_lines_are_cut_and_not_wrapped() -> None:
+    failure = {"host": OTHER, "reason": "vllm ended", "age": 1.0, "lines": "short\n" + "x" * 500}
+    assert shown(group_status(PLAN, answers(failures=[failure])))[-2:] == ["  short", f"  {'x' * 77}…"]
 
 
 def test_a_host_without_a_dp_rank_runs_and_proves_nothing() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -95,9 +96,7 @@ def _watch(first: GroupStatus, more: Iterator[GroupStatus], kind: str) -> GroupS
 def render(found: GroupStatus) -> RenderableType:
     """Return a status for a terminal: what fits 80 columns in a table, what is longer in lines below it."""
     colour = "green" if found.ready else ("yellow" if found.phase in ("gather", "starting", "backoff") else "red")
-    title: list[str | tuple[str, str]] = [f"{found.group}  ", (found.phase, colour)]
-    if found.reason and found.reason not in (found.phase, "running"):
-        title.append(f"  {found.reason.removeprefix(f'{found.phase}: ').removeprefix(f'{found.phase}, ')}")
+    title: list[str | tuple[str, str]] = [f"{found.group}  ", (found.phase, colour), *_why(found)]
     restarts = "-" if found.restarts is None else str(found.restarts)
     line = f"generation {found.generation[:8] or '-'}  plan {found.digest or '-'}  restarts {restarts}"
     table = Table(box=None, pad_edge=False)
@@ -121,8 +120,17 @@ def render(found: GroupStatus) -> RenderableType:
         told = found.failure
         who = f"{told['host']}: {told['reason']}"
         parts += ["", Text(f"last failure, {_ago(told.get('age'))}: {who}")]
-        parts += [Text(f"  {text}") for text in str(told.get("lines") or "").splitlines()[-LAST_LINES:]]
+        last = str(told.get("lines") or "").splitlines()[-LAST_LINES:]
+        parts += [Text(f"  {text}", no_wrap=True, overflow="ellipsis") for text in last]
     return Group(*parts)
+
+
+def _why(found: GroupStatus) -> list[str]:
+    """The head's reason, without its phase and without what stands below the table as a host's own."""
+    rest = found.reason.removeprefix(found.phase).lstrip(":, ")
+    notes = {f"{row.host}: {row.note}" for row in found.hosts}
+    left = [part for part in re.split("; |, (?=starts in )", rest) if part and part not in notes]
+    return [f"  {'; '.join(left)}"] if left else []
 
 
 def _unit(text: str) -> str:

@@ -6,7 +6,7 @@ against the budget. Plain units, and a head without a guard that answers, are st
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -151,7 +151,8 @@ def _find(state: State) -> Standing:
     data = next(iter(hosts.values())).data
     group = choose(told, group=data.get("group"), recipe=data.get("recipe"))
     mine = {name: groups[group] for name, groups in told.items() if group in groups}
-    standing = _standing_group(group, mine)
+    limit = {host.name for host in state.inventory if state.is_host_in_limit(host)}
+    standing = _standing_group(group, mine, unreached=sorted(limit - set(hosts)))
     return replace(standing, guards=_guards(state, standing, hosts)) if standing.guarded else standing
 
 
@@ -190,17 +191,21 @@ def choose(told: Mapping[str, Mapping[str, Any]], *, group: str | None, recipe: 
     )
 
 
-def _standing_group(group: str, mine: Mapping[str, Mapping[str, Any]]) -> Standing:
+def _standing_group(group: str, mine: Mapping[str, Mapping[str, Any]], unreached: Sequence[str]) -> Standing:
     first = next(iter(mine.values()))
     hosts = sorted(mine, key=lambda name: int(mine[name]["node_rank"]))
     digests = {told["digest"] for told in mine.values()}
     if len(hosts) != first["hosts"] or len(digests) > 1:
         missing = len(hosts) != first["hosts"]
+        found = f"{', '.join(hosts)} of {first['hosts']} hosts in this run" if missing else "its hosts differ in plan"
+        fix = "run without --limit on the group's own inventory" if missing else "run the recipe's deploy"
+        if missing and unreached:
+            found += f"; {', '.join(unreached)} could not be reached"
+            fix = "bring the host back; meanwhile its peers have stopped their ranks by themselves"
         raise Refusal(
-            f"group {group}: "
-            + (f"{', '.join(hosts)} of {first['hosts']} hosts in this run" if missing else "its hosts differ in plan"),
+            f"group {group}: {found}",
             needed="all of its hosts, with one plan: a group stops and starts as one",
-            fix="run without --limit on the group's own inventory" if missing else "run the recipe's deploy",
+            fix=fix,
         )
     logger.info(f"group {group}: {first['label']} on {', '.join(hosts)}")
     progress = Progress(tuple(hosts), manifest.steps(mine), int(first["ready_timeout"]))
