@@ -151,9 +151,14 @@ def test_the_reason_is_said_once() -> None:
     assert (lines[0], lines[-2:]) == ("kimi-k2-instruct  gather", ["h200-0: no word yet", "h200-1: silent"])
 
 
-def test_long_log_lines_are_cut_and_not_wrapped() -> None:
-    failure = {"host": OTHER, "reason": "vllm ended", "age": 1.0, "lines": "short\n" + "x" * 500}
-    assert shown(group_status(PLAN, answers(failures=[failure])))[-2:] == ["  short", f"  {'x' * 77}…"]
+def test_log_lines_lose_their_prefix_and_are_cut() -> None:
+    lines = "(APIServer pid=7) ERROR 11-22 03:15:34 [a.py:1] EngineCore_DP1 died unexpectedly\n" + "x" * 500
+    failure = {"host": OTHER, "reason": "vllm ended", "age": 1.0, "lines": lines}
+    assert shown(group_status(PLAN, answers(failures=[failure])))[-3:] == [
+        "  EngineCore_DP1 died unexpectedly",
+        "  " + "x" * 78,
+        "  " + "x" * 71 + "…",
+    ]
 
 
 def test_a_host_without_a_dp_rank_runs_and_proves_nothing() -> None:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 import click
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
@@ -19,6 +20,9 @@ from muster.group_status import GroupStatus, group_status
 
 LAST_LINES = 5
 """Lines of the failure's log that are shown; `muster logs --failure` has all that was kept."""
+LINE = 150
+"""Characters of one of these lines."""
+PREFIX = re.compile(r"^(\([^)]*\) )?([A-Z]+ \d\d-\d\d \d\d:\d\d:\d\d \[[^]]*\] ?)?")
 COLUMNS = ("host", "rank", "DP ranks", "unit", "engine", "tok/s", "proof", "restarts")
 NUMBERS = ("rank", "tok/s", "proof", "restarts")
 
@@ -121,8 +125,14 @@ def render(found: GroupStatus) -> RenderableType:
         who = f"{told['host']}: {told['reason']}"
         parts += ["", Text(f"last failure, {_ago(told.get('age'))}: {who}")]
         last = str(told.get("lines") or "").splitlines()[-LAST_LINES:]
-        parts += [Text(f"  {text}", no_wrap=True, overflow="ellipsis") for text in last]
+        parts += [Padding(Text(_shortened(text)), (0, 0, 0, 2)) for text in last]
     return Group(*parts)
+
+
+def _shortened(line: str) -> str:
+    """A line of a log as it fits two of a terminal: without what vLLM puts before it, and cut."""
+    text = PREFIX.sub("", line)
+    return text if len(text) <= LINE else text[: LINE - 1] + "…"
 
 
 def _why(found: GroupStatus) -> list[str]:
