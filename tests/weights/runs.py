@@ -9,7 +9,9 @@ import random
 import socket
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -130,3 +132,45 @@ def same(one: Path, other: Path) -> bool:
         }
 
     return files(one) == files(other)
+
+
+@contextlib.contextmanager
+def slowed(address: str, port: int, *, caller: str, seconds: float) -> Iterator[int]:
+    """Give another port of a host, through which what it sends trickles for some seconds.
+
+    Args:
+        address, port: where it listens.
+        caller: address from which the host is called on.
+        seconds: for which each connection carries 80 KB/s.
+    """
+    until = time.monotonic() + seconds
+    server = socket.create_server((address, 0))
+
+    def pump(given: socket.socket, taken: socket.socket, slow: bool) -> None:
+        with contextlib.suppress(OSError):
+            while data := given.recv(8192):
+                taken.sendall(data)
+                if slow and time.monotonic() < until:
+                    time.sleep(0.1)
+        for end in (given, taken):
+            with contextlib.suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+
+    def serve() -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                near, _ = server.accept()
+                try:
+                    far = socket.create_connection((address, port), 5, (caller, 0))
+                except OSError:
+                    near.close()
+                    continue
+                far.settimeout(None)
+                for words in ((near, far, False), (far, near, True)):
+                    threading.Thread(target=pump, args=words, daemon=True).start()
+
+    threading.Thread(target=serve, daemon=True).start()
+    try:
+        yield server.getsockname()[1]
+    finally:
+        server.close()

@@ -25,7 +25,7 @@ KEY = b"k" * 32
 
 
 @pytest.mark.parametrize(
-    ("total", "chunk"), [(0, CHUNK), (192 * MIB, CHUNK), (2 << 30, MIB), (10 << 30, 4 * MIB), (1 << 40, 4 * MIB)]
+    ("total", "chunk"), [(0, CHUNK), (128 * MIB, CHUNK), (384 * MIB, MIB), (2 << 30, 4 * MIB), (1 << 40, 4 * MIB)]
 )
 def test_chunks_grow_with_the_whole(total: int, chunk: int) -> None:
     assert weights_store.chunk_size(total) == chunk

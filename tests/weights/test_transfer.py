@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from muster.host import weights, weights_store
-from tests.weights.runs import MIB, SMALL, Run, Told, all_of, listing_of, model, requests, same
+from tests.weights.runs import MIB, SMALL, Run, Told, all_of, listing_of, model, requests, same, slowed
 
 pytestmark = pytest.mark.slow
 
@@ -117,17 +117,26 @@ def test_a_host_that_serves_wrong_bytes_is_named_and_done_without(tmp_path: Path
     liar = places[1] / "a.safetensors"
     times = liar.stat()
     with liar.open("r+b") as handle:
-        for chunk in range(3):
-            handle.seek(chunk * 3 * MIB)
+        for chunk in range(36):  # every one, so that whichever is asked of it is wrong
+            handle.seek(chunk * 256 * 1024)
             handle.write(b"tampered")
     os.utime(liar, ns=(times.st_atime_ns, times.st_mtime_ns))
-    told = Told(requests(places, origin))
+    assert look(places[1], origin)["complete"]  # it believes what it serves
+    # For a while the seed is so slow that the newcomer has to ask the other.
+    asked = requests(places, origin)
+    seed = asked[2]["peers"]["h0"]
+    with slowed(seed["address"], seed["port"], caller=asked[2]["address"], seconds=8.0) as port:
+        seed["port"] = port
+        told = Told(asked)
     assert same(origin, places[2])
     wrong = told.answer(2)["wrong_from"]
-    assert set(wrong) <= {"h1"}
-    if wrong:
-        assert "h1 served wrong bytes of a.safetensors" in told.ended[2][2]
-        assert not look(places[1], origin)["complete"]  # its note is gone: the next run mends it
+    assert set(wrong) == {"h1"}
+    assert wrong["h1"] >= 3
+    assert "h1 served wrong bytes of a.safetensors" in told.ended[2][2]
+    assert "h1 is asked for nothing more in this run" in told.ended[2][2]
+    assert not look(places[1], origin)["complete"]  # its note is gone: the next run mends it
+    good(all_of(requests(places, origin)))
+    assert same(origin, places[1])
 
 
 def test_a_seed_that_lies_is_named_when_nobody_else_has_the_file(tmp_path: Path, origin: Path) -> None:

@@ -132,9 +132,7 @@ class Board:
             if self.state[chunk] == HERE:
                 return False
             self.peers[peer].gave += 1
-            whole = self._got(chunk)
-            self.changed.notify_all()
-            return whole
+            return self._got(chunk)  # wakes nobody: it gives nothing to ask for, and is told with the next news
 
     def _got(self, chunk: int) -> bool:
         at = self.file_of[chunk]
@@ -153,6 +151,12 @@ class Board:
                 for peer in self.peers.values():
                     if peer.has[chunk]:
                         heapq.heappush(peer.wanted, chunk)
+            self.changed.notify_all()
+
+    def tell_end(self, name: str) -> None:
+        """Note that a peer knows that this host wants nothing more."""
+        with self.changed:
+            self.peers[name].told = True
             self.changed.notify_all()
 
     def verify(self, at: int) -> None:

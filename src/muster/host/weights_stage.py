@@ -6,7 +6,6 @@ chunk; a run that was killed goes on from what lies on the disk.
 
 from __future__ import annotations
 
-import fcntl
 import os
 import resource
 import threading
@@ -14,12 +13,12 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from muster.host import common, weights_source
+from muster.host import common, weights_source, weights_turn
 from muster.host import weights_store as store
 from muster.host.weights_board import Board
 from muster.host.weights_files import Files
 from muster.host.weights_swarm import Swarm
-from muster.host.weights_text import RESERVE, Meter, size
+from muster.host.weights_text import Meter, size
 
 
 def main(request: dict[str, Any]) -> dict[str, Any]:
@@ -39,33 +38,9 @@ def main(request: dict[str, Any]) -> dict[str, Any]:
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (limits[1], limits[1]))
     with open(directory + ".lock", "w") as lock:
-        _lock(lock)
-        _check_room(directory, sum(int(entry["size"]) for entry in request["listing"]["files"]))
+        weights_turn.take(lock, say)
+        weights_turn.check_room(directory, sum(int(entry["size"]) for entry in request["listing"]["files"]))
         return Stage(request).run()
-
-
-def _check_room(directory: str, total: int) -> None:
-    """Refuse, before anything is written, what will not fit."""
-    here = sum(status.st_blocks * 512 for status in store.walk(directory).values())
-    free = store.free(directory)
-    wanted = total - here + RESERVE
-    if wanted > free:
-        raise OSError(
-            f"{directory} needs {size(total)}, {size(here)} of it are here and {size(RESERVE)} stay free:"
-            f" {size(wanted)} wanted, {size(free)} free;"
-            f" fix: free {size(wanted - free)}, `muster weights prune`, or set weights_root"
-        )
-
-
-def _lock(lock: Any) -> None:
-    for _ in range(60):
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return
-        except BlockingIOError:
-            say("another session still writes here; waiting for it")
-            time.sleep(5)
-    raise OSError(f"another session has been writing for 5 minutes; its process holds {lock.name}")
 
 
 def say(line: str) -> None:

@@ -18,7 +18,7 @@ from typing import Any
 
 from muster.host import common
 
-LEAST_CHUNK, LARGEST_CHUNK, FEWEST_CHUNKS = 256 << 10, 4 << 20, 2048
+LEAST_CHUNK, LARGEST_CHUNK, FEWEST_CHUNKS = 256 << 10, 4 << 20, 512
 MANIFEST, VERIFIED, CHUNKS = ".muster-manifest.json", ".muster-verified.json", ".muster-chunks.json"
 PART, WAN = ".muster-part", ".muster-wan"
 _BUFFER = 1 << 20
@@ -28,7 +28,7 @@ def chunk_size(total: int) -> int:
     """Return the bytes of a chunk, the unit of transfer, of resumption and of repair.
 
     A relay is full only when every host holds a chunk that the others lack: hosts x chunk must be small against the
-    whole. Above 8 GiB chunks are of 4 MiB, whose handling costs little against their transfer.
+    whole. Above 1 GiB chunks are of 4 MiB, whose handling costs little against their transfer.
 
     Args:
         total: bytes of all files.

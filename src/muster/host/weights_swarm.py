@@ -10,9 +10,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import hashlib
-import os
 import socket
-import struct
 import threading
 import time
 from array import array
@@ -23,8 +21,8 @@ from muster.host import weights_store as store
 from muster.host import weights_wire as wire
 from muster.host.weights_board import HERE, Board
 from muster.host.weights_files import Files
+from muster.host.weights_give import Giver
 
-_TIMEOUT = 30
 _FIRST_RETRY, _LAST_RETRY = 0.1, 2.0
 _WAIT = 1.0
 _RARITY_SAMPLE = 16
@@ -64,10 +62,12 @@ class Swarm:
     ) -> None:
         self.board, self.files, self.me, self.seed = board, files, me, seed
         self.peers, self.listen, self.say, self.patience = peers, listen, say, patience
-        self.whole, self.known, self.suspect = whole, known, suspect
+        self.whole, self.known = whole, known
         self.keys = {name: bytes.fromhex(peer["key"]["text"]) for name, peer in peers.items()}
         self.accused: dict[str, int] = {}
         self.over = threading.Event()
+        addresses = {peer["address"] for peer in peers.values()}
+        self.giver = Giver(board, files, me, seed, self.keys, addresses, suspect, self.over)
         self._socket = socket.socket(socket.AF_INET6 if ":" in listen[0] else socket.AF_INET)
 
     def start(self) -> None:
@@ -84,11 +84,11 @@ class Swarm:
         except OSError as error:
             raise OSError(f"cannot listen on {self.listen[0]} port {self.listen[1]}: {error.strerror}") from None
         self._socket.listen(128)
-        _thread(self._accept)
+        wire.thread(self.giver.accept, self._socket)
         streams = max(1, min(8, 8 // max(1, len(self.peers))))
         for name in self.peers:
             for number in range(streams):
-                _thread(self._ask, name, number == 0)
+                wire.thread(self._ask, name, number == 0)
 
     def stop(self) -> None:
         """Take back the port and every connection."""
@@ -106,91 +106,6 @@ class Swarm:
         peers = self.board.peers
         return [name for name, peer in peers.items() if not (peer.done and peer.told) and not self.gone(name)]
 
-    # --- giving -------------------------------------------------------------------------------------------------------
-
-    def _accept(self) -> None:
-        known = {peer["address"] for peer in self.peers.values()}
-        while not self.over.is_set():
-            try:
-                sock, address = self._socket.accept()
-            except OSError:
-                return
-            if address[0] in known:
-                _thread(self._serve, sock)
-            else:
-                sock.close()
-
-    def _serve(self, sock: socket.socket) -> None:
-        with sock, contextlib.suppress(OSError, ValueError, KeyError):
-            _tune(sock)
-            name, line = wire.answer(sock, self.me, self.keys)
-            while not self.over.is_set():
-                words, _ = line.hear()
-                self._met(name, words)
-                if self._reply(line, words):
-                    self._told_done(name)
-
-    def _told_done(self, name: str) -> None:
-        with self.board.changed:
-            self.board.peers[name].told = True
-            self.board.changed.notify_all()
-
-    def _met(self, name: str, words: dict[str, Any]) -> None:
-        with self.board.changed:
-            peer = self.board.peers[name]
-            peer.seen = time.monotonic()
-            peer.done = peer.done or bool(words.get("done"))
-            peer.count = max(peer.count, int(words.get("count", 0)))
-            if words.get("error") and name == self.seed:
-                self.board.error = self.board.error or f"{name}, the seed: {words['error']}"
-            self.board.changed.notify_all()
-        if "bad" in words:
-            self.suspect(self.board.file_of[int(words["bad"])])
-
-    def _reply(self, line: wire.Wire, words: dict[str, Any]) -> bool:
-        """Answer one question; return whether the answer said that this host is complete."""
-        board = self.board
-        reply: dict[str, Any] = {}
-        block = b""
-        chunk = words.get("get")
-        with board.changed:
-            if words.get("fresh"):
-                chunk = board.give_fresh(int(words["ready"]))
-            if "cursor" in words:
-                cursor, files = int(words["cursor"]), int(words["files"])
-                if chunk is None and words.get("wait"):
-                    board.changed.wait_for(lambda: self._news(cursor, files), _WAIT)
-                block = board.log[cursor : cursor + 100_000].tobytes()
-                reply["cursor"] = cursor + len(block) // 4
-                if self.me == self.seed:
-                    reply["files"] = [self._told(at) for at in board.file_log[files : files + 8]]
-            reply |= {"count": len(board.log), "done": board.done, "error": board.error}
-            if chunk is not None and not (0 <= int(chunk) < board.chunks and board.state[int(chunk)] == HERE):
-                chunk = None
-        if chunk is None:
-            line.send(reply, block)
-            return bool(reply["done"])
-        at, offset, size = board.place(int(chunk))
-        handle = self.files.open(at)
-        line.send({**reply, "data": [int(chunk), size]}, block)
-        while size:
-            sent = os.sendfile(line.sock.fileno(), handle, offset, size)
-            if not sent:
-                raise wire.Broken("the file ended")
-            offset, size = offset + sent, size - sent
-        return bool(reply["done"])
-
-    def _news(self, cursor: int, files: int) -> bool:
-        board = self.board
-        grown = len(board.log) > cursor or len(board.file_log) > files
-        return grown or board.done or bool(board.error) or self.over.is_set()
-
-    def _told(self, at: int) -> list[Any]:
-        packed = bytes.fromhex("".join(self.board.hashes[at]))
-        return [at, self.board.files[at]["sha256"], base64.b64encode(packed).decode()]
-
-    # --- asking -------------------------------------------------------------------------------------------------------
-
     def _ask(self, name: str, leads: bool) -> None:
         """Hold a connection to one peer for as long as the run lasts; only the leading one hears news."""
         peer, retry = self.board.peers[name], _FIRST_RETRY
@@ -199,7 +114,7 @@ class Swarm:
                 with socket.create_connection(
                     (self.peers[name]["address"], self.peers[name]["port"]), 5.0, (self.listen[0], 0)
                 ) as sock:
-                    _tune(sock)
+                    wire.tune(sock)
                     line = wire.call(sock, self.me, name, self.keys[name])
                     if leads:
                         self.board.forget(name)
@@ -225,7 +140,7 @@ class Swarm:
                 reply, block = line.hear()
                 self._learn(name, leads, reply, block)
                 if words.get("done"):
-                    self._told_done(name)
+                    self.board.tell_end(name)
                 if "data" not in reply:
                     if chunk is not None:
                         board.lost(chunk)
@@ -301,15 +216,3 @@ class Swarm:
         if peer.wrong == _WRONG_LIMIT:
             self.say(f"{name} is asked for nothing more in this run")
         return chunk
-
-
-def _tune(sock: socket.socket) -> None:
-    # The kernel's own timeouts: a Python timeout would poll before every read, and sendfile knows nothing of it.
-    sock.settimeout(None)
-    for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
-        sock.setsockopt(socket.SOL_SOCKET, option, struct.pack("ll", _TIMEOUT, 0))
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-
-
-def _thread(target: Callable[..., None], *arguments: Any) -> None:
-    threading.Thread(target=target, args=arguments, daemon=True).start()

@@ -12,12 +12,15 @@ import json
 import os
 import socket
 import struct
+import threading
+from collections.abc import Callable
 from typing import Any
 
 MAGIC = b"muster-weights-1"
 _HEAD = struct.Struct("!II")
 _HELLO_LIMIT, _FRAME_LIMIT = 1024, 256 << 20
 _MAC = 32
+_TIMEOUT = 30
 
 
 class Broken(OSError):
@@ -158,3 +161,17 @@ def fill(sock: socket.socket, view: memoryview) -> None:
         if not size:
             raise Broken("the connection ended")
         view = view[size:]
+
+
+def tune(sock: socket.socket) -> None:
+    """Set a connection's deadlines, and let nothing small wait to be sent."""
+    # The kernel's own timeouts: a Python timeout would poll before every read, and sendfile knows nothing of it.
+    sock.settimeout(None)
+    for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
+        sock.setsockopt(socket.SOL_SOCKET, option, struct.pack("ll", _TIMEOUT, 0))
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+
+def thread(target: Callable[..., None], *arguments: Any) -> None:
+    """Run something beside the rest, until it ends or the program does."""
+    threading.Thread(target=target, args=arguments, daemon=True).start()
