@@ -18,6 +18,7 @@ import os
 import platform
 import resource
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
@@ -54,16 +55,23 @@ def main() -> None:
     ideal = given.mib * 2**20 * 8 / given.mbit / 1e6
     rows: list[dict[str, Any]] = []
     print(f"{given.mib} MiB in {FILES} files, links of {given.mbit:.0f} Mbit/s each way: {ideal:.1f} s at best")
-    print(f"{'tool':12}{'case':8}{'hosts':>6}{'last s':>9}{'others s':>10}{'% of link':>11}{'CPU s':>8}{'load':>6}")
+    least = floor()
+    print(
+        f"at least {least:.1f} CPU seconds a received GB: sent, received and written once, hashed twice, in one process"
+    )
+    print(f"{'tool':12}{'case':8}{'hosts':>6}{'last s':>9}{'others s':>10}{'% of link':>11}{'CPU s/GB':>10}", end="")
+    print(f"{'mine':>7}{'all':>6}")
     with tempfile.TemporaryDirectory(prefix="muster-fanout-") as place:
         make_files(Path(place, "origin"), given.mib)
         for tool, case, count in jobs(given):
             row = measure(tool, case, count, Path(place), given)
             row["share_of_link"] = ideal / row["others"]
+            row["cpu_seconds_a_gb"] = row["cpu_seconds"] / (count * given.mib * 2**20 / 1e9)
             rows.append(row)
             if given.keep:
-                keep(given, ideal, rows)
-            shares = f"{100 * row['share_of_link']:11.0f}{row['cpu_seconds']:8.1f}{row['load']:6.1f}"
+                keep(given, ideal, least, rows)
+            shares = f"{100 * row['share_of_link']:11.0f}{row['cpu_seconds_a_gb']:10.1f}"
+            shares += f"{100 * row['cores_mine']:6.0f}%{100 * row['cores_busy']:5.0f}%"
             print(f"{tool:12}{case:8}{count:6}{row['last']:9.1f}{row['others']:10.1f}{shares}", flush=True)
 
 
@@ -75,14 +83,57 @@ def jobs(given: argparse.Namespace) -> list[tuple[str, str, int]]:
     return [*plain, *cases, *((tool, "plain", count) for tool in others for count in given.receivers)]
 
 
-def keep(given: argparse.Namespace, ideal: float, rows: Sequence[dict[str, Any]]) -> None:
+def floor() -> float:
+    """Return the CPU seconds that one process takes for each GB which it sends itself, writes, and hashes twice."""
+    size, piece = 256 << 20, 1 << 20
+    with tempfile.TemporaryFile() as origin, tempfile.TemporaryFile() as home:
+        for _ in range(size // piece):
+            origin.write(os.urandom(piece))
+        origin.flush()
+        server = socket.create_server(("127.0.0.1", 0))
+        near = socket.create_connection(server.getsockname())
+        far, _ = server.accept()
+        began = time.process_time()
+        sender = threading.Thread(target=lambda: near.sendfile(origin, 0))
+        sender.start()
+        one, other, buffer = hashlib.sha256(), hashlib.sha256(), memoryview(bytearray(piece))
+        left = size
+        while left:
+            got = far.recv_into(buffer)
+            one.update(buffer[:got])
+            os.write(home.fileno(), buffer[:got])
+            left -= got
+        home.seek(0)
+        while got := home.readinto(buffer):  # type: ignore[attr-defined]
+            other.update(buffer[:got])
+        sender.join()
+        taken = time.process_time() - began
+        for end in (near, far, server):
+            end.close()
+    assert one.digest() == other.digest()
+    return taken / (size / 1e9)
+
+
+def ticks() -> tuple[int, int]:
+    """Return how long all cores have been busy, and how long they have been there, in ticks."""
+    words = [int(word) for word in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]]
+    return sum(words) - words[3] - words[4], sum(words)
+
+
+def keep(given: argparse.Namespace, ideal: float, least: float, rows: Sequence[dict[str, Any]]) -> None:
     """Write what has been measured so far."""
     day = datetime.datetime.now(datetime.timezone.utc).date().isoformat()
     out = HERE / "results" / f"fanout-{day}.json"
     out.parent.mkdir(exist_ok=True)
     machine = {"cores": os.cpu_count(), "kernel": platform.release()}
     asked = {key: value for key, value in vars(given).items() if key != "keep"}
-    out.write_text(json.dumps({"asked": asked, "ideal": ideal, "machine": machine, "rows": rows}, indent=1) + "\n")
+    out.write_text(
+        json.dumps(
+            {"asked": asked, "ideal": ideal, "floor_cpu_seconds_a_gb": least, "machine": machine, "rows": rows},
+            indent=1,
+        )
+        + "\n"
+    )
 
 
 def make_files(place: Path, mib: int) -> None:
@@ -101,7 +152,7 @@ def measure(tool: str, case: str, count: int, place: Path, given: argparse.Names
 
     Each receiver has a directory of its own, removed afterwards.
     """
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    before, (busy, there), began = resource.getrusage(resource.RUSAGE_CHILDREN), ticks(), time.monotonic()
     with links(count + 1, given.mbit) as hosts:
         if case == "slow":
             hosts[-1].limit(given.slow_mbit)
@@ -119,8 +170,10 @@ def measure(tool: str, case: str, count: int, place: Path, given: argparse.Names
     others = times[:-1] if case != "plain" and len(times) > 1 else times
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    now, cores = ticks(), os.cpu_count() or 1
+    shares = {"cores_mine": cpu / cores / (time.monotonic() - began), "cores_busy": (now[0] - busy) / (now[1] - there)}
     row = {"tool": tool, "case": case, "receivers": count, "last": max(times), "others": max(others)}
-    return {**row, "times": times, "cpu_seconds": cpu, "load": os.getloadavg()[0]}
+    return {**row, "times": times, "cpu_seconds": cpu, "load": os.getloadavg()[0], **shares}
 
 
 def requests(hosts: Sequence[Link], homes: Sequence[Path], origin: Path) -> list[dict[str, Any]]:
