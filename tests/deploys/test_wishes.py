@@ -87,6 +87,7 @@ def test_a_restart_answers_what_is_in_flight_and_costs_no_budget(guarded: Guarde
     assert guarded.bundles() == dict.fromkeys(HOSTS, "")
 
 
+@pytest.mark.nightly
 def test_a_changed_plan_answers_what_is_in_flight(guarded: Guarded) -> None:
     requests = in_flight(guarded)
     ran = guarded.deploy(max_num_seqs=18)

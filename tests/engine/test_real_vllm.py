@@ -57,6 +57,7 @@ class Long(threading.Thread):
             self.came = repr(error)
 
 
+@pytest.mark.nightly
 def test_a_restart_answers_what_is_in_flight(real: Real) -> None:
     before = real.status()
     requests = [Long(real, rank) for rank in (*RANKS, *RANKS)]
