@@ -53,12 +53,30 @@ def test_lines_for_uv() -> None:
         ("", "no lock-version"),
         (HEAD + '[[packages]]\nname = "x"\nvcs = { type = "git", url = "https://g.example/x" }\n', "x has no file"),
         (HEAD + INDEX.replace(HASH, "short"), "numpy has no file whose SHA-256 is known"),
-        (
-            HEAD + INDEX.replace("wheels = [", f'wheels = [{{ url = "u", hashes = {{ sha256 = "{HASH}" }} }}, '),
-            "2 wheels",
-        ),
     ],
 )
 def test_what_is_not_understood_is_refused(text: str, says: str) -> None:
     with pytest.raises(ValueError, match=says):
         pylock.parse(text, "/opt")
+
+
+@pytest.mark.parametrize(
+    ("better", "worse"),
+    [
+        ("cp311-cp311-manylinux2014_x86_64.manylinux_2_17_x86_64", "py3-none-any"),
+        ("cp311-cp311-manylinux_2_17_x86_64", "cp39-abi3-manylinux_2_28_x86_64"),
+        ("cp39-abi3-manylinux_2_17_x86_64", "cp38-abi3-manylinux_2_28_x86_64"),
+        ("cp38-abi3-manylinux_2_17_x86_64", "py3-none-manylinux_2_17_x86_64"),
+        ("cp311-cp311-manylinux_2_28_x86_64", "cp311-cp311-manylinux_2_17_x86_64"),
+        ("2-cp311-cp311-manylinux_2_28_x86_64", "1-cp311-cp311-manylinux_2_28_x86_64"),
+    ],
+)
+def test_of_several_wheels_that_fit_the_closest_is_taken(better: str, worse: str) -> None:
+    def wheel(tags: str) -> str:
+        where = f"https://files.example/x-1-{tags}.whl"
+        return f'    {{ url = "{where}", size = 1, hashes = {{ sha256 = "{HASH}" }} }},\n'
+
+    for tags in ((better, worse), (worse, better)):
+        block = '[[packages]]\nname = "x"\nversion = "1"\nwheels = [\n' + "".join(map(wheel, tags)) + "]\n"
+        (found,) = pylock.parse(HEAD + block, "/opt")
+        assert found["file"] == f"x-1-{better}.whl"

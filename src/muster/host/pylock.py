@@ -1,7 +1,8 @@
 """What a `pylock.toml` of uv names: every package, the one file of it that fits, and that file's SHA-256.
 
-Python 3.9 has no TOML parser. uv writes one key a line and one wheel a package, the one that fits the Python and the
-platform that it resolved for; whatever else stands there is refused, and so is never overlooked.
+Python 3.9 has no TOML parser. uv writes one key a line, and of a package the wheels that fit the Python and the platform
+that it resolved for, such as a compiled one and one of pure Python; whatever else stands there is refused, and so is
+never overlooked.
 """
 
 from __future__ import annotations
@@ -39,13 +40,10 @@ def _package(block: str, base: str) -> dict[str, Any]:
         files = list(_FILE.finditer(found.group(1))) if found else []
         if not files:
             continue
-        if len(files) > 1:
-            raise ValueError(f"{len(files)} wheels of {named.get('name')} fit; one was expected")
-        where, size = _WHERE.search(files[0]["head"]), _SIZE.search(files[0]["head"])
-        if where is None:
+        told = [_file(found["head"], base) + (found["sha256"],) for found in files if _WHERE.search(found["head"])]
+        if not told:
             break
-        url = where[2] if where[1] == "url" else "file://" + os.path.normpath(os.path.join(base, where[2]))
-        file = os.path.basename(unquote(urlsplit(url).path))
+        file, url, size, sha256 = max(told, key=lambda each: _fit(each[0]))
         return {
             "name": named["name"],
             "version": named.get("version") or file.split("-")[1],
@@ -53,10 +51,35 @@ def _package(block: str, base: str) -> dict[str, Any]:
             "direct": kind == "archive",
             "file": file,
             "url": url,
-            "sha256": files[0]["sha256"],
-            "size": int(size[1]) if size else None,
+            "sha256": sha256,
+            "size": size,
         }
     raise ValueError(f"{named.get('name')} has no file whose SHA-256 is known; name a wheel of it instead")
+
+
+def _file(head: str, base: str) -> tuple[Any, ...]:
+    """Return name, address and bytes of one file, from what stands before its hashes."""
+    where, size = _WHERE.search(head), _SIZE.search(head)
+    assert where is not None
+    url = where[2] if where[1] == "url" else "file://" + os.path.normpath(os.path.join(base, where[2]))
+    return os.path.basename(unquote(urlsplit(url).path)), url, int(size[1]) if size else None
+
+
+def _fit(file: str) -> tuple[Any, ...]:
+    """Return what orders wheels as installers do, the best last: by ABI, by Python, by platform, by build.
+
+    Source: the order of tags in the packaging specification "Platform compatibility tags".
+    """
+    parts = file[: -len(".whl")].split("-") if file.endswith(".whl") else []
+    if len(parts) < 5:
+        return (0,)
+    python, abi, platform = (part.split(".") for part in parts[-3:])
+    own = max((2 if name.startswith("cp") else 1 if name == "abi3" else 0) for name in abi)
+    minors = [int(found[1]) for name in python for found in [re.match(r"[a-z]+3(\d+)$", name)] if found]
+    glibc = [int(found[1]) for name in platform for found in [re.match(r"manylinux_2_(\d+)_", name)] if found]
+    build = re.match(r"\d+", parts[2]) if len(parts) == 6 else None
+    any_platform = platform == ["any"]
+    return (1, not any_platform, own, max(minors, default=0), max(glibc, default=0), int(build[0]) if build else 0)
 
 
 def requirements(packages: list[dict[str, Any]], *, gathered: bool) -> list[str]:
