@@ -1,0 +1,86 @@
+"""While weights and an engine are staged, the group that runs goes on: the same processes, every request answered."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from muster import recipe
+from muster.weights import hub
+from tests.deploys.conftest import GROUP, HOSTS, REPOSITORY, UNIT, Fleet
+from tests.deploys.test_install import installs
+
+pytestmark = pytest.mark.sandbox
+ENGINE = """\
+from muster.deploys.base import base
+from muster.deploys.check import check
+from muster.deploys.engine import engine
+
+_run = check("kimi-k2-instruct")
+base(_run)
+engine(_run)
+"""
+
+
+def processes(fleet: Fleet) -> dict[str, str]:
+    """Return the process ids of the unit on every host."""
+    groups = f"/sys/fs/cgroup/systemd/system.slice/{UNIT} /sys/fs/cgroup/system.slice/{UNIT}"
+    return {
+        name: fleet.sh(name, f"for g in {groups}; do cat $g/cgroup.procs 2>/dev/null; done; true") for name in HOSTS
+    }
+
+
+@contextmanager
+def asked_all_along(fleet: Fleet) -> Iterator[list[bool]]:
+    """Ask the group again and again; the list grows by whether each request was answered."""
+    told: list[bool] = []
+    over = threading.Event()
+
+    def ask() -> None:
+        while not over.is_set():
+            told.append(fleet.answers())
+            over.wait(0.2)
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    try:
+        yield told
+    finally:
+        over.set()
+        thread.join()
+
+
+def bundle_of_weights(place: Path) -> None:
+    """Write a directory with files of a model, and their pin."""
+    chance, weights = random.Random(3), place / "weights"
+    weights.mkdir(parents=True)
+    for number in range(20):
+        (weights / f"model-{number:05}.safetensors").write_bytes(chance.randbytes(300_000))
+    (place / "pin.json").write_text(json.dumps(hub.from_directory(recipe.load(GROUP).model, weights).as_data()))
+
+
+def test_a_running_group_does_not_notice(serving: Fleet, tmp_path: Path) -> None:
+    lives, before = serving.lives(), processes(serving)
+    assert all(before.values())
+    bundle_of_weights(tmp_path / "bundle")
+    (tmp_path / "engine.py").write_text(ENGINE)
+    given = installs(serving)
+    with asked_all_along(serving) as told:
+        staged = serving.run("stage_weights", "-y", bundle=str(tmp_path / "bundle"))
+        installed = serving.run(os.path.relpath(tmp_path / "engine", REPOSITORY / "deploys"), "-y", **given)
+    assert staged.status == 0, staged.text
+    assert installed.status == 0, installed.text
+    assert len(told) > 5
+    assert all(told)
+    assert serving.lives() == lives
+    assert processes(serving) == before
+    for name in HOSTS:
+        assert serving.sh(name, "ls /var/lib/muster/weights/*/current/*.safetensors | wc -l") == "20"
+        assert serving.sh(name, "ls /opt/muster/engines/vllm-0.33.0-*/.muster-complete")
