@@ -1,8 +1,8 @@
 """What a `pylock.toml` of uv names: every package, the one file of it that fits, and that file's SHA-256.
 
-Python 3.9 has no TOML parser. uv writes one key a line, and of a package the wheels that fit the Python and the platform
-that it resolved for, such as a compiled one and one of pure Python; whatever else stands there is refused, and so is
-never overlooked.
+Python 3.9 has no TOML parser. uv writes one key a line, and of a package the wheels that fit the Python and the
+platform that it resolved for, such as a compiled one and one of pure Python; whatever else stands there is refused,
+and so is never overlooked.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def _package(block: str, base: str) -> dict[str, Any]:
         files = list(_FILE.finditer(found.group(1))) if found else []
         if not files:
             continue
-        told = [_file(found["head"], base) + (found["sha256"],) for found in files if _WHERE.search(found["head"])]
+        told = [(*_file(found["head"], base), found["sha256"]) for found in files if _WHERE.search(found["head"])]
         if not told:
             break
         file, url, size, sha256 = max(told, key=lambda each: _fit(each[0]))
