@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from muster.sandbox import gpus
 from muster.sandbox.names import INTERFACE
-from tests.deploys.conftest import HOSTS, UNIT, Fleet
+from tests.deploys.conftest import HOSTS, REPOSITORY, UNIT, Fleet
 
 pytestmark = pytest.mark.sandbox
 
@@ -129,3 +132,25 @@ def test_a_switch_that_carries_less_than_the_interfaces_say(fleet: Fleet) -> Non
             fleet.box.in_network(name, ["ip", "link", "set", INTERFACE, "mtu", "1500"])
     assert "FAIL   fabric.mtu  node0" in ran.err
     assert "9000 bytes to node1" in ran.err
+
+
+def drift(fleet: Fleet) -> subprocess.CompletedProcess[str]:
+    """Run the command as a user would, against the inventory of the last deploy."""
+    muster = Path(sys.executable).parent / "muster"
+    command = [str(muster), "drift", str(fleet.directory / "fleet.py"), "kimi-k2-instruct"]
+    return subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=200, check=False)
+
+
+def test_drift_is_none_after_a_deploy_and_names_what_was_changed_by_hand(untouched: Fleet) -> None:
+    none = drift(untouched)
+    assert (none.returncode, "0 warned" in none.stdout) == (0, True), none.stdout + none.stderr
+    path = "/etc/muster/kimi-k2-instruct/vllm.env"
+    untouched.sh("node1", f"cp -p {path} /root/kept && echo '# mine' >>{path}")
+    try:
+        found = drift(untouched)
+    finally:
+        untouched.sh("node1", f"cp -p /root/kept {path}")
+    assert found.returncode == 1
+    assert "warn   drift.files  node1" in found.stdout
+    assert f"{path} differs" in " ".join(found.stdout.split())
+    assert "Traceback" not in found.stderr
