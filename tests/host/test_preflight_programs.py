@@ -324,3 +324,29 @@ def test_programs_need_only_the_standard_library_of_3_9(name: str) -> None:
         for part in ([a.name for a in node.names] if isinstance(node, ast.Import) else [node.module or ""])
     }
     assert modules <= set(sys.stdlib_module_names)
+
+
+def test_a_unit_runs_an_engine_when_more_than_its_guard_is_there(tmp_path: Path) -> None:
+    def unit(name: str, *argv: str) -> subprocess.Popen[bytes]:
+        child = subprocess.Popen(["/bin/sleep", "60"] if not argv else list(argv))
+        place = tmp_path / "fs/cgroup/system.slice" / name
+        (place / "inner").mkdir(parents=True)
+        (place / "cgroup.procs").write_text("")
+        (place / "inner/cgroup.procs").write_text(f"{child.pid}\n")
+        return child
+
+    guard = tmp_path / "opt/guard" / "0123456789ab"
+    guard.mkdir(parents=True)
+    (guard / "__main__.py").write_text("import time; time.sleep(60)\n")
+    children = [
+        unit("muster-served.service"),
+        unit("muster-held.service", sys.executable, "-I", str(guard), "--config", "x", "--", "vllm", "serve"),
+        unit("other.service"),
+    ]
+    try:
+        time.sleep(0.5)  # until each has its own command line
+        assert machine.units({"sys": str(tmp_path)}) == {"running": ["muster-served.service"]}
+    finally:
+        for child in children:
+            child.kill()
+            child.wait()

@@ -17,6 +17,8 @@ from typing import Any, Callable
 Json = dict[str, Any]
 
 TCP_LISTEN = "0A"
+# The guard's own program, by digest, as its unit starts it.
+GUARD = re.compile(r"/guard/[0-9a-f]{8,64}(/|$)")
 TABLE_LIMIT = 4 * 1024 * 1024
 GPUDIRECT_MODULES = ("nvidia", "nvidia_peermem", "nv_peer_mem", "gdrdrv")
 
@@ -172,11 +174,21 @@ def listening(request: Json) -> Json:
 
 
 def units(request: Json) -> Json:
-    """The units of muster's groups that have processes now: a unit without any has no control group."""
+    """The units of muster's groups that have an engine now; a guard that holds a stopped group has none."""
     root = os.path.join(request.get("sys", "/sys"), "fs/cgroup")
     # A host of the older hierarchy has systemd's own tree below; both are looked at.
     found = (glob.glob(os.path.join(root, part, "system.slice/muster-*.service")) for part in ("", "systemd"))
-    return {"running": sorted({os.path.basename(path) for paths in found for path in paths})}
+    return {"running": sorted({os.path.basename(path) for paths in found for path in paths if has_engine(path)})}
+
+
+def has_engine(cgroup: str) -> bool:
+    """Whether a unit has a process besides the guard and the kernel log that the guard follows."""
+    for parent, _, _ in os.walk(cgroup):
+        for pid in (read(os.path.join(parent, "cgroup.procs")) or "").split():
+            command = (read(f"/proc/{pid}/cmdline") or "").split("\0")
+            if command[0] and os.path.basename(command[0]) != "journalctl" and not any(map(GUARD.search, command[:4])):
+                return True
+    return False
 
 
 SOURCES: dict[str, Callable[[Json], Json]] = {

@@ -142,7 +142,7 @@ class Report:
     paths: Mapping[str, PathFacts | Unreadable] = field(default_factory=dict)
     listeners: tuple[Listener, ...] | Unreadable = NOT_ASKED
     units: tuple[str, ...] | Unreadable = NOT_ASKED
-    """Units of muster's groups that have processes."""
+    """Units of muster's groups that have an engine."""
     clock: Clock | Unreadable = NOT_ASKED
     installed: Installed | Unreadable | None = NOT_ASKED
     """None: nothing is installed at the release's path yet."""

@@ -184,7 +184,7 @@ def preflight(
     if options.pairs and several and idle:
         measured = measure(state, needs, reports, options.port)
     elif options.pairs and several:
-        notes.append("pairs of hosts were not measured: the group is running")
+        notes.append("pairs of hosts were not measured: a group is running there")
     more: list[Any] = []
     if options.nccl:
         refusal = _why_no_nccl(reports, needs, idle=idle)
@@ -196,7 +196,7 @@ def preflight(
 
 
 def running(reports: Iterable[Report], needs: Mapping[str, Needs]) -> bool:
-    """Whether some unit of this group has processes on some host."""
+    """Whether some unit of this group has an engine on some host."""
     return any(
         needs[report.host].owns(f"/{unit}")
         for report in reports

@@ -12,11 +12,13 @@ from muster.preflight.report import NOT_ASKED, Report
 from muster.preflight.verdict import Verdict, fail, ok, warn
 
 AGAIN = "remove {path} on this host and run the deploy again; it installs the chosen build"
+OWN = "install another vLLM in {path}, or a newer driver, or unset engine_path so that muster chooses"
 
 
 def check(report: Report, needs: Needs) -> Iterator[Verdict]:
     """Judge the installed build, and its import where that was tried."""
-    installed, fix = report.installed, AGAIN.format(path=needs.release)
+    installed = report.installed
+    fix = (OWN if needs.torch_backend is None else AGAIN).format(path=needs.release)
     if installed is None or isinstance(installed, Unreadable) or "torch" not in installed.versions:
         return
     try:
