@@ -5,8 +5,8 @@
 Needs root: boots two sandbox hosts, deploys the group with guards once and carries the rows out on it, one after the
 other, each as a first failure (no backoff of the row before). The engine is the stand-in, which fails as the real one
 was seen to; with `--engine real` it is vLLM's CPU build, and only the rows that are marked for it run. Bounds leave
-out model load. Results of rows run later are added to the day's file in benchmarks/results/, and docs/guard.md has
-its table; `--tables` prints it and runs nothing.
+out model load. Results of rows run later are added to the day's file in benchmarks/results/, and docs/guard.md and
+the README have its table; `--tables` writes them from that file again and runs nothing.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def _keep(engine: str, outcome: Outcome) -> None:
     result = {
         "date": date.today().isoformat(),
         "engine": "stand-in" if engine == "standin" else f"vLLM {wheel.VERSION} (CPU build)",
-        "kernel": platform.release(),
+        "kernel": platform.release().split("-")[0],
         "cores": os.cpu_count(),
         "python": platform.python_version(),
         "rows": sorted(rows, key=lambda row: order[row["key"]]),
@@ -81,16 +81,39 @@ def _keep(engine: str, outcome: Outcome) -> None:
 def table(engine: str) -> str:
     """The day's rows as Markdown, with what they were run on."""
     found = kept(engine)
-    about = f"{found['date']}, {found['engine']}, {found['cores']} cores shared by both hosts, Linux {found['kernel']}."
-    return markdown([from_json(row) for row in found["rows"]]) + f"\n{about}\n"
+    rows = [from_json(row) for row in found["rows"]]
+    gaps = sorted(row.sampled for row in rows if row.sampled)
+    about = f"{found['date']}, {found['engine']}, Linux {found['kernel']}, {found['cores']} cores for all hosts."
+    looks = f" Longest time between two looks at the processes, in the median row {gaps[len(gaps) // 2] * 1000:.0f} ms"
+    return markdown(rows) + f"\n{about}" + (f"{looks}, at worst {gaps[-1] * 1000:.0f} ms.\n" if gaps else "\n")
+
+
+SHORT = ("kill-headless", "kill-worker", "kill-guard-head", "stop-core-load", "partition", "power-head", "oom")
+"""Rows of the README."""
+
+
+def short() -> str:
+    """The README's few rows: when it was noticed, when all was gone, when every rank answered."""
+    rows = {row["key"]: from_json(row) for row in kept("standin")["rows"]}
+    out = "| fault | detected after | all gone after | bound | answering after |\n| --- | --- | --- | --- | --- |\n"
+    for key in (key for key in SHORT if key in rows):
+        title, detected, gone, bound, _, _, answering, _, _ = cells(rows[key])
+        out += f"| {title} | {detected} | {gone} | {bound} | {answering} |\n"
+    return out
 
 
 def into_docs(engine: str) -> None:
-    """Put the table between its marks in docs/guard.md."""
-    file = ROOT / "docs" / "guard.md"
-    before, mark, rest = file.read_text().partition(f"<!-- recovery {engine} -->\n")
+    """Put the tables between their marks in docs/guard.md and the README."""
+    if engine == "standin":
+        _between(ROOT / "README.md", "<!-- recovery -->\n", f"\n{short()}\n")
+    _between(ROOT / "docs" / "guard.md", f"<!-- recovery {engine} -->\n", f"\n{table(engine)}\n")
+
+
+def _between(file: Path, mark: str, text: str) -> None:
+    before, found, rest = file.read_text().partition(mark)
     _, end, after = rest.partition("<!-- /recovery -->")
-    file.write_text(f"{before}{mark}\n{table(engine)}\n{end}{after}")
+    if found and end:
+        file.write_text(f"{before}{mark}{text}{end}{after}")
 
 
 def measure(box: Sandbox, faults: list[Fault], engine: str) -> int:
@@ -107,8 +130,6 @@ def measure(box: Sandbox, faults: list[Fault], engine: str) -> int:
             keep(engine, outcome)
             missed += bool(misses(outcome) and not outcome.not_run)
             print(" | ".join(cells(outcome)), flush=True)
-            if outcome.note:
-                print(f"    {outcome.note}", flush=True)
             try:
                 group.until_ready()
             except Late:
@@ -127,6 +148,7 @@ def main() -> int:
     parser.add_argument("--tables", action="store_true")
     given = parser.parse_args()
     if given.tables:
+        into_docs(given.engine)
         print(table(given.engine), end="")
         return 0
     # A benchmark that is told to end takes its hosts down too.

@@ -7,7 +7,7 @@ the moment the fault was taken away, or the host was up again.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 PASS, FAIL, NOT_RUN = "pass", "FAIL", "not run here"
@@ -35,6 +35,8 @@ class Fault:
     scene: bool = False
     real: bool = False
     """Also carried out with the real engine."""
+    instead: str = ""
+    """What of the fault was done another way than it happens; shown in the table."""
     essential: bool = False
     """In the tier that every change runs, not only nightly."""
 
@@ -115,6 +117,7 @@ MATRIX: tuple[Fault, ...] = (
         15,
         origin="boot",
         hold=30,
+        instead="cable dead and all processes killed; the disk keeps what was written",
     ),
     Fault(
         "power-head",
@@ -129,22 +132,22 @@ MATRIX: tuple[Fault, ...] = (
     Fault(
         "oom",
         "out of memory in the unit",
-        "the engine of node0 in a memory control group of the machine (v1; a guest here has no memory controller),"
-        " then a request too large for it: the kernel kills",
+        "a memory limit on the engine of node0, then a request too large for it: the kernel kills",
         ("exhaust_memory", "node0"),
         15,
         30,
         gone_there=5,
+        instead="the limit is set from outside (version 1) where a host has no memory controller, as here",
     ),
     Fault(
         "oom-group",
         "the same with OOMPolicy=kill",
-        "not the kernel: SIGKILL to everything in node1's unit at once, which is what a memory controller of the guest"
-        " would do",
+        "SIGKILL to everything in node1's unit at once",
         ("kill_unit", "node1"),
         15,
         30,
         gone_there=5,
+        instead="no kernel did it: the whole unit killed at once, its guard too",
     ),
     Fault("disk-full", "disk full", "state and cache directories of node1 filled", ("disk_full",), scene=True),
     Fault(
@@ -153,15 +156,17 @@ MATRIX: tuple[Fault, ...] = (
         "libfaketime in node1's guard: a jump of one hour while it runs, and back; watched 60 s after each",
         ("clock",),
         scene=True,
+        instead="the wall clock of node1's guard alone: hosts of one machine share its clock",
     ),
     Fault(
         "xid",
         "fatal Xid",
-        "Xid 79 in node1's kernel log (simulated; its reader is asked anew every 10 s, a real one follows)",
+        "Xid 79 in node1's kernel log",
         ("xid",),
         30,
         None,
         scene=True,
+        instead="simulated GPU and kernel log",
     ),
     Fault(
         "start-head-last",
@@ -235,6 +240,8 @@ class Outcome:
     not_run: str = ""
     """Why the row could not be run here."""
     note: str = ""
+    sampled: float | None = None
+    """Longest time between two looks at the processes, in seconds."""
 
 
 ORACLES = ("all new", "one generation", "no overlap", "one new life", "each rank answers")
@@ -272,7 +279,8 @@ def cells(outcome: Outcome) -> tuple[str, ...]:
     if fault.gone_there is not None:
         gone, bound = f"{_seconds(outcome.gone_there)} there, {gone}", f"{_bound(fault.gone_there)}, {bound}"
     held = [name for name, why in outcome.oracles.items() if not why]
-    said = outcome.not_run or "; ".join(misses(outcome)) or outcome.note
+    told = "; ".join(text for text in (fault.instead, outcome.note) if text)
+    said = outcome.not_run or "; ".join(misses(outcome)) or told
     return (
         fault.title + ("" if not fault.load else ", under load"),
         _seconds(outcome.detected),
@@ -309,4 +317,5 @@ def to_json(outcome: Outcome) -> dict[str, Any]:
 
 
 def from_json(data: Mapping[str, Any]) -> Outcome:
-    return Outcome(**{name: value for name, value in data.items() if name not in ("verdict", "how")})
+    known = {each.name for each in fields(Outcome)}
+    return Outcome(**{name: value for name, value in data.items() if name in known})

@@ -33,6 +33,7 @@ def carry_out(group: Group, fault: Fault) -> Outcome:
         outcome.not_run = str(reason)
     except Late as late:
         outcome.oracles["in time"] = str(late)
+    outcome.sampled = round(group.watch.longest, 3)
     return outcome
 
 
@@ -75,7 +76,6 @@ def recover(group: Group, fault: Fault, outcome: Outcome) -> None:
         "one new life": many_lives(lives(seen, begun), fault),
         "each rank answers": "" if group.answers() else "a rank did not answer",
     }
-    outcome.note = f"sampled every {group.watch.longest * 1000:.0f} ms at worst"
 
 
 def one_generation(group: Group) -> str:

@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -102,6 +103,18 @@ def test_a_missing_engine_process_is_noticed_at_the_second_look(tmp_path: Path) 
     pids.remove(10)
     assert titles.scan() == ""
     assert titles.scan() == "VLLM::EngineCore_DP0 (pid 10)"
+
+
+def test_the_memory_of_a_process_stuck_in_a_driver_is_not_read(tmp_path: Path) -> None:
+    (tmp_path / "10").mkdir()
+    (tmp_path / "10" / "stat").write_text("10 (VLLM::Worker (1)) D 1 1")
+    # Nobody writes to it: whoever opens it waits, as for the lock of a stuck process's memory.
+    os.mkfifo(tmp_path / "10" / "cmdline")
+    asked = threading.Thread(target=lambda: told.append(cgroup.title(10, str(tmp_path))), daemon=True)
+    told: list[str] = []
+    asked.start()
+    asked.join(5)
+    assert told == ["[VLLM::Worker (1)]"]
 
 
 def test_without_prefixes_no_process_is_watched() -> None:

@@ -118,6 +118,13 @@ def started(pid: int, proc: str = "/proc") -> int:
 
 
 def title(pid: int, proc: str = "/proc") -> str:
+    """Its command line; only its name, in brackets, while it is in uninterruptible sleep.
+
+    The kernel reads a command line from the process's memory, and waits for whoever holds its lock: a process stuck
+    in a driver would hold up this guard too, and the next one, and none of them could say why.
+    """
+    if state(pid, proc) == "D":
+        return "[" + _read(f"{proc}/{pid}/stat").partition("(")[2].rpartition(")")[0] + "]"
     return _read(f"{proc}/{pid}/cmdline").replace("\0", " ").strip()[:200]
 
 
