@@ -71,6 +71,15 @@ def test_a_package_that_is_nowhere_is_refused_with_what_uv_says(tmp_path: Path) 
         gather.lock(release(tmp_path / "index"), tmp_path / "out")
 
 
+def test_a_package_with_wheels_for_newer_platforms_only_says_what_to_give(tmp_path: Path) -> None:
+    made = wheel(tmp_path / "index")
+    made.rename(made.with_name(made.name.replace("py3-none-any", "py3-none-manylinux_2_34_x86_64")))
+    with pytest.raises(Refusal, match="--platform with the glibc of the hosts"):
+        gather.lock(release(tmp_path / "index"), tmp_path / "out")
+    newer = gather.lock(release(tmp_path / "index"), tmp_path / "out", platform="x86_64-manylinux_2_34")
+    assert "manylinux_2_34" in newer.read_text()
+
+
 def test_a_backend_that_asks_this_machine_is_refused(tmp_path: Path) -> None:
     with pytest.raises(Refusal, match="torch_backend is 'auto'"):
         gather.lock(release(tmp_path, "--torch-backend", "auto"), tmp_path / "out")

@@ -156,5 +156,8 @@ def _run(command: list[str], env: Mapping[str, str]) -> str:
     done = subprocess.run(command, env=dict(env), capture_output=True, text=True, check=False)
     if done.returncode:
         tail = "\n".join(done.stderr.strip().splitlines()[-12:])
-        raise Refusal(f"`uv {' '.join(command[1:3])}` ended with {done.returncode}", detail=tail)
+        # The default platform is the oldest; a package may have wheels for newer ones only.
+        lacking = "usable wheels" in tail or "no wheels with a matching platform" in tail
+        fix = "--platform with the glibc of the hosts, such as x86_64-manylinux_2_35" if lacking else ""
+        raise Refusal(f"`uv {' '.join(command[1:3])}` ended with {done.returncode}", fix=fix, detail=tail)
     return done.stdout
