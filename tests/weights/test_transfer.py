@@ -193,6 +193,28 @@ def test_a_killed_host_goes_on_where_it_was(tmp_path: Path, victim: int) -> None
     assert all(same(origin, place) for place in places)
 
 
+def test_what_a_dead_control_machine_left_half_done_is_gone_on_with(tmp_path: Path) -> None:
+    origin = model(tmp_path / "origin", {f"{n}.safetensors": 24 * MIB for n in range(4)})
+    places = homes(tmp_path, 2)
+    asked = requests(places, origin, interval=0.05)
+    seed = asked[1]["peers"]["h0"]
+    with slowed(seed["address"], seed["port"], caller=asked[1]["address"], seconds=60.0) as port:
+        runs = [Run(request) for request in [asked[0], {**asked[1], "peers": {"h0": {**seed, "port": port}}}]]
+        limit = time.monotonic() + 30
+        while time.monotonic() < limit and not list(places[1].glob("*.muster-part")):
+            time.sleep(0.005)
+        for run in runs:  # as when their SSH sessions end
+            assert run.child.stdout
+            assert run.child.stderr
+            run.child.stdout.close()
+            run.child.stderr.close()
+        assert all(run.child.wait(60) for run in runs)  # they end, and do not go on unseen
+    assert not list(places[1].glob("*.safetensors"))
+    assert list(places[1].glob("*.muster-part"))
+    good(all_of(requests(places, origin)))
+    assert same(origin, places[1])
+
+
 def test_no_room_is_refused_with_the_arithmetic_before_anything_is_written(tmp_path: Path, origin: Path) -> None:
     (place,) = homes(tmp_path, 1)
     asked = requests([place], origin)
