@@ -31,16 +31,16 @@ def test_what_is_asked_again_is_not_done_twice(cluster: Cluster) -> None:
     early = cluster.ctl("h0", "restart", "--since", first, "--wait", "0.1")
     assert early["error"].startswith("restart: not done after 0.1 s: ")
     assert early["pending"]
-    assert "error" not in cluster.ctl("h0", "restart", "--since", first, "--wait", "30")
+    assert "error" not in cluster.ctl("h0", "restart", "--since", first, "--wait", "50")
     second = cluster.ready()["generation"]
     assert second != first
-    again = cluster.ctl("h0", "restart", "--since", first, "--wait", "30")
+    again = cluster.ctl("h0", "restart", "--since", first, "--wait", "50")
     assert again == {"answer": "a new generation is here already"}
     assert cluster.ready()["generation"] == second
 
     # A stop may be asked for as often as one likes; nobody but a person ends it.
-    assert "error" not in cluster.ctl("h1", "stop", "--wait", "30")
-    assert "error" not in cluster.ctl("h0", "stop", "--wait", "30")
+    assert "error" not in cluster.ctl("h1", "stop", "--wait", "50")
+    assert "error" not in cluster.ctl("h0", "stop", "--wait", "50")
     assert cluster.group()["phase"] == "stopped"
 
     # With the units stopped, what holds the group is lifted on disk, and it starts with them.
