@@ -8,7 +8,9 @@ Needs root: boots two sandbox hosts, deploys a group of two DP ranks under the g
   resident memory from /proc.
 - `--pairs` compares throughput with and without the guards in one life of one engine: slices of `--slice` seconds in
   which every guard is stopped (SIGSTOP: it polls, relays and answers nothing) alternate with slices in which it works,
-  in the order ABBA, so that what else the machine does falls on both alike. Tokens are the engine's own count.
+  in the order ABBA, so that what else the machine does falls on both alike. Tokens are the engine's own count. Where
+  other work takes the cores, tokens a second say little: tokens a second of the engine's own processor time stand
+  beside them, and show what the guard makes the engine do; what the guard takes itself is in the soak.
 """
 
 from __future__ import annotations
@@ -57,6 +59,9 @@ TOKENS = {"standin": 100, "real": 64}
 """Tokens of one answer."""
 
 
+Rate = tuple[float, float]
+
+
 class Guard:
     """One host's guard as this machine sees it: its process and the journalctl that it reads the kernel's log with."""
 
@@ -72,6 +77,14 @@ class Guard:
     def seconds(self) -> float:
         """Processor seconds so far, the helper's too."""
         return sum(_seconds(pid) for pid in (self.pid, *self.helpers))
+
+    def engine_seconds(self) -> float:
+        """Processor seconds of every process below the guard but its helper."""
+        below, found = [pid for pid in _children(self.pid) if pid not in self.helpers], list[int]()
+        while below:
+            found.append(below.pop())
+            below += _children(found[-1])
+        return sum(_seconds(pid) for pid in found)
 
     def memory(self) -> tuple[float, float]:
         """Resident MiB, now and at most."""
@@ -89,7 +102,7 @@ def _is(entry: Path, space: str, main: str) -> bool:
 
 
 def _children(pid: int) -> list[int]:
-    return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    return [int(word) for path in Path(f"/proc/{pid}/task").glob("*/children") for word in path.read_text().split()]
 
 
 def _seconds(pid: int) -> float:
@@ -196,27 +209,37 @@ def soak(head: str, guards: list[Guard], minutes: float) -> dict[str, Any]:
 
 def compare(head: str, guards: list[Guard], pairs: int, seconds: float) -> dict[str, Any]:
     """Alternate slices with and without the guards; tokens a second of each, and the ratio with its 95 % interval."""
-    rates: dict[str, list[float]] = {"with": [], "without": []}
+    rates: dict[str, list[Rate]] = {"with": [], "without": []}
     for number in range(pairs):
         for kind in ("with", "without") if number % 2 else ("without", "with"):
             rate = None
             while rate is None:
                 rate = _slice(head, guards, kind, seconds)
             rates[kind].append(rate)
-    return {"pairs": pairs, "slice_s": seconds, **ratio(rates["with"], rates["without"])}
+    wall, cpu = ([[rate[which] for rate in rates[kind]] for kind in ("with", "without")] for which in (0, 1))
+    return {
+        "pairs": pairs,
+        "slice_s": seconds,
+        "tokens_per_s": ratio(*wall),
+        "tokens_per_engine_cpu_s": ratio(*cpu),
+    }
 
 
-def _slice(head: str, guards: list[Guard], kind: str, seconds: float) -> float | None:
-    """Tokens a second of one slice; None where reading the counters took so long that the guards had to go on."""
+def _slice(head: str, guards: list[Guard], kind: str, seconds: float) -> Rate | None:
+    """Tokens a second of one slice, and a second of the engine's processor time.
+
+    None where reading the counters took so long that the guards had to go on.
+    """
     late = threading.Timer(LONGEST_STOP, _go_on, [guards])
     late.start()
     try:
         for guard in guards if kind == "without" else ():
             os.kill(guard.pid, signal.SIGSTOP)
-        made, begun = tokens(head), time.monotonic()
+        made, begun, spent = tokens(head), time.monotonic(), sum(guard.engine_seconds() for guard in guards)
         time.sleep(seconds)
-        rate = (tokens(head) - made) / (time.monotonic() - begun)
-        return rate if late.is_alive() else None
+        new, passed = tokens(head) - made, time.monotonic() - begun
+        cpu = sum(guard.engine_seconds() for guard in guards) - spent
+        return (new / passed, new / cpu) if late.is_alive() else None
     finally:
         late.cancel()
         _go_on(guards)
@@ -237,8 +260,8 @@ def ratio(with_guard: list[float], without: list[float]) -> dict[str, Any]:
         drawn.append(sum(a for a, _ in some) / sum(b for _, b in some))
     drawn.sort()
     return {
-        "with_tokens_per_s": round(statistics.mean(with_guard), 1),
-        "without_tokens_per_s": round(statistics.mean(without), 1),
+        "with": round(statistics.mean(with_guard), 1),
+        "without": round(statistics.mean(without), 1),
         "ratio": round(sum(with_guard) / sum(without), 4),
         "interval_95": [round(drawn[50], 4), round(drawn[-51], 4)],
         "all": [[round(a, 1), round(b, 1)] for a, b in pairs],
@@ -280,7 +303,7 @@ def main() -> None:
         load.end()
         after = json.loads(get(f"{head}:29600", "/status")[1])
         result |= {
-            "restarts": after["restarts"],
+            "restarts": after["restarts"] - before["restarts"],
             "same_generation": after["generation"] == before["generation"],
             "requests": {"answered": load.answered, "failed": load.failed},
         }
@@ -290,7 +313,7 @@ def main() -> None:
     what = "soak" if given.minutes else "throughput"
     place = ROOT / "benchmarks" / "results" / f"{result['date']}-guard-{what}-{given.engine}.json"
     place.write_text(json.dumps(result, indent=1) + "\n")
-    print(json.dumps({**result, "throughput": {k: v for k, v in result.get("throughput", {}).items() if k != "all"}}))
+    print(json.dumps(result))
     print(f"kept in {place.relative_to(ROOT)}")
     if result["restarts"] or not result["same_generation"]:
         raise SystemExit("the guard restarted a group that was only busy")

@@ -190,8 +190,8 @@ supervisor = "guard"
 # Seconds from the first start until the endpoint must answer. Loading a terabyte takes long.
 ready_timeout = 3600
 
-# Seconds that requests in flight get to finish when the group is stopped on purpose (vLLM's --shutdown-timeout; 0.20
-# or newer). New requests are refused meanwhile; an idle group does not wait.
+# Seconds that requests in flight get to finish when the group is stopped on purpose. /ready says 503 meanwhile, and an
+# idle group does not wait. Plain units leave it to vLLM's --shutdown-timeout (0.20 or newer).
 drain_seconds = 30
 
 # Seconds that an engine with work in flight may go without a token until the guard calls it hung.

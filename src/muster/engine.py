@@ -35,7 +35,7 @@ SINCE: Mapping[str, Version] = {
     "enable-ep-weight-filter": (0, 20, 0),
     "numa-bind": (0, 20, 0),
 }
-OPTIONAL: Mapping[str, str] = {"shutdown-timeout": "a stop drops the requests in flight"}
+OPTIONAL: Mapping[str, str] = {"shutdown-timeout": "a plain unit that is stopped drops its requests"}
 """Flags that a default of muster asks for: an older version goes without, and the plan says what that means."""
 FP8_CACHE_WITH_DCP: Version = (0, 26, 0)
 SECURITY_FLOOR: Version = (0, 32, 0)

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import threading
-import urllib.request
-from typing import Any
 
 import pytest
 
@@ -34,50 +31,6 @@ def test_a_second_run_changes_nothing_and_opens_few_sessions(real: Real) -> None
     assert total[1:3] == ("-", "-"), again.stdout
     for name, cursor in cursors.items():
         assert len(real.box.ssh_sessions(name, since=cursor)) <= 7  # 6, and one for verify
-
-
-class Long(threading.Thread):
-    """A request of 480 tokens through one DP rank."""
-
-    def __init__(self, real: Real, rank: int) -> None:
-        super().__init__(daemon=True)
-        body = {"model": "kimi-k2", "prompt": "1 2 3 4 5 6 7 8", "max_tokens": 480, "ignore_eos": True}
-        headers = {"Content-Type": "application/json", "X-data-parallel-rank": str(rank)}
-        url = f"http://{real.head}:8000/v1/completions"
-        self.request = urllib.request.Request(url, json.dumps(body).encode(), headers)
-        self.came = ""
-        self.start()
-
-    def run(self) -> None:
-        try:
-            with urllib.request.urlopen(self.request, timeout=120) as answer:
-                told: dict[str, Any] = json.load(answer)
-                self.came = f"{told['usage']['completion_tokens']} tokens"
-        except (OSError, ValueError) as error:
-            self.came = repr(error)
-
-
-@pytest.mark.nightly
-def test_a_restart_answers_what_is_in_flight(real: Real) -> None:
-    before = real.status()
-    requests = [Long(real, rank) for rank in (*RANKS, *RANKS)]
-    url = f"http://{real.head}:8000/metrics"
-
-    def running() -> float:
-        with urllib.request.urlopen(url, timeout=10) as answer:
-            lines = answer.read().decode().splitlines()
-        return sum(float(x.rpartition(" ")[2]) for x in lines if x.startswith("vllm:num_requests_running"))
-
-    real.wait("four requests in flight", lambda: running() >= 4, 60)
-    ran = real.run("pyinfra", "-y", "inventories/sandbox.py", "deploys/restart.py")
-    assert ran.returncode == 0, ran.stdout + ran.stderr
-    for request in requests:
-        request.join(120)
-    assert [request.came for request in requests] == ["480 tokens"] * 4
-    after = real.status()
-    assert after["generation"] != before["generation"]
-    assert (after["restarts"], after["aborts_in_window"]) == (before["restarts"], before["aborts_in_window"])
-    assert [real.complete(rank) for rank in RANKS] == ["length", "length"]
 
 
 ASK = """

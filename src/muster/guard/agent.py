@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import replace
 
-from . import checks, failure, head, member
+from . import checks, engine, failure, head, member
 from .cgroup import Fence, Titles
 from .config import Config, ConfigError, load
 from .control import Control
@@ -126,8 +126,8 @@ class Agent:
             elif isinstance(action, member.Start):
                 self._start(action.generation)
             elif isinstance(action, member.Drain):
-                self.say("draining: TERM to the last child")
-                self.children.drain()
+                self.say("draining: until nothing is in flight")
+                self._task("drain", self._drained())
             else:
                 self.exit(action.reason, action.failure, action.deliberate)
 
@@ -138,6 +138,11 @@ class Agent:
         self.say(f"generation {generation} starts")
         work = self.children.start(generation, self.config.group.name, self.member.instance)
         self._task("children", work)
+
+    async def _drained(self) -> None:
+        """End the generation once nothing is in flight; the head ends it when that takes too long."""
+        await engine.drained(self.config)
+        self.post_member(member.ChildEnded(Failure("", "nothing is in flight any longer")))
 
     def _child_failed(self, failed: Failure) -> None:
         if self.ending:
@@ -259,7 +264,7 @@ class Agent:
     async def _end(self, reason: str, failed: Failure | None, deliberate: bool) -> None:
         """Kill, keep what is worth reading, and let systemd do the rest. There is no other way out."""
         try:
-            for name in ("children", "engine", "checks"):
+            for name in ("children", "engine", "checks", "drain"):
                 self.cancel(name)
             had = bool(self.children.running)
             processes = self._fence.describe() if had else []

@@ -69,7 +69,7 @@ class Start:
 
 @dataclass(frozen=True)
 class Drain:
-    """TERM to the child that serves the endpoint."""
+    """Wait until nothing is in flight, then say that the child has ended."""
 
 
 @dataclass(frozen=True)

@@ -168,11 +168,6 @@ class Children:
             )
             self._on_failure(failure)
 
-    def drain(self) -> None:
-        """TERM to the last child alone: it serves the endpoint, and the others serve it until it is done."""
-        if self.running and not self.running[-1].ended:
-            self.running[-1].process.send_signal(signal.SIGTERM)
-
     async def _until(self, probe: Probe, child: Child, why: str) -> None:
         name = f"{probe.tcp[0]}:{probe.tcp[1]}" if probe.tcp else " ".join(probe.command)
         began = time.monotonic()
