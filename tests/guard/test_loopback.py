@@ -59,6 +59,7 @@ def recovered(cluster: Cluster, before: dict[str, list[tuple[int, str]]]) -> dic
     assert cluster.generations() == {status["generation"]}
     for host in cluster.hosts:
         assert not {pid for pid, _ in before[host]} & {pid for pid, _ in alive[host]}
+        assert "Traceback" not in cluster.log(host)
     return status
 
 

@@ -83,6 +83,8 @@ class Agent:
         try:
             return await self._done
         finally:
+            # What is killed from here on ends after the loop, which would say that it cannot be told.
+            loop.remove_signal_handler(signal.SIGCHLD)
             for task in self._tasks.values():
                 task.cancel()
             if self.leader is not None:
