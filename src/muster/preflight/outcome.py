@@ -155,7 +155,7 @@ def _build_note(build: Build | Refusal | None, reports: Sequence[Report], needs:
     if build is None:
         return ""
     if any(need.torch_backend != "auto" for need in needs.values()):
-        return f"engine build: {build.name}, set by torch_backend"
+        return f"engine build: {build.name}, as the settings say"
     drivers = _drivers(reports)
     oldest = builds.oldest(drivers)
     return f"engine build: {build.name} (CUDA {build.cuda}), for driver {drivers[oldest]} on {oldest}"

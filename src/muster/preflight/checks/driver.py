@@ -44,7 +44,7 @@ def check(report: Report, needs: Needs) -> Iterator[Verdict]:
         return
     chosen = needs.build or build.name
     if needs.torch_backend != "auto":
-        why = "set by torch_backend"
+        why = "as the settings say"
     else:
         why = f"for driver {report.driver}" if chosen == build.name else "for the group's oldest driver"
     yield ok("driver.build", f"{chosen} ({why})")
