@@ -49,6 +49,7 @@ class Case:
         settings: further settings of muster.
         args: further words for `vllm serve`, besides those of a shared machine.
         weights: `none` (dummy), or `fp8` (random ones, written in FP8 with block scales).
+        dense: a dense model in place of the K2-shaped one.
         loads: what is run against it.
         compilation: vLLM's --compilation-config.
     """
@@ -61,6 +62,7 @@ class Case:
     args: tuple[str, ...] = ()
     env: Mapping[str, str] = field(default_factory=dict)
     weights: str = "none"
+    dense: bool = False
     loads: tuple[Scenario, ...] = (SHORT, LONG)
     compilation: str = COMPILATION
 
@@ -75,9 +77,9 @@ def _fp8(name: str, strategy: str, *args: str, **other: Any) -> Case:
     return Case(name, "kimi-k2-thinking", strategy, settings=SMALL, args=words, **({"loads": (SHORT,)} | other))
 
 
-def _real(name: str, strategy: str) -> Case:
+def _real(name: str, strategy: str, **other: Any) -> Case:
     env = {"VLLM_USE_DEEP_GEMM": "0"}  # its warm-up compiles 1800 kernels
-    return _fp8(name, strategy, *FP8_CACHE, weights="fp8", env=env, loads=())
+    return _fp8(name, strategy, *FP8_CACHE, weights="fp8", env=env, loads=(), **other)
 
 
 THINKING, INSTRUCT = "kimi-k2-thinking", "kimi-k2-instruct"
@@ -89,6 +91,17 @@ CASES = {
         Case("tp-queues", THINKING, "tp", settings=SMALL, args=QUEUES_CACHE, loads=(QUEUES,)),
         Case("tp-dcp-queues", THINKING, "tp-dcp", settings=SMALL, args=QUEUES_CACHE, loads=(QUEUES,)),
         Case("dp-ep", INSTRUCT, "dp-ep", hosts=(2, 1), settings=SMALL, args=FIXED_CACHE, loads=(SHORT, LONG)),
+        # For a machine with one GPU: NCCL takes no two ranks on one, and dense data parallel ranks need none.
+        Case("tp-one", THINKING, "tp", hosts=(1, 1)),
+        Case(
+            "dp-shared",
+            INSTRUCT,
+            "dp-ep",
+            hosts=(2, 1),
+            settings={"gpu_memory_utilization": 0.4, "allow_oversubscription": True, "expert_parallel": False},
+            args=("--kv-cache-memory-bytes", str(40 << 30)),
+            dense=True,
+        ),
         *(
             Case(
                 f"tp-pp-{executor}",
@@ -109,6 +122,7 @@ CASES = {
         _fp8("fp8-both-dcp-eager", "tp-dcp", *FP8, *FP8_CACHE, "--enforce-eager", env={"CUDA_LAUNCH_BLOCKING": "1"}),
         _fp8("fp8-both-dcp-piecewise", "tp-dcp", *FP8, *FP8_CACHE, compilation=PIECEWISE, loads=()),
         _real("fp8-real-dcp", "tp-dcp"),
+        _real("fp8-real-dcp-piecewise", "tp-dcp", compilation=PIECEWISE),
         _real("fp8-real-tp", "tp"),
     )
 }

@@ -176,12 +176,36 @@ def write_tokenizer(out: Path) -> None:
     (out / "tokenizer_config.json").write_text(json.dumps(told), encoding="utf-8")
 
 
+def dense(layers: int, hidden: int) -> dict[str, Any]:
+    """Return config.json of a dense model: its data parallel ranks need no collective, so two can share one GPU."""
+    return {
+        "architectures": ["LlamaForCausalLM"],
+        "model_type": "llama",
+        "bos_token_id": 1,
+        "eos_token_id": 2,
+        "head_dim": 128,
+        "hidden_act": "silu",
+        "hidden_size": hidden,
+        "initializer_range": 0.02,
+        "intermediate_size": hidden * 4,
+        "max_position_embeddings": 131072,
+        "num_attention_heads": hidden // 128,
+        "num_hidden_layers": layers,
+        "num_key_value_heads": 8,
+        "rms_norm_eps": 1e-05,
+        "rope_theta": 500000.0,
+        "tie_word_embeddings": False,
+        "torch_dtype": "bfloat16",
+        "vocab_size": 1024,
+    }
+
+
 def write(out: Path, *, layers: int = 6, hidden: int = 4096, experts: int = 64, weights: str = "none") -> Path:
-    """Write the whole directory once and return it; a complete one is left as it is."""
+    """Write the whole directory once and return it; a complete one is left as it is. No experts: a dense model."""
     if (out / "complete").exists():
         return out
     out.mkdir(parents=True, exist_ok=True)
-    told = config(layers, hidden, experts, fp8=weights == "fp8")
+    told = config(layers, hidden, experts, fp8=weights == "fp8") if experts else dense(layers, hidden)
     (out / "config.json").write_text(json.dumps(told), encoding="utf-8")
     write_tokenizer(out)
     if weights != "none":

@@ -1,6 +1,6 @@
 """Bring up the plans of the cases on this machine's two GPUs, command by command, and measure them.
 
-    python tests/gpu/run.py --out DIR [--site SITE] [--parallel] [CASE[@empty]]…
+    python tests/gpu/run.py --out DIR [--site SITE] [--parallel] [--starts] [CASE[@empty]]…
 
 Runs as root on a machine of your own with two GPUs and vLLM: it writes where the plan writes, under /etc/muster,
 /var/lib/muster and /var/cache/muster. Needs muster's pure part alone (no pyinfra). Results are added to
@@ -9,6 +9,7 @@ DIR/result.json, and DIR/table.md shows them; engine logs lie beside.
     SITE       a directory for PYTHONPATH that holds vLLM, where it is not installed
     --parallel bring the named cases up side by side, then load one after the other; all but tp and tp-dcp leave
                each other memory
+    --starts   no load: bring each case up, ask it once, take it down; `--starts tp@empty tp` measures the caches
 """
 
 from __future__ import annotations
@@ -51,8 +52,10 @@ VLLM = "0.26.0"
 
 def settings_of(case: Case, *, site: str, slot: int) -> Settings:
     """Return the settings of a case; `slot` keeps the ports of parallel cases apart."""
-    directory = Path("/dev/shm/muster-gpu") / case.weights
+    directory = Path("/dev/shm/muster-gpu") / ("dense" if case.dense else case.weights)
     size = {"layers": 4, "hidden": 2048, "experts": 32} if case.weights == "fp8" else {}
+    if case.dense:
+        size = {"layers": 16, "hidden": 4096, "experts": 0}
     with WRITING:
         model.write(directory, weights=case.weights, **size)
     told = json.loads((directory / "config.json").read_text(encoding="utf-8"))
@@ -62,6 +65,7 @@ def settings_of(case: Case, *, site: str, slot: int) -> Settings:
         "model": str(directory),
         "model_shape": {key: told[key] for key in Shape.model_fields if key in told},
         "offline": True,
+        "supervisor": "systemd",  # the processes alone, in the plan's order; tests/gpu/guarded.py has them guarded
         "vllm_version": VLLM,
         "engine_path": ENGINE,
         "port": 8000 + slot,
@@ -133,7 +137,7 @@ class Life:
         env = {**os.environ, **process.env}
         argv = [f"{ENGINE}/bin/{process.argv[0]}", *process.argv[1:]]
         if len(self.plan.hosts) > 1:  # each of the two hosts sees its own GPU
-            env["CUDA_VISIBLE_DEVICES"] = str(told.node_rank)
+            env["CUDA_VISIBLE_DEVICES"] = str(told.node_rank % _gpus())
         if name == "ray" and told.node_rank:  # Ray binds its ports on all addresses: the second node's move
             argv = [str(int(word) + 20000) if _is_port(argv[at - 1]) else word for at, word in enumerate(argv)]
         for key in ("RAY_AUTH_TOKEN_PATH",):
@@ -174,6 +178,11 @@ class Life:
             deadline = time.monotonic() + seconds
             while time.monotonic() < deadline and any(child.poll() is None for child in self.children.values()):
                 time.sleep(0.2)
+
+
+def _gpus() -> int:
+    listed = subprocess.run(["nvidia-smi", "--query-gpu=uuid", "--format=csv,noheader"], capture_output=True, text=True)
+    return len(listed.stdout.split()) or 1
 
 
 def _is_port(flag: str) -> bool:
@@ -221,7 +230,9 @@ class Gate:
                 self.open.set()
 
 
-def run(case: Case, out: Path, gate: Gate, *, site: str, slot: int, empty: bool) -> dict[str, Any]:
+def run(
+    case: Case, out: Path, gate: Gate, *, site: str, slot: int, empty: bool, starts: bool = False
+) -> dict[str, Any]:
     """Bring one case up, measure it, take it down, and return all of it as plain data."""
     settings = settings_of(case, site=site, slot=slot)
     plan = build_plan(recipes.load(case.recipe), case.specs(), settings)
@@ -244,7 +255,7 @@ def run(case: Case, out: Path, gate: Gate, *, site: str, slot: int, empty: bool)
             life.start()
             told["healthy_seconds"] = round(time.monotonic() - life.began, 1)
             told["answer"] = ask(plan)
-            tools = [Tool(plan, load, logs, ENGINE) for load in case.loads]
+            tools = [] if starts else [Tool(plan, load, logs, ENGINE) for load in case.loads]
             for tool in tools:
                 tool.hold()
         finally:
@@ -296,6 +307,7 @@ def main() -> int:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--site", default="")
     parser.add_argument("--parallel", action="store_true")
+    parser.add_argument("--starts", action="store_true")
     parser.add_argument("cases", nargs="*", default=list(PROOF))
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
@@ -308,7 +320,8 @@ def main() -> int:
     def one(slot: int, name: str) -> dict[str, Any]:
         case, _, how = name.partition("@")
         gate = shared if args.parallel else Gate(1)
-        return run(CASES[case], args.out, gate, site=args.site, slot=slot, empty=how == "empty")
+        empty = how == "empty"
+        return run(CASES[case], args.out, gate, site=args.site, slot=slot, empty=empty, starts=args.starts)
 
     def keep(told: dict[str, Any]) -> None:
         kept["cases"].append(told)

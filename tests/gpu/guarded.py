@@ -1,0 +1,285 @@
+"""A head and a headless rank on real GPUs, under their own guards and under load: kill one, stop one, and watch.
+
+    python tests/gpu/guarded.py --out FILE [--site SITE] [--soak SECONDS] [--faults A,B] [--set NAME=VALUE]…
+
+Runs as root on a machine of your own with vLLM, as tests/gpu/run.py does: the plan's guard, guard.json and command
+lines. With two GPUs each rank has its own (`dp-ep`); on one they share it, with a dense model (`dp-shared`). Both
+hosts are this machine, so a restart loop stands in for systemd (tests/gpu/guarded_host.py); the result says with what
+fence. FILE.json and FILE.md are written after every fault; the guards' logs lie beside. Exit status 1 when a bound of
+the fault matrix or an oracle was missed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path[:0] = [str(ROOT / "src"), str(ROOT)]
+
+from muster import recipe as recipes  # noqa: E402
+from muster.build import build_plan  # noqa: E402
+from muster.plan import Plan  # noqa: E402
+from tests.faults import sightings  # noqa: E402
+from tests.gpu import guarded_table  # noqa: E402
+from tests.gpu.cases import CASES  # noqa: E402
+from tests.gpu.guarded_faults import FAULTS, Fault  # noqa: E402
+from tests.gpu.guarded_host import RESTART_SECONDS, Host, hierarchy  # noqa: E402
+from tests.gpu.guarded_watch import FREE_MIB, Gpus, Load, Processes, Ready, Sampler, complete, get  # noqa: E402
+from tests.gpu.run import START_SECONDS, caches, install, machine, settings_of  # noqa: E402
+
+CLIENTS, TOKENS = 64, 1500
+"""Clients of each rank, and tokens of each of their answers."""
+LOAD_SECONDS = 12.0
+"""Load before each fault."""
+
+
+class Run:
+    """A guarded group on this machine, and all that watches it."""
+
+    def __init__(self, plan: Plan, folder: Path, fence: Path | None) -> None:
+        self.plan = plan
+        head = plan.head
+        told = json.loads(head.files[f"/etc/muster/{plan.group}/guard.json"].text)
+        self.settings = told["settings"]
+        self.control = f"http://{told['head']['address']}:{told['head']['control_port']}"
+        self.gpus = Gpus()
+        count = len(self.gpus.idle)
+        self.hosts = [Host(plan, host, host.node_rank % count, folder, fence) for host in plan.hosts.values()]
+        self.processes = Processes(self.hosts)
+        self.ready = Ready(self.control)
+        self.ranks = sorted(rank for host in plan.hosts.values() for rank in host.dp_ranks)
+        self.loads: list[Load] = []
+
+    def start(self) -> float:
+        """Start the guards, the headless one first; the seconds until /ready."""
+        began = time.monotonic()
+        watchers: list[Sampler] = [self.gpus, self.processes, self.ready]
+        for watcher in watchers:
+            watcher.start()
+        for host in reversed(self.hosts):
+            host.start()
+        until(lambda: self.ready.now, START_SECONDS + 60, "the group is not ready", self.explain)
+        return self.ready.changes[-1][0] - began
+
+    def load(self) -> None:
+        """Begin the load; it goes on through the faults."""
+        self.loads = [
+            Load(self.plan.local_endpoint, self.plan.served_model_name, rank, TOKENS)
+            for rank in self.ranks for _ in range(CLIENTS)
+        ]  # fmt: skip
+
+    def soak(self, seconds: float) -> dict[str, Any]:
+        """Load and nothing else; what was answered, and what the guards cost meanwhile."""
+        time.sleep(LOAD_SECONDS)
+        began, before = time.monotonic(), {rank: self._answered(rank) for rank in self.ranks}
+        ended = sum(len(host.statuses) for host in self.hosts)
+        costs, lines = [host.cost() for host in self.hosts], [len(host.lines) for host in self.hosts]
+        time.sleep(seconds)
+        spent = time.monotonic() - began
+        after = [host.cost() for host in self.hosts]
+        answered = {str(rank): self._answered(rank) - before[rank] for rank in self.ranks}
+        return {
+            "seconds": round(spent, 1), "answered": answered,
+            "output_tokens_per_s": round(sum(answered.values()) * TOKENS / spent),
+            "failed": sum(len(load.failed) for load in self.loads),
+            "restarts": sum(len(host.statuses) for host in self.hosts) - ended,
+            "said": [text for host, count in zip(self.hosts, lines, strict=True) for _, text in host.lines[count:]],
+            "guard_core_percent": [
+                round(100 * (new[0] - old[0]) / spent, 2) for old, new in zip(costs, after, strict=True)
+            ],
+            "guard_mib": [round(new[1], 1) for new in after],
+        }  # fmt: skip
+
+    def carry_out(self, key: str) -> dict[str, Any]:
+        """Do one fault under load, and say in seconds after it what happened when."""
+        fault = FAULTS[key]
+        time.sleep(LOAD_SECONDS)
+        until(lambda: all(self._busy(rank) for rank in self.ranks), 60, "no load", self.explain)
+        self.processes.forget()
+        before = sightings.engines(self.processes.alive)
+        (old,) = {each.generation for each in before}
+        answered = {rank: self._answered(rank) for rank in self.ranks}
+        used = self.gpus.samples[-1][1]
+        pid = fault.victim(self.hosts)
+        at = time.monotonic()
+        os.kill(pid, fault.number)
+        told: dict[str, Any] = {
+            "fault": key, "text": fault.text, "bounds": [fault.gone, fault.new], "in_flight": CLIENTS * len(self.ranks),
+            "answered_before": answered, "used_mib": list(used),
+        }  # fmt: skip
+
+        def since(when: float | None) -> float | None:
+            return None if when is None else round(when - at, 2)
+
+        limit = fault.new + START_SECONDS + 60
+        try:
+            until(lambda: self._gone(old) is not None, fault.gone + 60, "the old processes are not gone", self.explain)
+            until(lambda: self.gpus.free_at(at) is not None, 60, "the GPUs' memory is not back", self.explain)
+            first = {rank: self._first_answer(rank, at + limit) for rank in self.ranks}
+            until(lambda: self.ready.now, 120, "/ready does not answer 200", self.explain)
+            told["answering"] = {str(rank): since(when) for rank, when in first.items()}
+        except TimeoutError as error:
+            told["error"] = str(error)
+        lines = [(when, host.host, text) for host in self.hosts for when, text in host.lines if when > at]
+        lines.sort()
+        names = [host.host for host in self.hosts]
+        seen = self.processes.seen
+        lost = [each for load in self.loads for each in load.failed if each[0] <= at <= each[1]]
+        told |= {
+            "detected": since(lines[0][0]) if lines else None, "detected_by": lines[0][1:] if lines else None,
+            "ending": {name: since(_said(lines, name, "ending:")) for name in names},
+            "all_gone": since(sightings.gone_at(seen, old)),
+            "gpu_memory_free": since(self.gpus.free_at(at)),
+            "new_generation": since(sightings.started_at(seen, old, names, at)),
+            "unready": since(next((when for when, status in self.ready.changes if when > at and status != 200), None)),
+            "ready": since(self.ready.changes[-1][0]) if self.ready.now else None,
+            "lost": len(lost), "lost_after": since(max((each[1] for each in lost), default=None)),
+            "lost_how": sorted({each[2] for each in lost}), "said": [[since(w), h, t] for w, h, t in lines[:40]],
+        }  # fmt: skip
+        told["failure"] = self._failure()
+        told["oracles"] = {
+            "no process kept": sightings.kept(before, sightings.engines(self.processes.alive)),
+            "no two generations at once": sightings.overlaps(seen),
+            "one generation afterwards": list(sightings.generations(self.processes.alive)),
+        }
+        told["missed"] = _missed(told, fault)
+        return told
+
+    def _gone(self, old: str) -> float | None:
+        return sightings.gone_at(self.processes.seen, old)
+
+    def _busy(self, rank: int) -> bool:
+        return all(load.sent is not None for load in self.loads if load.rank == rank)
+
+    def _answered(self, rank: int) -> int:
+        return sum(load.answered for load in self.loads if load.rank == rank)
+
+    def _first_answer(self, rank: int, deadline: float) -> float:
+        problem = "never asked"
+        while time.monotonic() < deadline:
+            problem = complete(self.plan.local_endpoint, self.plan.served_model_name, rank, 8, 30)
+            if not problem:
+                return time.monotonic()
+            time.sleep(0.3)
+        raise TimeoutError(f"DP rank {rank} does not answer: {problem}")
+
+    def _failure(self) -> dict[str, Any]:
+        status, text = get(self.control + "/status")
+        failures = json.loads(text).get("failures", []) if status == 200 else []
+        return {key: failures[0].get(key) for key in ("host", "process", "reason")} if failures else {}
+
+    def explain(self) -> str:
+        """What to read when something did not come."""
+        told = [get(self.control + "/ready")[1], *(f"{host.host}: {host.last_words()}" for host in self.hosts)]
+        return "\n".join(told)
+
+    def end(self) -> None:
+        """End everything that was started."""
+        for load in self.loads:
+            load.end()
+        for host in self.hosts:
+            if host.is_alive():
+                host.end()
+        for watcher in (self.gpus, self.processes, self.ready):
+            if watcher.is_alive():
+                watcher.end()
+
+
+def _said(lines: Sequence[tuple[float, str, str]], host: str, words: str) -> float | None:
+    return next((when for when, who, text in lines if who == host and text.startswith(words)), None)
+
+
+def _missed(told: dict[str, Any], fault: Fault) -> list[str]:
+    missed = [told["error"]] if "error" in told else []
+    for key, bound in (("all_gone", fault.gone), ("new_generation", fault.new)):
+        if told[key] is None or told[key] > bound:
+            missed.append(f"{key}: {told[key]} s, bound {bound} s")
+    oracles = told["oracles"]
+    missed += [*oracles["no process kept"], *oracles["no two generations at once"]]
+    if len(oracles["one generation afterwards"]) != 1:
+        missed.append(f"generations afterwards: {oracles['one generation afterwards']}")
+    return missed
+
+
+def until(what: Callable[[], bool], seconds: float, problem: str, explain: Callable[[], str]) -> None:
+    """Wait until something holds.
+
+    Raises:
+        TimeoutError: it did not within so many seconds.
+    """
+    deadline = time.monotonic() + seconds
+    while not what():
+        if time.monotonic() > deadline:
+            print(explain(), file=sys.stderr, flush=True)
+            raise TimeoutError(f"{problem} within {seconds:g} s")
+        time.sleep(0.05)
+
+
+def main() -> int:
+    """Start the group, carry out the faults, write the result."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, required=True, help="FILE: FILE.json and FILE.md are written")
+    parser.add_argument("--site", default="")
+    parser.add_argument("--soak", type=float, default=0, help="seconds of load before the first fault")
+    parser.add_argument("--faults", default="kill-headless,stop-core")
+    parser.add_argument("--fence", choices=("auto", "environment"), default="auto")
+    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="a setting of the plan")
+    args = parser.parse_args()
+    install(args.site)
+    on = machine()
+    case = CASES["dp-ep" if int(on["gpus"].partition("x")[0]) > 1 else "dp-shared"]
+    changes = {name: json.loads(value) for name, value in (pair.split("=", 1) for pair in args.set)}
+    settings = settings_of(case, site=args.site, slot=0)
+    plan = build_plan(
+        recipes.load(case.recipe),
+        case.specs(),
+        settings.model_validate({**dict(settings), "supervisor": "guard", **changes}),
+    )
+    caches(plan, empty=True)
+    folder = args.out.parent / "guarded-hosts"
+    shutil.rmtree(folder, ignore_errors=True)
+    fence = hierarchy() if args.fence == "auto" else None
+    run = Run(plan, folder, fence)
+    told: dict[str, Any] = {
+        "machine": on, "case": case.name, "label": plan.label, "digest": plan.digest, "weights": "dummy",
+        "supervisor": f"two guards on one machine, each under a restart loop in place of systemd (again after"
+        f" {RESTART_SECONDS:g} s); fence: {'a control group each' if fence else 'marks in the environment'}",
+        "settings": run.settings, "clients_per_rank": CLIENTS, "tokens": TOKENS, "free_means_mib_above_idle": FREE_MIB,
+        "idle_mib": list(run.gpus.idle), "faults": [],
+        "argv": {f"{host.name}:{p.name}": list(p.argv) for host in plan.hosts.values() for p in host.processes},
+    }  # fmt: skip
+
+    def keep() -> None:
+        args.out.with_suffix(".json").write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
+        args.out.with_suffix(".md").write_text(guarded_table.markdown(told), encoding="utf-8")
+
+    try:
+        told["first_start_seconds"] = round(run.start(), 1)
+        run.load()
+        if args.soak:
+            told["soak"] = run.soak(args.soak)
+            keep()
+            print(told["soak"], flush=True)
+        for key in args.faults.split(","):
+            told["faults"].append(run.carry_out(key))
+            keep()
+            print(guarded_table.row(told["faults"][-1]), *told["faults"][-1]["missed"], sep="\n", flush=True)
+    except TimeoutError as error:
+        told["error"] = str(error)
+        print(error, flush=True)
+    finally:
+        run.end()
+        keep()
+    return 1 if "error" in told or any(fault["missed"] for fault in told["faults"]) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,35 @@
+"""What is done to a guarded group on real GPUs, and the fault matrix's bounds for it."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from tests.gpu.guarded_host import Host
+
+
+@dataclass(frozen=True)
+class Fault:
+    """What is done to whom, and the fault matrix's bounds in seconds: all gone, new generation started."""
+
+    text: str
+    number: signal.Signals
+    victim: Callable[[Sequence[Host]], int]
+    gone: float
+    new: float
+
+
+def _core(host: Host) -> int:
+    found = host.titled("VLLM::EngineCore")
+    if not found:
+        raise TimeoutError(f"{host.host} has no process titled VLLM::EngineCore")
+    return found[0]
+
+
+FAULTS = {
+    "kill-headless": Fault("KILL the headless vLLM", signal.SIGKILL, lambda hosts: hosts[1].child(), 10, 25),
+    "kill-head": Fault("KILL the head's vLLM", signal.SIGKILL, lambda hosts: hosts[0].child(), 10, 25),
+    "kill-core": Fault("KILL the headless EngineCore", signal.SIGKILL, lambda hosts: _core(hosts[1]), 20, 40),
+    "stop-core": Fault("STOP the headless EngineCore", signal.SIGSTOP, lambda hosts: _core(hosts[1]), 150, 170),
+}

@@ -1,0 +1,199 @@
+"""One host of a guarded group on this machine: a loopback address, a GPU, a guard, and a restart loop for systemd.
+
+The guard, its guard.json and the children's command lines are the plan's. What a host of its own would give is put in:
+its own runtime and state directory, and `-i GPU` for the questions to nvidia-smi, since both hosts' GPUs are visible.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from muster.plan import HostPlan, Plan
+
+RESTART_SECONDS = 3.0
+"""RestartSec of the rendered unit."""
+EMPTY_SECONDS = 30.0
+KEY = "0123456789abcdef0123456789abcdef"
+WORD = b"muster: "
+"""How the guard's own lines begin; the engine's come through the same pipe."""
+
+
+class Host(threading.Thread):
+    """Restart=always with a control group where this machine lets one be made, else by a mark in the environment."""
+
+    def __init__(self, plan: Plan, host: HostPlan, gpu: int, folder: Path, hierarchy: Path | None) -> None:
+        super().__init__(daemon=True)
+        self.host, self.folder = host.name, folder / host.name
+        self.unit = host.units[0]
+        self.mark = f"UNIT={self.folder}-{os.getpid()}"
+        self.group = hierarchy / f"muster-gpu-{host.name}" / self.unit if hierarchy else None
+        self.lines: list[tuple[float, str]] = []
+        """What the guards said, with the monotonic time."""
+        self.statuses: list[int] = []
+        self._over = threading.Event()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._write(plan, host, gpu)
+        name, value = self.mark.split("=", 1)
+        self._env = {
+            **os.environ, "CREDENTIALS_DIRECTORY": str(self.folder / "credentials"), name: value,
+            "CUDA_VISIBLE_DEVICES": str(gpu),
+            "SPT_NOENV": "1",  # a process that writes its title over its environment could no longer be told apart
+        }  # fmt: skip
+
+    def _write(self, plan: Plan, host: HostPlan, gpu: int) -> None:
+        for name in ("run", "state", "credentials"):
+            (self.folder / name).mkdir(parents=True)
+        (self.folder / "credentials" / "guard-key").write_text(KEY + "\n", encoding="utf-8")
+        program = ""
+        for path, file in host.files.items():
+            if "/guard/" in path:
+                Path(path).parent.mkdir(parents=True, exist_ok=True)
+                Path(path).write_text(file.text, encoding="utf-8")
+                program = str(Path(path).parent) if path.endswith("/__main__.py") else program
+        told = json.loads(host.files[f"/etc/muster/{plan.group}/guard.json"].text)
+        told["runtime_directory"], told["state_directory"] = str(self.folder / "run"), str(self.folder / "state")
+        smi = ["nvidia-smi", "-i", str(gpu)]
+        told["checks"]["gpu_command"] = [*smi, "--query-gpu=uuid", "--format=csv,noheader"]
+        apps = "--query-compute-apps=pid,process_name,used_memory"
+        told["checks"]["apps_command"] = [*smi, apps, "--format=csv,noheader"]
+        self.config = self.folder / "guard.json"
+        self.config.write_text(json.dumps(told, indent=1), encoding="utf-8")
+        python = "/usr/bin/python3" if Path("/usr/bin/python3").exists() else sys.executable
+        self._guard = [python, "-I", program]
+        self._argv = [*self._guard, "--config", str(self.config), "--"]
+        for number, process in enumerate(host.processes):
+            self._argv += [*(["--then"] if number else []), *process.argv]
+
+    def run(self) -> None:
+        while not self._over.is_set():
+            self._begin()
+            assert self._process is not None
+            status = self._process.wait()
+            self.statuses.append(status)
+            self.empty()
+            said = {"SERVICE_RESULT": "exit-code", "EXIT_CODE": "exited", "EXIT_STATUS": str(status)}
+            post = [*self._guard, "post", "--config", str(self.config)]
+            subprocess.run(post, env={**self._env, **said}, timeout=30, check=True)
+            self._over.wait(RESTART_SECONDS)
+
+    def _begin(self) -> None:
+        argv = self._argv
+        if self.group is not None:
+            self.group.mkdir(parents=True, exist_ok=True)
+            argv = ["sh", "-c", 'echo $$ >"$0/cgroup.procs" && exec "$@"', str(self.group), *argv]
+        self._process = subprocess.Popen(
+            argv, env=self._env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )  # fmt: skip
+        threading.Thread(target=self._read, args=(self._process,), daemon=True).start()
+
+    def _read(self, process: subprocess.Popen[bytes]) -> None:
+        assert process.stdout is not None
+        with (self.folder / "log").open("ab") as out:
+            for line in process.stdout:
+                now = time.monotonic()
+                out.write(line)
+                out.flush()
+                _, word, text = line.partition(WORD)
+                if word:
+                    self.lines.append((now, text.decode("utf-8", "replace").strip()[:400]))
+
+    def pids(self) -> list[int]:
+        """Everybody of this unit, the guard too."""
+        if self.group is None:
+            return list(_marked(self.mark.encode()))
+        try:
+            return [int(word) for word in (self.group / "cgroup.procs").read_text().split()]
+        except FileNotFoundError:
+            return []
+
+    def titled(self, title: str) -> list[int]:
+        """Its processes whose title begins so, the oldest first."""
+        found = []
+        for pid in self.pids():
+            with contextlib.suppress(OSError):
+                shown = Path(f"/proc/{pid}/cmdline").read_bytes()
+                ticks = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
+                if shown.startswith(title.encode()):
+                    found.append((ticks, pid))
+        return [pid for _, pid in sorted(found)]
+
+    def cost(self) -> tuple[float, float]:
+        """Seconds of processor that this guard and its helpers have taken, and the MiB it holds."""
+        assert self._process is not None
+        proc = Path(f"/proc/{self._process.pid}")
+        fields = (proc / "stat").read_text().rpartition(")")[2].split()
+        pages = int((proc / "statm").read_text().split()[1])
+        ticks = sum(int(fields[at]) for at in (11, 12, 13, 14))
+        return ticks / os.sysconf("SC_CLK_TCK"), pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+    def child(self) -> int:
+        """The engine's parent process: the one `vllm serve` that is the guard's own child."""
+        assert self._process is not None
+        guard = self._process.pid
+        for pid in self.pids():
+            with contextlib.suppress(OSError):
+                parent = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+                # Helpers of the guard (nvidia-smi, journalctl) carry no generation.
+                if parent == guard and b"MUSTER_GENERATION=" in Path(f"/proc/{pid}/environ").read_bytes():
+                    return pid
+        raise RuntimeError(f"{self.host}: the guard has no child")
+
+    def empty(self) -> None:
+        """What systemd does when a unit's main process has ended: kill what is left, until nothing is."""
+        until = time.monotonic() + EMPTY_SECONDS
+        while left := self.pids():
+            for pid in left:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            if time.monotonic() > until:
+                self.lines.append((time.monotonic(), f"the restart loop: {left} do not die"))
+                return
+            time.sleep(0.02)
+
+    def end(self) -> None:
+        """End the unit, its guard first."""
+        self._over.set()
+        if self._process is not None:
+            self._process.kill()
+        self.join(60)
+        if self.group is not None:
+            with contextlib.suppress(OSError):
+                self.group.rmdir()
+                self.group.parent.rmdir()
+
+    def last_words(self, size: int = 4000) -> str:
+        """The end of the unit's log."""
+        with contextlib.suppress(OSError):
+            return (self.folder / "log").read_bytes()[-size:].decode("utf-8", "replace")
+        return ""
+
+
+def hierarchy() -> Path | None:
+    """A cgroup v2 hierarchy in which this user may make a group, or None."""
+    for place in (Path("/sys/fs/cgroup"), Path("/sys/fs/cgroup/unified")):
+        probe = place / f"muster-gpu-probe-{os.getpid()}"
+        if (place / "cgroup.procs").exists() and (place / "cgroup.subtree_control").exists():
+            with contextlib.suppress(OSError):
+                probe.mkdir()
+                probe.rmdir()
+                return place
+    return None
+
+
+def _marked(mark: bytes) -> Iterator[int]:
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            with contextlib.suppress(OSError, IndexError):
+                state = (entry / "stat").read_text().rpartition(")")[2].split()[0]
+                if state not in "ZX" and mark in (entry / "environ").read_bytes().split(b"\0"):
+                    yield int(entry.name)
