@@ -42,7 +42,7 @@ def test_all_gpus_join_ray_before_the_engine_starts(fleet: Fleet) -> None:
     assert order == sorted(order)
     assert max(first.sessions.values()) <= 20
     assert fleet.answers(model="moonshotai/Kimi-K2-Instruct")
-    release = fleet.sh("node0", "ls -d /opt/muster/engines/*/").rstrip("/")
+    release = fleet.sh("node0", "dirname $(ls -d /opt/muster/engines/*/bin)")
     head = fleet.box.hosts[0].address
     status = fleet.sh(
         "node0",
