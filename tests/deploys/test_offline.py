@@ -13,7 +13,7 @@ import pytest
 from muster.sandbox import settings
 from tests.deploys.conftest import HOSTS, INVENTORY, REPOSITORY, Fleet, wheel
 
-pytestmark = pytest.mark.sandbox
+pytestmark = [pytest.mark.sandbox, pytest.mark.nightly]
 
 
 @pytest.fixture

@@ -73,7 +73,7 @@ def recover(real: Real, before: dict[str, object]) -> None:
     assert [real.complete(rank) for rank in RANKS] == ["length", "length"]
 
 
-@pytest.mark.parametrize("host", ["node0", "node1"])
+@pytest.mark.parametrize("host", [pytest.param("node0", marks=pytest.mark.nightly), "node1"])
 def test_a_killed_rank_restarts_the_whole_group(real: Real, host: str) -> None:
     before = real.status()
     old = {name: set(real.pids(name)) for name in ("node0", "node1")}
@@ -85,6 +85,7 @@ def test_a_killed_rank_restarts_the_whole_group(real: Real, host: str) -> None:
     assert "SIGKILL" in json.dumps(real.status()["failures"])
 
 
+@pytest.mark.nightly
 def test_a_stopped_engine_core_is_found_while_health_says_200(real: Real) -> None:
     before = real.status()
     (core,) = [pid for pid, line in real.pids("node1").items() if "EngineCore" in line][:1]
@@ -92,6 +93,7 @@ def test_a_stopped_engine_core_is_found_while_health_says_200(real: Real) -> Non
     recover(real, before)
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("host", ["node1", "node0"])
 def test_a_rebooted_host_comes_back_by_itself(real: Real, host: str) -> None:
     before = real.status()
