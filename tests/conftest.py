@@ -9,11 +9,16 @@ from pathlib import Path
 
 import hypothesis
 import pytest
+from gevent import monkey
 
 from muster.errors import Refusal
 from muster.sandbox import Sandbox, needs, state
 
 Boot = Callable[..., Sandbox]
+
+# Importing pyinfra's command patches the standard library for gevent. Half-way through a test process that leaves
+# threads and locks of two kinds, and tests with threads wait for ever.
+monkey.patch_all = lambda **_: False
 
 # `script/test nightly` takes the other one.
 hypothesis.settings.register_profile("quick", max_examples=40, deadline=None)

@@ -149,6 +149,10 @@ def test_a_release_that_runs_is_never_replaced(tmp_path: Path) -> None:
     sleeper = tmp_path / RELEASE[1:] / "bin/sleeper"
     sleeper.symlink_to("/bin/sleep")
     child = subprocess.Popen([str(sleeper), "60"])
+    for _ in range(500):
+        if Path(f"/proc/{child.pid}/cmdline").read_bytes():
+            break  # it has become the sleeper
+        time.sleep(0.01)
     try:
         with pytest.raises(OSError, match=r"runs from it; stop it first"):
             install(tmp_path, spec="s2")

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import http.server
 import json
+import subprocess
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -145,14 +147,13 @@ def test_a_unit_that_does_not_run_is_said_so(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_command_lines_of_a_process_and_its_children() -> None:
-    import subprocess
-
     child = subprocess.Popen(["/bin/sh", "-c", "sleep 60; true"])
     try:
         for _ in range(500):
             lines = verify.command_lines(child.pid)
             if ["sleep", "60"] in lines:
                 break
+            time.sleep(0.01)
     finally:
         subprocess.run(["pkill", "-P", str(child.pid)], check=False)
         child.kill()
