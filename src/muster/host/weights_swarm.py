@@ -208,11 +208,10 @@ class Swarm:
         """Throw a chunk away and say who sent it."""
         self.board.lost(chunk)
         peer = self.board.peers[name]
-        peer.wrong += 1
-        self.accused[name] = peer.wrong
+        wrong = peer.wrong = self.accused[name] = peer.wrong + 1  # another thread may count on before it is judged
         at, offset, _ = self.board.place(chunk)
         path = self.board.files[at]["path"]
         self.say(f"{name} served wrong bytes of {path} at offset {offset}; they were thrown away")
-        if peer.wrong == _WRONG_LIMIT:
+        if wrong == _WRONG_LIMIT:
             self.say(f"{name} is asked for nothing more in this run")
         return chunk
