@@ -28,11 +28,12 @@ from muster import recipe as recipes  # noqa: E402
 from muster.build import build_plan  # noqa: E402
 from muster.plan import Plan  # noqa: E402
 from tests.faults import sightings  # noqa: E402
+from tests.faults.sampler import Sampler  # noqa: E402
 from tests.gpu import guarded_table  # noqa: E402
 from tests.gpu.cases import CASES  # noqa: E402
 from tests.gpu.guarded_faults import FAULTS, Fault  # noqa: E402
 from tests.gpu.guarded_host import RESTART_SECONDS, Host, hierarchy  # noqa: E402
-from tests.gpu.guarded_watch import FREE_MIB, Gpus, Load, Processes, Ready, Sampler, complete, get  # noqa: E402
+from tests.gpu.guarded_watch import FREE_MIB, Gpus, HostProcesses, Load, Ready, complete, get  # noqa: E402
 from tests.gpu.run import START_SECONDS, caches, install, machine, settings_of  # noqa: E402
 
 CLIENTS, TOKENS = 64, 1500
@@ -53,7 +54,7 @@ class Run:
         self.gpus = Gpus()
         count = len(self.gpus.idle)
         self.hosts = [Host(plan, host, host.node_rank % count, folder, fence) for host in plan.hosts.values()]
-        self.processes = Processes(self.hosts)
+        self.processes = HostProcesses(self.hosts)
         self.ready = Ready(self.control)
         self.ranks = sorted(rank for host in plan.hosts.values() for rank in host.dp_ranks)
         self.loads: list[Load] = []
@@ -107,7 +108,7 @@ class Run:
         before = sightings.engines(self.processes.alive)
         (old,) = {each.generation for each in before}
         answered = {rank: self._answered(rank) for rank in self.ranks}
-        used = self.gpus.samples[-1][1]
+        used = self.gpus.used[-1][1]
         pid = fault.victim(self.hosts)
         at = time.monotonic()
         os.kill(pid, fault.number)

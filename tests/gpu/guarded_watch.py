@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 import subprocess
 import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Sequence
-from dataclasses import replace
-from pathlib import Path
+from collections.abc import Iterator, Sequence
 
-from tests.faults.sightings import Key, Sighting
+from tests.faults.sampler import Processes, Sampler
 from tests.gpu.guarded_host import Host
 
 EVERY = 0.1
@@ -22,107 +18,41 @@ FREE_MIB = 500
 """MiB above the idle machine that count as given back."""
 
 
-class Sampler(threading.Thread):
-    """Calls `sample` again and again until `end`."""
-
-    every = EVERY
-
-    def __init__(self) -> None:
-        super().__init__(daemon=True)
-        self._over = threading.Event()
-
-    def run(self) -> None:
-        while not self._over.wait(self.every):
-            self.sample()
-
-    def sample(self) -> None:
-        raise NotImplementedError
-
-    def end(self) -> None:
-        self._over.set()
-        self.join(30)
-
-
-class Processes(Sampler):
-    """Every process of every host, as `tests/faults/sightings.py` judges them."""
+class HostProcesses(Processes):
+    """Every process of every host of this machine."""
 
     def __init__(self, hosts: Sequence[Host]) -> None:
-        super().__init__()
+        super().__init__(EVERY)
         self._hosts = hosts
-        self._seen: dict[Key, Sighting] = {}
-        self._alive: set[Key] = set()
-        self._lock = threading.Lock()
-        self._asleep = time.clock_gettime(time.CLOCK_BOOTTIME) - time.monotonic()
-        self._hertz = os.sysconf("SC_CLK_TCK")
 
-    def sample(self) -> None:
-        found: dict[Key, Sighting] = {}
+    def pids(self) -> Iterator[tuple[str, int]]:
         for host in self._hosts:
             for pid in host.pids():
-                with contextlib.suppress(OSError, IndexError):
-                    seen = self._one(host.host, pid)
-                    if seen is not None:
-                        found[seen.key] = seen
-        now = time.monotonic()
-        with self._lock:
-            for key in self._alive - set(found):
-                self._seen[key] = replace(self._seen[key], ended=now)
-            self._seen.update(found)
-            self._alive = set(found)
-
-    def _one(self, host: str, pid: int) -> Sighting | None:
-        proc = Path(f"/proc/{pid}")
-        fields = (proc / "stat").read_text().rpartition(")")[2].split()
-        if fields[0] in "ZX":
-            return None
-        now, ticks = time.monotonic(), int(fields[19])
-        known = self._seen.get((pid, ticks))
-        if known is not None and known.generation:
-            return replace(known, last=now, ended=None)
-        pairs = (proc / "environ").read_bytes().decode("utf-8", "replace").split("\0")
-        env = dict(pair.partition("=")[::2] for pair in pairs)
-        title = (proc / "cmdline").read_bytes().replace(b"\0", b" ").decode("utf-8", "replace")[:200]
-        generation, instance = env.get("MUSTER_GENERATION", ""), env.get("MUSTER_INSTANCE", "")
-        return Sighting(host, pid, ticks, generation, instance, title, ticks / self._hertz - self._asleep, now)
-
-    @property
-    def seen(self) -> list[Sighting]:
-        with self._lock:
-            return list(self._seen.values())
-
-    @property
-    def alive(self) -> list[Sighting]:
-        with self._lock:
-            return [self._seen[key] for key in self._alive]
-
-    def forget(self) -> None:
-        """Drop the dead, so that one fault's do not count in the next."""
-        with self._lock:
-            self._seen = {key: each for key, each in self._seen.items() if key in self._alive}
+                yield host.host, pid
 
 
 class Gpus(Sampler):
     """Memory in use on each GPU, and how many compute processes nvidia-smi lists."""
 
     def __init__(self) -> None:
-        super().__init__()
-        self.samples: list[tuple[float, tuple[int, ...], int]] = []
+        super().__init__(EVERY)
+        self.used: list[tuple[float, tuple[int, ...], int]] = []
         self.sample()
-        self.idle = self.samples[0][1]
+        self.idle = self.used[0][1]
 
     def sample(self) -> None:
         used = _smi("--query-gpu=memory.used")
         apps = _smi("--query-compute-apps=pid")
         if used is not None and apps is not None:
-            self.samples.append((time.monotonic(), tuple(int(mib) for mib in used), len(apps)))
+            self.used.append((time.monotonic(), tuple(int(mib) for mib in used), len(apps)))
 
     def peak(self, since: float) -> list[int]:
         """Most MiB seen on each GPU since a time."""
-        return [max(found) for found in zip(*(used for at, used, _ in self.samples if at >= since), strict=True)]
+        return [max(found) for found in zip(*(used for at, used, _ in self.used if at >= since), strict=True)]
 
     def free_at(self, since: float) -> float | None:
         """When all GPUs had first given their memory back and listed no process, after a time."""
-        for at, used, apps in list(self.samples):
+        for at, used, apps in list(self.used):
             if at > since and not apps and all(u <= i + FREE_MIB for u, i in zip(used, self.idle, strict=True)):
                 return at
         return None
@@ -138,7 +68,7 @@ class Ready(Sampler):
     """What `/ready` answers, as the times at which it changed."""
 
     def __init__(self, url: str) -> None:
-        super().__init__()
+        super().__init__(EVERY)
         self.url = url
         self.changes: list[tuple[float, int]] = []
 
