@@ -59,41 +59,44 @@ def in_flight(fleet: Guarded) -> list[Request]:
 
 
 def test_a_stop_answers_what_is_in_flight_and_holds_until_resume(guarded: Guarded) -> None:
+    counted = guarded.status["restarts"]  # the fleet is shared: other tests break it
     requests = in_flight(guarded)
     stopped = guarded.done("stop")
     assert [request.tokens() for request in requests] == [120, 120]
     assert "requests in flight get up to 30 s" in stopped.text
     assert guarded.processes() == dict.fromkeys(HOSTS, "none")
-    assert (guarded.status["phase"], guarded.status["restarts"]) == ("stopped", 0)
+    assert (guarded.status["phase"], guarded.status["restarts"]) == ("stopped", counted)
     assert guarded.bundles() == dict.fromkeys(HOSTS, "")
     assert guarded.done("stop").text.count("requests in flight") == 0
     for name in HOSTS:
         guarded.sh(name, f"systemctl restart {UNIT}")
     guarded.wait("the hold", lambda: guarded.status.get("phase") == "stopped")
     guarded.done("resume")
-    assert (guarded.status["phase"], guarded.status["restarts"]) == ("running", 0)
+    assert (guarded.status["phase"], guarded.status["restarts"]) == ("running", counted)
     assert guarded.answers()
 
 
 @pytest.mark.nightly
 def test_a_restart_answers_what_is_in_flight_and_costs_no_budget(guarded: Guarded) -> None:
-    before = guarded.status["generation"]
+    before = guarded.status
     requests = in_flight(guarded)
     guarded.done("restart")
     assert [request.tokens() for request in requests] == [120, 120]
     status = guarded.status
-    assert status["generation"] != before
-    assert (status["phase"], status["restarts"], status["aborts_in_window"]) == ("running", 0, 0)
+    assert status["generation"] != before["generation"]
+    assert (status["phase"], status["restarts"]) == ("running", before["restarts"])
+    assert status["aborts_in_window"] <= before["aborts_in_window"]
     assert guarded.bundles() == dict.fromkeys(HOSTS, "")
 
 
 @pytest.mark.nightly
 def test_a_changed_plan_answers_what_is_in_flight(guarded: Guarded) -> None:
+    counted = guarded.status["restarts"]
     requests = in_flight(guarded)
     ran = guarded.deploy(max_num_seqs=18)
     assert "the group will be restarted" in ran.err
     assert [request.tokens() for request in requests] == [120, 120]
-    assert guarded.status["restarts"] == 0
+    assert guarded.status["restarts"] == counted
     assert guarded.bundles() == dict.fromkeys(HOSTS, "")
 
 
