@@ -26,7 +26,7 @@ from typing import Any
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
-from tests.faults.group import Group, Late  # noqa: E402
+from tests.faults.group import Group  # noqa: E402
 from tests.faults.matrix import MATRIX, Fault, Outcome, by_key, cells, from_json, markdown, misses, to_json  # noqa: E402
 from tests.faults.rows import carry_out  # noqa: E402
 
@@ -130,11 +130,7 @@ def measure(box: Sandbox, faults: list[Fault], engine: str) -> int:
             keep(engine, outcome)
             missed += bool(misses(outcome) and not outcome.not_run)
             print(" | ".join(cells(outcome)), flush=True)
-            try:
-                group.until_ready()
-            except Late:
-                group.both("systemctl restart 'muster-*'")
-                group.ctl("node0", "resume")
+            group.mend()
     return missed
 
 

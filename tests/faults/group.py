@@ -244,6 +244,14 @@ class Group:
 
         return self.wait("the group answers", holds, seconds)
 
+    def mend(self) -> None:
+        """Bring the group back to serving, so that one row's failure is not the next one's."""
+        try:
+            self.until_ready()
+        except Late:
+            self.both("systemctl restart 'muster-*'")
+            self.ctl(HEAD, "resume")
+
 
 class Load:
     """Requests to every rank without pause, until `end`."""

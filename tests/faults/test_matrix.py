@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.conftest import Boot
-from tests.faults.group import Group, Late
+from tests.faults.group import Group
 from tests.faults.matrix import MATRIX, PASS, Fault, cells, misses, verdict
 from tests.faults.rows import carry_out
 
@@ -27,12 +27,8 @@ def group(sandbox: Boot) -> Iterator[Group]:
 
 @pytest.fixture
 def serving(group: Group) -> Group:
-    """Return the group, serving: one row's failure is not the next one's."""
-    try:
-        group.until_ready()
-    except Late:
-        group.both("systemctl restart 'muster-*'")
-        group.ctl("node0", "resume")
+    """Return the group, serving."""
+    group.mend()
     return group
 
 
