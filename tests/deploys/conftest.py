@@ -173,6 +173,13 @@ class Fleet:
             time.sleep(0.2)
         raise AssertionError(f"{what}: not within {seconds} s")
 
+    def boot(self) -> None:
+        """Start hosts that are down, and put the stand-in where it is missing."""
+        for name in HOSTS:
+            self.box.start(name)
+            if not (self.box.tree(name) / standin.PATH.lstrip("/")).is_dir():
+                standin.place(self.box.tree(name))
+
     def clear(self) -> None:
         """Take every trace of muster off the hosts."""
         for name in HOSTS:
@@ -261,10 +268,7 @@ def fleet(box: Sandbox, tmp_path: Path) -> Iterator[Fleet]:
 def serving(box: Sandbox, tmp_path: Path) -> Iterator[Fleet]:
     """Hosts on which the group serves; one test leaves it to the next."""
     there = Fleet(box, tmp_path)
-    for name in HOSTS:
-        box.start(name)
-        if not (box.tree(name) / standin.PATH.lstrip("/")).is_dir():
-            standin.place(box.tree(name))
+    there.boot()
     there.deploy()
     assert there.answers()
     yield there
@@ -276,10 +280,8 @@ def serving(box: Sandbox, tmp_path: Path) -> Iterator[Fleet]:
 def guarded(box: Sandbox, tmp_path: Path) -> Iterator[Guarded]:
     """Hosts on which a guarded group serves."""
     there = Guarded(box, tmp_path)
+    there.boot()
     for name in HOSTS:
-        box.start(name)
-        if not (box.tree(name) / standin.PATH.lstrip("/")).is_dir():
-            standin.place(box.tree(name))
         there.sh(name, "mkdir -p /etc/standin; echo 0.05 >/etc/standin/token_seconds")
     there.deploy()
     for name in HOSTS:
