@@ -127,13 +127,10 @@ class Swarm:
     def _talk(self, line: wire.Wire, name: str, leads: bool) -> None:
         board, peer = self.board, self.board.peers[name]
         buffer = memoryview(bytearray(self.board.chunk))
-        accuse: int | None = None
         while peer.wrong < _WRONG_LIMIT:
             words = self._question(name, leads)
             if words is None:
                 return
-            if accuse is not None:
-                words["bad"], accuse = accuse, None
             chunk = words.get("get")
             try:
                 line.send(words)
@@ -157,7 +154,10 @@ class Swarm:
                     board.lost(chunk)
                 raise
             if hashlib.sha256(buffer[:size]).hexdigest() != board.hash_of(chunk):
-                accuse = self._accuse(name, chunk)
+                self._accuse(name, chunk)
+                # At once: another thread may have counted the last that is asked of it.
+                line.send({"bad": chunk})
+                self._learn(name, False, *line.hear())
                 continue
             if board.state[chunk] != HERE:
                 self.files.write(at, buffer[:size], offset)
@@ -204,7 +204,7 @@ class Swarm:
             if self.board.know(int(at), sha256, store.split(base64.b64decode(packed))):
                 self.known(int(at))
 
-    def _accuse(self, name: str, chunk: int) -> int:
+    def _accuse(self, name: str, chunk: int) -> None:
         """Throw a chunk away and say who sent it."""
         self.board.lost(chunk)
         peer = self.board.peers[name]
@@ -214,4 +214,3 @@ class Swarm:
         self.say(f"{name} served wrong bytes of {path} at offset {offset}; they were thrown away")
         if wrong == _WRONG_LIMIT:
             self.say(f"{name} is asked for nothing more in this run")
-        return chunk
