@@ -107,7 +107,7 @@ def files_committed(files: Files, remove: Sequence[str], enable: Sequence[str]) 
 
 @operation
 def carried_out(command: PyinfraCommand | None) -> Iterator[PyinfraCommand]:
-    """A command of the bring-up has succeeded.
+    """A command has succeeded.
 
     Args:
         command: what this host has to do, or None.

@@ -7,7 +7,7 @@ from typing import Any
 from muster import operations
 from muster.decision import asked
 from muster.deploys.group_run import GroupRun
-from muster.deploys.release_lock import ReleaseLock, packages_gathered, release_read, release_resolved
+from muster.deploys.release_lock import ReleaseLock
 from muster.typed import current_host, stage
 
 
@@ -17,12 +17,13 @@ def engine(run: GroupRun) -> None:
     host = current_host()
     shared = ReleaseLock.of(run)
     what = f"vLLM {run.plan.vllm_version}"
-    release_read(shared if host.name == shared.keeper else None, name=f"what {what} was resolved to before is known")
-    release_resolved(shared if host.name == shared.seed else None, name=f"{what} is resolved to files with hashes")
-    gathers = host.name in shared.gather
-    packages_gathered(
-        shared if gathers else None, host.name, name=f"every package of {what} is here, from one download"
-    )
+    steps = {
+        f"what {what} was resolved to before is known": shared.reading(host.name),
+        f"{what} is resolved to files with hashes": shared.resolving(host.name),
+        f"every package of {what} is here, from one download": shared.gathering(host.name),
+    }
+    for name, session in steps.items():
+        operations.carried_out(session, name=name)
     wanted = shared.installation(host.name) if run.decision.hosts[host.name].install else None
     installed = operations.engine_installed(wanted, name=f"{what} is installed")
     run.progress.note(host, "engine", installed)

@@ -7,12 +7,11 @@ requests are made when their operation is executed. A bundle brings its own reso
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pyinfra.api.command import PyinfraCommand
 from pyinfra.api.host import Host
 from pyinfra.api.state import State
 
@@ -22,7 +21,6 @@ from muster.errors import Refusal
 from muster.host import engine_lock, pylock
 from muster.host.weights_text import size
 from muster.session import Later, Session, fail, say
-from muster.typed import current_host, operation
 from muster.weights import bundles
 from muster.weights.keys import pair_keys
 from muster.weights.layout import revision_path
@@ -88,14 +86,31 @@ class ReleaseLock:
         if any(package["kind"] != "wheel" for package in self.packages):
             self.gather = ()  # what has to be built needs the index for its tools as well
 
-    def resolution(self) -> dict[str, Any]:
-        """Return what the seed is asked: to resolve, or to take what the keeper has."""
+    def reading(self, host: str) -> Session | None:
+        """Return the keeper's part: to say what its release was resolved to."""
+        if host != self.keeper:
+            return None
+        request = {"path": self.run.plan.release.path, "resolve": False}
+        return Session("engine_lock", request, "read the lock of the release", _heard(self))
+
+    def resolving(self, host: str) -> Session | None:
+        """Return the seed's part: to resolve, or to take what the keeper has."""
+        if host != self.seed:
+            return None
+        return Session("engine_lock", Later(self._resolution), "resolve the release", _heard(self))
+
+    def gathering(self, host: str) -> Session | None:
+        """Return a host's part in getting every file from the index to all hosts."""
+        if host not in self.gather:
+            return None
+        return Session("weights_stage", Later(lambda: self._gathering(host)), "gather the packages", streams=True)
+
+    def _resolution(self) -> dict[str, Any]:
         told = {**self._common(self.seed), "resolve": True, "text": self.text, "source": self._source()}
         release = self.run.plan.release
         return {**told, "requirements": list(release.requirements), "overrides": list(release.overrides)}
 
-    def gathering(self, host: str) -> dict[str, Any] | None:
-        """Return a host's part in getting every file from the index to all hosts; None where each asks the index."""
+    def _gathering(self, host: str) -> dict[str, Any] | None:
         if not self.packages:
             raise Refusal(f"{self.seed} did not resolve the release", fix=f"see what {self.seed} says above")
         if not self.gather:
@@ -146,47 +161,6 @@ class ReleaseLock:
 
     def _directory(self, listing: Listing) -> str:
         return revision_path(f"{self.run.root}/wheels", listing.model, listing.revision)
-
-
-@operation
-def release_read(shared: ReleaseLock | None) -> Iterator[PyinfraCommand]:
-    """The lock of a release that is whole on this host is known to the run.
-
-    Args:
-        shared: of the run; None on every host but the keeper.
-    """
-    if shared is None:
-        current_host().noop("another host says it, or none can")
-        return
-    request = {"path": shared.run.plan.release.path, "resolve": False}
-    yield Session("engine_lock", request, "read the lock of the release", _heard(shared))
-
-
-@operation
-def release_resolved(shared: ReleaseLock | None) -> Iterator[PyinfraCommand]:
-    """The release is resolved on this host, and the run knows every file of it with its SHA-256.
-
-    Args:
-        shared: of the run; None on every host but the seed.
-    """
-    if shared is None:
-        current_host().noop("one host resolves for all")
-        return
-    yield Session("engine_lock", Later(shared.resolution), "resolve the release", _heard(shared))
-
-
-@operation
-def packages_gathered(shared: ReleaseLock | None, name: str) -> Iterator[PyinfraCommand]:
-    """Every file of the release is on this host: one host fetches, the others get it from each other.
-
-    Args:
-        shared: of the run; None where nothing is gathered.
-        name: of this host.
-    """
-    if shared is None:
-        current_host().noop("nothing to gather")
-        return
-    yield Session("weights_stage", Later(lambda: shared.gathering(name)), "gather the packages", streams=True)
 
 
 def _heard(shared: ReleaseLock) -> Any:
