@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from muster.host import engine, engine_stamps
+from muster.host import engine, engine_stamps, turn
 
 RELEASE = "/opt/muster/engines/r1"
 UV = "/opt/muster/uv/1/uv"
@@ -165,7 +165,7 @@ def test_a_release_that_runs_is_never_replaced(tmp_path: Path) -> None:
 def test_two_installations_of_one_release_take_turns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     install(tmp_path)
     waited = threading.Event()
-    monkeypatch.setattr(engine, "time", FastClock(waited))
+    monkeypatch.setattr(turn, "time", FastClock(waited))
     with open(tmp_path / (RELEASE[1:] + ".lock"), "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         second = threading.Thread(target=install, args=(tmp_path,))

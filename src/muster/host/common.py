@@ -21,6 +21,11 @@ def environment() -> dict[str, str]:
     return {**os.environ, "PATH": os.environ.get("PATH", "") + ":" + _PATH, "LC_ALL": "C.UTF-8", "SYSTEMD_COLORS": "0"}
 
 
+def say(line: str) -> None:
+    """Print one line of progress."""
+    print(line, flush=True)
+
+
 def run(argv: Sequence[str], seconds: float = 20) -> tuple[int, str]:
     """Run a tool and return (exit status, output with errors after it).
 

@@ -7,7 +7,6 @@ installation that was killed is wiped and done again, from uv's cache. Progress 
 from __future__ import annotations
 
 import base64
-import fcntl
 import glob
 import json
 import os
@@ -17,9 +16,9 @@ import tempfile
 import threading
 import time
 import zlib
-from typing import IO, Any
+from typing import Any
 
-from muster.host import common, engine_stamps, pylock
+from muster.host import common, engine_stamps, pylock, turn
 
 Json = dict[str, Any]
 
@@ -44,7 +43,7 @@ def main(request: Json) -> Json:
     uv = bring_uv(root + request["uv"], request.get("uv_payload"))
     os.makedirs(os.path.dirname(path), 0o755, exist_ok=True)
     with open(path + ".lock", "w") as lock:
-        wait_for(lock)
+        turn.take(lock, "installs this release", minutes=30)
         if engine_stamps.release(root, request)["complete"]:
             return {"changed": False, "packages": 0}
         users = running_from(path)
@@ -64,19 +63,8 @@ def bring_uv(path: str, payload: str | None) -> str:
         raise OSError(f"no uv at {path} and none was sent")
     os.makedirs(os.path.dirname(path), 0o755, exist_ok=True)
     common.write_whole(path, zlib.decompress(base64.b64decode(payload)), 0o755)
-    say("uv: {}".format(common.must([path, "--version"]).strip()))
+    common.say("uv: {}".format(common.must([path, "--version"]).strip()))
     return path
-
-
-def wait_for(lock: IO[str]) -> None:
-    """Take the lock of a release; another installation (of a session that was cut) may still hold it."""
-    while True:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return
-        except BlockingIOError:
-            say("another installation of this release is running on this host; waiting for it")
-            time.sleep(10)
 
 
 def running_from(path: str) -> list[str]:
@@ -110,9 +98,9 @@ def install(request: Json, uv: str, path: str, env: dict[str, str]) -> int:
     """Make the environment, install into it, note that it is whole; return the number of packages."""
     began = time.monotonic()
     if os.path.lexists(path):
-        say(f"removing what an unfinished installation left at {path}")
+        common.say(f"removing what an unfinished installation left at {path}")
         shutil.rmtree(path)
-    say("making a Python {} environment at {}".format(request["python"], path))
+    common.say("making a Python {} environment at {}".format(request["python"], path))
     stream([uv, "venv", "--no-project", "--python", request["python"], path], env, path)
     python = os.path.join(path, "bin", "python")
     wheels = request["wheels"] and request.get("root", "") + request["wheels"]
@@ -125,14 +113,14 @@ def install(request: Json, uv: str, path: str, env: dict[str, str]) -> int:
     with tempfile.NamedTemporaryFile("w", suffix=".txt") as wanted:
         wanted.write("\n".join(pylock.requirements(packages, gathered=bool(wheels))) + "\n")
         wanted.flush()
-        say("installing {}, {} packages from {}".format(request["spec"], len(packages), wheels or "the index"))
+        common.say("installing {}, {} packages from {}".format(request["spec"], len(packages), wheels or "the index"))
         stream([*command, "-r", wanted.name], env, path)
     if not os.access(os.path.join(path, "bin", "vllm"), os.X_OK):
         raise OSError(f"{path} has no bin/vllm after the installation; do the requirements name vllm?")
     names = frozen(uv, python, env)
     note = {"spec": request["spec"], "packages": names}
     common.write_whole(os.path.join(path, engine_stamps.COMPLETE), json.dumps(note, indent=1).encode())
-    say(f"{len(names)} packages in {time.monotonic() - began:.0f} s")
+    common.say(f"{len(names)} packages in {time.monotonic() - began:.0f} s")
     return len(names)
 
 
@@ -168,7 +156,7 @@ def stream(argv: list[str], env: dict[str, str], path: str) -> None:
             for line in child.stdout or ():
                 lines.append(line.rstrip())
                 if lines[-1] and not lines[-1].startswith((" + ", " - ", " ~ ")):
-                    say(lines[-1])
+                    common.say(lines[-1])
             status = child.wait()
         finally:
             done.set()
@@ -183,9 +171,4 @@ def beat(done: threading.Event, path: str) -> None:
     while not done.wait(_BEAT):
         free = os.statvfs(os.path.dirname(path))
         gib = free.f_bavail * free.f_frsize / 2**30
-        say(f"still installing after {time.monotonic() - began:.0f} s; {gib:.1f} GiB free")
-
-
-def say(line: str) -> None:
-    """Print one line of progress."""
-    print(line, flush=True)
+        common.say(f"still installing after {time.monotonic() - began:.0f} s; {gib:.1f} GiB free")

@@ -8,7 +8,7 @@ import tempfile
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from muster.host import common, engine, pylock, weights_source
+from muster.host import common, engine, pylock, turn, weights_source
 
 Json = dict[str, Any]
 
@@ -37,8 +37,8 @@ def main(request: Json) -> Json:
     os.umask(0o022)
     uv = engine.bring_uv(root + request["uv"], request.get("uv_payload"))
     os.makedirs(os.path.dirname(place), 0o755, exist_ok=True)
-    with open(root + request["path"] + ".lock", "w") as turn:
-        engine.wait_for(turn)
+    with open(root + request["path"] + ".lock", "w") as lock:
+        turn.take(lock, "installs this release", minutes=30)
         if request["text"]:
             common.write_whole(place, request["text"].encode())
         elif not read(place):
@@ -75,7 +75,7 @@ def resolve(request: Json, uv: str, place: str, env: dict[str, str]) -> None:
     Raises:
         OSError: uv's own last lines.
     """
-    engine.say("resolving {}".format(" ".join(request["requirements"])))
+    common.say("resolving {}".format(" ".join(request["requirements"])))
     new = os.path.join(os.path.dirname(place), "pylock.new.toml")  # uv wants such a name, and paths lead from there
     with tempfile.TemporaryDirectory() as home:
         wanted, overrides = os.path.join(home, "wanted.in"), os.path.join(home, "overrides.txt")

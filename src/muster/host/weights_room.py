@@ -1,11 +1,6 @@
-"""What must hold before a host takes part in a transfer: that nobody else writes there, and that all of it fits."""
+"""Whether all of a transfer fits on a host's disk."""
 
 from __future__ import annotations
-
-import fcntl
-import time
-from collections.abc import Callable
-from typing import Any
 
 from muster.host import weights_store as store
 from muster.host.weights_text import RESERVE, size
@@ -30,23 +25,3 @@ def check_room(directory: str, total: int) -> None:
             f" {size(wanted)} wanted, {size(free)} free;"
             f" fix: free {size(wanted - free)}, `muster weights prune`, or set weights_root"
         )
-
-
-def take(lock: Any, say: Callable[[str], None]) -> None:
-    """Take the lock of a revision; a session that was cut may still hold it for a moment.
-
-    Args:
-        lock: its open file.
-        say: prints a line of progress.
-
-    Raises:
-        OSError: another session holds it for longer.
-    """
-    for _ in range(60):
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return
-        except BlockingIOError:
-            say("another session still writes here; waiting for it")
-            time.sleep(5)
-    raise OSError(f"another session has been writing for 5 minutes; its process holds {lock.name}")

@@ -13,7 +13,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from muster.host import common, weights_source, weights_turn
+from muster.host import common, turn, weights_room, weights_source
 from muster.host import weights_store as store
 from muster.host.weights_board import Board
 from muster.host.weights_files import Files
@@ -38,14 +38,9 @@ def main(request: dict[str, Any]) -> dict[str, Any]:
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (limits[1], limits[1]))
     with open(directory + ".lock", "w") as lock:
-        weights_turn.take(lock, say)
-        weights_turn.check_room(directory, sum(int(entry["size"]) for entry in request["listing"]["files"]))
+        turn.take(lock, "writes here", minutes=5)
+        weights_room.check_room(directory, sum(int(entry["size"]) for entry in request["listing"]["files"]))
         return Stage(request).run()
-
-
-def say(line: str) -> None:
-    """Print one line of progress."""
-    print(line, flush=True)
 
 
 class Stage:
@@ -69,7 +64,7 @@ class Stage:
             self.seed,
             request["peers"],
             (request["address"], request["port"]),
-            say,
+            common.say,
             lambda at: self._later(self._verify, at),
             lambda at: self._later(self._scan, at),
             lambda at: self.stamps.drop(files[at]["path"]),
@@ -88,7 +83,7 @@ class Stage:
                 threading.Thread(target=self._guarded, args=(self._seed,), daemon=True).start()
             self._wait(lambda: self.board.done)
             removed = self._finish(before)
-            say(f"all files are here and verified; {len(self.swarm.needed())} peers still need this host")
+            common.say(f"all files are here and verified; {len(self.swarm.needed())} peers still need this host")
             self._wait(lambda: not self.swarm.needed())
         except OSError as error:
             self.board.fail(str(error))
@@ -99,7 +94,7 @@ class Stage:
             self.pool.shutdown(wait=False)
         seconds = time.monotonic() - self.began
         gave = {name: peer.gave for name, peer in self.board.peers.items() if peer.gave}
-        say(f"complete: {len(self.board.files)} files, {size(self._total())} verified in {seconds:.0f} s")
+        common.say(f"complete: {len(self.board.files)} files, {size(self._total())} verified in {seconds:.0f} s")
         return {"seconds": seconds, "removed": removed, "chunks_from": gave, "wrong_from": self.swarm.accused}
 
     def _total(self) -> int:
@@ -122,7 +117,7 @@ class Stage:
         lacking = [self.board.files[at] for at, here in enumerate(results) if not here]
         numbers = {entry["path"]: at for at, entry in enumerate(self.board.files)}
         if lacking:
-            say(f"fetching {len(lacking)} files, {size(sum(e['size'] for e in lacking))}, {self._source()}")
+            common.say(f"fetching {len(lacking)} files, {size(sum(e['size'] for e in lacking))}, {self._source()}")
             for path in weights_source.fetch(self.request["source"], self.listing, lacking, self.directory):
                 self._later(self._offer_fetched, numbers[path])
 
@@ -145,7 +140,9 @@ class Stage:
             return True
         known = self.chunks.get(name, [])
         good = next((n for n, (a, b) in enumerate(zip(hashes, known)) if a != b), min(len(hashes), len(known)))
-        say(f"{name} is damaged; its first {size(good * self.board.chunk)} are right" if good else f"{name} is damaged")
+        common.say(
+            f"{name} is damaged; its first {size(good * self.board.chunk)} are right" if good else f"{name} is damaged"
+        )
         self.stamps.drop(name)
         os.rename(path, path + store.WAN)
         os.truncate(path + store.WAN, min(good * self.board.chunk, entry["size"], os.path.getsize(path + store.WAN)))
@@ -228,7 +225,7 @@ class Stage:
         removed = store.finish(self.directory, manifest, hashes, self.board.chunk)
         for path in removed:
             if path in before["extra"] and not store.unfinished(path):
-                say(f"{path} belongs to no manifest; removed")
+                common.say(f"{path} belongs to no manifest; removed")
         return removed
 
     # --- waiting ------------------------------------------------------------------------------------------------------
@@ -246,7 +243,7 @@ class Stage:
                 board.changed.wait(0.5)
             if time.monotonic() - told > interval:
                 told = time.monotonic()
-                say(self._progress())
+                common.say(self._progress())
             if not board.done:
                 self._hopeless()
 

@@ -1,0 +1,35 @@
+"""One session at a time for what several would write."""
+
+from __future__ import annotations
+
+import fcntl
+import time
+from typing import IO
+
+from muster.host import common
+
+_EVERY = 5.0
+
+
+def take(lock: IO[str], what: str, minutes: float) -> None:
+    """Take a lock; a session that was cut may still hold it, and says so no more.
+
+    Args:
+        lock: its open file.
+        what: the other session does, as a line of progress says it.
+        minutes: to wait for it.
+
+    Raises:
+        OSError: another session holds it for longer.
+    """
+    until = time.monotonic() + 60 * minutes
+    while True:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            if time.monotonic() > until:
+                held = f"another session {what} for {minutes:.0f} minutes now"
+                raise OSError(f"{held}; its process holds {lock.name}; see `fuser {lock.name}` on this host") from None
+        common.say(f"another session {what}; waiting for it")
+        time.sleep(_EVERY)
