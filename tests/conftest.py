@@ -34,22 +34,26 @@ def _sweep() -> None:
             Sandbox.named(name).down()
 
 
+def require_sandbox() -> None:
+    """Skip, or fail when MUSTER_REQUIRE_SANDBOX=1, where this user or machine cannot boot hosts or mount disks."""
+    try:
+        needs.check()
+    except Refusal as refusal:
+        if os.environ.get("MUSTER_REQUIRE_SANDBOX") == "1":
+            pytest.fail(f"MUSTER_REQUIRE_SANDBOX=1, but {refusal}")
+        pytest.skip(str(refusal))
+
+
 @pytest.fixture(scope="session")
 def sandbox() -> Iterator[Boot]:
     """Return a function that gives the sandbox of a name: `sandbox("pair", hosts=2, gpu="H200", gpus=8)`.
 
-    Tests that ask for one name share its hosts. Skips, with the reason, where the machine cannot boot hosts; fails
-    there when MUSTER_REQUIRE_SANDBOX=1.
+    Tests that ask for one name share its hosts.
     """
     made: dict[str, Sandbox] = {}
 
     def boot(name: str, hosts: int = 2, *, gpu: str = "H200", gpus: int = 1) -> Sandbox:
-        try:
-            needs.check()
-        except Refusal as refusal:
-            if os.environ.get("MUSTER_REQUIRE_SANDBOX") == "1":
-                pytest.fail(f"MUSTER_REQUIRE_SANDBOX=1, but {refusal}")
-            pytest.skip(str(refusal))
+        require_sandbox()
         if not made:
             _sweep()
         full = f"t{os.getpid()}-{name}"

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -134,24 +134,60 @@ def same(one: Path, other: Path) -> bool:
     return files(one) == files(other)
 
 
+BLOCK = 8192
+"""Bytes that go through `through` at a time."""
+
+
+class Cut:
+    """A line that goes dead after some bytes, and carries again once it is mended.
+
+    Args:
+        after: bytes that pass before.
+        seconds: after which it is whole again.
+    """
+
+    def __init__(self, after: int, seconds: float) -> None:
+        self._left, self._seconds = after // BLOCK, seconds
+        self.dead, self._whole = threading.Event(), threading.Event()
+
+    def __call__(self) -> None:
+        self._left -= 1
+        if self._left < 0:
+            if not self.dead.is_set():
+                self.dead.set()
+                threading.Timer(self._seconds, self.mend).start()
+            self._whole.wait(60)
+
+    def mend(self) -> None:
+        """Carry again, and for good."""
+        self._left = sys.maxsize
+        self._whole.set()
+
+
 @contextlib.contextmanager
 def slowed(address: str, port: int, *, caller: str, seconds: float) -> Iterator[int]:
-    """Give another port of a host, through which what it sends trickles for some seconds.
+    """Give another port of a host, through which what it sends trickles for some seconds, at 80 KB/s a connection."""
+    until = time.monotonic() + seconds
+    with through(address, port, caller=caller, pace=lambda: time.sleep(0.1 * (time.monotonic() < until))) as other:
+        yield other
+
+
+@contextlib.contextmanager
+def through(address: str, port: int, *, caller: str, pace: Callable[[], None]) -> Iterator[int]:
+    """Give another port of a host, through which what it sends goes at another pace.
 
     Args:
         address, port: where it listens.
         caller: address from which the host is called on.
-        seconds: for which each connection carries 80 KB/s.
+        pace: called before each block that the host sends; it may wait.
     """
-    until = time.monotonic() + seconds
     server = socket.create_server((address, 0))
 
-    def pump(given: socket.socket, taken: socket.socket, slow: bool) -> None:
+    def pump(given: socket.socket, taken: socket.socket, wait: Callable[[], None]) -> None:
         with contextlib.suppress(OSError):
-            while data := given.recv(8192):
+            while data := given.recv(BLOCK):
+                wait()
                 taken.sendall(data)
-                if slow and time.monotonic() < until:
-                    time.sleep(0.1)
         for end in (given, taken):
             with contextlib.suppress(OSError):
                 end.shutdown(socket.SHUT_RDWR)
@@ -166,7 +202,7 @@ def slowed(address: str, port: int, *, caller: str, seconds: float) -> Iterator[
                     near.close()
                     continue
                 far.settimeout(None)
-                for words in ((near, far, False), (far, near, True)):
+                for words in ((near, far, lambda: None), (far, near, pace)):
                     threading.Thread(target=pump, args=words, daemon=True).start()
 
     threading.Thread(target=serve, daemon=True).start()
