@@ -52,9 +52,9 @@ class Real:
     def head(self) -> str:
         return str(self.box.hosts[0].address)
 
-    def complete(self, rank: int, timeout: float = 120) -> str:
-        """Return the text of one chat completion through one DP rank, or "" where it gave none."""
-        body = {"model": "kimi-k2", "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 4}
+    def complete(self, rank: int, timeout: float = 120, tokens: int = 4, **more: object) -> str:
+        """Return why one chat completion through one DP rank ended, or "" where it gave none."""
+        body = {"model": "kimi-k2", "messages": [{"role": "user", "content": "Hello"}], "max_tokens": tokens, **more}
         request = urllib.request.Request(
             f"http://{self.head}:8000/v1/chat/completions",
             json.dumps(body).encode(),

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import urllib.request
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -83,6 +85,28 @@ def test_a_killed_rank_restarts_the_whole_group(real: Real, host: str) -> None:
     for name, pids in old.items():
         assert not pids & set(real.pids(name)), f"{name}: processes of the old generation live on"
     assert "SIGKILL" in json.dumps(real.status()["failures"])
+
+
+def running(real: Real) -> float:
+    """Return how many requests the engine has in hand."""
+    with urllib.request.urlopen(f"http://{real.head}:8000/metrics", timeout=5) as answer:
+        lines = answer.read().decode().splitlines()
+    return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith("vllm:num_requests_running"))
+
+
+@pytest.mark.nightly
+def test_a_stop_answers_what_is_in_flight(real: Real) -> None:
+    with ThreadPoolExecutor() as pool:
+        long = [pool.submit(real.complete, rank, tokens=1200, ignore_eos=True) for rank in RANKS]
+        real.wait("a request in each rank", lambda: running(real) >= len(RANKS), 60)
+        stopped = real.run("pyinfra", "-y", "inventories/sandbox.py", "deploys/stop.py")
+        assert stopped.returncode == 0, stopped.stdout + stopped.stderr
+        assert [one.result() for one in long] == ["length", "length"]
+    assert real.status()["phase"] == "stopped"
+    assert not any(real.pids(name) for name in ("node0", "node1"))
+    resumed = real.run("pyinfra", "-y", "inventories/sandbox.py", "deploys/resume.py")
+    assert resumed.returncode == 0, resumed.stdout + resumed.stderr
+    assert [real.complete(rank) for rank in RANKS] == ["length", "length"]
 
 
 @pytest.mark.nightly
