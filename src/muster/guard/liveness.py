@@ -3,7 +3,8 @@
 `/health` cannot tell: it stays 200 while requests hang. What proves life is the engine doing work: its counters
 advance, or it answers a canary pinned to that rank. Work in flight without progress for `stall_timeout` is a stall;
 a quiet rank is asked for one token, and a canary counts as a strike only if the rank made no progress meanwhile,
-so that one waiting behind a burst of requests is never held against a healthy engine.
+so that one waiting behind a burst of requests is never held against a healthy engine. A canary that was not answered is
+work in flight as well: the gauges say nothing of requests that reach an engine core which has stopped between two.
 """
 
 from __future__ import annotations
@@ -193,8 +194,9 @@ def _tick(state: LivenessState, now: float) -> Result:
     for number, rank in state.ranks.items():
         quiet = now - rank.proof
         busy = rank.sample is not None and rank.sample.in_flight > 0
-        if state.ready and busy and quiet > settings.stall_timeout:
-            reason = f"DP rank {number} made no progress for {settings.stall_timeout:g} s with requests in flight"
+        if state.ready and (busy or rank.strikes) and quiet > settings.stall_timeout:
+            owed = "with requests in flight" if busy else f"and did not answer a canary: {rank.detail}"
+            reason = f"DP rank {number} made no progress for {settings.stall_timeout:g} s {owed}"
             actions.append(Stall(number, reason))
         elif rank.asked is None and now >= rank.ask_after and quiet > settings.canary_idle:
             # Also a rank that says it is busy: its gauges stay as they were when the last request is given up.
