@@ -82,6 +82,19 @@ def test_a_fault_in_the_file_shows_on_that_host(pair: Sandbox) -> None:
         assert "fallen off the bus" not in pair.exec("node0", tool).stdout
 
 
+def test_what_nvidia_smi_keeps_is_forgotten_when_the_file_changes(pair: Sandbox) -> None:
+    ask = ["nvidia-smi", "--query-gpu=mig.mode.current", "--format=csv,noheader"]
+    well = pair.gpus("node1")
+    for told, wanted in ((gpus.mig(well, 0), "Enabled\n"), (well, "Disabled\n"), (gpus.mig(well, 0), "Enabled\n")):
+        pair.set_gpus("node1", told)
+        assert [pair.exec("node1", ask).stdout for _ in range(3)] == [wanted] * 3
+    assert pair.exec("node1", ["/bin/sh", "-c", "ls /run/muster-sandbox"]).stdout
+    pair.set_gpus("node1", gpus.command(well, "nvidia-smi", stderr="broken", exit=9))
+    for _ in range(2):
+        broken = pair.exec("node1", ask, check=False)
+        assert (broken.returncode, broken.stderr) == (9, "broken")
+
+
 def test_a_reboot_from_inside_brings_the_host_back(pair: Sandbox) -> None:
     before = boot_id(pair, "node0")
     pair.exec("node0", ["touch", "/root/kept", "/run/lost"])

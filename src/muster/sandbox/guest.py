@@ -42,7 +42,14 @@ _MAIN = "sys.exit(main(sys.argv[1:]))"
 # Found before the distribution's own on PATH. journalctl answers for the kernel's log only, which on a real host
 # holds the driver's messages and here would hold this machine's.
 _COMMANDS = {
-    "nvidia-smi": f'#!/bin/sh\n{_RUN.format("nvidia_smi", _MAIN)}"$@"\n',
+    "nvidia-smi": f"""\
+#!/bin/sh
+kept=$({{ stat -c '%i %y' {GPUS}; printf '%s\\n' "$@"; }} | cksum)
+kept=/run/muster-sandbox/nvidia-smi.${{kept%% *}}
+[ -e "$kept" ] && exec cat "$kept"
+export MUSTER_SANDBOX_KEEP=$kept
+{_RUN.format("kept", _MAIN)}"$@"
+""",
     "nv-fabricmanager": f'#!/bin/sh\n{_RUN.format("nv_fabricmanager", "sys.exit(main())")}"$@"\n',
     "dmesg": f'#!/bin/sh\n{_RUN.format("kernel_log", _MAIN)}dmesg "$@"\n',
     "journalctl": f"""\
