@@ -54,7 +54,7 @@ SETTINGS = {
     "ready_timeout": 120,
 }
 TICKS = os.sysconf("SC_CLK_TCK")
-LONGEST_STOP = 12.0
+LONGEST_STOP = 9.0
 """Seconds that a guard may stand still: at 15 (silence_timeout) the group would be stopped, rightly."""
 TOKENS = {"standin": 100, "real": 64}
 """Tokens of one answer."""
