@@ -88,17 +88,20 @@ def test_a_killed_rank_restarts_the_whole_group(real: Real, host: str) -> None:
 
 
 def running(real: Real) -> float:
-    """Return how many requests the engine has in hand."""
-    with urllib.request.urlopen(f"http://{real.head}:8000/metrics", timeout=5) as answer:
-        lines = answer.read().decode().splitlines()
+    """Return how many requests the engine has in hand; none where it is too busy to say."""
+    try:
+        with urllib.request.urlopen(f"http://{real.head}:8000/metrics", timeout=5) as answer:
+            lines = answer.read().decode().splitlines()
+    except OSError:
+        return 0
     return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith("vllm:num_requests_running"))
 
 
 @pytest.mark.nightly
 def test_a_stop_answers_what_is_in_flight(real: Real) -> None:
     with ThreadPoolExecutor() as pool:
-        long = [pool.submit(real.complete, rank, tokens=1200, ignore_eos=True) for rank in RANKS]
-        real.wait("a request in each rank", lambda: running(real) >= len(RANKS), 60)
+        long = [pool.submit(real.complete, rank, 300, tokens=600, ignore_eos=True) for rank in RANKS]
+        real.wait("a request in each rank", lambda: running(real) >= len(RANKS), 120)
         stopped = real.run("pyinfra", "-y", "inventories/sandbox.py", "deploys/stop.py")
         assert stopped.returncode == 0, stopped.stdout + stopped.stderr
         assert [one.result() for one in long] == ["length", "length"]
