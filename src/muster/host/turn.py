@@ -30,6 +30,6 @@ def take(lock: IO[str], what: str, minutes: float) -> None:
         except BlockingIOError:
             if time.monotonic() > until:
                 held = f"another session {what} for {minutes:.0f} minutes now"
-                raise OSError(f"{held}; its process holds {lock.name}; see `fuser {lock.name}` on this host") from None
+                raise OSError(f"{held}; its process holds {lock.name}; `lslocks` on this host names it") from None
         common.say(f"another session {what}; waiting for it")
         time.sleep(_EVERY)
