@@ -101,7 +101,9 @@ class Processes(Sampler):
     def _sighting(self, host: str, pid: int, ticks: int, parent: int, now: float) -> Sighting:
         known = self._seen.get((pid, ticks))
         started = ticks / self._hertz - self._asleep
-        if known is not None and (known.generation or now - started > YOUNG):
+        # systemd's child bears the name of what it will be in brackets until its exec, which a busy machine puts off.
+        settled = known is not None and not known.title.startswith("(")
+        if known is not None and settled and (known.generation or now - started > YOUNG):
             return replace(known, last=now, ended=None)
         env, title = environment(pid), _title(pid)
         generation, instance = env.get("MUSTER_GENERATION", ""), env.get("MUSTER_INSTANCE", "")
