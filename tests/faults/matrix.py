@@ -251,30 +251,14 @@ when a new one started; no second restart on the way; a completion per DP rank a
 
 def misses(outcome: Outcome) -> list[str]:
     """What of a row's bounds and oracles did not hold, each with its figures."""
-    return late(outcome) + broken(outcome)
-
-
-def late(outcome: Outcome) -> list[str]:
-    """Which bounds were passed: on a machine that others keep busy this says more of the machine than of the group."""
-    bounds = [(name, getattr(by_key(outcome.key), name), getattr(outcome, name)) for name in BOUNDED]
-    return [
-        f"{name} after {value:.1f} s, bound {bound:g} s"
-        for name, bound, value in bounds
-        if bound is not None and value is not None and value > bound
-    ]
-
-
-def broken(outcome: Outcome) -> list[str]:
-    """What was not seen to happen at all, and which oracles did not hold."""
-    fault = by_key(outcome.key)
-    unseen = [name for name in BOUNDED if getattr(fault, name) is not None and getattr(outcome, name) is None]
-    return [f"{name} was not seen" for name in unseen] + [
-        f"{name}: {why}" for name, why in outcome.oracles.items() if why
-    ]
-
-
-BOUNDED = ("gone", "gone_there", "started")
-"""The times of a row that have a bound."""
+    fault, found = by_key(outcome.key), []
+    for name in ("gone", "gone_there", "started"):
+        bound, value = getattr(fault, name), getattr(outcome, name)
+        if bound is not None and value is None:
+            found.append(f"{name} was not seen")
+        elif bound is not None and value > bound:
+            found.append(f"{name} after {value:.1f} s, bound {bound:g} s")
+    return found + [f"{name}: {why}" for name, why in outcome.oracles.items() if why]
 
 
 def verdict(outcome: Outcome) -> str:

@@ -1,6 +1,6 @@
-"""The fault matrix on two real systemd hosts with the stand-in engine: each row happens, and its oracles hold.
+"""The fault matrix on two real systemd hosts with the stand-in engine: bounds and oracles of each row.
 
-Times are printed beside their bounds; `benchmarks/recovery.py` is what fails when one is passed.
+The bounds are the only times asserted; they are the matrix's own.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import pytest
 
 from tests.conftest import Boot
 from tests.faults.group import Group
-from tests.faults.matrix import MATRIX, Fault, broken, cells
+from tests.faults.matrix import MATRIX, PASS, Fault, cells, misses, verdict
 from tests.faults.rows import carry_out
 
 pytestmark = pytest.mark.sandbox
@@ -45,5 +45,5 @@ def test_row(serving: Group, fault: Fault) -> None:
     print(" | ".join(cells(outcome)))
     if outcome.not_run:
         pytest.skip(outcome.not_run)
-    assert broken(outcome) == []
-    assert outcome.oracles
+    assert misses(outcome) == []
+    assert verdict(outcome) == PASS
