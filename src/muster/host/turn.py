@@ -9,6 +9,9 @@ from typing import IO
 from muster.host import common
 
 _EVERY = 5.0
+"""Seconds between two looks at a lock."""
+_SAID_EVERY = 60.0
+"""Seconds between two lines that say so."""
 
 
 def take(lock: IO[str], what: str, minutes: float) -> None:
@@ -22,14 +25,18 @@ def take(lock: IO[str], what: str, minutes: float) -> None:
     Raises:
         OSError: another session holds it for longer.
     """
-    until = time.monotonic() + 60 * minutes
+    say_at = time.monotonic()
+    until = say_at + 60 * minutes
     while True:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             return
         except BlockingIOError:
-            if time.monotonic() > until:
+            now = time.monotonic()
+            if now > until:
                 held = f"another session {what} for {minutes:.0f} minutes now"
                 raise OSError(f"{held}; its process holds {lock.name}; `lslocks` on this host names it") from None
-        common.say(f"another session {what}; waiting for it")
+        if now >= say_at:
+            common.say(f"another session {what}; waiting for it")
+            say_at = now + _SAID_EVERY
         time.sleep(_EVERY)
