@@ -37,6 +37,7 @@ ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
 from tests import standin  # noqa: E402
+from tests.faults.sampler import stat_fields  # noqa: E402
 
 from muster.sandbox import Sandbox  # noqa: E402
 
@@ -111,11 +112,7 @@ def _children(pid: int) -> list[int]:
 
 
 def _seconds(pid: int) -> float:
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return 0.0
-    return (int(fields[11]) + int(fields[12])) / TICKS
+    return sum(map(int, stat_fields(pid)[11:13])) / TICKS
 
 
 class Load:

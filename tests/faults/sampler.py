@@ -117,11 +117,16 @@ class Processes(Sampler):
 
 def stat(pid: int) -> tuple[str, int, int]:
     """State, start in ticks since boot, parent; empty and zeros when it is gone."""
+    fields = stat_fields(pid)
+    return (fields[0], int(fields[19]), int(fields[1])) if fields else ("", 0, 0)
+
+
+def stat_fields(pid: int) -> list[str]:
+    """What follows the name in /proc/<pid>/stat, the state first; nothing when it is gone. Source: proc_pid_stat(5)."""
     try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        return fields[0], int(fields[19]), int(fields[1])
-    except (OSError, IndexError):
-        return "", 0, 0
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return []
 
 
 def environment(pid: int) -> dict[str, str]:
