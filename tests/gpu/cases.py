@@ -45,7 +45,7 @@ class Case:
     Args:
         name: of the case and of its group.
         recipe, strategy: as in `muster plan`.
-        hosts: (number of hosts, GPUs of each); two hosts of one GPU stand for two machines.
+        hosts: (number of hosts, GPUs of each); on one machine each sees GPUs of its own.
         settings: further settings of muster.
         args: further words for `vllm serve`, besides those of a shared machine.
         weights: `none` (dummy), or `fp8` (random ones, written in FP8 with block scales).
@@ -113,6 +113,26 @@ CASES = {
                 loads=(SHORT,),
             )
             for executor in ("mp", "ray")
+        ),
+        # For a machine with four GPUs: two hosts of two, the smallest that has every axis of the 16-GPU commands.
+        Case("dp-ep-4", INSTRUCT, "dp-ep", hosts=(2, 2), settings=SMALL, args=FIXED_CACHE),
+        *(
+            Case(
+                name,
+                INSTRUCT,
+                "tp-pp",
+                hosts=(2, 2),
+                settings=SMALL | settings,
+                args=FIXED_CACHE,
+                loads=(SHORT,),
+                compilation=compilation,
+            )
+            for name, settings, compilation in (
+                ("tp-pp-4-mp", {"executor": "mp", "decode_context_parallel_size": 1}, COMPILATION),
+                ("tp-pp-4-mp-dcp", {"executor": "mp"}, PIECEWISE),
+                ("tp-pp-4-mp-dcp-full", {"executor": "mp"}, COMPILATION),
+                ("tp-pp-4-ray-dcp", {"executor": "ray"}, PIECEWISE),
+            )
         ),
         # Why FP8 weights with an FP8 cache fail under DCP: one change at a time.
         _fp8("fp8-cache-dcp", "tp-dcp", *FP8_CACHE),

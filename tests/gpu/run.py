@@ -1,10 +1,10 @@
-"""Bring up the plans of the cases on this machine's two GPUs, command by command, and measure them.
+"""Bring up the plans of the cases on this machine's GPUs, command by command, and measure them.
 
     python tests/gpu/run.py --out DIR [--site SITE] [--parallel] [--starts] [CASE[@empty]]…
 
-Runs as root on a machine of your own with two GPUs and vLLM: it writes where the plan writes, under /etc/muster,
-/var/lib/muster and /var/cache/muster. Needs muster's pure part alone (no pyinfra). Results are added to
-DIR/result.json, and DIR/table.md shows them; engine logs lie beside.
+Runs as root on a machine of your own with vLLM and two GPUs, four for the cases named so: it writes where the plan
+writes, under /etc/muster, /var/lib/muster and /var/cache/muster. Needs muster's pure part alone (no pyinfra). Results
+are added to DIR/result.json, and DIR/table.md shows them; engine logs lie beside.
 
     SITE       a directory for PYTHONPATH that holds vLLM, where it is not installed
     --parallel bring the named cases up side by side, then load one after the other; all but tp and tp-dcp leave
@@ -25,10 +25,12 @@ import sys
 import threading
 import time
 import urllib.request
+import venv
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from itertools import repeat
 from pathlib import Path
+from site import getsitepackages
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -85,13 +87,13 @@ def settings_of(case: Case, *, site: str, slot: int) -> Settings:
 
 
 def install(site: str) -> None:
-    """Make the directory that stands for the release: `vllm`, `ray` and `python` as this machine has them."""
-    bin_ = Path(ENGINE) / "bin"
-    bin_.mkdir(parents=True, exist_ok=True)
-    modules = {"vllm": "-m vllm.entrypoints.cli.main", "ray": "-m ray.scripts.scripts", "python": ""}
-    for name, words in modules.items():
-        path = f'PYTHONPATH="{site}" ' if site else ""
-        (bin_ / name).write_text(f'#!/bin/sh\nexport {path}\nexec {sys.executable} {words} "$@"\n', encoding="utf-8")
+    """Make the directory that stands for the release: an environment that finds what this machine has."""
+    venv.create(ENGINE, symlinks=True)
+    bin_, (own,) = Path(ENGINE) / "bin", Path(ENGINE).glob("lib/python*/site-packages")
+    there = [*([site] if site else []), *getsitepackages()]
+    (own / "machine.pth").write_text("".join(f"import site; site.addsitedir({path!r})\n" for path in there), "utf-8")
+    for name, module in (("vllm", "vllm.entrypoints.cli.main"), ("ray", "ray.scripts.scripts")):
+        (bin_ / name).write_text(f'#!/bin/sh\nexec {bin_}/python -m {module} "$@"\n', encoding="utf-8")
         (bin_ / name).chmod(0o755)
 
 
@@ -136,8 +138,9 @@ class Life:
         process = next(process for process in told.processes if process.name == name)
         env = {**os.environ, **process.env}
         argv = [f"{ENGINE}/bin/{process.argv[0]}", *process.argv[1:]]
-        if len(self.plan.hosts) > 1:  # each of the two hosts sees its own GPU
-            env["CUDA_VISIBLE_DEVICES"] = str(told.node_rank % _gpus())
+        if len(self.plan.hosts) > 1:  # each of the two hosts sees its own GPUs
+            first, there = told.node_rank * told.gpus, _gpus()
+            env["CUDA_VISIBLE_DEVICES"] = ",".join(str((first + n) % there) for n in range(told.gpus))
         if name == "ray" and told.node_rank:  # Ray binds its ports on all addresses: the second node's move
             argv = [str(int(word) + 20000) if _is_port(argv[at - 1]) else word for at, word in enumerate(argv)]
         for key in ("RAY_AUTH_TOKEN_PATH",):
