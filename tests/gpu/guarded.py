@@ -3,10 +3,10 @@
     python tests/gpu/guarded.py --out FILE [--site SITE] [--soak SECONDS] [--faults A,B] [--set NAME=VALUE]…
 
 Runs as root on a machine of your own with vLLM, as tests/gpu/run.py does: the plan's guard, guard.json and command
-lines. With two GPUs each rank has its own (`dp-ep`); on one they share it, with a dense model (`dp-shared`). Both
-hosts are this machine, so a restart loop stands in for systemd (tests/gpu/guarded_host.py); the result says with what
-fence. FILE.json and FILE.md are written after every fault; the guards' logs lie beside. Exit status 1 when a bound of
-the fault matrix or an oracle was missed.
+lines. With two GPUs each rank has its own (`dp-ep`), with four each host has two ranks (`dp-ep-4`); on one they share
+it, with a dense model (`dp-shared`). Both hosts are this machine, so a restart loop stands in for systemd
+(tests/gpu/guarded_host.py); the result says with what fence. FILE.json and FILE.md are written after every fault; the
+guards' logs lie beside. Exit status 1 when a bound of the fault matrix or an oracle was missed.
 """
 
 from __future__ import annotations
@@ -34,12 +34,14 @@ from tests.gpu.cases import CASES  # noqa: E402
 from tests.gpu.guarded_faults import FAULTS, Fault  # noqa: E402
 from tests.gpu.guarded_host import RESTART_SECONDS, Host, hierarchy  # noqa: E402
 from tests.gpu.guarded_watch import FREE_MIB, Gpus, HostProcesses, Load, Ready, complete, get  # noqa: E402
-from tests.gpu.run import START_SECONDS, caches, install, machine, settings_of  # noqa: E402
+from tests.gpu.run import START_SECONDS, caches, install, machine, own_gpus, settings_of  # noqa: E402
 
 CLIENTS, TOKENS = 64, 1500
 """Clients of each rank, and tokens of each of their answers."""
 LOAD_SECONDS = 12.0
 """Load before each fault."""
+CASE_ON = {1: "dp-shared", 4: "dp-ep-4"}
+"""What runs on so many GPUs, where it is not `dp-ep`."""
 
 
 class Run:
@@ -53,7 +55,7 @@ class Run:
         self.control = f"http://{told['head']['address']}:{told['head']['control_port']}"
         self.gpus = Gpus()
         count = len(self.gpus.idle)
-        self.hosts = [Host(plan, host, host.node_rank % count, folder, fence) for host in plan.hosts.values()]
+        self.hosts = [Host(plan, host, own_gpus(host, count), folder, fence) for host in plan.hosts.values()]
         self.processes = HostProcesses(self.hosts)
         self.ready = Ready(self.control)
         self.ranks = sorted(rank for host in plan.hosts.values() for rank in host.dp_ranks)
@@ -236,7 +238,7 @@ def main() -> int:
     args = parser.parse_args()
     install(args.site)
     on = machine()
-    case = CASES["dp-ep" if int(on["gpus"].partition("x")[0]) > 1 else "dp-shared"]
+    case = CASES[CASE_ON.get(int(on["gpus"].partition("x")[0]), "dp-ep")]
     changes = {name: json.loads(value) for name, value in (pair.split("=", 1) for pair in args.set)}
     settings = settings_of(case, site=args.site, slot=0)
     plan = build_plan(

@@ -30,7 +30,7 @@ WORD = b"muster: "
 class Host(threading.Thread):
     """Restart=always with a control group where this machine lets one be made, else by a mark in the environment."""
 
-    def __init__(self, plan: Plan, host: HostPlan, gpu: int, folder: Path, hierarchy: Path | None) -> None:
+    def __init__(self, plan: Plan, host: HostPlan, gpus: str, folder: Path, hierarchy: Path | None) -> None:
         super().__init__(daemon=True)
         self.host, self.folder = host.name, folder / host.name
         self.unit = host.units[0]
@@ -41,15 +41,15 @@ class Host(threading.Thread):
         self.statuses: list[int] = []
         self._over = threading.Event()
         self._process: subprocess.Popen[bytes] | None = None
-        self._write(plan, host, gpu)
+        self._write(plan, host, gpus)
         name, value = self.mark.split("=", 1)
         self._env = {
             **os.environ, "CREDENTIALS_DIRECTORY": str(self.folder / "credentials"), name: value,
-            "CUDA_VISIBLE_DEVICES": str(gpu),
+            "CUDA_VISIBLE_DEVICES": gpus,
             "SPT_NOENV": "1",  # a process that writes its title over its environment could no longer be told apart
         }  # fmt: skip
 
-    def _write(self, plan: Plan, host: HostPlan, gpu: int) -> None:
+    def _write(self, plan: Plan, host: HostPlan, gpus: str) -> None:
         for name in ("run", "state", "credentials"):
             (self.folder / name).mkdir(parents=True)
         (self.folder / "credentials" / "guard-key").write_text(KEY + "\n", encoding="utf-8")
@@ -61,7 +61,7 @@ class Host(threading.Thread):
                 program = str(Path(path).parent) if path.endswith("/__main__.py") else program
         told = json.loads(host.files[f"/etc/muster/{plan.group}/guard.json"].text)
         told["runtime_directory"], told["state_directory"] = str(self.folder / "run"), str(self.folder / "state")
-        smi = ["nvidia-smi", "-i", str(gpu)]
+        smi = ["nvidia-smi", "-i", gpus]
         told["checks"]["gpu_command"] = [*smi, "--query-gpu=uuid", "--format=csv,noheader"]
         apps = "--query-compute-apps=pid,process_name,used_memory"
         told["checks"]["apps_command"] = [*smi, apps, "--format=csv,noheader"]

@@ -39,7 +39,7 @@ sys.path[:0] = [str(ROOT / "src"), str(ROOT)]
 from muster import recipe as recipes  # noqa: E402
 from muster.bench import log  # noqa: E402
 from muster.build import build_plan  # noqa: E402
-from muster.plan import Check, Plan  # noqa: E402
+from muster.plan import Check, HostPlan, Plan  # noqa: E402
 from muster.recipe import Shape  # noqa: E402
 from muster.settings import Settings  # noqa: E402
 from tests.gpu import model, table  # noqa: E402
@@ -138,9 +138,8 @@ class Life:
         process = next(process for process in told.processes if process.name == name)
         env = {**os.environ, **process.env}
         argv = [f"{ENGINE}/bin/{process.argv[0]}", *process.argv[1:]]
-        if len(self.plan.hosts) > 1:  # each of the two hosts sees its own GPUs
-            first, there = told.node_rank * told.gpus, _gpus()
-            env["CUDA_VISIBLE_DEVICES"] = ",".join(str((first + n) % there) for n in range(told.gpus))
+        if len(self.plan.hosts) > 1:
+            env["CUDA_VISIBLE_DEVICES"] = own_gpus(told, _gpus())
         if name == "ray" and told.node_rank:  # Ray binds its ports on all addresses: the second node's move
             argv = [str(int(word) + 20000) if _is_port(argv[at - 1]) else word for at, word in enumerate(argv)]
         for key in ("RAY_AUTH_TOKEN_PATH",):
@@ -181,6 +180,11 @@ class Life:
             deadline = time.monotonic() + seconds
             while time.monotonic() < deadline and any(child.poll() is None for child in self.children.values()):
                 time.sleep(0.2)
+
+
+def own_gpus(host: HostPlan, there: int) -> str:
+    """Return the GPUs of this machine that one of its hosts sees, as CUDA_VISIBLE_DEVICES has them."""
+    return ",".join(str((host.node_rank * host.gpus + n) % there) for n in range(host.gpus))
 
 
 def _gpus() -> int:
