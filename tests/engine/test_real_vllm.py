@@ -99,12 +99,13 @@ def running(real: Real) -> float:
 
 @pytest.mark.nightly
 def test_a_stop_answers_what_is_in_flight(real: Real) -> None:
-    with ThreadPoolExecutor() as pool:
-        long = [pool.submit(real.complete, rank, 300, tokens=600, ignore_eos=True) for rank in RANKS]
-        real.wait("a request in each rank", lambda: running(real) >= len(RANKS), 120)
+    asked = [rank for rank in RANKS for _ in range(4)]  # all of it takes some ten seconds; drain_seconds is 30
+    with ThreadPoolExecutor(len(asked)) as pool:
+        long = [pool.submit(real.complete, rank, 300, tokens=400, ignore_eos=True) for rank in asked]
+        real.wait("requests in hand", lambda: running(real) >= len(RANKS), 120)
         stopped = real.run("pyinfra", "-y", "inventories/sandbox.py", "deploys/stop.py")
         assert stopped.returncode == 0, stopped.stdout + stopped.stderr
-        assert [one.result() for one in long] == ["length", "length"]
+        assert [one.result() for one in long] == ["length"] * len(asked)
     assert real.status()["phase"] == "stopped"
     assert not any(real.pids(name) for name in ("node0", "node1"))
     resumed = real.run("pyinfra", "-y", "inventories/sandbox.py", "deploys/resume.py")

@@ -169,6 +169,28 @@ def test_a_chunk_that_does_not_come_is_asked_of_another() -> None:
     assert board.pick("q") == first
 
 
+def test_of_the_next_chunks_the_rarest_is_asked() -> None:
+    board = Board([{"path": "x", "size": 40 * CHUNK, "sha256": ""}], ["p", "q"])
+    board.know(0, "", ["h"] * 40)
+    board.open_file(0, [])
+    board.hear("p", array("I", range(40)), 40, 40)
+    board.hear("q", array("I", [n for n in range(40) if n not in (5, 30)]), 38, 38)
+    assert board.pick("p") == 5
+    assert 30 not in [board.pick("p") for _ in range(3)]  # as rare, and far from its turn
+
+
+def test_hosts_that_lack_the_same_ask_one_peer_for_different_chunks() -> None:
+    asked = set()
+    for _ in range(20):
+        board = Board([{"path": "x", "size": 40 * CHUNK, "sha256": ""}], ["p"])
+        board.know(0, "", ["h"] * 40)
+        board.open_file(0, [])
+        board.hear("p", array("I", range(40)), 40, 40)
+        asked.add(board.pick("p"))
+    assert len(asked) > 4
+    assert asked <= set(range(16))
+
+
 def test_prune_spares_what_a_unit_or_a_process_names(tmp_path: Path) -> None:
     root = tmp_path / "org--model"
     for name in "abcde":

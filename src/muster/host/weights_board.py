@@ -14,6 +14,8 @@ from muster.host import weights_store as store
 LACKING, COMING, HERE = 0, 1, 2
 _IMPATIENCE = 3.0
 """Seconds; a chunk that has been coming for longer is asked of another peer too when there is nothing else to ask."""
+_SAMPLE = 16
+"""Chunks that are compared for rarity."""
 
 
 class Peer:
@@ -188,17 +190,16 @@ class Board:
                     self.owners[chunk] = max(0, self.owners[chunk] - 1)
             peer.has, peer.wanted, peer.cursor, peer.files_known = bytearray(self.chunks), [], 0, 0
 
-    def pick(self, name: str, sample: int = 1) -> int | None:
+    def pick(self, name: str) -> int | None:
         """Choose a chunk to ask of a peer and note it as coming. Called under the lock.
 
-        Args:
-            name: the peer.
-            sample: how many to compare for rarity. With 1 it is the first in order: files then become whole one after
-                another, and are verified while the rest is on its way.
+        It is the one that the fewest hosts have among the first in order: hosts that lack the same so ask a peer for
+        different chunks, and its link carries each once; and files become whole about one after another, so that they
+        are verified while the rest is on its way.
         """
         peer = self.peers[name]
         drawn: list[int] = []
-        while peer.wanted and len(drawn) < sample:
+        while peer.wanted and len(drawn) < _SAMPLE:
             chunk = heapq.heappop(peer.wanted)
             if self.state[chunk] == LACKING and chunk not in drawn:
                 drawn.append(chunk)

@@ -25,7 +25,6 @@ from muster.host.weights_give import Giver
 
 _FIRST_RETRY, _LAST_RETRY = 0.1, 2.0
 _WAIT = 1.0
-_RARITY_SAMPLE = 16
 _WRONG_LIMIT = 3
 """Chunks with wrong bytes after which a peer is asked for nothing more."""
 
@@ -180,7 +179,7 @@ class Swarm:
                 ready = board.ready
                 if name == self.seed and ready and peer.dry_at != ready:
                     return {**words, "fresh": True, "ready": ready}
-                chunk = board.pick(name, _RARITY_SAMPLE if name == self.seed else 1)
+                chunk = board.pick(name)
                 if chunk is not None:
                     return {**words, "get": chunk}
                 if leads:
