@@ -1,14 +1,18 @@
 """How fast files are verified, beside the hashing of the same files with openssl on all cores.
 
-    python benchmarks/verify.py --mib 2048
+    python benchmarks/verify.py --mib 2048 [--keep]
 
-Both read the same files from the page cache, by turns, so that what else the machine does weighs on both.
+Both read the same files from the page cache, by turns, so that what else the machine does weighs on both. `--keep`
+writes benchmarks/results/verify-<date>.json.
 """
 
 from __future__ import annotations
 
 import argparse
+import datetime
+import json
 import os
+import platform
 import subprocess
 import sys
 import tempfile
@@ -27,6 +31,7 @@ def main() -> None:
     parser.add_argument("--mib", type=int, default=2048)
     parser.add_argument("--files", type=int, default=16)
     parser.add_argument("--turns", type=int, default=5)
+    parser.add_argument("--keep", action="store_true", help="write benchmarks/results/verify-<date>.json")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="muster-verify-") as place:
         names = [f"model-{number:05}.safetensors" for number in range(given.files)]
@@ -42,10 +47,24 @@ def main() -> None:
         for _ in range(given.turns):
             theirs.append(timed(lambda: openssl(place, names)))
             ours.append(timed(lambda: weights_store.verify(place, wanted)))
-        total = given.mib // given.files * given.files * 2**20 / 1e9
-        print(f"{total:.2f} GB in {given.files} files, {os.cpu_count()} cores, best of {given.turns} turns")
-        print(f"openssl {total / min(theirs):.2f} GB/s, muster {total / min(ours):.2f} GB/s", end=", ")
-        print(f"{100 * min(theirs) / min(ours):.0f} %")
+    total = given.mib // given.files * given.files * 2**20 / 1e9
+    print(f"{total:.2f} GB in {given.files} files, {os.cpu_count()} cores, best of {given.turns} turns")
+    print(f"openssl {total / min(theirs):.2f} GB/s, muster {total / min(ours):.2f} GB/s", end=", ")
+    print(f"{100 * min(theirs) / min(ours):.0f} %")
+    if given.keep:
+        today = datetime.date.today().isoformat()
+        kept = {
+            "date": today,
+            "gb": round(total, 3),
+            "files": given.files,
+            "cores": os.cpu_count(),
+            "kernel": platform.release(),
+            "python": platform.python_version(),
+            "openssl_seconds": theirs,
+            "muster_seconds": ours,
+            "ratio_of_best": min(theirs) / min(ours),
+        }
+        (HERE / "results" / f"verify-{today}.json").write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
 
 
 def openssl(place: str, names: list[str]) -> None:

@@ -69,13 +69,17 @@ def test_a_tool_runs_as_its_user_and_brings_its_result_back(box: Sandbox) -> Non
 
 
 def test_a_tool_that_fails_or_takes_too_long_says_so(box: Sandbox) -> None:
-    for script, seconds, status in (("echo no tokenizer; exit 3", 60, 3), ("sleep 600", 1, 0)):
+    for script, seconds, status, last in (
+        ("echo no tokenizer; exit 3", 60, 3, "no tokenizer"),
+        ("sleep 600", 1, 0, "Failed with result 'timeout'."),
+    ):
         try:
             assert start(box, script, seconds=seconds) == {}
             told = finish(box)
             assert told["result"] is None
             assert told["running"] is False
             assert told["status"] == status or told["why"] == "timeout"
+            assert told["lines"][-1].endswith(last)
         finally:
             ask(box, do="end", name=NAME, directory=PLACE)
 

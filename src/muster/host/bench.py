@@ -78,16 +78,18 @@ def _start(request: Json) -> Json:
 
 def _look(request: Json) -> Json:
     unit = _checked(request["name"]) + ".service"
-    shown = common.must(["systemctl", "show", "--property=SubState,ExecMainStatus,Result", "--", unit])
+    shown = common.must(["systemctl", "show", "--property=SubState,ExecMainStatus,Result,InvocationID", "--", unit])
     state = dict(line.split("=", 1) for line in shown.splitlines() if "=" in line)
     running = state.get("SubState") in ("running", "start", "start-pre", "start-post")
     status = int(state.get("ExecMainStatus") or 0)
     found = None if running else _result(request["directory"], request["result"])
+    count = 3 if running else 30
+    said = common.journal(unit, count, state["InvocationID"]) if state.get("InvocationID") else []
     return {
         "running": running,
         "status": status,
         "why": state.get("Result", ""),
-        "lines": common.journal(unit, 3 if running else 30),
+        "lines": said or ([] if running else common.journal(unit, count)),  # systemd's words where it ended without any
         "result": found,
     }
 
