@@ -4,7 +4,7 @@
 
 Every host is a network namespace (links.py). muster's own transfer runs as on a real host: one program on standard
 input, verified to the last file. Beside it, in the same run: rsync from one host to each (the star), and aria2 over
-BitTorrent with a tracker of this run's own. Writes benchmarks/results/fanout-<date>.json.
+BitTorrent with a tracker of this run's own. Writes benchmarks/results/fanout-<date>-<rate>mbit.json.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def main() -> None:
     parser.add_argument("--tools", nargs="+", default=["muster", "rsync"], choices=TOOLS)
     parser.add_argument("--cases", nargs="+", default=["plain", "slow", "killed"], choices=["plain", "slow", "killed"])
     parser.add_argument("--slow-mbit", type=float, default=50, help="rate of the slow receiver's link")
-    parser.add_argument("--keep", action="store_true", help="write benchmarks/results/fanout-<date>.json")
+    parser.add_argument("--keep", action="store_true", help="write benchmarks/results/fanout-<date>-<rate>mbit.json")
     given = parser.parse_args()
     ideal = given.mib * 2**20 * 8 / given.mbit / 1e6
     rows: list[dict[str, Any]] = []
@@ -123,7 +123,7 @@ def ticks() -> tuple[int, int]:
 def keep(given: argparse.Namespace, ideal: float, least: float, rows: Sequence[dict[str, Any]]) -> None:
     """Write what has been measured so far."""
     day = datetime.datetime.now(datetime.timezone.utc).date().isoformat()
-    out = HERE / "results" / f"fanout-{day}.json"
+    out = HERE / "results" / f"fanout-{day}-{given.mbit:g}mbit.json"
     out.parent.mkdir(exist_ok=True)
     machine = {"cores": os.cpu_count(), "kernel": platform.release()}
     asked = {key: value for key, value in vars(given).items() if key != "keep"}
