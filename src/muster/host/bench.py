@@ -14,7 +14,7 @@ import shlex
 import shutil
 from typing import Any
 
-from muster.host import common
+from muster.host import common, units
 
 Json = dict[str, Any]
 
@@ -83,13 +83,12 @@ def _look(request: Json) -> Json:
     running = state.get("SubState") in ("running", "start", "start-pre", "start-post")
     status = int(state.get("ExecMainStatus") or 0)
     found = None if running else _result(request["directory"], request["result"])
-    count = 3 if running else 30
-    said = common.journal(unit, count, state["InvocationID"]) if state.get("InvocationID") else []
+    invocation = state.get("InvocationID", "")
     return {
         "running": running,
         "status": status,
         "why": state.get("Result", ""),
-        "lines": said or ([] if running else common.journal(unit, count)),  # systemd's words where it ended without any
+        "lines": common.journal(unit, 3, invocation) if running else units.last_words(unit, invocation),
         "result": found,
     }
 
