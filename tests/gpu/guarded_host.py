@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from muster.plan import HostPlan, Plan
+from tests.faults.sampler import stat, stat_fields
 
 RESTART_SECONDS = 3.0
 """RestartSec of the rendered unit."""
@@ -122,18 +123,16 @@ class Host(threading.Thread):
         for pid in self.pids():
             with contextlib.suppress(OSError):
                 shown = Path(f"/proc/{pid}/cmdline").read_bytes()
-                ticks = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
                 if shown.startswith(title.encode()):
-                    found.append((ticks, pid))
+                    found.append((stat(pid)[1], pid))
         return [pid for _, pid in sorted(found)]
 
     def cost(self) -> tuple[float, float]:
         """Seconds of processor that this guard and its helpers have taken, and the MiB it holds."""
         assert self._process is not None
         proc = Path(f"/proc/{self._process.pid}")
-        fields = (proc / "stat").read_text().rpartition(")")[2].split()
         pages = int((proc / "statm").read_text().split()[1])
-        ticks = sum(int(fields[at]) for at in (11, 12, 13, 14))
+        ticks = sum(map(int, stat_fields(self._process.pid)[11:15]))
         return ticks / os.sysconf("SC_CLK_TCK"), pages * os.sysconf("SC_PAGE_SIZE") / 2**20
 
     def child(self) -> int:
@@ -142,9 +141,8 @@ class Host(threading.Thread):
         guard = self._process.pid
         for pid in self.pids():
             with contextlib.suppress(OSError):
-                parent = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
                 # Helpers of the guard (nvidia-smi, journalctl) carry no generation.
-                if parent == guard and b"MUSTER_GENERATION=" in Path(f"/proc/{pid}/environ").read_bytes():
+                if stat(pid)[2] == guard and b"MUSTER_GENERATION=" in Path(f"/proc/{pid}/environ").read_bytes():
                     return pid
         raise RuntimeError(f"{self.host}: the guard has no child")
 
