@@ -7,6 +7,7 @@ import os
 import socket
 import threading
 from array import array
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -145,22 +146,26 @@ def test_chunks_cover_every_file_once(sizes: list[int]) -> None:
     assert covered == sizes
 
 
+def one_file(chunks: int, here: Sequence[int] = (), **peers: Iterable[int]) -> Board:
+    """Return the board of a host that knows one file, which of its chunks are here, and what each peer has told."""
+    board = Board([{"path": "x", "size": chunks * CHUNK, "sha256": ""}], list(peers))
+    board.know(0, "", ["h"] * chunks)
+    board.open_file(0, list(here))
+    for name, told in peers.items():
+        has = array("I", told)
+        board.hear(name, has, len(has), len(has))
+    return board
+
+
 def test_a_seed_deals_every_chunk_once_and_none_that_somebody_has() -> None:
-    board = Board([{"path": "x", "size": 6 * CHUNK, "sha256": ""}], ["p", "q"])
-    board.know(0, "", ["h"] * 6)
-    board.open_file(0, list(range(6)))
-    board.hear("p", array("I", [1, 4]), 2, 2)
+    board = one_file(6, here=range(6), p=[1, 4], q=[])
     assert board.give_fresh(0) is None  # the asker does not know that file yet
     dealt = [board.give_fresh(1) for _ in range(6)]
     assert dealt == [0, 2, 3, 5, None, None]
 
 
 def test_a_chunk_that_does_not_come_is_asked_of_another() -> None:
-    board = Board([{"path": "x", "size": 2 * CHUNK, "sha256": ""}], ["p", "q"])
-    board.know(0, "", ["h"] * 2)
-    board.open_file(0, [])
-    board.hear("p", array("I", [0, 1]), 2, 2)
-    board.hear("q", array("I", [0, 1]), 2, 2)
+    board = one_file(2, p=[0, 1], q=[0, 1])
     first, second = board.pick("p"), board.pick("q")
     assert {first, second} == {0, 1}
     assert board.pick("p") is None
@@ -170,23 +175,13 @@ def test_a_chunk_that_does_not_come_is_asked_of_another() -> None:
 
 
 def test_of_the_next_chunks_the_rarest_is_asked() -> None:
-    board = Board([{"path": "x", "size": 40 * CHUNK, "sha256": ""}], ["p", "q"])
-    board.know(0, "", ["h"] * 40)
-    board.open_file(0, [])
-    board.hear("p", array("I", range(40)), 40, 40)
-    board.hear("q", array("I", [n for n in range(40) if n not in (5, 30)]), 38, 38)
+    board = one_file(40, p=range(40), q=set(range(40)) - {5, 30})
     assert board.pick("p") == 5
     assert 30 not in [board.pick("p") for _ in range(3)]  # as rare, and far from its turn
 
 
 def test_hosts_that_lack_the_same_ask_one_peer_for_different_chunks() -> None:
-    asked = set()
-    for _ in range(20):
-        board = Board([{"path": "x", "size": 40 * CHUNK, "sha256": ""}], ["p"])
-        board.know(0, "", ["h"] * 40)
-        board.open_file(0, [])
-        board.hear("p", array("I", range(40)), 40, 40)
-        asked.add(board.pick("p"))
+    asked = {one_file(40, p=range(40)).pick("p") for _ in range(20)}
     assert len(asked) > 4
     assert asked <= set(range(16))
 
