@@ -28,7 +28,7 @@ sys.path.insert(0, str(ROOT))
 
 from tests.faults.group import ENDPOINT, HEAD, HOSTS, KILL, MEMBER, RANKS, Group  # noqa: E402
 
-from muster.sandbox import Sandbox, wheel  # noqa: E402
+from muster.sandbox import Sandbox, vllm_wheel  # noqa: E402
 
 PLAIN = "muster-kimi-k2-instruct-vllm.service"
 BEFORE = 20.0
@@ -39,7 +39,7 @@ HEALED, ENOUGH = 20.0, 150.0
 """Seconds without a failure after which a run is over, and seconds that it lasts at least after the kill."""
 PATIENCE = {"standin": 5.0, "real": 10.0}
 """Seconds a client waits for one completion of one token."""
-ENGINES = {"standin": "stand-in engine", "real": f"vLLM {wheel.VERSION}, CPU build"}
+ENGINES = {"standin": "stand-in engine", "real": f"vLLM {vllm_wheel.VERSION}, CPU build"}
 VICTIMS = {"headless": MEMBER, "head": HEAD}
 SUPERVISORS = {"systemd": "plain units, Restart=always", "guard": "guards"}
 

@@ -34,7 +34,7 @@ sys.path[:0] = [str(HERE), str(HERE.parent / "src")]
 import swarmed  # noqa: E402
 from links import Link, links  # noqa: E402
 
-from muster import remote  # noqa: E402
+from muster.hosts import programs  # noqa: E402
 
 PORT = 29610
 FILES = 6
@@ -219,7 +219,7 @@ def begin(host: Link, request: dict[str, Any]) -> subprocess.Popen[str]:
         text=True,
     )
     assert child.stdin
-    child.stdin.write(remote.bundle({"weights_stage": request}, streams=True))
+    child.stdin.write(programs.bundle({"transfer_stage": request}, streams=True))
     child.stdin.close()
     return child
 

@@ -19,10 +19,10 @@ SIZES = (16, 64, 256, 1000)
 
 def measure(count: int) -> dict[str, float]:
     """Plan `count` hosts once and return seconds of planning and the process's peak memory in MB."""
-    from muster import recipe
-    from muster.build import build_plan
-    from muster.settings import Settings
-    from muster.topology import HostSpec
+    from muster.plan.make import build_plan
+    from muster.spec import recipe
+    from muster.spec.host import HostSpec
+    from muster.spec.settings import Settings
 
     hosts = [
         HostSpec(f"h200-{i}", f"10.{i // 62500}.{i // 250 % 250}.{i % 250 + 1}", "eth1", "H200", 8)

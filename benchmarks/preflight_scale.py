@@ -36,7 +36,7 @@ def inventory(directory: Path, hosts: int) -> Path:
     """Write an inventory of the sandbox's first hosts; its name makes group_data of the sandbox apply."""
     path = directory / str(hosts) / "sandbox.py"
     path.parent.mkdir()
-    path.write_text(f"from muster.sandbox.inventory import hosts as _hosts\nhosts = _hosts()[:{hosts}]\n")
+    path.write_text(f"from muster.sandbox.as_inventory import hosts as _hosts\nhosts = _hosts()[:{hosts}]\n")
     return path
 
 
@@ -46,7 +46,7 @@ def once(hosts: Path, *words: str) -> float:
     Raises:
         SystemExit: the run did not come to an answer.
     """
-    start = "from muster.preflight.cli import preflight; preflight()"
+    start = "from muster.commands.preflight import preflight; preflight()"
     argv = [sys.executable, "-c", start, str(hosts), "--format", "json", *words]
     env = {**os.environ, "MUSTER_SANDBOX": NAME, "PYTHONPATH": str(ROOT / "src")}
     before = time.perf_counter()

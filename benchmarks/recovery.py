@@ -30,7 +30,7 @@ from tests.faults.group import Group  # noqa: E402
 from tests.faults.matrix import MATRIX, Fault, Outcome, by_key, cells, from_json, markdown, misses, to_json  # noqa: E402
 from tests.faults.rows import carry_out  # noqa: E402
 
-from muster.sandbox import Sandbox, wheel  # noqa: E402
+from muster.sandbox import Sandbox, vllm_wheel  # noqa: E402
 
 
 def chosen(words: str, engine: str) -> list[Fault]:
@@ -67,7 +67,7 @@ def _keep(engine: str, outcome: Outcome) -> None:
     order = {fault.key: number for number, fault in enumerate(MATRIX)}
     result = {
         "date": date.today().isoformat(),
-        "engine": "stand-in" if engine == "standin" else f"vLLM {wheel.VERSION} (CPU build)",
+        "engine": "stand-in" if engine == "standin" else f"vLLM {vllm_wheel.VERSION} (CPU build)",
         "kernel": platform.release().split("-")[0],
         "cores": os.cpu_count(),
         "python": platform.python_version(),

@@ -22,7 +22,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE.parent / "src")]
 
-from muster.host import weights_store  # noqa: E402
+from muster.on_host import transfer_store  # noqa: E402
 
 
 def main() -> None:
@@ -43,10 +43,10 @@ def main() -> None:
         openssl(place, names)
         ours, theirs = [], []
         size = given.mib // given.files << 20
-        wanted = {name: {"size": size, "sha256": weights_store.digest(f"{place}/{name}")} for name in names}
+        wanted = {name: {"size": size, "sha256": transfer_store.digest(f"{place}/{name}")} for name in names}
         for _ in range(given.turns):
             theirs.append(timed(lambda: openssl(place, names)))
-            ours.append(timed(lambda: weights_store.verify(place, wanted)))
+            ours.append(timed(lambda: transfer_store.verify(place, wanted)))
     total = given.mib // given.files * given.files * 2**20 / 1e9
     print(f"{total:.2f} GB in {given.files} files, {os.cpu_count()} cores, best of {given.turns} turns")
     print(f"openssl {total / min(theirs):.2f} GB/s, muster {total / min(ours):.2f} GB/s", end=", ")

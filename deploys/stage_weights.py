@@ -6,6 +6,6 @@ pyinfra inventories/h20-8.py deploys/stage_weights.py --data _recipe=kimi-k2-thi
 
 from pyinfra import host
 
-from muster.deploys.weights import stage_weights
+from muster.deploys.stage_weights import stage_weights
 
 stage_weights(host.data.get("_recipe", "kimi-k2-instruct"))

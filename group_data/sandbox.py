@@ -3,10 +3,10 @@
 What differs between machines (package indexes, certificates, a proxy) is read from this machine's own settings.
 """
 
-from muster.sandbox import model as _model
-from muster.sandbox import settings as _settings
-from muster.sandbox import wheel as _wheel
-from muster.sandbox.inventory import chosen_name as _chosen_name
+from muster.sandbox import serving_settings as _settings
+from muster.sandbox import tiny_model as _model
+from muster.sandbox import vllm_wheel as _wheel
+from muster.sandbox.as_inventory import chosen_name as _chosen_name
 
 _engine = _settings.engine(_chosen_name())
 
@@ -26,7 +26,7 @@ extra_env = {
     "OMP_NUM_THREADS": "1",
 }
 
-# The CPU build under vLLM's own name (src/muster/sandbox/wheel.py).
+# The CPU build under vLLM's own name (src/muster/sandbox/vllm_wheel.py).
 vllm_version = _wheel.VERSION
 engine_requirements = [f"torch=={_wheel.TORCH}+cpu"]
 overrides = list(_wheel.OVERRIDES)

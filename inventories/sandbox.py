@@ -6,7 +6,7 @@ MUSTER_SANDBOX names another sandbox than "muster".
 from pyinfra.api.exceptions import InventoryError as _InventoryError
 
 from muster.errors import Refusal as _Refusal
-from muster.sandbox.inventory import hosts as _hosts
+from muster.sandbox.as_inventory import hosts as _hosts
 
 try:
     hosts = _hosts()

@@ -12,7 +12,7 @@ import pytest
 from gevent import monkey
 
 from muster.errors import Refusal
-from muster.sandbox import Sandbox, needs, state
+from muster.sandbox import Sandbox, requirements, state_file
 
 Boot = Callable[..., Sandbox]
 
@@ -28,7 +28,7 @@ hypothesis.settings.load_profile("quick")
 
 def _sweep() -> None:
     """Take down what a killed test run left: its sandboxes carry its process id."""
-    for name in list(state.every(state.root_directory())):
+    for name in list(state_file.every(state_file.root_directory())):
         owner = re.fullmatch(r"t(\d+)-.*", name)
         if owner and not Path("/proc", owner.group(1)).exists():
             Sandbox.named(name).down()
@@ -37,7 +37,7 @@ def _sweep() -> None:
 def require_sandbox() -> None:
     """Skip, or fail when MUSTER_REQUIRE_SANDBOX=1, where this user or machine cannot boot hosts or mount disks."""
     try:
-        needs.check()
+        requirements.check()
     except Refusal as refusal:
         if os.environ.get("MUSTER_REQUIRE_SANDBOX") == "1":
             pytest.fail(f"MUSTER_REQUIRE_SANDBOX=1, but {refusal}")

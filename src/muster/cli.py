@@ -15,15 +15,15 @@ COMMANDS = {
     "plan": "muster.commands.plan:plan",
     "status": "muster.commands.status:status",
     "logs": "muster.commands.logs:logs",
-    "preflight": "muster.preflight.cli:preflight",
-    "drift": "muster.preflight.cli:drift",
+    "preflight": "muster.commands.preflight:preflight",
+    "drift": "muster.commands.preflight:drift",
     "pin": "muster.commands.pin:pin",
     "weights": "muster.commands.weights:weights",
     "bundle": "muster.commands.bundle:bundle",
     "bench": "muster.commands.bench:bench",
     "eval": "muster.commands.eval:evaluate",
     "report": "muster.commands.report:report",
-    "sandbox": "muster.sandbox.cli:sandbox",
+    "sandbox": "muster.commands.sandbox:sandbox",
 }
 
 

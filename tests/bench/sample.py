@@ -6,7 +6,7 @@ import random
 from collections.abc import Sequence
 from typing import Any
 
-from muster.ledger import Entry
+from muster.bench.ledger import Entry
 
 
 def entry(number: int = 1, *, session: str = "20260101T000000Z-aaaa", **own: Any) -> Entry:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from muster import remote
+from muster.hosts import programs
 from muster.sandbox import Sandbox
 from tests.conftest import Boot
 
@@ -27,9 +27,9 @@ def box(sandbox: Boot) -> Sandbox:
 
 def ask(box: Sandbox, **request: Any) -> dict[str, Any]:
     """Run the program as an SSH session would."""
-    text = remote.bundle({"bench": request})
-    told = box.exec("node0", ["/bin/sh", "-c", remote.COMMAND], stdin=text)
-    return remote.answers(told.stdout.splitlines())["bench"]
+    text = programs.bundle({"run_tool": request})
+    told = box.exec("node0", ["/bin/sh", "-c", programs.COMMAND], stdin=text)
+    return programs.answers(told.stdout.splitlines())["run_tool"]
 
 
 def start(box: Sandbox, script: str, **own: Any) -> dict[str, Any]:

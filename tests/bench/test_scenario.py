@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from muster import recipe
 from muster.bench import scenario
 from muster.errors import Refusal
+from muster.spec import recipe
 
 
 def command(load: scenario.Scenario, prompts: int) -> list[str]:

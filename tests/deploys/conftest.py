@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from muster.sandbox import Sandbox, model
+from muster.sandbox import Sandbox, tiny_model
 from tests import standin
 from tests.conftest import Boot
 
@@ -80,7 +80,7 @@ class Fleet:
             "engine_path": standin.PATH,
             "allow_oversubscription": True,
             "allow_unpinned_code": True,
-            "model_shape": dict(model.SHAPE),  # so that the disk need not hold a terabyte
+            "model_shape": dict(tiny_model.SHAPE),  # so that the disk need not hold a terabyte
             "rdma": "off",
             "ready_timeout": 60,
         }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from muster.sandbox import gpus, settings
+from muster.sandbox import serving_settings, simulated_gpus
 from tests.deploys.conftest import HOSTS, INDEX, Fleet, wheel
 
 pytestmark = pytest.mark.sandbox
@@ -15,7 +15,7 @@ def installs(fleet: Fleet, **more: object) -> dict[str, object]:
     for name in HOSTS:
         for version in ("0.33.0", "0.33.1"):
             wheel(fleet.box.tree(name) / INDEX, version)
-    python = settings.host_python(fleet.box.tree("node0"))
+    python = serving_settings.host_python(fleet.box.tree("node0"))
     index = "file:///srv/simple"
     return {"engine_path": None, "index_url": index, "torch_backend": None, "python_version": python, **more}
 
@@ -96,14 +96,14 @@ def test_hosts_of_an_older_driver_get_the_build_that_it_runs_and_stay_so(fleet: 
     for name in HOSTS:
         wheel(fleet.box.tree(name) / "srv/cuda/0.33.0/cu129/vllm", "0.33.0+cu129")
     before = {name: fleet.box.gpus(name) for name in HOSTS}
-    fleet.box.set_gpus("node1", gpus.driver(before["node1"], "570.124.06"))
+    fleet.box.set_gpus("node1", simulated_gpus.driver(before["node1"], "570.124.06"))
     try:
         dry = fleet.run("kimi_k2_instruct", "--json", "--dry", **given)
         first = fleet.deploy(**given)
         second = fleet.deploy("--json", **given)
         fixed = fleet.deploy("--json", **{**given, "torch_backend": "cu129"})
         refused = fleet.refused(**{**given, "torch_backend": "cu130"})
-        fleet.box.set_gpus("node1", gpus.driver(before["node1"], "515.65.01"))
+        fleet.box.set_gpus("node1", simulated_gpus.driver(before["node1"], "515.65.01"))
         too_old = fleet.refused(**given)
     finally:
         for name, was in before.items():

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from muster.sandbox import settings
+from muster.sandbox import serving_settings
 from tests.deploys.conftest import HOSTS, INVENTORY, REPOSITORY, Fleet, wheel
 
 pytestmark = [pytest.mark.sandbox, pytest.mark.nightly]
@@ -32,7 +32,7 @@ def test_from_a_bundle_to_answers_without_a_network(alone: Fleet, tmp_path: Path
     index, bundle = tmp_path / "simple", tmp_path / "bundle"
     wheel(index / "vllm", "0.33.0")
     given = {"strategy": "dp-ep", "allow_oversubscription": True, "index_url": index.as_uri(), "torch_backend": None}
-    given["python_version"] = settings.host_python(alone.box.tree("node0"))
+    given["python_version"] = serving_settings.host_python(alone.box.tree("node0"))
     inventory = tmp_path / "connected.py"
     inventory.write_text(INVENTORY.format(name=alone.box.name, settings=given))
     made = subprocess.run(

@@ -14,9 +14,10 @@ from tests.deploys.conftest import REPOSITORY
 
 INVENTORY = """\
 import json as _json
-from muster import build as _build, recipe as _recipe, settings as _settings
-from muster.topology import HostSpec as _HostSpec
-from tests import observed as _observed
+from muster.plan import make as _build
+from muster.spec import recipe as _recipe, settings as _settings
+from muster.spec.host import HostSpec as _HostSpec
+from tests import sample_observations as _observed
 
 _names = ["@fake/h%d" % _i for _i in range({count})]
 _specs = [_HostSpec(_n, "198.51.100.%d" % (_i + 1), "eth1", {gpu!r}, 8) for _i, _n in enumerate(_names)]

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from muster.sandbox import gpus
+from muster.sandbox import simulated_gpus
 from muster.sandbox.names import INTERFACE
 from tests.deploys.conftest import HOSTS, REPOSITORY, UNIT, Fleet
 
@@ -32,13 +32,16 @@ def untouched(serving: Fleet) -> Iterator[Fleet]:
 
 Fault = Callable[[dict[str, Any]], dict[str, Any]]
 FAULTS: dict[str, tuple[Fault, str]] = {
-    "a GPU missing": (lambda g: gpus.missing(g, 0), "gpu.count"),
+    "a GPU missing": (lambda g: simulated_gpus.missing(g, 0), "gpu.count"),
     # The stand-in's torch is one for CUDA 13.
-    "driver 535": (lambda g: gpus.driver(g, "535.183.01"), "engine.cuda"),
-    "Fabric Manager one patch off": (lambda g: gpus.fabric_manager(g, "580.159.03"), "fabric_manager.version"),
-    "MIG on": (lambda g: gpus.mig(g, 0), "gpu.mig"),
-    "one uncorrected ECC error": (lambda g: gpus.ecc_errors(g, 0), "gpu.ecc_errors"),
-    "Xid 79": (lambda g: gpus.xid(g, 0, 79), "gpu.xid"),
+    "driver 535": (lambda g: simulated_gpus.driver(g, "535.183.01"), "engine.cuda"),
+    "Fabric Manager one patch off": (
+        lambda g: simulated_gpus.fabric_manager(g, "580.159.03"),
+        "fabric_manager.version",
+    ),
+    "MIG on": (lambda g: simulated_gpus.mig(g, 0), "gpu.mig"),
+    "one uncorrected ECC error": (lambda g: simulated_gpus.ecc_errors(g, 0), "gpu.ecc_errors"),
+    "Xid 79": (lambda g: simulated_gpus.xid(g, 0, 79), "gpu.xid"),
 }
 
 
@@ -90,7 +93,7 @@ def test_a_clock_an_hour_off(untouched: Fleet) -> None:
 
 
 def test_a_waived_check_is_shown_and_stops_nothing(untouched: Fleet) -> None:
-    untouched.box.set_gpus("node1", gpus.mig(untouched.box.gpus("node1"), 0))
+    untouched.box.set_gpus("node1", simulated_gpus.mig(untouched.box.gpus("node1"), 0))
     ran = untouched.deploy("--json", preflight_waive=["gpu.mig"])
     assert ran.results["totals"]["success"] == 0
     assert "waived by preflight_waive: gpu.mig" in ran.err
@@ -100,9 +103,9 @@ def test_a_waived_check_is_shown_and_stops_nothing(untouched: Fleet) -> None:
 def test_what_the_group_itself_holds_is_not_foreign_and_what_another_holds_is(untouched: Fleet) -> None:
     pid = int(untouched.sh("node1", f"systemctl show --value --property=MainPID {UNIT}"))
     healthy = untouched.box.gpus("node1")
-    untouched.box.set_gpus("node1", gpus.process(healthy, 0, pid=pid, name="vllm", used_mib=120_000))
+    untouched.box.set_gpus("node1", simulated_gpus.process(healthy, 0, pid=pid, name="vllm", used_mib=120_000))
     assert untouched.deploy("--json").results["totals"]["success"] == 0
-    untouched.box.set_gpus("node1", gpus.process(healthy, 0, pid=1, name="someone", used_mib=120_000))
+    untouched.box.set_gpus("node1", simulated_gpus.process(healthy, 0, pid=1, name="someone", used_mib=120_000))
     ran = untouched.refused()
     assert "FAIL   gpu.processes  node1" in ran.err
     assert "someone (pid 1)" in ran.err

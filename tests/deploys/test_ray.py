@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from muster.sandbox import settings
+from muster.sandbox import serving_settings
 from tests.deploys.conftest import GROUP, HOSTS, INDEX, Fleet, wheel
 
 pytestmark = pytest.mark.sandbox
@@ -17,14 +17,14 @@ def with_ray(fleet: Fleet, **more: object) -> dict[str, object]:
     """Return settings with which uv installs the stand-in and the real Ray."""
     for name in HOSTS:
         wheel(fleet.box.tree(name) / INDEX, "0.33.0")
-    machine = settings.engine(fleet.box.name)
+    machine = serving_settings.engine(fleet.box.name)
     return {
         "strategy": "tp-pp",
         "supervisor": "systemd",
         "engine_path": None,
         "engine_requirements": [f"vllm @ file:///{INDEX}/vllm-0.33.0-py3-none-any.whl"],
         "torch_backend": None,
-        "python_version": settings.host_python(fleet.box.tree("node0")),
+        "python_version": serving_settings.host_python(fleet.box.tree("node0")),
         "index_url": machine.index_url,
         "extra_index_urls": list(machine.extra_index_urls),
         "ssl_cert_file": machine.ssl_cert_file,

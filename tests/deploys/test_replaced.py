@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from muster.sandbox import settings
+from muster.sandbox import serving_settings
 from tests.conftest import Boot
 from tests.deploys.conftest import GROUP, GUARD_UNIT, INDEX, Guarded, wheel
 
@@ -29,7 +29,7 @@ class Replaced(Guarded):
 
     def run(self, deploy: str = "kimi_k2_instruct", *flags: str, **more: Any) -> Any:
         managed = {"engine_path": None, "index_url": "file:///srv/simple", "torch_backend": None}
-        python = settings.host_python(self.box.tree("node0"))
+        python = serving_settings.host_python(self.box.tree("node0"))
         return super().run(deploy, *flags, **{**managed, "python_version": python, **more})
 
     def furnish(self, host: str) -> None:

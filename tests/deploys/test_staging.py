@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from muster import recipe
+from muster.spec import recipe
 from muster.weights import hub
 from tests.deploys.conftest import GROUP, HOSTS, REPOSITORY, UNIT, Fleet
 from tests.deploys.test_install import installs

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from muster.sandbox import passthrough, wheel
+from muster.sandbox import passthrough, vllm_wheel
 from tests.conftest import Boot
 from tests.engine.conftest import RANKS, REPOSITORY, Real
 
@@ -37,7 +37,7 @@ def test_from_a_bundle_to_answers_without_a_network(sandbox: Boot, tmp_path: Pat
     there = Real(box, tmp_path / "state")
     for place in ("connected", "alone", "wheels"):
         (tmp_path / place).mkdir()
-    (tmp_path / "wheels" / wheel.file_name()).write_bytes(wheel.build())
+    (tmp_path / "wheels" / vllm_wheel.file_name()).write_bytes(vllm_wheel.build())
     # Settings of the group `sandbox` go by the name of the inventory.
     (tmp_path / "connected" / "sandbox.py").write_text(CONNECTED)
     bundle = tmp_path / "bundle"

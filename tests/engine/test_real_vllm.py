@@ -9,10 +9,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from muster import recipe
-from muster.hardware import GPUS
+from muster.spec import recipe
+from muster.spec.hardware import GPUS
 from tests.engine.conftest import RANKS, UNIT, Real
-from tests.fleet import plan
+from tests.sample_plans import plan
 
 pytestmark = [pytest.mark.sandbox, pytest.mark.engine]
 

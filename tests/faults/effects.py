@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from muster.sandbox.machine import cgroup_mounts
+from muster.sandbox.nspawn_host import cgroup_mounts
 from tests.faults.group import CONTROL, ENDPOINT, HEAD, MEMBER, UNIT, Group
 
 Undo = Callable[[], None] | None

@@ -7,7 +7,7 @@ import signal
 import time
 from collections.abc import Callable
 
-from muster.sandbox import gpus
+from muster.sandbox import simulated_gpus
 from tests.faults.effects import CannotRun
 from tests.faults.group import CONFIG, HEAD, HOSTS, MEMBER, NAME, UNIT, Group, Late, Load
 from tests.faults.matrix import Fault, Outcome
@@ -150,7 +150,7 @@ def xid(group: Group, fault: Fault, outcome: Outcome) -> None:
     """The group stops, the host stays blocked with the reason; once the GPU is well and a person resumed, it runs."""
     old, healthy, cursors = _generation(group), group.box.gpus(MEMBER), group.cursors()
     begun = time.monotonic()
-    group.box.set_gpus(MEMBER, gpus.xid(healthy, 0, 79))
+    group.box.set_gpus(MEMBER, simulated_gpus.xid(healthy, 0, 79))
     try:
         group.wait("the old generation is gone", lambda: not engines(group.watch.alive), 90)
         outcome.gone = (gone_at(group.watch.seen, old) or begun) - begun

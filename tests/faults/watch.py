@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from muster.sandbox import Sandbox
-from muster.sandbox.machine import cgroup_mounts
+from muster.sandbox.nspawn_host import cgroup_mounts
 from tests.faults.sampler import GONE, Processes, environment, stat
 
 EVERY = 0.05

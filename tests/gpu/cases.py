@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from muster.bench.scenario import Scenario
-from muster.topology import HostSpec
+from muster.spec.host import HostSpec
 
 SHORT = Scenario("short", "", {"dataset-name": "random", "random-input-len": 1000, "random-output-len": 512,
                               "request-rate": 10000, "num-prompts": 8, "ignore-eos": True})  # fmt: skip

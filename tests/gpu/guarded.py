@@ -24,9 +24,9 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT / "src"), str(ROOT)]
 
-from muster import recipe as recipes  # noqa: E402
-from muster.build import build_plan  # noqa: E402
-from muster.plan import Plan  # noqa: E402
+from muster.plan.make import build_plan  # noqa: E402
+from muster.plan.types import Plan  # noqa: E402
+from muster.spec import recipe as recipes  # noqa: E402
 from tests.faults import sightings  # noqa: E402
 from tests.faults.sampler import Sampler  # noqa: E402
 from tests.gpu import guarded_table  # noqa: E402

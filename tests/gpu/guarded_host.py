@@ -17,7 +17,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from muster.plan import HostPlan, Plan
+from muster.plan.types import HostPlan, Plan
 from tests.faults.sampler import stat, stat_fields
 
 RESTART_SECONDS = 3.0

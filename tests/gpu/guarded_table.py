@@ -12,7 +12,7 @@ HEAD = (
 
 def markdown(told: dict[str, Any]) -> str:
     """Return the whole table with the machine above it and how to read it below."""
-    on = told["machine"]
+    on = told["probe_machine"]
     about = f"{on['gpus']}, {on['memory']}, driver {on['driver']}; vLLM {on['vllm']}, torch {on['torch']}; {on['date']}"
     start = told.get("first_start_seconds")
     begun = f"First start, caches empty: {start} s" if start is not None else "It did not become ready"

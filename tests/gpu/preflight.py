@@ -19,12 +19,12 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "src"))
 
-from muster import remote  # noqa: E402
-from muster.hardware import GPUS  # noqa: E402
-from muster.preflight import nccl, outcome, reading  # noqa: E402
+from muster.hosts import programs  # noqa: E402
+from muster.preflight import allreduce, outcome, read_report  # noqa: E402
 from muster.preflight.needs import Needs  # noqa: E402
-from muster.preflight.parse import Unreadable  # noqa: E402
 from muster.preflight.table import console_on, render  # noqa: E402
+from muster.preflight.tool_text import Unreadable  # noqa: E402
+from muster.spec.hardware import GPUS  # noqa: E402
 
 PORT = 29650
 # Disks, RDMA and names of a borrowed machine are what they are.
@@ -34,10 +34,10 @@ OURS = ("driver.", "gpu.", "fabric_manager.", "nccl.")
 def ask(argv: list[str], requests: dict[str, Any], seconds: float) -> dict[str, Any]:
     """Run host programs here as a host runs them."""
     done = subprocess.run(
-        argv, input=remote.bundle(requests), capture_output=True, text=True, timeout=seconds, check=False
+        argv, input=programs.bundle(requests), capture_output=True, text=True, timeout=seconds, check=False
     )
     try:
-        return remote.answers(done.stdout.splitlines())
+        return programs.answers(done.stdout.splitlines())
     except ValueError as error:
         sys.exit(f"{error}\n{done.stderr[-2000:]}")
 
@@ -52,21 +52,23 @@ def main() -> None:
     wanted = parser.parse_args()
     needs = Needs("here", gpus=wanted.gpus, vllm="0.33.0", address="127.0.0.1", interface="lo")
     sent = time.time()
-    answers = ask(["sh", "-c", remote.COMMAND], needs.requests(), 180)
-    report = reading.from_answers("here", answers, sent, time.time())
+    answers = ask(["sh", "-c", programs.COMMAND], needs.requests(), 180)
+    report = read_report.from_answers("here", answers, sent, time.time())
     if isinstance(report.gpus, Unreadable):
         sys.exit(f"no GPUs here: {report.gpus.why}")
     product = next((gpu for gpu in GPUS.values() if {gpu.product} == {one.name for one in report.gpus}), None)
     if product:
         needs = Needs(**{**vars(needs), "product": product.product, "memory_mib": product.memory_mib})
     env = dict(pair.split("=", 1) for pair in wanted.env)
-    request = nccl.requests({"here": needs}, port=PORT, env=env)["here"]
-    reduced = ask([wanted.python, "-I", "-"], {"nccl": request}, nccl.SECONDS + 60)
-    result = nccl.read(reduced["nccl"])
-    found = outcome.judge("this machine", [report], {"here": needs}, more=nccl.verdicts({"here": result}, [report]))
+    request = allreduce.requests({"here": needs}, port=PORT, env=env)["here"]
+    reduced = ask([wanted.python, "-I", "-"], {"measure_allreduce": request}, allreduce.SECONDS + 60)
+    result = allreduce.read(reduced["measure_allreduce"])
+    found = outcome.judge(
+        "this machine", [report], {"here": needs}, more=allreduce.verdicts({"here": result}, [report])
+    )
     render(found, console_on(sys.stdout))
     if wanted.out:
-        whole = {"answers": answers, "nccl": reduced["nccl"], "outcome": found.as_json()}
+        whole = {"answers": answers, "nccl": reduced["measure_allreduce"], "outcome": found.as_json()}
         wanted.out.write_text(json.dumps(whole, indent=2) + "\n")
     sys.exit(any(verdict.check.startswith(OURS) for verdict in found.failures()))
 

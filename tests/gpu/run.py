@@ -36,12 +36,12 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT / "src"), str(ROOT)]
 
-from muster import recipe as recipes  # noqa: E402
-from muster.bench import log  # noqa: E402
-from muster.build import build_plan  # noqa: E402
-from muster.plan import Check, HostPlan, Plan  # noqa: E402
-from muster.recipe import Shape  # noqa: E402
-from muster.settings import Settings  # noqa: E402
+from muster.bench import engine_log  # noqa: E402
+from muster.plan.make import build_plan  # noqa: E402
+from muster.plan.types import Check, HostPlan, Plan  # noqa: E402
+from muster.spec import recipe as recipes  # noqa: E402
+from muster.spec.recipe import Shape  # noqa: E402
+from muster.spec.settings import Settings  # noqa: E402
 from tests.gpu import model, table  # noqa: E402
 from tests.gpu.cases import CASES, PROOF, SHARED_ARGS, SHARED_ENV, Case  # noqa: E402
 from tests.gpu.tool import Tool  # noqa: E402
@@ -279,7 +279,7 @@ def run(
         if not slot:
             settle()
     lines = life.lines()
-    told["engine"] = asdict(log.parse(lines))
+    told["engine"] = asdict(engine_log.parse(lines))
     if "error" in told or any(load["problems"] for load in told["loads"]):
         told["last_words"] = [line[-400:] for line in lines if "rror" in line or "llegal" in line][:12]
     return told

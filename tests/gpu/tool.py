@@ -10,8 +10,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from muster.bench import result, scenario
-from muster.plan import Plan
+from muster.bench import bench_result, scenario
+from muster.plan.types import Plan
 
 READY = "Starting initial single prompt test run"
 IMPORT_SECONDS, LOAD_SECONDS = 120, 120
@@ -47,8 +47,8 @@ class Tool:
         try:
             self.child.send_signal(signal.SIGCONT)
             self.child.wait(LOAD_SECONDS)
-            found = result.parse_text(self.file.read_text(encoding="utf-8"))
-        except (OSError, subprocess.TimeoutExpired, result.Unreadable) as error:
+            found = bench_result.parse_text(self.file.read_text(encoding="utf-8"))
+        except (OSError, subprocess.TimeoutExpired, bench_result.Unreadable) as error:
             return {"load": self.load.name, "problems": [str(error)[:300]]}
         early = found.duration > time.monotonic() - let_go  # its clock ran while it was held
         problems = [*found.problems, *(["the tool began before its turn"] if early else [])]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from typing import Any
 
-from muster.guard.settings import Settings
+from muster.guard.group_settings import Settings
 
 from .world import World
 

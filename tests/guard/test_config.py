@@ -15,7 +15,7 @@ import pytest
 from muster import guard
 from muster.guard import config, main
 from muster.guard.config import ConfigError
-from muster.guard.settings import Child, Probe
+from muster.guard.group_settings import Child, Probe
 
 DATA: dict[str, Any] = {
     "version": 1,

@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import pytest
 
-from muster.guard import head, member, memory
+from muster.guard import head_core, member_core, restart_policy
+from muster.guard.group_settings import Group, Member, Settings
 from muster.guard.messages import Failure, Report, View
-from muster.guard.settings import Group, Member, Settings
 
 from .world import World
 
@@ -21,12 +21,12 @@ def report(name: str, **change: object) -> Report:
     return replace(base, **change)  # type: ignore[arg-type]
 
 
-def joined(*reports: Report) -> head.HeadState:
+def joined(*reports: Report) -> head_core.HeadState:
     """A head that has heard these, each after the hello that taught it the generation."""
-    state = head.start(GROUP, SETTINGS, "g1", memory.Memory(), 0.0)
+    state = head_core.start(GROUP, SETTINGS, "g1", restart_policy.Memory(), 0.0)
     for each in reports:
-        state, _ = head.step(state, replace(each, generation="", seq=0), 0.0)
-        state, _ = head.step(state, each, 0.0)
+        state, _ = head_core.step(state, replace(each, generation="", seq=0), 0.0)
+        state, _ = head_core.step(state, each, 0.0)
     return state
 
 
@@ -56,14 +56,14 @@ def test_all_joined_runs() -> None:
 def test_the_barrier_names_who_is_missing(change: dict[str, object], reason: str) -> None:
     state = joined(report("a"), report("b", **change))
     assert state.phase == "gather"
-    assert head.lacks(state, 0.0) == {"b": reason}
+    assert head_core.lacks(state, 0.0) == {"b": reason}
 
 
 def test_a_silent_member_is_not_counted_in() -> None:
     state = joined(report("a"))
-    state, _ = head.step(state, report("b", generation="", seq=0), 0.0)
-    state, _ = head.step(state, report("b"), 10.0)
-    assert head.lacks(state, 10.0) == {"a": "silent"}
+    state, _ = head_core.step(state, report("b", generation="", seq=0), 0.0)
+    state, _ = head_core.step(state, report("b"), 10.0)
+    assert head_core.lacks(state, 10.0) == {"a": "silent"}
 
 
 @pytest.mark.parametrize(
@@ -75,58 +75,58 @@ def test_a_silent_member_is_not_counted_in() -> None:
 )
 def test_strangers_are_refused_by_name(change: dict[str, object], reason: str) -> None:
     state = joined(report("a"))
-    after, actions = head.step(state, report("b", **change), 1.0)
+    after, actions = head_core.step(state, report("b", **change), 1.0)
     assert after == state
     (reply,) = actions
-    assert isinstance(reply, head.Reply)
+    assert isinstance(reply, head_core.Reply)
     assert (reply.view.phase, reply.view.reason) == ("refused", reason)
 
 
 def test_the_first_failure_is_recorded_and_later_ones_are_not() -> None:
     state = joined(report("a"), report("b"))
     first = Failure("b", "vllm was killed by SIGKILL", process="vllm", lines="last words")
-    state, actions = head.step(state, report("b", seq=2, child="ended", failure=first), 50.0)
-    assert [type(action) for action in actions] == [head.Remember, head.Tell, head.Exit, head.Reply]
-    state, _ = head.step(state, report("a", seq=2, child="ended", failure=Failure("a", "vllm ended")), 51.0)
+    state, actions = head_core.step(state, report("b", seq=2, child="ended", failure=first), 50.0)
+    assert [type(action) for action in actions] == [head_core.Remember, head_core.Tell, head_core.Exit, head_core.Reply]
+    state, _ = head_core.step(state, report("a", seq=2, child="ended", failure=Failure("a", "vllm ended")), 51.0)
     (failure,) = state.memory.failures
     assert failure == replace(first, generation="g1", at=50.0)
 
 
 def test_backoff_doubles_up_to_its_limit_and_clears() -> None:
-    kept, pauses = memory.Memory(), []
+    kept, pauses = restart_policy.Memory(), []
     settings = replace(SETTINGS, budget=100)
     for at in range(8):
-        kept = memory.aborted(kept, Failure("a", "x"), settings, float(at))
-        pauses.append(memory.starts_after(kept, settings) - at)
+        kept = restart_policy.aborted(kept, Failure("a", "x"), settings, float(at))
+        pauses.append(restart_policy.starts_after(kept, settings) - at)
     assert pauses == [5, 10, 20, 40, 80, 160, 300, 300]
-    assert memory.starts_after(memory.healthy(kept), settings) == float("-inf")
+    assert restart_policy.starts_after(restart_policy.healthy(kept), settings) == float("-inf")
 
 
 def test_seven_aborts_in_an_hour_fail_the_group_until_resumed() -> None:
-    kept = memory.Memory()
+    kept = restart_policy.Memory()
     for at in (0.0, 500.0, 1000.0, 1500.0, 2000.0, 2500.0, 3599.0):
         assert kept.held == ""
-        kept = memory.aborted(kept, Failure("a", "x"), SETTINGS, at)
+        kept = restart_policy.aborted(kept, Failure("a", "x"), SETTINGS, at)
     assert kept.held == "failed"
-    assert memory.forgiven(kept) == replace(kept, held="", aborts=(), streak=0)
+    assert restart_policy.forgiven(kept) == replace(kept, held="", aborts=(), streak=0)
 
 
 def test_six_aborts_an_hour_are_forever_within_the_budget() -> None:
-    kept = memory.Memory()
+    kept = restart_policy.Memory()
     for number in range(100):
-        kept = memory.aborted(kept, Failure("a", "x"), SETTINGS, number * 601.0)
+        kept = restart_policy.aborted(kept, Failure("a", "x"), SETTINGS, number * 601.0)
     assert kept.held == ""
 
 
 def test_memory_survives_the_guard_but_times_do_not_survive_the_boot() -> None:
     ended = Failure("a", "the head's guard died")
-    kept = replace(memory.Memory(boot="one"), running="g1")
-    again = memory.awake(kept, "one", ended, SETTINGS, 10.0)
+    kept = replace(restart_policy.Memory(boot="one"), running="g1")
+    again = restart_policy.awake(kept, "one", ended, SETTINGS, 10.0)
     assert (again.aborts, again.running, again.failures) == ((10.0,), "", (replace(ended, generation="g1"),))
-    assert memory.awake(replace(again, held="stopped"), "two", ended, SETTINGS, 5.0) == memory.Memory(
+    assert restart_policy.awake(replace(again, held="stopped"), "two", ended, SETTINGS, 5.0) == restart_policy.Memory(
         boot="two", held="stopped", failures=(replace(ended, generation="g1", at=5.0),)
     )
-    assert memory.from_wire(memory.to_wire(again)) == again
+    assert restart_policy.from_wire(restart_policy.to_wire(again)) == again
 
 
 def test_deliberate_restarts_cost_no_budget() -> None:
@@ -181,18 +181,18 @@ def test_mixed_plans_never_start() -> None:
     guard = world.hosts["h0"].guard
     assert guard is not None
     assert guard.head is not None
-    assert list(head.lacks(guard.head, world.now)) == ["h1"]
+    assert list(head_core.lacks(guard.head, world.now)) == ["h1"]
 
 
 def test_a_dying_member_waits_for_the_head_to_hear_why() -> None:
-    state = member.MemberState(GROUP, SETTINGS, "b", "b-1", generation="g1", child="running", heard=0.0)
-    state, actions = member.step(state, member.ChildEnded(Failure("b", "killed")), 1.0)
+    state = member_core.MemberState(GROUP, SETTINGS, "b", "b-1", generation="g1", child="running", heard=0.0)
+    state, actions = member_core.step(state, member_core.ChildEnded(Failure("b", "killed")), 1.0)
     (send,) = actions
-    assert isinstance(send, member.Send)
+    assert isinstance(send, member_core.Send)
     assert send.report.failure == Failure("b", "killed", generation="g1")
-    assert member.step(state, member.Tick(), 1.5)[1] == ()
-    _, heard = member.step(state, View("b-1", send.report.seq, "g1", "abort"), 1.6)
-    _, unheard = member.step(state, member.Tick(), 2.5)
+    assert member_core.step(state, member_core.Tick(), 1.5)[1] == ()
+    _, heard = member_core.step(state, View("b-1", send.report.seq, "g1", "abort"), 1.6)
+    _, unheard = member_core.step(state, member_core.Tick(), 2.5)
     assert heard == unheard == (state.ending,)
 
 

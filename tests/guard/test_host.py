@@ -17,16 +17,16 @@ from pathlib import Path
 
 import pytest
 
-from muster.guard import cgroup, checks, failure, process, store
+from muster.guard import cgroup, children, failure_bundle, start_checks, state_store
 from muster.guard.cgroup import Fence, Titles
+from muster.guard.children import Children, Journal
 from muster.guard.config import FATAL_XIDS
-from muster.guard.kernel import KernelLog
-from muster.guard.memory import Memory
+from muster.guard.group_settings import Checks, Child, Port, Probe
 from muster.guard.messages import Failure
-from muster.guard.notify import Notifier
-from muster.guard.process import Children, Journal
-from muster.guard.settings import Checks, Child, Port, Probe
-from muster.guard.store import BUNDLE_LIMIT, BUNDLES, Store
+from muster.guard.restart_policy import Memory
+from muster.guard.sd_notify import Notifier
+from muster.guard.state_store import BUNDLE_LIMIT, BUNDLES, Store
+from muster.guard.xids import KernelLog
 
 from .loopback import wait_for
 
@@ -128,7 +128,7 @@ def test_the_journal_never_blocks_and_drops_the_oldest() -> None:
         journal = Journal(writer)
         for number in range(40):
             journal.write(bytes([65 + number % 26]) * 65536)
-        assert journal._size <= process.BACKLOG
+        assert journal._size <= children.BACKLOG
         taken = b""
         os.set_blocking(reader, False)
         for _ in range(200):
@@ -170,13 +170,13 @@ def python(text: str) -> list[str]:
 
 
 def test_a_child_gets_its_environment_and_none_of_systemds(mark: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in process.OURS:
+    for name in children.OURS:
         monkeypatch.setenv(name, "the guard's own")
-    names = ["A", "MUSTER_GENERATION", "MUSTER_GROUP", "MUSTER_INSTANCE", "VLLM_API_KEY", *process.OURS]
+    names = ["A", "MUSTER_GENERATION", "MUSTER_GROUP", "MUSTER_INSTANCE", "VLLM_API_KEY", *children.OURS]
     show = python(f"import os; print([os.environ.get(name) for name in {names}])")
     run = Run(mark, (Child("vllm", {"A": "1"}), show))
     asyncio.run(run.until_failure())
-    assert run.printed().strip() == str(["1", "g1", "g", mark, "secret", *[None] * len(process.OURS)])
+    assert run.printed().strip() == str(["1", "g1", "g", mark, "secret", *[None] * len(children.OURS)])
     assert [(each.process, each.reason) for each in run.failures] == [("vllm", "vllm ended with status 0")]
 
 
@@ -196,7 +196,7 @@ def test_the_last_lines_are_kept_and_the_rest_is_not(mark: str) -> None:
     assert failed.reason == "vllm ended with status 3"
     assert failed.lines.endswith("last words\n")
     assert len(failed.lines) <= 15_000
-    assert run.children.running[0].kept <= process.KEPT + process.CHUNK
+    assert run.children.running[0].kept <= children.KEPT + children.CHUNK
 
 
 def test_children_start_in_order_when_their_conditions_hold(mark: str, tmp_path: Path) -> None:
@@ -232,20 +232,20 @@ def test_a_tcp_condition_holds_once_somebody_listens() -> None:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         probe = Probe(tcp=("127.0.0.1", listener.getsockname()[1]), timeout=1.0)
-        assert asyncio.run(process.holds(probe, {})) is False
+        assert asyncio.run(children.holds(probe, {})) is False
         listener.listen()
-        assert asyncio.run(process.holds(probe, {})) is True
+        assert asyncio.run(children.holds(probe, {})) is True
 
 
 def test_a_command_that_hangs_is_cut_off() -> None:
     began = time.monotonic()
-    assert asyncio.run(process.output(["sleep", "600"], 0.3)) == (124, "sleep did not end within 0.3 s")
+    assert asyncio.run(children.output(["sleep", "600"], 0.3)) == (124, "sleep did not end within 0.3 s")
     assert time.monotonic() - began < 60
-    assert asyncio.run(process.output(["no-such-command"], 1))[0] == 127
+    assert asyncio.run(children.output(["no-such-command"], 1))[0] == 127
 
 
 def test_exit_statuses_in_words() -> None:
-    assert [process.how(status) for status in (0, 3, -9, -99)] == [
+    assert [children.how(status) for status in (0, 3, -9, -99)] == [
         "ended with status 0",
         "ended with status 3",
         "was killed by SIGKILL",
@@ -284,13 +284,13 @@ GPU = ("printf", "GPU-0\nGPU-1\n")
     ],
 )
 def test_local_checks(wanted: Checks, reason: str) -> None:
-    assert asyncio.run(checks.blocked(wanted, 0.5)) == reason
+    assert asyncio.run(start_checks.blocked(wanted, 0.5)) == reason
 
 
 def test_a_full_disk_blocks_the_next_start() -> None:
     free = shutil.disk_usage("/").free
-    assert checks.disk(Checks(disk={"/": 1})) == ""
-    reason = checks.disk(Checks(disk={"/": free * 4.0}))
+    assert start_checks.disk(Checks(disk={"/": 1})) == ""
+    reason = start_checks.disk(Checks(disk={"/": free * 4.0}))
     assert reason.startswith("/ has ")
     assert reason.endswith("; make room there")
 
@@ -300,10 +300,10 @@ def test_a_taken_port_blocks_and_says_how_to_find_who() -> None:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        reason = checks.ports((Port("127.0.0.1", port),))
+        reason = start_checks.ports((Port("127.0.0.1", port),))
     assert reason == f"port {port} on 127.0.0.1 is taken; find who has it with `ss -ltnp sport = :{port}`"
-    assert checks.ports((Port("127.0.0.1", port),)) == ""
-    assert checks.ports((Port("192.0.2.1", port),)).endswith("is the address on this host?")
+    assert start_checks.ports((Port("127.0.0.1", port),)) == ""
+    assert start_checks.ports((Port("192.0.2.1", port),)).endswith("is the address on this host?")
 
 
 def kernel(seen: set[str] | None = None) -> tuple[KernelLog, list[str]]:
@@ -381,8 +381,8 @@ def test_bundles_are_bounded_in_number_and_size(tmp_path: Path) -> None:
 
 
 def test_bundle_names_sort_by_age() -> None:
-    assert failure.name("abc")[:2] == "20"
-    assert failure.name("")[-5:] == "-none"
+    assert failure_bundle.name("abc")[:2] == "20"
+    assert failure_bundle.name("")[-5:] == "-none"
 
 
 def test_systemd_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -420,4 +420,4 @@ def test_the_api_key_is_read_as_plain_units_read_it(
     if text is not None:
         (tmp_path / "api-key").write_text(text)
     monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
-    assert store.credentials() == ("k\n", key)
+    assert state_store.credentials() == ("k\n", key)

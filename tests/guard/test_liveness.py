@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from muster.guard import liveness
+from muster.guard.group_settings import Settings
 from muster.guard.liveness import AllAnswered, Canary, CanaryBack, Sample, Scraped, Stall, Tick, Up
-from muster.guard.settings import Settings
 
 SETTINGS = Settings()
 

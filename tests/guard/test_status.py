@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
-from muster.guard import config, head, liveness, status
-from muster.guard.head import HeadState
+from muster.guard import config, head_core, liveness, status
+from muster.guard.head_core import HeadState
 from muster.guard.liveness import CanaryBack, LivenessState, Up
-from muster.guard.memory import Memory
 from muster.guard.messages import ABORT, DRAIN, GATHER, HELD, RUN, Failure
+from muster.guard.restart_policy import Memory
 
 from .test_config import DATA
 
@@ -24,7 +24,7 @@ CONFIG = config.parse(json.dumps({**copy.deepcopy(DATA), "host": "h0"}))
 
 
 def state(phase: str, memory: Memory | None = None, **change: Any) -> HeadState:
-    made = head.start(CONFIG.group, CONFIG.settings, "g" * 32, memory or Memory(), NOW - 100)
+    made = head_core.start(CONFIG.group, CONFIG.settings, "g" * 32, memory or Memory(), NOW - 100)
     return replace(made, phase=phase, **change)
 
 

@@ -12,9 +12,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from muster.guard import head, member, memory
+from muster.guard import head_core, member_core, restart_policy
+from muster.guard.group_settings import Group, Member, Settings
 from muster.guard.messages import Failure, Report, View
-from muster.guard.settings import Group, Member, Settings
 
 TICK = 0.5
 RESTART = 3.0
@@ -44,8 +44,8 @@ def _life(instance: str) -> int:
 class Guard:
     """One running guard process."""
 
-    state: member.MemberState
-    head: head.HeadState | None
+    state: member_core.MemberState
+    head: head_core.HeadState | None
     digest: str
     paused_at: float | None = None
     resumed_at: float = float("-inf")
@@ -63,7 +63,7 @@ class Host:
     """Generations of the processes alive in the unit's cgroup."""
     broken: bool = False
     """The child proper is dead; what is left of it in the cgroup are orphans."""
-    memory: memory.Memory = field(default_factory=memory.Memory)
+    memory: restart_policy.Memory = field(default_factory=restart_policy.Memory)
     blocked: str = ""
     blocked_since: float = 0.0
     boot: int = 0
@@ -75,9 +75,9 @@ class World:
     """`core` holds the modules under test, so that a broken copy can be put in their place."""
 
     def __init__(self, size: int, seed: int, settings: Settings | None = None, core: Any = None) -> None:
-        self.head_core = core.head if core else head
-        self.member_core = core.member if core else member
-        self.memory_core = core.memory if core else memory
+        self.head_core = core.head if core else head_core
+        self.member_core = core.member if core else member_core
+        self.memory_core = core.memory if core else restart_policy
         self.random = random.Random(seed)
         self.settings = settings or Settings()
         self.names = tuple(f"h{index}" for index in range(size))
@@ -172,7 +172,7 @@ class World:
 
     def _hear(self, host: Host, guard: Guard) -> None:
         """Nobody keeps a child, or a run, on the word of somebody long silent; one that stood still gets its moment."""
-        moment = member.EARS + 3 * TICK
+        moment = member_core.EARS + 3 * TICK
         if self.now - guard.resumed_at <= moment:
             return
         late = self.now - self.settings.silence_timeout - moment
@@ -281,7 +281,7 @@ class World:
         host.broken = False
         self._look()
 
-    def _check_head(self, before: head.HeadState, after: head.HeadState) -> None:
+    def _check_head(self, before: head_core.HeadState, after: head_core.HeadState) -> None:
         for host in self.names:
             lives = [_life(state.peers[host].instance) for state in (before, after)]
             require(lives[0] <= lives[1], f"the head went back to an older instance of {host}")

@@ -65,7 +65,7 @@ def muster(box: Sandbox, command: str, *words: str, inventory: str = "", seconds
         inventory: another inventory file.
         seconds: how long it may take.
     """
-    start = f"from muster.preflight.cli import {command}; {command}()"
+    start = f"from muster.commands.preflight import {command}; {command}()"
     return _run([sys.executable, "-c", start, inventory or "inventories/sandbox.py", *AS_ON_GPUS, *words], box, seconds)
 
 

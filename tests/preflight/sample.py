@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import muster.sandbox
-from muster.preflight import reading
+from muster.preflight import read_report
+from muster.preflight.host_report import Report
 from muster.preflight.needs import Needs, PathNeed, PortNeed
-from muster.preflight.report import Report
 
 RECORDED = Path(muster.sandbox.__file__).parent / "recorded"
 GIB = 1024**3
@@ -81,7 +81,7 @@ def answers(address: str = "198.51.100.11") -> dict[str, Any]:
     """Return what the host programs of a healthy, provisioned host answer."""
     return copy.deepcopy(
         {
-            "preflight": {
+            "probe_gpus": {
                 "gpus": said(recorded("h200x2-query-gpu.csv"), refused=[]),
                 "apps": said(recorded("h200x2-compute-apps-idle.csv"), cgroups={}),
                 "remapped": said(
@@ -105,7 +105,7 @@ def answers(address: str = "198.51.100.11") -> dict[str, Any]:
                 },
                 "started": {"value": {"wall": NOW}},
             },
-            "machine": {
+            "probe_machine": {
                 "system": {
                     "value": {
                         "os_release": 'PRETTY_NAME="Debian GNU/Linux 12 (bookworm)"\nID=debian\n',
@@ -130,7 +130,7 @@ def answers(address: str = "198.51.100.11") -> dict[str, Any]:
                 "listening": {"value": {"ports": []}},
                 "clock": {"value": {"wall": NOW, "monotonic": 5.0, "boot": "b"}},
             },
-            "installed": {
+            "probe_engine": {
                 "release": {
                     "path": "/opt/muster/engines/r",
                     "versions": {"vllm": "0.33.0", "torch": "2.13.0", "nccl": "2.28.9", "ray": "2.60.0"},
@@ -175,7 +175,7 @@ def report(host: str = "h200-0", address: str = "198.51.100.11", **sources: Any)
             said_by[program][source] = answer
         else:
             said_by[program] = answer
-    return reading.from_answers(host, said_by, NOW - 0.2, NOW + 0.2)
+    return read_report.from_answers(host, said_by, NOW - 0.2, NOW + 0.2)
 
 
 def needs(host: str = "h200-0", address: str = "198.51.100.11", **changed: Any) -> Needs:

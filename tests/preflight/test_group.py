@@ -11,12 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from muster.errors import Refusal
-from muster.preflight import clocks, drift, nccl, outcome, pairs, parity
+from muster.preflight import allreduce, clocks, drift, outcome, pairs, parity
+from muster.preflight.host_report import Clock, Report, unreachable
 from muster.preflight.options import Options
 from muster.preflight.outcome import Outcome
 from muster.preflight.pairs import Measured
-from muster.preflight.parse import Unreadable
-from muster.preflight.report import Clock, Report, unreachable
+from muster.preflight.tool_text import Unreadable
 from muster.preflight.verdict import Verdict
 
 from . import sample
@@ -43,7 +43,7 @@ def old_driver() -> dict[str, Any]:
 
 
 def test_parity_names_the_odd_one_out() -> None:
-    rows = {row.name: row for row in parity.compare(fleet(preflight__gpus=old_driver()))}
+    rows = {row.name: row for row in parity.compare(fleet(probe_gpus__gpus=old_driver()))}
     assert (rows["driver"].usual, rows["driver"].odd) == ("580.159.04", ("h200-2",))
     assert rows["kernel"].odd == ()
     assert set(rows) == {name.partition(".")[2] for name in parity_checks()}
@@ -56,22 +56,22 @@ def parity_checks() -> list[str]:
 
 
 def odd_answers() -> dict[str, dict[str, Any]]:
-    installed, system = sample.answers()["installed"], sample.answers()["machine"]["system"]["value"]
+    installed, system = sample.answers()["probe_engine"], sample.answers()["probe_machine"]["system"]["value"]
     gpus = sample.recorded("h200x2-query-gpu.csv")
 
     def version(name: str) -> dict[str, Any]:
         release = {**installed["release"], "versions": {**installed["release"]["versions"], name: "0.0.1"}}
-        return {"installed": {**installed, "release": release}}
+        return {"probe_engine": {**installed, "release": release}}
 
     return {
-        "driver": {"preflight__gpus": old_driver()},
-        "kernel": {"machine__system": {"value": {**system, "kernel": "5.15.0"}}},
-        "product": {"preflight__gpus": said(gpus.replace("NVIDIA H200", "NVIDIA H20"))},
-        "count": {"preflight__gpus": said("\n".join(gpus.splitlines()[:2]))},
-        "python": {"installed": {**installed, "release": {**installed["release"], "python": "3.11.1"}}},
+        "driver": {"probe_gpus__gpus": old_driver()},
+        "kernel": {"probe_machine__system": {"value": {**system, "kernel": "5.15.0"}}},
+        "product": {"probe_gpus__gpus": said(gpus.replace("NVIDIA H200", "NVIDIA H20"))},
+        "count": {"probe_gpus__gpus": said("\n".join(gpus.splitlines()[:2]))},
+        "python": {"probe_engine": {**installed, "release": {**installed["release"], "python": "3.11.1"}}},
         **{name: version(name) for name in ("vllm", "torch", "nccl", "ray")},
-        "revision": {"installed": {**installed, "revision": "d" * 40}},
-        "config": {"installed": {**installed, "digest": "f" * 16}},
+        "revision": {"probe_engine": {**installed, "revision": "d" * 40}},
+        "config": {"probe_engine": {**installed, "digest": "f" * 16}},
     }
 
 
@@ -91,7 +91,7 @@ def test_every_parity_check_has_an_odd_answer() -> None:
 
 
 def test_two_hosts_that_differ_have_no_majority() -> None:
-    rows = {row.name: row for row in parity.compare(fleet(2, preflight__gpus=old_driver()))}
+    rows = {row.name: row for row in parity.compare(fleet(2, probe_gpus__gpus=old_driver()))}
     assert (rows["driver"].usual, rows["driver"].odd) == (None, ("h200-0", "h200-1"))
 
 
@@ -280,8 +280,8 @@ h0:1:1 [0] NCCL INFO Channel 00/0 : 0[0] -> 1[1] via P2P/CUMEM
 """
 
 
-def reduced(log: str = LOG, seconds: float = 1e-3, ranks: int = 16) -> nccl.AllReduce:
-    return nccl.read({"ranks": ranks, "seconds": seconds, "bytes": 1 << 28, "log": log})
+def reduced(log: str = LOG, seconds: float = 1e-3, ranks: int = 16) -> allreduce.AllReduce:
+    return allreduce.read({"ranks": ranks, "seconds": seconds, "bytes": 1 << 28, "log": log})
 
 
 def test_nccl_reads_transports_and_bus_bandwidth() -> None:
@@ -294,20 +294,20 @@ def test_nccl_reads_transports_and_bus_bandwidth() -> None:
     ("result", "check", "level"),
     [
         (reduced("a via NET/Socket/0"), "nccl.transport", "warn"),
-        (nccl.read({"error": "GPU 0: died"}), "nccl.transport", "fail"),
-        (nccl.read({"ranks": "x"}), "nccl.transport", "fail"),
+        (allreduce.read({"error": "GPU 0: died"}), "nccl.transport", "fail"),
+        (allreduce.read({"ranks": "x"}), "nccl.transport", "fail"),
         (reduced(seconds=1.0), "nccl.bandwidth", "warn"),
         (reduced("a via P2P/CUMEM", seconds=0.01), "nccl.bandwidth", "warn"),
     ],
 )
-def test_nccl_verdicts(result: nccl.AllReduce, check: str, level: str) -> None:
-    verdicts = nccl.verdicts({"h200-0": result}, [sample.report()])
+def test_nccl_verdicts(result: allreduce.AllReduce, check: str, level: str) -> None:
+    verdicts = allreduce.verdicts({"h200-0": result}, [sample.report()])
     assert (check, level) in [(v.check, v.level) for v in verdicts]
 
 
 def test_nccl_on_sockets_is_fine_without_rdma() -> None:
-    bare = sample.report(machine__infiniband={"value": {"ports": []}})
-    verdicts = nccl.verdicts({"h200-0": reduced("a via NET/Socket/0")}, [bare])
+    bare = sample.report(probe_machine__infiniband={"value": {"ports": []}})
+    verdicts = allreduce.verdicts({"h200-0": reduced("a via NET/Socket/0")}, [bare])
     assert {v.level for v in verdicts} == {"ok"}
 
 
@@ -334,7 +334,7 @@ def test_no_drift() -> None:
     ],
 )
 def test_drift(check: str, found: str, changed: dict[str, Any]) -> None:
-    result = drifted(installed={**sample.answers()["installed"], **changed})
+    result = drifted(probe_engine={**sample.answers()["probe_engine"], **changed})
     bad = [v for v in result.verdicts if v.level != "ok" and v.check == check]
     assert [v.host for v in bad] == ["h200-2"]
     assert found in bad[0].found
@@ -367,19 +367,19 @@ def test_well_is_0() -> None:
 
 def test_a_warning_is_3_and_a_failure_1() -> None:
     slow = said(sample.recorded("h200x2-query-gpu.csv").replace("0x0000000000000001", "0x40"))
-    assert judged(fleet(preflight__gpus=slow)).exit_status == 3
+    assert judged(fleet(probe_gpus__gpus=slow)).exit_status == 3
     gone = said("No devices were found\n", rc=6)
-    assert judged(fleet(preflight__gpus=gone)).exit_status == 1
+    assert judged(fleet(probe_gpus__gpus=gone)).exit_status == 1
 
 
 def test_older_driver_gives_the_whole_group_the_older_build() -> None:
-    result = judged(fleet(preflight__gpus=old_driver()))
+    result = judged(fleet(probe_gpus__gpus=old_driver()))
     assert result.notes[0] == "engine build: cu129 (CUDA 12.9), for driver 535.183.01 on h200-2"
 
 
 def test_waived_stays_visible_and_stops_nothing() -> None:
     mig = said(sample.recorded("h200x2-query-gpu.csv").replace("Disabled", "Enabled"))
-    result = judged(fleet(preflight__gpus=mig), waived=("gpu.mig", "gpu.xid"))
+    result = judged(fleet(probe_gpus__gpus=mig), waived=("gpu.mig", "gpu.xid"))
     assert (result.level, result.waived, result.failures()) == ("ok", ("gpu.mig", "gpu.xid"), ())
     (verdict,) = [v for v in result.verdicts if v.level == "fail"]
     assert (verdict.check, verdict.waived) == ("gpu.mig", True)
@@ -400,7 +400,7 @@ def test_unreachable_one_of_sixteen_is_a_row() -> None:
 
 
 def test_mtu_difference_is_told_once_for_each_host() -> None:
-    reports = fleet(preflight__links=said(sample.links("198.51.100.13", mtu=1500)))
+    reports = fleet(probe_gpus__links=said(sample.links("198.51.100.13", mtu=1500)))
     result = judged(reports, measured=all_ways(last={"fragments": "100% packet loss"}))
     told = [v for v in result.verdicts if v.check == "fabric.mtu"]
     assert sorted(v.host for v in told) == ["h200-0", "h200-1", "h200-2"]

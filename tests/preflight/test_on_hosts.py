@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from muster.sandbox import gpus
+from muster.sandbox import simulated_gpus
 from muster.sandbox.box import Sandbox
 from muster.sandbox.names import INTERFACE
 
@@ -65,46 +65,49 @@ NO_ENGLISH = "Ã‰chec de NVIDIA-SMI : impossible de communiquer avec le pilote. é
 
 def worn(g: dict[str, Any]) -> dict[str, Any]:
     """Return a host on which everything that is not the other faults has gone wrong at once."""
-    g = gpus.fabric(g, 1, "In Progress", "N/A")
-    g = gpus.with_value(g, 0, "product_name", "NVIDIA H20")
-    g = gpus.with_value(g, 0, "fb_memory_usage/total", "97871 MiB")
-    g = gpus.persistence_off(gpus.remap_pending(gpus.ecc_off(g, 0), 0), 0)
-    g = gpus.process(gpus.slowed(g, 1, 0x40), 0, pid=4242, name="python3", used_mib=9)
-    return gpus.xid(gpus.links_down(g, 0, *range(18)), 1, 63)
+    g = simulated_gpus.fabric(g, 1, "In Progress", "N/A")
+    g = simulated_gpus.with_value(g, 0, "product_name", "NVIDIA H20")
+    g = simulated_gpus.with_value(g, 0, "fb_memory_usage/total", "97871 MiB")
+    g = simulated_gpus.persistence_off(simulated_gpus.remap_pending(simulated_gpus.ecc_off(g, 0), 0), 0)
+    g = simulated_gpus.process(simulated_gpus.slowed(g, 1, 0x40), 0, pid=4242, name="python3", used_mib=9)
+    return simulated_gpus.xid(simulated_gpus.links_down(g, 0, *range(18)), 1, 63)
 
 
 # The fault on node1; check, level and a part of what was found, for each check that sees it.
 GPU_FAULTS: dict[str, tuple[Fault, list[tuple[str, str, str]]]] = {
-    "no driver": (gpus.no_driver, [("driver.present", "fail", "couldn't communicate")]),
+    "no driver": (simulated_gpus.no_driver, [("driver.present", "fail", "couldn't communicate")]),
     "a tool that hangs": (
-        lambda g: gpus.command(g, "nvidia-smi", hang_s=40),
+        lambda g: simulated_gpus.command(g, "nvidia-smi", hang_s=40),
         [("driver.present", "fail", "did not answer")],
     ),
     "another language": (
-        lambda g: gpus.command(g, "nvidia-smi", exit=9, stdout=NO_ENGLISH),
+        lambda g: simulated_gpus.command(g, "nvidia-smi", exit=9, stdout=NO_ENGLISH),
         [("driver.present", "fail", "communiquer")],
     ),
-    "no output": (lambda g: gpus.command(g, "nvidia-smi", exit=0), [("driver.present", "fail", "nothing")]),
+    "no output": (lambda g: simulated_gpus.command(g, "nvidia-smi", exit=0), [("driver.present", "fail", "nothing")]),
     "gigantic output": (
-        lambda g: gpus.command(g, "nvidia-smi", exit=0, stdout="x" * 600_000),
+        lambda g: simulated_gpus.command(g, "nvidia-smi", exit=0, stdout="x" * 600_000),
         [("driver.present", "fail", "more than")],
     ),
-    "driver 515": (lambda g: gpus.driver(g, "515.65.01"), [("driver.version", "fail", "515.65.01")]),
+    "driver 515": (lambda g: simulated_gpus.driver(g, "515.65.01"), [("driver.version", "fail", "515.65.01")]),
     "driver 535": (
-        lambda g: gpus.driver(g, "535.183.01"),
+        lambda g: simulated_gpus.driver(g, "535.183.01"),
         [("driver.version", "ok", "535.183.01"), ("driver.build", "ok", "cu129"), ("parity.driver", "warn", "535.")],
     ),
     "Fabric Manager one patch off": (
-        lambda g: gpus.fabric_manager(g, "580.159.03"),
+        lambda g: simulated_gpus.fabric_manager(g, "580.159.03"),
         [("fabric_manager.version", "fail", "580.159.03")],
     ),
     "a GPU missing": (
-        lambda g: gpus.missing(g, 1),
+        lambda g: simulated_gpus.missing(g, 1),
         [("gpu.count", "fail", "1; missing: GPU 1"), ("parity.count", "fail", "1")],
     ),
-    "MIG on": (lambda g: gpus.mig(g, 1), [("gpu.mig", "fail", "Enabled (GPU 1)")]),
-    "one uncorrected ECC error": (lambda g: gpus.ecc_errors(g, 1), [("gpu.ecc_errors", "fail", "1 on GPU 1")]),
-    "Xid 79": (lambda g: gpus.xid(g, 1, 79), [("gpu.xid", "fail", "Xid 79")]),
+    "MIG on": (lambda g: simulated_gpus.mig(g, 1), [("gpu.mig", "fail", "Enabled (GPU 1)")]),
+    "one uncorrected ECC error": (
+        lambda g: simulated_gpus.ecc_errors(g, 1),
+        [("gpu.ecc_errors", "fail", "1 on GPU 1")],
+    ),
+    "Xid 79": (lambda g: simulated_gpus.xid(g, 1, 79), [("gpu.xid", "fail", "Xid 79")]),
     "everything else": (
         worn,
         [
@@ -143,7 +146,7 @@ def test_fault_of_a_gpu(box: Sandbox, name: str) -> None:
 
 
 def test_fabric_manager_that_does_not_run(box: Sandbox) -> None:
-    broken = gpus.fabric(box.gpus("node1"), 0, "In Progress", "N/A")
+    broken = simulated_gpus.fabric(box.gpus("node1"), 0, "In Progress", "N/A")
     unit = "nvidia-fabricmanager.service"
     with ExitStack() as stack:
         stack.enter_context(boxes.gpus(box, "node1", broken))
@@ -205,7 +208,7 @@ def inventory(path: Path, change: str) -> str:
     """Write an inventory of the sandbox with something changed in node1's data; group data stays the sandbox's."""
     file = path / "sandbox.py"
     file.write_text(
-        f"from muster.sandbox.inventory import hosts as _hosts\nhosts = _hosts()\nhosts[1][1].update({change})\n"
+        f"from muster.sandbox.as_inventory import hosts as _hosts\nhosts = _hosts()\nhosts[1][1].update({change})\n"
     )
     return str(file)
 
@@ -269,7 +272,7 @@ def test_clock_an_hour_off(box: Sandbox) -> None:
 
 
 def test_waived_failure_stops_nothing_and_stays_visible(box: Sandbox) -> None:
-    with boxes.gpus(box, "node1", gpus.mig(box.gpus("node1"), 1)):
+    with boxes.gpus(box, "node1", simulated_gpus.mig(box.gpus("node1"), 1)):
         run = boxes.check(box, "--waive", "gpu.mig")
         table = boxes.muster(box, "preflight", "--no-pairs", "--waive", "gpu.mig", "--waive", "rdma.link")
     assert run.status == 0
@@ -302,7 +305,7 @@ def test_deploy_prints_the_table_stops_on_a_failure_and_changes_no_file(box: San
     assert well.status == 0
     assert "0 failed" in well.err
     assert well.err.count("preflight of 2 hosts") == 1
-    with boxes.gpus(box, "node1", gpus.xid(box.gpus("node1"), 0, 79)):
+    with boxes.gpus(box, "node1", simulated_gpus.xid(box.gpus("node1"), 0, 79)):
         ill = boxes.pyinfra(box, "deploys/preflight.py")
     assert ill.status != 0
     assert "gpu.xid on node1 failed; nothing was touched" in ill.err + ill.out

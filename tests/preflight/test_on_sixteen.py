@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from muster.sandbox import model
+from muster.sandbox import tiny_model
 from muster.sandbox.box import Sandbox
 from tests import standin
 
@@ -56,11 +56,11 @@ def test_a_deploy_stops_for_the_one_that_is_unreachable_and_touches_none(sixteen
         "engine_path": standin.PATH,
         "allow_oversubscription": True,
         "allow_unpinned_code": True,
-        "model_shape": dict(model.SHAPE),
+        "model_shape": dict(tiny_model.SHAPE),
         "rdma": "off",
     }
     inventory = tmp_path / "fleet.py"
-    inventory.write_text(f"from muster.sandbox.inventory import hosts as _hosts\nhosts = (_hosts(), {settings!r})\n")
+    inventory.write_text(f"from muster.sandbox.as_inventory import hosts as _hosts\nhosts = (_hosts(), {settings!r})\n")
     before = lives(sixteen)
     sixteen.cut("node7")
     try:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from muster.plan import Plan
+from muster.plan.types import Plan
 from muster.preflight import plan_needs
 from muster.preflight.needs import Needs
 from muster.preflight.options import Options
-from muster.settings import Settings
-
-from ..fleet import hosts, plan
+from muster.spec.settings import Settings
+from tests.sample_plans import hosts, plan
 
 GB = 1e9
 

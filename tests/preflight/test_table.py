@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from muster.preflight import outcome
-from muster.preflight.folding import fold
+from muster.preflight.host_report import unreachable
+from muster.preflight.node_set import fold
 from muster.preflight.outcome import Outcome
-from muster.preflight.report import unreachable
 from muster.preflight.table import alike, console_on, render
 
 from . import sample
@@ -33,7 +33,7 @@ def group(count: int, *, waived: tuple[str, ...] = ()) -> Outcome:
     mig = said(sample.recorded("h200x2-query-gpu.csv").replace("Disabled", "Enabled", 1))
     reports = []
     for i in range(count):
-        odd = {"preflight__gpus": mig} if i == count - 1 else {}
+        odd = {"probe_gpus__gpus": mig} if i == count - 1 else {}
         report = sample.report(f"h200-{i:02}", f"198.51.100.{i}", **odd)
         reports.append(unreachable(report.host, "No route to host") if i == 3 else report)
     needs = {r.host: sample.needs(r.host, f"198.51.100.{i}", hosts=count) for i, r in enumerate(reports)}

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from muster.preflight.catalogue import CHECKS
-from muster.sandbox import gpus, model
+from muster.sandbox import simulated_gpus, tiny_model
 from muster.sandbox.box import Sandbox
 from muster.sandbox.names import INTERFACE
 from tests import standin
@@ -39,7 +39,7 @@ def inventory(path: Path, **settings: Any) -> str:
     """Write an inventory of the sandbox with other settings; group data stays the sandbox's."""
     file = path / "sandbox.py"
     file.write_text(
-        "from muster.sandbox.inventory import hosts as _hosts\nhosts = _hosts()\n"
+        "from muster.sandbox.as_inventory import hosts as _hosts\nhosts = _hosts()\n"
         f"for _host in hosts:\n    _host[1].update({settings!r})\n"
     )
     return str(file)
@@ -158,8 +158,8 @@ def test_a_slow_and_narrow_way(box: Sandbox) -> None:
 
 def test_a_model_that_does_not_fit_what_is_there(box: Sandbox, tmp_path: Path) -> None:
     # 98 GiB a GPU: it fits an H200, and not one that shows 97871 MiB.
-    wide = {**model.SHAPE, "hidden_size": 8192, "vocab_size": 3_200_000}
-    fault = gpus.with_value(box.gpus("node1"), 0, "fb_memory_usage/total", "97871 MiB")
+    wide = {**tiny_model.SHAPE, "hidden_size": 8192, "vocab_size": 3_200_000}
+    fault = simulated_gpus.with_value(box.gpus("node1"), 0, "fb_memory_usage/total", "97871 MiB")
     with boxes.gpus(box, "node1", fault):
         run = boxes.check(box, "kimi-k2-instruct", inventory=inventory(tmp_path, model_shape=wide))
     seen(run, memory__fit="fail", gpu__memory="fail")
@@ -167,7 +167,7 @@ def test_a_model_that_does_not_fit_what_is_there(box: Sandbox, tmp_path: Path) -
 
 
 def test_a_build_that_the_driver_does_not_run(box: Sandbox) -> None:
-    with boxes.gpus(box, "node1", gpus.driver(box.gpus("node1"), "535.183.01")):
+    with boxes.gpus(box, "node1", simulated_gpus.driver(box.gpus("node1"), "535.183.01")):
         run = boxes.check(box, "--data", "torch_backend=cu130")
     seen(run, driver__build="fail", parity__driver="warn")
 

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from muster.sandbox import guest
-from muster.sandbox.state import Host
+from muster.sandbox.state_file import Host
 
 HOSTS = [Host(f"node{i}", f"10.77.0.{11 + i}", "H200", 1, i) for i in range(2)]
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from muster.errors import Refusal
-from muster.sandbox import Sandbox, gpus, network, state
-from muster.sandbox.machine import cgroup_mounts
+from muster.sandbox import Sandbox, network, simulated_gpus, state_file
+from muster.sandbox.nspawn_host import cgroup_mounts
 from tests.conftest import Boot
 
 pytestmark = pytest.mark.sandbox
@@ -26,7 +26,7 @@ def pair(sandbox: Boot) -> Iterator[Sandbox]:
     for host in box.hosts:
         box.heal(host.name)
         box.start(host.name)
-        box.set_gpus(host.name, gpus.healthy(host.gpu, host.gpus))
+        box.set_gpus(host.name, simulated_gpus.healthy(host.gpu, host.gpus))
 
 
 def boot_id(box: Sandbox, host: str) -> str:
@@ -73,7 +73,7 @@ def test_hosts_see_their_own_network_only(pair: Sandbox) -> None:
 
 
 def test_a_fault_in_the_file_shows_on_that_host(pair: Sandbox) -> None:
-    pair.set_gpus("node1", gpus.xid(gpus.mig(pair.gpus("node1"), 0), 0, 79))
+    pair.set_gpus("node1", simulated_gpus.xid(simulated_gpus.mig(pair.gpus("node1"), 0), 0, 79))
     ask = ["nvidia-smi", "--query-gpu=mig.mode.current", "--format=csv,noheader"]
     assert pair.exec("node1", ask).stdout == "Enabled\n"
     assert pair.exec("node0", ask).stdout == "Disabled\n"
@@ -85,11 +85,15 @@ def test_a_fault_in_the_file_shows_on_that_host(pair: Sandbox) -> None:
 def test_what_nvidia_smi_keeps_is_forgotten_when_the_file_changes(pair: Sandbox) -> None:
     ask = ["nvidia-smi", "--query-gpu=mig.mode.current", "--format=csv,noheader"]
     well = pair.gpus("node1")
-    for told, wanted in ((gpus.mig(well, 0), "Enabled\n"), (well, "Disabled\n"), (gpus.mig(well, 0), "Enabled\n")):
+    for told, wanted in (
+        (simulated_gpus.mig(well, 0), "Enabled\n"),
+        (well, "Disabled\n"),
+        (simulated_gpus.mig(well, 0), "Enabled\n"),
+    ):
         pair.set_gpus("node1", told)
         assert [pair.exec("node1", ask).stdout for _ in range(3)] == [wanted] * 3
     assert pair.exec("node1", ["/bin/sh", "-c", "ls /run/muster-sandbox"]).stdout
-    pair.set_gpus("node1", gpus.command(well, "nvidia-smi", stderr="broken", exit=9))
+    pair.set_gpus("node1", simulated_gpus.command(well, "nvidia-smi", stderr="broken", exit=9))
     for _ in range(2):
         broken = pair.exec("node1", ask, check=False)
         assert (broken.returncode, broken.stderr) == (9, "broken")
@@ -196,7 +200,7 @@ def test_hosts_reach_beyond_the_machine_as_the_machine_does(pair: Sandbox) -> No
 
 def traces(name: str) -> dict[str, list[str]]:
     """Return everything on the machine that belongs to a sandbox."""
-    where = state.place(name)
+    where = state_file.place(name)
     token = where.names.bridge
     processes = []
     for entry in Path("/proc").glob("[0-9]*"):

@@ -20,7 +20,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from muster.sandbox import settings
+from muster.sandbox import serving_settings
 
 PATH = "/opt/standin"
 PACKAGE = Path(__file__).resolve().parent / "package"
@@ -42,7 +42,7 @@ def place(tree: Path, *, version: str = "0.33.0", python: str | None = None, cud
         python: the host's Python version ("3.11"); read from the tree when None.
         cuda: that its PyTorch claims to be built for.
     """
-    minor = python or settings.host_python(tree) or "3.11"
+    minor = python or serving_settings.host_python(tree) or "3.11"
     target = tree / PATH.lstrip("/")
     if target.is_dir():
         shutil.rmtree(target)

@@ -15,9 +15,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from muster import remote
+from muster.hosts import programs
+from muster.spec.listing import Entry, Listing
 from muster.weights.keys import pair_keys
-from muster.weights.listing import Entry, Listing
 
 MIB = 1 << 20
 COMMIT = "c" * 40
@@ -90,7 +90,7 @@ class Run:
             text=True,
         )
         assert self.child.stdin
-        self.child.stdin.write(remote.bundle({"weights_stage": json.loads(json.dumps(request))}, streams=streams))
+        self.child.stdin.write(programs.bundle({"transfer_stage": json.loads(json.dumps(request))}, streams=streams))
         self.child.stdin.close()
         self.child.stdin = None
 
@@ -111,7 +111,7 @@ class Told:
 
     def answer(self, number: int) -> dict[str, Any]:
         """Return what one host's program answered."""
-        told: dict[str, Any] = json.loads(self.ended[number][1].strip().splitlines()[-1])["weights_stage"]
+        told: dict[str, Any] = json.loads(self.ended[number][1].strip().splitlines()[-1])["transfer_stage"]
         return told
 
 

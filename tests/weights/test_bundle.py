@@ -10,10 +10,12 @@ from pathlib import Path
 import pytest
 
 from muster.errors import Refusal
-from muster.plan import Release
-from muster.release import release_of
-from muster.settings import Settings
-from muster.weights import bundles, gather
+from muster.plan.prepare import from_bundle
+from muster.plan.release import release_of
+from muster.plan.types import Release
+from muster.spec import bundles
+from muster.spec.settings import Settings
+from muster.weights import gather
 
 NAME = "muster_test_wheel_of_no_index"
 
@@ -96,22 +98,22 @@ def test_a_package_without_a_wheel_is_refused(tmp_path: Path) -> None:
 
 def test_a_sealed_bundle_has_a_place_named_by_its_content(tmp_path: Path) -> None:
     wheel(tmp_path / "engine")
-    sealed = bundles.seal(tmp_path, "some")
+    sealed = gather.seal(tmp_path, "some")
     assert bundles.read(tmp_path) == sealed
     settings = Settings(bundle=str(tmp_path), index_url="https://index.example", torch_backend="auto")
     where = f"/opt/muster/bundles/bundle--some/{sealed.revision}"
     assert bundles.place(settings) == where
-    applied = bundles.applied(settings)
+    applied = from_bundle(settings)
     assert (applied.index_url, applied.find_links, applied.torch_backend) == (None, [f"{where}/wheels"], None)
     env = release_of(applied, ray=False).env
     assert env["UV_NO_INDEX"] == env["UV_OFFLINE"] == "1"
     assert env["UV_PYTHON_INSTALL_MIRROR"] == f"file://{where}/python"
     wheel(tmp_path / "engine", "2.0")
-    assert bundles.seal(tmp_path, "some").revision != sealed.revision
+    assert gather.seal(tmp_path, "some").revision != sealed.revision
 
 
 def test_without_a_bundle_settings_stay() -> None:
-    assert bundles.applied(Settings()) == Settings()
+    assert from_bundle(Settings()) == Settings()
     assert "UV_NO_INDEX" not in release_of(Settings(), ray=False).env
 
 

@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from muster import remote
 from muster.errors import Refusal
+from muster.hosts import programs
+from muster.spec.listing import Listing
 from muster.weights import hub as asking
-from muster.weights.listing import Listing
 from tests.weights.hub_server import Hub, serving
 from tests.weights.runs import MIB, Run, free_port
 
@@ -66,7 +66,7 @@ def stage(hub: Hub, python: str, home: Path, listing: Listing | None = None, **s
             "from": "from the hub",
             "endpoint": hub.url,
             "token": None,
-            "program": remote.source("weights_hub"),
+            "program": programs.source("transfer_hub"),
             "pythons": [python],
             "timeout": 3,
             **source,

@@ -16,9 +16,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from muster.commands.pin import differences
-from muster.host import weights, weights_store, weights_wire
-from muster.host.weights_board import Board
-from muster.weights.listing import Entry, Listing
+from muster.on_host import transfer_store, transfer_wire, weights_on_disk
+from muster.on_host.transfer_pieces import Board
+from muster.spec.listing import Entry, Listing
 from tests.weights.runs import MIB, model
 
 CHUNK = 256 << 10
@@ -29,21 +29,21 @@ KEY = b"k" * 32
     ("total", "chunk"), [(0, CHUNK), (128 * MIB, CHUNK), (384 * MIB, MIB), (2 << 30, 4 * MIB), (1 << 40, 4 * MIB)]
 )
 def test_chunks_grow_with_the_whole(total: int, chunk: int) -> None:
-    assert weights_store.chunk_size(total) == chunk
+    assert transfer_store.chunk_size(total) == chunk
 
 
 def test_digests_agree_with_hashing_the_whole(tmp_path: Path) -> None:
     place = model(tmp_path, {"x": 3 * CHUNK + 5}) / "x"
-    whole, chunks = weights_store.digests(str(place), CHUNK)
+    whole, chunks = transfer_store.digests(str(place), CHUNK)
     data = place.read_bytes()
-    assert whole == hashlib.sha256(data).hexdigest() == weights_store.digest(str(place))
+    assert whole == hashlib.sha256(data).hexdigest() == transfer_store.digest(str(place))
     assert chunks == [hashlib.sha256(data[at : at + CHUNK]).hexdigest() for at in range(0, len(data), CHUNK)]
 
 
 def test_good_chunks_of_a_file_with_holes(tmp_path: Path) -> None:
     place = model(tmp_path, {"x": 8 * CHUNK}) / "x"
     data = place.read_bytes()
-    _, hashes = weights_store.digests(str(place), CHUNK)
+    _, hashes = transfer_store.digests(str(place), CHUNK)
     part = tmp_path / "part"
     with part.open("wb") as handle:
         os.truncate(part, len(data))
@@ -51,7 +51,7 @@ def test_good_chunks_of_a_file_with_holes(tmp_path: Path) -> None:
         handle.write(data[2 * CHUNK : 4 * CHUNK])
         handle.seek(5 * CHUNK)
         handle.write(b"wrong" + data[5 * CHUNK + 5 : 6 * CHUNK])
-    assert weights_store.good_chunks(str(part), hashes, CHUNK) == [2, 3]
+    assert transfer_store.good_chunks(str(part), hashes, CHUNK) == [2, 3]
 
 
 def test_verification_names_what_is_wrong(tmp_path: Path) -> None:
@@ -62,7 +62,7 @@ def test_verification_names_what_is_wrong(tmp_path: Path) -> None:
     }
     (tmp_path / "flipped").write_bytes(b"\0" * 1000)
     wanted["gone"] = wanted["good"]
-    found = weights_store.verify(str(tmp_path), wanted)
+    found = transfer_store.verify(str(tmp_path), wanted)
     assert set(found) == {"flipped", "gone"}
     assert found["gone"] == "missing"
 
@@ -82,13 +82,13 @@ def shake(caller: bytes, called: bytes, *, me: str = "a") -> tuple[Any, Any]:
     def side(at: int, work: Any) -> None:
         try:
             got[at] = work()
-        except weights_wire.Broken as error:
+        except transfer_wire.Broken as error:
             got[at] = error
             (one, other)[at].close()
 
     threads = [
-        threading.Thread(target=side, args=(0, lambda: weights_wire.call(one, me, "b", caller))),
-        threading.Thread(target=side, args=(1, lambda: weights_wire.answer(other, "b", {"a": called}))),
+        threading.Thread(target=side, args=(0, lambda: transfer_wire.call(one, me, "b", caller))),
+        threading.Thread(target=side, args=(1, lambda: transfer_wire.answer(other, "b", {"a": called}))),
     ]
     for thread in threads:
         thread.start()
@@ -109,29 +109,29 @@ def test_two_hosts_with_one_key_understand_each_other() -> None:
 @pytest.mark.parametrize(("caller", "called", "me"), [(KEY, b"x" * 32, "a"), (KEY, KEY, "stranger")])
 def test_without_the_key_there_is_no_talk(caller: bytes, called: bytes, me: str) -> None:
     one, other = shake(caller, called, me=me)
-    assert isinstance(one, weights_wire.Broken)
-    assert isinstance(other, weights_wire.Broken)
+    assert isinstance(one, transfer_wire.Broken)
+    assert isinstance(other, transfer_wire.Broken)
 
 
 @pytest.mark.parametrize("at", [0, 9, 20, -1])
 def test_a_changed_or_repeated_frame_is_not_believed(at: int) -> None:
     one, other = pair()
-    sender = weights_wire.Wire(one, KEY, b"c", b"s")
+    sender = transfer_wire.Wire(one, KEY, b"c", b"s")
     tap, far = pair()
-    weights_wire.Wire(tap, KEY, b"c", b"s").send({"get": 3}, b"block")
+    transfer_wire.Wire(tap, KEY, b"c", b"s").send({"get": 3}, b"block")
     frame = bytearray(far.recv(4096))
     sender.send({"get": 3}, b"block")
-    hearer = weights_wire.Wire(other, KEY, b"s", b"c")
+    hearer = transfer_wire.Wire(other, KEY, b"s", b"c")
     assert hearer.hear()[0] == {"get": 3}
     one.sendall(bytes(frame))  # the same again, with a number that has been used
-    with pytest.raises(weights_wire.Broken):
+    with pytest.raises(transfer_wire.Broken):
         hearer.hear()
     one, other = pair()
     frame[at] ^= 1
     one.sendall(bytes(frame))
     one.close()
-    with pytest.raises((weights_wire.Broken, ValueError)):
-        weights_wire.Wire(other, KEY, b"s", b"c").hear()
+    with pytest.raises((transfer_wire.Broken, ValueError)):
+        transfer_wire.Wire(other, KEY, b"s", b"c").hear()
 
 
 @given(st.lists(st.integers(min_value=0, max_value=20 * CHUNK), min_size=1, max_size=12))
@@ -203,17 +203,17 @@ def test_prune_spares_what_a_unit_or_a_process_names(tmp_path: Path) -> None:
         "etc": str(tmp_path / "etc"),
         "proc": str(tmp_path / "proc"),
     }
-    dry = weights.main({**asked, "dry": True})
+    dry = weights_on_disk.main({**asked, "dry": True})
     assert list(dry["removed"]) == ["e" * 40]
     assert (root / ("e" * 40)).is_dir()
-    assert weights.main(asked)["removed"] == dry["removed"]
+    assert weights_on_disk.main(asked)["removed"] == dry["removed"]
     assert {path.name for path in root.iterdir()} == {*(name * 40 for name in "abcd"), "current"}
 
 
 def test_a_link_is_not_moved_to_what_is_not_complete(tmp_path: Path) -> None:
     model(tmp_path / ("a" * 40), {"x": 10})
     with pytest.raises(OSError, match="is not complete"):
-        weights.main({"do": "link", "directory": str(tmp_path / ("a" * 40))})
+        weights_on_disk.main({"do": "link", "directory": str(tmp_path / ("a" * 40))})
 
 
 def test_a_pin_that_moves_says_what_has_changed() -> None:

@@ -11,9 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from muster import recipe
 from muster.sandbox import Sandbox
-from muster.weights import bundles, pins
+from muster.spec import bundles, pins, recipe
 from muster.weights import hub as asking
 from tests.conftest import Boot
 from tests.weights.hub_server import Hub, serving
@@ -99,7 +98,7 @@ def test_a_bundle_goes_from_the_control_machine_to_all(box: Sandbox, tmp_path: P
     (bundle / "engine" / "pylock.toml").write_text("packages = []")
     sealed = bundles.seal(bundle, RECIPE)
     (tmp_path / "hosts.py").write_text(BUNDLED.format(name=box.name, bundle=str(bundle)))
-    (tmp_path / "deploy.py").write_text("from muster.deploys.weights import stage_bundle\n\nstage_bundle()\n")
+    (tmp_path / "deploy.py").write_text("from muster.deploys.stage_weights import stage_bundle\n\nstage_bundle()\n")
     place = f"/opt/muster/bundles/bundle--{RECIPE}/{sealed.revision}"
     wheel = f"{place}/wheels/one-1-py3-none-any.whl"
     # What an earlier run, cut in the middle, has left on the seed is not sent again.

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from muster.host import weights, weights_store
+from muster.on_host import transfer_store, weights_on_disk
 from tests.weights.runs import MIB, SMALL, Run, Told, all_of, listing_of, model, requests, same, slowed
 
 pytestmark = pytest.mark.slow
@@ -30,7 +30,7 @@ def good(ended: list[tuple[int, str, str]]) -> list[str]:
 
 
 def look(home: Path, origin: Path) -> dict[str, Any]:
-    return weights.look({"directory": str(home), "manifest": listing_of(origin).digest})
+    return weights_on_disk.look({"directory": str(home), "manifest": listing_of(origin).digest})
 
 
 def test_every_host_gets_every_file_and_none_keeps_scraps(tmp_path: Path, origin: Path) -> None:
@@ -39,7 +39,7 @@ def test_every_host_gets_every_file_and_none_keeps_scraps(tmp_path: Path, origin
     for place in places:
         assert same(origin, place)
         assert look(place, origin)["complete"]
-        assert not [path for path in place.rglob("*") if weights_store.unfinished(path.name)]
+        assert not [path for path in place.rglob("*") if transfer_store.unfinished(path.name)]
     manifests = {(place / ".muster-manifest.json").read_text() for place in places}
     assert len(manifests) == 1
 
@@ -89,7 +89,7 @@ def test_a_silent_flip_is_found_by_reading_all(tmp_path: Path, origin: Path) -> 
         handle.write(b"\0")
     os.utime(victim, ns=(times.st_atime_ns, times.st_mtime_ns))
     assert look(place, origin)["complete"]  # that is what a note can know
-    told = weights.verify({"directory": str(place)})
+    told = weights_on_disk.verify({"directory": str(place)})
     assert list(told["wrong"]) == ["b.safetensors"]
     assert not look(place, origin)["complete"]
     good(all_of(requests([place], origin)))

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from muster.engine import spell
 from muster.errors import Refusal, unknown
-from muster.recipe import FlagValue, Recipe
+from muster.plan.vllm_flags import spell
+from muster.spec.recipe import FlagValue, Recipe
 
 # What a scenario may set: the load. Addresses, names and files are the runner's.
 LOAD_FLAGS = frozenset(

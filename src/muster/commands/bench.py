@@ -7,10 +7,9 @@ from pathlib import Path
 
 import click
 
-from muster import ledger
-from muster.bench import gate, scenario
+from muster.bench import ledger, regression_gate, scenario
+from muster.bench.ledger import Entry
 from muster.commands.plan import parse_data
-from muster.ledger import Entry
 
 LEDGER = "ledger"
 REPEATS = 3
@@ -74,18 +73,18 @@ def bench(
     Exits with 1 when a run failed or, with --against, when a figure got worse by more than the tolerance and by more
     than repeated runs differ.
     """
-    from muster.bench import cluster, runner  # pyinfra loads slowly
+    from muster.bench import measured_group, run_scenarios  # pyinfra loads slowly
 
     before = ledger.baseline(against, ledger.read(place)[0]) if against else []
     overrides = parse_data(pairs) | ({"strategy": strategy} if strategy else {})
-    with cluster.connected(inventory_file, recipe_name, overrides) as group:
+    with measured_group.connected(inventory_file, recipe_name, overrides) as group:
         picked = scenario.pick(group.recipe, names, gpu=group.plan.head.gpu)
         for load in picked:
             load.prompts(sweep=sweep)  # refused before anything is asked of a host
         seen = group.check()
         click.echo(_heading(group.plan.label, group.plan.digest, seen.hardware, seen.engine.tokens))
         runs = []
-        for entry in runner.measure(
+        for entry in run_scenarios.measure(
             group,
             seen,
             picked,
@@ -122,7 +121,7 @@ _LATENCY = (("mean_ttft_ms", "TTFT"), ("p99_ttft_ms", "p99"), ("mean_tpot_ms", "
 
 
 def _judge(before: Sequence[Entry], runs: Sequence[Entry], tolerance: float) -> bool:
-    verdicts = gate.compare(before, runs, tolerance=tolerance)
+    verdicts = regression_gate.compare(before, runs, tolerance=tolerance)
     for verdict in verdicts:
         click.echo(verdict.text)
     worse = [verdict for verdict in verdicts if verdict.regressed]

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import click
 
-from muster import inventory, recipe
-from muster.build import build_plan
 from muster.commands.plan import parse_data
 from muster.errors import Refusal
-from muster.host.weights_text import size
-from muster.weights import bundles, gather, pins
+from muster.on_host.transfer_progress import size
+from muster.plan.make import build_plan
+from muster.spec import bundles, inventory, pins, recipe
+from muster.weights import gather
 
 
 @click.command(
@@ -63,7 +63,7 @@ def bundle(
         stale.unlink()
     if with_python:
         gather.python(release.python, engine / "python")
-    listing = bundles.seal(place, wanted.name)
+    listing = gather.seal(place, wanted.name)
     click.echo(f"{release.id}: {len(names)} wheels, {size(listing.size)}, sealed as {listing.revision[:12]}")
     pin, origin = pins.read(wanted.name), pins.found(wanted.name)
     if origin is None:

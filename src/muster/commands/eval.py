@@ -7,9 +7,9 @@ from pathlib import Path
 
 import click
 
+from muster.bench import eval_task
 from muster.commands.bench import LEDGER
 from muster.commands.plan import parse_data
-from muster.evaluation import task
 
 
 @click.command(
@@ -23,7 +23,7 @@ Examples:
 @click.argument("inventory_file", metavar="INVENTORY", type=click.Path())
 @click.argument("recipe_name", metavar="RECIPE")
 @click.option("--limit", type=click.IntRange(1), help="Questions to ask, for a quick look; all 1319 otherwise.")
-@click.option("--fewshot", type=click.IntRange(0), default=task.FEWSHOT, show_default=True, help="Examples shown.")
+@click.option("--fewshot", type=click.IntRange(0), default=eval_task.FEWSHOT, show_default=True, help="Examples shown.")
 @click.option("--ledger", "place", type=click.Path(path_type=Path), default=LEDGER, show_default=True)
 @click.option("--strategy", help="tp, tp-dcp, tp-pp or dp-ep; the recipe's default for the GPUs otherwise.")
 @click.option("--data", "pairs", multiple=True, metavar="K=V", help="A setting, as pyinfra's --data.")
@@ -37,13 +37,15 @@ def evaluate(
     pairs: Sequence[str],
 ) -> None:
     """Score the running RECIPE on INVENTORY with GSM8K, and say whether published scores agree."""
-    from muster.bench import cluster  # pyinfra loads slowly
-    from muster.evaluation import runner
+    from muster.bench import (
+        measured_group,  # pyinfra loads slowly
+        run_eval,
+    )
 
     overrides = parse_data(pairs) | ({"strategy": strategy} if strategy else {})
-    with cluster.connected(inventory_file, recipe_name, overrides) as group:
+    with measured_group.connected(inventory_file, recipe_name, overrides) as group:
         seen = group.check()
-        entry, scores = runner.evaluate(
+        entry, scores = run_eval.evaluate(
             group,
             seen,
             directory=place,
@@ -51,7 +53,7 @@ def evaluate(
             fewshot=fewshot,
             say=lambda line: click.echo(f"  {line}", err=True),
         )
-        runner.require(scores, entry)
+        run_eval.require(scores, entry)
         for score in scores:
-            click.echo(runner.verdict(group, score))
+            click.echo(run_eval.verdict(group, score))
     click.echo(f"kept in {place} as {entry.id}")

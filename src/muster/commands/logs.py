@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from muster.commands.plan import parse_data
-from muster.failures import Failure, Gathered, gather
+from muster.status.failures import Failure, Gathered, gather
 
 LAST_LINES = 5
 """Lines of a failed process that are printed; the file has all that was kept."""
@@ -52,7 +52,7 @@ def logs(
     the last lines of every process, the unit's state, kernel lines with Xids, GPU memory and the plan's digest; each
     host keeps the newest 10, of at most 512 KiB.
     """
-    from muster.guards import guards_of
+    from muster.status.ask_guards import guards_of
 
     if out and not failure:
         raise click.UsageError("--out goes with --failure")

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import click
 
-from muster import recipe
 from muster.errors import Refusal
-from muster.host.weights_text import size
-from muster.weights import hub, pins
-from muster.weights.listing import Listing
+from muster.on_host.transfer_progress import size
+from muster.spec import pins, recipe
+from muster.spec.listing import Listing
+from muster.weights import hub
 
 
 @click.command(

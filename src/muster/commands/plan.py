@@ -10,10 +10,10 @@ from typing import Any
 
 import click
 
-from muster import inventory
 from muster.errors import Refusal
-from muster.plan import Plan
-from muster.planning import plan_for
+from muster.plan.prepare import plan_for
+from muster.plan.types import Plan
+from muster.spec import inventory
 
 
 def parse_data(pairs: Sequence[str]) -> dict[str, Any]:

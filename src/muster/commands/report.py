@@ -6,9 +6,9 @@ from pathlib import Path
 
 import click
 
-from muster import ledger, recipe
+from muster.bench import ledger, report_data, report_markdown
 from muster.commands.bench import LEDGER
-from muster.report import markdown, summary
+from muster.spec import recipe
 
 
 @click.command(
@@ -32,13 +32,13 @@ def report(
     """Render the ledger: sweeps, percentiles, runs over time, and a comparison of two shapes or releases."""
     entries, broken = ledger.read(place) if place.exists() else ([], [])
     wanted = recipe.load(recipe_name) if recipe_name else None
-    told = summary.summarize(entries, wanted, compare=compare or (), broken=broken)
+    told = report_data.summarize(entries, wanted, compare=compare or (), broken=broken)
     if (kind or ("html" if out and out.suffix == ".html" else "markdown")) == "html":
-        from muster.report import page  # matplotlib loads slowly, and is an extra
+        from muster.bench import report_page  # matplotlib loads slowly, and is an extra
 
-        text = page.render(told)
+        text = report_page.render(told)
     else:
-        text = markdown.render(told)
+        text = report_markdown.render(told)
     if out:
         out.write_text(text, encoding="utf-8")
         click.echo(f"{len(told.runs)} runs in {out}", err=True)

@@ -16,7 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from muster.commands.plan import parse_data
-from muster.group_status import GroupStatus, group_status
+from muster.status.group_status import GroupStatus, group_status
 
 LAST_LINES = 5
 """Lines of the failure's log that are shown; `muster logs --failure` has all that was kept."""
@@ -52,7 +52,7 @@ def status(inventory_file: str, recipe_name: str, pairs: Sequence[str], watch: b
 
     A host that cannot be reached is a row. With --watch and --format json: one line of JSON each time.
     """
-    from muster.guards import guards_of
+    from muster.status.ask_guards import guards_of
 
     with guards_of(inventory_file, recipe_name, parse_data(pairs)) as guards:
 

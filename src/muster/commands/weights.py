@@ -7,13 +7,13 @@ from typing import Any
 
 import click
 
-from muster import inventory, recipe
 from muster.commands.plan import parse_data
 from muster.errors import Refusal
-from muster.host.weights_text import size
-from muster.weights import ask, options, pins
-from muster.weights.layout import revision_path
-from muster.weights.listing import Listing
+from muster.on_host.transfer_progress import size
+from muster.plan.weights_path import revision_path
+from muster.spec import inventory, pins, recipe, weights_options
+from muster.spec.listing import Listing
+from muster.weights import ask_hosts
 
 Answers = Mapping[str, Mapping[str, Any]]
 
@@ -92,6 +92,6 @@ def _ask(
     listing = pins.read(wanted.name)
     if listing is None:
         raise Refusal(f"there is no {pins.path_of(wanted.name)}", fix=f"muster pin {wanted.name}")
-    directory = revision_path(options.of(fleet.settings).root, listing.model, listing.revision)
+    directory = revision_path(weights_options.of(fleet.settings).root, listing.model, listing.revision)
     full = {**request, "directory": directory, "manifest": listing.digest}
-    return listing, ask.every_host(inventory_file, overrides, "weights", full)
+    return listing, ask_hosts.every_host(inventory_file, overrides, "weights_on_disk", full)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pyinfra.api.command import FunctionCommand
 
-from muster import operations
-from muster.deploys import slices
-from muster.deploys.progress import Progress
-from muster.typed import current_host, stage
+from muster.deploys.shared import polling
+from muster.deploys.shared.progress import Progress
+from muster.hosts import operations
+from muster.hosts.pyinfra_types import current_host, stage
 
 
 @stage("Bring up")
@@ -19,7 +19,7 @@ def stop_ranks(progress: Progress, units: tuple[str, ...]) -> None:
         units: those of this host that must not run on.
     """
     host = current_host()
-    command = FunctionCommand(slices.stop, [progress, units], {}) if units else None
+    command = FunctionCommand(polling.stop, [progress, units], {}) if units else None
     progress.note(host, "stop", operations.carried_out(command, name="no rank of an older plan runs"))
 
 
@@ -30,12 +30,12 @@ def start_ranks(progress: Progress) -> None:
     for number in host.loop(range(len(progress.steps))):
         step = progress.steps[number]
         concerned = host.name in step.units or any(check.host == host.name for check in step.checks)
-        command = FunctionCommand(slices.start, [progress, number], {}) if concerned else None
+        command = FunctionCommand(polling.start, [progress, number], {}) if concerned else None
         progress.note(host, step.text, operations.carried_out(command, name=f"{step.text} up"))
 
 
 @stage("Bring up")
 def await_ready(progress: Progress) -> None:
     """Wait until a group that runs as planned is ready; starts nothing."""
-    question = FunctionCommand(slices.wait, [progress, len(progress.steps) - 1], {})
+    question = FunctionCommand(polling.wait, [progress, len(progress.steps) - 1], {})
     progress.note(current_host(), "ready", operations.holds(question, name="the group is ready"))

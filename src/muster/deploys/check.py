@@ -7,8 +7,8 @@ import difflib
 from pyinfra import logger
 from pyinfra.api.state import State
 
-from muster.deploys.group_run import GroupRun
-from muster.typed import current_host, current_state
+from muster.deploys.shared.group_run import GroupRun
+from muster.hosts.pyinfra_types import current_host, current_state
 
 _REASONS = 6
 

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from muster.deploys.base import base
+from muster.deploys.base_system import base
 from muster.deploys.bring_up import await_ready, start_ranks, stop_ranks
 from muster.deploys.check import check
-from muster.deploys.engine import engine
-from muster.deploys.files import commit_files, stage_files
-from muster.deploys.gate import gate
-from muster.deploys.standing import release
+from muster.deploys.deployed_group import release
+from muster.deploys.install_engine import engine
+from muster.deploys.place_files import commit_files, stage_files
+from muster.deploys.shared.gate import gate
+from muster.deploys.stage_weights import stage_bundle, stage_weights
 from muster.deploys.summary import summary
 from muster.deploys.verify import verify
-from muster.deploys.weights import stage_bundle, stage_weights
-from muster.typed import current_host
+from muster.hosts.pyinfra_types import current_host
 
 
 def serve(recipe: str) -> None:

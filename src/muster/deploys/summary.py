@@ -8,11 +8,11 @@ from pyinfra.api.command import FunctionCommand
 from pyinfra.api.host import Host
 from pyinfra.api.state import State
 
-from muster import operations
-from muster.deploys.group_run import GroupRun
-from muster.plan import Plan
-from muster.session import say
-from muster.typed import current_host, stage
+from muster.deploys.shared.group_run import GroupRun
+from muster.hosts import operations
+from muster.hosts.pyinfra_types import current_host, stage
+from muster.hosts.session import say
+from muster.plan.types import Plan
 
 
 @stage("Summary")

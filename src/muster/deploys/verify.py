@@ -8,11 +8,11 @@ from pyinfra.api.command import FunctionCommand
 from pyinfra.api.host import Host
 from pyinfra.api.state import State
 
-from muster import operations
-from muster.deploys.group_run import GroupRun
-from muster.plan import HostPlan, Plan
-from muster.session import ask, fail, say
-from muster.typed import current_host, stage
+from muster.deploys.shared.group_run import GroupRun
+from muster.hosts import operations
+from muster.hosts.pyinfra_types import current_host, stage
+from muster.hosts.session import ask, fail, say
+from muster.plan.types import HostPlan, Plan
 
 # One token of a model that has just come up: kernels may still be compiled for this shape.
 _SECONDS = 300
@@ -27,7 +27,7 @@ def verify(run: GroupRun) -> None:
 
 
 def _answers_as_planned(state: State, host: Host, run: GroupRun) -> bool:
-    answer = ask(state, host, "verify", request(run.plan, run.host(host)), "verify")
+    answer = ask(state, host, "verify_group", request(run.plan, run.host(host)), "verify")
     problems = [answer["error"]] if "error" in answer else answer["problems"]
     for problem in problems:
         fail(host, problem)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from .group_settings import Group, Settings
 from .messages import NONE, Report
-from .settings import Group, Settings
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from .settings import Checks, Child, Group, Member, Port, Probe, Settings
+from .group_settings import Checks, Child, Group, Member, Port, Probe, Settings
 
 
 class ConfigError(ValueError):

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Union
 
-from .settings import Settings
+from .group_settings import Settings
 
 RUNNING = "vllm:num_requests_running"
 WAITING = "vllm:num_requests_waiting"

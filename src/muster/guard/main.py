@@ -12,10 +12,10 @@ import os
 import sys
 from collections.abc import Sequence
 
-from . import ctl, protocol
-from .agent import Agent
+from . import client, protocol
 from .config import Config, ConfigError, load
-from .store import Store, credentials
+from .loop import Agent
+from .state_store import Store, credentials
 
 NEXT = "--then"
 UNUSABLE = 78
@@ -24,7 +24,7 @@ UNUSABLE = 78
 
 def main(arguments: Sequence[str]) -> int:
     if arguments[:1] == ["ctl"]:
-        return ctl.main(arguments[1:])
+        return client.main(arguments[1:])
     if arguments[:1] == ["post"]:
         return _post(arguments[1:])
     try:

@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-from . import head, liveness, memory
+from . import head_core, liveness, restart_policy
 from .config import Config
-from .head import HeadState
+from .head_core import HeadState
 from .liveness import LivenessState
-from .member import MemberState
+from .member_core import MemberState
 from .messages import ABORT, DRAIN, GATHER, HELD, RUN, Failure
 
 
@@ -20,13 +20,13 @@ def phase(state: HeadState, now: float) -> str:
     if state.phase == HELD:
         return state.memory.held
     if state.phase == GATHER:
-        return "backoff" if now < memory.starts_after(state.memory, state.settings) else "gather"
+        return "backoff" if now < restart_policy.starts_after(state.memory, state.settings) else "gather"
     if state.phase == RUN:
         return "starting" if state.ready_at is None else "running"
     return state.phase
 
 
-PHASES = ("stopped", memory.FAILED, "backoff", GATHER, "starting", "running", DRAIN, ABORT)
+PHASES = ("stopped", restart_policy.FAILED, "backoff", GATHER, "starting", "running", DRAIN, ABORT)
 
 
 def answers(state: HeadState, engine: LivenessState | None, now: float) -> bool:
@@ -40,11 +40,11 @@ def why_not(state: HeadState, engine: LivenessState | None, now: float) -> str:
     """One line for whoever got a 503."""
     name = phase(state, now)
     if name in (GATHER, "backoff"):
-        lacks = "; ".join(f"{host}: {reason}" for host, reason in head.lacks(state, now).items())
-        pause = memory.starts_after(state.memory, state.settings) - now
+        lacks = "; ".join(f"{host}: {reason}" for host, reason in head_core.lacks(state, now).items())
+        pause = restart_policy.starts_after(state.memory, state.settings) - now
         wait = f"starts in {pause:.0f} s" if pause > 0 else ""
         return ", ".join(part for part in (name, wait, lacks) if part)
-    if name == memory.FAILED:
+    if name == restart_policy.FAILED:
         last = state.memory.failures[0] if state.memory.failures else None
         which = f"; the last failure: {last.host}: {last.reason}" if last else ""
         return f"failed: the restart budget is spent, and nothing starts until somebody resumes the group{which}"
@@ -75,10 +75,10 @@ def group_status(config: Config, state: HeadState, engine: LivenessState | None,
                 "detail": report.detail if report else "",
                 "refused": peer.refused,
                 "heard": _age(peer.heard, now),
-                "lacks": head.lacks(state, now).get(member.host, "") if state.phase in (HELD, GATHER) else "",
+                "lacks": head_core.lacks(state, now).get(member.host, "") if state.phase in (HELD, GATHER) else "",
             }
         )
-    pause = memory.starts_after(state.memory, state.settings) - now
+    pause = restart_policy.starts_after(state.memory, state.settings) - now
     return {
         "phase": phase(state, now),
         "ready": answers(state, engine, now),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from muster.preflight.report import Clock, Report
+from muster.preflight.host_report import Clock, Report
 from muster.preflight.verdict import Verdict
 
 # Logs and health checks confuse from a second on; certificates and tokens break from minutes on.

@@ -6,10 +6,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from muster.preflight import parity
+from muster.preflight.host_report import Report
 from muster.preflight.needs import Needs
 from muster.preflight.outcome import Outcome
-from muster.preflight.parse import Unreadable
-from muster.preflight.report import Report
+from muster.preflight.tool_text import Unreadable
 from muster.preflight.verdict import Verdict, fail, ok, warn
 
 DEPLOY = "run the deploy again"

@@ -108,10 +108,10 @@ class Needs:
         # nvidia-smi takes a second and more on a real host; links between GPUs need two of them.
         alone = [] if self.gpus > 1 else ["nvlink", "topology"]
         return {
-            "preflight": {"without": alone},
-            **({"installed": engine} if self.release else {}),
+            "probe_gpus": {"without": alone},
+            **({"probe_engine": engine} if self.release else {}),
             # Last: its reading of the clock bounds the offset from the side of the answer.
-            "machine": {
+            "probe_machine": {
                 "paths": {need.path: need.held for need in self.paths},
                 "ports": sorted({need.number for need in self.ports}),
             },

@@ -7,14 +7,15 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from muster.errors import Refusal
-from muster.preflight import builds, clocks, pairs, parity
-from muster.preflight.builds import Build
+from muster.plan import cuda_variants
+from muster.plan.cuda_variants import Build
+from muster.preflight import clocks, pairs, parity
 from muster.preflight.catalogue import CHECKS
 from muster.preflight.checks import local
+from muster.preflight.host_report import Report
 from muster.preflight.needs import Needs
 from muster.preflight.pairs import Measured
 from muster.preflight.parity import Row
-from muster.preflight.report import Report
 from muster.preflight.verdict import Level, Verdict, worst
 
 # A script can tell the three apart; 2 is what every command line uses for wrong arguments.
@@ -136,7 +137,7 @@ def group_build(reports: Sequence[Report], needs: Mapping[str, Needs]) -> Build 
     if not drivers or some is None or not some.vllm or some.torch_backend is None:
         return None
     try:
-        return builds.choose_for(drivers, vllm=some.vllm, wanted=some.torch_backend)
+        return cuda_variants.choose_for(drivers, vllm=some.vllm, wanted=some.torch_backend)
     except Refusal as refusal:
         return refusal
 
@@ -157,5 +158,5 @@ def _build_note(build: Build | Refusal | None, reports: Sequence[Report], needs:
     if any(need.torch_backend != "auto" for need in needs.values()):
         return f"engine build: {build.name}, as the settings say"
     drivers = _drivers(reports)
-    oldest = builds.oldest(drivers)
+    oldest = cuda_variants.oldest(drivers)
     return f"engine build: {build.name} (CUDA {build.cuda}), for driver {drivers[oldest]} on {oldest}"

@@ -8,9 +8,9 @@ from statistics import median
 from typing import Any
 
 from muster.preflight.checks.fabric import link_of
+from muster.preflight.host_report import Report
 from muster.preflight.needs import Needs
-from muster.preflight.parse import Unreadable
-from muster.preflight.report import Report
+from muster.preflight.tool_text import Unreadable
 from muster.preflight.verdict import Verdict
 
 Pair = tuple[str, str]

@@ -6,8 +6,8 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from muster.preflight.parse import Unreadable
-from muster.preflight.report import Installed, Report
+from muster.preflight.host_report import Installed, Report
+from muster.preflight.tool_text import Unreadable
 from muster.preflight.verdict import Level, Verdict
 
 NONE = "-"

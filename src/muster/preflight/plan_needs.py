@@ -6,16 +6,17 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import replace
 
-from muster import hardware, memory, recipe
 from muster.errors import Refusal
-from muster.plan import HostPlan, Plan
-from muster.preflight import builds
+from muster.plan import cuda_variants, gpu_memory
+from muster.plan.release import chosen
+from muster.plan.topology import Layout
+from muster.plan.types import HostPlan, Plan
 from muster.preflight.needs import Needs, PathNeed, PortNeed
 from muster.preflight.options import Options
-from muster.release import chosen
-from muster.settings import Settings
-from muster.topology import HostSpec, Layout
-from muster.weights import options as weight_options
+from muster.spec import hardware, recipe
+from muster.spec import weights_options as weight_options
+from muster.spec.host import HostSpec
+from muster.spec.settings import Settings
 
 GIB = hardware.GIB
 # A vLLM release with CUDA libraries takes about 9 GiB, and uv unpacks the largest wheel beside it; the CPU build 3.
@@ -24,7 +25,7 @@ CPU_ENGINE_BYTES = 4 * GIB
 # One engine process a GPU, before page cache; and NCCL's and vLLM's shared-memory rings.
 MEMORY_PER_GPU = 4 * GIB
 SHM_PER_GPU = GIB // 4
-# What memory.py adds to the weights themselves.
+# What plan.gpu_memory adds to the weights themselves.
 NOT_ON_DISK = frozenset({"allowance", "MLA, absorbed"})
 
 
@@ -70,7 +71,7 @@ def needs_of_plan(plan: Plan, settings: Settings, options: Options) -> dict[str,
 def needs_of(plan: Plan, host: HostPlan, settings: Settings, options: Options) -> Needs:
     """Return what one host must have for its part of a plan."""
     base = needs_of_host(host, settings, options, len(plan.hosts))
-    engine = CPU_ENGINE_BYTES if plan.build == builds.CPU.name else ENGINE_BYTES
+    engine = CPU_ENGINE_BYTES if plan.build == cuda_variants.CPU.name else ENGINE_BYTES
     fit = plan.memory
     return replace(
         base,
@@ -128,7 +129,7 @@ def weight_bytes(plan: Plan, settings: Settings) -> int:
     if settings.model_shape:
         shape = recipe.Shape.model_validate(settings.model_shape)
     whole = Layout("tp", tp=1, pp=1, dp=1, dcp=1, dp_local=1, expert_parallel=False)
-    parts = memory.per_gpu(
+    parts = gpu_memory.per_gpu(
         shape, whole, hardware.gpu("H200"), utilization=1.0, batched_tokens=1, max_model_len=1, cache_bytes=2
     ).parts
     return sum(part.bytes for part in parts if part.name not in NOT_ON_DISK)

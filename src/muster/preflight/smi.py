@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from muster.preflight.parse import Unreadable, command_text, first_line
+from muster.preflight.tool_text import Unreadable, command_text, first_line
 
 MAX_ROWS = 1024
 

@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from muster.preflight.catalogue import CHECKS
-from muster.preflight.folding import fold
+from muster.preflight.node_set import fold
 from muster.preflight.outcome import Outcome
 from muster.preflight.parity import NONE, Row
 from muster.preflight.verdict import ORDER, Verdict

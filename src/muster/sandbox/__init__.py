@@ -10,6 +10,6 @@ change the machine; `reach`, `faults` and `box` put them together.
 
 from muster.sandbox.box import Sandbox
 from muster.sandbox.reach import Condition
-from muster.sandbox.state import Host, State
+from muster.sandbox.state_file import Host, State
 
 __all__ = ["Condition", "Host", "Sandbox", "State"]

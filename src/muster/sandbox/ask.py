@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from muster.errors import Refusal
-from muster.sandbox.state import Host
+from muster.sandbox.state_file import Host
 
 PORT = 8000
 _SECONDS = 120.0

@@ -9,11 +9,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from muster.errors import Refusal
-from muster.sandbox import base, contents, limits, machine, names, needs, network, state
+from muster.sandbox import contents, limits, names, network, nspawn_host, requirements, root_image, state_file
 from muster.sandbox.faults import Faults
 from muster.sandbox.reach import tell
 from muster.sandbox.shell import locked, write
-from muster.sandbox.state import Host, Place, State
+from muster.sandbox.state_file import Host, Place, State
 
 _MACHINE_LOCK = Path("/run/lock/muster-sandbox.lock")
 
@@ -43,11 +43,11 @@ class Sandbox(Faults):
         Raises:
             Refusal: the machine cannot (all that is missing is listed), or a host did not come up.
         """
-        needs.check()
+        requirements.check()
         if not 1 <= hosts <= names.MAX_HOSTS:
             raise Refusal(f"a sandbox of {hosts} hosts cannot be made", needed=f"1 to {names.MAX_HOSTS}")
-        box = cls(state.place(name), say=say)
-        root = base.ensure(box.where.bases, say, box._bases_in_use)
+        box = cls(state_file.place(name), say=say)
+        root = root_image.ensure(box.where.bases, say, box._bases_in_use)
         box.where.directory.mkdir(parents=True, exist_ok=True)
         with locked(box.where.directory / "lock"):
             box._claim(root)
@@ -63,23 +63,23 @@ class Sandbox(Faults):
         Raises:
             Refusal: it is not up.
         """
-        box = cls(state.place(name))
-        if state.load(box.where) is None:
+        box = cls(state_file.place(name))
+        if state_file.load(box.where) is None:
             raise Refusal(f"sandbox '{name}' is not up", fix=f"muster sandbox up --name {name}")
         return box
 
     @classmethod
     def named(cls, name: str) -> Sandbox:
         """Return the sandbox of that name whether it is up, half up or gone; for `down`."""
-        return cls(state.place(name))
+        return cls(state_file.place(name))
 
     def _claim(self, root: Path) -> None:
         with locked(_MACHINE_LOCK):
-            found = state.load(self.where)
+            found = state_file.load(self.where)
             if found is None:
                 network.close_network(self.where.names)
                 found = State(self.name, self._free_network(), str(root))
-                state.save(self.where, found)
+                state_file.save(self.where, found)
             if not Path(found.base).is_dir():
                 raise Refusal(
                     f"sandbox '{self.name}' stands on {found.base}, which is gone",
@@ -90,18 +90,18 @@ class Sandbox(Faults):
             contents.make_key(self.key, f"sandbox {self.name}")
 
     def _bases_in_use(self) -> set[str]:
-        found = (state.load(Place(self.where.root, name)) for name in state.every(self.where.root))
+        found = (state_file.load(Place(self.where.root, name)) for name in state_file.every(self.where.root))
         return {other.base for other in found if other}
 
     def _hosts_elsewhere(self) -> int:
-        others = [name for name in state.every(self.where.root) if name != self.name]
-        found = (state.load(Place(self.where.root, name)) for name in others)
+        others = [name for name in state_file.every(self.where.root) if name != self.name]
+        found = (state_file.load(Place(self.where.root, name)) for name in others)
         return sum(len(other.hosts) for other in found if other)
 
     def _free_network(self) -> str:
         taken = network.networks_in_use()
-        for other in state.every(self.where.root):
-            neighbour = state.load(Place(self.where.root, other))
+        for other in state_file.every(self.where.root):
+            neighbour = state_file.load(Place(self.where.root, other))
             taken += [neighbour.network] if neighbour else []
         return names.free_network(contents.supernet(), taken)
 
@@ -114,7 +114,7 @@ class Sandbox(Faults):
             stale.unmount()
             shutil.rmtree(self.where.host(host.name), ignore_errors=True)
             found = found.with_host(host)
-            state.save(self.where, found)
+            state_file.save(self.where, found)
 
     def _start_all(self) -> None:
         with ThreadPoolExecutor(8) as pool:
@@ -133,13 +133,13 @@ class Sandbox(Faults):
 
     def down(self) -> None:
         """Remove every trace of the sandbox: processes, mounts, network, files. Works on a broken one."""
-        needs.check()
+        requirements.check()
         with locked(_MACHINE_LOCK):
             self._remove()
 
     def _remove(self) -> None:
         try:
-            found = state.load(self.where)
+            found = state_file.load(self.where)
         except Refusal:
             found = None
         directory = self.where.directory / "hosts"
@@ -147,7 +147,9 @@ class Sandbox(Faults):
         there |= {host.name for host in found.hosts} if found else set()
         for index, host in enumerate(sorted(there)):
             named = self.where.names
-            guest = machine.Machine(self.where.host(host), Path("/"), named.machine(host), named.veth(index), host, {})
+            guest = nspawn_host.Machine(
+                self.where.host(host), Path("/"), named.machine(host), named.veth(index), host, {}
+            )
             guest.power_off()
             guest.unmount()
         network.close_network(self.where.names)

@@ -9,11 +9,11 @@ import uuid
 from collections.abc import Iterable
 from pathlib import Path
 
-from muster.sandbox import model, names, wheel
-from muster.sandbox.gpus import healthy
+from muster.sandbox import names, tiny_model, vllm_wheel
 from muster.sandbox.guest import GPUS, TOOLS, fixed_files, hosts_file, resolv_conf
 from muster.sandbox.shell import run, write
-from muster.sandbox.state import Host, Place
+from muster.sandbox.simulated_gpus import healthy
+from muster.sandbox.state_file import Host, Place
 
 _RESOLVERS = ("/etc/resolv.conf", "/run/systemd/resolve/resolv.conf")
 _HERE = Path(__file__).resolve().parent
@@ -75,11 +75,11 @@ def furnish(where: Place, host: Host, hosts: Iterable[Host]) -> None:
 
 
 def _engine(tree: Path) -> None:
-    for name, text in model.files().items():
-        write(tree / model.PATH.lstrip("/") / name, text)
-    directory = tree / wheel.PATH.lstrip("/")
+    for name, text in tiny_model.files().items():
+        write(tree / tiny_model.PATH.lstrip("/") / name, text)
+    directory = tree / vllm_wheel.PATH.lstrip("/")
     directory.mkdir(parents=True, exist_ok=True)
-    (directory / wheel.file_name()).write_bytes(wheel.build())
+    (directory / vllm_wheel.file_name()).write_bytes(vllm_wheel.build())
 
 
 def _tools(tree: Path, host: Host) -> None:

@@ -7,7 +7,7 @@ import shutil
 from muster.sandbox import contents, network
 from muster.sandbox.reach import BOOT_SECONDS, Reach
 from muster.sandbox.shell import wait_for
-from muster.sandbox.state import Host
+from muster.sandbox.state_file import Host
 
 
 class Faults(Reach):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from muster.sandbox.state import Host
+from muster.sandbox.state_file import Host
 
 # VERBOSE prints one "Starting session" line per exec, which tests count.
 _SSHD = """\
@@ -51,12 +51,12 @@ export MUSTER_SANDBOX_KEEP=$kept
 {_RUN.format("kept", _MAIN)}"$@"
 """,
     "nv-fabricmanager": f'#!/bin/sh\n{_RUN.format("nv_fabricmanager", "sys.exit(main())")}"$@"\n',
-    "dmesg": f'#!/bin/sh\n{_RUN.format("kernel_log", _MAIN)}dmesg "$@"\n',
+    "dmesg": f'#!/bin/sh\n{_RUN.format("driver_log", _MAIN)}dmesg "$@"\n',
     "journalctl": f"""\
 #!/bin/sh
 for word; do
   case $word in
-    --dmesg | -k | -[a-zA-Z]k | -k[a-zA-Z]) {_RUN.format("kernel_log", _MAIN)}journalctl "$@" ;;
+    --dmesg | -k | -[a-zA-Z]k | -k[a-zA-Z]) {_RUN.format("driver_log", _MAIN)}journalctl "$@" ;;
   esac
 done
 exec /usr/bin/journalctl "$@"

@@ -9,7 +9,7 @@ from typing import Any
 from muster.errors import Refusal
 from muster.sandbox.names import INTERFACE, Names, gateway, mac
 from muster.sandbox.shell import attempt, run, wait_for
-from muster.sandbox.state import Host
+from muster.sandbox.state_file import Host
 
 _FORWARD = Path("/proc/sys/net/ipv4/ip_forward")
 _FORWARD_WAS_OFF = Path("/run/muster-sandbox.ip-forward-was-off")

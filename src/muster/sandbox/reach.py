@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from muster.errors import Refusal
-from muster.sandbox import machine, passthrough, state
+from muster.sandbox import nspawn_host, passthrough, state_file
 from muster.sandbox.guest import GPUS
 from muster.sandbox.shell import attempt, run, wait_for, write
-from muster.sandbox.state import Host, Place, State
+from muster.sandbox.state_file import Host, Place, State
 
 BOOT_SECONDS = 120.0
 
@@ -51,7 +51,7 @@ class Reach:
     @property
     def state(self) -> State:
         """What is written down of it, read afresh."""
-        found = state.load(self.where)
+        found = state_file.load(self.where)
         if found is None:
             raise Refusal(f"sandbox '{self.name}' is not up", fix=f"muster sandbox up --name {self.name}")
         return found
@@ -71,11 +71,11 @@ class Reach:
         """Host keys as generated, for strict checking."""
         return self.where.known_hosts
 
-    def _machine(self, host: Host | str) -> machine.Machine:
+    def _machine(self, host: Host | str) -> nspawn_host.Machine:
         found = self.state
         host = found.host(host) if isinstance(host, str) else host
         shared = {path: False for path in passthrough.machine_indexes().directories if Path(path).is_dir()}
-        return machine.Machine(
+        return nspawn_host.Machine(
             directory=self.where.host(host.name),
             base=Path(found.base),
             machine=self.where.names.machine(host.name),
@@ -181,7 +181,7 @@ class Reach:
         return self._machine(host).tree
 
     def gpus(self, host: str) -> dict[str, Any]:
-        """Return what a host's simulated GPU tools print from; see `muster.sandbox.gpus`."""
+        """Return what a host's simulated GPU tools print from; see `muster.sandbox.simulated_gpus`."""
         loaded: dict[str, Any] = json.loads((self.tree(host) / GPUS.lstrip("/")).read_text())
         return loaded
 

@@ -8,9 +8,5 @@
     keys       pair keys of one run                                   pure
     hub        asks a hub or ModelScope, or reads a directory         network
 
-The transfer itself runs on the hosts: `muster.host.weights_*`.
+The transfer itself runs on the hosts: `muster.on_host.transfer_*`.
 """
-
-from muster.weights.layout import applied, served_path
-
-__all__ = ["applied", "served_path"]

@@ -18,8 +18,11 @@ from typing import Any
 from uv import find_uv_bin
 
 from muster.errors import Refusal
-from muster.host import pylock
-from muster.plan import Release
+from muster.on_host import pylock
+from muster.plan.types import Release
+from muster.spec import bundles
+from muster.spec.listing import Listing
+from muster.weights import hub
 
 PLATFORM = "x86_64-manylinux_2_28"
 """glibc 2.28: the oldest that vLLM's own wheels run on."""
@@ -161,3 +164,10 @@ def _run(command: list[str], env: Mapping[str, str]) -> str:
         fix = "--platform with the glibc of the hosts, such as x86_64-manylinux_2_35" if lacking else ""
         raise Refusal(f"`uv {' '.join(command[1:3])}` ended with {done.returncode}", fix=fix, detail=tail)
     return done.stdout
+
+
+def seal(directory: Path, recipe: str) -> Listing:
+    """Write `bundle.json` over what lies under `engine/`, and return it; its revision is a digest of the content."""
+    listing = hub.from_directory(f"bundle/{recipe}", directory / bundles.ENGINE)
+    (directory / bundles.NOTE).write_text(json.dumps(listing.as_data(), indent=1) + "\n", encoding="utf-8")
+    return listing

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from muster.errors import Refusal
-from muster.weights.listing import Entry, Listing
+from muster.spec.listing import Entry, Listing
 
 HUB, MODELSCOPE = "https://huggingface.co", "https://modelscope.cn"
 _SECONDS = 30

@@ -13,9 +13,9 @@ from pyinfra.api.host import Host
 from pyinfra.api.state import State
 from pyinfra.connectors.util import make_unix_command_for_host
 
-from muster.host.weights_text import size
-from muster.session import ask, fail, say
-from muster.weights.listing import Listing
+from muster.hosts.session import ask, fail, say
+from muster.on_host.transfer_progress import size
+from muster.spec.listing import Listing
 
 _PIECE, _BEAT = 1 << 20, 10.0
 _BECOME = ("_sudo", "_sudo_user", "_sudo_password", "_use_sudo_login", "_su_user", "_use_su_login", "_doas")
@@ -31,7 +31,7 @@ def send(state: State, host: Host, listing: Listing, directory: str, origin: str
         origin: directory on this machine.
     """
     request = {"do": "lacks", "directory": directory, "files": listing.as_data()["files"]}
-    told = ask(state, host, "weights", request, "what is to be sent")
+    told = ask(state, host, "weights_on_disk", request, "what is to be sent")
     if "error" in told:
         fail(host, told["error"])
         return False

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from muster.preflight import reading
+from muster.preflight import read_report
 from muster.preflight.catalogue import CHECKS
 from muster.preflight.checks import local
+from muster.preflight.host_report import unreachable
 from muster.preflight.needs import PathNeed
-from muster.preflight.report import unreachable
 from muster.preflight.verdict import Verdict
 
 from .. import sample
@@ -57,11 +57,11 @@ def manager(state: str = "active", load: str = "loaded", version: str = "580.159
 
 
 def system(**changed: Any) -> dict[str, Any]:
-    return {"value": {**sample.answers()["machine"]["system"]["value"], **changed}}
+    return {"value": {**sample.answers()["probe_machine"]["system"]["value"], **changed}}
 
 
 def installed(**changed: Any) -> dict[str, Any]:
-    answer = sample.answers()["installed"]
+    answer = sample.answers()["probe_engine"]
     return {**answer, "release": {**answer["release"], **{k: v for k, v in changed.items() if k != "imported"}}} | {
         k: v for k, v in changed.items() if k == "imported"
     }
@@ -78,104 +78,104 @@ def listener(port: int, cgroup: str) -> dict[str, Any]:
 
 
 def paths(**changed: Any) -> dict[str, Any]:
-    found = sample.answers()["machine"]["paths"]["value"]
+    found = sample.answers()["probe_machine"]["paths"]["value"]
     names = {"tmp": "/tmp", "engine": "/opt/muster/engines/r", "weights": "/var/lib/muster/hf"}
     return {"value": {**found, **{names[key]: value for key, value in changed.items()}}}
 
 
 APPS = "pid, process_name, gpu_uuid, used_gpu_memory [MiB]\n4242, /usr/bin/python3, GPU-0, 1000 MiB\n"
 GONE = {"error": "nvidia-smi is not installed"}
-NOT_YET = {"installed": {"release": None, "files": {}, "digest": None, "revision": None}}
+NOT_YET = {"probe_engine": {"release": None, "files": {}, "digest": None, "revision": None}}
 FABRIC_DOWN = csv("Completed, Success", "In Progress, N/A")
 
 # check, level, what was found (a part of it), changed needs, changed sources
 CASES: list[tuple[str, str, str, dict[str, Any], dict[str, Any]]] = [
-    ("driver.present", "fail", "not installed", {}, {"preflight__gpus": GONE}),
+    ("driver.present", "fail", "not installed", {}, {"probe_gpus__gpus": GONE}),
     ("driver.present", "fail", "couldn't communicate", {}, {
-        "preflight__gpus": said("NVIDIA-SMI has failed because it couldn't communicate with the driver.\n", rc=9)
+        "probe_gpus__gpus": said("NVIDIA-SMI has failed because it couldn't communicate with the driver.\n", rc=9)
     }),
     ("driver.present", "fail", "did not answer", {}, {
-        "preflight__gpus": {"error": "nvidia-smi did not answer in 20 s"}
+        "probe_gpus__gpus": {"error": "nvidia-smi did not answer in 20 s"}
     }),
-    ("driver.version", "fail", "515.65.01", {}, {"preflight__gpus": csv("580.159.04", "515.65.01")}),
+    ("driver.version", "fail", "515.65.01", {}, {"probe_gpus__gpus": csv("580.159.04", "515.65.01")}),
     ("driver.version", "fail", "580.159.04", {"min_driver": "590.10"}, {}),
-    ("driver.version", "ok", "535.183.01", {}, {"preflight__gpus": csv("580.159.04", "535.183.01")}),
-    ("driver.build", "ok", "cu129", {}, {"preflight__gpus": csv("580.159.04", "535.183.01")}),
+    ("driver.version", "ok", "535.183.01", {}, {"probe_gpus__gpus": csv("580.159.04", "535.183.01")}),
+    ("driver.build", "ok", "cu129", {}, {"probe_gpus__gpus": csv("580.159.04", "535.183.01")}),
     ("driver.build", "ok", "cu130", {}, {}),
     ("driver.build", "fail", "535.183.01", {"torch_backend": "cu130"}, {
-        "preflight__gpus": csv("580.159.04", "535.183.01")
+        "probe_gpus__gpus": csv("580.159.04", "535.183.01")
     }),
-    ("engine.cuda", "warn", "CUDA 12.9", {}, {"installed": installed(cuda="12.9")}),
-    ("engine.cuda", "fail", "CUDA 13.0", {}, {"preflight__gpus": csv("580.159.04", "535.183.01")}),
-    ("engine.cuda", "fail", "CUDA none", {}, {"installed": installed(cuda="none")}),
-    ("engine.cuda", "ok", "CUDA none", {"torch_backend": "cpu"}, {"installed": installed(cuda="none")}),
+    ("engine.cuda", "warn", "CUDA 12.9", {}, {"probe_engine": installed(cuda="12.9")}),
+    ("engine.cuda", "fail", "CUDA 13.0", {}, {"probe_gpus__gpus": csv("580.159.04", "535.183.01")}),
+    ("engine.cuda", "fail", "CUDA none", {}, {"probe_engine": installed(cuda="none")}),
+    ("engine.cuda", "ok", "CUDA none", {"torch_backend": "cpu"}, {"probe_engine": installed(cuda="none")}),
     ("engine.import", "fail", "libcudart.so.13", {}, {
-        "installed": installed(imported={"error": "ImportError: libcudart.so.13: cannot open shared object file"})
+        "probe_engine": installed(imported={"error": "ImportError: libcudart.so.13: cannot open shared object file"})
     }),
-    ("fabric_manager.service", "fail", "inactive", {}, {"preflight__fabric_manager": manager("inactive")}),
+    ("fabric_manager.service", "fail", "inactive", {}, {"probe_gpus__fabric_manager": manager("inactive")}),
     ("fabric_manager.service", "ok", "up without it", {}, {
-        "preflight__fabric_manager": manager("inactive", load="not-found")
+        "probe_gpus__fabric_manager": manager("inactive", load="not-found")
     }),
     ("fabric_manager.service", "fail", "not-found", {}, {
-        "preflight__fabric_manager": manager("inactive", load="not-found"), "preflight__gpus": FABRIC_DOWN
+        "probe_gpus__fabric_manager": manager("inactive", load="not-found"), "probe_gpus__gpus": FABRIC_DOWN
     }),
-    ("fabric_manager.version", "fail", "580.159.03", {}, {"preflight__fabric_manager": manager(version="580.159.03")}),
-    ("fabric_manager.state", "fail", "GPU 0: In Progress", {}, {"preflight__gpus": FABRIC_DOWN}),
+    ("fabric_manager.version", "fail", "580.159.03", {}, {"probe_gpus__fabric_manager": manager(version="580.159.03")}),
+    ("fabric_manager.state", "fail", "GPU 0: In Progress", {}, {"probe_gpus__gpus": FABRIC_DOWN}),
     ("gpu.count", "fail", "missing: GPU 2, 3", {"gpus": 4}, {}),
-    ("gpu.count", "fail", "0; missing", {}, {"preflight__gpus": said("No devices were found\n", rc=6)}),
+    ("gpu.count", "fail", "0; missing", {}, {"probe_gpus__gpus": said("No devices were found\n", rc=6)}),
     ("gpu.count", "warn", "2", {"gpus": 1}, {}),
-    ("gpu.product", "fail", "NVIDIA H20 (GPU 1)", {}, {"preflight__gpus": one_gpu("NVIDIA H200", "NVIDIA H20")}),
-    ("gpu.memory", "fail", "97871 MiB (GPU 1)", {}, {"preflight__gpus": one_gpu("143771 MiB", "97871 MiB")}),
-    ("gpu.mig", "fail", "Enabled (GPU 1)", {}, {"preflight__gpus": one_gpu("Disabled", "Enabled")}),
-    ("gpu.ecc_mode", "warn", "Disabled (GPU 1)", {}, {"preflight__gpus": one_gpu("Enabled, 0", "Disabled, 0")}),
-    ("gpu.ecc_errors", "fail", "1 on GPU 1", {}, {"preflight__gpus": one_gpu("Enabled, 0", "Enabled, 1")}),
-    ("gpu.ecc_errors", "warn", "not readable", {}, {"preflight__gpus": one_gpu("Enabled, 0", "Enabled, [N/A]")}),
+    ("gpu.product", "fail", "NVIDIA H20 (GPU 1)", {}, {"probe_gpus__gpus": one_gpu("NVIDIA H200", "NVIDIA H20")}),
+    ("gpu.memory", "fail", "97871 MiB (GPU 1)", {}, {"probe_gpus__gpus": one_gpu("143771 MiB", "97871 MiB")}),
+    ("gpu.mig", "fail", "Enabled (GPU 1)", {}, {"probe_gpus__gpus": one_gpu("Disabled", "Enabled")}),
+    ("gpu.ecc_mode", "warn", "Disabled (GPU 1)", {}, {"probe_gpus__gpus": one_gpu("Enabled, 0", "Disabled, 0")}),
+    ("gpu.ecc_errors", "fail", "1 on GPU 1", {}, {"probe_gpus__gpus": one_gpu("Enabled, 0", "Enabled, 1")}),
+    ("gpu.ecc_errors", "warn", "not readable", {}, {"probe_gpus__gpus": one_gpu("Enabled, 0", "Enabled, [N/A]")}),
     ("gpu.remap", "fail", "pending on GPU 1", {}, {
-        "preflight__remapped": said(
+        "probe_gpus__remapped": said(
             "gpu_uuid, remapped_rows.pending, remapped_rows.failure\nGPU-00000000-0000-0000-0000-000000000001, 1, 0\n"
         )
     }),
-    ("gpu.remap", "fail", "retirement", {}, {"preflight__gpus": one_gpu("[N/A]", "Yes")}),
-    ("gpu.remap", "warn", "not a valid", {}, {"preflight__remapped": said('Field "x" is not a valid field', rc=2)}),
+    ("gpu.remap", "fail", "retirement", {}, {"probe_gpus__gpus": one_gpu("[N/A]", "Yes")}),
+    ("gpu.remap", "warn", "not a valid", {}, {"probe_gpus__remapped": said('Field "x" is not a valid field', rc=2)}),
     ("gpu.persistence", "warn", "Disabled (GPU 1)", {}, {
-        "preflight__gpus": one_gpu("[N/A], Enabled", "[N/A], Disabled")
+        "probe_gpus__gpus": one_gpu("[N/A], Enabled", "[N/A], Disabled")
     }),
-    ("gpu.throttle", "warn", "hardware thermal", {}, {"preflight__gpus": one_gpu("0x0000000000000001", "0x40")}),
-    ("gpu.processes", "fail", "/usr/bin/python3 (pid 4242)", {}, {"preflight__apps": said(APPS, cgroups={})}),
+    ("gpu.throttle", "warn", "hardware thermal", {}, {"probe_gpus__gpus": one_gpu("0x0000000000000001", "0x40")}),
+    ("gpu.processes", "fail", "/usr/bin/python3 (pid 4242)", {}, {"probe_gpus__apps": said(APPS, cgroups={})}),
     ("gpu.processes", "ok", "own", {}, {
-        "preflight__apps": said(APPS, cgroups={"4242": "0::/system.slice/muster-g.service"})
+        "probe_gpus__apps": said(APPS, cgroups={"4242": "0::/system.slice/muster-g.service"})
     }),
     ("gpu.nvlink", "fail", "GPU 0: 17 of 18", {}, {
-        "preflight__nvlink": said(sample.recorded("h200x2-nvlink-s.txt").replace("26.562 GB/s", "<inactive>", 1))
+        "probe_gpus__nvlink": said(sample.recorded("h200x2-nvlink-s.txt").replace("26.562 GB/s", "<inactive>", 1))
     }),
-    ("gpu.nvlink", "fail", "no NVLink", {}, {"preflight__nvlink": said("")}),
+    ("gpu.nvlink", "fail", "no NVLink", {}, {"probe_gpus__nvlink": said("")}),
     ("gpu.topology", "warn", "GPU 0 to 1: SYS", {}, {
-        "preflight__topology": said(sample.recorded("h200x2-topo-m.txt").replace("NV18", "SYS"))
+        "probe_gpus__topology": said(sample.recorded("h200x2-topo-m.txt").replace("NV18", "SYS"))
     }),
-    ("gpu.xid", "fail", "Xid 79", {}, {"preflight__xids": xid(79)}),
-    ("gpu.xid", "warn", "Xid 63", {}, {"preflight__xids": xid(63)}),
-    ("gpu.xid", "ok", "1 of applications", {}, {"preflight__xids": xid(31)}),
+    ("gpu.xid", "fail", "Xid 79", {}, {"probe_gpus__xids": xid(79)}),
+    ("gpu.xid", "warn", "Xid 63", {}, {"probe_gpus__xids": xid(63)}),
+    ("gpu.xid", "ok", "1 of applications", {}, {"probe_gpus__xids": xid(31)}),
     ("gpu.xid", "warn", "Operation not permitted", {}, {
-        "preflight__xids": said("", rc=1, stderr="dmesg: read kernel buffer failed: Operation not permitted\n")
+        "probe_gpus__xids": said("", rc=1, stderr="dmesg: read kernel buffer failed: Operation not permitted\n")
     }),
     ("memory.fit", "fail", "119 GiB of 140 GiB", {"gpu_bytes": 125 * GIB}, {}),
     ("memory.fit", "warn", "119 GiB", {"gpu_bytes": 125 * GIB, "oversubscribe": True}, {}),
-    ("rdma.link", "warn", "NCCL will use TCP", {}, {"machine__infiniband": {"value": {"ports": []}}}),
+    ("rdma.link", "warn", "NCCL will use TCP", {}, {"probe_machine__infiniband": {"value": {"ports": []}}}),
     ("rdma.link", "fail", "none ACTIVE", {"rdma": "required"}, {
-        "machine__infiniband": {"value": {"ports": [ib_port("1: DOWN", "3: Disabled")]}}
+        "probe_machine__infiniband": {"value": {"ports": [ib_port("1: DOWN", "3: Disabled")]}}
     }),
-    ("rdma.link", "ok", "not asked for", {"rdma": "off"}, {"machine__infiniband": {"value": {"ports": []}}}),
+    ("rdma.link", "ok", "not asked for", {"rdma": "off"}, {"probe_machine__infiniband": {"value": {"ports": []}}}),
     ("rdma.gid", "warn", "no RoCE v2 GID on mlx5_0", {}, {
-        "machine__infiniband": {"value": {"ports": [ib_port(layer="Ethernet")]}}
+        "probe_machine__infiniband": {"value": {"ports": [ib_port(layer="Ethernet")]}}
     }),
     ("rdma.gid", "ok", "RoCE v2", {}, {
-        "machine__infiniband": {"value": {"ports": [ib_port(layer="Ethernet", kind="RoCE v2")]}}
+        "probe_machine__infiniband": {"value": {"ports": [ib_port(layer="Ethernet", kind="RoCE v2")]}}
     }),
     ("rdma.gpudirect", "warn", "neither", {}, {
-        "machine__gpudirect": {"value": {"modules": ["nvidia"], "driver": "", "kernel": "6.1.0"}}
+        "probe_machine__gpudirect": {"value": {"modules": ["nvidia"], "driver": "", "kernel": "6.1.0"}}
     }),
     ("rdma.gpudirect", "ok", "DMA-BUF", {}, {
-        "machine__gpudirect": {
+        "probe_machine__gpudirect": {
             "value": {
                 "modules": ["nvidia"],
                 "driver": "NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  580.159.04",
@@ -184,38 +184,40 @@ CASES: list[tuple[str, str, str, dict[str, Any], dict[str, Any]]] = [
         }
     }),
     ("fabric.address", "fail", "not on this host", {"address": "198.51.100.99"}, {}),
-    ("fabric.address", "fail", "is on eth0", {}, {"preflight__links": said(links("198.51.100.11", interface="eth0"))}),
-    ("fabric.link", "fail", "down", {}, {"preflight__links": said(links("198.51.100.11", up=False))}),
-    ("host.user", "fail", "uid 1000", {}, {"machine__system": system(uid=1000)}),
-    ("host.machine", "fail", "aarch64", {}, {"machine__system": system(machine="aarch64")}),
-    ("host.glibc", "fail", "glibc 2.17", {}, {"machine__system": system(libc="glibc 2.17")}),
-    ("host.glibc", "fail", "unknown", {}, {"machine__system": system(libc=None)}),
-    ("host.systemd", "fail", "239", {}, {"preflight__systemd": sample.systemd("239")}),
-    ("host.systemd", "fail", "not booted", {}, {"preflight__systemd": sample.systemd(booted=False)}),
-    ("host.systemd", "fail", "not installed", {}, {"preflight__systemd": {"error": "systemctl is not installed"}}),
+    ("fabric.address", "fail", "is on eth0", {}, {"probe_gpus__links": said(links("198.51.100.11", interface="eth0"))}),
+    ("fabric.link", "fail", "down", {}, {"probe_gpus__links": said(links("198.51.100.11", up=False))}),
+    ("host.user", "fail", "uid 1000", {}, {"probe_machine__system": system(uid=1000)}),
+    ("host.machine", "fail", "aarch64", {}, {"probe_machine__system": system(machine="aarch64")}),
+    ("host.glibc", "fail", "glibc 2.17", {}, {"probe_machine__system": system(libc="glibc 2.17")}),
+    ("host.glibc", "fail", "unknown", {}, {"probe_machine__system": system(libc=None)}),
+    ("host.systemd", "fail", "239", {}, {"probe_gpus__systemd": sample.systemd("239")}),
+    ("host.systemd", "fail", "not booted", {}, {"probe_gpus__systemd": sample.systemd(booted=False)}),
+    ("host.systemd", "fail", "not installed", {}, {"probe_gpus__systemd": {"error": "systemctl is not installed"}}),
     ("host.disk", "fail", "100 GiB free on /, 958 GiB to come", {}, {
-        "machine__paths": paths(
+        "probe_machine__paths": paths(
             tmp=place(100 * GIB), engine=place(100 * GIB), weights=place(100 * GIB)
         )
     }),
-    ("host.disk", "fail", "did not answer", {}, {"machine__paths": paths(weights={"error": "did not answer in 5 s"})}),
-    ("host.disk", "ok", "free", {}, {"machine__paths": paths(weights=place(10 * GIB, device=2, held=950 * GIB))}),
-    ("host.noexec", "fail", "/tmp (/ is noexec)", {}, {"machine__paths": paths(tmp=place(options="rw,noexec"))}),
-    ("host.noexec", "fail", "read-only", {}, {"machine__paths": paths(weights=place(options="ro"))}),
-    ("host.memory", "warn", "4.0 GiB", {}, {"machine__system": system(meminfo="MemTotal: 4194304 kB\n")}),
-    ("host.shm", "warn", "64 MiB", {}, {"machine__system": system(shm_bytes=64 * 1024**2)}),
-    ("host.limits", "warn", "kernel.pid_max 32768", {}, {"machine__system": system(pid_max="32768\n")}),
+    ("host.disk", "fail", "did not answer", {}, {
+        "probe_machine__paths": paths(weights={"error": "did not answer in 5 s"})
+    }),
+    ("host.disk", "ok", "free", {}, {"probe_machine__paths": paths(weights=place(10 * GIB, device=2, held=950 * GIB))}),
+    ("host.noexec", "fail", "/tmp (/ is noexec)", {}, {"probe_machine__paths": paths(tmp=place(options="rw,noexec"))}),
+    ("host.noexec", "fail", "read-only", {}, {"probe_machine__paths": paths(weights=place(options="ro"))}),
+    ("host.memory", "warn", "4.0 GiB", {}, {"probe_machine__system": system(meminfo="MemTotal: 4194304 kB\n")}),
+    ("host.shm", "warn", "64 MiB", {}, {"probe_machine__system": system(shm_bytes=64 * 1024**2)}),
+    ("host.limits", "warn", "kernel.pid_max 32768", {}, {"probe_machine__system": system(pid_max="32768\n")}),
     ("host.name", "warn", "127.0.1.1", {}, {
-        "preflight__names": {"value": {"hostname": "h", "own": said("127.0.1.1 STREAM h\n")["value"]}}
+        "probe_gpus__names": {"value": {"hostname": "h", "own": said("127.0.1.1 STREAM h\n")["value"]}}
     }),
     ("host.name", "warn", "no address", {}, {
-        "preflight__names": {"value": {"hostname": "h", "own": said("", rc=2)["value"]}}
+        "probe_gpus__names": {"value": {"hostname": "h", "own": said("", rc=2)["value"]}}
     }),
     ("host.ports", "fail", "8000 (port) by python3, pid 77", {}, {
-        "machine__listening": listener(8000, "0::/user.slice")
+        "probe_machine__listening": listener(8000, "0::/user.slice")
     }),
     ("host.ports", "ok", "this group's", {}, {
-        "machine__listening": listener(8000, "0::/system.slice/muster-g.service")
+        "probe_machine__listening": listener(8000, "0::/system.slice/muster-g.service")
     }),
 ]  # fmt: skip
 
@@ -259,12 +261,12 @@ def test_unprovisioned_host_has_nothing_to_say_of_the_engine() -> None:
 def test_installed_engine_takes_no_more_disk() -> None:
     tight = place(5 * GIB, device=7)
     need = (PathNeed("/opt/muster/engines/r", "the engine", 14 * GIB, executable=True),)
-    assert judged("host.disk", {"paths": need}, machine__paths=paths(engine=tight)).level == "ok"
-    assert judged("host.disk", {"paths": need}, machine__paths=paths(engine=tight), **NOT_YET).level == "fail"
+    assert judged("host.disk", {"paths": need}, probe_machine__paths=paths(engine=tight)).level == "ok"
+    assert judged("host.disk", {"paths": need}, probe_machine__paths=paths(engine=tight), **NOT_YET).level == "fail"
 
 
 def test_host_without_promised_gpus_is_asked_for_none() -> None:
-    verdicts = local(sample.report(preflight__gpus=GONE), sample.needs(gpus=0))
+    verdicts = local(sample.report(probe_gpus__gpus=GONE), sample.needs(gpus=0))
     assert not [verdict for verdict in verdicts if verdict.check.startswith(("gpu.", "driver."))]
 
 
@@ -283,13 +285,13 @@ def test_one_missing_tool_costs_its_own_checks_only(source: str) -> None:
         "systemd": lambda name: name == "host.systemd",
         "names": lambda name: name == "host.name",
     }
-    report = sample.report(**{f"preflight__{source}": {"error": f"{source} is not installed"}})
+    report = sample.report(**{f"probe_gpus__{source}": {"error": f"{source} is not installed"}})
     hurt = {verdict.check for verdict in local(report, sample.needs()) if verdict.level != "ok"}
     assert hurt, "a source that is missing must show"
     assert all(own[source](check) for check in hurt)
 
 
 def test_nothing_answered_is_verdicts_not_a_traceback() -> None:
-    report = reading.from_answers("h200-0", {}, sample.NOW, sample.NOW)
+    report = read_report.from_answers("h200-0", {}, sample.NOW, sample.NOW)
     verdicts = local(report, sample.needs())
     assert {v.check for v in verdicts if v.level == "fail"} >= {"driver.present", "host.machine", "host.disk"}

@@ -5,20 +5,29 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
-from muster.preflight.checks import driver, engine, fabric, fabric_manager, gpus, machine, memory, rdma
+from muster.preflight.checks import (
+    driver,
+    fabric,
+    fabric_manager,
+    gpu_memory,
+    gpus,
+    host_system,
+    installed_engine,
+    rdma,
+)
+from muster.preflight.host_report import Report
 from muster.preflight.needs import Needs
-from muster.preflight.report import Report
 from muster.preflight.verdict import Verdict, fail, ok
 
 SUBJECTS: tuple[Callable[[Report, Needs], Iterator[Verdict]], ...] = (
     driver.check,
-    engine.check,
+    installed_engine.check,
     fabric_manager.check,
     gpus.check,
-    memory.check,
+    gpu_memory.check,
     rdma.check,
     fabric.check,
-    machine.check,
+    host_system.check,
 )
 
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from muster.errors import Refusal
-from muster.preflight import builds
+from muster.plan import cuda_variants
+from muster.preflight.host_report import Report
 from muster.preflight.needs import Needs
-from muster.preflight.parse import Unreadable, version
-from muster.preflight.report import Report
+from muster.preflight.tool_text import Unreadable
 from muster.preflight.verdict import Verdict, fail, ok
+from muster.spec.versions import version
 
 INSTALL = "install NVIDIA driver 580 or newer with the distribution's packages, and reboot"
 
@@ -26,11 +27,11 @@ def check(report: Report, needs: Needs) -> Iterator[Verdict]:
         return
     yield ok("driver.present", "nvidia-smi answers")
     found, floor = version(report.driver) or (), version(needs.min_driver or "") or ()
-    oldest = min(build.driver for build in builds.offered(needs.vllm))
+    oldest = min(build.driver for build in cuda_variants.offered(needs.vllm))
     if found < floor:
         yield fail("driver.version", report.driver, f"{needs.min_driver} or newer (min_driver)", INSTALL)
         return
-    if needs.torch_backend != builds.CPU.name and found < (oldest,):
+    if needs.torch_backend != cuda_variants.CPU.name and found < (oldest,):
         wanted = f"{oldest} or newer: no build of vLLM {needs.vllm} runs on an older one"
         yield fail("driver.version", report.driver, wanted, INSTALL)
         return
@@ -38,7 +39,7 @@ def check(report: Report, needs: Needs) -> Iterator[Verdict]:
     if needs.torch_backend is None:
         return
     try:
-        build = builds.choose(report.driver, vllm=needs.vllm, wanted=needs.torch_backend)
+        build = cuda_variants.choose(report.driver, vllm=needs.vllm, wanted=needs.torch_backend)
     except Refusal as refusal:
         yield fail("driver.build", refusal.found, refusal.needed, "set torch_backend to auto, or " + INSTALL)
         return

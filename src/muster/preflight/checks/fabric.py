@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from muster.preflight.host_report import Report
 from muster.preflight.needs import Needs
-from muster.preflight.parse import Link, Unreadable
-from muster.preflight.report import Report
+from muster.preflight.tool_text import Link, Unreadable
 from muster.preflight.verdict import Verdict, fail, ok
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from muster.preflight.host_report import Report
 from muster.preflight.needs import Needs
-from muster.preflight.parse import Unreadable, version
-from muster.preflight.report import Report
+from muster.preflight.tool_text import Unreadable
 from muster.preflight.verdict import Verdict, fail, ok
+from muster.spec.versions import version
 
 START = "systemctl enable --now nvidia-fabricmanager; then check nvidia-smi -q -d FABRIC"
 

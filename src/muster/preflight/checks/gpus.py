@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from muster.preflight.host_report import Report
 from muster.preflight.needs import Needs
-from muster.preflight.parse import Unreadable
-from muster.preflight.report import Report
 from muster.preflight.smi import Gpu
+from muster.preflight.tool_text import Unreadable
 from muster.preflight.verdict import Verdict, fail, ok, warn
 
 # NVIDIA's Xid catalogue: 48 double-bit ECC, 61/62 microcontroller, 64 row remap failed, 74 NVLink, 79 off the bus,

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from muster.preflight.host_report import RdmaPort, Report
 from muster.preflight.needs import Needs
-from muster.preflight.parse import Unreadable
-from muster.preflight.report import RdmaPort, Report
+from muster.preflight.tool_text import Unreadable
 from muster.preflight.verdict import Verdict, fail, ok, warn
 
 DMA_BUF_KERNEL = (5, 12)

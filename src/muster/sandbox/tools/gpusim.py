@@ -1,7 +1,8 @@
 """The simulated GPUs of one sandbox host: the recorded output of a real machine, changed by one JSON file.
 
-Stdlib only; runs on the host's own Python. `muster.sandbox.gpus` writes the file and describes it. A preflight starts
-these tools a dozen times on every host of a machine with few cores: whatever is slow to import is left out.
+Stdlib only; runs on the host's own Python. `muster.sandbox.simulated_gpus` writes the file and describes it.
+A preflight starts these tools a dozen times on every host of a machine with few cores: whatever is slow to import is
+left out.
 """
 
 from __future__ import annotations

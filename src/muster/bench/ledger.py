@@ -1,0 +1,130 @@
+"""The ledger: every benchmark and evaluation, one JSON file a run, with what ran and the tool's own output."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from muster.errors import Refusal
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One run.
+
+    Args:
+        id: file name without ending; sorts by time.
+        kind: `bench` or `eval`.
+        session: of one command; its runs belong together.
+        at: ISO 8601, UTC.
+        recipe, strategy, label, model, digest, release, vllm_version: of the plan that ran.
+        hardware: `16x NVIDIA H200`; driver: as the hosts say.
+        scenario: of the benchmark, or the task of the evaluation.
+        prompts: requests, or questions.
+        load: flags of the scenario.
+        problems: why the run does not count; empty when it does.
+        figures: name -> number; latencies in ms, throughputs in 1/s, `kv_cache_tokens` in tokens.
+        engine: what the engine's log said of its start (`muster.bench.engine_log`).
+        raw: the tool's JSON.
+    """
+
+    id: str
+    kind: str
+    session: str
+    at: str
+    recipe: str
+    strategy: str
+    label: str
+    model: str
+    digest: str
+    release: str
+    vllm_version: str
+    scenario: str
+    prompts: int
+    hardware: str = ""
+    driver: str = ""
+    load: Mapping[str, Any] = field(default_factory=dict)
+    problems: tuple[str, ...] = ()
+    figures: Mapping[str, float] = field(default_factory=dict)
+    engine: Mapping[str, Any] = field(default_factory=dict)
+    raw: Any = None
+
+    @property
+    def load_key(self) -> str:
+        """What makes two runs repeats of each other: the load, in words."""
+        sizes = [f"{self.load[key]} {word}" for key, word in _SIZES.items() if key in self.load]
+        return ", ".join([self.scenario, *sizes, f"{self.prompts} prompts"])
+
+
+_SIZES = {"random-input-len": "in", "random-output-len": "out", "request-rate": "req/s", "max-concurrency": "at once"}
+
+
+def write(directory: Path, entry: Entry) -> Path:
+    """Keep an entry; a reader finds the whole file or none."""
+    directory.mkdir(parents=True, exist_ok=True)
+    path = directory / f"{entry.id}.json"
+    draft = path.with_suffix(".tmp")
+    text = json.dumps({"schema": SCHEMA, **asdict(entry)}, indent=1, allow_nan=False, default=str)
+    draft.write_text(text + "\n", encoding="utf-8")
+    draft.replace(path)
+    return path
+
+
+def parse(raw: object) -> Entry:
+    """Read one entry.
+
+    Raises:
+        ValueError: not an entry, in words.
+    """
+    if not isinstance(raw, Mapping) or raw.get("schema") != SCHEMA:
+        raise ValueError("not an entry of this ledger")
+    known = {f.name: raw[f.name] for f in fields(Entry) if f.name in raw}
+    try:
+        entry = Entry(**{**known, "problems": tuple(known.get("problems", ()))})
+    except TypeError as error:
+        raise ValueError(str(error)) from None
+    texts = (entry.id, entry.kind, entry.session, entry.at, entry.scenario, entry.label, entry.digest, entry.release)
+    if not all(isinstance(text, str) for text in texts) or not isinstance(entry.prompts, int):
+        raise ValueError("a name or number of another type")
+    if not isinstance(entry.figures, Mapping) or not isinstance(entry.load, Mapping):
+        raise ValueError("figures or load is no mapping")
+    if not all(isinstance(n, int | float) and math.isfinite(n) for n in entry.figures.values()):
+        raise ValueError("a figure that is no number")
+    return entry
+
+
+def read(place: Path) -> tuple[list[Entry], list[str]]:
+    """Return the entries of a directory or of one file, oldest first, and a line for each file that is none."""
+    entries, broken = [], []
+    for path in sorted(place.rglob("*.json")) if place.is_dir() else [place]:
+        try:
+            entries.append(parse(json.loads(path.read_text(encoding="utf-8"))))
+        except (OSError, ValueError, RecursionError) as error:
+            broken.append(f"{path}: {error}")
+    return sorted(entries, key=lambda entry: (entry.at, entry.id)), broken
+
+
+def baseline(word: str, kept: Iterable[Entry]) -> list[Entry]:
+    """Return the entries a user means: a directory or file, or the beginning of a session, digest or release.
+
+    Raises:
+        Refusal: nothing of that name.
+    """
+    if Path(word).exists():
+        return read(Path(word))[0]
+    kept = list(kept)
+    found = [e for e in kept if word and any(name.startswith(word) for name in (e.session, e.digest, e.release))]
+    if not found:
+        sessions = sorted({entry.session for entry in kept})[-5:]
+        raise Refusal(
+            f"no baseline '{word}': neither a file nor a session, plan digest or release of the ledger",
+            needed=f"one of {', '.join(sessions)}" if sessions else "a kept run; the ledger is empty",
+            fix="run the benchmark once on what you compare with",
+        )
+    return found

@@ -1,0 +1,139 @@
+"""`muster preflight` and `muster drift`: what is wrong with hosts, and what has moved away from the plan."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from muster.plan.prepare import plan_for
+from muster.preflight.needs import Needs
+from muster.preflight.options import Options, known
+from muster.preflight.outcome import Outcome
+from muster.preflight.table import console_on, render
+from muster.spec import inventory
+
+if TYPE_CHECKING:
+    from pyinfra.api import State
+    from pyinfra.api.inventory import Inventory
+
+EPILOG = "Exit status: 0 all well, 3 a check warns, 1 a check fails, 2 wrong input."
+
+
+def data_options(command: Any) -> Any:
+    """Add what every command over an inventory takes: settings, and the form of the answer."""
+    command = click.option("--data", "pairs_", multiple=True, metavar="K=V", help="A setting, as pyinfra's --data.")(
+        command
+    )
+    return click.option("--format", "kind", type=click.Choice(["table", "json"]), default="table", show_default=True)(
+        command
+    )
+
+
+def _overrides(words: Sequence[str]) -> dict[str, Any]:
+    from muster.commands.plan import parse_data
+
+    return parse_data(words)
+
+
+@click.command(epilog=EPILOG)
+@click.argument("inventory_file", metavar="INVENTORY", type=click.Path())
+@click.argument("recipe_name", metavar="[RECIPE]", required=False)
+@data_options
+@click.option("--waive", multiple=True, metavar="CHECK", help="A check that stops nothing; may be repeated.")
+@click.option("--pairs/--no-pairs", default=None, help="Measure the fabric between each two hosts, or not.")
+def preflight(
+    inventory_file: str,
+    recipe_name: str | None,
+    pairs_: Sequence[str],
+    kind: str,
+    waive: Sequence[str],
+    pairs: bool | None,
+) -> None:
+    """Check the hosts of INVENTORY, against what RECIPE needs when one is named; changes nothing on any host."""
+    from muster.hosts import all_hosts
+    from muster.preflight import plan_needs, run_checks
+
+    loaded = inventory.load(inventory_file, _overrides(pairs_))
+    fleet = inventory.from_pyinfra(loaded, name=inventory_file)
+    options = Options.of(fleet.settings.model_dump())
+    options = replace(options, waive=known((*options.waive, *waive)))
+    options = options if pairs is None else replace(options, pairs=pairs)
+    if recipe_name is None:
+        count = len(fleet.hosts)
+        needs = {h.name: plan_needs.needs_of_host(h, fleet.settings, options, count) for h in fleet.hosts}
+        title, replan = f"preflight of {inventory_file}", None
+    else:
+        plan = plan_for(recipe_name, fleet)
+        needs = plan_needs.needs_of_plan(plan, fleet.settings, options)
+
+        def replan(build: str) -> dict[str, Needs]:
+            return plan_needs.needs_of_plan(plan_for(recipe_name, fleet, build), fleet.settings, options)
+
+        title = f"preflight of {inventory_file} for {plan.recipe} as {plan.label}"
+    state = _state(loaded)
+    unreached = all_hosts.connect(state)
+    try:
+        imports = run_checks.IMPORT_SECONDS if recipe_name else 0.0
+        found = run_checks.preflight(
+            state, needs, options, title=title, unreached=unreached, imports=imports, replan=replan
+        )
+    finally:
+        _disconnect(state)
+    _answer(found, kind)
+
+
+@click.command(epilog="Exit status: 0 no drift, 1 drift, 2 wrong input.")
+@click.argument("inventory_file", metavar="INVENTORY", type=click.Path())
+@click.argument("recipe_name", metavar="RECIPE")
+@data_options
+def drift(inventory_file: str, recipe_name: str, pairs_: Sequence[str], kind: str) -> None:
+    """Compare the hosts of INVENTORY with each other and with RECIPE's plan; changes nothing on any host."""
+    from muster.hosts import all_hosts
+    from muster.preflight import run_checks
+
+    loaded = inventory.load(inventory_file, _overrides(pairs_))
+    fleet = inventory.from_pyinfra(loaded, name=inventory_file)
+    plan_for(recipe_name, fleet)  # refused before anybody is asked
+    state = _state(loaded)
+    unreached = all_hosts.connect(state)
+    try:
+        plans = lambda build: plan_for(recipe_name, fleet, build)  # noqa: E731
+        found = run_checks.run_drift(state, plans, fleet.settings, unreached)
+    finally:
+        _disconnect(state)
+    _print(found, kind)
+    sys.exit(0 if found.level == "ok" else 1)
+
+
+def _state(loaded: Inventory) -> State:
+    """Return pyinfra's state over an inventory, set up as its own command does."""
+    # Loading the inventory has imported pyinfra's own command, which patches the standard library for gevent.
+    from pyinfra.api import Config, State
+    from pyinfra.context import ctx_state
+
+    state = State(loaded, Config())
+    ctx_state.set(state)
+    return state
+
+
+def _disconnect(state: State) -> None:
+    from pyinfra.api.connect import disconnect_all
+
+    disconnect_all(state)
+
+
+def _answer(found: Outcome, kind: str) -> None:
+    _print(found, kind)
+    sys.exit(found.exit_status)
+
+
+def _print(found: Outcome, kind: str) -> None:
+    if kind == "json":
+        click.echo(json.dumps(found.as_json(), indent=2))
+    else:
+        render(found, console_on(sys.stdout))

@@ -1,0 +1,43 @@
+"""Engine: one release, resolved once, the same files on every host, and its parser takes what is planned."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from muster.deploys.shared.group_run import GroupRun
+from muster.deploys.shared.resolution import ReleaseLock
+from muster.hosts import operations
+from muster.hosts.pyinfra_types import current_host, stage
+from muster.plan.decision import asked
+
+
+@stage("Engine")
+def engine(run: GroupRun) -> None:
+    """Install the release where it is missing, then ask it about every new command line of its host."""
+    host = current_host()
+    shared = ReleaseLock.of(run)
+    what = f"vLLM {run.plan.vllm_version}"
+    steps = {
+        f"what {what} was resolved to before is known": shared.reading(host.name),
+        f"{what} is resolved to files with hashes": shared.resolving(host.name),
+        f"every package of {what} is here, from one download": shared.gathering(host.name),
+    }
+    for name, session in steps.items():
+        operations.carried_out(session, name=name)
+    wanted = shared.installation(host.name) if run.decision.hosts[host.name].install else None
+    installed = operations.engine_installed(wanted, name=f"{what} is installed")
+    run.progress.note(host, "engine", installed)
+    accepted = operations.command_lines_accepted(
+        _questions(run, host.name), name="the installed vLLM takes the planned command line"
+    )
+    run.progress.note(host, "command line", accepted)
+
+
+def _questions(run: GroupRun, name: str) -> dict[str, Any] | None:
+    """Return the command lines to ask about on a host, or None."""
+    decision = run.decision.hosts[name]
+    # A release that was just installed has never been asked anything.
+    argvs = asked(run.plan.hosts[name]) if decision.install else decision.ask
+    if not argvs:
+        return None
+    return {"release": {"path": run.plan.release.path}, "argvs": [list(argv) for argv in argvs]}

@@ -1,0 +1,166 @@
+"""One run over one group, shared by all its hosts: plan, observations, decision, and who has failed where.
+
+pyinfra runs a deploy once for each host, at the same time. The first one here does the work for the whole group; the
+others find it done. Nothing waits for another host: pyinfra's pool may be smaller than the group.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from gevent.lock import RLock
+from pyinfra import logger
+from pyinfra.api.exceptions import DeployError
+from pyinfra.api.host import Host
+from pyinfra.api.state import BaseStateCallback, State
+
+from muster.deploys.shared.progress import Progress
+from muster.errors import Refusal
+from muster.hosts import uv_binary
+from muster.hosts.secret_store import Store, open_store
+from muster.plan.decision import Decision, Observation, asked, decide, sha256
+from muster.plan.prepare import plan_for
+from muster.plan.types import HostPlan, Plan
+from muster.preflight import before_deploy as preflight
+from muster.spec import inventory
+from muster.spec.settings import Settings
+
+_runs: WeakKeyDictionary[State, dict[str, GroupRun | Exception]] = WeakKeyDictionary()
+_lock = RLock()
+
+
+@dataclass
+class GroupRun:
+    """What the hosts of one group share during one run.
+
+    Args:
+        plan: the whole group, with the manifest among the files.
+        root: the hosts' directory for engines and tools.
+        seen: host -> observation.
+        decision: what is to be done.
+        secrets: what every secret must be.
+        progress: how far the hosts are.
+        settings: of the group, as the plan was made from them.
+    """
+
+    plan: Plan
+    root: str
+    seen: Mapping[str, Observation]
+    decision: Decision
+    secrets: Store
+    progress: Progress
+    settings: Settings
+    lock: Any = None
+    """`muster.deploys.shared.resolution.ReleaseLock`, once a host has asked for it."""
+
+    @classmethod
+    def of(cls, state: State, recipe_name: str) -> GroupRun:
+        """Return the run of a group, made by whichever host asks first.
+
+        Raises:
+            DeployError: everything that speaks against it, on every host, in one text; nothing was touched.
+        """
+        with _lock:
+            runs = _runs.setdefault(state, {})
+            if recipe_name not in runs:
+                try:
+                    runs[recipe_name] = _prepare(state, recipe_name)
+                except Refusal as error:
+                    runs[recipe_name] = DeployError(str(error))
+                except DeployError as error:
+                    runs[recipe_name] = error
+            found = runs[recipe_name]
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+    def host(self, host: Host) -> HostPlan:
+        """Return the plan of one host."""
+        return self.plan.hosts[host.name]
+
+
+class _Teller(BaseStateCallback):
+    """Says, when a host fails, what that means for the group that runs."""
+
+    @staticmethod
+    def operation_host_error(
+        state: State, host: Host, op_hash: str, retry_count: int = 0, max_retries: int = 0
+    ) -> None:
+        for run in _runs.get(state, {}).values():
+            if isinstance(run, GroupRun) and host.name in run.plan.hosts and not run.progress.touched:
+                name = " / ".join(sorted(state.get_op_meta(op_hash).names))
+                logger.error(f"{host.name} failed at '{name}'; the running group was not touched")
+
+
+def _prepare(state: State, recipe_name: str) -> GroupRun:
+    fleet = inventory.from_pyinfra(state.inventory, name="inventory")
+    plan = plan_for(recipe_name, fleet)
+    if plan.refused:
+        raise DeployError(f"{plan.refused}\nnothing was touched")
+    hosts = {host.name: host for host in state.inventory}
+    active = {host.name for host in state.active_hosts}
+    left_out = [name for name in plan.hosts if name not in active and not state.is_host_in_limit(hosts[name])]
+    unreached = {name: "no SSH session" for name in plan.hosts if name not in active and name not in left_out}
+    here = replace(plan, hosts={name: host for name, host in plan.hosts.items() if name not in left_out})
+    looked = _look(state, here, fleet.settings, unreached)
+    if build := looked.other_build:
+        # The drivers decide otherwise than the plan assumed; another release is another plan.
+        plan = plan_for(recipe_name, fleet, build)
+        here = replace(plan, hosts={name: plan.hosts[name] for name in here.hosts})
+        looked = _look(state, here, fleet.settings, unreached)
+    preflight.require(state, looked, fleet.settings)
+    if unreached:  # also where the check is waived
+        raise DeployError(_absent(plan, list(unreached), "could not be reached over SSH"))
+    store = open_store(here, looked.seen)
+    decision = decide(here, looked.seen, store.sha256)
+    if left_out and decision.changes:
+        raise DeployError(_absent(plan, left_out, "left out by --limit or --exclude"))
+    state.add_callback_handler(_Teller())
+    progress = Progress(tuple(here.hosts), here.steps, here.ready_timeout)
+    return GroupRun(here, fleet.settings.root, looked.seen, decision, store, progress, fleet.settings)
+
+
+def _absent(plan: Plan, names: list[str], why: str) -> str:
+    return str(
+        Refusal(
+            f"{', '.join(names)}: {why}",
+            needed=f"all {len(plan.hosts)} hosts of group {plan.group}: a group with a missing rank cannot run",
+            fix="bring the host back, or take it out of the inventory; nothing was touched",
+        )
+    )
+
+
+def _look(state: State, plan: Plan, settings: Settings, unreached: Mapping[str, str]) -> preflight.Looked:
+    texts = bool(state.config.DIFF)
+    requests = {name: request(plan, plan.hosts[name], settings.root, texts=texts) for name in plan.hosts}
+    return preflight.look(state, plan, settings, requests, unreached)
+
+
+def request(plan: Plan, host: HostPlan, root: str, *, texts: bool = False) -> dict[str, Any]:
+    """Return what the probe of one host asks for.
+
+    Args:
+        plan, host: what is planned.
+        root: the hosts' directory for engines and tools.
+        texts: whether files that differ come back whole, for `--diff`.
+    """
+    is_head = host.node_rank == 0
+    return {
+        "group": plan.group,
+        "files": {path: sha256(file.text) for path, file in host.files.items()},
+        "secrets": [secret.path for secret in plan.secrets],
+        "units": list(host.units),
+        "release": {"path": plan.release.path, "spec": plan.release.id},
+        "uv": uv_binary.path_on_hosts(root),
+        "argvs": [list(argv) for argv in asked(host)],
+        "texts": texts,
+        "ready": _ready_url(plan) if is_head else None,
+    }
+
+
+def _ready_url(plan: Plan) -> str | None:
+    urls = [check.target for check in plan.steps[-1].checks if check.kind == "http"] if plan.steps else []
+    return str(urls[-1]) if urls else None

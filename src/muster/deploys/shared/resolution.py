@@ -1,0 +1,179 @@
+"""One resolution of a release for all hosts of a run: who makes it, who fetches its files, what each host installs.
+
+What a host will be asked is known only once the release is resolved, on one of the hosts, while the run is under way:
+requests are made when their operation is executed. A bundle brings its own resolution, and every file.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pyinfra.api.host import Host
+from pyinfra.api.state import State
+
+from muster.deploys.shared.group_run import GroupRun
+from muster.errors import Refusal
+from muster.hosts import programs, uv_binary
+from muster.hosts.session import Later, Session, fail, say
+from muster.on_host import pylock, resolve_engine
+from muster.on_host.transfer_progress import size
+from muster.plan.weights_path import revision_path
+from muster.spec import bundles
+from muster.spec.listing import Entry, Listing
+from muster.spec.weights_options import of as weight_options
+from muster.weights.keys import pair_keys
+from muster.weights.staging_roles import requests
+
+
+@dataclass
+class ReleaseLock:
+    """What the hosts of one run share of their release.
+
+    Args:
+        run: of the group.
+        keeper: a host on which the release is whole, so that its lock holds for the others; "" where there is none.
+        seed: the host that resolves, and fetches for all; "" where nothing is installed or a bundle says it all.
+        gather: hosts that get the files from the seed; empty where every host asks the index itself.
+        text: of the lock, once it is known.
+        sizes: file -> bytes, of the files whose size the lock does not tell.
+    """
+
+    run: GroupRun
+    keeper: str = ""
+    seed: str = ""
+    gather: tuple[str, ...] = ()
+    text: str = ""
+    sizes: Mapping[str, int] = field(default_factory=dict)
+    keys: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    packages: list[dict[str, Any]] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, run: GroupRun) -> ReleaseLock:
+        """Return the one of a run, made by whichever host asks first."""
+        if run.lock is None:
+            lacking = [name for name in run.plan.hosts if run.decision.hosts[name].install]
+            bundle = bundles.given(run.settings)
+            run.lock = cls(run)
+            if bundle is not None and lacking:
+                run.lock.know(bundles.resolution(bundle), {})
+            elif lacking:
+                whole = [name for name in run.plan.hosts if name not in lacking]
+                run.lock.keeper, run.lock.seed = (whole[0] if whole else ""), lacking[0]
+                run.lock.gather = tuple(lacking) if run.settings.engine_fanout and len(lacking) > 1 else ()
+                run.lock.keys = pair_keys(lacking, os.urandom(32))
+        found: ReleaseLock = run.lock
+        return found
+
+    def know(self, text: str, sizes: Mapping[str, int]) -> None:
+        """Take a resolution.
+
+        Raises:
+            Refusal: it is none.
+        """
+        release = self.run.plan.release
+        place = resolve_engine.place_of(release.path)
+        try:
+            self.packages = pylock.parse(text, str(Path(place).parent))
+        except ValueError as error:
+            raise Refusal(
+                f"{place}: {error}", needed="what uv resolves", fix="remove this file and run again"
+            ) from None
+        self.text, self.sizes = text, sizes
+        if any(package["kind"] != "wheel" for package in self.packages):
+            self.gather = ()  # what has to be built needs the index for its tools as well
+
+    def reading(self, host: str) -> Session | None:
+        """Return the keeper's part: to say what its release was resolved to."""
+        if host != self.keeper:
+            return None
+        request = {"path": self.run.plan.release.path, "resolve": False}
+        return Session("resolve_engine", request, "read the lock of the release", _heard(self))
+
+    def resolving(self, host: str) -> Session | None:
+        """Return the seed's part: to resolve, or to take what the keeper has."""
+        if host != self.seed:
+            return None
+        return Session("resolve_engine", Later(self._resolution), "resolve the release", _heard(self))
+
+    def gathering(self, host: str) -> Session | None:
+        """Return a host's part in getting every file from the index to all hosts."""
+        if host not in self.gather:
+            return None
+        return Session("transfer_stage", Later(lambda: self._gathering(host)), "gather the packages", streams=True)
+
+    def _resolution(self) -> dict[str, Any]:
+        told = {**self._common(self.seed), "resolve": True, "text": self.text, "source": self._source()}
+        release = self.run.plan.release
+        return {**told, "requirements": list(release.requirements), "overrides": list(release.overrides)}
+
+    def _gathering(self, host: str) -> dict[str, Any] | None:
+        if not self.packages:
+            raise Refusal(f"{self.seed} did not resolve the release", fix=f"see what {self.seed} says above")
+        if not self.gather:
+            return None
+        plan, settings = self.run.plan, self.run.settings
+        listing, options = self._listing(), weight_options(settings)
+        urls = {package["file"]: package["url"] for package in self.packages}
+        source = {"kind": "urls", "from": "from the index", "urls": urls, **self._source()}
+        addresses = {name: plan.hosts[name].address for name in self.gather}
+        return requests(addresses, listing, options, self.keys, source, self.seed, self._directory(listing))[host]
+
+    def installation(self, host: str) -> Later:
+        """Return what a host is asked to install, as soon as that is known."""
+        settings, release = self.run.settings, self.run.plan.release
+
+        def request() -> dict[str, Any]:
+            if not self.text:
+                raise Refusal(f"{self.seed} did not resolve the release", fix=f"see what {self.seed} says above")
+            place = bundles.place(settings)
+            wheels = self._directory(self._listing()) if self.gather else place and f"{place}/wheels"
+            told = {**self._common(host), "spec": release.id, "lock": self.text}
+            return {**told, "wheels": wheels, "forget": bool(self.gather)}
+
+        return Later(request)
+
+    def _common(self, host: str) -> dict[str, Any]:
+        release, root = self.run.plan.release, self.run.root
+        sends = self.run.decision.hosts[host].send_uv
+        return {
+            "path": release.path,
+            "python": release.python,
+            "install_args": list(release.install_args),
+            "env": dict(release.env),
+            "uv": uv_binary.path_on_hosts(root),
+            "uv_payload": uv_binary.payload(self.run.seen[host]["machine"]) if sends else None,
+            "python_dir": f"{root}/python",
+            "cache_dir": "/var/cache/muster/uv",
+        }
+
+    def _source(self) -> dict[str, Any]:
+        return {"proxy": self.run.settings.proxy, "ssl_cert_file": self.run.settings.ssl_cert_file}
+
+    def _listing(self) -> Listing:
+        entries = [Entry(p["file"], p["size"] or self.sizes[p["file"]], p["sha256"]) for p in self.packages]
+        files = tuple(sorted(entries, key=lambda entry: entry.path))
+        name = self.run.plan.release.id.replace("+", "_")
+        return Listing(f"engine/{name}", Listing("", "", "", files).digest[:40], "index", files)
+
+    def _directory(self, listing: Listing) -> str:
+        return revision_path(f"{self.run.root}/wheels", listing.model, listing.revision)
+
+
+def _heard(shared: ReleaseLock) -> Any:
+    def heard(_state: State, host: Host, answer: programs.Answer) -> bool:
+        if not answer["text"]:
+            return True  # installed by an older muster: its resolution is not known
+        try:
+            shared.know(answer["text"], answer.get("sizes", {}))
+        except Refusal as refusal:
+            fail(host, str(refusal))
+            return False
+        total = sum(package["size"] or shared.sizes.get(package["file"], 0) for package in shared.packages)
+        say(host, f"the release is {len(shared.packages)} packages, {size(total)}")
+        return True
+
+    return heard

@@ -1,0 +1,94 @@
+"""Stage weights, or a bundle: every host gets all of it, verified; the running group is not touched.
+
+One look at each host, all at once. When all are complete, nothing else is asked of them: a second run costs one remote
+command a host, with any number of files.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator
+
+from pyinfra.api.command import FunctionCommand, PyinfraCommand
+
+from muster.hosts import programs
+from muster.hosts.pyinfra_types import current_host, current_state, operation, stage
+from muster.hosts.session import Session
+from muster.spec.listing import Listing
+from muster.weights import staging_run as runs
+from muster.weights import upload
+
+
+@stage("Weights")
+def stage_weights(recipe_name: str) -> None:
+    """Bring the pinned revision of a recipe's model to every host of the inventory.
+
+    Args:
+        recipe_name: name of the recipe.
+
+    Raises:
+        DeployError: no pin, no room, no such source; nothing was touched.
+    """
+    run = runs.of_weights(current_state(), recipe_name)
+    if run is not None:
+        _bring(run, current_host().name)
+
+
+@stage("Bundle")
+def stage_bundle() -> None:
+    """Bring the engine's bundle, where the settings name one, to every host, before the engine is installed from it.
+
+    Raises:
+        DeployError: it is no bundle, or there is no room; nothing was touched.
+    """
+    run = runs.of_bundle(current_state())
+    if run is not None:
+        _bring(run, current_host().name)
+
+
+def _bring(run: runs.StageRun, host: str) -> None:
+    what = f"{run.listing.model} at {run.listing.revision[:12]}"
+    weights_sent(
+        run.listing if run.options.kind == "control" and host == run.staging.seed else None,
+        run.staging.directory,
+        run.options.path,
+        name=f"what the seed lacks of {what} is sent from the control machine",
+    )
+    weights_complete(run.staging.requests.get(host), name=f"{what} is complete and verified")
+    weights_linked(run.staging.directory if host in run.staging.links else None, name=f"'current' leads to {what}")
+
+
+@operation
+def weights_sent(listing: Listing | None, directory: str, origin: str) -> Iterator[PyinfraCommand]:
+    """The seed has every file of a directory on the control machine, though not verified yet.
+
+    Args:
+        listing: of the revision; None on every host but the seed.
+        directory: of the revision, on the seed.
+        origin: directory on the control machine.
+    """
+    if listing is not None:
+        yield FunctionCommand(upload.send, [listing, directory, origin], {})
+
+
+@operation
+def weights_complete(request: programs.Request | None) -> Iterator[PyinfraCommand]:
+    """The revision is whole on this host, and no peer needs it from here.
+
+    Args:
+        request: of `muster.on_host.transfer_stage`, or None when every host is complete.
+    """
+    if request is not None:
+        yield Session("transfer_stage", request, f"bring {request['directory']}", streams=True)
+
+
+@operation
+def weights_linked(directory: str | None) -> Iterator[PyinfraCommand]:
+    """`current` beside the revisions leads to this one.
+
+    Args:
+        directory: of the revision, or None where it does.
+    """
+    if directory is not None:
+        request = {"do": "link", "directory": directory}
+        yield Session("weights_on_disk", request, f"link current to {shlex.quote(directory)}")

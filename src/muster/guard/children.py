@@ -1,0 +1,239 @@
+"""The children: started in order, their output kept and passed on, their ends noticed."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from .cgroup import INSTANCE
+from .group_settings import Child, Probe
+from .messages import Failure
+
+KEPT = 64 * 1024
+"""Bytes of output kept of each child, for the failure record."""
+BACKLOG = 1024 * 1024
+"""Bytes waiting for the journal; beyond that the oldest output is dropped rather than the engine held up."""
+CHUNK = 64 * 1024
+OURS = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "CREDENTIALS_DIRECTORY", "JOURNAL_STREAM", "MAINPID")
+"""Variables that systemd means for the guard alone."""
+
+
+@dataclass
+class Running:
+    child: Child
+    argv: Sequence[str]
+    process: subprocess.Popen[bytes]
+    output: deque[bytes] = field(default_factory=deque)
+    kept: int = 0
+    ended: bool = False
+
+    def lines(self, limit: int = KEPT) -> str:
+        """The end of its output."""
+        return b"".join(self.output)[-limit:].decode("utf-8", "replace")
+
+
+class Journal:
+    """The guard's own stdout, never waited for: a journal that stands still must not stop the watchdog."""
+
+    def __init__(self, descriptor: int = 1) -> None:
+        self._descriptor = descriptor
+        self._waiting: deque[bytes] = deque()
+        self._size = 0
+        with contextlib.suppress(OSError):
+            os.set_blocking(descriptor, False)
+
+    def write(self, data: bytes) -> None:
+        self._waiting.append(data)
+        self._size += len(data)
+        while self._size > BACKLOG:
+            self._size -= len(self._waiting.popleft())
+        self.flush()
+
+    def flush(self) -> None:
+        while self._waiting:
+            data = self._waiting[0]
+            try:
+                sent = os.write(self._descriptor, data)
+            except BlockingIOError:
+                return
+            except OSError:
+                sent = len(data)
+            self._size -= sent
+            if sent < len(data):
+                self._waiting[0] = data[sent:]
+            else:
+                self._waiting.popleft()
+
+
+class Children:
+    """The ordered children of one guard."""
+
+    def __init__(
+        self,
+        plan: Sequence[tuple[Child, Sequence[str]]],
+        secrets: Mapping[str, str],
+        journal: Journal,
+        on_failure: Callable[[Failure], None],
+    ) -> None:
+        """`plan` pairs what guard.json says of each child with its command line."""
+        self._plan = plan
+        self._secrets = secrets
+        self._journal = journal
+        self._on_failure = on_failure
+        self.running: list[Running] = []
+        self.detail = ""
+
+    def executable_missing(self) -> str:
+        """Which command of the plan is not there, or empty."""
+        for child, argv in self._plan:
+            path = child.env.get("PATH", os.environ.get("PATH", os.defpath))
+            if shutil.which(argv[0], path=path) is None:
+                return f"{argv[0]} is not in PATH={path}; run the deploy to install the engine"
+        return ""
+
+    async def start(self, generation: str, group: str, instance: str) -> None:
+        """Start one after the other, each when its conditions hold. A failure to start is a child's end."""
+        for index, (child, argv) in enumerate(self._plan):
+            for probe in child.wait:
+                await self._until(probe, child, f"{child.name} waits for ")
+            try:
+                self._spawn(child, argv, generation, group, instance)
+            except OSError as error:
+                self._on_failure(Failure("", f"{argv[0]} cannot be started: {error}", process=child.name))
+                return
+            self.detail = f"{child.name} runs"
+            if child.ready is not None and index + 1 < len(self._plan):
+                await self._until(child.ready, child, f"{child.name} is not ready: ")
+
+    def _spawn(self, child: Child, argv: Sequence[str], generation: str, group: str, instance: str) -> None:
+        env = {name: value for name, value in os.environ.items() if name not in OURS}
+        env.update(child.env)
+        env.update(self._secrets)
+        env.update({"MUSTER_GROUP": group, "MUSTER_GENERATION": generation, INSTANCE: instance})
+        program = shutil.which(argv[0], path=env.get("PATH", os.defpath))
+        if program is None:
+            raise FileNotFoundError(2, "not found in PATH", argv[0])
+        process = subprocess.Popen(
+            list(argv),
+            executable=program,
+            env=env,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        started = Running(child, argv, process)
+        self.running.append(started)
+        assert process.stdout is not None
+        descriptor = process.stdout.fileno()
+        os.set_blocking(descriptor, False)
+        asyncio.get_running_loop().add_reader(descriptor, self._read, started, descriptor)
+
+    def _read(self, running: Running, descriptor: int) -> None:
+        try:
+            data = os.read(descriptor, CHUNK)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if not data:
+            asyncio.get_running_loop().remove_reader(descriptor)
+            return
+        self._journal.write(data)
+        running.output.append(data)
+        running.kept += len(data)
+        while running.kept - len(running.output[0]) > KEPT:
+            running.kept -= len(running.output.popleft())
+
+    def reap(self) -> None:
+        """Notice ends: on SIGCHLD, and by every tick in case one was missed."""
+        for running in self.running:
+            if running.ended or running.process.poll() is None:
+                continue
+            running.ended = True
+            for _ in range(KEPT // CHUNK + 1):
+                if running.process.stdout is not None:
+                    self._read(running, running.process.stdout.fileno())
+            name = running.child.name
+            failure = Failure(
+                "", f"{name} {how(running.process.returncode)}", process=name, lines=running.lines(15_000)
+            )
+            self._on_failure(failure)
+
+    async def _until(self, probe: Probe, child: Child, why: str) -> None:
+        name = f"{probe.tcp[0]}:{probe.tcp[1]}" if probe.tcp else " ".join(probe.command)
+        began = time.monotonic()
+        while not await holds(probe, {**os.environ, **child.env}):
+            self.detail = f"{why}{name} ({time.monotonic() - began:.0f} s)"
+            await asyncio.sleep(probe.interval)
+
+
+async def holds(probe: Probe, env: Mapping[str, str]) -> bool:
+    """Is the condition met now?"""
+    if probe.tcp is not None:
+        try:
+            _, writer = await asyncio.wait_for(asyncio.open_connection(*probe.tcp), probe.timeout)
+        except (OSError, asyncio.TimeoutError):
+            return False
+        writer.close()
+        return True
+    status, _ = await output(probe.command, probe.timeout, env)
+    return status == 0
+
+
+async def output(argv: Sequence[str], timeout: float, env: Mapping[str, str] | None = None) -> tuple[int, str]:
+    """Status and output (64 KiB at most) of a short command; status 124 after `timeout` s, 127 when it is not there.
+
+    Polled, not waited for: the guard reaps its children itself, and has no child watcher beside that.
+    """
+    env = dict(os.environ if env is None else env)
+    program = shutil.which(argv[0], path=env.get("PATH", os.defpath))
+    if program is None:
+        return 127, f"{argv[0]} is not in PATH={env.get('PATH', os.defpath)}"
+    process = subprocess.Popen(
+        list(argv), executable=program, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT, start_new_session=True,
+    )  # fmt: skip
+    assert process.stdout is not None
+    descriptor = process.stdout.fileno()
+    os.set_blocking(descriptor, False)
+    text = b""
+    until = time.monotonic() + timeout
+    pause = 0.01
+    try:
+        while True:
+            with contextlib.suppress(BlockingIOError):
+                while data := os.read(descriptor, CHUNK):
+                    text = (text + data)[:CHUNK]
+            status = process.poll()
+            if status is not None:
+                return status, text.decode("utf-8", "replace")
+            if time.monotonic() > until:
+                return 124, f"{argv[0]} did not end within {timeout:g} s"
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, 0.2)
+    finally:
+        if process.poll() is None:
+            with contextlib.suppress(OSError):
+                os.killpg(process.pid, signal.SIGKILL)
+            # Not waited for: nvidia-smi on a broken GPU cannot even be killed. `reap` of the interpreter collects it.
+        process.stdout.close()
+
+
+def how(status: int) -> str:
+    """An exit status in words."""
+    if status >= 0:
+        return f"ended with status {status}"
+    try:
+        name = signal.Signals(-status).name
+    except ValueError:
+        name = str(-status)
+    return f"was killed by {name}"

@@ -1,0 +1,287 @@
+"""The head's half of the decision core: (state, event, now) -> (state, actions). Pure.
+
+A generation is one life of the head's guard: a fresh random token that only equality is ever asked of. A report
+counts only when it carries that token, so it was sent after this guard started; reports from an instance seen before
+the current one, or older than the last, are ignored. The group may run once every host has such a report on record:
+this plan's digest, nothing that blocks it, no child. From then on anything out of order ends the generation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Union
+
+from . import barrier
+from . import restart_policy as remember
+from .barrier import Peer
+from .group_settings import Group, Settings
+from .messages import ABORT, DRAIN, GATHER, HELD, REFUSED, RUN, Failure, Report, View
+from .restart_policy import STOPPED, Memory
+
+SEEN = 32
+"""Instances of one host kept in order of first sight."""
+
+
+@dataclass(frozen=True)
+class Tick:
+    """Time passed."""
+
+
+@dataclass(frozen=True)
+class Ready:
+    """Every DP rank has answered once."""
+
+
+@dataclass(frozen=True)
+class Stalled:
+    """The engine makes no progress, or a canary failed too often."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class Verb:
+    """A person's wish: `stop`, `restart` or `resume`."""
+
+    name: str
+
+
+@dataclass(frozen=True)
+class Outdated:
+    """guard.json on disk carries another digest than this guard."""
+
+
+HeadEvent = Union[Tick, Ready, Stalled, Verb, Outdated, Report]
+
+
+@dataclass(frozen=True)
+class Reply:
+    """The answer to one report."""
+
+    host: str
+    view: View
+
+
+@dataclass(frozen=True)
+class Tell:
+    """The head's view to every member, unasked: see `told`."""
+
+
+@dataclass(frozen=True)
+class Remember:
+    """Keep the state's memory, before anything that follows."""
+
+
+@dataclass(frozen=True)
+class Exit:
+    """Kill every child and end the guard."""
+
+    reason: str
+    failure: Failure | None = None
+    deliberate: bool = False
+
+
+HeadAction = Union[Reply, Tell, Remember, Exit]
+
+
+@dataclass(frozen=True)
+class HeadState:
+    group: Group
+    settings: Settings
+    generation: str
+    memory: Memory
+    phase: str
+    peers: Mapping[str, Peer] = field(default_factory=dict)
+    since: float = 0.0
+    """When the phase began."""
+    ready_at: float | None = None
+    healthy: bool = False
+    reason: str = ""
+    deliberate: bool = False
+    """In `abort`: on purpose."""
+
+
+Result = tuple[HeadState, Sequence[HeadAction]]
+
+
+def start(group: Group, settings: Settings, generation: str, memory: Memory, now: float) -> HeadState:
+    """The head of a guard that has just started."""
+    peers = {host: Peer() for host in group.hosts}
+    phase = HELD if memory.held else GATHER
+    return HeadState(group, settings, generation, memory, phase, peers, since=now)
+
+
+def step(state: HeadState, event: HeadEvent, now: float) -> Result:
+    """What the head does on an event. In `abort` it only answers; the guard is on its way out."""
+    if isinstance(event, Report):
+        return _report(state, event, now)
+    if state.phase == ABORT:
+        return state, ()
+    if isinstance(event, Verb):
+        return _verb(state, event.name, now)
+    if isinstance(event, Tick):
+        return _tick(state, now)
+    if isinstance(event, Ready):
+        if state.phase == RUN and state.ready_at is None:
+            state = replace(state, ready_at=now)
+        return state, ()
+    if isinstance(event, Stalled):
+        if state.phase in (RUN, DRAIN):
+            return _abort(state, Failure(state.group.head, event.reason), now)
+        return state, ()
+    if state.phase in (HELD, GATHER):
+        return _end(state, "the plan on this host has changed", now)
+    return state, ()
+
+
+def lacks(state: HeadState, now: float) -> dict[str, str]:
+    """Host -> why the group cannot start because of it. Empty means that the barrier is complete."""
+    return barrier.lacks(state.group, state.peers, state.settings, now)
+
+
+def _report(state: HeadState, report: Report, now: float) -> Result:
+    refused = barrier.refusal(state.group, report)
+    peer = state.peers.get(report.host)
+    if peer is None or (refused and report.group != state.group.name):
+        return state, (_reply(state, report, refused),)
+    if refused:
+        return _with(state, report.host, replace(peer, refused=refused)), (_reply(state, report, refused),)
+    if report.generation != state.generation or report.instance not in peer.seen:
+        # It has to learn the generation first: what it says may be older than this guard.
+        if report.instance not in peer.seen:
+            peer = replace(peer, seen=(*peer.seen, report.instance)[-SEEN:], refused="")
+            state = _with(state, report.host, peer)
+        return state, (_reply(state, report),)
+    known = peer.instance in peer.seen
+    if known and peer.seen.index(report.instance) < peer.seen.index(peer.instance):
+        return state, ()
+    same = report.instance == peer.instance
+    if same and peer.report is not None and report.seq <= peer.report.seq:
+        return state, ()
+    replaced = bool(peer.instance) and not same
+    peer = replace(peer, instance=report.instance, report=report, heard=now, refused="")
+    state = _with(state, report.host, peer)
+    actions: Sequence[HeadAction] = ()
+    if state.phase in (RUN, DRAIN):
+        state, actions = _running(state, report, replaced, now)
+    elif state.phase == GATHER:
+        state, actions = _gather(state, now)
+    return state, (*actions, _reply(state, report))
+
+
+def _running(state: HeadState, report: Report, replaced: bool, now: float) -> Result:
+    """A report during a run: anything but steady ends the generation."""
+    if report.failure is not None:
+        return _abort(state, replace(report.failure, host=report.host), now)
+    if replaced:
+        how = f" (its last one: {report.previous})" if report.previous else ""
+        return _abort(state, Failure(report.host, f"the guard was started anew{how}"), now)
+    if report.leaving and state.phase == RUN:
+        return _drain(state, f"the unit on {report.host} is being stopped", now)
+    return state, ()
+
+
+def _gather(state: HeadState, now: float) -> Result:
+    if now < remember.starts_after(state.memory, state.settings) or lacks(state, now):
+        return state, ()
+    memory = replace(state.memory, running=state.generation)
+    return replace(state, phase=RUN, since=now, memory=memory), (Remember(), Tell())
+
+
+def _tick(state: HeadState, now: float) -> Result:
+    settings = state.settings
+    if state.phase == GATHER:
+        return _gather(state, now)
+    if state.phase not in (RUN, DRAIN):
+        return state, ()
+    for host in state.group.hosts:
+        peer = state.peers[host]
+        if now - peer.heard > settings.silence_timeout:
+            reason = f"silent for {settings.silence_timeout:g} s"
+            if peer.refused:
+                reason += f"; {peer.refused}"
+            return _abort(state, Failure(host, reason), now)
+    if state.phase == DRAIN:
+        if now - state.since > settings.drain_seconds + settings.drain_margin:
+            return _end(state, state.reason, now)
+        return state, ()
+    if state.ready_at is None:
+        if now - state.since > settings.ready_timeout:
+            reason = f"not ready {settings.ready_timeout:g} s after the start"
+            return _abort(state, Failure(state.group.head, reason), now)
+    elif not state.healthy and now - state.ready_at >= settings.healthy_after:
+        return replace(state, healthy=True, memory=remember.healthy(state.memory)), (Remember(),)
+    return state, ()
+
+
+def _verb(state: HeadState, name: str, now: float) -> Result:
+    if name == "stop":
+        state = replace(state, memory=replace(state.memory, held=STOPPED))
+        if state.phase == RUN:
+            state, actions = _drain(state, "stopped by a person", now)
+            return state, (Remember(), *actions)
+        if state.phase == GATHER:
+            state = replace(state, phase=HELD, since=now)
+        return state, (Remember(),)
+    state = replace(state, memory=remember.forgiven(state.memory))
+    if name == "restart":
+        if state.phase == RUN:
+            state, actions = _drain(state, "restarted by a person", now)
+        elif state.phase == DRAIN:
+            actions = ()
+        else:
+            state, actions = _end(state, "restarted by a person", now)
+        return state, (Remember(), *actions)
+    if state.phase == HELD:
+        state = replace(state, phase=GATHER, since=now)
+    return state, (Remember(),)
+
+
+def _drain(state: HeadState, reason: str, now: float) -> Result:
+    if state.settings.drain_seconds <= 0:
+        return _end(state, reason, now)
+    return replace(state, phase=DRAIN, since=now, reason=reason), (Tell(),)
+
+
+def _end(state: HeadState, reason: str, now: float) -> Result:
+    """The generation ends on purpose: no abort is counted."""
+    memory = replace(state.memory, running="")
+    state = replace(state, phase=ABORT, since=now, reason=reason, memory=memory, deliberate=True)
+    return state, (Remember(), Tell(), Exit(reason, deliberate=True))
+
+
+def _abort(state: HeadState, failure: Failure, now: float) -> Result:
+    """The generation ends because of `failure`; what fails later is a consequence and not recorded."""
+    if state.phase == DRAIN:
+        return _end(state, state.reason, now)
+    failure = replace(failure, generation=state.generation, at=now)
+    memory = remember.aborted(state.memory, failure, state.settings, now)
+    reason = f"{failure.host}: {failure.reason}"
+    state = replace(state, phase=ABORT, since=now, reason=reason, memory=memory)
+    return state, (Remember(), Tell(), Exit(reason, failure))
+
+
+def _with(state: HeadState, host: str, peer: Peer) -> HeadState:
+    return replace(state, peers={**state.peers, host: peer})
+
+
+def view(state: HeadState, report: Report, refused: str = "") -> View:
+    """The head's answer to a report."""
+    phase = REFUSED if refused else state.phase
+    reason = (refused or state.reason)[:2000]
+    return View(report.instance, report.seq, state.generation, phase, reason, state.deliberate)
+
+
+def told(state: HeadState) -> dict[str, View]:
+    """Host -> the view as one more answer to its latest report, so that a change of phase waits for no poll.
+
+    The head's own host comes last: an abort ends this guard, and the others have to hear of it.
+    """
+    hosts = sorted(state.peers, key=lambda host: host == state.group.head)
+    reports = {host: state.peers[host].report for host in hosts}
+    return {host: view(state, report) for host, report in reports.items() if report is not None}
+
+
+def _reply(state: HeadState, report: Report, refused: str = "") -> Reply:
+    return Reply(report.host, view(state, report, refused))

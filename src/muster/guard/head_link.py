@@ -1,0 +1,107 @@
+"""A member's line to the head: connects, proves itself, sends reports, takes views; again and again."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import random
+import secrets
+from collections.abc import Callable
+
+from . import protocol
+from .control_port import read_frame
+from .messages import Report, View, to_wire, view_from
+from .protocol import ProtocolError, Session
+
+CONNECT = 3.0
+"""Seconds to connect and to be answered: a partition drops packets, and a fresh attempt beats TCP's own backoff."""
+PAUSE = 1.0
+
+
+class Link:
+    """What a member sends while there is no session is lost; the core sends anew on `on_linked` and by its timers."""
+
+    def __init__(
+        self,
+        group: str,
+        key: bytes,
+        address: tuple[str, int],
+        source: str,
+        on_view: Callable[[View], None],
+        on_linked: Callable[[], None],
+        idle: float,
+    ) -> None:
+        """`source`: this host's address in the plan, spoken from where it can be: the head keeps places for it.
+        `idle`: seconds without a frame after which the connection is given up for a new one.
+        """
+        self._group = group
+        self._key = key
+        self._address = address
+        self._source: tuple[str, int] | None = (source, 0)
+        self._on_view = on_view
+        self._on_linked = on_linked
+        self._idle = idle
+        self._session: Session | None = None
+        self._writer: asyncio.StreamWriter | None = None
+        self._verb: asyncio.Future[str] | None = None
+        self.problem = "not connected yet"
+        """Why there is no session, or empty."""
+
+    def send(self, report: Report) -> None:
+        self._write({"kind": "report", "report": to_wire(report)})
+
+    async def verb(self, name: str, timeout: float = 5.0) -> str:
+        """Pass a person's wish on to the head; its answer. Raises ConnectionError or asyncio.TimeoutError."""
+        if self._session is None or self._verb is not None:
+            raise ConnectionError(self.problem or "another wish is on its way")
+        self._verb = asyncio.get_running_loop().create_future()
+        try:
+            self._write({"kind": "verb", "name": name})
+            return await asyncio.wait_for(self._verb, timeout)
+        finally:
+            self._verb = None
+
+    def _write(self, message: dict[str, object]) -> None:
+        if self._session is not None and self._writer is not None and not self._writer.transport.is_closing():
+            self._writer.write(self._session.seal(message))
+
+    async def run(self) -> None:
+        """Keep a session, for ever."""
+        while True:
+            try:
+                await self._talk()
+            except (ProtocolError, OSError, ValueError, TypeError) as error:
+                self.problem = str(error) or type(error).__name__
+            except EOFError:
+                self.problem = "the head hung up"
+            except asyncio.TimeoutError:
+                self.problem = "the head does not answer"
+            finally:
+                self._session = None
+                if self._writer is not None:
+                    self._writer.transport.abort()
+                    self._writer = None
+            await asyncio.sleep(PAUSE * random.uniform(0.5, 1.0))
+
+    async def _talk(self) -> None:
+        limit = protocol.HELLO_LIMIT * 20
+        opening = asyncio.open_connection(*self._address, limit=limit, local_addr=self._source)
+        try:
+            reader, writer = await asyncio.wait_for(opening, CONNECT)
+        except OSError as error:
+            if self._source is not None and error.errno == errno.EADDRNOTAVAIL:
+                self._source = None  # Behind address translation: spoken from whatever the route gives.
+            raise
+        self._writer = writer
+        ours = secrets.token_hex(16)
+        writer.write(protocol.hello(self._group, ours))
+        theirs = protocol.read_answer(await asyncio.wait_for(reader.readline(), CONNECT))
+        self._session = session = Session(self._key, self._group, ours, theirs, "member")
+        self._on_linked()
+        while True:
+            message = await read_frame(reader, session, self._idle)
+            self.problem = ""
+            if message.get("kind") == "view":
+                self._on_view(view_from(message["view"]))
+            elif message.get("kind") == "done" and self._verb is not None and not self._verb.done():
+                self._verb.set_result(str(message.get("text")))

@@ -1,0 +1,140 @@
+"""What a guard keeps between its lives: the head's memory, how the last guard ended, and the failure bundles.
+
+Every write may fail (a full disk, a lost directory) and is then passed over: nothing here is worth a restart.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+from typing import Any
+
+from . import restart_policy as remember
+from .restart_policy import Memory
+
+BUNDLES = 10
+BUNDLE_LIMIT = 512 * 1024
+"""Bytes of one failure bundle."""
+
+
+def boot_id() -> str:
+    try:
+        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+            return file.read().strip()
+    except OSError:
+        return ""
+
+
+def credentials() -> tuple[str, str]:
+    """The group's key and the API key, from the files that systemd laid out. Raises OSError, KeyError.
+
+    The API key's file is an environment file (`VLLM_API_KEY=...`), as plain units read it, or holds the key alone.
+    """
+    folder = os.environ["CREDENTIALS_DIRECTORY"]
+    with open(os.path.join(folder, "guard-key"), encoding="utf-8") as file:
+        key = file.read()
+    try:
+        with open(os.path.join(folder, "api-key"), encoding="utf-8") as file:
+            text = file.read().strip()
+    except FileNotFoundError:
+        return key, ""
+    named = re.search(r"^VLLM_API_KEY=[\"']?([^\"'\s]+)", text, re.MULTILINE)
+    return key, named.group(1) if named else text
+
+
+class Store:
+    """Files below the unit's RuntimeDirectory (tmpfs, kept over restarts) and StateDirectory (disk)."""
+
+    def __init__(self, runtime: str, state: str) -> None:
+        self._memory = os.path.join(runtime, "memory.json")
+        self._held = os.path.join(state, "held.json")
+        self._ended = os.path.join(runtime, "ended.json")
+        self._xids = os.path.join(runtime, "xids.json")
+        self._failures = os.path.join(state, "failures")
+
+    def load_memory(self) -> Memory:
+        """The memory of this boot, or after a reboot what was held; empty when neither can be read."""
+        for path in (self._memory, self._held):
+            with contextlib.suppress(OSError, ValueError, TypeError, KeyError, AttributeError):
+                return remember.from_wire(_read(path))
+        return Memory()
+
+    def save_memory(self, memory: Memory) -> None:
+        data = remember.to_wire(memory)
+        _write(self._memory, data)
+        if memory.held:
+            _write(self._held, data)
+        else:
+            # Removed, never rewritten: that works on a full disk too.
+            with contextlib.suppress(OSError):
+                os.unlink(self._held)
+
+    def forget(self) -> None:
+        """Drop the memory and the hold: for a unit that is stopped, whose guard holds neither."""
+        for path in (self._memory, self._held):
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(path)
+
+    def save_ended(self, result: str) -> None:
+        """How systemd says that the guard before ended (ExecStopPost)."""
+        _write(self._ended, {"result": result[:200]})
+
+    def take_ended(self) -> str:
+        """What `save_ended` kept, once."""
+        text = ""
+        with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
+            text = str(_read(self._ended)["result"])
+        with contextlib.suppress(OSError):
+            os.unlink(self._ended)
+        return text
+
+    def load_xids(self) -> set[str]:
+        """Kernel lines that a person has seen and resumed from."""
+        with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
+            return {str(line) for line in _read(self._xids)["lines"]}
+        return set()
+
+    def save_xids(self, lines: set[str]) -> None:
+        _write(self._xids, {"lines": sorted(lines)[-200:]})
+
+    def save_bundle(self, name: str, bundle: dict[str, Any]) -> None:
+        """Keep a failure bundle, and the newest BUNDLES of them in all. `name` sorts by age."""
+        text = json.dumps(bundle)
+        if len(text) > BUNDLE_LIMIT:
+            processes = [{**process, "lines": str(process.get("lines"))[-8000:]} for process in bundle["processes"]]
+            text = json.dumps({**bundle, "processes": processes})
+        with contextlib.suppress(OSError):
+            os.makedirs(self._failures, mode=0o700, exist_ok=True)
+            for old in sorted(os.listdir(self._failures))[: -(BUNDLES - 1)]:
+                os.unlink(os.path.join(self._failures, old))
+        if len(text) <= BUNDLE_LIMIT:
+            _write(os.path.join(self._failures, f"{name}.json"), text)
+
+    def bundles(self, count: int) -> list[dict[str, Any]]:
+        """The newest bundles, newest first."""
+        found: list[dict[str, Any]] = []
+        with contextlib.suppress(OSError):
+            for name in sorted(os.listdir(self._failures), reverse=True)[:count]:
+                with contextlib.suppress(OSError, ValueError):
+                    found.append(_read(os.path.join(self._failures, name)))
+        return found
+
+
+def _read(path: str) -> Any:
+    with open(path, encoding="utf-8") as file:
+        return json.load(file)
+
+
+def _write(path: str, data: Any) -> None:
+    """Whole or not at all; a failure is passed over, and leaves nothing half-written behind."""
+    text = data if isinstance(data, str) else json.dumps(data)
+    draft = f"{path}.new"
+    try:
+        with open(draft, "w", encoding="utf-8") as file:
+            file.write(text)
+        os.replace(draft, path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            os.unlink(draft)

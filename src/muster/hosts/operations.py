@@ -1,0 +1,147 @@
+"""Operations, each named by its outcome: every one is called on every host, and data decides who acts.
+
+pyinfra runs a generator twice, when preparing and when executing; everything it looks at is handed in. What changes
+nothing on a host (a gate, a wait, a verification) yields no command, so that a second run says "No changes".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+from pyinfra.api.command import FunctionCommand, PyinfraCommand
+from pyinfra.api.host import Host
+from pyinfra.api.state import State
+
+from muster.hosts import programs
+from muster.hosts.pyinfra_types import current_host, current_state, operation
+from muster.hosts.session import Later, Session, fail, say
+
+Files = Sequence[Mapping[str, str]]
+
+
+def _executing() -> tuple[State, Host] | None:
+    """Return pyinfra's state and host while operations are executed, None while they are prepared."""
+    state, host = current_state(), current_host()
+    return (state, host) if state.is_executing else None
+
+
+@operation
+def base_in_effect(files: Files) -> Iterator[PyinfraCommand]:
+    """Users, directories and kernel settings are as planned, and in effect.
+
+    Args:
+        files: those that differ: `path`, `text`, `sha256`, `mode`, `owner`, `group`.
+    """
+    if not files:
+        current_host().noop("users, directories and kernel settings are as planned")
+    else:
+        yield Session("place_files", {"do": "base", "files": files}, f"write and apply {_names(files)}", _notes)
+
+
+@operation
+def engine_installed(request: programs.Request | Later | None) -> Iterator[PyinfraCommand]:
+    """The engine release is whole on this host.
+
+    Args:
+        request: of `muster.on_host.install_engine`, or None where it is.
+    """
+    if request is None:
+        current_host().noop("the release is whole")
+    else:
+        yield Session("install_engine", request, "install the release", streams=True)
+
+
+@operation
+def command_lines_accepted(request: programs.Request | None) -> Iterator[PyinfraCommand]:
+    """The installed vLLM's own parser takes the planned command lines.
+
+    Args:
+        request: of `muster.on_host.ask_parser`, or None where nothing has changed since it was asked.
+    """
+
+    def heard(_state: State, host: Host, answer: programs.Answer) -> bool:
+        for argv, error in answer["refused"]:
+            fail(host, f"the installed vLLM does not take the planned command line: {error}")
+            fail(host, f"  planned: {' '.join(argv)}")
+            fail(host, "  fix: correct extra_args, or set vllm_version to what is installed")
+        return not answer["refused"]
+
+    if request is None:
+        current_host().noop("this engine's parser has taken these command lines before")
+    else:
+        yield Session("ask_parser", request, f"ask vLLM about {len(request['argvs'])} command line(s)", heard)
+
+
+@operation
+def files_staged(files: Files, keep: Callable[[], None]) -> Iterator[PyinfraCommand]:
+    """Every file that differs lies beside its place, on the disk; nothing reads it yet.
+
+    Args:
+        files: as for `base_in_effect`; `text` may be a secret and is never printed.
+        keep: called before anything is sent; keeps new secrets on the control machine.
+    """
+    if not files:
+        current_host().noop("every file is as planned")
+    else:
+        if _executing() is not None:
+            keep()
+        yield Session("place_files", {"do": "stage", "files": files}, f"stage {_names(files)}")
+
+
+@operation
+def files_committed(files: Files, remove: Sequence[str], enable: Sequence[str]) -> Iterator[PyinfraCommand]:
+    """Staged files are in place, files that no plan names are gone, systemd has read them, units start at boot.
+
+    Args:
+        files: what was staged.
+        remove: paths that no plan names any more.
+        enable: units to enable.
+    """
+    if not (files or remove or enable):
+        current_host().noop("every file is in place, every unit enabled")
+    else:
+        bare = [{key: value for key, value in item.items() if key != "text"} for item in files]
+        request = {"do": "commit", "files": bare, "remove": list(remove), "enable": list(enable)}
+        yield Session("place_files", request, f"put in place {_names(files)}, remove {len(remove)}", _notes)
+
+
+@operation
+def carried_out(command: PyinfraCommand | None) -> Iterator[PyinfraCommand]:
+    """A command has succeeded.
+
+    Args:
+        command: what this host has to do, or None.
+    """
+    if command is None:
+        current_host().noop("nothing to do on this host")
+    else:
+        yield command
+
+
+@operation
+def holds(question: FunctionCommand) -> Iterator[PyinfraCommand]:
+    """Something holds that needs no change: a gate, a wait, a verification. Asked when executing, never before.
+
+    Args:
+        question: its function returns False, and has said why, when it does not hold.
+    """
+    context = _executing()
+    current_host().noop("asked when executing; changes nothing")
+    if context is not None and question.function(*context, *question.args, **question.kwargs) is False:
+        yield FunctionCommand(does_not_hold, [], {})
+
+
+def does_not_hold(state: State, host: Host) -> bool:
+    """Fail the operation whose question was answered with no."""
+    state.failed_hosts.add(host)  # with --no-wait pyinfra loses the failure, and would exit with 0
+    return False
+
+
+def _names(files: Files) -> str:
+    names = [item["path"] for item in files]
+    return ", ".join(names) if names else "nothing"
+
+
+def _notes(_state: State, host: Host, answer: programs.Answer) -> None:
+    for note in answer["notes"]:
+        say(host, f"note: {note}")

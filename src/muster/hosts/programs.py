@@ -1,0 +1,146 @@
+"""Programs that travel to a host on the standard input of one SSH session, and the JSON that comes back.
+
+Nothing of a request reaches a command line: the program text, the requests and their secrets are one stream that the
+host's own Python reads. Pure: no pyinfra here.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+from collections.abc import Iterable, Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+Request = Mapping[str, Any]
+Answer = dict[str, Any]
+
+MIN_PYTHON = (3, 9)
+
+# The first Python that is new enough reads the program. The last line answers for a host that has none.
+COMMAND = (
+    "for p in python3 python3.13 python3.12 python3.11 python3.10 python3.9 /usr/libexec/platform-python; do "
+    '"$p" -ISc "import json, sys; sys.exit(sys.version_info < (3, 9))" 2>/dev/null && exec "$p" -IS -; done; '
+    "cat >/dev/null; "
+    """printf '{"no_python": "%s"}\\n' "$(python3 --version 2>&1 | head -n 1 | tr -cd '[:alnum:]. ')\""""
+)
+
+# importlib.abc and importlib.util would import most of what they need for resources and pathlib: half of the start.
+_DRIVER = """
+import importlib, json, sys
+from importlib.machinery import ModuleSpec
+PREFIX = "muster.on_host."
+requests, sources = json.loads(REQUESTS), json.loads(SOURCES)
+out, sys.stdout = sys.stdout, sys.stderr  # what a program prints is progress; the answer stands alone on stdout
+
+class Bundled:
+    def find_spec(self, name, path=None, target=None):
+        package = name in ("muster", "muster.on_host")
+        if package or name.startswith(PREFIX) and name[len(PREFIX):] in sources:
+            return ModuleSpec(name, self, is_package=package)
+    def create_module(self, spec):
+        return None
+    def exec_module(self, module):
+        text = sources.get(module.__name__[len(PREFIX):], "")
+        exec(compile(text, "<" + module.__name__ + ">", "exec"), module.__dict__)
+
+sys.meta_path.insert(0, Bundled())
+answers, streams = {}, STREAMS
+if streams:  # then lines are for people, and the exit status and the last line of stderr are the answer
+    sys.stdout = out
+for name, request in requests.items():
+    try:
+        answers[name] = importlib.import_module(PREFIX + name).main(request)
+    except BaseException as error:
+        kind = "" if isinstance(error, OSError) else type(error).__name__ + ": "
+        answers[name] = {"error": kind + str(error)}
+errors = [answer["error"] for answer in answers.values() if "error" in answer]
+if streams and errors:
+    sys.exit("; ".join(errors))
+if not streams:
+    out.write("\\n" + json.dumps(answers) + "\\n")
+    out.flush()
+"""
+
+
+def source(name: str) -> str:
+    """Return the text of the host program `name` (a module of `muster.on_host`).
+
+    Raises:
+        FileNotFoundError: there is no such program.
+    """
+    return (Path(__file__).parents[1] / "on_host" / f"{name}.py").read_text(encoding="utf-8")
+
+
+def bundle(requests: Mapping[str, Request], *, streams: bool = False) -> str:
+    """Return one Python program that runs each named host program and prints one JSON object of their answers.
+
+    Args:
+        requests: program name -> what its `main` is given; run in this order.
+        streams: print what the programs print, as it comes, and no answers; errors end on stderr with status 1.
+
+    A program that raises answers `{"error": ...}`, and the others still run.
+    """
+    sources = _with_imports(tuple(requests))
+    return f"REQUESTS = {_literal(requests)}\nSOURCES = {_literal(sources)}\nSTREAMS = {streams}\n{_DRIVER}"
+
+
+@cache
+def _with_imports(names: tuple[str, ...]) -> dict[str, str]:
+    """Return the sources of host programs and of every host module that they import."""
+    sources: dict[str, str] = {}
+    waiting = list(names)
+    while waiting:
+        name = waiting.pop()
+        if name not in sources:
+            sources[name] = source(name)
+            waiting.extend(_imports(sources[name]))
+    return sources
+
+
+def _imports(text: str) -> list[str]:
+    """Return the names of the host modules that a program imports from `muster.on_host`."""
+    names: list[str] = []
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.ImportFrom) and node.module == "muster.on_host":
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and str(node.module).startswith("muster.on_host."):
+            names.append(str(node.module).removeprefix("muster.on_host."))
+    return names
+
+
+def _literal(value: object) -> str:
+    # JSON is ASCII here, and as a Python string literal it survives any locale of the host.
+    return repr(json.dumps(value, default=dict))
+
+
+def answers(lines: Iterable[str]) -> dict[str, Answer]:
+    """Return what the programs answered, from the lines of a session's standard output.
+
+    Args:
+        lines: everything the session printed, also banners of the login shell.
+
+    Raises:
+        ValueError: no answer in it; the message says what is there instead.
+    """
+    lines = list(lines)
+    for line in reversed(lines):
+        if line.startswith("{") and line.endswith("}"):
+            found: dict[str, Answer] = json.loads(line)
+            if "no_python" in found:
+                raise ValueError(
+                    f"found {found['no_python'] or 'no python3'};"
+                    " needed: a complete python3 of 3.9 or newer;"
+                    " fix: install the distribution's python3 package"
+                )
+            return found
+    last = next((line for line in reversed(lines) if line.strip()), "nothing")
+    raise ValueError(f"the host's program printed no answer; its last line was: {last}")
+
+
+def requests_of(program: str) -> dict[str, Any]:
+    """Return the requests that `bundle` put into a program; tests and fakes read them."""
+    first = program.split("\n", 1)[0]
+    requests: dict[str, Any] = json.loads(ast.literal_eval(first.removeprefix("REQUESTS = ")))
+    return requests

@@ -1,0 +1,84 @@
+"""Secrets of a group on the control machine: made once, kept readable by their owner only, sent to every host."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from muster.errors import Refusal
+from muster.plan.decision import Observation, choose_secret, sha256
+from muster.plan.types import Plan
+
+
+@dataclass
+class Store:
+    """The secrets of one group.
+
+    Args:
+        directory: where the ones made at random are kept.
+        sha256: path on the hosts -> digest that every host must have.
+        texts: path on the hosts -> the secret, where this machine knows it.
+        made: paths of those that this run has made.
+    """
+
+    directory: Path
+    sha256: dict[str, str] = field(default_factory=dict)
+    texts: dict[str, str] = field(default_factory=dict, repr=False)
+    made: list[str] = field(default_factory=list)
+
+    def keep(self) -> None:
+        """Write what this run has made before it is first sent, so that a run that is cut finds it again."""
+        for path in self.made:
+            self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            place = self.directory / Path(path).name
+            with open(os.open(place, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
+                file.write(self.texts[path])
+        self.made.clear()
+
+
+def open_store(plan: Plan, seen: Mapping[str, Observation]) -> Store:
+    """Settle what every secret of a group must be; writes nothing.
+
+    Args:
+        plan: the group.
+        seen: host -> observation.
+
+    Raises:
+        Refusal: a secret that the user keeps in a file which is not there.
+    """
+    store = Store(_directory(plan.group))
+    for secret in plan.secrets:
+        kept = store.directory / Path(secret.path).name
+        if secret.source is not None:
+            text = _given(secret.source)
+        elif kept.is_file():
+            text = kept.read_text(encoding="utf-8")
+        else:
+            text = None
+        found = {host: told["secrets"].get(secret.path, {}).get("sha256") for host, told in seen.items()}
+        choice = choose_secret(sha256(text) if text is not None else None, found)
+        if choice == "hosts":
+            store.sha256[secret.path] = str(next(iter(found.values())))
+            continue
+        if text is None:
+            text = secrets.token_hex(32) + "\n"
+            store.made.append(secret.path)
+        store.texts[secret.path], store.sha256[secret.path] = text, sha256(text)
+    return store
+
+
+def _given(source: str) -> str:
+    try:
+        return Path(source).expanduser().read_text(encoding="utf-8")
+    except OSError as error:
+        raise Refusal(
+            f"{source}: {error.strerror}", needed="the file with the secret, on this machine", fix="create it"
+        ) from None
+
+
+def _directory(group: str) -> Path:
+    state = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
+    return Path(state) / "muster" / group

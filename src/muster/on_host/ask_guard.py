@@ -1,0 +1,75 @@
+"""Ask this host's guard, by its own command line: status, failure bundles, stop, restart, resume."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+from typing import Any
+
+from muster.on_host import common
+
+Json = dict[str, Any]
+
+_SHOWN = "ActiveState,SubState,NRestarts,MainPID,ActiveEnterTimestamp"
+
+
+def main(request: Json) -> Json:
+    """Return {unit: {active, sub, restarts, since}, answer: what the guard's `ctl` says}.
+
+    Args:
+        request: `group`, `verb` (`status`, `logs`, `stop`, `restart`, `resume`), `wait` (seconds, for the verbs that
+            change something), `since` (generation, for `restart`) and `count` (of failure bundles, for `logs`).
+            `resume` of a unit that is stopped lifts what would hold it when it starts. The verb `journal` needs no
+            guard: the last `count` lines of `units`, as {answer: {lines}}. `root` (tests): where the files lie.
+
+    Raises:
+        OSError: the group has no guard on this host, or its program is gone.
+    """
+    if request["verb"] == "journal":
+        lines = [line for unit in request["units"] for line in common.journal(unit, request["count"])]
+        return {"answer": {"lines": lines}}
+    unit = "muster-{}.service".format(request["group"])
+    root = request.get("root", "")
+    config = "{}/etc/muster/{}/guard.json".format(root, request["group"])
+    argv = [*_program(f"{root}/etc/systemd/system/{unit}"), "ctl", "--config", config]
+    state = _unit(unit)
+    stopped = state["active"] in ("inactive", "failed")
+    argv.append("release" if stopped and request["verb"] == "resume" else request["verb"])
+    for option in ("wait", "count", "since"):
+        if request.get(option):
+            argv += ["--" + option, str(request[option])]
+    limit = 30 + float(request.get("wait") or 0)
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=limit, check=False)
+    try:
+        answer = json.loads(done.stdout)
+    except ValueError:
+        answer = {"error": (done.stderr or done.stdout).strip()[-500:] or f"status {done.returncode}"}
+    return {"unit": state if request["verb"] in ("status", "logs") else _unit(unit), "answer": answer}
+
+
+def _program(path: str) -> list[str]:
+    """Return how the unit starts its guard, without the guard's own arguments."""
+    unit = os.path.basename(path)
+    try:
+        with open(path, encoding="utf-8") as file:
+            found = re.search(r"^ExecStart=(\S+) (-I) (\S+)", file.read(), re.MULTILINE)
+    except FileNotFoundError:
+        raise OSError(f"there is no {unit} on this host; run the recipe's deploy") from None
+    if found is None:
+        raise OSError(f"{unit} runs no guard (supervisor = systemd)")
+    return list(found.groups())
+
+
+def _unit(unit: str) -> Json:
+    shown = subprocess.run(
+        ["systemctl", "show", "--property=" + _SHOWN, unit], capture_output=True, text=True, timeout=20, check=False
+    ).stdout
+    told = dict(line.partition("=")[::2] for line in shown.splitlines())
+    return {
+        "active": told.get("ActiveState", ""),
+        "sub": told.get("SubState", ""),
+        "restarts": int(told.get("NRestarts") or 0),
+        "since": told.get("ActiveEnterTimestamp", ""),
+    }

@@ -1,0 +1,87 @@
+"""Ask the vLLM that will run a command line whether it takes it, without starting anything."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import tempfile
+from typing import Any
+
+from muster.on_host import common, engine_stamps
+
+Json = dict[str, Any]
+
+# Runs inside the release's own Python. The parser is the one that `vllm serve` builds.
+_ASK = r"""
+import contextlib, importlib, io, json, sys
+argvs = json.load(sys.stdin)
+
+def ask(argv):
+    try:
+        from vllm.utils.argparse_utils import FlexibleArgumentParser
+    except ImportError:
+        from vllm.utils import FlexibleArgumentParser
+    serve = importlib.import_module("vllm.entrypoints.cli.serve")
+    parser = FlexibleArgumentParser(prog="vllm")
+    subparsers = parser.add_subparsers(dest="subparser", required=True)
+    commands = {command.name: command for command in serve.cmd_init()}
+    for command in commands.values():
+        command.subparser_init(subparsers)
+    said = io.StringIO()
+    sys.argv = list(argv)
+    try:
+        with contextlib.redirect_stderr(said), contextlib.redirect_stdout(said):
+            args = parser.parse_args(argv[1:])
+            commands[args.subparser].validate(args)
+    except SystemExit as end:
+        lines = [line for line in said.getvalue().splitlines() if "error:" in line]
+        return "" if not end.code else (lines or said.getvalue().splitlines() or ["refused"])[-1]
+    except Exception as error:
+        return "%s: %s" % (type(error).__name__, error)
+    return ""
+
+print("\n" + json.dumps([ask(argv) for argv in argvs]))
+"""
+
+
+def main(request: Json) -> Json:
+    """Return {refused: [[argv, error]]} for the command lines that the installed vLLM does not take.
+
+    Args:
+        request: `release` {path}, `argvs` [[argument]] and `env`. What is taken is noted, so that an unchanged
+            engine is not asked about it again. `root` (tests): where the file system begins.
+
+    Raises:
+        OSError: the release has no Python, or its vLLM does not import; its own last lines.
+    """
+    root, path = request.get("root", ""), request["release"]["path"]
+    python = root + os.path.join(path, "bin", "python")
+    with tempfile.TemporaryDirectory() as home:
+        # Importing vLLM writes caches; they must not be root's.
+        env = {**common.environment(), "VLLM_LOGGING_LEVEL": "ERROR", **request.get("env", {})}
+        env.update({"HOME": home, "VLLM_CACHE_ROOT": home, "XDG_CACHE_HOME": home, "PYTHONDONTWRITEBYTECODE": "1"})
+        env["PATH"] = root + os.path.join(path, "bin") + ":" + env["PATH"]
+        try:
+            asked = subprocess.run(
+                [python, "-c", _ASK],
+                input=json.dumps(request["argvs"]),
+                env=env,
+                cwd=home,
+                capture_output=True,
+                text=True,
+                timeout=600,
+            )
+        except subprocess.TimeoutExpired:
+            raise OSError(f"importing vLLM from {path} took more than 600 s") from None
+    answer = next((line for line in reversed(asked.stdout.splitlines()) if line.startswith("[")), None)
+    if asked.returncode or answer is None:
+        tail = "\n".join((asked.stderr or asked.stdout).strip().splitlines()[-12:])
+        raise OSError(f"the vLLM in {path} does not import:\n{tail}")
+    errors = json.loads(answer)
+    for argv, error in zip(request["argvs"], errors):
+        if not error:
+            stamp = engine_stamps.stamp(root, path, argv)
+            os.makedirs(os.path.dirname(stamp), 0o755, exist_ok=True)
+            common.write_whole(stamp, (json.dumps(argv) + "\n").encode(), 0o600)
+    return {"refused": [[argv, error] for argv, error in zip(request["argvs"], errors) if error]}

@@ -1,0 +1,174 @@
+"""Install one engine release: uv, a virtual environment, the pinned packages, and last the note that it is whole.
+
+The environment is made at its final path (virtual environments do not move). Without the note it is not a release: an
+installation that was killed is wiped and done again, from uv's cache. Progress goes to stdout, line by line.
+"""
+
+from __future__ import annotations
+
+import base64
+import glob
+import json
+import os
+import shutil
+import subprocess
+import tempfile
+import threading
+import time
+import zlib
+from typing import Any
+
+from muster.on_host import common, engine_stamps, mutex, pylock
+
+Json = dict[str, Any]
+
+_BEAT = 30.0
+
+
+def main(request: Json) -> Json:
+    """Bring a release to this host and return {changed, packages}.
+
+    Args:
+        request: `path`, `spec` (what should be in it, by one name), `python`, `lock` (text of the release's
+            `pylock.toml`, the same on every host), `wheels` (directory that holds all its files, or None),
+            `forget` (whether that directory goes when the release is whole), `install_args`, `env`, `uv` (path),
+            `uv_payload` (base64 of the deflated binary, or None), `python_dir`, `cache_dir`. `root` (tests): where
+            the file system begins.
+
+    Raises:
+        OSError: uv's own last lines; what was there before is untouched, or wiped if it was never whole.
+    """
+    root, path = request.get("root", ""), request.get("root", "") + request["path"]
+    os.umask(0o022)  # the ranks run as another user and must read all of it
+    uv = bring_uv(root + request["uv"], request.get("uv_payload"))
+    os.makedirs(os.path.dirname(path), 0o755, exist_ok=True)
+    with open(path + ".lock", "w") as lock:
+        mutex.take(lock, "installs this release", minutes=30)
+        if engine_stamps.release(root, request)["complete"]:
+            return {"changed": False, "packages": 0}
+        users = running_from(path)
+        if users:
+            raise OSError("{} is not as planned, but {} runs from it; stop it first".format(path, ", ".join(users)))
+        packages = install(request, uv, path, environment(request, root))
+        if request["forget"]:
+            shutil.rmtree(os.path.dirname(root + request["wheels"]), ignore_errors=True)
+    return {"changed": True, "packages": packages}
+
+
+def bring_uv(path: str, payload: str | None) -> str:
+    """Write the uv that the control machine sent, unless it is here already, and return its path."""
+    if os.access(path, os.X_OK):
+        return path
+    if not payload:
+        raise OSError(f"no uv at {path} and none was sent")
+    os.makedirs(os.path.dirname(path), 0o755, exist_ok=True)
+    common.write_whole(path, zlib.decompress(base64.b64decode(payload)), 0o755)
+    common.say("uv: {}".format(common.must([path, "--version"]).strip()))
+    return path
+
+
+def running_from(path: str) -> list[str]:
+    """Return the commands of processes whose program lies under a path."""
+    found = set()
+    for link in glob.glob("/proc/[0-9]*/cmdline"):
+        try:
+            with open(link, "rb") as handle:
+                words = handle.read().split(b"\0")[:2]
+        except OSError:
+            continue
+        if any(word.startswith(path.encode() + b"/") for word in words):
+            found.add(b" ".join(words).decode("utf-8", "replace"))
+    return sorted(found)
+
+
+def environment(request: Json, root: str) -> dict[str, str]:
+    """Return uv's environment: Pythons and cache where every user of the host can read them, nothing of the caller."""
+    base = {key: value for key, value in common.environment().items() if not key.startswith(("UV_", "PIP_"))}
+    base.pop("VIRTUAL_ENV", None)
+    own = {
+        "UV_PYTHON_INSTALL_DIR": root + request["python_dir"],
+        "UV_CACHE_DIR": root + request["cache_dir"],
+        "UV_NO_PROGRESS": "1",
+        "UV_NO_CONFIG": "1",
+    }
+    return {**base, **own, **request.get("env", {})}
+
+
+def install(request: Json, uv: str, path: str, env: dict[str, str]) -> int:
+    """Make the environment, install into it, note that it is whole; return the number of packages."""
+    began = time.monotonic()
+    if os.path.lexists(path):
+        common.say(f"removing what an unfinished installation left at {path}")
+        shutil.rmtree(path)
+    common.say("making a Python {} environment at {}".format(request["python"], path))
+    stream([uv, "venv", "--no-project", "--python", request["python"], path], env, path)
+    python = os.path.join(path, "bin", "python")
+    wheels = request["wheels"] and request.get("root", "") + request["wheels"]
+    where = ["--no-index", "--find-links", wheels] if wheels else request["install_args"]
+    command = [uv, "pip", "install", "--python", python, "--compile-bytecode", "--require-hashes", "--no-deps", *where]
+    place = path + ".locked/pylock.toml"
+    os.makedirs(os.path.dirname(place), 0o755, exist_ok=True)
+    common.write_whole(place, request["lock"].encode())
+    packages = pylock.parse(request["lock"], os.path.dirname(place))
+    with tempfile.NamedTemporaryFile("w", suffix=".txt") as wanted:
+        wanted.write("\n".join(pylock.requirements(packages, gathered=bool(wheels))) + "\n")
+        wanted.flush()
+        common.say("installing {}, {} packages from {}".format(request["spec"], len(packages), wheels or "the index"))
+        stream([*command, "-r", wanted.name], env, path)
+    if not os.access(os.path.join(path, "bin", "vllm"), os.X_OK):
+        raise OSError(f"{path} has no bin/vllm after the installation; do the requirements name vllm?")
+    names = frozen(uv, python, env)
+    note = {"spec": request["spec"], "packages": names}
+    common.write_whole(os.path.join(path, engine_stamps.COMPLETE), json.dumps(note, indent=1).encode())
+    common.say(f"{len(names)} packages in {time.monotonic() - began:.0f} s")
+    return len(names)
+
+
+def frozen(uv: str, python: str, env: dict[str, str]) -> list[str]:
+    """Return `name==version` of every installed package."""
+    told = subprocess.run([uv, "pip", "freeze", "--python", python], env=env, capture_output=True, text=True)
+    if told.returncode:
+        raise OSError(f"uv pip freeze ended with {told.returncode}: {told.stderr.strip()}")
+    return [line for line in told.stdout.splitlines() if line.strip()]
+
+
+def stream(argv: list[str], env: dict[str, str], path: str) -> None:
+    """Run a tool, pass on the lines worth reading, and say now and then that it is still at work.
+
+    Raises:
+        OSError: it failed; the message ends with its last lines.
+    """
+    lines = []
+    with tempfile.TemporaryDirectory() as home:
+        # uv's data directory lies under HOME; the machine owner's must stay as it is.
+        child = subprocess.Popen(
+            argv,
+            env={**env, "HOME": home},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+        )
+        done = threading.Event()
+        threading.Thread(target=beat, args=(done, path), daemon=True).start()
+        try:
+            for line in child.stdout or ():
+                lines.append(line.rstrip())
+                if lines[-1] and not lines[-1].startswith((" + ", " - ", " ~ ")):
+                    common.say(lines[-1])
+            status = child.wait()
+        finally:
+            done.set()
+    if status:
+        tail = "\n".join(line for line in lines[-15:] if line)
+        raise OSError(f"`uv {argv[1]}` ended with {status}:\n{tail}")
+
+
+def beat(done: threading.Event, path: str) -> None:
+    """Say every half minute how much is on the disk, so that a long download does not look like a hang."""
+    began = time.monotonic()
+    while not done.wait(_BEAT):
+        free = os.statvfs(os.path.dirname(path))
+        gib = free.f_bavail * free.f_frsize / 2**30
+        common.say(f"still installing after {time.monotonic() - began:.0f} s; {gib:.1f} GiB free")

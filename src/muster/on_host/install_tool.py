@@ -1,0 +1,47 @@
+"""Install a measuring tool into a virtual environment of its own on this host, once."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from typing import Any
+
+from muster.on_host import common, install_engine
+
+Json = dict[str, Any]
+
+_COMPLETE = ".muster-complete.json"
+
+
+def main(request: Json) -> Json:
+    """Make sure the tool is there.
+
+    Args:
+        request: `path` (of the environment), `program` (that must be in its bin), `python`, `requirements`,
+            `install_args`, `env`, `uv` (path on this host), `uv_payload` (or None), `python_dir`, `cache_dir`.
+
+    Returns:
+        {installed: whether it was there or is now, machine: `uname -m`}; without uv and without a payload, False.
+    """
+    path, uv = request["path"], request["uv"]
+    machine = os.uname().machine
+    stamp = common.read_json(os.path.join(path, _COMPLETE))
+    if isinstance(stamp, dict) and stamp.get("requirements") == request["requirements"]:
+        return {"installed": True, "machine": machine}
+    if not os.access(uv, os.X_OK) and not request.get("uv_payload"):
+        return {"installed": False, "machine": machine}
+    os.umask(0o022)  # the tool runs as another user
+    uv = install_engine.bring_uv(uv, request.get("uv_payload"))
+    env = install_engine.environment(request, "")
+    if os.path.lexists(path):
+        shutil.rmtree(path)
+    os.makedirs(os.path.dirname(path), 0o755, exist_ok=True)
+    install_engine.stream([uv, "venv", "--no-project", "--python", request["python"], path], env, path)
+    command = [uv, "pip", "install", "--python", os.path.join(path, "bin", "python"), *request["install_args"]]
+    install_engine.stream([*command, "--", *request["requirements"]], env, path)
+    if not os.access(os.path.join(path, "bin", request["program"]), os.X_OK):
+        raise OSError("{} has no bin/{} after the installation".format(path, request["program"]))
+    note = json.dumps({"requirements": request["requirements"]})
+    common.write_whole(os.path.join(path, _COMPLETE), note.encode())
+    return {"installed": True, "machine": machine}

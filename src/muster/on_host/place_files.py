@@ -1,0 +1,114 @@
+"""Put planned files onto this host: all are staged beside their places, then all renamed: none is ever half there."""
+
+from __future__ import annotations
+
+import contextlib
+import grp
+import os
+import pwd
+from typing import Any
+
+from muster.on_host import common
+
+Json = dict[str, Any]
+
+# What makes a file of these directories take effect at once, without a reboot.
+_ACTIVATE = (
+    ("/etc/sysusers.d/", ["systemd-sysusers"]),
+    ("/etc/tmpfiles.d/", ["systemd-tmpfiles", "--create"]),
+    ("/etc/sysctl.d/", ["/usr/lib/systemd/systemd-sysctl"]),
+)
+_SUFFIX = ".muster-new"
+
+
+def main(request: Json) -> Json:
+    """Do one part of bringing files to a host and return {changed: [path], notes: [text]}.
+
+    Args:
+        request: `do`: `base` (write and take effect: users, directories, limits), `stage` (write beside the final
+            places, nothing active yet), `commit` (rename, remove, reload, enable) or `abort` (remove what was staged).
+            `files` [{path, text, sha256, mode, owner, group}]; `commit` needs no text. `remove` [path],
+            `enable` [unit], `root` (tests; then no systemd tool is run).
+
+    Raises:
+        OSError: nothing was renamed yet unless the message says so.
+    """
+    parts = {"base": base, "stage": stage, "commit": commit, "abort": abort}
+    return parts[request["do"]](request, request.get("root", ""))
+
+
+def base(request: Json, root: str) -> Json:
+    """Write what users, directories and kernel settings come from, and apply each; a refused sysctl is a note."""
+    notes = []
+    for item in request["files"]:
+        os.makedirs(os.path.dirname(root + item["path"]), 0o755, exist_ok=True)
+        common.write_whole(root + item["path"], item["text"].encode(), int(item["mode"], 8), *_owners(item))
+        for directory, tool in _ACTIVATE:
+            if item["path"].startswith(directory) and not root:
+                status, output = common.run([*tool, item["path"]], 60)
+                if status and "sysctl" not in tool[0]:
+                    raise OSError(f"`{tool[0]} {item['path']}` ended with {status}: {output.strip()}")
+                notes += [line for line in output.splitlines() if status and line.strip()]
+    return {"changed": [item["path"] for item in request["files"]], "notes": notes}
+
+
+def stage(request: Json, root: str) -> Json:
+    """Write every file beside its place; on any failure remove them all again."""
+    written = []
+    try:
+        for item in request["files"]:
+            os.makedirs(os.path.dirname(root + item["path"]), 0o755, exist_ok=True)
+            written.append(staged(root, item))
+            common.write_synced(written[-1], item["text"].encode(), int(item["mode"], 8), *_owners(item))
+    except BaseException as error:
+        for path in written:
+            with contextlib.suppress(OSError):
+                common.remove(path)
+        place = request["files"][max(0, len(written) - 1)]["path"]
+        raise OSError(f"could not write {place}: {error}; nothing on this host was changed") from None
+    return {"changed": [item["path"] for item in request["files"]], "notes": []}
+
+
+def commit(request: Json, root: str) -> Json:
+    """Rename what was staged, remove what no plan names any more, then let systemd read it all once."""
+    files = request["files"]
+    for item in files:
+        path = staged(root, item)
+        if not os.path.exists(path) or common.sha256(path) != item["sha256"]:
+            raise OSError(
+                "{} is not staged as planned; nothing on this host was changed; run again".format(item["path"])
+            )
+    gone = [path for path in request.get("remove", ()) if os.path.lexists(root + path)]
+    old_units = [os.path.basename(path) for path in gone if path.startswith("/etc/systemd/system/")]
+    if old_units and not root:
+        common.run(["systemctl", "disable", "--now", "--quiet", "--", *old_units], 120)
+    for item in files:
+        os.rename(staged(root, item), root + item["path"])
+    for path in gone:
+        common.remove(root + path)
+    for directory in sorted({os.path.dirname(root + item["path"]) for item in files}):
+        common.sync_directory(directory)
+    if not root and (files or gone):
+        common.must(["systemctl", "daemon-reload"], 120)
+    if request.get("enable") and not root:
+        common.must(["systemctl", "enable", "--quiet", "--", *request["enable"]], 120)
+    return {"changed": [item["path"] for item in files] + gone, "notes": []}
+
+
+def abort(request: Json, root: str) -> Json:
+    """Remove what was staged and never renamed."""
+    return {"changed": [item["path"] for item in request["files"] if common.remove(staged(root, item))], "notes": []}
+
+
+def staged(root: str, item: Json) -> str:
+    """Return where a file waits for its rename: in the same directory, so that the rename cannot fail half-way."""
+    directory, name = os.path.split(str(item["path"]))
+    return root + os.path.join(directory, "." + name + _SUFFIX)
+
+
+def _owners(item: Json) -> tuple[int, int]:
+    """Return numeric owner and group of a planned file."""
+    try:
+        return pwd.getpwnam(item["owner"]).pw_uid, grp.getgrnam(item["group"]).gr_gid
+    except KeyError as error:
+        raise OSError("{}: {}".format(item["path"], error.args[0])) from None

@@ -1,0 +1,108 @@
+"""Resolve a release into a lock with hashes, on one host for all, or take the lock that another host has."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import tempfile
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from muster.on_host import common, install_engine, mutex, pylock, transfer_source
+
+Json = dict[str, Any]
+
+
+def place_of(path: str) -> str:
+    """Return where the lock of a release lies: beside its environment, which is wiped when it was not whole."""
+    return f"{path}.locked/pylock.toml"
+
+
+def main(request: Json) -> Json:
+    """Return {text} of the lock of a release; with `resolve` also {sizes}, of the files whose size it does not tell.
+
+    Args:
+        request: `path` of the release and `resolve`. Without it the lock is only read; `text` is "" where there is
+            none. With it, `text` of another host's lock or "", and as in `engine`: `python`, `requirements`,
+            `overrides`, `install_args`, `env`, `uv`, `uv_payload`, `python_dir`, `cache_dir`. A lock that lies here
+            from a run that was cut is kept. `root` (tests): where the file system begins.
+
+    Raises:
+        OSError: uv's own last lines.
+    """
+    root = request.get("root", "")
+    place = root + place_of(request["path"])
+    if not request["resolve"]:
+        return {"text": read(place)}
+    os.umask(0o022)
+    uv = install_engine.bring_uv(root + request["uv"], request.get("uv_payload"))
+    os.makedirs(os.path.dirname(place), 0o755, exist_ok=True)
+    with open(root + request["path"] + ".lock", "w") as lock:
+        mutex.take(lock, "installs this release", minutes=30)
+        if request["text"]:
+            common.write_whole(place, request["text"].encode())
+        elif not read(place):
+            resolve(request, uv, place, install_engine.environment(request, root))
+    text = read(place)
+    packages = packages_of(text, place)
+    return {"text": text, "sizes": {p["file"]: size_of(p["url"], request) for p in packages if p["size"] is None}}
+
+
+def read(place: str) -> str:
+    """Return the text of a lock, "" where there is none."""
+    try:
+        with open(place, encoding="utf-8") as handle:
+            return handle.read()
+    except FileNotFoundError:
+        return ""
+
+
+def packages_of(text: str, place: str) -> list[Json]:
+    """Return what a lock names.
+
+    Raises:
+        OSError: it cannot be understood.
+    """
+    try:
+        return pylock.parse(text, os.path.dirname(place))
+    except ValueError as error:
+        raise OSError(f"{place}: {error}; fix: correct engine_requirements, or remove this file") from None
+
+
+def resolve(request: Json, uv: str, place: str, env: dict[str, str]) -> None:
+    """Let uv choose a file of every package for this host's Python and platform.
+
+    Raises:
+        OSError: uv's own last lines.
+    """
+    common.say("resolving {}".format(" ".join(request["requirements"])))
+    new = os.path.join(os.path.dirname(place), "pylock.new.toml")  # uv wants such a name, and paths lead from there
+    with tempfile.TemporaryDirectory() as home:
+        wanted, overrides = os.path.join(home, "wanted.in"), os.path.join(home, "overrides.txt")
+        common.write_whole(wanted, "\n".join(request["requirements"]).encode() + b"\n")
+        common.write_whole(overrides, "\n".join(request["overrides"]).encode() + b"\n")
+        command = [uv, "pip", "compile", wanted, "--format", "pylock.toml", "--generate-hashes", "--quiet"]
+        command += ["--no-header", "--python", request["python"], "--output-file", new, *request["install_args"]]
+        command += ["--override", overrides] if request["overrides"] else []
+        done = subprocess.run(command, env={**env, "HOME": home}, capture_output=True, text=True, errors="replace")
+    if done.returncode:
+        tail = "\n".join(line for line in done.stderr.splitlines()[-15:] if line.strip())
+        raise OSError(f"`uv pip compile` ended with {done.returncode}:\n{tail}")
+    packages_of(read(new), new)
+    os.rename(new, place)
+    common.sync_directory(os.path.dirname(place))
+
+
+def size_of(url: str, request: Json) -> int:
+    """Return the bytes of a file that an index or a directory offers.
+
+    Raises:
+        OSError: it is not there.
+    """
+    parts = urlsplit(url)
+    if parts.scheme == "file":
+        return os.path.getsize(unquote(parts.path))
+    asked = transfer_source.asking(url, request.get("source", {}))
+    asked.method = "HEAD"
+    with transfer_source.opener(request.get("source", {})).open(asked, timeout=30) as reply:
+        return int(reply.headers["Content-Length"])

@@ -1,0 +1,148 @@
+"""Run a measuring tool on this host as a unit of its own, look after it, and bring back what it wrote.
+
+The tool outlives the SSH session that started it: a run may take an hour, a session breaks sooner. One request does
+one thing: `start`, `look`, `end`, or `log` (what the engine said since it started).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pwd
+import re
+import shlex
+import shutil
+from typing import Any
+
+from muster.on_host import common, run_units
+
+Json = dict[str, Any]
+
+_NAME = re.compile(r"muster-bench-[a-z0-9-]{1,60}")
+_BIGGEST = 32 << 20
+# Lines of an engine's start; the rest is one line a request.
+_TELLING = re.compile(
+    r"version|attention backend|took|KV cache|Maximum concurrency|Application startup|init engine|capturing finished"
+)
+_LOG_LINES = 20000
+
+
+def main(request: Json) -> Json:
+    """Do what `request["do"]` says.
+
+    Args:
+        request: `start`: `name` (of the unit), `directory`, `argv`, `env`, `user`, `seconds` (the longest it may take),
+            `files` {name: text} to lay beside, `api_key_file` or None. `look` and `end`: `name`, `directory`, and for
+            `look` also `result` (file name, or ending of one). `log`: `units`.
+
+    Returns:
+        `start`: {}. `look`: {running, status, lines, result (text) or None}. `end`: {}. `log`: {units: {unit: {active,
+        digest}}, lines, gpus: [name], driver}.
+    """
+    do = {"start": _start, "look": _look, "end": _end, "log": _log}[request["do"]]
+    return do(request)
+
+
+def _start(request: Json) -> Json:
+    name, directory = _checked(request["name"]), request["directory"]
+    user = pwd.getpwnam(request["user"])
+    os.makedirs(directory, mode=0o700, exist_ok=True)
+    for file, text in request.get("files", {}).items():
+        common.write_whole(os.path.join(directory, file), text.encode(), 0o644)
+    script = "#!/bin/sh\nexec " + " ".join(shlex.quote(word) for word in request["argv"]) + "\n"
+    common.write_whole(os.path.join(directory, "run.sh"), script.encode(), 0o755)
+    env = dict(request["env"])
+    key = _api_key(request.get("api_key_file"))
+    if key:
+        env["OPENAI_API_KEY"] = key
+    lines = "".join(f"{key}={_quoted(value)}\n" for key, value in env.items())
+    common.write_whole(os.path.join(directory, "env"), lines.encode(), 0o600)  # systemd reads it as root
+    os.chown(directory, user.pw_uid, user.pw_gid)
+    properties = {
+        "User": request["user"],
+        "WorkingDirectory": directory,
+        "EnvironmentFile": os.path.join(directory, "env"),
+        "RuntimeMaxSec": str(int(request["seconds"])),
+        "RemainAfterExit": "yes",
+        "NoNewPrivileges": "yes",
+        "ProtectSystem": "strict",
+        "ReadWritePaths": " ".join(["-/var/lib/muster", "-/var/cache/muster", directory]),
+        "PrivateTmp": "yes",
+        "LimitNOFILE": "1048576",
+        "LimitCORE": "0",
+    }
+    told = [f"--property={key}={value}" for key, value in properties.items()]
+    common.must(["systemd-run", "--quiet", "--unit=" + name, *told, "/bin/sh", os.path.join(directory, "run.sh")])
+    return {}
+
+
+def _look(request: Json) -> Json:
+    unit = _checked(request["name"]) + ".service"
+    shown = common.must(["systemctl", "show", "--property=SubState,ExecMainStatus,Result,InvocationID", "--", unit])
+    state = dict(line.split("=", 1) for line in shown.splitlines() if "=" in line)
+    running = state.get("SubState") in ("running", "start", "start-pre", "start-post")
+    status = int(state.get("ExecMainStatus") or 0)
+    found = None if running else _result(request["directory"], request["result"])
+    invocation = state.get("InvocationID", "")
+    return {
+        "running": running,
+        "status": status,
+        "why": state.get("Result", ""),
+        "lines": common.journal(unit, 3, invocation) if running else run_units.last_words(unit, invocation),
+        "result": found,
+    }
+
+
+def _end(request: Json) -> Json:
+    unit = _checked(request["name"]) + ".service"
+    common.run(["systemctl", "stop", "--", unit], 30)
+    common.run(["systemctl", "reset-failed", "--", unit])
+    shutil.rmtree(request["directory"], ignore_errors=True)
+    return {}
+
+
+def _log(request: Json) -> Json:
+    told, lines = {}, []
+    for unit, state in common.units(request["units"]).items():
+        told[unit] = {"active": state["active"], "digest": state["digest"]}
+        if state["invocation"]:
+            lines += [line for line in common.journal(unit, _LOG_LINES, state["invocation"]) if _TELLING.search(line)]
+    query = ["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"]
+    status, output = common.run(query, 30)
+    rows = [row.split(", ") for row in output.strip().splitlines()] if not status else []
+    gpus = [row[0] for row in rows if len(row) == 2]
+    return {"units": told, "lines": lines[:2000], "gpus": gpus, "driver": rows[0][1] if gpus else ""}
+
+
+def _result(directory: str, name: str) -> str | None:
+    """Return the text of the newest file below `directory` whose name ends with `name`."""
+    found = []
+    for place, _, files in os.walk(directory):
+        found += [os.path.join(place, file) for file in files if file.endswith(name)]
+    if not found:
+        return None
+    newest = max(found, key=os.path.getmtime)
+    if os.path.getsize(newest) > _BIGGEST:
+        raise ValueError(f"{newest} has {os.path.getsize(newest)} bytes; at most {_BIGGEST} are brought back")
+    with open(newest, encoding="utf-8", errors="replace") as handle:
+        return handle.read()
+
+
+def _api_key(path: str | None) -> str:
+    if not path:
+        return ""
+    with open(path, encoding="utf-8") as handle:
+        found = re.search(r"^VLLM_API_KEY=[\"']?([^\"'\s]+)", handle.read(), re.M)
+    return found.group(1) if found else ""
+
+
+def _quoted(value: str) -> str:
+    if "\n" in value:
+        raise ValueError("a line break in the environment")
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _checked(name: str) -> str:
+    if not _NAME.fullmatch(name):
+        raise ValueError(f"{name!r} is no unit of a measurement")
+    return name

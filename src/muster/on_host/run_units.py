@@ -1,0 +1,120 @@
+"""Start, stop and watch units in short slices, so that the control machine can say what it waits for."""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+import time
+import urllib.request
+from typing import Any
+
+from muster.on_host import common
+
+Json = dict[str, Any]
+
+_POLL = 0.5
+_STOPPED = ("inactive", "failed")
+_SEARCHED, _FIRST, _LAST = 500, 3, 8
+# What vLLM puts before every line, tracebacks too; and a line that names an error, rather than code that raises it.
+_PREFIX = re.compile(r"^(\([^)]*\) )?([A-Z]+ \d\d-\d\d \d\d:\d\d:\d\d \[[^]]*\] ?)?")
+_ERROR = re.compile(r"^(?!\s|raise )(.*\W)?\w*(Error|Exception)\b|^error:|: error: ")
+
+
+def main(request: Json) -> Json:
+    """Do one slice of work on units.
+
+    Args:
+        request: `do`: `start`, `stop` or `wait`; `units` [name] to stop or to watch; `start` [name] of those to start;
+            `checks` [{kind, target, text}] awaited once all units run; `since` {unit: invocation} of an earlier slice;
+            `seconds`: how long this slice may last; `hold`: stay that long although all is well.
+
+    Returns:
+        {done, died, pending, last, since}: `done` when all is as wanted; `died` {unit: [last log lines]} of units
+        that ended or were started anew since `since`; `pending`: what is still awaited; `last` {unit: log line}.
+    """
+    names = request["units"]
+    if not names and not request.get("checks"):
+        return {"done": True, "died": {}, "pending": "", "last": {}, "since": {}}
+    if request["do"] == "stop":
+        return stop(names, request["seconds"])
+    if request["do"] == "start":
+        common.run(["systemctl", "reset-failed", "--", *request["start"]])
+        common.must(["systemctl", "start", "--no-block", "--", *request["start"]], 60)
+    since = dict(request.get("since", {}))
+    return wait(names, request.get("checks", []), since, request["seconds"], bool(request.get("hold")))
+
+
+def stop(names: list[str], seconds: float) -> Json:
+    """Ask systemd to stop the units and wait until none has a process left, at most one slice."""
+    common.must(["systemctl", "stop", "--no-block", "--", *names], 60)
+    deadline = time.monotonic() + seconds
+    while True:
+        left = [name for name, unit in common.units(names).items() if unit["active"] not in _STOPPED]
+        if not left or time.monotonic() > deadline:
+            break
+        time.sleep(_POLL)
+    if not left:
+        common.run(["systemctl", "reset-failed", "--", *names])
+    return _told(not left, {}, "{} to stop".format(", ".join(left)) if left else "", names, {})
+
+
+def wait(names: list[str], checks: list[Json], since: Json, seconds: float, hold: bool) -> Json:
+    """Wait until all units run and every check passes, until one dies, or until the slice is over."""
+    deadline = time.monotonic() + seconds
+    while True:
+        shown = common.units(names)
+        for name, unit in shown.items():
+            since.setdefault(name, unit["invocation"]) if unit["invocation"] else None
+        died = [name for name, unit in shown.items() if dead(unit, since.get(name))]
+        if died:
+            return _told(False, {name: last_words(name, since.get(name)) for name in died}, "", names, since)
+        starting = [name for name, unit in shown.items() if unit["active"] != "active"]
+        failing = [] if starting else [check["text"] for check in checks if not passes(check)]
+        pending = "{} to start".format(", ".join(starting)) if starting else ", ".join(failing)
+        if (not pending and not hold) or time.monotonic() > deadline:
+            return _told(not pending, {}, pending, names, since)
+        time.sleep(_POLL)
+
+
+def dead(unit: Json, invocation: str | None) -> bool:
+    """Whether a unit that was started has ended, failed, or is another life than the one that was started."""
+    if unit["active"] in ("failed", "deactivating") or unit["sub"] == "auto-restart":
+        return True
+    if invocation and unit["invocation"] and unit["invocation"] != invocation:
+        return True
+    return bool(unit["active"] == "inactive" and invocation)
+
+
+def last_words(name: str, invocation: str | None) -> list[str]:
+    """Return what a life that ended said of it: the first errors, which tend to be the cause, and its last lines."""
+    said = common.journal(name, _SEARCHED, invocation or "") or common.journal(name, _SEARCHED)
+    plain = [_PREFIX.sub("", line) for line in said]
+    errors = list(dict.fromkeys(line for line in plain if _ERROR.search(line)))[:_FIRST]
+    tail = plain[-_LAST:]
+    return [line for line in errors if line not in tail] + tail
+
+
+def passes(check: Json) -> bool:
+    """Ask one question once."""
+    kind, target = check["kind"], check["target"]
+    if kind == "command":
+        return common.run(list(target), 60)[0] == 0
+    if kind == "tcp":
+        address, port = target.rsplit(":", 1)
+        try:
+            with socket.create_connection((address.strip("[]"), int(port)), 3):
+                return True
+        except OSError:
+            return False
+    try:
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        with opener.open(target, timeout=5) as response:
+            return bool(response.status == 200)
+    except OSError:
+        return False
+
+
+def _told(done: bool, died: Json, pending: str, names: list[str], since: Json) -> Json:
+    last = {name: (common.journal(name, 1) or [""])[0] for name in names} if not done else {}
+    return {"done": done, "died": died, "pending": pending, "last": last, "since": since, "host": os.uname().nodename}

@@ -1,0 +1,55 @@
+"""The open files of a transfer: one descriptor each, whichever name the file has now."""
+
+from __future__ import annotations
+
+import os
+import threading
+
+from muster.on_host import transfer_store as store
+from muster.on_host.transfer_pieces import Board
+
+
+class Files:
+    """Descriptors of a revision's files, opened when first asked for and never closed: the program ends with the run.
+
+    A number that were given anew while a thread still wrote to it would put bytes into another file.
+
+    Args:
+        board: says which files there are; is told when the disk refuses a write.
+        directory: of the revision.
+    """
+
+    def __init__(self, board: Board, directory: str) -> None:
+        self.board, self.directory = board, directory
+        self._handles: dict[int, int] = {}
+        self._lock = threading.Lock()
+
+    def open(self, at: int) -> int:
+        """Return a descriptor of a file: whole, or its part, which is made where there is none.
+
+        A rename from one to the other leaves the descriptor valid.
+        """
+        with self._lock:
+            if at not in self._handles:
+                path = store.inside(self.directory, self.board.files[at]["path"])
+                if os.path.exists(path):
+                    self._handles[at] = os.open(path, os.O_RDONLY)
+                else:
+                    os.makedirs(os.path.dirname(path), 0o755, exist_ok=True)
+                    self._handles[at] = os.open(path + store.PART, os.O_RDWR | os.O_CREAT, 0o644)
+                    os.ftruncate(self._handles[at], self.board.files[at]["size"])
+            return self._handles[at]
+
+    def write(self, at: int, data: memoryview, offset: int) -> None:
+        """Write into a file's part.
+
+        Raises:
+            OSError: a full or broken disk, which ends the transfer on this host.
+        """
+        try:
+            while data:
+                written = os.pwrite(self.open(at), data, offset)
+                data, offset = data[written:], offset + written
+        except OSError as error:
+            self.board.fail(f"cannot write {self.board.files[at]['path']}: {error.strerror}")
+            raise

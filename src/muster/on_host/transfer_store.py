@@ -1,0 +1,291 @@
+"""A model's revision on this host's disk: what is there, what is verified, and what is wrong with it.
+
+A file under its final name is whole. What arrives is written beside it, as `<file>.muster-part` (chunks in any order,
+from peers) or `<file>.muster-wan` (a prefix, from outside), and renamed when its SHA-256 is right. What is resumed is
+found by hashing what lies there: no note can disagree with the disk.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import os
+import threading
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from muster.on_host import common
+
+LEAST_CHUNK, LARGEST_CHUNK, FEWEST_CHUNKS = 256 << 10, 4 << 20, 512
+MANIFEST, VERIFIED, CHUNKS = ".muster-manifest.json", ".muster-verified.json", ".muster-chunks.json"
+PART, WAN = ".muster-part", ".muster-wan"
+_BUFFER = 1 << 20
+
+
+def chunk_size(total: int) -> int:
+    """Return the bytes of a chunk, the unit of transfer, of resumption and of repair.
+
+    A relay is full only when every host holds a chunk that the others lack: hosts x chunk must be small against the
+    whole. Above 1 GiB chunks are of 4 MiB, whose handling costs little against their transfer.
+
+    Args:
+        total: bytes of all files.
+    """
+    size = LEAST_CHUNK
+    while size < LARGEST_CHUNK and total // size > FEWEST_CHUNKS:
+        size *= 2
+    return size
+
+
+def look(directory: str) -> dict[str, Any]:
+    """Return what a revision's directory holds, by names, sizes, times and inodes; no file is read.
+
+    Returns:
+        `manifest` (or None), `good` [path] whose stamp holds, `wrong` {path: why}, `extra` [path] that no manifest
+        names, `bytes` on the disk, `complete`, `free` bytes for further files, `fits` device name of the file system.
+    """
+    manifest = common.read_json(os.path.join(directory, MANIFEST))
+    stamps = common.read_json(os.path.join(directory, VERIFIED)) or {}
+    found = walk(directory)
+    good, wrong = [], {}
+    for path, entry in (manifest or {}).get("files", {}).items():
+        if path not in found:
+            wrong[path] = "missing"
+        elif found[path].st_size != entry["size"]:
+            wrong[path] = f"has {found[path].st_size} bytes, not {entry['size']}"
+        elif stamps.get(path) != [*stamp(found[path]), entry["sha256"]]:
+            wrong[path] = "changed since it was verified"
+        else:
+            good.append(path)
+    extra = sorted(path for path in found if manifest and path not in manifest["files"])
+    return {
+        "manifest": manifest,
+        "good": good,
+        "wrong": wrong,
+        "extra": extra,
+        "bytes": sum(status.st_blocks * 512 for status in found.values()),
+        "complete": bool(manifest) and not wrong and not [path for path in extra if not unfinished(path)],
+        "free": free(directory),
+    }
+
+
+def walk(directory: str) -> dict[str, os.stat_result]:
+    """Return every file below a directory but muster's own notes, by its path from there."""
+    found = {}
+    for place, _, names in os.walk(directory):
+        for name in names:
+            path = os.path.relpath(os.path.join(place, name), directory)
+            if path not in (MANIFEST, VERIFIED, CHUNKS):
+                found[path] = os.lstat(os.path.join(place, name))
+    return found
+
+
+def unfinished(path: str) -> bool:
+    """Whether a path is one that a transfer still writes."""
+    return path.endswith((PART, WAN))
+
+
+def free(path: str) -> int:
+    """Return the bytes that can still be written at a path, which need not exist yet."""
+    while not os.path.isdir(path):
+        path = os.path.dirname(path)
+    told = os.statvfs(path)
+    return told.f_bavail * told.f_frsize
+
+
+def stamp(status: os.stat_result) -> list[int]:
+    """Return what a verified file is recognised by."""
+    return [status.st_size, status.st_mtime_ns, status.st_ino]
+
+
+def trusted(directory: str, path: str, sha256: str | None, stamps: dict[str, Any]) -> bool:
+    """Whether a file is the one that was verified, with this digest."""
+    try:
+        status = os.lstat(os.path.join(directory, path))
+    except OSError:
+        return False
+    return sha256 is not None and stamps.get(path) == [*stamp(status), sha256]
+
+
+def inside(directory: str, path: str) -> str:
+    """Return a file's full path.
+
+    Raises:
+        OSError: the path leads out of the directory; a listing from outside must not write anywhere else.
+    """
+    full = os.path.normpath(os.path.join(directory, path))
+    if os.path.isabs(path) or not full.startswith(directory.rstrip("/") + "/") or path != os.path.normpath(path):
+        raise OSError(f"the listing names a file outside its directory: {path!r}")
+    return full
+
+
+def digests(path: str, chunk: int) -> tuple[str, list[str]]:
+    """Return a file's SHA-256 and that of each of its chunks, in one reading.
+
+    Args:
+        path: the file.
+        chunk: bytes of one.
+    """
+    whole = hashlib.sha256()
+    chunks: list[str] = []
+    buffer = memoryview(bytearray(chunk))
+    with open(path, "rb", buffering=0) as handle:
+        while True:
+            size = _fill(handle, buffer)
+            if not size:
+                return whole.hexdigest(), chunks
+            whole.update(buffer[:size])
+            chunks.append(hashlib.sha256(buffer[:size]).hexdigest())
+
+
+def digest(path: str, told: Callable[[int], None] | None = None) -> str:
+    """Return a file's SHA-256."""
+    whole, buffer = hashlib.sha256(), memoryview(bytearray(_BUFFER))
+    with open(path, "rb", buffering=0) as handle:
+        while True:
+            size = handle.readinto(buffer)
+            if not size:
+                return whole.hexdigest()
+            whole.update(buffer[:size])  # hashlib lets other threads run meanwhile
+            if told:
+                told(size)
+
+
+def git_digest(path: str) -> str:
+    """Return the name that git gives to a file's content: the hub tells only this of files that are not large."""
+    name = hashlib.sha1(f"blob {os.path.getsize(path)}\0".encode())
+    with open(path, "rb") as handle:
+        for piece in iter(lambda: handle.read(_BUFFER), b""):
+            name.update(piece)
+    return name.hexdigest()
+
+
+def good_chunks(path: str, hashes: list[str], chunk: int) -> list[int]:
+    """Return which chunks of a file, whole or partial, hold what they should; holes of a sparse file are not read."""
+    good = []
+    buffer = memoryview(bytearray(chunk))
+    with open(path, "rb", buffering=0) as handle:
+        for number, wanted in enumerate(hashes):
+            if not _has_data(handle.fileno(), number * chunk, chunk):
+                continue
+            handle.seek(number * chunk)
+            size = _fill(handle, buffer)
+            if size and hashlib.sha256(buffer[:size]).hexdigest() == wanted:
+                good.append(number)
+    return good
+
+
+def _has_data(handle: int, start: int, chunk: int) -> bool:
+    try:
+        return os.lseek(handle, start, os.SEEK_DATA) < start + chunk
+    except OSError:  # past the last data
+        return False
+
+
+def _fill(handle: Any, buffer: memoryview) -> int:
+    size = 0
+    while size < len(buffer):
+        read = handle.readinto(buffer[size:])
+        if not read:
+            break
+        size += read
+    return size
+
+
+def in_parallel(work: Callable[[str], Any], items: Iterable[str]) -> dict[str, Any]:
+    """Run a function that mostly hashes or waits for the disk, for many files at once; return item -> result."""
+    names = list(items)
+    # Two more than there are cores keep the cores hashing while others wait for the disk.
+    with ThreadPoolExecutor((os.cpu_count() or 1) + 2) as pool:
+        return dict(zip(names, pool.map(work, names)))
+
+
+def verify(directory: str, wanted: dict[str, Any], told: Callable[[int], None] | None = None) -> dict[str, str]:
+    """Read files and return {path: why} of those that are not what a manifest says.
+
+    Args:
+        directory: of the revision.
+        wanted: path -> {size, sha256}.
+        told: called with bytes read, from several threads.
+    """
+
+    def one(path: str) -> str:
+        try:
+            found = digest(inside(directory, path), told)
+        except FileNotFoundError:
+            return "missing"
+        return "" if found == wanted[path]["sha256"] else f"its SHA-256 is {found}"
+
+    # The largest first: the last thread must not begin with a shard when the others are done.
+    ordered = sorted(wanted, key=lambda path: -int(wanted[path]["size"]))
+    return {path: why for path, why in in_parallel(one, ordered).items() if why}
+
+
+class Stamps:
+    """The notes of which files were verified, kept on the disk as they grow."""
+
+    def __init__(self, directory: str) -> None:
+        self.directory = directory
+        self.known: dict[str, Any] = common.read_json(os.path.join(directory, VERIFIED)) or {}
+        self._lock = threading.Lock()
+
+    def trusts(self, path: str, sha256: str | None) -> bool:
+        """Whether a file is the one that was verified."""
+        return trusted(self.directory, path, sha256, self.known)
+
+    def add(self, path: str, sha256: str) -> None:
+        """Note a file as verified now."""
+        with self._lock:
+            self.known[path] = [*stamp(os.lstat(os.path.join(self.directory, path))), sha256]
+            self._write()
+
+    def drop(self, path: str) -> None:
+        """Note that a file must be read again."""
+        with self._lock:
+            if self.known.pop(path, None):
+                self._write()
+
+    def _write(self) -> None:
+        common.write_whole(os.path.join(self.directory, VERIFIED), json.dumps(self.known).encode())
+
+
+def finish(directory: str, manifest: dict[str, Any], chunks: dict[str, list[str]], chunk: int) -> list[str]:
+    """Write what makes a revision complete, remove what does not belong to it, and return the removed paths.
+
+    Args:
+        directory: of the revision; every file of the manifest is verified.
+        manifest: to be written.
+        chunks: path -> SHA-256 of each chunk.
+        chunk: bytes of one.
+    """
+    removed = sorted(path for path in walk(directory) if path not in manifest["files"])
+    for path in removed:
+        common.remove(os.path.join(directory, path))
+    for place, _, _ in os.walk(directory, topdown=False):
+        if place != directory and not os.listdir(place):
+            os.rmdir(place)
+    packed = {path: base64.b64encode(bytes.fromhex("".join(list_))).decode() for path, list_ in chunks.items()}
+    common.write_whole(os.path.join(directory, CHUNKS), json.dumps({"chunk": chunk, "files": packed}).encode())
+    common.write_whole(os.path.join(directory, MANIFEST), (json.dumps(manifest, indent=1) + "\n").encode())
+    return removed
+
+
+def known_chunks(directory: str, chunk: int) -> dict[str, list[str]]:
+    """Return path -> SHA-256 of each chunk, as far as an earlier run has noted them."""
+    told = common.read_json(os.path.join(directory, CHUNKS)) or {}
+    if told.get("chunk") != chunk:
+        return {}
+    return {path: split(base64.b64decode(text)) for path, text in told["files"].items()}
+
+
+def split(packed: bytes) -> list[str]:
+    """Return the hexadecimal digests that lie one after another in bytes."""
+    return [packed[at : at + 32].hex() for at in range(0, len(packed), 32)]
+
+
+def listing_digest(files: dict[str, Any]) -> str:
+    """Return one digest for path -> {size, sha256}: equal on two hosts if and only if their files are."""
+    rows = sorted([path, entry["size"], entry["sha256"]] for path, entry in files.items())
+    return hashlib.sha256(json.dumps(rows).encode()).hexdigest()

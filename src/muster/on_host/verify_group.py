@@ -1,0 +1,132 @@
+"""Ask the group that was brought up: does it serve the model under its name, does every rank answer, as planned."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import json
+import os
+import re
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from typing import Any
+
+from muster.on_host import common
+
+Json = dict[str, Any]
+
+_AT_ONCE = 32
+_TOOL = {
+    "type": "function",
+    "function": {"name": "clock", "description": "Tell the time.", "parameters": {"type": "object", "properties": {}}},
+}
+
+
+def main(request: Json) -> Json:
+    """Return {problems: [text], ranks: [rank that answered], served: [name]}.
+
+    Args:
+        request: `processes` [{unit, argv}] that must run on this host. On the head also `url` (the API's base URL),
+            `model` (served name), `ranks` (number of DP ranks), `tool_calling` (whether planned), `seconds` (for one
+            answer) and `api_key_file` (environment file with VLLM_API_KEY on
+            this host, or None).
+    """
+    problems = [problem for process in request["processes"] for problem in not_as_planned(process)]
+    if not request.get("url"):
+        return {"problems": problems, "ranks": [], "served": []}
+    api = Api(request["url"], request["seconds"], request.get("api_key_file"))
+    served = api.models()
+    if request["model"] not in served:
+        problems.append("{}/v1/models names {}, not '{}'".format(request["url"], served or "nothing", request["model"]))
+        return {"problems": problems, "ranks": [], "served": served}
+    with concurrent.futures.ThreadPoolExecutor(_AT_ONCE) as pool:
+        ranks = range(request["ranks"])
+        said = list(pool.map(lambda rank: api.completion(request["model"], rank), ranks))
+    problems += [f"DP rank {rank} did not answer a completion: {error}" for rank, error in enumerate(said) if error]
+    refused = api.tool_call(request["model"])
+    if request["tool_calling"] and refused:
+        problems.append(f"tool calling is planned, but a chat request with tool_choice=auto got {refused}")
+    if not request["tool_calling"] and not refused:
+        problems.append("tool calling is off in the plan, but a chat request with tool_choice=auto was taken")
+    return {"problems": problems, "ranks": [rank for rank in ranks if not said[rank]], "served": served}
+
+
+def not_as_planned(process: Json) -> Iterator[str]:
+    """Yield what is wrong with one planned process: its unit is not running, or runs another command line."""
+    unit = common.units([process["unit"]]).get(process["unit"], {})
+    if unit.get("active") != "active":
+        yield "{} is {}, not active".format(process["unit"], unit.get("active", "missing"))
+        return
+    running = command_lines(unit["main_pid"])
+    wanted = process["argv"][1:]
+    # A script's command line begins with its interpreter; what follows the program's own name is the plan's.
+    if not any(line[-len(wanted) :] == wanted for line in running):
+        yield "{} runs `{}`, not the planned `{}`".format(
+            process["unit"],
+            " ".join(running[0]) if running else "nothing",
+            " ".join(process["argv"]),
+        )
+
+
+def command_lines(pid: int) -> list[list[str]]:
+    """Return the command lines of a unit's main process and its children, the main process first."""
+    found, waiting = [], [pid]
+    while waiting:
+        current = waiting.pop(0)
+        try:
+            with open(f"/proc/{current}/cmdline", "rb") as handle:
+                found.append([part.decode("utf-8", "replace") for part in handle.read().split(b"\0")[:-1]])
+            for task in os.listdir(f"/proc/{current}/task"):
+                with open(f"/proc/{current}/task/{task}/children") as handle:
+                    waiting += [int(child) for child in handle.read().split()]
+        except OSError:
+            continue
+    return found
+
+
+class Api:
+    """The OpenAI-compatible API, asked from the head itself and through no proxy."""
+
+    def __init__(self, url: str, seconds: float, key_file: str | None) -> None:
+        self.url, self.seconds = url, seconds
+        self.opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        self.headers = {"Content-Type": "application/json"}
+        if key_file:
+            with open(key_file, encoding="utf-8") as handle:
+                found = re.search(r"^VLLM_API_KEY=[\"']?([^\"'\s]+)", handle.read(), re.M)
+            if found:
+                self.headers["Authorization"] = "Bearer " + found.group(1)
+
+    def ask(self, path: str, body: Json | None = None, headers: Json | None = None) -> tuple[Any, str]:
+        """Return (answer, error): the JSON of a 200, or the status and the server's own words."""
+        data = json.dumps(body).encode() if body is not None else None
+        request = urllib.request.Request(self.url + path, data, {**self.headers, **(headers or {})})
+        try:
+            with self.opener.open(request, timeout=self.seconds) as response:
+                return json.load(response), ""
+        except urllib.error.HTTPError as error:
+            return None, f"HTTP {error.code}: {error.read(500).decode('utf-8', 'replace').strip()}"
+        except (OSError, ValueError) as error:
+            return None, f"{getattr(error, 'reason', None) or error} (asked for at most {self.seconds} s)"
+
+    def models(self) -> list[str]:
+        """Return the served model names."""
+        answer, _ = self.ask("/v1/models")
+        return [model.get("id") for model in (answer or {}).get("data", [])]
+
+    def completion(self, model: str, rank: int) -> str:
+        """Return "" when one DP rank answers one token, else why not."""
+        body = {"model": model, "prompt": "1 2 3", "max_tokens": 1, "temperature": 0}
+        answer, error = self.ask("/v1/completions", body, {"X-data-parallel-rank": str(rank)})
+        return error if error or (answer or {}).get("choices") else "an answer without choices"
+
+    def tool_call(self, model: str) -> str:
+        """Return "" when a request that leaves the tool choice to the model is taken, else the refusal."""
+        body = {
+            "model": model,
+            "messages": [{"role": "user", "content": "What time is it?"}],
+            "tools": [_TOOL],
+            "tool_choice": "auto",
+            "max_tokens": 1,
+        }
+        return self.ask("/v1/chat/completions", body)[1]

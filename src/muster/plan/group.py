@@ -1,0 +1,98 @@
+"""What all hosts of a group share while their files are written."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from ipaddress import collapse_addresses, ip_address, ip_network
+
+from muster.plan.topology import Layout, Node, Topology
+from muster.plan.types import Release
+from muster.spec.settings import Settings
+
+
+@dataclass(frozen=True)
+class Group:
+    """One group: its names, its sizes, its release, and the names that follow from them."""
+
+    name: str
+    title: str
+    recipe: str
+    strategy: str
+    served_model_name: str
+    topology: Topology
+    layout: Layout
+    settings: Settings
+    release: Release
+
+    @property
+    def config(self) -> str:
+        """Directory of the group's files on a host."""
+        return f"/etc/muster/{self.name}"
+
+    @property
+    def guarded(self) -> bool:
+        """Whether the guard runs the ranks, rather than one plain unit a process."""
+        return self.settings.supervisor == "guard"
+
+    @property
+    def guard_unit(self) -> str:
+        """The one unit of a guarded host."""
+        return f"muster-{self.name}.service"
+
+    @property
+    def uses_ray(self) -> bool:
+        """Whether Ray carries the pipeline across hosts."""
+        return self.layout.pp > 1 and self.settings.executor == "ray"
+
+    @property
+    def stop_seconds(self) -> int:
+        """Seconds until systemd kills what is left after a stop: drain time and half a minute."""
+        return self.settings.drain_seconds + 30
+
+    @property
+    def fetches(self) -> bool:
+        """Whether the engine fetches the weights itself, so that its unit must reach the hub."""
+        return not (self.settings.offline or (self.settings.model or "").startswith("/"))
+
+    @cached_property
+    def peers(self) -> tuple[str, ...]:
+        """The hosts' own addresses as the fewest networks: a unit of a thousand hosts stays readable."""
+        addresses = [ip_address(node.host.address) for node in self.topology.nodes]
+        by_version = [[ip_network(a) for a in addresses if a.version == version] for version in (4, 6)]
+        return tuple(
+            str(network.network_address if network.num_addresses == 1 else network)
+            for networks in by_version
+            for network in collapse_addresses(networks)  # type: ignore[type-var]
+        )
+
+    def unit_of(self, process: str) -> str:
+        """Return the unit a process runs in: the guard's, or `muster-<group>-<process>.service`."""
+        return self.guard_unit if self.guarded else f"muster-{self.name}-{process}.service"
+
+    def dp_ranks(self, node: Node) -> tuple[int, ...]:
+        """Return the DP ranks that live on a host; without data parallel, rank 0 answers on the head."""
+        if self.layout.dp > 1:
+            local = self.layout.dp_local
+            return tuple(range(node.node_rank * local, (node.node_rank + 1) * local))
+        return (0,) if node.is_head else ()
+
+    def credential(self, name: str, process: str) -> str:
+        """Return where a process finds a credential of its unit."""
+        return f"/run/credentials/{self.unit_of(process)}/{name}"
+
+    def ray_question(self, unit: str | None = None) -> tuple[str, ...]:
+        """Return environment and command that ask whether every GPU has joined Ray; seconds to wait come last.
+
+        Args:
+            unit: ask from inside this unit, with its credential; otherwise as root, with the file itself.
+        """
+        head, config = self.topology.head.host.address, self.config
+        token = f"/run/credentials/{unit}/ray-token" if unit else f"{config}/ray-token"
+        env = (f"RAY_ADDRESS={head}:{self.settings.ray_port}", "RAY_AUTH_MODE=token", f"RAY_AUTH_TOKEN_PATH={token}")
+        return (*env, *self.ray_command)
+
+    @property
+    def ray_command(self) -> tuple[str, ...]:
+        """The command that succeeds once every GPU has joined Ray; seconds to wait come last."""
+        return (f"{self.release.path}/bin/python", f"{self.config}/ray_ready.py", str(self.layout.world_size))

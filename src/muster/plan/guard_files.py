@@ -1,0 +1,115 @@
+"""The guard on one host: its unit, its program and its guard.json. The guard is the unit's main process."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from functools import lru_cache
+from typing import Any
+
+from muster import guard
+from muster.plan.group import Group
+from muster.plan.topology import Node
+from muster.plan.types import File, Process
+
+# Room the state directory and the caches need before a rank may start, in bytes.
+FREE_BYTES = 256 * 1024**2
+# The unit's user reads the journal through the group systemd-journal; the kernel's own log is closed to it.
+KERNEL_LOG = ("journalctl", "-k", "-b", "-f", "--no-tail", "-o", "short-monotonic")
+
+
+@lru_cache(maxsize=1)
+def program() -> tuple[str, dict[str, str]]:
+    """Return the digest of the guard's program and its files, relative path to text."""
+    files = guard.bundle()
+    digest = hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()[:12]
+    return digest, files
+
+
+def directory(group: Group) -> str:
+    """Return where the guard's program lies on the hosts; another version lies elsewhere, beside the running one."""
+    return f"{group.settings.root}/guard/{program()[0]}"
+
+
+def config_path(group: Group) -> str:
+    """Return where guard.json lies on the hosts."""
+    return f"{group.config}/guard.json"
+
+
+def command(group: Group, processes: tuple[Process, ...]) -> tuple[str, ...]:
+    """Return the unit's command: the guard, then the literal commands of its children."""
+    argv = ["/usr/bin/python3", "-I", directory(group), "--config", config_path(group), "--"]
+    for number, process in enumerate(processes):
+        argv += ["--then"] if number else []
+        argv += process.argv
+    return tuple(argv)
+
+
+def files(group: Group, node: Node, processes: tuple[Process, ...], digest: str) -> dict[str, File]:
+    """Return the guard's program and configuration for one host.
+
+    Args:
+        group: what all hosts share.
+        node: the host.
+        processes: its children, in start order.
+        digest: the plan's digest; members with another one are refused by name.
+    """
+    found = {f"{directory(group)}/{path}": File(text) for path, text in program()[1].items()}
+    found[config_path(group)] = File(json.dumps(_config(group, node, processes, digest), indent=1) + "\n")
+    return found
+
+
+def _config(group: Group, node: Node, processes: tuple[Process, ...], digest: str) -> dict[str, Any]:
+    settings, head = group.settings, group.topology.head
+    # The head knows everybody; a member needs the head and itself, and a thousand hosts stay linear.
+    members = group.topology.nodes if node.is_head else (head, node)
+    serves = node.is_head
+    return {
+        "version": 1,
+        "group": group.name,
+        "recipe": group.recipe,
+        "digest": digest,
+        "engine": group.release.id,
+        "unit": group.guard_unit,
+        "host": node.host.name,
+        "head": {
+            "host": head.host.name,
+            "address": head.host.address,
+            "control_port": settings.control_port,
+        },
+        "members": [
+            {
+                "host": member.host.name,
+                "address": member.host.address,
+                "node_rank": member.node_rank,
+                "dp_ranks": list(group.dp_ranks(member)),
+            }
+            for member in members
+        ],
+        "endpoint": {"address": "127.0.0.1", "port": settings.port} if serves else None,
+        "served_model_name": group.served_model_name,
+        "processes": [_child(group, node, process) for process in processes],
+        "settings": {
+            "ready_timeout": settings.ready_timeout,
+            "drain_seconds": settings.drain_seconds,
+            "stall_timeout": settings.stall_timeout,
+            "canary_idle": settings.canary_idle,
+        },
+        "checks": {
+            "gpus": node.host.gpus,
+            "ports": [{"address": "0.0.0.0", "port": settings.port}] if serves else [],
+            "paths": [f"{group.release.path}/bin/{processes[0].argv[0]}"],
+            "disk": {f"/var/lib/muster/{group.name}": FREE_BYTES, f"/var/cache/muster/{group.name}": FREE_BYTES},
+        },
+        "kernel_log": list(KERNEL_LOG),
+    }
+
+
+def _child(group: Group, node: Node, process: Process) -> dict[str, Any]:
+    child: dict[str, Any] = {"name": process.name, "env": dict(process.env)}
+    head = group.topology.head.host.address
+    if process.name == "ray" and node.is_head:
+        child["ready"] = {"command": ["/usr/bin/env", *group.ray_question(group.guard_unit), "0"], "interval": 2}
+    elif process.name == "ray":
+        child["wait"] = [{"tcp": [head, group.settings.ray_port]}]
+    return child

@@ -1,0 +1,254 @@
+"""Recipe, hosts and settings become one plan. Every decision of a deploy is made here, before any host is touched."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from typing import Any
+
+from muster.errors import Refusal, unknown
+from muster.plan import gpu_memory, remote_code, requested_flags, unit_files, vllm_flags
+from muster.plan.group import Group
+from muster.plan.manifest import with_manifest
+from muster.plan.release import chosen, release_of
+from muster.plan.start_order import order_of, steps_of
+from muster.plan.topology import Layout, Node, Topology, build_topology, lay_out
+from muster.plan.types import HostPlan, Plan, Process, Secret
+from muster.spec.host import HostSpec
+from muster.spec.recipe import FlagValue, Recipe, Shape
+from muster.spec.settings import Settings
+
+LEAST_MODEL_LEN = 4096
+"""Tokens; a context shorter than this is not chosen by itself."""
+
+
+def build_plan(recipe: Recipe, hosts: Sequence[HostSpec], settings: Settings) -> Plan:
+    """Return the whole plan of a group.
+
+    Args:
+        recipe: the model and its strategies.
+        hosts: in inventory order; the first is the head.
+        settings: of the group.
+
+    Raises:
+        Refusal: anything that can be known to fail without asking a host.
+    """
+    topology = build_topology(hosts)
+    vllm_flags.check_version(settings.vllm_version, recipe.min_vllm, recipe=recipe.name)
+    name = settings.strategy or recipe.defaults.get(topology.gpu.profile) or recipe.defaults["any"]
+    if name not in recipe.strategies:
+        raise unknown("strategy", name, recipe.strategies, where=f"recipe {recipe.name}")
+    strategy = recipe.strategies[name]
+    shape = _shape(recipe, settings)
+    layout = lay_out(
+        name,
+        topology,
+        heads=shape.num_attention_heads,
+        dcp=settings.decode_context_parallel_size,
+        dcp_default=strategy.decode_context_parallel,
+        expert_parallel=settings.expert_parallel,
+        hosts=strategy.hosts,
+        min_hosts=strategy.min_hosts,
+    )
+    wanted = requested_flags.wanted(recipe, strategy, settings)
+    spoken, notes = vllm_flags.translate(wanted, settings.vllm_version)
+    vllm_flags.check_flags(spoken, layout, settings.vllm_version)
+    fit = _fit(recipe, settings, shape, layout, topology, spoken, notes)
+    model = settings.model or recipe.model
+    served = settings.served_model_name or strategy.served_model_name
+    if served is None and (model != recipe.model or settings.offline):
+        served = recipe.model  # a path would become the name in the API
+    group = Group(
+        name=settings.group or recipe.name,
+        title=recipe.title,
+        recipe=recipe.name,
+        strategy=name,
+        served_model_name=served or model,
+        topology=topology,
+        layout=layout,
+        settings=settings,
+        release=release_of(settings, ray=layout.pp > 1 and settings.executor == "ray"),
+    )
+    plan = Plan(
+        group=group.name,
+        recipe=recipe.name,
+        strategy=name,
+        label=layout.label,
+        model=model,
+        served_model_name=served or model,
+        vllm_version=settings.vllm_version,
+        digest="",
+        hosts={},
+        order=order_of(group),
+        release=group.release,
+        warnings=(*notes, *_cautions(settings), *vllm_flags.cautions(spoken, layout, settings.extra_args)),
+        steps=steps_of(group),
+        secrets=_secrets(group),
+        endpoint=f"http://{topology.head.host.address}:{settings.port}",
+        local_endpoint=f"http://127.0.0.1:{settings.port}",
+        tool_calling="enable-auto-tool-choice" in spoken,
+        ready_timeout=settings.ready_timeout,
+        drain_seconds=settings.drain_seconds,
+        heals=group.guarded,
+        memory=fit,
+        build=chosen(settings).build,
+        build_assumed=chosen(settings).assumed,
+    )
+    processes = {node.host.name: _processes(group, node, model, served, spoken) for node in topology.nodes}
+    plan = replace(plan, **_own_code(recipe.name, settings, processes[topology.head.host.name][-1], plan))
+    digest = _digest(plan, _host_plans(group, processes, digest=""))
+    return with_manifest(replace(plan, digest=digest, hosts=_host_plans(group, processes, digest=digest)))
+
+
+def _shape(recipe: Recipe, settings: Settings) -> Shape:
+    if not settings.model_shape:
+        return recipe.shape
+    for key in settings.model_shape:
+        if key not in Shape.model_fields:
+            raise unknown("model_shape key", key, Shape.model_fields)
+    return Shape.model_validate(settings.model_shape)
+
+
+def _fit(
+    recipe: Recipe,
+    settings: Settings,
+    shape: Shape,
+    layout: Layout,
+    topology: Topology,
+    spoken: dict[str, FlagValue],
+    notes: list[str],
+) -> gpu_memory.Memory:
+    """Work out the memory table, shorten an unspoken context that does not fit, refuse what cannot fit."""
+    asked = spoken.get("max-model-len")
+    utilization = spoken.get("gpu-memory-utilization", vllm_flags.default_utilization(settings.vllm_version))
+    length = int(asked) if asked is not None else recipe.context
+    fit = gpu_memory.per_gpu(
+        shape,
+        layout,
+        topology.gpu,
+        utilization=float(utilization),
+        batched_tokens=int(spoken.get("max-num-batched-tokens", vllm_flags.DEFAULT_BATCHED_TOKENS)),
+        max_model_len=length,
+        cache_bytes=gpu_memory.cache_bytes(str(spoken.get("kv-cache-dtype", "auto"))),
+    )
+    if fit.fits:
+        return fit
+    if asked is None and fit.longest() >= LEAST_MODEL_LEN:
+        spoken["max-model-len"] = fit.longest()
+        notes.append(
+            f"max_model_len set to {fit.longest():,}: the model's own {length:,} tokens do not fit"
+            f" {topology.gpu.product} with {layout.label}"
+        )
+        return replace(fit, needed_tokens=fit.longest())
+    if settings.allow_oversubscription:
+        notes.append(f"{layout.label} does not fit {topology.gpu.product}; allow_oversubscription is set")
+        return fit
+    raise Refusal(
+        f"{recipe.name} as {layout.label} does not fit {topology.hosts} x {topology.gpus_per_host}"
+        f" {topology.gpu.product}",
+        needed="room for the weights, the allowance and one request of full length on every GPU",
+        fix="take another strategy, more hosts, a smaller max_model_len, or set allow_oversubscription",
+        detail=f"per GPU:\n{fit.table()}",
+    )
+
+
+def _cautions(settings: Settings) -> list[str]:
+    notes = []
+    if vllm_flags.version_of(settings.vllm_version) < vllm_flags.SECURITY_FLOOR:
+        notes.append(f"vLLM {settings.vllm_version} lacks security fixes of 0.30 to 0.32")
+    return notes
+
+
+def _own_code(recipe: str, settings: Settings, process: Process, plan: Plan) -> dict[str, Any]:
+    """Return what the plan says of a model's own code that can change by itself."""
+    found = remote_code.unpinned(process.argv, plan.model)
+    if found is None:
+        return {}
+    if settings.allow_unpinned_code:
+        return {"warnings": (*plan.warnings, f"{found}; allow_unpinned_code is set")}
+    refusal = Refusal(
+        found,
+        needed="a commit of 40 hexadecimal digits: the code that runs on every host is then the code that was reviewed",
+        fix=f"muster pin {recipe}, or set revision to a commit (allow_unpinned_code lets it pass)",
+    )
+    return {"refused": str(refusal)}
+
+
+def _secrets(group: Group) -> tuple[Secret, ...]:
+    secrets = [Secret(f"{group.config}/guard-key")] if group.guarded else []
+    if group.uses_ray:
+        secrets.append(Secret(f"{group.config}/ray-token"))
+    if group.settings.api_key_file:
+        secrets.append(Secret(f"{group.config}/secrets.env", source=group.settings.api_key_file))
+    return tuple(secrets)
+
+
+def _processes(
+    group: Group, node: Node, model: str, served: str | None, spoken: Mapping[str, FlagValue]
+) -> tuple[Process, ...]:
+    settings, processes = group.settings, []
+    if group.uses_ray:
+        argv = vllm_flags.ray_argv(node, group.topology, port=settings.ray_port)
+        processes.append(Process("ray", tuple(argv), unit_files.environment(group, node, "ray")))
+        if not node.is_head:
+            return tuple(processes)
+    argv = vllm_flags.serve_argv(
+        node,
+        group.topology,
+        group.layout,
+        model=model,
+        flags=spoken,
+        extra_args=settings.extra_args,
+        executor=settings.executor,
+        port=settings.port,
+        rpc_port=settings.rpc_port,
+        master_port=settings.master_port,
+        served_model_name=served,
+    )
+    processes.append(Process("vllm", tuple(argv), unit_files.environment(group, node, "vllm")))
+    return tuple(processes)
+
+
+def _host_plans(group: Group, processes: Mapping[str, tuple[Process, ...]], *, digest: str) -> dict[str, HostPlan]:
+    plans = {}
+    for node in group.topology.nodes:
+        host, mine = node.host, processes[node.host.name]
+        plans[host.name] = HostPlan(
+            name=host.name,
+            role="head" if node.is_head else ("ray-worker" if group.uses_ray else "headless"),
+            node_rank=node.node_rank,
+            address=host.address,
+            interface=host.interface,
+            gpu=host.gpu,
+            gpus=host.gpus,
+            dp_ranks=group.dp_ranks(node),
+            processes=mine,
+            files=unit_files.host_files(group, node, mine, digest),
+            units=unit_files.unit_names(group, mine),
+            ports=_ports(group, node),
+        )
+    return plans
+
+
+def _ports(group: Group, node: Node) -> tuple[int, ...]:
+    settings = group.settings
+    ports = [settings.port] if node.is_head else []
+    if node.is_head and group.layout.dp > 1:
+        ports.append(settings.rpc_port)
+    if group.uses_ray:
+        ports += [settings.ray_port] if node.is_head else []
+        ports += [port for flag, port in vllm_flags.RAY_PORTS.items() if "worker" not in flag]
+    elif node.is_head and group.layout.pp > 1:
+        ports.append(settings.master_port)
+    if node.is_head and group.guarded:
+        ports.append(settings.control_port)
+    return tuple(ports)
+
+
+def _digest(plan: Plan, hosts: Mapping[str, HostPlan]) -> str:
+    """Return the digest of all that runs: what changes for one rank restarts the group, once, together."""
+    content = {name: asdict(host) for name, host in hosts.items()}
+    text = json.dumps([plan.release.id, content], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -1,0 +1,131 @@
+"""One installed engine: which build uv puts into its virtual environment, and the directory named after it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from muster.errors import Refusal
+from muster.plan import cuda_variants
+from muster.plan.types import Release
+from muster.spec.settings import Settings
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """The build of the engine that a plan installs.
+
+    Args:
+        build: its name, `cu130`; None where muster does not choose: an engine or a wheel of the user's own.
+        assumed: no setting says it, and no host's driver was asked.
+    """
+
+    build: str | None
+    assumed: bool = False
+
+
+def chosen(settings: Settings) -> Chosen:
+    """Return which build the settings ask for; "auto" is the index's own until the drivers are known."""
+    backend, local = settings.torch_backend, settings.vllm_version.partition("+")[2]
+    if settings.engine_path is not None or (backend is None and local not in cuda_variants.BUILDS):
+        return Chosen(None)
+    if local in cuda_variants.BUILDS:
+        return Chosen(local)
+    if backend != "auto":
+        return Chosen(backend)
+    return (
+        Chosen(None)
+        if _brings_own(settings)
+        else Chosen(cuda_variants.default(settings.vllm_version).name, assumed=True)
+    )
+
+
+def _brings_own(settings: Settings) -> bool:
+    return any(_name(requirement) == "vllm" for requirement in settings.engine_requirements)
+
+
+def _name(requirement: str) -> str:
+    return requirement.split("==")[0].split("@")[0].strip()
+
+
+def release_of(settings: Settings, *, ray: bool) -> Release:
+    """Return the release the settings ask for.
+
+    Args:
+        settings: of the group.
+        ray: whether the strategy needs Ray; vLLM's wheel no longer requires it (since 0.18).
+
+    Raises:
+        Refusal: an index address that carries a password, which would end in world-readable places.
+    """
+    urls = [settings.index_url, settings.vllm_index_url, *settings.extra_index_urls, *settings.find_links]
+    for url in filter(None, [*urls, settings.proxy]):
+        if urlsplit(url).password:
+            raise Refusal(
+                f"{urlsplit(url).hostname}: the address carries a password",
+                needed="addresses without one: they stand in command lines and stamps",
+                fix="put the credentials into a netrc file on the hosts",
+            )
+    pinned = {_name(requirement) for requirement in settings.engine_requirements}
+    requirements = list(settings.engine_requirements)
+    build = chosen(settings).build
+    version = settings.vllm_version
+    other = "vllm" not in pinned and "+" not in version and _has_index(version, build)
+    if other:
+        version += f"+{build}"
+    if "vllm" not in pinned:
+        requirements.insert(0, f"vllm=={version}")
+    if ray and "ray" not in pinned:
+        requirements.append(f"ray=={settings.ray_version}")
+    requirements += [extra for extra in (settings.deep_ep, settings.deep_gemm) if extra]
+    backend = settings.torch_backend and (build or settings.torch_backend)
+    content = [settings.python_version, requirements, settings.overrides, backend]
+    name = hashlib.sha256(json.dumps(content).encode()).hexdigest()[:8]
+    release = f"vllm-{version}-py{settings.python_version}-{name}"
+    return Release(
+        id=release if settings.engine_path is None else settings.engine_path.strip("/").replace("/", "-"),
+        path=settings.engine_path or f"{settings.root}/engines/{release}",
+        managed=settings.engine_path is None,
+        python=settings.python_version,
+        requirements=tuple(requirements),
+        overrides=tuple(settings.overrides),
+        install_args=tuple(_install_args(settings, backend, build if other else None)),
+        env=_install_env(settings),
+    )
+
+
+def _has_index(vllm: str, build: str | None) -> bool:
+    """Whether a build lies in an index of its own; the other CUDA build's torch alone would not import."""
+    return build in {one.name for one in cuda_variants.offered(vllm)[1:]}
+
+
+def _install_args(settings: Settings, backend: str | None, build: str | None) -> list[str]:
+    argv: list[str] = []
+    if settings.index_url:
+        argv += ["--index-url", settings.index_url]
+    if build:  # first: uv takes a package from the first index that has it
+        url = settings.vllm_index_url.replace("{version}", settings.vllm_version).replace("{build}", build)
+        argv += ["--extra-index-url", url]
+    for url in settings.extra_index_urls:
+        argv += ["--extra-index-url", url]
+    for place in settings.find_links:
+        argv += ["--find-links", place]
+    if backend:
+        argv += ["--torch-backend", backend]
+    return argv
+
+
+def _install_env(settings: Settings) -> dict[str, str]:
+    env = {"UV_PYTHON_INSTALL_DIR": f"{settings.root}/python", "UV_NO_PROGRESS": "1"}
+    if settings.uv_cache_dir:
+        env |= {"UV_CACHE_DIR": settings.uv_cache_dir, "UV_LINK_MODE": "copy"}
+    if settings.ssl_cert_file:
+        env["SSL_CERT_FILE"] = settings.ssl_cert_file
+    if settings.bundle and settings.find_links:  # wheels and Python from there, and nothing from any network
+        place = settings.find_links[0].removesuffix("/wheels")
+        env |= {"UV_NO_INDEX": "1", "UV_OFFLINE": "1", "UV_PYTHON_INSTALL_MIRROR": f"file://{place}/python"}
+    if settings.proxy:
+        env |= {"HTTPS_PROXY": settings.proxy, "HTTP_PROXY": settings.proxy}
+    return env

@@ -1,0 +1,96 @@
+"""Which vLLM flags a group gets: the recipe's, the strategy's, the features', then the user's settings."""
+
+from __future__ import annotations
+
+import re
+
+from muster.errors import Refusal, unknown
+from muster.plan.vllm_flags import flag_names
+from muster.spec.recipe import FlagValue, Recipe, Strategy
+from muster.spec.settings import Settings
+
+# What the topology decides; a user's own value would contradict it.
+MANAGED = frozenset(
+    {
+        "--tensor-parallel-size",
+        "--pipeline-parallel-size",
+        "--data-parallel-size",
+        "--data-parallel-size-local",
+        "--data-parallel-address",
+        "--data-parallel-rpc-port",
+        "--data-parallel-start-rank",
+        "--decode-context-parallel-size",
+        "--distributed-executor-backend",
+        "--headless",
+        "--nnodes",
+        "--node-rank",
+        "--master-addr",
+        "--master-port",
+        "--port",
+        "--served-model-name",
+        *("-tp", "-pp", "-dp", "-dpl", "-dpa", "-dpp", "-dpr", "-dcp", "-n", "-r"),
+    }
+)
+SIZES = ("max_model_len", "max_num_batched_tokens", "max_num_seqs", "gpu_memory_utilization")
+_SECRET_NAME = re.compile(r"KEY|TOKEN|SECRET|PASSWORD")
+
+
+def wanted(recipe: Recipe, strategy: Strategy, settings: Settings) -> dict[str, FlagValue]:
+    """Return the flags asked for, before a version of vLLM has its say.
+
+    Args:
+        recipe, strategy: the seed's flags and features.
+        settings: the user's; they win.
+
+    Raises:
+        Refusal: a feature the recipe lacks, a flag that muster works out itself, a secret in `extra_env`.
+    """
+    flags: dict[str, FlagValue] = {**recipe.flags, **strategy.flags}
+    for feature, asked in (("tool_calling", settings.tool_calling), ("reasoning", settings.reasoning)):
+        on = feature in strategy.features if asked is None else asked
+        if on and feature not in recipe.features:
+            raise unknown("feature", feature, recipe.features, where=f"recipe {recipe.name}")
+        if on:
+            flags |= recipe.features[feature].flags
+    for name in SIZES:
+        if getattr(settings, name) is not None:
+            flags[name.replace("_", "-")] = getattr(settings, name)
+    if not settings.trust_remote_code:
+        flags["trust-remote-code"] = False
+    flags |= _revisions(recipe, settings)
+    if settings.drain_seconds:
+        flags["shutdown-timeout"] = settings.drain_seconds
+    if settings.deep_ep:
+        flags["all2all-backend"] = "deepep_high_throughput"
+    for name in settings.drop_args:
+        if flags.pop(name.removeprefix("--"), None) is None:
+            raise unknown("recipe flag", name.removeprefix("--"), flags, where="drop_args")
+    _check_extras(settings)
+    for token in flag_names(settings.extra_args):
+        flags.pop(token.removeprefix("--"), None)
+    return flags
+
+
+def _revisions(recipe: Recipe, settings: Settings) -> dict[str, FlagValue]:
+    revision = settings.revision or (recipe.revision if settings.model is None else None)
+    if not revision:
+        return {}
+    pinned: dict[str, FlagValue] = {"revision": revision, "tokenizer-revision": revision}
+    return pinned | ({"code-revision": revision} if settings.trust_remote_code else {})
+
+
+def _check_extras(settings: Settings) -> None:
+    for token in flag_names(settings.extra_args):
+        if token in MANAGED:
+            raise Refusal(
+                f"extra_args holds {token}",
+                needed="only flags that muster does not work out itself: sizes, ranks and ports come from the plan",
+                fix="change the inventory or the setting behind the flag",
+            )
+    for name in settings.extra_env:
+        if _SECRET_NAME.search(name):
+            raise Refusal(
+                f"extra_env holds {name}",
+                needed="no secrets there: environment files are readable by all",
+                fix="use api_key_file, or a file on the hosts that only the engine's user reads",
+            )

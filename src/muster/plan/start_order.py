@@ -1,0 +1,70 @@
+"""The order of bring-up: which processes start together, and what must answer before the next ones."""
+
+from __future__ import annotations
+
+from muster.plan.group import Group
+from muster.plan.types import Check, Step
+
+
+def order_of(group: Group) -> tuple[tuple[str, ...], ...]:
+    """Return layers of `<host>:<process>`; a layer starts when the one before it is up."""
+    names = [node.host.name for node in group.topology.nodes]
+    head, rest = names[0], names[1:]
+    if group.uses_ray:
+        layers = [[f"{head}:ray"], [f"{name}:ray" for name in rest], [f"{head}:vllm"]]
+    else:
+        layers = [[f"{head}:vllm"], [f"{name}:vllm" for name in rest]]
+    return tuple(tuple(layer) for layer in layers if layer)
+
+
+def steps_of(group: Group) -> tuple[Step, ...]:
+    """Return the layers as units and what must answer; the last step's checks say that the group is ready."""
+    if group.guarded:
+        return (_guards(group),)
+    steps = []
+    layers = order_of(group)
+    for number, layer in enumerate(layers):
+        started: dict[str, tuple[str, ...]] = {}
+        for place in layer:
+            host, process = place.rsplit(":", 1)
+            started[host] = (group.unit_of(process),)
+        process = layer[0].rsplit(":", 1)[1]
+        steps.append(
+            Step(
+                text=_text(group, process, is_first=number == 0),
+                units=started,
+                checks=_checks(group, number, is_last=number == len(layers) - 1),
+            )
+        )
+    return tuple(steps)
+
+
+def _text(group: Group, process: str, *, is_first: bool) -> str:
+    if process == "ray":
+        return "Ray head" if is_first else "Ray workers"
+    return "vLLM" if group.uses_ray or group.topology.hosts == 1 else ("head" if is_first else "headless ranks")
+
+
+def _checks(group: Group, layer: int, *, is_last: bool) -> tuple[Check, ...]:
+    head, settings = group.topology.head.host, group.settings
+    if is_last:
+        url = f"http://127.0.0.1:{settings.port}/health"
+        return (Check(head.name, "http", url, f"the head answers /health on port {settings.port}"),)
+    if not group.uses_ray:
+        return ()  # the head waits for its headless ranks, so that it cannot answer before they start
+    if layer == 0:
+        target = f"{head.address}:{settings.ray_port}"
+        return (Check(head.name, "tcp", target, f"Ray listens on {target}"),)
+    command = ("/usr/bin/env", *group.ray_question(), "0")
+    return (Check(head.name, "command", command, f"{group.layout.world_size} GPUs have joined Ray"),)
+
+
+def _guards(group: Group) -> Step:
+    """The guards start together, in any order; they bring their ranks up in order by themselves."""
+    head = group.topology.head.host
+    url = f"http://{head.address}:{group.settings.control_port}/ready"
+    return Step(
+        text="guards",
+        units={node.host.name: (group.guard_unit,) for node in group.topology.nodes},
+        checks=(Check(head.name, "http", url, "every DP rank has answered the guard"),),
+    )

@@ -1,0 +1,156 @@
+"""The plan: what every host of a group gets, as text, and the order of bring-up. `make` builds it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from muster.plan.gpu_memory import Memory
+
+
+@dataclass(frozen=True)
+class Process:
+    """One long-running child on one host: the literal command, as one would type it, and its environment."""
+
+    name: str
+    """`ray` or `vllm`."""
+    argv: tuple[str, ...]
+    env: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class File:
+    """A text file as it must lie on a host."""
+
+    text: str
+    mode: str = "644"
+    owner: str = "root"
+    group: str = "root"
+
+
+@dataclass(frozen=True)
+class Release:
+    """One installed engine: where its virtual environment lies and what uv puts there."""
+
+    id: str
+    path: str
+    """Absolute path of the virtual environment on the hosts: `<root>/engines/<id>`."""
+    managed: bool
+    """False when the user brings a virtual environment (`engine_path`); it is then checked, never installed."""
+    python: str
+    requirements: tuple[str, ...]
+    overrides: tuple[str, ...] = ()
+    install_args: tuple[str, ...] = ()
+    """Arguments of `uv pip install` that name indexes, find-links and the torch backend."""
+    env: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class HostPlan:
+    """All that one host gets."""
+
+    name: str
+    role: str
+    """`head`, `headless`, `ray-worker`."""
+    node_rank: int
+    address: str
+    interface: str | None
+    gpu: str
+    gpus: int
+    dp_ranks: tuple[int, ...]
+    processes: tuple[Process, ...]
+    files: Mapping[str, File]
+    units: tuple[str, ...]
+    """Unit names on this host, in start order."""
+    ports: tuple[int, ...] = ()
+    """TCP ports that this host's processes bind; a foreign process on one of them is refused."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """A question that one host asks until it is answered: the layer is up when every check passes.
+
+    Args:
+        host: the host that asks.
+        kind: `http` (the URL answers 200), `tcp` (`address:port` accepts), `command` (the argv exits with 0).
+        target: URL, `address:port` or the argv.
+        text: what is awaited, in words, for progress lines: "the head answers /health".
+    """
+
+    host: str
+    kind: Literal["http", "tcp", "command"]
+    target: str | tuple[str, ...]
+    text: str
+
+
+@dataclass(frozen=True)
+class Step:
+    """One layer of bring-up: units that start together, and what must then answer before the next layer."""
+
+    text: str
+    units: Mapping[str, tuple[str, ...]]
+    """Host -> units it starts in this layer."""
+    checks: tuple[Check, ...] = ()
+
+
+@dataclass(frozen=True)
+class Secret:
+    """A file with a secret that is equal on every host of the group; its content never stands in a plan or digest.
+
+    Args:
+        path: absolute path on the hosts.
+        source: file on the control machine that holds it; None makes 32 random bytes (hex) once and keeps them.
+    """
+
+    path: str
+    source: str | None = None
+    mode: str = "600"
+    owner: str = "root"
+    group: str = "root"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The whole group: every host, the order, the digest that each unit carries."""
+
+    group: str
+    recipe: str
+    strategy: str
+    label: str
+    model: str
+    served_model_name: str
+    vllm_version: str
+    digest: str
+    hosts: Mapping[str, HostPlan]
+    order: tuple[tuple[str, ...], ...]
+    """Layers of `<host>:<process>`; a layer starts when the one before it is up."""
+    release: Release
+    warnings: tuple[str, ...] = ()
+    refused: str | None = None
+    """Why no deploy brings this plan to a host, with what to do; the plan can still be looked at."""
+    steps: tuple[Step, ...] = ()
+    """The layers of `order` as units and what must answer; the last step's checks say that the group is ready."""
+    secrets: tuple[Secret, ...] = ()
+    endpoint: str = ""
+    """Base URL of the API for clients: `http://<head address>:<port>`."""
+    local_endpoint: str = ""
+    """Base URL of the API as the head itself reaches it."""
+    tool_calling: bool = False
+    ready_timeout: int = 3600
+    """Seconds from the start of the first layer until the endpoint must answer."""
+    drain_seconds: int = 0
+    """How long a deliberate stop waits for requests in flight."""
+    heals: bool = False
+    """Whether the units bring the whole group back together after a death (the guard); plain units only themselves."""
+    memory: Memory | None = None
+    """What one GPU must hold; None when the model's shape is not known."""
+    build: str | None = None
+    """CUDA build of the engine (`cu130`, `cu129`, `cpu`); None where the user's own engine or index decides."""
+    build_assumed: bool = False
+    """No setting says the build, and no driver was asked: a deploy may take another."""
+
+    @property
+    def head(self) -> HostPlan:
+        """The host with the endpoint."""
+        return next(host for host in self.hosts.values() if host.node_rank == 0)

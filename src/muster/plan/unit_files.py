@@ -1,0 +1,162 @@
+"""The files of one host: units, environment files, and the little that a host needs besides."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+from muster.plan import guard_files, vllm_flags
+from muster.plan.group import Group
+from muster.plan.render import render
+from muster.plan.topology import Node
+from muster.plan.types import File, Process
+
+# Device nodes a GPU engine opens. char-* resolve through /proc/devices: the modules must be loaded first.
+DEVICES = (
+    "char-nvidia",
+    "char-nvidia-uvm",
+    "char-nvidia-caps",
+    "char-nvidia-nvswitch",
+    "char-nvidiactl",
+    "char-infiniband_verbs",
+    "/dev/infiniband/rdma_cm",
+    "/dev/gdrdrv",
+)
+SYSTEM_PATH = "/usr/local/cuda/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+
+def environment(group: Group, node: Node, process: str) -> dict[str, str]:
+    """Return the whole environment of one process on one host, without secrets."""
+    settings = group.settings
+    env = vllm_flags.common_env(
+        node,
+        group.topology,
+        cache=f"/var/cache/muster/{group.name}/vllm",
+        config_root=f"{group.config}/vllm",
+        hf_home=settings.hf_home,
+        ready_timeout=settings.ready_timeout,
+    )
+    env |= {
+        "PATH": f"{group.release.path}/bin:{SYSTEM_PATH}",
+        "HOME": f"/var/lib/muster/{group.name}",
+        "XDG_CACHE_HOME": f"/var/cache/muster/{group.name}",
+        "PYTHONUNBUFFERED": "1",
+    }
+    if settings.hf_endpoint:
+        env["HF_ENDPOINT"] = settings.hf_endpoint
+    if settings.offline:
+        env["HF_HUB_OFFLINE"] = "1"
+    if settings.ssl_cert_file:
+        env |= {"SSL_CERT_FILE": settings.ssl_cert_file, "REQUESTS_CA_BUNDLE": settings.ssl_cert_file}
+    if settings.proxy:
+        env |= {"HTTPS_PROXY": settings.proxy, "HTTP_PROXY": settings.proxy}
+        env["NO_PROXY"] = ",".join(["localhost", "127.0.0.1", *group.peers])
+    if group.uses_ray:
+        token = group.credential("ray-token", process)
+        env |= vllm_flags.ray_env(group.topology, port=settings.ray_port, token_file=token)
+        if process == "ray":
+            del env["RAY_ADDRESS"]  # `ray start --head` would take it for a cluster to join
+    return env | settings.extra_env
+
+
+def unit_names(group: Group, processes: Sequence[Process]) -> tuple[str, ...]:
+    """Return the units of one host, in start order: one in all with the guard, one a process without."""
+    return tuple(dict.fromkeys(group.unit_of(process.name) for process in processes))
+
+
+def host_files(group: Group, node: Node, processes: tuple[Process, ...], digest: str) -> dict[str, File]:
+    """Return every file of one host, path to text.
+
+    Args:
+        group: what all hosts share.
+        node: the host.
+        processes: what runs there, in start order.
+        digest: the plan's digest, which each unit carries.
+    """
+    settings = group.settings
+    files = {
+        "/etc/sysusers.d/muster.conf": File(render("sysusers.conf.j2", {})),
+        "/etc/tmpfiles.d/muster.conf": File(
+            render("tmpfiles.conf.j2", {"root": settings.root, "hf_home": settings.hf_home})
+        ),
+        "/etc/sysctl.d/90-muster.conf": File(render("sysctl.conf.j2", {})),
+    }
+    if group.guarded:
+        files |= guard_files.files(group, node, processes, digest)
+        files[f"/etc/systemd/system/{group.guard_unit}"] = File(_guard_unit(group, node, processes, digest))
+    else:
+        for process in processes:
+            files[f"{group.config}/{process.name}.env"] = File(render("env.j2", {"env": process.env}))
+            unit = f"/etc/systemd/system/{group.unit_of(process.name)}"
+            files[unit] = File(_plain_unit(group, node, process, digest))
+    if group.uses_ray:
+        files[f"{group.config}/ray_ready.py"] = File(render("ray_ready.py.j2", {}))
+        names = sorted({*vllm_flags.PER_HOST_ENV, "RAY_AUTH_TOKEN_PATH", "HOME", "PATH"})
+        files[f"{group.config}/vllm/ray_non_carry_over_env_vars.json"] = File(json.dumps(names) + "\n")
+    return files
+
+
+def _common(group: Group, node: Node, digest: str) -> dict[str, object]:
+    """Return what both kinds of unit say."""
+    return {
+        "group": group.name,
+        "title": f"{group.title}, node rank {node.node_rank}",
+        "digest": digest,
+        "stop_seconds": group.stop_seconds,
+        "writable": [group.settings.hf_home],
+        "devices": DEVICES,
+        "closed": not group.fetches,
+        "peers": group.peers,
+        "clients": group.settings.client_networks,
+        "after": [],
+        "joins": [],
+        "start_pre": [],
+        "stop_post": [],
+        "env_files": [],
+        "credentials": [("ray-token", f"{group.config}/ray-token")] if group.uses_ray else [],
+    }
+
+
+def _guard_unit(group: Group, node: Node, processes: tuple[Process, ...], digest: str) -> str:
+    values = _common(group, node, digest)
+    credentials = [("guard-key", f"{group.config}/guard-key")]
+    if group.settings.api_key_file:
+        credentials.append(("api-key", f"{group.config}/secrets.env"))
+    if group.uses_ray:
+        credentials.append(("ray-token", f"{group.config}/ray-token"))
+    post = ("/usr/bin/python3", "-I", guard_files.directory(group), "post", "--config", guard_files.config_path(group))
+    values |= {
+        "guarded": True,
+        "command": guard_files.command(group, processes),
+        "stop_post": [post],
+        "restart_seconds": 3,
+        "start_seconds": 90,
+        "credentials": credentials,
+    }
+    return render("unit.service.j2", values)
+
+
+def _plain_unit(group: Group, node: Node, process: Process, digest: str) -> str:
+    behind_ray = process.name == "vllm" and group.uses_ray
+    ray = [group.unit_of("ray")] if behind_ray else []
+    wait = str(group.settings.ready_timeout)
+    values = _common(group, node, digest)
+    values |= {
+        "title": f"{process.name} of {values['title']}",
+        "guarded": False,
+        "command": (f"{group.release.path}/bin/{process.argv[0]}", *process.argv[1:]),
+        "start_pre": [(*group.ray_command, wait)] if behind_ray else [],
+        "after": ray,
+        "joins": ray,
+        "env_files": _env_files(group, process),
+        "restart_seconds": 5,
+        "start_seconds": group.settings.ready_timeout + 60 if behind_ray else 90,
+    }
+    return render("unit.service.j2", values)
+
+
+def _env_files(group: Group, process: Process) -> list[str]:
+    files = [f"{group.config}/{process.name}.env"]
+    if process.name == "vllm" and group.settings.api_key_file:
+        files.append(f"-{group.config}/secrets.env")  # 0600, read by systemd as root
+    return files

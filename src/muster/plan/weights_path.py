@@ -1,0 +1,55 @@
+"""Where a revision lies on a host, and what that means for the settings of a group that is served from there."""
+
+from __future__ import annotations
+
+import re
+
+from muster.errors import Refusal
+from muster.spec.recipe import Recipe
+from muster.spec.settings import Settings
+from muster.spec.weights_options import of
+
+_MODEL = re.compile(r"[\w][\w.-]*(/[\w][\w.-]*)?")
+
+
+def revision_path(root: str, model: str, revision: str) -> str:
+    """Return the directory of one revision: `<root>/<organisation>--<model>/<revision>`.
+
+    Raises:
+        Refusal: a model name that could lead out of the root.
+    """
+    if not _MODEL.fullmatch(model) or ".." in model:
+        raise Refusal(f"model '{model}'", needed="a name such as organisation/model", fix="correct recipe or settings")
+    return f"{root}/{model.replace('/', '--')}/{revision}"
+
+
+def served_path(settings: Settings, recipe: Recipe) -> str | None:
+    """Return the directory that is served, or None where muster stages no weights.
+
+    Raises:
+        Refusal: weights are to be staged and no commit is pinned.
+    """
+    options = of(settings)
+    model = settings.model or recipe.model
+    if options.kind == "none" or model.startswith("/"):
+        return None
+    revision = settings.revision or recipe.revision
+    if revision is None:
+        raise Refusal(
+            f"{model} is pinned to no commit, and weights_source is {options.source}",
+            needed="a commit of 40 hexadecimal digits: what is staged is a directory named by it",
+            fix=f"muster pin {recipe.name}",
+        )
+    return revision_path(options.root, model, revision)
+
+
+def applied(settings: Settings, recipe: Recipe) -> Settings:
+    """Return the settings as they are once the weights are staged: the model is a directory, and nothing is fetched.
+
+    The directory carries the revision: another one is another plan, whose digest restarts the group as a whole.
+    """
+    path = served_path(settings, recipe)
+    if path is None:
+        return settings
+    name = settings.served_model_name
+    return settings.model_copy(update={"model": path, "offline": True, "revision": None, "served_model_name": name})

@@ -1,0 +1,45 @@
+"""The engine as installed; nothing to say before it is provisioned."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from muster.errors import Refusal
+from muster.plan import cuda_variants
+from muster.preflight.host_report import NOT_ASKED, Report
+from muster.preflight.needs import Needs
+from muster.preflight.tool_text import Unreadable
+from muster.preflight.verdict import Verdict, fail, ok, warn
+
+AGAIN = "remove {path} on this host and run the deploy again; it installs the chosen build"
+OWN = "install another vLLM in {path}, or a newer driver, or unset engine_path so that muster chooses"
+
+
+def check(report: Report, needs: Needs) -> Iterator[Verdict]:
+    """Judge the installed build, and its import where that was tried."""
+    installed = report.installed
+    fix = (OWN if needs.torch_backend is None else AGAIN).format(path=needs.release)
+    if installed is None or isinstance(installed, Unreadable) or "torch" not in installed.versions:
+        return
+    try:
+        build = cuda_variants.choose(report.driver, vllm=needs.vllm, wanted=needs.build or needs.torch_backend)
+    except Refusal:
+        return  # driver.build says it
+    found = _cuda(installed.cuda or "unknown", build, report.driver, fix)
+    # Where the user's own engine or index decides, any build that the driver runs is as good as another.
+    yield ok(found.check, found.found) if needs.torch_backend is None and found.level == "warn" else found
+    if isinstance(installed.imported, Unreadable):
+        if installed.imported != NOT_ASKED:
+            yield fail("engine.import", installed.imported.why, "vLLM and torch that import", fix)
+    else:
+        yield ok("engine.import", f"vLLM {installed.imported.get('vllm')}")
+
+
+def _cuda(found: str, build: cuda_variants.Build, driver: str | None, fix: str) -> Verdict:
+    if found == build.cuda:
+        return ok("engine.cuda", f"CUDA {found}")
+    runs = any(known.cuda.split(".")[0] == found.split(".")[0] for known in cuda_variants.runnable(driver))
+    needed = f"CUDA {build.cuda} ({build.name})"
+    if runs and build != cuda_variants.CPU:
+        return warn("engine.cuda", f"CUDA {found}, which this driver runs", needed, fix)
+    return fail("engine.cuda", f"CUDA {found}", needed, fix)

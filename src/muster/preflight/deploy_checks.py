@@ -1,0 +1,65 @@
+"""What only a deploy asks of a host, from what the group has on it; what any host must be is the preflight's. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import Any
+
+from muster.plan.decision import Observation
+from muster.plan.types import HostPlan, Plan
+from muster.preflight.verdict import Verdict, fail
+
+
+def verdicts(plan: Plan, seen: Mapping[str, Observation]) -> tuple[Verdict, ...]:
+    """Return everything that speaks against this plan, hosts in the plan's order; nothing where all is well.
+
+    Args:
+        plan: the whole group.
+        seen: host -> observation; hosts without one are left out.
+    """
+    told: list[Verdict] = []
+    for name, host in plan.hosts.items():
+        for check in (_answers, _systemd, _engine, _ports, _files):
+            if name in seen and (check is _answers or "error" not in seen[name]):
+                told += [replace(verdict, host=name) for verdict in check(plan, host, seen[name])]
+    return tuple(told)
+
+
+def _answers(_plan: Plan, _host: HostPlan, seen: Observation) -> Iterator[Verdict]:
+    if "error" in seen:
+        yield fail("deploy.state", str(seen["error"]), "a look at the group's files and units", "mend what it names")
+
+
+def _systemd(_plan: Plan, _host: HostPlan, seen: Observation) -> Iterator[Verdict]:
+    units: Any = seen["units"]
+    if isinstance(units.get("error"), str):
+        yield fail("deploy.systemd", units["error"], "a systemd that answers", "systemctl is-system-running")
+
+
+def _engine(plan: Plan, _host: HostPlan, seen: Observation) -> Iterator[Verdict]:
+    if not plan.release.managed and not seen["release"]["runs"]:
+        yield fail(
+            "deploy.engine",
+            f"engine_path {plan.release.path} has no bin/vllm that can be run",
+            "a virtual environment with vLLM in it",
+            "install vLLM there, or unset engine_path so that muster installs it",
+        )
+
+
+def _ports(plan: Plan, host: HostPlan, seen: Observation) -> Iterator[Verdict]:
+    for name, other in sorted(seen["groups"].items()):
+        shared = sorted(set(other.get("ports", [])) & set(host.ports))
+        if shared:
+            yield fail(
+                "deploy.ports",
+                f"group {name} on this host uses port{'s' * (len(shared) > 1)} {', '.join(map(str, shared))}",
+                f"ports of its own for group {plan.group}",
+                "set port, rpc_port, master_port, ray_port or control_port to free ones",
+            )
+
+
+def _files(_plan: Plan, host: HostPlan, seen: Observation) -> Iterator[Verdict]:
+    for path in sorted(host.files):
+        if seen["files"].get(path, {}).get("kind") in ("link", "other"):
+            yield fail("deploy.files", f"{path} is no regular file", "a file, or nothing, there", f"rm -r {path}")

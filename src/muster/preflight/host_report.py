@@ -1,0 +1,165 @@
+"""Everything one host said, as frozen values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from muster.preflight.smi import App, Gpu
+from muster.preflight.tool_text import Link, Unreadable, Xid
+
+NOT_ASKED = Unreadable("not asked")
+
+
+@dataclass(frozen=True)
+class FabricManager:
+    """NVIDIA's Fabric Manager: systemd's view of it and its version."""
+
+    load: str
+    active: str
+    version: str
+
+
+@dataclass(frozen=True)
+class Gid:
+    """One global identifier of an RDMA port."""
+
+    index: int
+    gid: str
+    kind: str
+    netdev: str
+
+
+@dataclass(frozen=True)
+class RdmaPort:
+    """One port of an RDMA device."""
+
+    device: str
+    port: str
+    state: str
+    physical: str
+    layer: str
+    rate: str
+    gids: tuple[Gid, ...]
+
+
+@dataclass(frozen=True)
+class GpuDirect:
+    """What tells whether the GPUs' memory can be registered for RDMA."""
+
+    modules: tuple[str, ...]
+    driver: str
+    kernel: tuple[int, ...] | None
+
+
+@dataclass(frozen=True)
+class System:
+    """The operating system, its limits and its memory; sizes in bytes."""
+
+    os: str
+    libc: str
+    machine: str
+    kernel: str
+    python: str
+    memory: int | None
+    available: int | None
+    shm: int | None
+    pid_max: int | None
+    nr_open: int | None
+    uid: int | None
+    """Of the SSH session."""
+
+
+@dataclass(frozen=True)
+class PathFacts:
+    """Space and mount of one path, in bytes; `held` is what its files already take."""
+
+    there: str
+    mount: str
+    options: tuple[str, ...]
+    device: int
+    free: int
+    held: int
+
+
+@dataclass(frozen=True)
+class Listener:
+    """A process that listens on a TCP port."""
+
+    port: int
+    process: str
+    pid: int | None
+    cgroup: str
+
+
+@dataclass(frozen=True)
+class Clock:
+    """Two readings of the host's wall clock, and this machine's times around both (seconds)."""
+
+    started: float
+    ended: float
+    sent: float
+    received: float
+    boot: str
+
+    @property
+    def offset(self) -> tuple[float, float]:
+        """How far the host is ahead, in seconds: at least, at most."""
+        return self.ended - self.received, self.started - self.sent
+
+
+@dataclass(frozen=True)
+class Installed:
+    """The engine as installed: versions by name, CUDA of torch, and what its import said."""
+
+    versions: Mapping[str, str]
+    cuda: str | None
+    python: str | None
+    imported: Mapping[str, Any] | Unreadable = NOT_ASKED
+
+
+@dataclass(frozen=True)
+class Report:
+    """What one host said of itself. `unreached` says why it said nothing."""
+
+    host: str
+    unreached: str | None = None
+    gpus: tuple[Gpu, ...] | Unreadable = NOT_ASKED
+    apps: tuple[App, ...] | Unreadable = NOT_ASKED
+    remapped: Mapping[str, tuple[bool, bool]] | Unreadable = NOT_ASKED
+    nvlinks: Mapping[int, tuple[int, int]] | Unreadable = NOT_ASKED
+    topology: Mapping[tuple[int, int], str] | Unreadable = NOT_ASKED
+    xids: tuple[Xid, ...] | Unreadable = NOT_ASKED
+    fabric_manager: FabricManager | Unreadable = NOT_ASKED
+    rdma: tuple[RdmaPort, ...] | Unreadable = NOT_ASKED
+    gpudirect: GpuDirect | Unreadable = NOT_ASKED
+    links: tuple[Link, ...] | Unreadable = NOT_ASKED
+    systemd: int | Unreadable = NOT_ASKED
+    hostname: str = ""
+    resolves: tuple[str, ...] | Unreadable = NOT_ASKED
+    system: System | Unreadable = NOT_ASKED
+    paths: Mapping[str, PathFacts | Unreadable] = field(default_factory=dict)
+    listeners: tuple[Listener, ...] | Unreadable = NOT_ASKED
+    units: tuple[str, ...] | Unreadable = NOT_ASKED
+    """Units of muster's groups that have an engine."""
+    clock: Clock | Unreadable = NOT_ASKED
+    installed: Installed | Unreadable | None = NOT_ASKED
+    """None: nothing is installed at the release's path yet."""
+    files: Mapping[str, str | None] = field(default_factory=dict)
+    """Path -> sha256 of what lies there, None when nothing does."""
+    revision: str | None = None
+    digest: str | None = None
+    """The plan's digest in the installed units."""
+
+    @property
+    def driver(self) -> str | None:
+        """The driver's version, as the first GPU that knows it says."""
+        gpus = () if isinstance(self.gpus, Unreadable) else self.gpus
+        return next((gpu.driver for gpu in gpus if gpu.driver), None)
+
+
+def unreachable(host: str, why: str) -> Report:
+    """Return the report of a host that could not be asked."""
+    gone = Unreadable("the host was not reached")
+    return Report(host, unreached=why, gpus=gone, installed=gone)

@@ -1,0 +1,245 @@
+"""The JSON of the host programs becomes a report; it is trusted in nothing."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from muster.preflight import smi, tool_text
+from muster.preflight.host_report import (
+    NOT_ASKED,
+    Clock,
+    FabricManager,
+    Gid,
+    GpuDirect,
+    Installed,
+    Listener,
+    PathFacts,
+    RdmaPort,
+    Report,
+    System,
+)
+from muster.preflight.tool_text import Unreadable
+from muster.spec import versions
+
+
+def from_answers(host: str, answers: Mapping[str, Any], sent: float, received: float) -> Report:
+    """Build a report from what the host programs answered.
+
+    Args:
+        host: inventory name.
+        answers: program name -> answer (`preflight`, `machine`, `installed`).
+        sent: this machine's wall clock before the programs were sent, in seconds.
+        received: and after they had answered.
+
+    Whatever the answers hold, a report comes out: what cannot be read is `Unreadable` in it.
+    """
+    names, machine = _value(answers, "probe_gpus", "names"), _value(answers, "probe_machine", "clock")
+    engine = answers.get("probe_engine")
+    engine = engine if isinstance(engine, Mapping) else {"error": "not asked"}
+    files = engine.get("files")
+    return Report(
+        host=host,
+        gpus=smi.gpus(_value(answers, "probe_gpus", "gpus")),
+        apps=smi.apps(_value(answers, "probe_gpus", "apps")),
+        remapped=smi.remapped(_value(answers, "probe_gpus", "remapped")),
+        nvlinks=smi.nvlinks(_value(answers, "probe_gpus", "nvlink")),
+        topology=smi.topology(_value(answers, "probe_gpus", "topology")),
+        xids=tool_text.xids(_value(answers, "probe_gpus", "xids")),
+        fabric_manager=_fabric_manager(_value(answers, "probe_gpus", "fabric_manager")),
+        rdma=_rdma(_value(answers, "probe_machine", "infiniband")),
+        gpudirect=_gpudirect(_value(answers, "probe_machine", "gpudirect")),
+        links=tool_text.links(_value(answers, "probe_gpus", "links")),
+        systemd=_systemd(_value(answers, "probe_gpus", "systemd")),
+        hostname=_text(names, "hostname"),
+        resolves=_resolves(names),
+        system=_system(_value(answers, "probe_machine", "system")),
+        paths=_paths(_value(answers, "probe_machine", "paths")),
+        listeners=_listeners(_value(answers, "probe_machine", "listening")),
+        units=_units(_value(answers, "probe_machine", "units")),
+        clock=_clock(_value(answers, "probe_gpus", "started"), machine, sent, received),
+        installed=_installed(engine),
+        files={
+            str(path): digest if isinstance(digest, str) else None
+            for path, digest in (files.items() if isinstance(files, Mapping) else ())
+        },
+        revision=_text(engine, "revision") or None,
+        digest=_text(engine, "digest") or None,
+    )
+
+
+def _value(answers: Mapping[str, Any], program: str, source: str) -> Mapping[str, Any]:
+    """Return one source's value, or `{"error": ...}`."""
+    answer = answers.get(program)
+    if not isinstance(answer, Mapping):
+        return {"error": "the host's program gave no answer"}
+    found = answer.get(source, answer if "error" in answer else None)
+    if isinstance(found, Mapping):
+        value = found.get("value", found)
+        if isinstance(value, Mapping):
+            return value
+    return {"error": f"{source}: no answer"}
+
+
+def _error(value: Mapping[str, Any]) -> Unreadable | None:
+    return Unreadable(str(value["error"])[:300]) if "error" in value else None
+
+
+def _text(value: Mapping[str, Any], key: str) -> str:
+    found = value.get(key)
+    return found.strip()[:4096] if isinstance(found, str) else ""
+
+
+def _number(value: Mapping[str, Any], key: str) -> int | None:
+    found = value.get(key)
+    if isinstance(found, str) and found.strip().isascii() and found.strip()[:18].isdigit():
+        return int(found.strip()[:18])
+    return found if isinstance(found, int) and not isinstance(found, bool) else None
+
+
+def _items(value: Mapping[str, Any], key: str) -> list[Mapping[str, Any]]:
+    found = value.get(key)
+    return [item for item in found[:4096] if isinstance(item, Mapping)] if isinstance(found, list) else []
+
+
+def _fabric_manager(value: Mapping[str, Any]) -> FabricManager | Unreadable:
+    shown = tool_text.command_text(value.get("unit", value), "systemctl")
+    if isinstance(shown, Unreadable):
+        return shown
+    found = tool_text.properties(shown)
+    if "LoadState" not in found:
+        return Unreadable(f"systemctl said: {tool_text.first_line(shown) or 'nothing'}")
+    printed = tool_text.command_text(value.get("version"), "nv-fabricmanager")
+    version = "" if isinstance(printed, Unreadable) else versions.version_text(printed)
+    return FabricManager(found["LoadState"], found.get("ActiveState", ""), version)
+
+
+def _rdma(value: Mapping[str, Any]) -> tuple[RdmaPort, ...] | Unreadable:
+    return _error(value) or tuple(
+        RdmaPort(
+            device=_text(port, "device"),
+            port=_text(port, "port"),
+            # "4: ACTIVE" and "5: LinkUp" in /sys; the number is the kernel's own.
+            state=_text(port, "state").rpartition(": ")[2],
+            physical=_text(port, "phys_state").rpartition(": ")[2],
+            layer=_text(port, "link_layer"),
+            rate=_text(port, "rate"),
+            gids=tuple(
+                Gid(_number(gid, "index") or 0, _text(gid, "gid"), _text(gid, "type"), _text(gid, "netdev"))
+                for gid in _items(port, "gids")
+            ),
+        )
+        for port in _items(value, "ports")
+    )
+
+
+def _gpudirect(value: Mapping[str, Any]) -> GpuDirect | Unreadable:
+    modules = value.get("modules")
+    return _error(value) or GpuDirect(
+        modules=tuple(str(name) for name in modules) if isinstance(modules, list) else (),
+        driver=_text(value, "driver"),
+        kernel=versions.version(_text(value, "kernel")),
+    )
+
+
+def _systemd(value: Mapping[str, Any]) -> int | Unreadable:
+    shown = tool_text.command_text(value.get("version", value), "systemctl")
+    if isinstance(shown, Unreadable):
+        return shown
+    found = re.match(r"systemd (\d{1,6})\b", shown)
+    if found is None:
+        return Unreadable(f"systemctl said: {tool_text.first_line(shown) or 'nothing'}")
+    return int(found.group(1)) if value.get("booted") else Unreadable("the host was not booted with systemd")
+
+
+def _resolves(value: Mapping[str, Any]) -> tuple[str, ...] | Unreadable:
+    answer = value.get("own", value)
+    if isinstance(answer, Mapping) and answer.get("rc") == 2:
+        return ()  # getent: the name is not known
+    shown = tool_text.command_text(answer, "getent")
+    if isinstance(shown, Unreadable):
+        return shown
+    return tuple(dict.fromkeys(line.split()[0] for line in shown.splitlines() if line.split()))
+
+
+def _system(value: Mapping[str, Any]) -> System | Unreadable:
+    memory = tool_text.meminfo(_text(value, "meminfo"))
+    return _error(value) or System(
+        os=tool_text.properties(_text(value, "os_release")).get("PRETTY_NAME", ""),
+        libc=_text(value, "libc"),
+        machine=_text(value, "machine"),
+        kernel=_text(value, "kernel"),
+        python=_text(value, "python"),
+        memory=memory.get("MemTotal"),
+        available=memory.get("MemAvailable"),
+        shm=_number(value, "shm_bytes"),
+        pid_max=_number(value, "pid_max"),
+        nr_open=_number(value, "nr_open"),
+        uid=_number(value, "uid"),
+    )
+
+
+def _paths(value: Mapping[str, Any]) -> dict[str, PathFacts | Unreadable]:
+    if "error" in value:
+        return {}
+    found: dict[str, PathFacts | Unreadable] = {}
+    for path, facts in value.items():
+        if not isinstance(facts, Mapping):
+            continue
+        free = _number(facts, "free")
+        if free is None:
+            found[str(path)] = _error(facts) or Unreadable("no figures")
+            continue
+        found[str(path)] = PathFacts(
+            there=_text(facts, "there"),
+            mount=_text(facts, "mount"),
+            options=tuple(_text(facts, "options").split(",")),
+            device=_number(facts, "device") or 0,
+            free=free,
+            held=_number(facts, "held") or 0,
+        )
+    return found
+
+
+def _listeners(value: Mapping[str, Any]) -> tuple[Listener, ...] | Unreadable:
+    return _error(value) or tuple(
+        Listener(_number(one, "port") or 0, _text(one, "process"), _number(one, "pid"), _text(one, "cgroup"))
+        for one in _items(value, "ports")
+    )
+
+
+def _units(value: Mapping[str, Any]) -> tuple[str, ...] | Unreadable:
+    running = value.get("running")
+    return _error(value) or tuple(str(name) for name in running if name) if isinstance(running, list) else ()
+
+
+def _clock(first: Mapping[str, Any], last: Mapping[str, Any], sent: float, received: float) -> Clock | Unreadable:
+    started, ended = _seconds(first), _seconds(last)
+    if ended is None:
+        return _error(last) or Unreadable("no clock")
+    return Clock(ended if started is None else started, ended, sent, received, _text(last, "boot"))
+
+
+def _seconds(value: Mapping[str, Any]) -> float | None:
+    wall = value.get("wall")
+    return float(wall) if isinstance(wall, (int, float)) and not isinstance(wall, bool) else None
+
+
+def _installed(value: Mapping[str, Any]) -> Installed | Unreadable | None:
+    if "error" in value:
+        return _error(value)
+    release = value.get("release")
+    if not isinstance(release, Mapping):
+        return None
+    versions, imported = release.get("versions"), value.get("imported")
+    said: Mapping[str, Any] | Unreadable = NOT_ASKED
+    if isinstance(imported, Mapping):
+        got = imported.get("value")
+        said = got if isinstance(got, Mapping) else Unreadable(str(imported.get("error", "no answer"))[:300])
+    return Installed(
+        versions={str(k): str(v) for k, v in versions.items()} if isinstance(versions, Mapping) else {},
+        cuda=_text(release, "cuda") or None,
+        python=_text(release, "python") or None,
+        imported=said,
+    )

@@ -1,0 +1,289 @@
+"""A preflight over SSH: asks every host at once, lets pairs measure, and judges. Reads; changes nothing on any host."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from gevent.lock import RLock
+from pyinfra.api import Host, State
+
+from muster.hosts.all_hosts import ask, each, hosts_of
+from muster.plan.types import Plan
+from muster.preflight import allreduce, drift, outcome, pairs, plan_needs, read_report
+from muster.preflight.host_report import Report, unreachable
+from muster.preflight.needs import Needs
+from muster.preflight.options import Options
+from muster.preflight.outcome import Outcome
+from muster.spec.host import HostSpec
+from muster.spec.settings import Settings
+
+PROBE_SECONDS = 150
+PAIR_SECONDS = 45
+IMPORT_SECONDS = 120.0
+
+Made = Callable[[Outcome], None] | None
+Plans = Callable[[str | None], Plan]
+
+_outcomes: WeakKeyDictionary[State, dict[str, Outcome]] = WeakKeyDictionary()
+_lock = RLock()
+
+
+@dataclass(frozen=True)
+class Gathered:
+    """What hosts said in one session each: their reports, and the answers of programs asked besides, by host."""
+
+    reports: list[Report]
+    besides: Mapping[str, Mapping[str, Any]]
+
+
+def gather(
+    state: State,
+    needs: Mapping[str, Needs],
+    unreached: Mapping[str, str],
+    *,
+    imports: float = 0.0,
+    besides: Mapping[str, Mapping[str, Any]] | None = None,
+) -> Gathered:
+    """Ask every host what it is, in one session each.
+
+    Args:
+        state: pyinfra's, its hosts connected.
+        needs: by host, in the order of the reports.
+        unreached: host -> why it is not to be asked.
+        imports: seconds that importing an installed engine may take; 0 does not try.
+        besides: host -> further programs and their requests, for the same session; they run first.
+    """
+    more, answers = besides or {}, dict[str, Mapping[str, Any]]()
+
+    def one(host: Host) -> Report:
+        sent = time.time()
+        requests = {**more.get(host.name, {}), **needs[host.name].requests(imports=imports)}
+        answer = ask(state, host, requests, "preflight probe", seconds=PROBE_SECONDS + int(imports))
+        if isinstance(answer.get("error"), str):
+            return unreachable(host.name, str(answer["error"]))
+        answers[host.name] = {name: answer.get(name, {"error": "no answer"}) for name in more.get(host.name, {})}
+        return read_report.from_answers(host.name, answer, sent, time.time())
+
+    hosts = hosts_of(state)
+    asked = [hosts[name] for name in needs if name in hosts and name not in unreached]
+    reports = each(asked, one)
+    gone = {name: unreachable(name, unreached.get(name, "not in the inventory")) for name in needs}
+    return Gathered([reports.get(name, gone[name]) for name in needs], answers)
+
+
+def measure(state: State, needs: Mapping[str, Needs], reports: Iterable[Report], port: int) -> list[pairs.Measured]:
+    """Let each two hosts that answered measure the fabric between them, round by round.
+
+    Args:
+        state: pyinfra's.
+        needs: by host.
+        reports: of all hosts; unreached ones, and those without their fabric address, are left out.
+        port: TCP port that the servers listen on.
+    """
+    there = [report for report in reports if report.unreached is None]
+    sizes = pairs.mtus(there, needs)
+    hosts, results = hosts_of(state), []
+    for meetings in pairs.rounds([report.host for report in there if report.host in sizes]):
+        requests: dict[str, Any] = {}
+        for pair in meetings:
+            requests |= pairs.requests(pair, needs, sizes, port, secrets.token_hex(16))
+
+        def one(host: Host, requests: Mapping[str, Any] = requests) -> dict[str, Any]:
+            answer = ask(state, host, {"measure_pair": requests[host.name]}, "fabric measurement", seconds=PAIR_SECONDS)
+            found: dict[str, Any] = answer.get("measure_pair", answer)
+            return found
+
+        answers = each([hosts[name] for name in requests], one)
+        results += [pairs.measured(pair, answers) for pair in meetings]
+    return results
+
+
+def meet(state: State, needs: Mapping[str, Needs], reports: Iterable[Report], port: int) -> list[pairs.Measured]:
+    """Let all hosts that answered meet each other at once, in one session each: do they reach, do full packets pass.
+
+    Args:
+        state, needs, reports, port: as for `measure`.
+    """
+    sizes = pairs.mtus([report for report in reports if report.unreached is None], needs)
+    if len(sizes) < 2:
+        return []
+    requests = pairs.meeting(needs, sizes, port, secrets.token_hex(16))
+
+    def one(host: Host) -> dict[str, Any]:
+        answer = ask(
+            state, host, {"measure_pair": requests[host.name]}, "do the hosts reach each other?", seconds=PAIR_SECONDS
+        )
+        found: dict[str, Any] = answer.get("measure_pair", answer)
+        return found
+
+    hosts = hosts_of(state)
+    return pairs.met(each([hosts[name] for name in requests], one))
+
+
+def all_reduce(
+    state: State, needs: Mapping[str, Needs], options: Options, *, backend: str = "nccl"
+) -> dict[str, allreduce.AllReduce]:
+    """Run an all-reduce across the group with each host's installed torch.
+
+    Args:
+        state: pyinfra's.
+        needs: by host, in inventory order.
+        options: the port that ranks meet on, and NCCL's environment.
+        backend: of torch.distributed.
+    """
+    requests, hosts = (
+        allreduce.requests(needs, port=options.port, env=options.nccl_env, backend=backend),
+        hosts_of(state),
+    )
+
+    def one(host: Host) -> allreduce.AllReduce:
+        python = f"{needs[host.name].release}/bin/python"
+        answer = ask(
+            state,
+            host,
+            {"measure_allreduce": requests[host.name]},
+            "NCCL all-reduce",
+            seconds=int(allreduce.SECONDS) + 60,
+            python=python,
+        )
+        return allreduce.read(answer.get("measure_allreduce", answer))
+
+    return each([hosts[name] for name in needs], one)
+
+
+def preflight(
+    state: State,
+    needs: Mapping[str, Needs],
+    options: Options,
+    *,
+    title: str,
+    unreached: Mapping[str, str] | None = None,
+    imports: float = 0.0,
+    replan: Callable[[str], Mapping[str, Needs]] | None = None,
+) -> Outcome:
+    """Run a whole preflight.
+
+    Args:
+        state: pyinfra's, its hosts connected.
+        needs: by host, in inventory order.
+        options: waivers, pairs, NCCL.
+        title: what is checked, in words.
+        unreached: host -> why it could not be connected to.
+        imports: seconds that importing an installed engine may take; 0 does not try.
+        replan: what is needed with another build of the engine, where the drivers ask for it.
+
+    Pairs and the all-reduce load the fabric and the GPUs, so that a group that runs keeps them from running.
+    """
+    reports = gather(state, needs, unreached or {}, imports=imports).reports
+    if replan and (build := outcome.other_build(reports, needs)):
+        needs = replan(build)
+        reports = gather(state, needs, unreached or {}, imports=imports).reports
+    idle, notes = not running(reports, needs), []
+    measured: list[pairs.Measured] = []
+    several = len(needs) > 1
+    if options.pairs and several and idle:
+        measured = measure(state, needs, reports, options.port)
+    elif options.pairs and several:
+        notes.append("pairs of hosts were not measured: a group is running there")
+    more: list[Any] = []
+    if options.nccl:
+        refusal = _why_no_nccl(reports, needs, idle=idle)
+        if refusal:
+            notes.append(f"no all-reduce: {refusal}")
+        else:
+            more += allreduce.verdicts(all_reduce(state, needs, options), reports)
+    return outcome.judge(title, reports, needs, waived=options.waive, measured=measured, more=more, notes=notes)
+
+
+def running(reports: Iterable[Report], needs: Mapping[str, Needs]) -> bool:
+    """Whether some unit of this group has an engine on some host."""
+    return any(
+        needs[report.host].owns(f"/{unit}")
+        for report in reports
+        for unit in (report.units if isinstance(report.units, tuple) else ())
+    )
+
+
+def _why_no_nccl(reports: Iterable[Report], needs: Mapping[str, Needs], *, idle: bool) -> str | None:
+    if not idle:
+        return "the group is running"
+    for report in reports:
+        if report.unreached is not None:
+            return f"{report.host} was not reached"
+        if not (versions := getattr(report.installed, "versions", None)) or "torch" not in versions:
+            return f"no engine is installed on {report.host} yet"
+    return None
+
+
+def run_inventory(state: State, hosts: Iterable[HostSpec], settings: Settings, made: Made = None) -> Outcome:
+    """Run the preflight of an inventory without a recipe, once for all hosts of a pyinfra run."""
+    options, specs = Options.of(settings.model_dump()), list(hosts)
+    needs = {spec.name: plan_needs.needs_of_host(spec, settings, options, len(specs)) for spec in specs}
+    return once(state, "", needs, options, f"preflight of {len(specs)} host{'s' * (len(specs) > 1)}", made)
+
+
+def once(
+    state: State, key: str, needs: Mapping[str, Needs], options: Options, title: str, made: Made = None
+) -> Outcome:
+    """Run a preflight, or return the one of this key that this pyinfra run has made already."""
+    with _lock:
+        found = _outcomes.setdefault(state, {})
+        if key not in found:
+            active = {host.name for host in state.active_hosts}
+            unreached = {name: "not connected in this run" for name in needs if name not in active}
+            found[key] = preflight(state, needs, options, title=title, unreached=unreached)
+            if made is not None:
+                made(found[key])
+        return found[key]
+
+
+def run_drift(state: State, plans: Plans, settings: Settings, unreached: Mapping[str, str]) -> Outcome:
+    """Compare the hosts with each other and with a plan.
+
+    Args:
+        state: pyinfra's, its hosts connected.
+        plans: returns the plan of the group with a build of the engine.
+        settings: of the group.
+        unreached: host -> why it could not be connected to.
+    """
+    options = Options.of(settings.model_dump())
+
+    def look(build: str | None) -> tuple[Plan, Mapping[str, Needs], list[Report]]:
+        plan = plans(build)
+        needs = plan_needs.needs_of_plan(plan, settings, options)
+        # Disks, ports and fabric are preflight's; drift is about what was installed.
+        asked = {name: replace(need, paths=(), ports=()) for name, need in needs.items()}
+        return plan, needs, gather(state, asked, unreached).reports
+
+    plan, needs, reports = look(None)
+    if build := outcome.other_build(reports, needs):
+        plan, needs, reports = look(build)
+    return drift.judge(f"drift of {plan.group} from its plan {plan.digest}", reports, needs)
+
+
+def fitting(state: State, plans: Plans) -> Plan:
+    """Return the plan of a group with the build of the engine that its hosts' drivers run, as a deploy has chosen it.
+
+    Args:
+        state: pyinfra's, its hosts connected; asked only where no setting says the build.
+        plans: returns the plan of the group with a build of the engine.
+    """
+    plan = plans(None)
+    if not plan.build_assumed:
+        return plan
+    hosts = hosts_of(state)
+    told = each(
+        [hosts[name] for name in plan.hosts if name in hosts],
+        lambda host: ask(
+            state, host, {"probe_gpus": {"sources": ["gpus"]}}, "which driver is there?", seconds=PROBE_SECONDS
+        ),
+    )
+    reports = [read_report.from_answers(name, answer, 0.0, 0.0) for name, answer in told.items()]
+    needs = {name: Needs(name, vllm=plan.vllm_version, build=plan.build) for name in told}
+    build = outcome.other_build(reports, needs)
+    return plans(build) if build else plan

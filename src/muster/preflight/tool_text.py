@@ -1,0 +1,117 @@
+"""Text of the kernel log, systemctl and ip becomes values; total: unreadable input is a value too."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+MAX_TEXT = 1024 * 1024
+
+_XID = re.compile(r"NVRM: Xid \((?:PCI:)?([^)]{0,64})\): ?(\d{1,4})")
+
+
+@dataclass(frozen=True)
+class Unreadable:
+    """A source that gave nothing usable, and why, in words for a table."""
+
+    why: str
+
+
+@dataclass(frozen=True)
+class Xid:
+    """A GPU error the driver wrote to the kernel log."""
+
+    number: int
+    device: str
+    line: str
+
+
+@dataclass(frozen=True)
+class Link:
+    """A network interface."""
+
+    name: str
+    mtu: int
+    up: bool
+    addresses: tuple[str, ...]
+
+
+def command_text(answer: object, tool: str) -> str | Unreadable:
+    """Return what a tool printed, or why it is no use.
+
+    Args:
+        answer: `{"rc", "text", "stderr", "truncated"}` of the host's program; may be anything.
+        tool: what was run, for the message.
+    """
+    if not isinstance(answer, Mapping):
+        return Unreadable(f"{tool}: no answer")
+    if "error" in answer:
+        return Unreadable(first_line(answer["error"]) or f"{tool}: failed")
+    text, said = answer.get("text"), first_line(answer.get("stderr"))
+    if not isinstance(text, str):
+        return Unreadable(f"{tool}: no output")
+    if answer.get("truncated"):
+        return Unreadable(f"{tool} printed more than can be right, starting: {first_line(text)}")
+    if answer.get("rc") not in (0, None) and not text.strip():
+        return Unreadable(f"{tool} failed: {said or 'exit status ' + str(answer.get('rc'))}"[:300])
+    return text[:MAX_TEXT]
+
+
+def first_line(value: object) -> str:
+    """Return the first line with anything on it, printable and at most 200 characters; else nothing."""
+    if not isinstance(value, str):
+        return ""
+    line = next((line.strip() for line in value[:4096].splitlines() if line.strip()), "")
+    return "".join(char if char.isprintable() else "?" for char in line)[:200]
+
+
+def xids(answer: object) -> tuple[Xid, ...] | Unreadable:
+    """Read the kernel log's lines about GPU errors."""
+    text = command_text(answer, "kernel log")
+    if isinstance(text, Unreadable):
+        return text
+    if isinstance(answer, Mapping) and answer.get("rc") != 0:
+        return Unreadable(f"kernel log: {first_line(answer.get('stderr')) or 'not readable'}")
+    matches = ((_XID.search(line[:2048]), line) for line in text.splitlines())
+    return tuple(Xid(int(m.group(2)), m.group(1), first_line(line)) for m, line in matches if m)
+
+
+def links(answer: object) -> tuple[Link, ...] | Unreadable:
+    """Read `ip -j addr show`."""
+    text = command_text(answer, "ip")
+    if isinstance(text, Unreadable):
+        return text
+    try:
+        entries = json.loads(text)
+    except (ValueError, RecursionError):
+        return Unreadable(f"ip -j said: {first_line(text) or 'nothing'}")
+    return tuple(_links(entries if isinstance(entries, list) else []))
+
+
+def _links(entries: list[Any]) -> Iterator[Link]:
+    for entry in entries:
+        if not isinstance(entry, Mapping) or not isinstance(entry.get("ifname"), str):
+            continue
+        infos, flags, mtu = entry.get("addr_info"), entry.get("flags"), entry.get("mtu")
+        held = [info.get("local") for info in infos if isinstance(info, Mapping)] if isinstance(infos, list) else []
+        yield Link(
+            name=entry["ifname"],
+            mtu=mtu if isinstance(mtu, int) else 0,
+            up=isinstance(flags, list) and "UP" in flags and "LOWER_UP" in flags,
+            addresses=tuple(address for address in held if isinstance(address, str)),
+        )
+
+
+def properties(text: str) -> dict[str, str]:
+    """Read lines of `Key=value`, quotes cut off: `systemctl show`, os-release."""
+    pairs = (line.partition("=") for line in text[:MAX_TEXT].splitlines() if "=" in line)
+    return {key.strip(): value.strip().strip('"') for key, _, value in pairs}
+
+
+def meminfo(text: str) -> dict[str, int]:
+    """Read /proc/meminfo: name -> bytes."""
+    found = re.findall(r"^(\w{1,32}):\s{0,32}(\d{1,18}) kB$", text[:MAX_TEXT], re.M)
+    return {name: int(value) * 1024 for name, value in found}

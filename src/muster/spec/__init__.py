@@ -1,0 +1,15 @@
+"""What the user gives, as types: recipe, settings, inventory, GPU products, pins, bundles.
+
+    recipe           one YAML per model
+    settings         every setting, its default and its bounds
+    weights_options  the settings that concern weights
+    inventory        pyinfra's inventory -> hosts and settings          the one module here that knows pyinfra
+    host             a host as the inventory names it
+    hardware         GPU products: memory, architecture, driver needs
+    pins, listing    the commit of a model, and every file of it
+    bundles          what hosts without a network are given
+    versions         dotted versions as numbers
+    validation       pydantic's errors as refusals
+
+Imports nothing but `errors`, `resources` and the digest of a listing that the hosts compute as well.
+"""

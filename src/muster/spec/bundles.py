@@ -1,0 +1,63 @@
+"""A bundle: all that hosts without any network need, gathered on a machine that has one.
+
+DIR/bundle.json         what lies under engine/, with SHA-256: the hosts verify it as they verify weights
+DIR/engine/wheels/      every wheel of the release, as one resolution chose it
+DIR/engine/pylock.toml  that resolution, with hashes
+DIR/engine/python/      where asked for: the Python that uv would download
+DIR/pin.json            the model's commit and files
+DIR/weights/            where asked for: the files
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from muster.errors import Refusal
+from muster.spec import listing as listings
+from muster.spec.listing import Listing
+from muster.spec.settings import Settings
+
+NOTE, ENGINE, PIN, WEIGHTS = "bundle.json", "engine", "pin.json", "weights"
+
+
+def read(directory: Path) -> Listing:
+    """Return what a bundle's engine consists of.
+
+    Raises:
+        Refusal: it is no bundle.
+    """
+    place = directory / NOTE
+    if not place.is_file():
+        raise Refusal(f"{directory} is no bundle: it has no {NOTE}", fix=f"muster bundle RECIPE --out {directory}")
+    try:
+        return listings.parse(json.loads(place.read_text(encoding="utf-8")), where=str(place))
+    except ValueError as error:
+        raise Refusal(f"{place}: not JSON: {error}", fix="make the bundle again") from None
+
+
+def resolution(directory: Path) -> str:
+    """Return the text of a bundle's lock.
+
+    Raises:
+        Refusal: there is none.
+    """
+    place = directory / ENGINE / "pylock.toml"
+    if not place.is_file():
+        raise Refusal(f"{directory} has no {ENGINE}/pylock.toml", fix="make the bundle again")
+    return place.read_text(encoding="utf-8")
+
+
+def given(settings: Settings) -> Path | None:
+    """Return the directory of the bundle that the settings name."""
+    value = getattr(settings, "bundle", None)
+    return Path(value) if value else None
+
+
+def place(settings: Settings) -> str | None:
+    """Return where the bundle lies on the hosts, named by its content; None without one."""
+    directory = given(settings)
+    if directory is None:
+        return None
+    listing = read(directory)
+    return f"{settings.root}/bundles/{listing.model.replace('/', '--')}/{listing.revision}"

@@ -1,0 +1,190 @@
+"""Settings: everything a user can change, with default and unit; the rest of group_data is refused."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from muster.errors import Refusal
+from muster.spec.validation import refusal_of
+
+_NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?")
+_VERSION = re.compile(r"\d+(\.\d+){1,2}([.+][0-9A-Za-z.]+)?")
+
+
+class Settings(BaseModel):
+    """The settings of one group. `group_data/all.py` explains each; the two are kept equal by a test."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    # What is served
+    group: str | None = None
+    strategy: str | None = None
+    executor: Literal["ray", "mp"] = "ray"
+    model: str | None = None
+    served_model_name: str | None = None
+    revision: str | None = None
+    trust_remote_code: bool = True
+    allow_unpinned_code: bool = False
+    model_shape: dict[str, float] | None = None
+
+    # How it is served
+    max_model_len: int | None = Field(default=None, gt=0)
+    max_num_batched_tokens: int | None = Field(default=None, gt=0)
+    max_num_seqs: int | None = Field(default=None, gt=0)
+    gpu_memory_utilization: float | None = Field(default=None, gt=0, le=1)
+    decode_context_parallel_size: int | None = Field(default=None, gt=0)
+    expert_parallel: bool = True
+    tool_calling: bool | None = None
+    reasoning: bool | None = None
+    extra_args: list[str] = []
+    drop_args: list[str] = []
+    extra_env: dict[str, str] = {}
+    allow_oversubscription: bool = False
+
+    # Ports
+    port: int = Field(default=8000, gt=0, lt=65536)
+    rpc_port: int = Field(default=29550, gt=0, lt=65536)
+    master_port: int = Field(default=29501, gt=0, lt=65536)
+    ray_port: int = Field(default=6379, gt=0, lt=65536)
+    control_port: int = Field(default=29600, gt=0, lt=65536)
+    client_networks: list[str] = ["10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "fc00::/7"]
+
+    # The engine
+    vllm_version: str = "0.33.0"
+    ray_version: str = "2.60.0"
+    python_version: str = "3.12"
+    engine_path: str | None = None
+    engine_requirements: list[str] = []
+    overrides: list[str] = []
+    index_url: str | None = None
+    extra_index_urls: list[str] = []
+    find_links: list[str] = []
+    torch_backend: str | None = "auto"
+    engine_fanout: bool = True
+    vllm_index_url: str = "https://wheels.vllm.ai/{version}/{build}"
+    uv_cache_dir: str | None = None
+    ssl_cert_file: str | None = None
+    proxy: str | None = None
+    deep_ep: str | None = None
+    deep_gemm: str | None = None
+    root: str = "/opt/muster"
+
+    # Weights and downloads
+    hf_home: str = "/var/lib/muster/hf"
+    hf_endpoint: str | None = None
+    offline: bool = False
+    weights_source: str = "none"
+    weights_root: str = "/var/lib/muster/weights"
+    weights_seed: str | None = None
+    weights_port: int = Field(default=29610, gt=0, lt=65536)
+    weights_token_file: str | None = None
+    weights_patience: int = Field(default=60, gt=0)
+    weights_interval: int = Field(default=10, gt=0)
+    bundle: str | None = None
+
+    # Keeping it up
+    supervisor: Literal["guard", "systemd"] = "guard"
+    ready_timeout: int = Field(default=3600, gt=0)
+    drain_seconds: int = Field(default=30, ge=0)
+    stall_timeout: int = Field(default=120, gt=0)
+    canary_idle: int = Field(default=30, gt=0)
+    api_key_file: str | None = None
+
+    # Preflight
+    preflight_waive: list[str] = []
+    preflight_pairs: bool = True
+    preflight_nccl: bool = False
+    preflight_port: int = Field(default=29650, gt=0, lt=65536)
+    rdma: Literal["auto", "required", "off"] = "auto"
+
+    # Measuring it
+    eval_requirements: list[str] = []
+    gsm8k_path: str | None = None
+
+    # The sandbox and other odd places
+    min_driver: str | None = None
+
+    @field_validator("group")
+    @classmethod
+    def _group_is_a_name(cls, value: str | None) -> str | None:
+        if value is not None and not _NAME.fullmatch(value):
+            raise ValueError("lower-case letters, digits and dashes, at most 40, since units are named after it")
+        return value
+
+    @field_validator("vllm_version", "ray_version")
+    @classmethod
+    def _version(cls, value: str) -> str:
+        if not _VERSION.fullmatch(value):
+            raise ValueError("one exact version such as 0.33.0")
+        return value
+
+    @field_validator("revision")
+    @classmethod
+    def _commit(cls, value: str | None) -> str | None:
+        if value is not None and not re.fullmatch(r"[0-9a-f]{40}", value):
+            raise ValueError("a commit of 40 hexadecimal digits; a branch or tag can move")
+        return value
+
+    @field_validator("engine_path", "root", "hf_home", "uv_cache_dir", "weights_root")
+    @classmethod
+    def _absolute(cls, value: str | None) -> str | None:
+        if value is not None and (not value.startswith("/") or not re.fullmatch(r"[\w./+@:-]+", value)):
+            raise ValueError("an absolute path on the hosts, without blanks")
+        return value
+
+
+# Host data of pyinfra and its connectors, and what an inventory says of one host.
+HOST_KEYS = frozenset({"gpu", "gpus", "fabric_address", "fabric_interface"})
+_FOREIGN_PREFIXES = ("_", "x_", "ssh_", "docker_", "podman_", "winrm_", "terraform_", "vagrant_", "fake_")
+
+
+def is_foreign(key: str) -> bool:
+    """Whether a key of host data is pyinfra's or the user's own, and none of muster's business."""
+    return key in HOST_KEYS or key.startswith(_FOREIGN_PREFIXES)
+
+
+def from_data(data: Mapping[str, Any], *, where: str = "settings") -> Settings:
+    """Build settings from host data.
+
+    Args:
+        data: names and values as pyinfra merged them (`--data` over host over groups over all).
+        where: inventory name, for messages.
+
+    Raises:
+        Refusal: an unknown name (nearest suggested) or a value out of range.
+    """
+    wanted = {key: value for key, value in data.items() if not is_foreign(key)}
+    try:
+        return Settings.model_validate(wanted)
+    except ValidationError as error:
+        raise refusal_of(error, Settings, where=where, what="setting") from None
+
+
+def same_on_all(per_host: Mapping[str, Mapping[str, Any]], *, where: str) -> dict[str, Any]:
+    """Return the settings that all hosts share, since a group has one configuration.
+
+    Raises:
+        Refusal: a setting that differs between hosts, with both values.
+    """
+    first_name, shared = "", dict[str, Any]()
+    for name, data in per_host.items():
+        mine = {key: value for key, value in data.items() if not is_foreign(key)}
+        if not first_name:
+            first_name, shared = name, mine
+            continue
+        for key in _keys(shared, mine):
+            if shared.get(key) != mine.get(key):
+                raise Refusal(
+                    f"{where}: setting '{key}' is {shared.get(key)!r} on {first_name} but {mine.get(key)!r} on {name}",
+                    needed="one value for the whole group: its ranks must run the same configuration",
+                    fix=f"set '{key}' in group_data, not on a host",
+                )
+    return shared
+
+
+def _keys(*mappings: Mapping[str, Any]) -> Iterable[str]:
+    return sorted(set().union(*mappings))

@@ -1,0 +1,33 @@
+"""A pydantic error becomes a refusal that names the key and, if misspelt, the nearest one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from muster.errors import Refusal, unknown
+
+
+def refusal_of(error: ValidationError, model: type[BaseModel], *, where: str, what: str) -> Refusal:
+    """Turn pydantic's first error into a refusal that names the key and, if misspelt, the nearest one."""
+    first = error.errors()[0]
+    path = [str(part) for part in first["loc"]]
+    if first["type"] == "extra_forbidden":
+        return unknown(what, path[-1], _fields_at(model, path[:-1]), where=where)
+    return Refusal(f"{where}: {'.'.join(path)} is {first.get('input')!r}", needed=first["msg"], fix=f"set '{path[-1]}'")
+
+
+def _fields_at(model: type[BaseModel], path: list[str]) -> list[str]:
+    """Return the keys allowed at a nested place of a model; mappings of models are stepped through."""
+    current: Any = model
+    for part in path:
+        if isinstance(current, type) and issubclass(current, BaseModel) and part in current.model_fields:
+            current = current.model_fields[part].annotation
+        inner = [arg for arg in getattr(current, "__args__", ()) if isinstance(arg, type)]
+        models = [arg for arg in inner if issubclass(arg, BaseModel)]
+        if models and not (isinstance(current, type) and issubclass(current, BaseModel)):
+            current = models[0]
+    if isinstance(current, type) and issubclass(current, BaseModel):
+        return list(current.model_fields)
+    return []

@@ -1,0 +1,175 @@
+"""One staging run over pyinfra's hosts, shared by all of them: what is wanted, where it lies, who does what."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from gevent.lock import RLock
+from pyinfra import logger
+from pyinfra.api.exceptions import DeployError
+from pyinfra.api.state import State
+
+from muster.errors import Refusal
+from muster.hosts import programs, uv_binary
+from muster.plan.release import release_of
+from muster.plan.weights_path import revision_path
+from muster.spec import bundles, inventory, pins, recipe
+from muster.spec import weights_options as weight_options
+from muster.spec.listing import Listing
+from muster.spec.settings import Settings
+from muster.spec.weights_options import Options
+from muster.weights import ask_hosts
+from muster.weights.keys import pair_keys
+from muster.weights.staging_roles import Staging, secret, staging
+
+
+@dataclass(frozen=True)
+class StageRun:
+    """What the hosts of one run share."""
+
+    listing: Listing
+    options: Options
+    staging: Staging
+
+
+_runs: WeakKeyDictionary[State, dict[str, StageRun | DeployError | None]] = WeakKeyDictionary()
+_lock = RLock()
+
+
+def of_weights(state: State, recipe_name: str) -> StageRun | None:
+    """Return the run that stages a recipe's weights; None where the settings name no source.
+
+    Raises:
+        DeployError: no pin, no room, no such source; nothing was touched.
+    """
+
+    def prepare() -> StageRun | None:
+        settings = _settings(state)
+        wanted, bundle, options = recipe.load(recipe_name), bundles.given(settings), weight_options.of(settings)
+        if bundle is not None and (bundle / bundles.WEIGHTS).is_dir():
+            options = replace(options, source=f"control:{bundle.resolve() / bundles.WEIGHTS}")
+        if options.kind == "none":
+            return None
+        listing = pins.read(wanted.name, bundle)
+        model = settings.model or wanted.model
+        if listing is None or listing.model != model:
+            raise Refusal(
+                f"there is no pin of {model} ({pins.path_of(wanted.name)})",
+                needed="the commit and what every file of it must be",
+                fix=f"muster pin {wanted.name}",
+            )
+        if settings.revision not in (None, listing.revision):
+            raise Refusal(
+                f"revision is {settings.revision}, but {pins.found(wanted.name, bundle)} pins {listing.revision}",
+                needed="one commit: what is served is the directory that was staged",
+                fix=f"leave revision out, or muster pin {wanted.name} --revision {settings.revision}",
+            )
+        return _run(state, listing, options, settings)
+
+    return _once(state, f"weights of {recipe_name}", prepare)
+
+
+def of_bundle(state: State) -> StageRun | None:
+    """Return the run that brings the engine's bundle to the hosts; None where the settings name none.
+
+    Raises:
+        DeployError: it is no bundle, or there is no room.
+    """
+
+    def prepare() -> StageRun | None:
+        settings = _settings(state)
+        bundle = bundles.given(settings)
+        if bundle is None:
+            return None
+        options = replace(
+            weight_options.of(settings),
+            source=f"control:{bundle.resolve() / bundles.ENGINE}",
+            root=f"{settings.root}/bundles",
+        )
+        return _run(state, bundles.read(bundle), options, settings)
+
+    return _once(state, "bundle", prepare)
+
+
+def _once(state: State, what: str, prepare: Callable[[], StageRun | None]) -> StageRun | None:
+    """Let whichever host comes first do the work for all."""
+    with _lock:
+        runs = _runs.setdefault(state, {})
+        if what not in runs:
+            try:
+                runs[what] = prepare()
+            except Refusal as error:
+                runs[what] = DeployError(str(error))
+            except DeployError as error:
+                runs[what] = error
+        found = runs[what]
+    if isinstance(found, DeployError):
+        raise found
+    return found
+
+
+def _settings(state: State) -> Settings:
+    return inventory.from_pyinfra(state.inventory, name="inventory").settings
+
+
+def _run(state: State, listing: Listing, options: Options, settings: Settings) -> StageRun:
+    """Look at every host at once, decide, and say what will happen."""
+    active = {host.name: host for host in state.inventory if host in state.active_hosts}
+    fleet = inventory.from_pyinfra(state.inventory, name="inventory")
+    addresses = {spec.name: spec.address for spec in fleet.hosts if spec.name in active}
+    directory = revision_path(options.root, listing.model, listing.revision)
+    look = {"do": "look", "directory": directory, "manifest": listing.digest}
+    looks = ask_hosts.hosts(state, {name: active[name] for name in addresses}, "weights_on_disk", look)
+    keys = pair_keys(list(addresses), os.urandom(32))
+    run = StageRun(listing, options, staging(addresses, looks, listing, options, keys, source_of(settings, options)))
+    logger.info(run.staging.text(listing))
+    return run
+
+
+def source_of(settings: Settings, options: Options) -> dict[str, Any]:
+    """Return what the seed fetches from, the token included; it travels on standard input only.
+
+    Raises:
+        Refusal: the token's file cannot be read.
+    """
+    release = release_of(settings, ray=False)
+    small = release_of(settings.model_copy(update={"torch_backend": None}), ray=False)
+    texts = {
+        "hub": f"from {options.endpoint or 'the hub'}",
+        "modelscope": "from ModelScope",
+        "directory": f"from {options.path}",
+        "control": "from the control machine",
+    }
+    return {
+        "kind": options.kind,
+        "from": texts[options.kind],
+        "path": options.path,
+        "endpoint": options.endpoint,
+        "proxy": options.proxy,
+        "ssl_cert_file": options.ssl_cert_file,
+        "token": secret(_token(options)),
+        "program": programs.source("transfer_hub"),
+        "pythons": [f"{release.path}/bin/python"],
+        "venv": f"{settings.root}/hub",
+        "uv": uv_binary.path_on_hosts(settings.root),
+        "install_args": list(small.install_args),
+        "install_env": dict(release.env),
+    }
+
+
+def _token(options: Options) -> str | None:
+    if options.token_file is None:
+        return None
+    try:
+        return Path(options.token_file).read_text(encoding="utf-8").strip()
+    except OSError as error:
+        raise Refusal(
+            f"weights_token_file {options.token_file}: {error.strerror}",
+            needed="a file on this machine with nothing but the token",
+            fix="correct weights_token_file",
+        ) from None

@@ -1,0 +1,176 @@
+"""`muster bench`, `eval` and `report` by hand, on a group that is not there: what they say and how they end."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from muster.bench import engine_log, measured_group
+from muster.bench import run_eval as evaluation
+from muster.commands.bench import bench
+from muster.commands.eval import evaluate
+from muster.commands.report import report
+from muster.errors import Refusal
+from muster.plan.make import build_plan
+from muster.spec import recipe
+from muster.spec.host import HostSpec
+from muster.spec.settings import Settings
+
+RECORDED = Path(__file__).parents[1] / "bench" / "recorded"
+
+
+class Group:
+    """Stands for a connected group: its tool answers with what it was given, run after run."""
+
+    def __init__(self, answers: Sequence[measured_group.Done], problems: str = "") -> None:
+        self.answers, self.problems, self.argvs = list(answers), problems, list[list[str]]()
+        self.recipe = recipe.load("kimi-k2-thinking")
+        self.settings = Settings()
+        self.plan = build_plan(self.recipe, [HostSpec("gpu0", "10.0.0.1", None, "H200", 8)], self.settings)
+
+    def check(self) -> measured_group.Seen:
+        if self.problems:
+            raise Refusal(self.problems)
+        return measured_group.Seen(engine_log.EngineLog(cache_tokens=(715_072,)), "8x NVIDIA H200", "580.1")
+
+    def directory(self, name: str) -> str:
+        return f"/var/lib/muster/{name}"
+
+    def run_tool(self, name: str, argv: Sequence[str], **_: Any) -> measured_group.Done:
+        self.argvs.append(list(argv))
+        return self.answers[(len(self.argvs) - 1) % len(self.answers)]
+
+
+def done(status: int = 0, **own: Any) -> measured_group.Done:
+    """Return a run's end, with figures of a recorded run."""
+    raw = json.loads((RECORDED / "bench-serve-0.26.json").read_text(encoding="utf-8")) | own
+    return measured_group.Done(status, ("the last line",), json.dumps(raw))
+
+
+def invoke(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, group: Group, *words: str, command: Any = bench) -> Result:
+    @contextmanager
+    def connected(inventory: str, name: str, overrides: Mapping[str, Any]) -> Iterator[Group]:
+        yield group
+
+    monkeypatch.setattr(measured_group, "connected", connected)
+    argv = ["inventories/h200-8.py", "kimi-k2-thinking", "--ledger", str(tmp_path / "ledger"), *words]
+    return CliRunner().invoke(command, argv)
+
+
+def kept(tmp_path: Path) -> list[dict[str, Any]]:
+    return [json.loads(path.read_text(encoding="utf-8")) for path in sorted((tmp_path / "ledger").glob("*.json"))]
+
+
+def test_a_run_is_printed_and_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    group = Group([done()])
+    found = invoke(monkeypatch, tmp_path, group)
+    assert found.exit_code == 0, found.output
+    assert "2,160.14 tok/s, TTFT 399.8 ms" in found.output
+    (entry,) = kept(tmp_path)
+    assert entry["digest"] == group.plan.digest
+    assert (entry["hardware"], entry["driver"], entry["label"]) == ("8x NVIDIA H200", "580.1", "TP8")
+    assert entry["figures"]["kv_cache_tokens"] == 715_072
+    assert entry["raw"]["model_id"] == "/dev/shm/muster-gpu/none"
+
+
+def test_a_run_with_a_failed_request_fails_although_the_tool_did_not(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    found = invoke(monkeypatch, tmp_path, Group([done(failed=1, completed=7)]))
+    assert found.exit_code == 1
+    assert "FAILED" in found.output
+    assert kept(tmp_path)[0]["problems"] == ["1 of 8 requests failed"]
+
+
+@pytest.mark.parametrize(
+    "end", [measured_group.Done(1, ("ValueError: no tokenizer",), None), measured_group.Done(0, (), None)]
+)
+def test_a_tool_that_writes_nothing_fails(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, end: measured_group.Done
+) -> None:
+    found = invoke(monkeypatch, tmp_path, Group([end]))
+    assert found.exit_code == 1
+    assert "wrote no result" in found.output
+
+
+def test_a_broken_group_is_found_before_a_tool_is_started(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    group = Group([done()], problems="DP rank 3 did not answer")
+    found = invoke(monkeypatch, tmp_path, group)
+    assert isinstance(found.exception, Refusal)
+    assert group.argvs == []
+
+
+def test_repeats_get_prompts_of_their_own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    group = Group([done()])
+    invoke(monkeypatch, tmp_path, group, "--repeat", "3")
+    seeds = [argv[argv.index("--seed") + 1] for argv in group.argvs]
+    assert len(set(seeds)) == 3
+
+
+def test_a_regression_ends_with_1_and_noise_with_0(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    usual = [done(output_throughput=speed, request_throughput=speed / 500) for speed in (1000.0, 1030.0, 970.0)]
+    slow = [done(output_throughput=speed, request_throughput=speed / 500) for speed in (700.0, 720.0, 690.0)]
+    noise = [done(output_throughput=speed, request_throughput=speed / 500) for speed in (940.0, 990.0, 1010.0)]
+    invoke(monkeypatch, tmp_path, Group(usual), "--repeat", "3")
+    session = kept(tmp_path)[0]["session"]
+    same = invoke(monkeypatch, tmp_path, Group(noise), "--against", session, "--tolerance", "1%")
+    assert same.exit_code == 0, same.output
+    worse = invoke(monkeypatch, tmp_path, Group(slow), "--against", session, "--tolerance", "5%")
+    assert worse.exit_code == 1
+    assert "WORSE" in worse.output
+    assert "2 of 5 figures got worse" in worse.output
+
+
+@pytest.mark.parametrize("share", ["5", "-1%", "100%", "five"])
+def test_a_tolerance_that_is_no_share_is_refused(share: str) -> None:
+    found = CliRunner().invoke(bench, ["i", "r", "--tolerance", share])
+    assert found.exit_code == 2
+    assert "write 5% or 0.05" in found.output
+
+
+def test_an_evaluation_says_its_margin_and_the_published_score(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    scores = {"exact_match,strict-match": 0.93, "exact_match_stderr,strict-match": 0.007}
+    told = json.dumps({"results": {"gsm8k": scores}, "n-samples": {"gsm8k": {"effective": 1319}}})
+    monkeypatch.setattr(evaluation, "install", lambda *_: "/opt/muster/tools/lm-eval/bin/lm_eval")
+    group = Group([measured_group.Done(0, (), told)])
+    found = invoke(monkeypatch, tmp_path, group, "--limit", "20", command=evaluate)
+    assert found.exit_code == 0, found.output
+    assert "0.9300 ± 0.0137 (95 %, 1319 questions); agrees with the published 0.9409 (8x H200)" in found.output
+    assert group.argvs[0][-2:] == ["--limit", "20"]
+
+
+def test_an_evaluation_without_scores_is_kept_and_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(evaluation, "install", lambda *_: "lm_eval")
+    group = Group([measured_group.Done(1, ("no data set",), None)])
+    found = invoke(monkeypatch, tmp_path, group, command=evaluate)
+    assert isinstance(found.exception, Refusal)
+    assert "no data set" in str(found.exception)
+    assert kept(tmp_path)[0]["problems"]
+
+
+def test_the_report_of_what_was_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    invoke(monkeypatch, tmp_path, Group([done()]), "--repeat", "2")
+    place, out = str(tmp_path / "ledger"), tmp_path / "report.html"
+    shown = CliRunner().invoke(report, ["--ledger", place, "--recipe", "kimi-k2-thinking"])
+    assert "## TP8, vLLM 0.33.0, 8x NVIDIA H200" in shown.output
+    written = CliRunner().invoke(report, ["--ledger", place, "--out", str(out)])
+    assert written.exit_code == 0, written.output
+    assert out.read_text(encoding="utf-8").startswith("<!doctype html>")
+
+
+def test_what_is_wrong_with_the_running_group_is_said_by_host() -> None:
+    group = Group([])
+    unit = {"muster-k2-vllm.service": {"active": "active", "digest": "ffff"}}
+    answer = {"verify_group": {"problems": ["DP rank 0 did not answer"]}, "run_tool": {"units": unit}}
+    real = measured_group.Cluster(group.recipe, group.plan, group.settings, SimpleNamespace(), {})  # type: ignore[arg-type]
+    assert list(real._problems("gpu0", answer)) == [
+        "gpu0: DP rank 0 did not answer",
+        f"gpu0: muster-k2-vllm.service runs plan ffff, not {group.plan.digest}",
+    ]

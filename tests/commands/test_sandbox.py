@@ -1,0 +1,56 @@
+"""`muster sandbox` without a sandbox: help, refusals, the lines it prints."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from muster.cli import main
+from muster.sandbox import ask, state_file
+from muster.sandbox.state_file import Host, State
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> CliRunner:
+    monkeypatch.setenv("MUSTER_SANDBOX_DIR", str(tmp_path))
+    monkeypatch.delenv("MUSTER_SANDBOX", raising=False)
+    return CliRunner()
+
+
+@pytest.mark.parametrize("command", ["up", "down", "status", "shell", "start", "console", "ask"])
+def test_every_command_shows_an_example(run: CliRunner, command: str) -> None:
+    shown = run.invoke(main, ["sandbox", command, "--help"])
+    assert shown.exit_code == 0
+    assert f"muster sandbox {command}" in shown.output
+
+
+@pytest.mark.parametrize("command", ["status", "shell", "start", "console", "ask"])
+def test_a_sandbox_that_is_not_up_is_refused_with_what_to_type(run: CliRunner, command: str) -> None:
+    done = run.invoke(main, ["sandbox", command, "--name", "demo"])
+    assert done.exit_code == 2
+    assert "sandbox 'demo' is not up" in done.output
+    assert "muster sandbox up --name demo" in done.output
+
+
+def test_a_name_that_leaves_the_directory_is_refused(run: CliRunner) -> None:
+    done = run.invoke(main, ["sandbox", "down", "--name", "../x"])
+    assert done.exit_code == 2
+    assert "cannot be used" in done.output
+
+
+def test_sandboxes_are_listed(run: CliRunner) -> None:
+    for name in ("b", "a"):
+        state_file.save(state_file.place(name), State(name, "10.77.0.0/24", "/base"))
+    assert run.invoke(main, ["sandbox", "list"]).output == "a\nb\n"
+
+
+def test_the_curl_line_can_be_pasted_into_a_shell() -> None:
+    base = ask.endpoint([Host("node0", "10.77.0.11", "H200", 1, 0)])
+    words = shlex.split(ask.curl_line(base, "kimi-k2", 1))
+    assert words[:2] == ["curl", "http://10.77.0.11:8000/v1/chat/completions"]
+    assert "X-data-parallel-rank: 1" in words
+    assert json.loads(words[-1])["model"] == "kimi-k2"

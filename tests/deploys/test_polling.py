@@ -1,0 +1,116 @@
+"""`muster status` and `muster logs` against real hosts: a group that serves, one that fell, a host out of reach."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from muster.guard.state_store import BUNDLE_LIMIT, BUNDLES
+from muster.sandbox import simulated_gpus
+from tests.deploys.conftest import GROUP, GUARD_STATE, GUARD_UNIT, HOSTS, Guarded
+
+pytestmark = pytest.mark.sandbox
+
+USERS_OWN_XID = 13
+"""Graphics engine exception: a program's own fault, which ends nothing."""
+PROGRAM = f"sed -n 's/^ExecStart=\\([^ ]* -I [^ ]*\\).*/\\1/p' /etc/systemd/system/{GUARD_UNIT}"
+ASK = f"$({PROGRAM}) ctl --config /etc/muster/{GROUP}/guard.json status"
+
+
+def muster(fleet: Guarded, *words: str) -> subprocess.CompletedProcess[str]:
+    command = [
+        str(Path(sys.executable).parent / "muster"),
+        words[0],
+        str(fleet.directory / "fleet.py"),
+        GROUP,
+        *words[1:],
+    ]
+    return subprocess.run(
+        command,
+        cwd=fleet.directory,
+        env={**os.environ, "COLUMNS": "80"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+def test_what_a_person_sees_of_a_group_before_and_after_a_death(guarded: Guarded) -> None:
+    # A group that serves.
+    seen = muster(guarded, "status")
+    assert seen.returncode == 0, seen.stderr
+    lines = seen.stdout.splitlines()
+    assert lines[0] == f"{GROUP}  running"
+    assert [line.split()[:5] for line in lines[-2:]] == [
+        ["node0", "0", "0", "active", "answering"],
+        ["node1", "1", "1", "active", "answering"],
+    ]
+    assert max(map(len, lines)) <= 80
+    before = json.loads(muster(guarded, "status", "--format", "json").stdout)
+    assert before["generation"] == guarded.status["generation"]
+    assert [row["unit"] for row in before["hosts"]] == ["active (running)"] * 2
+
+    # A death on the other host, with more failures behind it than are kept.
+    old = {"version": 1, "wall": "2026-01-01T00:00:00Z", "generation": "old", "reason": "x", "processes": []}
+    for number in range(BUNDLES + 3):
+        name = f"{GUARD_STATE}/failures/20260101T0000{number:02}Z-old{number}.json"
+        guarded.sh("node1", f"mkdir -p {GUARD_STATE}/failures; echo '{json.dumps(old)}' >{name}")
+    guarded.sh("node1", f"chown -R muster: {GUARD_STATE}/failures")
+    healthy = guarded.box.gpus("node1")
+    guarded.box.set_gpus("node1", simulated_gpus.xid(healthy, 0, USERS_OWN_XID))
+    try:
+        guarded.wait("the guard reads the Xid", lambda: "Xid" in guarded.sh("node1", ASK))
+    finally:
+        guarded.box.set_gpus("node1", healthy)
+    guarded.sh("node1", "pkill -KILL -f '^VLLM::EngineCore'")
+    guarded.wait("a new generation", lambda: guarded.status.get("generation") not in (None, before["generation"]))
+    guarded.wait("it serves", lambda: guarded.status.get("ready"), 90)
+    after = json.loads(muster(guarded, "status", "--format", "json").stdout)
+    assert after["restarts"] == before["restarts"] + 1
+    assert (after["failure"]["host"], after["failure"]["process"]) == ("node1", "vllm")
+    text = muster(guarded, "status").stdout
+    assert "s ago: node1: " in text
+    assert "unexpectedly" in text.split("ago: node1: ")[1]
+
+    # What the guards kept of it, in one file.
+    seen = muster(guarded, "logs", "--failure")
+    assert seen.returncode == 0, seen.stderr
+    assert f"node1: {after['failure']['reason']}" in seen.stdout
+    (path,) = guarded.directory.glob("failure-*.json")
+    (failure,) = json.loads(path.read_text())["failures"]
+    assert (failure["host"], failure["generation"]) == ("node1", before["generation"])
+    assert list(failure["bundles"]) == list(HOSTS)
+    for host, bundle in failure["bundles"].items():
+        assert bundle["digest"] == before["digest"]
+        assert "ActiveState=" in bundle["unit"]
+        assert "MiB" in bundle["gpu_memory"]
+        (process,) = bundle["processes"]
+        assert "non-default args" in process["lines"], host
+    assert any("Xid" in line for line in failure["bundles"]["node1"]["kernel"])
+    kept = guarded.sh("node1", f"cd {GUARD_STATE}/failures; stat -c %s *").split()
+    assert len(kept) == BUNDLES
+    assert max(map(int, kept)) <= BUNDLE_LIMIT
+
+    # A host out of reach is a row, and the way back is found while one watches.
+    guarded.box.cut("node1")
+    try:
+        here, gone = json.loads(muster(guarded, "status", "--format", "json").stdout)["hosts"]
+        assert (here["host"], gone["host"]) == HOSTS
+        assert here["unit"]
+        assert (gone["unit"], gone["restarts"]) == ("", None)
+        assert gone["note"]
+        assert muster(guarded, "logs", "--failure", "--out", "-").returncode == 1
+        refused = guarded.run("stop", "-y")
+        assert refused.status != 0
+        assert "node0 of 2 hosts in this run; node1 could not be reached" in refused.err
+    finally:
+        guarded.box.heal("node1")
+    guarded.wait("it serves again", lambda: guarded.status.get("ready"), 120)
+    assert guarded.sh("node0", "true") == ""
+    assert "node1  " in muster(guarded, "logs", "--lines", "3").stdout

@@ -1,0 +1,90 @@
+"""The program that asks a host's guard: its command lines, and its words when there is none."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from muster.on_host import ask_guard, common
+
+# Prints its own arguments as the guard's `ctl` prints its answer.
+CTL = """\
+import json, sys
+print(json.dumps({"argv": sys.argv[1:]}))
+"""
+SYSTEMCTL = """\
+#!/bin/sh
+printf 'ActiveState=%s\\nSubState=running\\nNRestarts=3\\nActiveEnterTimestamp=Sun 2026-11-22\\n' "$STATE"
+"""
+
+
+@pytest.fixture
+def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A host's files: a unit whose guard is `CTL`, and a systemctl that says what STATE says."""
+    units, tools = tmp_path / "etc/systemd/system", tmp_path / "bin"
+    units.mkdir(parents=True)
+    tools.mkdir()
+    (tmp_path / "ctl.py").write_text(CTL)
+    start = f"ExecStart={sys.executable} -I {tmp_path}/ctl.py --config x -- vllm serve m\n"
+    (units / "muster-g.service").write_text("[Service]\n" + start)
+    (tools / "systemctl").write_text(SYSTEMCTL)
+    (tools / "systemctl").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tools}:/usr/bin:/bin")
+    monkeypatch.setenv("STATE", "active")
+    return tmp_path
+
+
+def asked(root: Path, verb: str, **more: Any) -> dict[str, Any]:
+    return ask_guard.main({"group": "g", "verb": verb, "root": str(root), **more})
+
+
+@pytest.mark.parametrize(
+    ("verb", "more", "words"),
+    [
+        ("status", {}, ["status"]),
+        ("logs", {"count": 10}, ["logs", "--count", "10"]),
+        ("stop", {"wait": 5}, ["stop", "--wait", "5"]),
+        ("restart", {"wait": 5, "since": "ab"}, ["restart", "--wait", "5", "--since", "ab"]),
+        ("resume", {}, ["resume"]),
+    ],
+)
+def test_every_verb_is_the_guards_own(root: Path, verb: str, more: dict[str, Any], words: list[str]) -> None:
+    told = asked(root, verb, **more)
+    assert told["answer"]["argv"] == ["ctl", "--config", f"{root}/etc/muster/g/guard.json", *words]
+    assert told["unit"] == {"active": "active", "sub": "running", "restarts": 3, "since": "Sun 2026-11-22"}
+
+
+@pytest.mark.parametrize("state", ["inactive", "failed"])
+def test_what_a_stopped_unit_would_be_held_by_is_lifted(
+    root: Path, state: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STATE", state)
+    assert asked(root, "resume")["answer"]["argv"][-1] == "release"
+    assert asked(root, "status")["answer"]["argv"][-1] == "status"
+
+
+def test_no_unit_and_plain_units_are_said_in_words(root: Path) -> None:
+    unit = root / "etc/systemd/system/muster-g.service"
+    unit.write_text("ExecStart=/opt/muster/engines/x/bin/vllm serve m\n")
+    with pytest.raises(OSError, match=r"^muster-g\.service runs no guard \(supervisor = systemd\)$"):
+        asked(root, "status")
+    unit.unlink()
+    with pytest.raises(OSError, match=r"^there is no muster-g\.service on this host; run the recipe's deploy$"):
+        asked(root, "status")
+
+
+def test_a_guard_program_that_is_broken_is_quoted(root: Path) -> None:
+    (root / "ctl.py").write_text("raise SystemExit('cannot be')")
+    assert asked(root, "status")["answer"] == {"error": "cannot be"}
+
+
+def test_the_journal_needs_no_guard(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    said = {"a.service": ["one"], "b.service": ["two", "three"]}
+    monkeypatch.setattr(common, "journal", lambda unit, lines: said[unit][-lines:])
+    told = asked(root / "nowhere", "journal", units=list(said), count=1)
+    assert told == {"answer": {"lines": ["one", "three"]}}
+    assert json.dumps(told)

@@ -1,0 +1,162 @@
+"""Verification asks what a user would: the name, every rank, tool calling; and what really runs."""
+
+from __future__ import annotations
+
+import http.server
+import json
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from muster.on_host import common, verify_group
+
+
+class Engine(http.server.BaseHTTPRequestHandler):
+    """An endpoint that behaves as its server's `dead`, `tools` and `key` say."""
+
+    def _say(self, status: int, body: Any) -> None:
+        data = json.dumps(body).encode()
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+    def do_GET(self) -> None:
+        self._say(200, {"data": [{"id": "kimi-k2"}]})
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        server: Any = self.server
+        server.asked.append((self.path, dict(self.headers), body))
+        if server.key and self.headers["Authorization"] != f"Bearer {server.key}":
+            self._say(401, {"error": "Unauthorized"})
+        elif int(self.headers.get("X-data-parallel-rank", -1)) in server.dead:
+            self._say(500, {"error": "EngineCore died"})
+        elif body.get("tools") and not server.tools:
+            self._say(400, {"error": '"auto" tool choice requires --enable-auto-tool-choice'})
+        else:
+            self._say(200, {"choices": [{}]})
+
+    def log_message(self, format: str, *args: Any) -> None:
+        pass
+
+
+@pytest.fixture
+def engine() -> Iterator[Any]:
+    server: Any = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Engine)
+    server.dead, server.tools, server.key, server.asked = set(), True, "", []
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield server
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def ask(engine: Any, **more: Any) -> dict[str, Any]:
+    request = {
+        "processes": [],
+        "url": f"http://127.0.0.1:{engine.server_address[1]}",
+        "model": "kimi-k2",
+        "ranks": 4,
+        "tool_calling": True,
+        "seconds": 10,
+    }
+    return verify_group.main({**request, **more})
+
+
+def test_every_rank_is_asked_by_name_for_one_token(engine: Any) -> None:
+    assert ask(engine) == {"problems": [], "ranks": [0, 1, 2, 3], "served": ["kimi-k2"]}
+    pinned = [headers for path, headers, _ in engine.asked if path == "/v1/completions"]
+    assert sorted(headers["X-Data-Parallel-Rank"] for headers in map(_titled, pinned)) == ["0", "1", "2", "3"]
+    assert all(body["max_tokens"] == 1 for _, _, body in engine.asked)
+
+
+def _titled(headers: dict[str, str]) -> dict[str, str]:
+    return {key.title(): value for key, value in headers.items()}
+
+
+def test_a_silent_rank_is_named_with_the_engines_words(engine: Any) -> None:
+    engine.dead = {2}
+    told = ask(engine)
+    assert told["problems"] == ['DP rank 2 did not answer a completion: HTTP 500: {"error": "EngineCore died"}']
+    assert told["ranks"] == [0, 1, 3]
+
+
+def test_another_name_than_planned_is_a_problem(engine: Any) -> None:
+    problem = ask(engine, model="kimi-k3")["problems"][0]
+    assert "names ['kimi-k2'], not 'kimi-k3'" in problem
+
+
+@pytest.mark.parametrize(("planned", "works"), [(True, False), (False, True)])
+def test_tool_calling_is_on_exactly_when_planned(engine: Any, planned: bool, works: bool) -> None:
+    engine.tools = works
+    problems = ask(engine, tool_calling=planned)["problems"]
+    assert len(problems) == 1
+    assert "tool calling" in problems[0]
+    engine.tools = planned
+    assert ask(engine, tool_calling=planned)["problems"] == []
+
+
+def test_the_key_is_read_on_the_host(engine: Any, tmp_path: Path) -> None:
+    key = tmp_path / "secrets.env"
+    key.write_text("# the key\nVLLM_API_KEY=sesame\n")
+    engine.key = "sesame"
+    assert ask(engine, api_key_file=str(key))["problems"] == []
+    assert ask(engine)["problems"]
+
+
+def test_an_endpoint_that_is_not_there(engine: Any) -> None:
+    problems = ask(engine, url="http://127.0.0.1:9")["problems"]
+    assert "names nothing" in problems[0]
+
+
+def unit(monkeypatch: pytest.MonkeyPatch, lines: list[list[str]], active: str = "active") -> None:
+    monkeypatch.setattr(common, "units", lambda names: {names[0]: {"active": active, "main_pid": 7}})
+    monkeypatch.setattr(verify_group, "command_lines", lambda pid: lines)
+
+
+PLANNED = {"unit": "u.service", "argv": ["vllm", "serve", "m", "--port", "8000"]}
+
+
+def test_the_running_command_line_is_the_planned_one_behind_its_interpreter(monkeypatch: pytest.MonkeyPatch) -> None:
+    unit(monkeypatch, [["/e/bin/python", "/e/bin/vllm", "serve", "m", "--port", "8000"], ["VLLM::EngineCore"]])
+    assert verify_group.main({"processes": [PLANNED]})["problems"] == []
+
+
+def test_the_planned_process_may_be_a_child_of_the_units_main_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    unit(monkeypatch, [["python3", "guard.pyz"], ["/e/bin/python", "/e/bin/vllm", "serve", "m", "--port", "8000"]])
+    assert verify_group.main({"processes": [PLANNED]})["problems"] == []
+
+
+def test_another_command_line_is_quoted(monkeypatch: pytest.MonkeyPatch) -> None:
+    unit(monkeypatch, [["/e/bin/python", "/e/bin/vllm", "serve", "m", "--port", "9000"]])
+    assert verify_group.main({"processes": [PLANNED]})["problems"] == [
+        "u.service runs `/e/bin/python /e/bin/vllm serve m --port 9000`, not the planned `vllm serve m --port 8000`"
+    ]
+
+
+def test_a_unit_that_does_not_run_is_said_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    unit(monkeypatch, [], active="failed")
+    assert verify_group.main({"processes": [PLANNED]})["problems"] == ["u.service is failed, not active"]
+
+
+def test_command_lines_of_a_process_and_its_children() -> None:
+    child = subprocess.Popen(["/bin/sh", "-c", "sleep 60; true"])
+    try:
+        for _ in range(500):
+            lines = verify_group.command_lines(child.pid)
+            if ["sleep", "60"] in lines:
+                break
+            time.sleep(0.01)
+    finally:
+        subprocess.run(["pkill", "-P", str(child.pid)], check=False)
+        child.kill()
+        child.wait()
+    assert lines[0] == ["/bin/sh", "-c", "sleep 60; true"]
+    assert ["sleep", "60"] in lines

@@ -1,0 +1,197 @@
+"""What is to be done follows from plan and observations, for the whole group at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from muster.plan.decision import Decision, HostDecision, asked, choose_secret, decide, is_base
+from muster.plan.types import Plan
+from tests import sample_observations, sample_plans
+
+DP = sample_plans.plain("kimi-k2-instruct", 2, "H200")
+RAY = sample_plans.plain("kimi-k2-instruct", 2, "H800")
+
+
+def decided(plan: Plan, seen: dict[str, dict[str, Any]]) -> Decision:
+    return decide(plan, seen, {secret.path: sample_observations.SECRET for secret in plan.secrets})
+
+
+@pytest.mark.parametrize("plan", [DP, RAY], ids=["dp", "ray"])
+def test_a_group_as_planned_needs_nothing(plan: Plan) -> None:
+    decision = decided(plan, sample_observations.as_planned(plan))
+    assert not decision.changes
+    assert decision.ready
+    assert set(decision.hosts.values()) == {HostDecision()}
+
+
+@pytest.mark.parametrize("plan", [DP, RAY], ids=["dp", "ray"])
+def test_fresh_hosts_get_everything_and_nothing_is_stopped(plan: Plan) -> None:
+    decision = decided(plan, sample_observations.fresh(plan))
+    assert decision.restart
+    assert not decision.ready
+    for name, host in decision.hosts.items():
+        planned = plan.hosts[name]
+        assert set(host.base) | set(host.files) == set(planned.files)
+        assert all(is_base(path) for path in host.base)
+        assert not any(is_base(path) for path in host.files)
+        assert host.secrets == tuple(secret.path for secret in plan.secrets)
+        assert host.install
+        assert host.send_uv
+        assert host.ask == asked(planned)
+        assert host.enable
+        assert host.stop == ()
+
+
+def differing_file(seen: dict[str, Any], plan: Plan) -> None:
+    seen["files"][f"/etc/systemd/system/{next(iter(seen['units']))}"]["sha256"] = "0" * 64
+
+
+def wrong_mode(seen: dict[str, Any], plan: Plan) -> None:
+    seen["files"][f"/etc/systemd/system/{next(iter(seen['units']))}"]["mode"] = "666"
+
+
+def dead_unit(seen: dict[str, Any], plan: Plan) -> None:
+    next(iter(seen["units"].values()))["active"] = "failed"
+
+
+def old_digest(seen: dict[str, Any], plan: Plan) -> None:
+    next(iter(seen["units"].values()))["digest"] = "older"
+
+
+def no_release(seen: dict[str, Any], plan: Plan) -> None:
+    seen["release"]["complete"] = False
+
+
+def other_secret(seen: dict[str, Any], plan: Plan) -> None:
+    next(iter(seen["secrets"].values()))["sha256"] = "0" * 64
+
+
+CHANGES: list[Callable[[dict[str, Any], Plan], None]] = [
+    differing_file,
+    wrong_mode,
+    dead_unit,
+    old_digest,
+    no_release,
+    other_secret,
+]
+
+
+@pytest.mark.parametrize("change", CHANGES, ids=lambda change: change.__name__)
+@pytest.mark.parametrize("where", [0, 1])
+def test_one_change_on_one_host_restarts_the_group(change: Callable[..., None], where: int) -> None:
+    seen = sample_observations.as_planned(RAY)
+    name = list(RAY.hosts)[where]
+    change(seen[name], RAY)
+    decision = decided(RAY, seen)
+    assert decision.restart
+    assert not decision.ready
+    assert any(reason.startswith(f"{name}: ") for reason in decision.reasons)
+    for other, host in decision.hosts.items():
+        running = {unit for unit, told in seen[other]["units"].items() if told["active"] == "active"}
+        assert set(host.stop) == running
+
+
+def test_limits_take_effect_without_a_restart() -> None:
+    seen = sample_observations.as_planned(DP)
+    seen["h200-1"]["files"]["/etc/sysctl.d/90-muster.conf"] = {"kind": "missing"}
+    decision = decided(DP, seen)
+    assert decision.changes
+    assert not decision.restart
+    assert decision.hosts["h200-1"].base == ("/etc/sysctl.d/90-muster.conf",)
+    assert decision.hosts["h200-0"] == HostDecision()
+
+
+def test_a_group_that_still_loads_is_waited_for_and_not_restarted() -> None:
+    seen = sample_observations.as_planned(DP)
+    seen["h200-0"]["ready"] = False
+    decision = decided(DP, seen)
+    assert decision.changes
+    assert not decision.restart
+    assert not decision.ready
+
+
+def test_a_rank_that_came_back_alone_cannot_join_and_the_group_is_restarted() -> None:
+    seen = sample_observations.as_planned(DP)
+    seen["h200-1"]["units"][DP.hosts["h200-1"].units[0]]["restarts"] = 1
+    assert not decided(DP, seen).changes
+    seen["h200-0"]["ready"] = False
+    assert decided(DP, seen).restart
+    assert not decided(replace(DP, heals=True), seen).restart
+
+
+def test_files_no_plan_names_are_removed_and_their_units_stopped_with_the_rest() -> None:
+    seen = sample_observations.as_planned(DP)
+    old = "muster-kimi-k2-instruct-ray.service"
+    seen["h200-1"]["stale"] = [f"/etc/systemd/system/{old}"]
+    seen["h200-1"]["units"][old] = {"active": "active", "digest": "older", "enabled": True}
+    dead_unit(seen["h200-0"], DP)
+    decision = decided(DP, seen)
+    assert decision.hosts["h200-1"].remove == (f"/etc/systemd/system/{old}",)
+    assert old in decision.hosts["h200-1"].stop
+
+
+def test_units_stop_in_the_reverse_of_their_start() -> None:
+    seen = sample_observations.as_planned(RAY)
+    dead = seen["h800-1"]
+    differing_file(dead, RAY)
+    assert decided(RAY, seen).hosts["h800-0"].stop == tuple(reversed(RAY.hosts["h800-0"].units))
+
+
+def test_only_a_command_line_the_parser_has_not_taken_is_asked_again() -> None:
+    seen = sample_observations.as_planned(DP)
+    seen["h200-1"]["accepted"] = [False]
+    decision = decided(DP, seen)
+    assert decision.hosts["h200-1"].ask == asked(DP.hosts["h200-1"])
+    assert decision.hosts["h200-0"].ask == ()
+    assert not decision.restart
+
+
+def test_the_probe_says_nothing_of_ray_workers_command_lines() -> None:
+    assert asked(RAY.hosts["h800-1"]) == ()
+    assert len(asked(RAY.hosts["h800-0"])) == 1
+
+
+sha = st.one_of(st.none(), st.sampled_from(["a", "b"]))
+
+
+@given(st.one_of(st.none(), st.just("a")), st.dictionaries(st.sampled_from(["h0", "h1", "h2"]), sha, min_size=1))
+def test_a_secret_ends_equal_on_all_hosts(stored: str | None, found: dict[str, str | None]) -> None:
+    choice = choose_secret(stored, found)
+    if stored is not None:
+        assert choice == "stored"
+    elif choice == "hosts":
+        assert len(set(found.values())) == 1
+        assert None not in found.values()
+    else:
+        assert choice == "new"
+        assert len(set(found.values())) > 1 or None in found.values()
+
+
+@given(st.lists(st.tuples(st.integers(0, 1), st.sampled_from(CHANGES)), max_size=4))
+def test_a_decision_is_about_every_host_and_gives_a_reason_for_every_restart(
+    changes: list[tuple[int, Callable[..., None]]],
+) -> None:
+    seen = sample_observations.as_planned(RAY)
+    for where, change in changes:
+        change(seen[list(RAY.hosts)[where]], RAY)
+    decision = decided(RAY, seen)
+    assert list(decision.hosts) == list(RAY.hosts)
+    assert decision.restart == bool(changes) == bool(decision.reasons)
+    if not decision.restart:
+        assert all(host.stop == () for host in decision.hosts.values())
+
+
+@pytest.mark.parametrize("held", ["stopped", "failed"])
+def test_a_held_group_is_resumed_and_not_restarted(held: str) -> None:
+    plan = replace(DP, heals=True)
+    seen = sample_observations.as_planned(plan)
+    seen["h200-0"] |= {"held": held, "ready": False}
+    found = decided(plan, seen)
+    assert (found.held, found.restart, found.changes) == (held, False, True)
+    assert decided(DP, seen).held == ""

@@ -1,0 +1,65 @@
+"""Every reason of a deploy's own not to touch a host, each with what was found, what is needed, and what to do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from muster.preflight.catalogue import CHECKS
+from muster.preflight.deploy_checks import verdicts
+from tests import sample_observations, sample_plans
+
+PLAN = sample_plans.plain("kimi-k2-instruct", 2, "H200")
+MINE = sample_plans.plain("kimi-k2-instruct", 2, "H200", engine_path="/opt/mine")
+# The head: only it listens.
+HOST = "h200-0"
+
+Change = Callable[[dict[str, Any]], Any]
+
+CASES: dict[str, tuple[Change, str, str, str]] = {
+    "deploy.state": (lambda s: s.update(error="disk on fire"), "disk on fire", "look", "mend"),
+    "deploy.systemd": (lambda s: s.update(units={"error": "no bus"}), "no bus", "answers", "systemctl"),
+    "deploy.engine": (lambda s: s["release"].update(runs=False), "/opt/mine has no bin/vllm", "vLLM", "engine_path"),
+    "deploy.ports": (
+        lambda s: s.update(groups={"older": {"ports": [29550, 1]}}),
+        "group older on this host uses port 29550",
+        "ports of its own",
+        "rpc_port",
+    ),
+    "deploy.files": (
+        lambda s: s["files"].update({"/etc/muster/kimi-k2-instruct/vllm.env": {"kind": "other"}}),
+        "vllm.env is no regular file",
+        "a file",
+        "rm -r",
+    ),
+}
+
+
+@pytest.mark.parametrize("check", CASES)
+def test_each_names_host_found_needed_and_fix(check: str) -> None:
+    change, found, needed, fix = CASES[check]
+    plan = MINE if check == "deploy.engine" else PLAN
+    seen = sample_observations.as_planned(plan)
+    change(seen[HOST])
+    (told,) = verdicts(plan, seen)
+    assert (told.host, told.check, told.level) == (HOST, check, "fail")
+    assert found in told.found
+    assert needed in told.needed
+    assert fix in told.fix
+
+
+def test_every_check_of_a_deploy_has_a_case() -> None:
+    assert set(CASES) == {name for name in CHECKS if name.startswith("deploy.")}
+
+
+def test_hosts_as_planned_have_nothing_against_it() -> None:
+    assert verdicts(PLAN, sample_observations.as_planned(PLAN)) == ()
+    assert verdicts(PLAN, sample_observations.fresh(PLAN)) == ()
+
+
+def test_an_unreached_host_is_not_asked_about() -> None:
+    seen = sample_observations.as_planned(PLAN)
+    del seen[HOST]
+    assert verdicts(PLAN, seen) == ()

@@ -1,0 +1,81 @@
+"""When pairs and the all-reduce are left out."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from muster.hosts import all_hosts
+from muster.preflight import outcome, run_checks
+from muster.preflight.host_report import unreachable
+
+from . import sample
+
+
+def group(*units: str) -> dict[str, Any]:
+    return {"probe_machine__units": {"value": {"running": list(units)}}}
+
+
+@pytest.mark.parametrize(
+    ("sources", "running"),
+    [
+        ({}, False),
+        (group("muster-g.service"), True),
+        (group("muster-other.service", "muster-gg.service"), False),
+        ({"probe_machine__units": {"error": "no /sys"}}, False),
+    ],
+)
+def test_a_group_runs_when_its_units_have_processes(sources: dict[str, Any], running: bool) -> None:
+    assert run_checks.running([sample.report(**sources)], {"h200-0": sample.needs()}) is running
+
+
+def test_hosts_asked_without_a_recipe_know_any_group_of_ours() -> None:
+    needs = {"h200-0": sample.needs(units=("muster-",))}
+    assert run_checks.running([sample.report(**group("muster-other.service"))], needs)
+    assert not run_checks.running([sample.report(**group("nginx.service"))], needs)
+
+
+@pytest.mark.parametrize(
+    ("report", "idle", "why"),
+    [
+        (sample.report(), True, None),
+        (sample.report(), False, "the group is running"),
+        (unreachable("h200-0", "timed out"), True, "h200-0 was not reached"),
+        (sample.report(probe_engine={"release": None}), True, "no engine is installed on h200-0 yet"),
+    ],
+)
+def test_why_there_is_no_all_reduce(report: Any, idle: bool, why: str | None) -> None:
+    assert run_checks._why_no_nccl([report], {"h200-0": sample.needs()}, idle=idle) == why
+
+
+def test_answer_of_a_session_is_programs_or_an_error() -> None:
+    fact = all_hosts.HostPrograms()
+    assert fact.process(["banner", '{"probe_machine": {"clock": 1}}']) == {"probe_machine": {"clock": 1}}
+    assert "no answer" in fact.process(["bash: python3: command not found"])["error"]
+    assert "error" in fact.process(["{" * 100_000 + "}"])
+    assert "error" in fact.default()
+
+
+def test_release_s_python_is_quoted() -> None:
+    assert all_hosts.HostPrograms().command("/opt/a b/bin/python") == "exec '/opt/a b/bin/python' -I -"
+
+
+def aged(driver: str) -> Any:
+    text = sample.recorded("h200x2-query-gpu.csv").replace("580.159.04", driver)
+    return sample.report(probe_gpus__gpus=sample.said(text))
+
+
+@pytest.mark.parametrize(
+    ("driver", "needs", "other"),
+    [
+        ("580.159.04", {"build": "cu130"}, None),
+        ("570.124.06", {"build": "cu130"}, "cu129"),
+        ("570.124.06", {"build": "cu129"}, None),
+        ("570.124.06", {"build": "cu130", "torch_backend": "cu130"}, None),
+        ("570.124.06", {"build": None, "torch_backend": None}, None),
+        ("515.65.01", {"build": "cu130"}, None),
+    ],
+)
+def test_when_the_plan_is_made_again(driver: str, needs: dict[str, Any], other: str | None) -> None:
+    assert outcome.other_build([aged(driver)], {"h200-0": sample.needs(**needs)}) == other

@@ -1,0 +1,171 @@
+"""One view of a group out of what every host said, or did not say."""
+
+from __future__ import annotations
+
+import copy
+import json
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from muster.commands.status import render
+from muster.status.group_status import GroupStatus, group_status
+from tests.sample_plans import plan
+
+PLAN = plan("kimi-k2-instruct", 2, "H200")
+HEAD, OTHER = PLAN.hosts
+RANKS = 8
+
+
+def engines(**change: Any) -> list[dict[str, Any]]:
+    one = {"proof": 2.0, "tokens_per_s": 100.0, "in_flight": 1, "strikes": 0, "detail": ""}
+    return [{"dp_rank": rank, **one, **change} for rank in range(2 * RANKS)]
+
+
+def answers(**group: Any) -> dict[str, dict[str, Any]]:
+    """What both hosts say of a group that runs well."""
+    members = [{"host": name, "child": "running", "refused": "", "lacks": ""} for name in PLAN.hosts]
+    head = {
+        "digest": "d1",
+        "phase": "running",
+        "ready": True,
+        "reason": "running",
+        "generation": "ab" * 16,
+        "restarts": 2,
+        "members": members,
+        "engines": engines(),
+        "failures": [],
+        **group,
+    }
+    unit = {"active": "active", "sub": "running", "restarts": 4, "since": ""}
+    own = {"member": {"child": "running", "blocked": ""}, "detail": "vllm runs", "link_problem": ""}
+    return {
+        HEAD: {"unit": unit, "answer": {**copy.deepcopy(own), "group": head}},
+        OTHER: {"unit": dict(unit), "answer": {**copy.deepcopy(own), "group": None}},
+    }
+
+
+def shown(found: GroupStatus) -> list[str]:
+    """The table as an 80-column terminal shows it."""
+    console = Console(width=80, highlight=False, no_color=True)
+    with console.capture() as captured:
+        console.print(render(found))
+    return [line.rstrip() for line in captured.get().splitlines()]
+
+
+def test_a_group_that_runs() -> None:
+    found = group_status(PLAN, answers())
+    assert (found.phase, found.ready, found.restarts, found.digest) == ("running", True, 2, "d1")
+    for number, row in enumerate(found.hosts):
+        assert (row.host, row.node_rank) == (list(PLAN.hosts)[number], number)
+        assert row.dp_ranks == tuple(range(RANKS * number, RANKS * (number + 1)))
+        assert (row.unit, row.engine, row.restarts, row.note) == ("active (running)", "answering", 4, "")
+        assert (row.tokens_per_s, row.proof) == (800.0, 2.0)
+    assert shown(found) == [
+        "kimi-k2-instruct  running",
+        "generation abababab  plan d1  restarts 2",
+        "",
+        "host    rank  DP ranks  unit    engine     tok/s  proof  restarts",
+        "h200-0     0  0-7       active  answering    800    2 s         4",
+        "h200-1     1  8-15      active  answering    800    2 s         4",
+    ]
+    assert json.loads(json.dumps(found.as_json()))["hosts"][1]["node_rank"] == 1
+
+
+def test_the_oldest_proof_of_a_host_counts_and_a_missing_one_means_starting() -> None:
+    told = answers(engines=[*engines()[:7], {**engines()[7], "proof": 31.0}, *engines(proof=None)[8:]])
+    first, second = group_status(PLAN, told).hosts
+    assert (first.proof, first.engine) == (31.0, "answering")
+    assert (second.proof, second.engine) == (None, "starting")
+
+
+def test_a_host_out_of_reach_is_a_row() -> None:
+    told = answers()
+    told[OTHER] = {"error": "could not connect to 198.51.100.2: timed out"}
+    found = group_status(PLAN, told)
+    row = found.hosts[1]
+    assert (row.unit, row.restarts, row.note) == ("", None, "could not connect to 198.51.100.2: timed out")
+    assert found.phase == "running"
+    assert shown(found)[-3:] == [
+        "h200-1     1  8-15      -       answering    800    2 s         -",
+        "",
+        "h200-1: could not connect to 198.51.100.2: timed out",
+    ]
+
+
+@pytest.mark.parametrize("told", [{}, {HEAD: {}, OTHER: {}}, {HEAD: {"error": "no route"}, OTHER: {"error": "x"}}])
+def test_without_the_head_nothing_is_known_and_nothing_breaks(told: dict[str, Any]) -> None:
+    found = group_status(PLAN, told)
+    assert (found.phase, found.ready, found.generation, found.failure) == ("unknown", False, "", None)
+    assert len(found.hosts) == 2
+    assert shown(found)[0].startswith("kimi-k2-instruct  unknown  ")
+
+
+def test_the_newest_failure_is_shown_with_its_last_lines() -> None:
+    newest = {"host": OTHER, "reason": "vllm was killed by SIGKILL", "age": 12.3, "lines": "\n".join("abcdefgh")}
+    found = group_status(PLAN, answers(failures=[newest, {"host": HEAD, "reason": "older", "age": 4000, "lines": ""}]))
+    assert found.failure == newest
+    assert shown(found)[-6:] == [
+        "last failure, 12 s ago: h200-1: vllm was killed by SIGKILL",
+        *(f"  {line}" for line in "defgh"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("member", "own", "note"),
+    [
+        ({"lacks": "blocked: port 8000 is taken"}, {}, "blocked: port 8000 is taken"),
+        ({"refused": "h200-1 carries plan a, the head b"}, {}, "h200-1 carries plan a, the head b"),
+        ({}, {"member": {"child": "none", "blocked": "fatal Xid: 79"}}, "fatal Xid: 79"),
+        ({}, {"link_problem": "the head does not answer"}, "the head does not answer"),
+        ({}, {"link_problem": "reset", "member": {"child": "running", "head_heard": 1.5}}, ""),
+        ({}, {"link_problem": "reset", "member": {"child": "running", "head_heard": 9.5}}, "reset"),
+        ({}, {"detail": "ray is not ready: /usr/bin/env (4 s)"}, "ray is not ready: /usr/bin/env (4 s)"),
+        ({}, {}, ""),
+    ],
+)
+def test_what_keeps_a_host_stands_below_the_table(member: dict[str, str], own: dict[str, Any], note: str) -> None:
+    told = answers()
+    told[HEAD]["answer"]["group"]["members"][1] |= member
+    told[OTHER]["answer"] |= own
+    found = group_status(PLAN, told)
+    assert found.hosts[1].note == note
+    assert (f"h200-1: {note}" in shown(found)) == bool(note)
+
+
+def test_a_failed_group_and_a_unit_that_starts_anew() -> None:
+    told = answers(phase="failed", ready=False, reason="failed", engines=[])
+    told[HEAD]["unit"] |= {"active": "activating", "sub": "auto-restart"}
+    lines = shown(group_status(PLAN, told))
+    assert lines[0] == "kimi-k2-instruct  failed"
+    assert "auto-restart" in lines[4]
+
+
+def test_the_reason_is_said_once() -> None:
+    told = answers(phase="gather", ready=False, reason="gather, h200-1: silent; h200-0: no word yet", engines=[])
+    assert shown(group_status(PLAN, told))[0] == "kimi-k2-instruct  gather  h200-1: silent; h200-0: no word yet"
+    for member, lacks in zip(told[HEAD]["answer"]["group"]["members"], ("no word yet", "silent"), strict=True):
+        member["lacks"] = lacks
+    lines = shown(group_status(PLAN, told))
+    assert (lines[0], lines[-2:]) == ("kimi-k2-instruct  gather", ["h200-0: no word yet", "h200-1: silent"])
+
+
+def test_log_lines_lose_their_prefix_and_are_cut() -> None:
+    lines = "(APIServer pid=7) ERROR 11-22 03:15:34 [a.py:1] EngineCore_DP1 died unexpectedly\n" + "x" * 500
+    failure = {"host": OTHER, "reason": "vllm ended", "age": 1.0, "lines": lines}
+    assert shown(group_status(PLAN, answers(failures=[failure])))[-3:] == [
+        "  EngineCore_DP1 died unexpectedly",
+        "  " + "x" * 78,
+        "  " + "x" * 71 + "…",
+    ]
+
+
+def test_a_host_without_a_dp_rank_runs_and_proves_nothing() -> None:
+    ray = plan("kimi-k2-instruct", 2, "H800")
+    told = {
+        name: {"unit": {"active": "active", "sub": "running"}, "answer": {"member": {"child": "running"}}}
+        for name in ray.hosts
+    }
+    row = group_status(ray, told).hosts[1]
+    assert (row.engine, row.proof, row.tokens_per_s) == ("running", None, None)
