@@ -43,7 +43,7 @@ from muster.sandbox import Sandbox  # noqa: E402
 
 UNIT = "muster-kimi-k2-instruct.service"
 INVENTORY = """\
-from muster.sandbox.inventory import hosts as _hosts
+from muster.sandbox.as_inventory import hosts as _hosts
 hosts = (_hosts({name!r}), {settings!r})
 """
 SETTINGS = {

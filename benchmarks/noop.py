@@ -31,7 +31,7 @@ from muster.sandbox import Sandbox  # noqa: E402
 
 NAME = "noop"
 INVENTORY = """\
-from muster.sandbox.inventory import hosts as _hosts
+from muster.sandbox.as_inventory import hosts as _hosts
 hosts = (_hosts({name!r})[:{count}], {settings!r})
 """
 SETTINGS = {

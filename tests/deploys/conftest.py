@@ -31,7 +31,7 @@ INDEX = "srv/simple/vllm"
 """Where a host's own package index lies, without the leading slash."""
 
 INVENTORY = """\
-from muster.sandbox.inventory import hosts as _hosts
+from muster.sandbox.as_inventory import hosts as _hosts
 hosts = (_hosts({name!r}), {settings!r})
 """
 

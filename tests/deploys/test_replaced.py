@@ -15,7 +15,7 @@ from tests.deploys.conftest import GROUP, GUARD_UNIT, INDEX, Guarded, wheel
 pytestmark = pytest.mark.sandbox
 
 INVENTORY = """\
-from muster.sandbox.inventory import hosts as _hosts
+from muster.sandbox.as_inventory import hosts as _hosts
 _all = dict(_hosts({{name!r}}))
 hosts = ([("node0", _all["node0"]), ("node1", _all[{stands!r}])], {{settings!r}})
 """

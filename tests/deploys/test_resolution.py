@@ -20,16 +20,16 @@ from tests.weights.test_stage import run
 
 pytestmark = pytest.mark.sandbox
 DEPLOY = """\
-from muster.deploys.base import base
+from muster.deploys.base_system import base
 from muster.deploys.check import check
-from muster.deploys.engine import engine
+from muster.deploys.install_engine import engine
 
 _run = check("kimi-k2-instruct")
 base(_run)
 engine(_run)
 """
 INVENTORY = """\
-from muster.sandbox.inventory import hosts as _hosts
+from muster.sandbox.as_inventory import hosts as _hosts
 hosts = (_hosts({name!r}), {given!r})
 """
 NAME = "muster-test-wheel-of-no-index"

@@ -19,9 +19,9 @@ from tests.deploys.test_install import installs
 
 pytestmark = pytest.mark.sandbox
 ENGINE = """\
-from muster.deploys.base import base
+from muster.deploys.base_system import base
 from muster.deploys.check import check
-from muster.deploys.engine import engine
+from muster.deploys.install_engine import engine
 
 _run = check("kimi-k2-instruct")
 base(_run)

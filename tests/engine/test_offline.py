@@ -24,7 +24,7 @@ hosts = (
 )
 """
 ALONE = """\
-from muster.sandbox.inventory import hosts as _hosts
+from muster.sandbox.as_inventory import hosts as _hosts
 hosts = (
     _hosts({name!r}),
     {{"bundle": {bundle!r}, "uv_cache_dir": None, "find_links": [], "index_url": None, "extra_index_urls": []}},

@@ -46,7 +46,7 @@ STANDIN = {
 REAL = {"ready_timeout": 1200}
 """Over group_data/sandbox.py, which is what makes the real engine small enough."""
 INVENTORY = """\
-from muster.sandbox.inventory import hosts as _hosts
+from muster.sandbox.as_inventory import hosts as _hosts
 hosts = (_hosts({name!r})[:2], {settings!r})
 """
 NOTICED = re.compile(r"muster: ending: |muster: \w+ -> (abort|drain)|Main process exited|Watchdog timeout|^Stopping ")

@@ -22,12 +22,12 @@ REPOSITORY = Path(__file__).parent.parent.parent
 RECIPE = "kimi-k2-instruct"
 FILES = 200
 INVENTORY = """\
-from muster.sandbox.inventory import hosts as _hosts
+from muster.sandbox.as_inventory import hosts as _hosts
 hosts = (_hosts({name!r}), {{"weights_source": "modelscope", "hf_endpoint": {url!r}, "weights_interval": 1}})
 """
 
 BUNDLED = """\
-from muster.sandbox.inventory import hosts as _hosts
+from muster.sandbox.as_inventory import hosts as _hosts
 hosts = (_hosts({name!r}), {{"bundle": {bundle!r}, "weights_interval": 1}})
 """
 
