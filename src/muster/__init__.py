@@ -1,7 +1,31 @@
 """From bare-metal GPU hosts to a serving vLLM cluster, on pyinfra.
 
-Data flows one way: recipe and inventory -> topology -> command lines -> plan -> files and units -> effects.
-Everything before the effects is pure: no pyinfra, no network, no clock. `muster plan` prints it with no host in reach.
+Data flows one way, and imports go the same way: a room imports from rooms above it in this list, never from one below.
+
+    errors, resources   refusals; where recipes and templates are found
+    guard               on each host: keeps the group alive                                standard library only
+    on_host             programs that travel to a host for one SSH session                 standard library only
+    spec                what the user gives, as types: recipe, settings, inventory, pins   pure but for the inventory
+    plan                recipe x hosts x settings -> the whole plan of a group             pure
+    hosts               the control machine's way to hosts: run a program, ask them all    pyinfra
+    sandbox             real systemd hosts on this machine, for a first look and for tests
+    preflight           what is wrong with a host, known before anything touches it
+    weights             pinned weights, verified, from host to host
+    status              what a running group says of itself
+    deploys             the stages of a deploy, in the order they run                      pyinfra
+    bench               benchmarks and evaluations, their ledger and report
+    commands            the subcommands of `muster`, one module each
+    cli                 the `muster` command
+
+Everything up to `plan` is pure: no pyinfra, no network, no clock. `muster plan` prints it with no host in reach.
+docs/architecture.md shows what runs where, and follows one setting and one secret through these rooms.
+
+A file name that occurs twice is one noun in two layers:
+
+    status          commands: the subcommand; guard: what a guard answers
+    install_engine  deploys: the stage; on_host: the program that it runs on each host
+    place_files     deploys: the stage; on_host: the program that it runs on each host
+    gpu_memory      plan: what a GPU must hold; preflight.checks: whether it fits the GPUs that are there
 """
 
 __version__ = "0.1.0"

@@ -1,7 +1,17 @@
-"""Benchmarks: scenarios from the recipe, the tool's command line, what it printed, and whether that got worse.
+"""Benchmarks and evaluations of a running group: run on its head, kept in a ledger, compared, reported.
 
-recipe -> scenario -> argv          (pure)
-tool's JSON -> result, engine's log -> log       (pure)
-ledger entries -> gate              (pure)
-runner                              (SSH to the head, through pyinfra)
+measured_group   a running group: fit to be measured? run a tool on its head       pyinfra
+scenario         the recipe's scenarios and their `vllm bench serve` commands      pure
+bench_result     what `vllm bench serve` wrote                                     pure
+engine_log       what an engine's log says of its start                            pure
+run_scenarios    run scenarios, keep every run
+eval_task        the lm_eval command, and GSM8K from files                         pure
+eval_result      what lm_eval wrote                                                pure
+run_eval         run GSM8K, keep the scores
+ledger           one JSON file for each run
+regression_gate  new runs against kept ones: did it get worse?                     pure
+report_data      what a report says, as data                                       pure
+report_markdown  the report as Markdown                                            pure
+report_figures   its figures, by matplotlib
+report_page      the report as one HTML page
 """

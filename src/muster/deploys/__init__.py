@@ -1,1 +1,14 @@
-"""Deploys: one stage a module, in the order they run; `serve` is the whole of it."""
+"""Deploys: one stage a module, in the order they run.
+
+serve           the whole of a serving deploy, stage by stage
+check           plan and hosts compared, before anything is touched
+base_system     user, directories, kernel settings
+stage_weights   weights or a bundle, from host to host
+install_engine  one release of the engine on every host; its parser takes the planned commands
+place_files     files staged beside their places, then renamed
+bring_up        the old ranks stop, the new ones start in order
+verify          every rank answers, and what runs is what was planned
+summary         the endpoint, and how to try it
+deployed_group  stop, restart and resume of a group that is on the hosts already
+shared/         what the stages share
+"""

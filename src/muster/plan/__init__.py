@@ -1,21 +1,21 @@
 """From recipe, hosts and settings to the whole plan of a group: pure, no pyinfra, no network, no clock.
 
-    prepare          recipe file, pin, bundle and staged weights -> what the plan is made from
-    make             all of it -> Plan: the one place where a deploy's decisions meet
-    topology         hosts x GPUs -> nodes, ranks, parallel sizes
-    gpu_memory       what one GPU must hold, in bytes and words
-    requested_flags  which flags a group asks for: recipe, strategy, features, settings
-    vllm_flags       how vLLM and Ray spell them, by version
-    remote_code      whether a command line runs a model's own code
-    cuda_variants    which CUDA variant of the engine a driver runs
-    release          the engine: requirements, indexes, the directory named after them
-    weights_path     where the weights lie on a host
-    group            names and sizes that all files of a group share
-    unit_files       units, environment files, and what a host needs besides
-    guard_files      the guard's program, unit and guard.json
-    render           templates -> text
-    start_order      the order of bring-up
-    manifest         what a group says of itself on each host
-    types            Plan, HostPlan, Process, File, Step, Secret: what all of the above make
-    decision         plan x what the hosts have -> what each host has to do
+prepare          recipe file, pin, bundle and staged weights -> what the plan is made from
+make             all of it -> Plan: the one place where a deploy's decisions meet
+topology         hosts x GPUs -> nodes, ranks, parallel sizes
+gpu_memory       what one GPU must hold, in bytes and words
+requested_flags  which flags a group asks for: recipe, strategy, features, settings
+vllm_flags       how vLLM and Ray spell them, by version
+remote_code      whether a command line runs a model's own code
+cuda_variants    which CUDA variant of the engine a driver runs
+release          the engine: requirements, indexes, the directory named after them
+weights_path     where the weights lie on a host
+group            names and sizes that all files of a group share
+unit_files       units, environment files, and what a host needs besides
+guard_files      the guard's program, unit and guard.json
+render           templates -> text
+start_order      the order of bring-up
+manifest         what a group says of itself on each host
+types            Plan, HostPlan, Process, File, Step, Secret: what all of the above make
+decision         plan x what the hosts have -> what each host has to do
 """

@@ -1,18 +1,20 @@
 """Preflight: what is wrong with a host, known before anything touches it.
 
-The way of the data, left to right; everything but `sessions`, `run` and its fronts is pure:
+host programs (text) -> tool_text, smi -> host_report ─┐
+                                                       ├─> checks, parity, ... -> Verdict -> table, JSON, status
+plan + settings ------------------------------> needs ─┘
 
-    host programs (text) -> parse -> report ─┐
-                                             ├─> checks, group -> Verdict -> table | JSON | exit status
-    plan + settings ------------------> needs ┘
-
-- `parse`     tools' text to frozen values; what cannot be read becomes `Unreadable`, never a traceback
-- `report`    everything one host said; `reading` builds it from JSON
-- `needs`     what a plan needs of one host; `plan_needs` works it out, `options` are the preflight's own settings
-- `builds`    driver -> CUDA build of the engine
-- `catalogue` the stable names of all checks
-- `checks`    (report, needs) -> verdicts of one host
-- `parity`, `clocks`, `pairs`, `nccl`   verdicts that need several hosts
-- `outcome`   waivers, the whole result, exit status; `table` renders it; `drift` compares with the plan
-- `sessions`  host programs over SSH; `run` gathers and measures with them; `deploy`, `cli` are its two fronts
+tool_text, smi   text of the kernel log, systemctl, ip and nvidia-smi as values; unreadable input is a value too   pure
+host_report      everything one host said; read_report builds it from JSON                                pure
+needs            what a plan needs of one host; plan_needs works it out                                   pure
+options          how a preflight is run
+catalogue        the stable names of all checks                                                           pure
+checks/          (report, needs) -> verdicts of one host                                                  pure
+deploy_checks    what only a deploy asks of a host                                                        pure
+parity, clocks, pairs, allreduce   verdicts that need several hosts                                       pure
+verdict, outcome what a check found; all of them with waivers and exit status                             pure
+drift            what has moved away from the plan                                                        pure
+table, node_set  an outcome for people; many hosts in few words
+run_checks       asks every host, lets pairs measure, judges                                              pyinfra
+before_deploy    the preflight inside a deploy                                                            pyinfra
 """

@@ -1,11 +1,17 @@
 """Real systemd hosts on this machine, with simulated GPUs: for a first look, and for the tests.
 
-    box = Sandbox.up("demo", hosts=2)
-    box.exec("node0", ["systemctl", "is-system-running"])
-    box.down()
+box = Sandbox.up("demo", hosts=2)
+box.exec("node0", ["systemctl", "is-system-running"])
+box.down()
 
-Layers: `names`, `distro`, `guest`, `passthrough`, `gpus` are pure; `base`, `network`, `machine`, `contents`
-change the machine; `reach`, `faults` and `box` put them together.
+box                                        up and down
+reach, ask, faults                         commands on hosts, a question to each rank, what tests do to hosts
+root_image, distro, passthrough            the root file system, and how packages get there
+nspawn_host, network, limits, requirements one host; bridge and cables; what the machine must have
+contents, guest, simulated_gpus, tiny_model, vllm_wheel   what a host is filled with
+state_file, names, shell                   what is remembered, what it is called, the machine's own tools
+as_inventory, serving_settings             the sandbox as an inventory, and its settings
+tools/                                     programs of the hosts: nvidia-smi and its neighbours
 """
 
 from muster.sandbox.box import Sandbox

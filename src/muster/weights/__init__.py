@@ -1,12 +1,13 @@
-"""Weights: which revision of a model is served, what it consists of, and who gets it from whom. Pure but for `hub`.
+"""Weights: which revision of a model is served, and how every host gets all of it.
 
-    pins       the file that says which commit and which bytes        reads and writes text
-    options    the settings that concern weights                      pure
-    layout     where a revision lies on a host                        pure
-    listing    what a revision consists of                            pure
-    staging    observations -> who fetches, who gives, who refuses    pure
-    keys       pair keys of one run                                   pure
-    hub        asks a hub or ModelScope, or reads a directory         network
+    hub            asks a hub or ModelScope what a revision consists of, or reads a directory   network
+    gather         the wheels of a release, and a bundle's note, on a machine with a network    network
+    staging_roles  what the hosts have -> who fetches, who serves, who is complete              pure
+    keys           the pair keys of one run
+    staging_run    one staging run, shared by all hosts of it                                   pyinfra
+    upload         files from the control machine to one host                                   pyinfra
+    ask_hosts      every host asked about its weights                                           pyinfra
 
-The transfer itself runs on the hosts: `muster.on_host.transfer_*`.
+Pins and bundles are input (`spec.pins`, `spec.bundles`); where a revision lies is planned (`plan.weights_path`); the
+transfer itself runs on the hosts (`on_host.transfer_*`).
 """

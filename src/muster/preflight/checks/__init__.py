@@ -1,4 +1,5 @@
-"""Host-local checks: `(report, needs) -> verdicts`, pure, one module a subject."""
+"""Host-local checks: `(report, needs) -> verdicts`, pure, one module a subject: driver, gpus, gpu_memory, fabric,
+fabric_manager, rdma, host_system, installed_engine."""
 
 from __future__ import annotations
 
