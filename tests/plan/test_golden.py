@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from muster.commands.plan import as_json, as_text
+from muster.commands.plan_text import as_json, as_text
 from muster.plan import guard_files
 from muster.plan.make import build_plan
 from muster.plan.types import Plan

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from muster.commands.plan import as_json, as_text
+from muster.commands.plan_text import as_json, as_text
 from muster.plan.remote_code import unpinned
 from tests.sample_plans import plan
 

@@ -1,2 +1,17 @@
-"""The subcommands of `muster`, one module each: plan, status, logs, preflight (and drift), pin, weights, bundle, bench,
-eval, report, sandbox."""
+"""The subcommands of `muster`, one module for each, and what they share.
+
+options    INVENTORY and RECIPE, `--data`, `--strategy`, `--format`, `--ledger`: declared and read in one place
+plan_text  a plan as text for people and as JSON for scripts
+
+plan       what every host would get
+preflight  what is wrong with hosts; `muster drift`: what has moved away from the plan
+pin        which commit of a model is served
+weights    what the hosts have of it: status, verify, prune
+bundle     gather what hosts without a network need
+status     the group as it is now
+logs       what the units wrote, and what the guards kept of a failure
+bench      run the recipe's scenarios
+eval       score the group with GSM8K
+report     the ledger as HTML or Markdown
+sandbox    real systemd hosts on this machine
+"""

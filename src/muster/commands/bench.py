@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import click
 
 from muster.bench import ledger, regression_gate, scenario
 from muster.bench.ledger import Entry
-from muster.commands.plan import parse_data
+from muster.commands import options
 
-LEDGER = "ledger"
 REPEATS = 3
 
 
@@ -40,33 +40,29 @@ Examples:
   muster bench inventories/h200-8.py kimi-k2-thinking --against 20261121T --tolerance 5%
 """
 )
-@click.argument("inventory_file", metavar="INVENTORY", type=click.Path())
-@click.argument("recipe_name", metavar="RECIPE")
+@options.over_inventory(strategy=True)
 @click.option("--scenario", "names", multiple=True, help="Of the recipe's bench; the one of the GPUs otherwise.")
 @click.option("--sweep", is_flag=True, help="Step through the scenario's numbers of prompts.")
 @click.option("--repeat", type=click.IntRange(1, 100), help=f"Runs of each step. [1; {REPEATS} with --against]")
 @click.option("--against", metavar="BASELINE", help="Ledger file or directory, or a session, plan digest or release.")
 @click.option("--tolerance", type=Percent(), default="5%", show_default=True, help="Change that is accepted anyway.")
-@click.option("--ledger", "place", type=click.Path(path_type=Path), default=LEDGER, show_default=True)
+@options.ledger
 @click.option(
     "--seconds", type=click.IntRange(10), default=14400, show_default=True, help="Longest that a run may take."
 )
-@click.option("--strategy", help="tp, tp-dcp, tp-pp or dp-ep; the recipe's default for the GPUs otherwise.")
-@click.option("--data", "pairs", multiple=True, metavar="K=V", help="A setting, as pyinfra's --data.")
 @click.pass_context
 def bench(
     ctx: click.Context,
     inventory_file: str,
     recipe_name: str,
+    overrides: Mapping[str, Any],
     names: Sequence[str],
     sweep: bool,
     repeat: int | None,
     against: str | None,
     tolerance: float,
-    place: Path,
+    ledger_path: Path,
     seconds: int,
-    strategy: str | None,
-    pairs: Sequence[str],
 ) -> None:
     """Measure the running RECIPE on INVENTORY with `vllm bench serve` on its head.
 
@@ -75,8 +71,7 @@ def bench(
     """
     from muster.bench import measured_group, run_scenarios  # pyinfra loads slowly
 
-    before = ledger.baseline(against, ledger.read(place)[0]) if against else []
-    overrides = parse_data(pairs) | ({"strategy": strategy} if strategy else {})
+    before = ledger.baseline(against, ledger.read(ledger_path)[0]) if against else []
     with measured_group.connected(inventory_file, recipe_name, overrides) as group:
         picked = scenario.pick(group.recipe, names, gpu=group.plan.head.gpu)
         for load in picked:
@@ -88,7 +83,7 @@ def bench(
             group,
             seen,
             picked,
-            directory=place,
+            directory=ledger_path,
             sweep=sweep,
             repeat=repeat or (REPEATS if against else 1),
             seconds=seconds,
@@ -97,7 +92,7 @@ def bench(
             click.echo(summary(entry))
             runs.append(entry)
     failed = [entry for entry in runs if entry.problems]
-    click.echo(f"{len(runs)} runs kept in {place} as session {runs[0].session}")
+    click.echo(f"{len(runs)} runs kept in {ledger_path} as session {runs[0].session}")
     worse = _judge(before, runs, tolerance) if before and len(failed) < len(runs) else False
     ctx.exit(1 if failed or worse else 0)
 

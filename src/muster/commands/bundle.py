@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import click
 
-from muster.commands.plan import parse_data
+from muster.commands import options
 from muster.errors import Refusal
 from muster.on_host.transfer_progress import size
 from muster.plan.make import build_plan
@@ -24,24 +25,22 @@ Examples:
   pyinfra inventories/h800-16.py deploys/kimi_k2_instruct.py --data bundle=/srv/bundle
 """
 )
-@click.argument("inventory_file", metavar="INVENTORY", type=click.Path())
-@click.argument("recipe_name", metavar="RECIPE")
+@options.over_inventory()
 @click.option("--out", required=True, type=click.Path(file_okay=False), help="Directory of the bundle.")
-@click.option("--data", "pairs", multiple=True, metavar="K=V", help="A setting, as pyinfra's --data.")
 @click.option("--platform", default=gather.PLATFORM, show_default=True, help="The hosts', as uv names it.")
 @click.option("--with-python", is_flag=True, help="Also the Python that uv would download.")
 @click.option("--weights", type=click.Path(exists=True, file_okay=False), help="Also the weights, from a directory.")
 def bundle(
     inventory_file: str,
     recipe_name: str,
+    overrides: Mapping[str, Any],
     out: str,
-    pairs: Sequence[str],
     platform: str,
     with_python: bool,
     weights: str | None,
 ) -> None:
     """Gather the engine of RECIPE on INVENTORY's hosts, and its pin; a second run fetches only what is missing."""
-    fleet = inventory.from_path(inventory_file, parse_data(pairs))
+    fleet = inventory.from_path(inventory_file, overrides)
     wanted = recipe.load(recipe_name)
     plan = build_plan(wanted, fleet.hosts, fleet.settings)
     if plan.build_assumed:

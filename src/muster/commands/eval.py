@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import click
 
 from muster.bench import eval_task
-from muster.commands.bench import LEDGER
-from muster.commands.plan import parse_data
+from muster.commands import options
 
 
 @click.command(
@@ -20,35 +20,27 @@ Examples:
   muster eval inventories/h200-8.py kimi-k2-thinking --strategy tp-dcp --data gsm8k_path=/srv/gsm8k
 """,
 )
-@click.argument("inventory_file", metavar="INVENTORY", type=click.Path())
-@click.argument("recipe_name", metavar="RECIPE")
+@options.over_inventory(strategy=True)
 @click.option("--limit", type=click.IntRange(1), help="Questions to ask, for a quick look; all 1319 otherwise.")
 @click.option("--fewshot", type=click.IntRange(0), default=eval_task.FEWSHOT, show_default=True, help="Examples shown.")
-@click.option("--ledger", "place", type=click.Path(path_type=Path), default=LEDGER, show_default=True)
-@click.option("--strategy", help="tp, tp-dcp, tp-pp or dp-ep; the recipe's default for the GPUs otherwise.")
-@click.option("--data", "pairs", multiple=True, metavar="K=V", help="A setting, as pyinfra's --data.")
+@options.ledger
 def evaluate(
     inventory_file: str,
     recipe_name: str,
+    overrides: Mapping[str, Any],
     limit: int | None,
     fewshot: int,
-    place: Path,
-    strategy: str | None,
-    pairs: Sequence[str],
+    ledger_path: Path,
 ) -> None:
     """Score the running RECIPE on INVENTORY with GSM8K, and say whether published scores agree."""
-    from muster.bench import (
-        measured_group,  # pyinfra loads slowly
-        run_eval,
-    )
+    from muster.bench import measured_group, run_eval  # pyinfra loads slowly
 
-    overrides = parse_data(pairs) | ({"strategy": strategy} if strategy else {})
     with measured_group.connected(inventory_file, recipe_name, overrides) as group:
         seen = group.check()
         entry, scores = run_eval.evaluate(
             group,
             seen,
-            directory=place,
+            directory=ledger_path,
             limit=limit,
             fewshot=fewshot,
             say=lambda line: click.echo(f"  {line}", err=True),
@@ -56,4 +48,4 @@ def evaluate(
         run_eval.require(scores, entry)
         for score in scores:
             click.echo(run_eval.verdict(group, score))
-    click.echo(f"kept in {place} as {entry.id}")
+    click.echo(f"kept in {ledger_path} as {entry.id}")

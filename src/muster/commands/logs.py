@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import click
 
-from muster.commands.plan import parse_data
+from muster.commands import options
 from muster.status.failures import Failure, Gathered, gather
 
 LAST_LINES = 5
@@ -30,9 +30,7 @@ Examples:
 Exit status: 0 every host answered, 1 some did not, 2 wrong input.
 """
 )
-@click.argument("inventory_file", metavar="INVENTORY", type=click.Path())
-@click.argument("recipe_name", metavar="RECIPE")
-@click.option("--data", "pairs", multiple=True, metavar="K=V", help="A setting, as pyinfra's --data.")
+@options.over_inventory()
 @click.option("--lines", default=20, show_default=True, type=click.IntRange(1, 10_000), help="Lines of each host.")
 @click.option("--failure", is_flag=True, help="What the guards kept of the last failure, as one file.")
 @click.option("--count", default=1, show_default=True, type=click.IntRange(1, 10), help="Failures, with --failure.")
@@ -40,7 +38,7 @@ Exit status: 0 every host answered, 1 some did not, 2 wrong input.
 def logs(
     inventory_file: str,
     recipe_name: str,
-    pairs: Sequence[str],
+    overrides: Mapping[str, Any],
     lines: int,
     failure: bool,
     count: int,
@@ -56,7 +54,7 @@ def logs(
 
     if out and not failure:
         raise click.UsageError("--out goes with --failure")
-    with guards_of(inventory_file, recipe_name, parse_data(pairs)) as guards:
+    with guards_of(inventory_file, recipe_name, overrides) as guards:
         plan = guards.plan
         if not failure:
             units = {name: list(host.units) for name, host in plan.hosts.items()}

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from muster.commands.options import output_format, over_inventory
 from muster.plan.prepare import plan_for
 from muster.preflight.needs import Needs
 from muster.preflight.options import Options, known
@@ -24,33 +25,16 @@ if TYPE_CHECKING:
 EPILOG = "Exit status: 0 all well, 3 a check warns, 1 a check fails, 2 wrong input."
 
 
-def data_options(command: Any) -> Any:
-    """Add what every command over an inventory takes: settings, and the form of the answer."""
-    command = click.option("--data", "pairs_", multiple=True, metavar="K=V", help="A setting, as pyinfra's --data.")(
-        command
-    )
-    return click.option("--format", "kind", type=click.Choice(["table", "json"]), default="table", show_default=True)(
-        command
-    )
-
-
-def _overrides(words: Sequence[str]) -> dict[str, Any]:
-    from muster.commands.plan import parse_data
-
-    return parse_data(words)
-
-
 @click.command(epilog=EPILOG)
-@click.argument("inventory_file", metavar="INVENTORY", type=click.Path())
-@click.argument("recipe_name", metavar="[RECIPE]", required=False)
-@data_options
+@over_inventory(recipe=False)
+@output_format("table", "json")
 @click.option("--waive", multiple=True, metavar="CHECK", help="A check that stops nothing; may be repeated.")
 @click.option("--pairs/--no-pairs", default=None, help="Measure the fabric between each two hosts, or not.")
 def preflight(
     inventory_file: str,
     recipe_name: str | None,
-    pairs_: Sequence[str],
-    kind: str,
+    overrides: Mapping[str, Any],
+    form: str,
     waive: Sequence[str],
     pairs: bool | None,
 ) -> None:
@@ -58,7 +42,7 @@ def preflight(
     from muster.hosts import all_hosts
     from muster.preflight import plan_needs, run_checks
 
-    loaded = inventory.load(inventory_file, _overrides(pairs_))
+    loaded = inventory.load(inventory_file, overrides)
     fleet = inventory.from_pyinfra(loaded, name=inventory_file)
     options = Options.of(fleet.settings.model_dump())
     options = replace(options, waive=known((*options.waive, *waive)))
@@ -84,19 +68,18 @@ def preflight(
         )
     finally:
         _disconnect(state)
-    _answer(found, kind)
+    _answer(found, form)
 
 
 @click.command(epilog="Exit status: 0 no drift, 1 drift, 2 wrong input.")
-@click.argument("inventory_file", metavar="INVENTORY", type=click.Path())
-@click.argument("recipe_name", metavar="RECIPE")
-@data_options
-def drift(inventory_file: str, recipe_name: str, pairs_: Sequence[str], kind: str) -> None:
+@over_inventory()
+@output_format("table", "json")
+def drift(inventory_file: str, recipe_name: str, overrides: Mapping[str, Any], form: str) -> None:
     """Compare the hosts of INVENTORY with each other and with RECIPE's plan; changes nothing on any host."""
     from muster.hosts import all_hosts
     from muster.preflight import run_checks
 
-    loaded = inventory.load(inventory_file, _overrides(pairs_))
+    loaded = inventory.load(inventory_file, overrides)
     fleet = inventory.from_pyinfra(loaded, name=inventory_file)
     plan_for(recipe_name, fleet)  # refused before anybody is asked
     state = _state(loaded)
@@ -106,7 +89,7 @@ def drift(inventory_file: str, recipe_name: str, pairs_: Sequence[str], kind: st
         found = run_checks.run_drift(state, plans, fleet.settings, unreached)
     finally:
         _disconnect(state)
-    _print(found, kind)
+    _print(found, form)
     sys.exit(0 if found.level == "ok" else 1)
 
 
@@ -127,13 +110,13 @@ def _disconnect(state: State) -> None:
     disconnect_all(state)
 
 
-def _answer(found: Outcome, kind: str) -> None:
-    _print(found, kind)
+def _answer(found: Outcome, form: str) -> None:
+    _print(found, form)
     sys.exit(found.exit_status)
 
 
-def _print(found: Outcome, kind: str) -> None:
-    if kind == "json":
+def _print(found: Outcome, form: str) -> None:
+    if form == "json":
         click.echo(json.dumps(found.as_json(), indent=2))
     else:
         render(found, console_on(sys.stdout))

@@ -6,7 +6,8 @@ import json
 import re
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 import click
 from rich.console import Console, Group, RenderableType
@@ -15,7 +16,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from muster.commands.plan import parse_data
+from muster.commands import options
 from muster.status.group_status import GroupStatus, group_status
 
 LAST_LINES = 5
@@ -40,13 +41,13 @@ Exit status: 0 every DP rank has answered lately, 1 not so, 2 wrong input.
 With --watch: as it was when interrupted.
 """
 )
-@click.argument("inventory_file", metavar="INVENTORY", type=click.Path())
-@click.argument("recipe_name", metavar="RECIPE")
-@click.option("--data", "pairs", multiple=True, metavar="K=V", help="A setting, as pyinfra's --data.")
+@options.over_inventory()
 @click.option("--watch", is_flag=True, help="Ask again and again, until interrupted.")
 @click.option("--every", default=3.0, show_default=True, type=click.FloatRange(min=0.1), help="Seconds, with --watch.")
-@click.option("--format", "kind", type=click.Choice(["table", "json"]), default="table", show_default=True)
-def status(inventory_file: str, recipe_name: str, pairs: Sequence[str], watch: bool, every: float, kind: str) -> None:
+@options.output_format("table", "json")
+def status(
+    inventory_file: str, recipe_name: str, overrides: Mapping[str, Any], watch: bool, every: float, form: str
+) -> None:
     """Show the group of RECIPE as it is now: its phase and generation, every host's rank, unit and engine, and the
     first failure of the last generation that failed.
 
@@ -54,15 +55,15 @@ def status(inventory_file: str, recipe_name: str, pairs: Sequence[str], watch: b
     """
     from muster.status.ask_guards import guards_of
 
-    with guards_of(inventory_file, recipe_name, parse_data(pairs)) as guards:
+    with guards_of(inventory_file, recipe_name, overrides) as guards:
 
         def look() -> GroupStatus:
             return group_status(guards.plan, guards.ask("status"))
 
         found = look()
         if watch:
-            found = _watch(found, _again(look, every), kind)
-        elif kind == "json":
+            found = _watch(found, _again(look, every), form)
+        elif form == "json":
             click.echo(json.dumps(found.as_json(), indent=2))
         else:
             Console(highlight=False).print(render(found))
@@ -75,15 +76,15 @@ def _again(look: Callable[[], GroupStatus], every: float) -> Iterator[GroupStatu
         yield look()
 
 
-def _watch(first: GroupStatus, more: Iterator[GroupStatus], kind: str) -> GroupStatus:
+def _watch(first: GroupStatus, more: Iterator[GroupStatus], form: str) -> GroupStatus:
     """Show one status after the other until interrupted; return the last one."""
     console, last = Console(highlight=False), first
-    live = Live(render(first), console=console, auto_refresh=False) if kind == "table" and console.is_terminal else None
+    live = Live(render(first), console=console, auto_refresh=False) if form == "table" and console.is_terminal else None
     try:
         if live is not None:
             live.start()
         while True:
-            if kind == "json":
+            if form == "json":
                 click.echo(json.dumps(last.as_json()))
             elif live is not None:
                 live.update(render(last), refresh=True)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import click
 
-from muster.commands.plan import parse_data
+from muster.commands import options
 from muster.errors import Refusal
 from muster.on_host.transfer_progress import size
 from muster.plan.weights_path import revision_path
@@ -23,32 +23,22 @@ def weights() -> None:
     """Weights on the hosts: status, verify, prune. Staging itself is deploys/stage_weights.py."""
 
 
-def _common(command: Any) -> Any:
-    for decorate in (
-        click.option("--data", "pairs", multiple=True, metavar="K=V", help="A setting, as pyinfra's --data."),
-        click.argument("recipe_name", metavar="RECIPE"),
-        click.argument("inventory_file", metavar="INVENTORY", type=click.Path()),
-    ):
-        command = decorate(command)
-    return command
-
-
 @weights.command()
-@_common
-def status(inventory_file: str, recipe_name: str, pairs: Sequence[str]) -> None:
+@options.over_inventory()
+def status(inventory_file: str, recipe_name: str, overrides: Mapping[str, Any]) -> None:
     """Say what every host of INVENTORY has of RECIPE's revision; no file is read."""
-    listing, answers = _ask(inventory_file, recipe_name, pairs, {"do": "look"})
+    listing, answers = _ask(inventory_file, recipe_name, overrides, {"do": "look"})
     click.echo(f"{listing.model} at {listing.revision}: {len(listing.files)} files, {size(listing.size)}")
     for line in status_lines(listing, answers):
         click.echo(line)
 
 
 @weights.command()
-@_common
+@options.over_inventory()
 @click.pass_context
-def verify(ctx: click.Context, inventory_file: str, recipe_name: str, pairs: Sequence[str]) -> None:
+def verify(ctx: click.Context, inventory_file: str, recipe_name: str, overrides: Mapping[str, Any]) -> None:
     """Read every byte on every host again; what is wrong is mended by the next staging. Ends with 1 if any is."""
-    _, answers = _ask(inventory_file, recipe_name, pairs, {"do": "verify"})
+    _, answers = _ask(inventory_file, recipe_name, overrides, {"do": "verify"})
     bad = False
     for host, told in answers.items():
         wrong = [*(f"{path}: {why}" for path, why in told["wrong"].items()), *(f"{p}: too many" for p in told["extra"])]
@@ -60,11 +50,11 @@ def verify(ctx: click.Context, inventory_file: str, recipe_name: str, pairs: Seq
 
 
 @weights.command()
-@_common
+@options.over_inventory()
 @click.option("--dry", is_flag=True, help="Only say what would go.")
-def prune(inventory_file: str, recipe_name: str, pairs: Sequence[str], dry: bool) -> None:
+def prune(inventory_file: str, recipe_name: str, overrides: Mapping[str, Any], dry: bool) -> None:
     """Remove every revision of RECIPE's model but the pinned one, `current`, and what a unit or process names."""
-    _, answers = _ask(inventory_file, recipe_name, pairs, {"do": "prune", "dry": dry})
+    _, answers = _ask(inventory_file, recipe_name, overrides, {"do": "prune", "dry": dry})
     for host, told in answers.items():
         for name, taken in told["removed"].items():
             click.echo(f"{host}: {'would remove' if dry else 'removed'} {name}, {size(taken)}")
@@ -84,9 +74,8 @@ def status_lines(listing: Listing, answers: Answers) -> list[str]:
 
 
 def _ask(
-    inventory_file: str, recipe_name: str, pairs: Sequence[str], request: Mapping[str, Any]
+    inventory_file: str, recipe_name: str, overrides: Mapping[str, Any], request: Mapping[str, Any]
 ) -> tuple[Listing, Answers]:
-    overrides = parse_data(pairs)
     fleet = inventory.from_path(inventory_file, overrides)
     wanted = recipe.load(recipe_name)
     listing = pins.read(wanted.name)

@@ -1,0 +1,76 @@
+"""What subcommands share: INVENTORY and RECIPE, settings from `--data`, the ledger, the form of the output."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import wraps
+from pathlib import Path
+from typing import Any
+
+import click
+
+from muster.errors import Refusal
+
+Command = Callable[..., Any]
+
+
+def parse_data(pairs: Sequence[str]) -> dict[str, Any]:
+    """Read `--data name=value` as pyinfra does: booleans, numbers and JSON, else text.
+
+    Raises:
+        Refusal: a word without `=`.
+    """
+    from pyinfra_cli.util import parse_cli_arg
+
+    values: dict[str, Any] = {}
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if not equals:
+            raise Refusal(f"--data {pair}", needed="name=value", fix=f"write --data {pair}=…")
+        values[name] = parse_cli_arg(value)
+    return values
+
+
+def over_inventory(*, recipe: bool = True, strategy: bool = False) -> Callable[[Command], Command]:
+    """Give a command INVENTORY, RECIPE and `--data`, as `inventory_file`, `recipe_name` and `overrides`.
+
+    Args:
+        recipe: whether RECIPE must be named.
+        strategy: whether `--strategy` is an option too; it ends up among the overrides.
+    """
+
+    def decorate(command: Command) -> Command:
+        @wraps(command)
+        def with_overrides(*args: Any, data: Sequence[str], strategy: str | None = None, **rest: Any) -> Any:
+            overrides = parse_data(data) | ({"strategy": strategy} if strategy else {})
+            return command(*args, overrides=overrides, **rest)
+
+        decorated: Command = click.option(
+            "--data", multiple=True, metavar="K=V", help="A setting, as pyinfra's --data."
+        )(with_overrides)
+        if strategy:
+            words = "tp, tp-dcp, tp-pp or dp-ep; the recipe's default for the GPUs otherwise."
+            decorated = click.option("--strategy", help=words)(decorated)
+        metavar = "RECIPE" if recipe else "[RECIPE]"
+        decorated = click.argument("recipe_name", metavar=metavar, required=recipe)(decorated)
+        return click.argument("inventory_file", metavar="INVENTORY", type=click.Path())(decorated)
+
+    return decorate
+
+
+def output_format(*forms: str) -> Callable[[Command], Command]:
+    """Give a command `--format` as `form`; the first of `forms` is the default."""
+    return click.option("--format", "form", type=click.Choice(forms), default=forms[0], show_default=True)
+
+
+def ledger(command: Command) -> Command:
+    """Give a command `--ledger` as `ledger_path`."""
+    option = click.option(
+        "--ledger",
+        "ledger_path",
+        type=click.Path(path_type=Path),
+        default="ledger",
+        show_default=True,
+        help="Directory of kept runs.",
+    )
+    return option(command)
