@@ -7,7 +7,6 @@ import pytest
 from muster.plan.types import Plan
 from muster.preflight import plan_needs
 from muster.preflight.needs import Needs
-from muster.preflight.options import Options
 from muster.spec.settings import Settings
 from tests.sample_plans import hosts, plan
 
@@ -16,12 +15,12 @@ GB = 1e9
 
 def needs_of(made: Plan, rank: int = 0, **settings: object) -> Needs:
     host = list(made.hosts.values())[rank]
-    return plan_needs.needs_of(made, host, Settings(**settings), Options())  # type: ignore[arg-type]
+    return plan_needs.needs_of(made, host, Settings(**settings))
 
 
 def test_hosts_of_an_inventory_need_no_recipe() -> None:
     (spec,) = hosts(1, "H20", 8)
-    needs = plan_needs.needs_of_host(spec, Settings(), Options(rdma="off"), 1)
+    needs = plan_needs.needs_of_host(spec, Settings(rdma="off"), 1)
     assert (needs.product, needs.gpus, needs.memory_mib) == ("NVIDIA H20", 8, 97871)
     assert (needs.address, needs.interface, needs.rdma) == ("198.51.100.1", "eth1", "off")
     assert needs.ports == ()

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from muster.errors import Refusal
-from muster.spec.settings import Settings, from_data, same_on_all
+from muster.spec.settings import NAMES, Settings, from_data, same_on_all
 
 ALL = Path(__file__).parents[2] / "group_data" / "all.py"
 
@@ -18,12 +18,12 @@ def documented() -> dict[str, object]:
 
 
 def test_group_data_documents_every_setting_with_its_default() -> None:
-    assert documented() == Settings().model_dump()
+    assert documented() == Settings().flat()
 
 
 def test_every_setting_has_a_comment_above_it_or_its_neighbour() -> None:
     lines = ALL.read_text().splitlines()
-    for key in Settings.model_fields:
+    for key in NAMES:
         (at,) = [i for i, line in enumerate(lines) if line.startswith(f"{key} = ")]
         above = at - 1
         while lines[above] and not lines[above].startswith("#"):
@@ -42,6 +42,11 @@ def test_every_setting_has_a_comment_above_it_or_its_neighbour() -> None:
         ({"port": 70000}, "port is 70000"),
         ({"engine_path": "venv"}, "an absolute path"),
         ({"executor": "mpi"}, "'ray' or 'mp'"),
+        ({"weights_port": 0}, "settings: weights_port is 0"),
+        ({"weights_prot": 1}, "did you mean 'weights_port'"),
+        ({"rdma": "on"}, "settings: rdma is 'on'"),
+        ({"weights": {"port": 1}}, "unknown setting 'weights'"),
+        ({"extra_args": ["--x", 1]}, "set 'extra_args'"),
     ],
 )
 def test_bad_values_are_refused_in_words(data: dict[str, object], says: str) -> None:
@@ -57,3 +62,12 @@ def test_pyinfras_and_the_users_own_data_pass() -> None:
 def test_a_setting_that_differs_between_hosts_names_both() -> None:
     with pytest.raises(Refusal, match=r"'port' is 8000 on a\s+but 8001 on b"):
         same_on_all({"a": {"port": 8000}, "b": {"port": 8001}}, where="x")
+
+
+def test_groups_are_read_by_name_and_written_flat() -> None:
+    settings = from_data({"weights_port": 1, "preflight_nccl": True, "rdma": "off", "gsm8k_path": "/q"})
+    assert (settings.weights.port, settings.preflight.nccl, settings.preflight.rdma) == (1, True, "off")
+    assert settings.evaluation.gsm8k_path == "/q"
+    assert Settings(**settings.flat()) == settings
+    assert settings.having(weights_port=2).weights.port == 2
+    assert set(settings.flat()) == set(NAMES)

@@ -14,10 +14,9 @@ from hypothesis import strategies as st
 from muster.errors import Refusal
 from muster.hosts.session import public
 from muster.plan import weights_path
-from muster.spec import listing, pins, recipe, weights_options
+from muster.spec import listing, pins, recipe
 from muster.spec.listing import Entry, Listing
-from muster.spec.settings import Settings
-from muster.spec.weights_options import Options
+from muster.spec.settings import Settings, Weights, from_data
 from muster.weights.keys import pair_keys
 from muster.weights.staging_roles import choose_seed, secret, staging
 
@@ -33,7 +32,7 @@ def look(**more: Any) -> dict[str, Any]:
 
 def decide(looks: Mapping[str, Mapping[str, Any]], **more: Any) -> Any:
     source = {"kind": "hub", "token": secret(more.pop("token", "t"))}
-    return staging(HOSTS, looks, LISTING, Options(source="hub", **more), KEYS, source)
+    return staging(HOSTS, looks, LISTING, Weights(source="hub", **more), KEYS, source)
 
 
 def test_complete_hosts_are_asked_for_nothing() -> None:
@@ -121,12 +120,12 @@ def test_without_a_source_nothing_is_staged_and_settings_stay() -> None:
     [("hub", "hub"), ("modelscope", "modelscope"), ("/mnt/x", "directory"), ("control:/srv/x", "control")],
 )
 def test_sources(source: str, kind: str) -> None:
-    assert Options(source=source).kind == kind
+    assert Weights(source=source).kind == kind
 
 
 def test_an_unknown_source_is_refused() -> None:
     with pytest.raises(Refusal, match="weights_source is 'hubb'"):
-        weights_options.of(Settings(weights_source="hubb"))
+        from_data({"weights_source": "hubb"})
 
 
 def test_a_source_without_a_pin_is_refused() -> None:

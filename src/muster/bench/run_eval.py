@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,44 +14,25 @@ from muster.bench.measured_group import Cluster, Done, Seen
 from muster.bench.run_scenarios import entry_of, new_session
 from muster.errors import Refusal
 from muster.hosts import uv_binary
-from muster.spec.settings import Settings
 
 INSTALL_SECONDS, RUN_SECONDS = 1800, 6 * 3600
 
 
-@dataclass(frozen=True)
-class Options:
-    """The settings that concern evaluations.
-
-    Args:
-        requirements: of the environment that holds lm_eval.
-        path: directory on the head with train.jsonl and test.jsonl of GSM8K; None reads the hub.
-    """
-
-    requirements: tuple[str, ...] = eval_task.REQUIREMENTS
-    path: str | None = None
-
-    @classmethod
-    def of(cls, settings: Settings) -> Options:
-        """Read `eval_requirements` and `gsm8k_path`; a setting this version lacks has its default."""
-        requirements = getattr(settings, "eval_requirements", None) or cls.requirements
-        return cls(tuple(requirements), getattr(settings, "gsm8k_path", None))
-
-
-def install(cluster: Cluster, options: Options) -> str:
+def install(cluster: Cluster) -> str:
     """Make sure that lm_eval is on the head, in an environment of its own, and return its path.
 
     Raises:
         Refusal: uv's own words.
     """
     settings, release = cluster.settings, cluster.plan.release
-    name = hashlib.sha256(json.dumps([release.python, options.requirements]).encode()).hexdigest()[:8]
+    requirements = settings.evaluation.requirements or list(eval_task.REQUIREMENTS)
+    name = hashlib.sha256(json.dumps([release.python, requirements]).encode()).hexdigest()[:8]
     path = f"{settings.root}/tools/lm-eval-{name}"
     request: dict[str, Any] = {
         "path": path,
         "program": "lm_eval",
         "python": release.python,
-        "requirements": list(options.requirements),
+        "requirements": requirements,
         "install_args": _without_torch(release.install_args),
         "env": dict(release.env),
         "uv": uv_binary.path_on_hosts(settings.root),
@@ -91,21 +71,21 @@ def evaluate(
     Raises:
         Refusal: lm_eval cannot be installed.
     """
-    options, session = Options.of(cluster.settings), new_session()
-    program, name = install(cluster, options), f"muster-bench-{session.lower()}-eval"
+    questions, session = cluster.settings.evaluation.gsm8k_path, new_session()
+    program, name = install(cluster), f"muster-bench-{session.lower()}-eval"
     place = cluster.directory(name)
-    files = {f"{eval_task.LOCAL_TASK}.yaml": eval_task.local_task(options.path)} if options.path else {}
+    files = {f"{eval_task.LOCAL_TASK}.yaml": eval_task.local_task(questions)} if questions else {}
     words = eval_task.argv(
         program=program,
         base_url=cluster.plan.local_endpoint,
         served_model_name=cluster.plan.served_model_name,
         output=f"{place}/out",
         limit=limit,
-        tasks_dir=place if options.path else None,
+        tasks_dir=place if questions else None,
         fewshot=fewshot,
     )
     env = {"HF_HOME": f"{place}/hf", "OPENAI_API_KEY": "none"}  # the engine's own key replaces the latter
-    if not options.path:
+    if not questions:
         env["HF_HUB_OFFLINE"] = "0"
     done = cluster.run_tool(name, words, result=".json", seconds=RUN_SECONDS, env=env, files=files, say=say)
     scores, problems, raw = outcome(done)

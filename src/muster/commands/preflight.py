@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -13,7 +12,6 @@ import click
 from muster.commands.options import output_format, over_inventory
 from muster.plan.prepare import plan_for
 from muster.preflight.needs import Needs
-from muster.preflight.options import Options, known
 from muster.preflight.outcome import Outcome
 from muster.preflight.table import console_on, render
 from muster.spec import inventory
@@ -44,19 +42,18 @@ def preflight(
 
     loaded = inventory.load(inventory_file, overrides)
     fleet = inventory.from_pyinfra(loaded, name=inventory_file)
-    options = Options.of(fleet.settings.model_dump())
-    options = replace(options, waive=known((*options.waive, *waive)))
-    options = options if pairs is None else replace(options, pairs=pairs)
+    settings = fleet.settings.having(preflight_waive=[*fleet.settings.preflight.waive, *waive])
+    settings = settings if pairs is None else settings.having(preflight_pairs=pairs)
     if recipe_name is None:
         count = len(fleet.hosts)
-        needs = {h.name: plan_needs.needs_of_host(h, fleet.settings, options, count) for h in fleet.hosts}
+        needs = {h.name: plan_needs.needs_of_host(h, settings, count) for h in fleet.hosts}
         title, replan = f"preflight of {inventory_file}", None
     else:
         plan = plan_for(recipe_name, fleet)
-        needs = plan_needs.needs_of_plan(plan, fleet.settings, options)
+        needs = plan_needs.needs_of_plan(plan, settings)
 
         def replan(build: str) -> dict[str, Needs]:
-            return plan_needs.needs_of_plan(plan_for(recipe_name, fleet, build), fleet.settings, options)
+            return plan_needs.needs_of_plan(plan_for(recipe_name, fleet, build), settings)
 
         title = f"preflight of {inventory_file} for {plan.recipe} as {plan.label}"
     state = _state(loaded)
@@ -64,7 +61,7 @@ def preflight(
     try:
         imports = run_checks.IMPORT_SECONDS if recipe_name else 0.0
         found = run_checks.preflight(
-            state, needs, options, title=title, unreached=unreached, imports=imports, replan=replan
+            state, needs, settings, title=title, unreached=unreached, imports=imports, replan=replan
         )
     finally:
         _disconnect(state)

@@ -11,7 +11,7 @@ from muster.commands import options
 from muster.errors import Refusal
 from muster.on_host.transfer_progress import size
 from muster.plan.weights_path import revision_path
-from muster.spec import inventory, pins, recipe, weights_options
+from muster.spec import inventory, pins, recipe
 from muster.spec.listing import Listing
 from muster.weights import ask_hosts
 
@@ -81,6 +81,6 @@ def _ask(
     listing = pins.read(wanted.name)
     if listing is None:
         raise Refusal(f"there is no {pins.path_of(wanted.name)}", fix=f"muster pin {wanted.name}")
-    directory = revision_path(weights_options.of(fleet.settings).root, listing.model, listing.revision)
+    directory = revision_path(fleet.settings.weights.root, listing.model, listing.revision)
     full = {**request, "directory": directory, "manifest": listing.digest}
     return listing, ask_hosts.every_host(inventory_file, overrides, "weights_on_disk", full)

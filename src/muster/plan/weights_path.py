@@ -7,7 +7,6 @@ import re
 from muster.errors import Refusal
 from muster.spec.recipe import Recipe
 from muster.spec.settings import Settings
-from muster.spec.weights_options import of
 
 _MODEL = re.compile(r"[\w][\w.-]*(/[\w][\w.-]*)?")
 
@@ -29,18 +28,17 @@ def served_path(settings: Settings, recipe: Recipe) -> str | None:
     Raises:
         Refusal: weights are to be staged and no commit is pinned.
     """
-    options = of(settings)
     model = settings.model or recipe.model
-    if options.kind == "none" or model.startswith("/"):
+    if settings.weights.kind == "none" or model.startswith("/"):
         return None
     revision = settings.revision or recipe.revision
     if revision is None:
         raise Refusal(
-            f"{model} is pinned to no commit, and weights_source is {options.source}",
+            f"{model} is pinned to no commit, and weights_source is {settings.weights.source}",
             needed="a commit of 40 hexadecimal digits: what is staged is a directory named by it",
             fix=f"muster pin {recipe.name}",
         )
-    return revision_path(options.root, model, revision)
+    return revision_path(settings.weights.root, model, revision)
 
 
 def applied(settings: Settings, recipe: Recipe) -> Settings:

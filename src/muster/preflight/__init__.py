@@ -7,7 +7,6 @@ plan + settings ------------------------------> needs ─┘
 tool_text, smi   text of the kernel log, systemctl, ip and nvidia-smi as values; unreadable input is a value too   pure
 host_report      everything one host said; read_report builds it from JSON                                pure
 needs            what a plan needs of one host; plan_needs works it out                                   pure
-options          how a preflight is run
 catalogue        the stable names of all checks                                                           pure
 checks/          (report, needs) -> verdicts of one host                                                  pure
 deploy_checks    what only a deploy asks of a host                                                        pure

@@ -14,11 +14,10 @@ from pyinfra.context import ctx_state
 from muster.errors import Refusal
 from muster.plan.decision import Observation
 from muster.plan.types import Plan
-from muster.preflight import plan_needs
+from muster.preflight import catalogue, plan_needs
 from muster.preflight.deploy_checks import verdicts
 from muster.preflight.host_report import Report
 from muster.preflight.needs import Needs
-from muster.preflight.options import Options
 from muster.preflight.outcome import Outcome, judge, other_build
 from muster.preflight.run_checks import gather, meet, run_inventory, running
 from muster.preflight.table import console_on, render
@@ -78,8 +77,8 @@ def look(
     Raises:
         Refusal: an unknown check is waived.
     """
-    options = Options.of(settings.model_dump())
-    needs = plan_needs.needs_of_plan(plan, settings, options)
+    catalogue.known_waivers(settings.preflight.waive)
+    needs = plan_needs.needs_of_plan(plan, settings)
     programs = {name: {"probe_group": request} for name, request in requests.items()}
     found = gather(state, needs, unreached, besides=programs)
     return Looked(plan, needs, found.reports, {name: told["probe_group"] for name, told in found.besides.items()})
@@ -98,14 +97,14 @@ def require(state: State, looked: Looked, settings: Settings) -> Outcome:
     Raises:
         DeployError: some check fails on some host; nothing was touched.
     """
-    options, met = Options.of(settings.model_dump()), []
-    if options.pairs and len(looked.needs) > 1 and not running(looked.reports, looked.needs):
-        met = meet(state, looked.needs, looked.reports, options.port)
+    met = []
+    if settings.preflight.pairs and len(looked.needs) > 1 and not running(looked.reports, looked.needs):
+        met = meet(state, looked.needs, looked.reports, settings.preflight.port)
     found = judge(
         f"preflight of {looked.plan.group}, {looked.plan.label}",
         looked.reports,
         looked.needs,
-        waived=options.waive,
+        waived=catalogue.known_waivers(settings.preflight.waive),
         measured=met,
         more=verdicts(looked.plan, looked.seen),
     )

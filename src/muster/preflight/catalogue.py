@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+
+from muster.errors import Refusal, unknown
 
 
 @dataclass(frozen=True)
@@ -148,3 +151,18 @@ def table() -> str:
     lines = ["| check | looks at | warns when | fails when |", "| --- | --- | --- | --- |"]
     lines += [f"| `{name}` | {c.looks_at} | {c.warns} | {c.fails} |" for name, c in CHECKS.items()]
     return "\n".join(lines) + "\n"
+
+
+def known_waivers(names: Iterable[str]) -> tuple[str, ...]:
+    """Return the names of waived checks, each once, after making sure that there are such checks.
+
+    Raises:
+        Refusal: there is none of that name.
+    """
+    waived = tuple(dict.fromkeys(names))
+    for name in waived:
+        if name not in CHECKS:
+            raise unknown("check", name, WAIVABLE, where="preflight_waive")
+        if name not in WAIVABLE:
+            raise Refusal(f"preflight_waive names {name}", needed="a check that a deploy can go on without")
+    return waived

@@ -12,9 +12,7 @@ from muster.plan.release import chosen
 from muster.plan.topology import Layout
 from muster.plan.types import HostPlan, Plan
 from muster.preflight.needs import Needs, PathNeed, PortNeed
-from muster.preflight.options import Options
 from muster.spec import hardware, recipe
-from muster.spec import weights_options as weight_options
 from muster.spec.host import HostSpec
 from muster.spec.settings import Settings
 
@@ -29,13 +27,12 @@ SHM_PER_GPU = GIB // 4
 NOT_ON_DISK = frozenset({"allowance", "MLA, absorbed"})
 
 
-def needs_of_host(spec: HostSpec | HostPlan, settings: Settings, options: Options, hosts: int) -> Needs:
+def needs_of_host(spec: HostSpec | HostPlan, settings: Settings, hosts: int) -> Needs:
     """Return what a host of an inventory must have, whatever will be served on it.
 
     Args:
         spec: the host.
         settings: of the group.
-        options: of the preflight.
         hosts: how many there are.
     """
     product, wanted = hardware.gpu(spec.gpu, host=spec.name), chosen(settings)
@@ -52,7 +49,7 @@ def needs_of_host(spec: HostSpec | HostPlan, settings: Settings, options: Option
         interface=spec.interface,
         memory_bytes=MEMORY_PER_GPU * spec.gpus,
         shm_bytes=SHM_PER_GPU * spec.gpus,
-        rdma=options.rdma,
+        rdma=settings.preflight.rdma,
         # What any group of muster's holds is not foreign to hosts that are asked without a recipe.
         units=("muster-",),
         paths=(
@@ -63,14 +60,14 @@ def needs_of_host(spec: HostSpec | HostPlan, settings: Settings, options: Option
     )
 
 
-def needs_of_plan(plan: Plan, settings: Settings, options: Options) -> dict[str, Needs]:
+def needs_of_plan(plan: Plan, settings: Settings) -> dict[str, Needs]:
     """Return what every host of a plan must have, by name."""
-    return {name: needs_of(plan, host, settings, options) for name, host in plan.hosts.items()}
+    return {name: needs_of(plan, host, settings) for name, host in plan.hosts.items()}
 
 
-def needs_of(plan: Plan, host: HostPlan, settings: Settings, options: Options) -> Needs:
+def needs_of(plan: Plan, host: HostPlan, settings: Settings) -> Needs:
     """Return what one host must have for its part of a plan."""
-    base = needs_of_host(host, settings, options, len(plan.hosts))
+    base = needs_of_host(host, settings, len(plan.hosts))
     engine = CPU_ENGINE_BYTES if plan.build == cuda_variants.CPU.name else ENGINE_BYTES
     fit = plan.memory
     return replace(
@@ -111,7 +108,7 @@ def _port_names(settings: Settings) -> Mapping[int, str]:
 
 def _weights(plan: Plan, settings: Settings) -> PathNeed:
     if plan.model.startswith("/"):
-        staged = weight_options.of(settings)
+        staged = settings.weights
         if staged.kind == "none" or not plan.model.startswith(staged.root + "/"):
             return PathNeed(plan.model, "weights")
         return PathNeed(staged.root, "weights", bytes=weight_bytes(plan, settings), held=plan.model)

@@ -14,10 +14,9 @@ from pyinfra.api import Host, State
 
 from muster.hosts.all_hosts import ask, each, hosts_of
 from muster.plan.types import Plan
-from muster.preflight import allreduce, drift, outcome, pairs, plan_needs, read_report
+from muster.preflight import allreduce, catalogue, drift, outcome, pairs, plan_needs, read_report
 from muster.preflight.host_report import Report, unreachable
 from muster.preflight.needs import Needs
-from muster.preflight.options import Options
 from muster.preflight.outcome import Outcome
 from muster.spec.host import HostSpec
 from muster.spec.settings import Settings
@@ -126,20 +125,19 @@ def meet(state: State, needs: Mapping[str, Needs], reports: Iterable[Report], po
 
 
 def all_reduce(
-    state: State, needs: Mapping[str, Needs], options: Options, *, backend: str = "nccl"
+    state: State, needs: Mapping[str, Needs], settings: Settings, *, backend: str = "nccl"
 ) -> dict[str, allreduce.AllReduce]:
     """Run an all-reduce across the group with each host's installed torch.
 
     Args:
         state: pyinfra's.
         needs: by host, in inventory order.
-        options: the port that ranks meet on, and NCCL's environment.
+        settings: `preflight_port`, which the ranks meet on, and NCCL's variables in `extra_env`.
         backend: of torch.distributed.
     """
-    requests, hosts = (
-        allreduce.requests(needs, port=options.port, env=options.nccl_env, backend=backend),
-        hosts_of(state),
-    )
+    nccl = {name: value for name, value in settings.extra_env.items() if name.startswith("NCCL_")}
+    requests = allreduce.requests(needs, port=settings.preflight.port, env=nccl, backend=backend)
+    hosts = hosts_of(state)
 
     def one(host: Host) -> allreduce.AllReduce:
         python = f"{needs[host.name].release}/bin/python"
@@ -159,7 +157,7 @@ def all_reduce(
 def preflight(
     state: State,
     needs: Mapping[str, Needs],
-    options: Options,
+    settings: Settings,
     *,
     title: str,
     unreached: Mapping[str, str] | None = None,
@@ -171,7 +169,7 @@ def preflight(
     Args:
         state: pyinfra's, its hosts connected.
         needs: by host, in inventory order.
-        options: waivers, pairs, NCCL.
+        settings: waivers, pairs, NCCL.
         title: what is checked, in words.
         unreached: host -> why it could not be connected to.
         imports: seconds that importing an installed engine may take; 0 does not try.
@@ -179,6 +177,7 @@ def preflight(
 
     Pairs and the all-reduce load the fabric and the GPUs, so that a group that runs keeps them from running.
     """
+    options, waived = settings.preflight, catalogue.known_waivers(settings.preflight.waive)
     reports = gather(state, needs, unreached or {}, imports=imports).reports
     if replan and (build := outcome.other_build(reports, needs)):
         needs = replan(build)
@@ -196,8 +195,8 @@ def preflight(
         if refusal:
             notes.append(f"no all-reduce: {refusal}")
         else:
-            more += allreduce.verdicts(all_reduce(state, needs, options), reports)
-    return outcome.judge(title, reports, needs, waived=options.waive, measured=measured, more=more, notes=notes)
+            more += allreduce.verdicts(all_reduce(state, needs, settings), reports)
+    return outcome.judge(title, reports, needs, waived=waived, measured=measured, more=more, notes=notes)
 
 
 def running(reports: Iterable[Report], needs: Mapping[str, Needs]) -> bool:
@@ -222,13 +221,13 @@ def _why_no_nccl(reports: Iterable[Report], needs: Mapping[str, Needs], *, idle:
 
 def run_inventory(state: State, hosts: Iterable[HostSpec], settings: Settings, made: Made = None) -> Outcome:
     """Run the preflight of an inventory without a recipe, once for all hosts of a pyinfra run."""
-    options, specs = Options.of(settings.model_dump()), list(hosts)
-    needs = {spec.name: plan_needs.needs_of_host(spec, settings, options, len(specs)) for spec in specs}
-    return once(state, "", needs, options, f"preflight of {len(specs)} host{'s' * (len(specs) > 1)}", made)
+    specs = list(hosts)
+    needs = {spec.name: plan_needs.needs_of_host(spec, settings, len(specs)) for spec in specs}
+    return once(state, "", needs, settings, f"preflight of {len(specs)} host{'s' * (len(specs) > 1)}", made)
 
 
 def once(
-    state: State, key: str, needs: Mapping[str, Needs], options: Options, title: str, made: Made = None
+    state: State, key: str, needs: Mapping[str, Needs], settings: Settings, title: str, made: Made = None
 ) -> Outcome:
     """Run a preflight, or return the one of this key that this pyinfra run has made already."""
     with _lock:
@@ -236,7 +235,7 @@ def once(
         if key not in found:
             active = {host.name for host in state.active_hosts}
             unreached = {name: "not connected in this run" for name in needs if name not in active}
-            found[key] = preflight(state, needs, options, title=title, unreached=unreached)
+            found[key] = preflight(state, needs, settings, title=title, unreached=unreached)
             if made is not None:
                 made(found[key])
         return found[key]
@@ -251,11 +250,11 @@ def run_drift(state: State, plans: Plans, settings: Settings, unreached: Mapping
         settings: of the group.
         unreached: host -> why it could not be connected to.
     """
-    options = Options.of(settings.model_dump())
+    catalogue.known_waivers(settings.preflight.waive)
 
     def look(build: str | None) -> tuple[Plan, Mapping[str, Needs], list[Report]]:
         plan = plans(build)
-        needs = plan_needs.needs_of_plan(plan, settings, options)
+        needs = plan_needs.needs_of_plan(plan, settings)
         # Disks, ports and fabric are preflight's; drift is about what was installed.
         asked = {name: replace(need, paths=(), ports=()) for name, need in needs.items()}
         return plan, needs, gather(state, asked, unreached).reports

@@ -1,8 +1,7 @@
 """What the user gives, as types: recipe, settings, inventory, GPU products, pins, bundles.
 
     recipe           one YAML per model
-    settings         every setting, its default and its bounds
-    weights_options  the settings that concern weights
+    settings         every setting, its default and its bounds; flat names outside, groups inside
     inventory        pyinfra's inventory -> hosts and settings          the one module here that knows pyinfra
     host             a host as the inventory names it
     hardware         GPU products: memory, architecture, driver needs

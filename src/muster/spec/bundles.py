@@ -50,8 +50,7 @@ def resolution(directory: Path) -> str:
 
 def given(settings: Settings) -> Path | None:
     """Return the directory of the bundle that the settings name."""
-    value = getattr(settings, "bundle", None)
-    return Path(value) if value else None
+    return Path(settings.bundle) if settings.bundle else None
 
 
 def place(settings: Settings) -> str | None:

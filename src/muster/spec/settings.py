@@ -1,24 +1,99 @@
-"""Settings: everything a user can change, with default and unit; the rest of group_data is refused."""
+"""Settings: everything a user can change, with default and unit; the rest of group_data is refused.
+
+Users write flat names: `weights_port = 29610` in group_data, `Settings(weights_port=29610)` in code. Code reads what
+belongs together as a group: `settings.weights.port`.
+"""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from muster.errors import Refusal
+from muster.errors import Refusal, unknown
 from muster.spec.validation import refusal_of
 
 _NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?")
 _VERSION = re.compile(r"\d+(\.\d+){1,2}([.+][0-9A-Za-z.]+)?")
 
 
+_SOURCES = ("none", "hub", "modelscope")
+
+
+class Group(BaseModel):
+    """Settings read together; the alias of each is its flat name."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+
+
+class Weights(Group):
+    """Who brings the weights to the hosts, and where they are kept."""
+
+    model_config = ConfigDict(alias_generator=lambda name: f"weights_{name}")
+
+    source: str = "none"
+    root: str = "/var/lib/muster/weights"
+    seed: str | None = None
+    port: int = Field(default=29610, gt=0, lt=65536)
+    token_file: str | None = None
+    patience: int = Field(default=60, gt=0)
+    interval: int = Field(default=10, gt=0)
+
+    @property
+    def kind(self) -> str:
+        """Return `none`, `hub`, `modelscope`, `directory` or `control`."""
+        if self.source.startswith("control:/"):
+            return "control"
+        return "directory" if self.source.startswith("/") else self.source
+
+    @property
+    def path(self) -> str:
+        """Return the directory of the kinds that have one."""
+        return self.source.removeprefix("control:")
+
+    @field_validator("source")
+    @classmethod
+    def _known_source(cls, value: str) -> str:
+        if value not in _SOURCES and not value.startswith(("/", "control:/")):
+            raise ValueError("none, hub, modelscope, /a/directory on the hosts, or control:/a/directory")
+        return value
+
+    @field_validator("root")
+    @classmethod
+    def _absolute(cls, value: str) -> str:
+        return _absolute_path(value)
+
+
+class Preflight(Group):
+    """How the hosts are checked before a deploy touches them."""
+
+    model_config = ConfigDict(alias_generator=lambda name: f"preflight_{name}")
+
+    waive: list[str] = []
+    pairs: bool = True
+    nccl: bool = False
+    port: int = Field(default=29650, gt=0, lt=65536)
+    rdma: Literal["auto", "required", "off"] = Field(default="auto", alias="rdma")
+
+
+class Evaluation(Group):
+    """What `muster eval` installs, and where its questions come from."""
+
+    requirements: list[str] = Field(default=[], alias="eval_requirements")
+    gsm8k_path: str | None = Field(default=None, alias="gsm8k_path")
+
+
 class Settings(BaseModel):
     """The settings of one group. `group_data/all.py` explains each; the two are kept equal by a test."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+    weights: Weights = Weights()
+    preflight: Preflight = Preflight()
+    evaluation: Evaluation = Evaluation()
 
     # What is served
     group: str | None = None
@@ -77,13 +152,6 @@ class Settings(BaseModel):
     hf_home: str = "/var/lib/muster/hf"
     hf_endpoint: str | None = None
     offline: bool = False
-    weights_source: str = "none"
-    weights_root: str = "/var/lib/muster/weights"
-    weights_seed: str | None = None
-    weights_port: int = Field(default=29610, gt=0, lt=65536)
-    weights_token_file: str | None = None
-    weights_patience: int = Field(default=60, gt=0)
-    weights_interval: int = Field(default=10, gt=0)
     bundle: str | None = None
 
     # Keeping it up
@@ -94,19 +162,37 @@ class Settings(BaseModel):
     canary_idle: int = Field(default=30, gt=0)
     api_key_file: str | None = None
 
-    # Preflight
-    preflight_waive: list[str] = []
-    preflight_pairs: bool = True
-    preflight_nccl: bool = False
-    preflight_port: int = Field(default=29650, gt=0, lt=65536)
-    rdma: Literal["auto", "required", "off"] = "auto"
-
-    # Measuring it
-    eval_requirements: list[str] = []
-    gsm8k_path: str | None = None
-
     # The sandbox and other odd places
     min_driver: str | None = None
+
+    def __init__(self, **flat: Any) -> None:
+        super().__init__(**flat)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _grouped(cls, flat: Any) -> Any:
+        """Move flat names into their groups."""
+        if not isinstance(flat, Mapping):
+            return flat
+        data: dict[str, Any] = {}
+        for name, value in flat.items():
+            group = _GROUP_OF.get(name)
+            if group is None:
+                data[name] = value
+            else:
+                data.setdefault(group, {})[name] = value
+        return data
+
+    def flat(self) -> dict[str, Any]:
+        """Return every setting under its flat name."""
+        dumped = self.model_dump(by_alias=True)
+        return {key: value for key, value in dumped.items() if key not in _GROUPS} | {
+            name: value for group in _GROUPS for name, value in dumped[group].items()
+        }
+
+    def having(self, **flat: Any) -> Settings:
+        """Return these settings with some replaced, by flat name, validated as if they had been written so."""
+        return Settings(**{**self.flat(), **flat})
 
     @field_validator("group")
     @classmethod
@@ -129,12 +215,29 @@ class Settings(BaseModel):
             raise ValueError("a commit of 40 hexadecimal digits; a branch or tag can move")
         return value
 
-    @field_validator("engine_path", "root", "hf_home", "uv_cache_dir", "weights_root")
+    @field_validator("engine_path", "root", "hf_home", "uv_cache_dir")
     @classmethod
     def _absolute(cls, value: str | None) -> str | None:
-        if value is not None and (not value.startswith("/") or not re.fullmatch(r"[\w./+@:-]+", value)):
-            raise ValueError("an absolute path on the hosts, without blanks")
+        return None if value is None else _absolute_path(value)
+
+    @field_validator("hf_endpoint")
+    @classmethod
+    def _no_password(cls, value: str | None) -> str | None:
+        if value and urlsplit(value).password:
+            raise ValueError("an address without a password: files that anybody reads carry it; use weights_token_file")
         return value
+
+
+def _absolute_path(value: str) -> str:
+    if not value.startswith("/") or not re.fullmatch(r"[\w./+@:-]+", value):
+        raise ValueError("an absolute path on the hosts, without blanks")
+    return value
+
+
+_GROUPS: dict[str, type[Group]] = {"weights": Weights, "preflight": Preflight, "evaluation": Evaluation}
+_GROUP_OF = {str(field.alias): name for name, group in _GROUPS.items() for field in group.model_fields.values()}
+NAMES: tuple[str, ...] = (*(name for name in Settings.model_fields if name not in _GROUPS), *_GROUP_OF)
+"""Every setting under the flat name that users write."""
 
 
 # Host data of pyinfra and its connectors, and what an inventory says of one host.
@@ -157,11 +260,14 @@ def from_data(data: Mapping[str, Any], *, where: str = "settings") -> Settings:
     Raises:
         Refusal: an unknown name (nearest suggested) or a value out of range.
     """
-    wanted = {key: value for key, value in data.items() if not is_foreign(key)}
+    mine = {key: value for key, value in data.items() if not is_foreign(key)}
+    for key in mine:
+        if key not in NAMES:
+            raise unknown("setting", key, NAMES, where=where)
     try:
-        return Settings.model_validate(wanted)
+        return Settings.model_validate(mine)
     except ValidationError as error:
-        raise refusal_of(error, Settings, where=where, what="setting") from None
+        raise refusal_of(error, Settings, where=where, what="setting", unwritten=_GROUPS) from None
 
 
 def same_on_all(per_host: Mapping[str, Mapping[str, Any]], *, where: str) -> dict[str, Any]:

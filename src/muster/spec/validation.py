@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
@@ -9,13 +10,26 @@ from pydantic import BaseModel, ValidationError
 from muster.errors import Refusal, unknown
 
 
-def refusal_of(error: ValidationError, model: type[BaseModel], *, where: str, what: str) -> Refusal:
-    """Turn pydantic's first error into a refusal that names the key and, if misspelt, the nearest one."""
+def refusal_of(
+    error: ValidationError, model: type[BaseModel], *, where: str, what: str, unwritten: Collection[str] = ()
+) -> Refusal:
+    """Turn pydantic's first error into a refusal that names the key and, if misspelt, the nearest one.
+
+    Args:
+        error: pydantic's.
+        model: that was validated.
+        where: file name.
+        what: kind of key, such as `setting`.
+        unwritten: keys at the top that users do not write: what is below them is written without.
+    """
     first = error.errors()[0]
     path = [str(part) for part in first["loc"]]
+    path = path[1:] if path[:1] and path[0] in unwritten else path
     if first["type"] == "extra_forbidden":
         return unknown(what, path[-1], _fields_at(model, path[:-1]), where=where)
-    return Refusal(f"{where}: {'.'.join(path)} is {first.get('input')!r}", needed=first["msg"], fix=f"set '{path[-1]}'")
+    key = next((part for part in reversed(path) if not part.isdigit()), what)
+    needed = first["msg"].removeprefix("Value error, ")
+    return Refusal(f"{where}: {'.'.join(path)} is {first.get('input')!r}", needed=needed, fix=f"set '{key}'")
 
 
 def _fields_at(model: type[BaseModel], path: list[str]) -> list[str]:

@@ -10,7 +10,7 @@ from muster.errors import Refusal
 from muster.on_host.transfer_progress import RESERVE, size
 from muster.plan.weights_path import revision_path
 from muster.spec.listing import Listing
-from muster.spec.weights_options import Options
+from muster.spec.settings import Weights
 
 Look = Mapping[str, Any]
 
@@ -46,7 +46,7 @@ def staging(
     addresses: Mapping[str, str],
     looks: Mapping[str, Look],
     listing: Listing,
-    options: Options,
+    options: Weights,
     keys: Mapping[str, Mapping[str, str]],
     source: Mapping[str, Any],
 ) -> Staging:
@@ -77,7 +77,7 @@ def staging(
 def requests(
     addresses: Mapping[str, str],
     listing: Listing,
-    options: Options,
+    options: Weights,
     keys: Mapping[str, Mapping[str, str]],
     source: Mapping[str, Any],
     seed: str,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -19,10 +19,8 @@ from muster.hosts import programs, uv_binary
 from muster.plan.release import release_of
 from muster.plan.weights_path import revision_path
 from muster.spec import bundles, inventory, pins, recipe
-from muster.spec import weights_options as weight_options
 from muster.spec.listing import Listing
-from muster.spec.settings import Settings
-from muster.spec.weights_options import Options
+from muster.spec.settings import Settings, Weights
 from muster.weights import ask_hosts
 from muster.weights.keys import pair_keys
 from muster.weights.staging_roles import Staging, secret, staging
@@ -33,7 +31,7 @@ class StageRun:
     """What the hosts of one run share."""
 
     listing: Listing
-    options: Options
+    options: Weights
     staging: Staging
 
 
@@ -50,9 +48,9 @@ def of_weights(state: State, recipe_name: str) -> StageRun | None:
 
     def prepare() -> StageRun | None:
         settings = _settings(state)
-        wanted, bundle, options = recipe.load(recipe_name), bundles.given(settings), weight_options.of(settings)
+        wanted, bundle, options = recipe.load(recipe_name), bundles.given(settings), settings.weights
         if bundle is not None and (bundle / bundles.WEIGHTS).is_dir():
-            options = replace(options, source=f"control:{bundle.resolve() / bundles.WEIGHTS}")
+            options = options.model_copy(update={"source": f"control:{bundle.resolve() / bundles.WEIGHTS}"})
         if options.kind == "none":
             return None
         listing = pins.read(wanted.name, bundle)
@@ -86,11 +84,8 @@ def of_bundle(state: State) -> StageRun | None:
         bundle = bundles.given(settings)
         if bundle is None:
             return None
-        options = replace(
-            weight_options.of(settings),
-            source=f"control:{bundle.resolve() / bundles.ENGINE}",
-            root=f"{settings.root}/bundles",
-        )
+        source = f"control:{bundle.resolve() / bundles.ENGINE}"
+        options = settings.weights.model_copy(update={"source": source, "root": f"{settings.root}/bundles"})
         return _run(state, bundles.read(bundle), options, settings)
 
     return _once(state, "bundle", prepare)
@@ -117,7 +112,7 @@ def _settings(state: State) -> Settings:
     return inventory.from_pyinfra(state.inventory, name="inventory").settings
 
 
-def _run(state: State, listing: Listing, options: Options, settings: Settings) -> StageRun:
+def _run(state: State, listing: Listing, options: Weights, settings: Settings) -> StageRun:
     """Look at every host at once, decide, and say what will happen."""
     active = {host.name: host for host in state.inventory if host in state.active_hosts}
     fleet = inventory.from_pyinfra(state.inventory, name="inventory")
@@ -131,7 +126,7 @@ def _run(state: State, listing: Listing, options: Options, settings: Settings) -
     return run
 
 
-def source_of(settings: Settings, options: Options) -> dict[str, Any]:
+def source_of(settings: Settings, options: Weights) -> dict[str, Any]:
     """Return what the seed fetches from, the token included; it travels on standard input only.
 
     Raises:
@@ -140,7 +135,7 @@ def source_of(settings: Settings, options: Options) -> dict[str, Any]:
     release = release_of(settings, ray=False)
     small = release_of(settings.model_copy(update={"torch_backend": None}), ray=False)
     texts = {
-        "hub": f"from {options.endpoint or 'the hub'}",
+        "hub": f"from {settings.hf_endpoint or 'the hub'}",
         "modelscope": "from ModelScope",
         "directory": f"from {options.path}",
         "control": "from the control machine",
@@ -149,9 +144,9 @@ def source_of(settings: Settings, options: Options) -> dict[str, Any]:
         "kind": options.kind,
         "from": texts[options.kind],
         "path": options.path,
-        "endpoint": options.endpoint,
-        "proxy": options.proxy,
-        "ssl_cert_file": options.ssl_cert_file,
+        "endpoint": settings.hf_endpoint,
+        "proxy": settings.proxy,
+        "ssl_cert_file": settings.ssl_cert_file,
         "token": secret(_token(options)),
         "program": programs.source("transfer_hub"),
         "pythons": [f"{release.path}/bin/python"],
@@ -162,7 +157,7 @@ def source_of(settings: Settings, options: Options) -> dict[str, Any]:
     }
 
 
-def _token(options: Options) -> str | None:
+def _token(options: Weights) -> str | None:
     if options.token_file is None:
         return None
     try:

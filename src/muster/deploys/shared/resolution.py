@@ -24,7 +24,6 @@ from muster.on_host.transfer_progress import size
 from muster.plan.weights_path import revision_path
 from muster.spec import bundles
 from muster.spec.listing import Entry, Listing
-from muster.spec.weights_options import of as weight_options
 from muster.weights.keys import pair_keys
 from muster.weights.staging_roles import requests
 
@@ -116,11 +115,12 @@ class ReleaseLock:
         if not self.gather:
             return None
         plan, settings = self.run.plan, self.run.settings
-        listing, options = self._listing(), weight_options(settings)
+        listing = self._listing()
         urls = {package["file"]: package["url"] for package in self.packages}
         source = {"kind": "urls", "from": "from the index", "urls": urls, **self._source()}
         addresses = {name: plan.hosts[name].address for name in self.gather}
-        return requests(addresses, listing, options, self.keys, source, self.seed, self._directory(listing))[host]
+        directory = self._directory(listing)
+        return requests(addresses, listing, settings.weights, self.keys, source, self.seed, directory)[host]
 
     def installation(self, host: str) -> Later:
         """Return what a host is asked to install, as soon as that is known."""
