@@ -1,5 +1,5 @@
 """Checks every host of the inventory and prints a table; changes nothing on any host."""
 
-from muster.preflight.before_deploy import preflight
+from muster.deploys.preflight import preflight
 
 preflight()

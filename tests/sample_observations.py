@@ -52,7 +52,7 @@ def _healthy(plan: Plan, name: str) -> dict[str, Any]:
     product = gpu(host.gpu)
     told = sample.answers(host.address)
     told["probe_gpus"] |= sample.gpu_answers(product.product, product.memory_mib, host.gpus)
-    told["probe_gpus"]["links"] = sample.said(sample.links(host.address, interface=host.interface or "eth0"))
+    told["probe_gpus"]["links"] = sample.printed(sample.links(host.address, interface=host.interface or "eth0"))
     told["probe_machine"]["paths"] = {"value": {path: sample.place() for path in (*PATHS, plan.release.path)}}
     told["probe_machine"]["units"] = {"value": {"running": [*host.units]}}
     told["probe_engine"] |= {"release": None, "files": {}, "digest": None, "revision": None}

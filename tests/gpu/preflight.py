@@ -63,7 +63,7 @@ def main() -> None:
     request = allreduce.requests({"here": needs}, port=PORT, env=env)["here"]
     reduced = ask([wanted.python, "-I", "-"], {"measure_allreduce": request}, allreduce.SECONDS + 60)
     result = allreduce.read(reduced["measure_allreduce"])
-    found = outcome.judge(
+    found = outcome.judge_group(
         "this machine", [report], {"here": needs}, more=allreduce.verdicts({"here": result}, [report])
     )
     render(found, console_on(sys.stdout))

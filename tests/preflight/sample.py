@@ -9,7 +9,7 @@ from typing import Any
 
 import muster.sandbox
 from muster.preflight import read_report
-from muster.preflight.host_report import Report
+from muster.preflight.host_report import HostReport
 from muster.preflight.needs import Needs, PathNeed, PortNeed
 
 RECORDED = Path(muster.sandbox.__file__).parent / "recorded"
@@ -22,7 +22,7 @@ def recorded(name: str) -> str:
     return (RECORDED / name).read_text()
 
 
-def said(text: str, rc: int = 0, stderr: str = "", **more: Any) -> dict[str, Any]:
+def printed(text: str, rc: int = 0, stderr: str = "", **more: Any) -> dict[str, Any]:
     """Return a source whose tool printed a text."""
     return {"value": {"rc": rc, "text": text, "stderr": stderr, "truncated": False, **more}}
 
@@ -73,7 +73,7 @@ def ib_port(
 
 def systemd(version: str = "252", *, booted: bool = True) -> dict[str, Any]:
     """Return what a host says of its systemd."""
-    shown = said(f"systemd {version} ({version}.39-1~deb12u1)\n+PAM +AUDIT\n")["value"]
+    shown = printed(f"systemd {version} ({version}.39-1~deb12u1)\n+PAM +AUDIT\n")["value"]
     return {"value": {"version": shown, "booted": booted}}
 
 
@@ -82,26 +82,29 @@ def answers(address: str = "198.51.100.11") -> dict[str, Any]:
     return copy.deepcopy(
         {
             "probe_gpus": {
-                "gpus": said(recorded("h200x2-query-gpu.csv"), refused=[]),
-                "apps": said(recorded("h200x2-compute-apps-idle.csv"), cgroups={}),
-                "remapped": said(
+                "gpus": printed(recorded("h200x2-query-gpu.csv"), refused=[]),
+                "apps": printed(recorded("h200x2-compute-apps-idle.csv"), cgroups={}),
+                "remapped": printed(
                     "gpu_uuid, remapped_rows.pending, remapped_rows.failure\n"
                     "GPU-00000000-0000-0000-0000-000000000000, 0, 0\n"
                     "GPU-00000000-0000-0000-0000-000000000001, 0, 0\n"
                 ),
-                "nvlink": said(recorded("h200x2-nvlink-s.txt")),
-                "topology": said(recorded("h200x2-topo-m.txt")),
-                "xids": said(""),
+                "nvlink": printed(recorded("h200x2-nvlink-s.txt")),
+                "topology": printed(recorded("h200x2-topo-m.txt")),
+                "xids": printed(""),
                 "fabric_manager": {
                     "value": {
-                        "unit": said("LoadState=loaded\nActiveState=active\nSubState=running\n")["value"],
-                        "version": said("Fabric Manager version is : 580.159.04\n")["value"],
+                        "unit": printed("LoadState=loaded\nActiveState=active\nSubState=running\n")["value"],
+                        "version": printed("Fabric Manager version is : 580.159.04\n")["value"],
                     }
                 },
-                "links": said(links(address)),
+                "links": printed(links(address)),
                 "systemd": systemd(),
                 "names": {
-                    "value": {"hostname": "h200-0", "own": said(f"{address} STREAM h200-0\n{address} DGRAM\n")["value"]}
+                    "value": {
+                        "hostname": "h200-0",
+                        "own": printed(f"{address} STREAM h200-0\n{address} DGRAM\n")["value"],
+                    }
                 },
                 "started": {"value": {"wall": NOW}},
             },
@@ -154,13 +157,13 @@ def gpu_answers(name: str, memory_mib: int, count: int) -> dict[str, Any]:
     numbers = range(count)
     cells = [["\t".join([f"GPU{i}", *(" X " if i == j else "NV18" for j in numbers)])] for i in numbers]
     return {
-        "gpus": said("\n".join([head, *(f"{i},{row[:-1]}1".replace("000000,", f"00000{i},", 1) for i in numbers)])),
-        "nvlink": said("".join(f"GPU {i}:{links}" for i in numbers)),
-        "topology": said("\n".join(["\t" + "\t".join(f"GPU{i}" for i in numbers), *(line for [line] in cells)])),
+        "gpus": printed("\n".join([head, *(f"{i},{row[:-1]}1".replace("000000,", f"00000{i},", 1) for i in numbers)])),
+        "nvlink": printed("".join(f"GPU {i}:{links}" for i in numbers)),
+        "topology": printed("\n".join(["\t" + "\t".join(f"GPU{i}" for i in numbers), *(line for [line] in cells)])),
     }
 
 
-def report(host: str = "h200-0", address: str = "198.51.100.11", **sources: Any) -> Report:
+def report(host: str = "h200-0", address: str = "198.51.100.11", **sources: Any) -> HostReport:
     """Return a healthy host's report.
 
     Args:

@@ -13,30 +13,30 @@ from hypothesis import strategies as st
 from muster.errors import Refusal
 from muster.preflight import allreduce, clocks, drift, outcome, pairs, parity
 from muster.preflight.catalogue import known_waivers
-from muster.preflight.host_report import Clock, Report, unreachable
+from muster.preflight.host_report import Clock, HostReport, unreachable
 from muster.preflight.outcome import Outcome
 from muster.preflight.pairs import Measured
 from muster.preflight.tool_text import Unreadable
 from muster.preflight.verdict import Verdict
 
 from . import sample
-from .sample import said
+from .sample import printed
 
 HOSTS = ("h200-0", "h200-1", "h200-2")
 
 
-def fleet(count: int = 3, **odd: Any) -> list[Report]:
+def fleet(count: int = 3, **odd: Any) -> list[HostReport]:
     """Return healthy hosts; `odd` changes the last one's answers."""
     reports = [sample.report(f"h200-{i}", f"198.51.100.{11 + i}") for i in range(count - 1)]
     return [*reports, sample.report(f"h200-{count - 1}", f"198.51.100.{10 + count}", **odd)]
 
 
-def wants(reports: list[Report], **changed: Any) -> dict[str, Any]:
+def wants(reports: list[HostReport], **changed: Any) -> dict[str, Any]:
     return {r.host: sample.needs(r.host, f"198.51.100.{11 + i}", **changed) for i, r in enumerate(reports)}
 
 
 def old_driver() -> dict[str, Any]:
-    return said(sample.recorded("h200x2-query-gpu.csv").replace("580.159.04", "535.183.01"))
+    return printed(sample.recorded("h200x2-query-gpu.csv").replace("580.159.04", "535.183.01"))
 
 
 # Parity
@@ -66,8 +66,8 @@ def odd_answers() -> dict[str, dict[str, Any]]:
     return {
         "driver": {"probe_gpus__gpus": old_driver()},
         "kernel": {"probe_machine__system": {"value": {**system, "kernel": "5.15.0"}}},
-        "product": {"probe_gpus__gpus": said(gpus.replace("NVIDIA H200", "NVIDIA H20"))},
-        "count": {"probe_gpus__gpus": said("\n".join(gpus.splitlines()[:2]))},
+        "product": {"probe_gpus__gpus": printed(gpus.replace("NVIDIA H200", "NVIDIA H20"))},
+        "count": {"probe_gpus__gpus": printed("\n".join(gpus.splitlines()[:2]))},
         "python": {"probe_engine": {**installed, "release": {**installed["release"], "python": "3.11.1"}}},
         **{name: version(name) for name in ("vllm", "torch", "nccl", "ray")},
         "revision": {"probe_engine": {**installed, "revision": "d" * 40}},
@@ -98,7 +98,7 @@ def test_two_hosts_that_differ_have_no_majority() -> None:
 # Clocks
 
 
-def clocked(*offsets: float, slack: float = 0.2) -> list[Report]:
+def clocked(*offsets: float, slack: float = 0.2) -> list[HostReport]:
     return [
         replace(
             sample.report(f"h200-{i}"),
@@ -316,7 +316,7 @@ def test_nccl_on_sockets_is_fine_without_rdma() -> None:
 
 def drifted(**odd: Any) -> Outcome:
     reports = fleet(**odd)
-    return drift.judge("drift", reports, wants(reports))
+    return drift.judge_drift("drift", reports, wants(reports))
 
 
 def test_no_drift() -> None:
@@ -348,14 +348,14 @@ def test_a_local_version_part_counts_only_when_asked_for() -> None:
 
 def test_an_unreached_host_is_drift() -> None:
     reports = [*fleet(2), unreachable("h200-9", "timed out")]
-    assert drift.judge("drift", reports, wants(reports)).level == "fail"
+    assert drift.judge_drift("drift", reports, wants(reports)).level == "fail"
 
 
 # Outcome
 
 
-def judged(reports: list[Report], **changed: Any) -> Outcome:
-    return outcome.judge("t", reports, wants(reports, hosts=len(reports)), **changed)
+def judged(reports: list[HostReport], **changed: Any) -> Outcome:
+    return outcome.judge_group("t", reports, wants(reports, hosts=len(reports)), **changed)
 
 
 def test_well_is_0() -> None:
@@ -366,9 +366,9 @@ def test_well_is_0() -> None:
 
 
 def test_a_warning_is_3_and_a_failure_1() -> None:
-    slow = said(sample.recorded("h200x2-query-gpu.csv").replace("0x0000000000000001", "0x40"))
+    slow = printed(sample.recorded("h200x2-query-gpu.csv").replace("0x0000000000000001", "0x40"))
     assert judged(fleet(probe_gpus__gpus=slow)).exit_status == 3
-    gone = said("No devices were found\n", rc=6)
+    gone = printed("No devices were found\n", rc=6)
     assert judged(fleet(probe_gpus__gpus=gone)).exit_status == 1
 
 
@@ -378,7 +378,7 @@ def test_older_driver_gives_the_whole_group_the_older_build() -> None:
 
 
 def test_waived_stays_visible_and_stops_nothing() -> None:
-    mig = said(sample.recorded("h200x2-query-gpu.csv").replace("Disabled", "Enabled"))
+    mig = printed(sample.recorded("h200x2-query-gpu.csv").replace("Disabled", "Enabled"))
     result = judged(fleet(probe_gpus__gpus=mig), waived=("gpu.mig", "gpu.xid"))
     assert (result.level, result.waived, result.failures()) == ("ok", ("gpu.mig", "gpu.xid"), ())
     (verdict,) = [v for v in result.verdicts if v.level == "fail"]
@@ -400,7 +400,7 @@ def test_unreachable_one_of_sixteen_is_a_row() -> None:
 
 
 def test_mtu_difference_is_told_once_for_each_host() -> None:
-    reports = fleet(probe_gpus__links=said(sample.links("198.51.100.13", mtu=1500)))
+    reports = fleet(probe_gpus__links=printed(sample.links("198.51.100.13", mtu=1500)))
     result = judged(reports, measured=all_ways(last={"fragments": "100% packet loss"}))
     told = [v for v in result.verdicts if v.check == "fabric.mtu"]
     assert sorted(v.host for v in told) == ["h200-0", "h200-1", "h200-2"]

@@ -87,7 +87,7 @@ def test_nobody_chooses_a_build_for_an_engine_of_one_s_own() -> None:
 
 def test_units_of_every_way_to_run_the_group_are_its_own() -> None:
     needs = needs_of(plan("kimi-k2-instruct", 2, "H200"))
-    assert needs.owns("0::/system.slice/muster-kimi-k2-instruct-ray.service")
-    assert needs.owns("0::/system.slice/muster-kimi-k2-instruct.service/engine")
-    assert not needs.owns("0::/system.slice/muster-kimi-k2-instruct-2.service")
-    assert not needs.owns("0::/system.slice/muster-other-muster-kimi-k2-instruct.service")
+    assert needs.in_own_unit("0::/system.slice/muster-kimi-k2-instruct-ray.service")
+    assert needs.in_own_unit("0::/system.slice/muster-kimi-k2-instruct.service/engine")
+    assert not needs.in_own_unit("0::/system.slice/muster-kimi-k2-instruct-2.service")
+    assert not needs.in_own_unit("0::/system.slice/muster-other-muster-kimi-k2-instruct.service")

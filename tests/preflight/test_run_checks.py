@@ -63,7 +63,7 @@ def test_release_s_python_is_quoted() -> None:
 
 def aged(driver: str) -> Any:
     text = sample.recorded("h200x2-query-gpu.csv").replace("580.159.04", driver)
-    return sample.report(probe_gpus__gpus=sample.said(text))
+    return sample.report(probe_gpus__gpus=sample.printed(text))
 
 
 @pytest.mark.parametrize(

@@ -14,12 +14,12 @@ from rich.console import Console
 
 from muster.preflight import outcome
 from muster.preflight.host_report import unreachable
-from muster.preflight.node_set import fold
+from muster.preflight.node_set import node_set
 from muster.preflight.outcome import Outcome
 from muster.preflight.table import alike, console_on, render
 
 from . import sample
-from .sample import said
+from .sample import printed
 
 
 def drawn(result: Outcome, width: int, **console: Any) -> str:
@@ -30,14 +30,14 @@ def drawn(result: Outcome, width: int, **console: Any) -> str:
 
 def group(count: int, *, waived: tuple[str, ...] = ()) -> Outcome:
     """Return a group whose last host has MIG on and whose fourth, where there is one, is gone."""
-    mig = said(sample.recorded("h200x2-query-gpu.csv").replace("Disabled", "Enabled", 1))
+    mig = printed(sample.recorded("h200x2-query-gpu.csv").replace("Disabled", "Enabled", 1))
     reports = []
     for i in range(count):
         odd = {"probe_gpus__gpus": mig} if i == count - 1 else {}
         report = sample.report(f"h200-{i:02}", f"198.51.100.{i}", **odd)
         reports.append(unreachable(report.host, "No route to host") if i == 3 else report)
     needs = {r.host: sample.needs(r.host, f"198.51.100.{i}", hosts=count) for i, r in enumerate(reports)}
-    return outcome.judge("preflight", reports, needs, waived=waived)
+    return outcome.judge_group("preflight", reports, needs, waived=waived)
 
 
 @pytest.mark.parametrize("width", [80, 200])
@@ -116,14 +116,14 @@ def test_brief_is_trouble_and_the_sum() -> None:
     ],
 )
 def test_folding(names: list[str], folded: str) -> None:
-    assert fold(names) == folded
+    assert node_set(names) == folded
 
 
 @given(st.sets(st.integers(0, 300), max_size=60), st.sampled_from([0, 2, 3]))
 def test_folding_loses_no_host(numbers: set[int], width: int) -> None:
     names = {f"h{n:0{width}}" for n in numbers}
     unfolded = set()
-    for part in fold(sorted(names)).split(", "):
+    for part in node_set(sorted(names)).split(", "):
         if match := re.fullmatch(r"h\[(\d+)-(\d+)\]", part):
             first, last = match.groups()
             pad = len(first) if first.startswith("0") and len(first) > 1 else 0

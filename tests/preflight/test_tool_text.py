@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 
 from muster.preflight import read_report, smi, tool_text
 from muster.preflight.checks import local
-from muster.preflight.host_report import Report
+from muster.preflight.host_report import HostReport
 from muster.preflight.tool_text import Unreadable, Xid
 from muster.spec import versions
 
 from . import sample
-from .sample import said
+from .sample import printed
 
 RECORDED = [
     "h200x2-query-gpu.csv",
@@ -49,7 +49,7 @@ jsons = st.recursive(
 
 
 def answered(text: str) -> dict[str, Any]:
-    found: dict[str, Any] = said(text)["value"]
+    found: dict[str, Any] = printed(text)["value"]
     return found
 
 
@@ -76,7 +76,7 @@ shaped = st.recursive(
 @given(value=st.dictionaries(st.sampled_from(KEYS), shaped, max_size=6))
 def test_any_answer_makes_a_report_and_verdicts(value: dict[str, Any]) -> None:
     report = read_report.from_answers("h200-0", value, 1.0, 2.0)
-    assert isinstance(report, Report)
+    assert isinstance(report, HostReport)
     assert local(report, sample.needs())
 
 
@@ -85,7 +85,7 @@ def test_one_source_gone_wrong_is_verdicts(data: st.DataObject) -> None:
     answers = sample.answers()
     program = data.draw(st.sampled_from(["probe_gpus", "probe_machine"]))
     source = data.draw(st.sampled_from(sorted(answers[program])))
-    answers[program][source] = data.draw(shaped | texts.map(said))
+    answers[program][source] = data.draw(shaped | texts.map(printed))
     assert local(read_report.from_answers("h200-0", answers, 1.0, 2.0), sample.needs())
 
 
@@ -149,4 +149,6 @@ def test_links_read_ip() -> None:
     (_, eth) = tool_text.links(answered(sample.links("198.51.100.7", mtu=1500)))  # type: ignore[misc]
     assert (eth.name, eth.mtu, eth.up, eth.addresses) == ("eth1", 1500, True, ("198.51.100.7",))
     assert isinstance(tool_text.links(answered(json.dumps({"a": 1}))), tuple)
-    assert tool_text.links(answered('Object "addr" is unknown')) == Unreadable('ip -j said: Object "addr" is unknown')
+    assert tool_text.links(answered('Object "addr" is unknown')) == Unreadable(
+        'ip -j printed: Object "addr" is unknown'
+    )

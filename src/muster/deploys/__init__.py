@@ -9,6 +9,7 @@ place_files     files staged beside their places, then renamed
 bring_up        the old ranks stop, the new ones start in order
 verify          every rank answers, and what runs is what was planned
 summary         the endpoint, and how to try it
+preflight       an inventory checked without a recipe
 deployed_group  stop, restart and resume of a group that is on the hosts already
 shared/         what the stages share
 """

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from muster.preflight.checks.rdma import is_up
-from muster.preflight.host_report import Report
+from muster.preflight.host_report import HostReport
 from muster.preflight.needs import Needs
 from muster.preflight.tool_text import Unreadable
 from muster.preflight.verdict import Verdict
@@ -102,7 +102,7 @@ def transports(log: str) -> dict[str, int]:
     return found
 
 
-def verdicts(results: Mapping[str, AllReduce], reports: Sequence[Report]) -> tuple[Verdict, ...]:
+def verdicts(results: Mapping[str, AllReduce], reports: Sequence[HostReport]) -> tuple[Verdict, ...]:
     """Judge transport and bandwidth on each host."""
     up = {r.host: not isinstance(r.rdma, Unreadable) and any(is_up(port) for port in r.rdma) for r in reports}
     found: list[Verdict] = []

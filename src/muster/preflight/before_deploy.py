@@ -1,4 +1,4 @@
-"""Preflight inside a pyinfra run: prints what it found once, stops the run where a check fails, changes nothing."""
+"""The preflight inside a deploy: probe every host, then stop the run where a check fails; changes nothing."""
 
 from __future__ import annotations
 
@@ -7,54 +7,36 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from pyinfra.api import State, deploy
+from pyinfra.api import State
 from pyinfra.api.exceptions import DeployError
-from pyinfra.context import ctx_state
 
-from muster.errors import Refusal
 from muster.plan.decision import Observation
 from muster.plan.types import Plan
 from muster.preflight import catalogue, plan_needs
 from muster.preflight.deploy_checks import verdicts
-from muster.preflight.host_report import Report
+from muster.preflight.host_report import HostReport
 from muster.preflight.needs import Needs
-from muster.preflight.outcome import Outcome, judge, other_build
-from muster.preflight.run_checks import gather, meet, run_inventory, running
+from muster.preflight.outcome import Outcome, judge_group, other_build
+from muster.preflight.run_checks import meet, probe_hosts, running
 from muster.preflight.table import console_on, render
-from muster.spec import inventory
 from muster.spec.settings import Settings
 
 
-@deploy("Preflight")
-def preflight() -> None:
-    """Check every host of the inventory; no recipe is needed. The table goes to standard error, as pyinfra's lines.
-
-    Raises:
-        DeployError: some check fails on some host. What failed stands in the table above it.
-    """
-    state: State = ctx_state.get()
-    try:
-        fleet = inventory.from_pyinfra(state.inventory, name="inventory")
-        outcome = run_inventory(state, fleet.hosts, fleet.settings, made=lambda found: _show(found, brief=False))
-    except Refusal as refusal:
-        raise DeployError(str(refusal)) from None
-    stop_on_failure(outcome)
-
-
 @dataclass(frozen=True)
-class Looked:
-    """What a deploy saw of its hosts before it touches anything.
+class Probed:
+    """What a deploy knows of its hosts before it touches anything.
 
     Args:
-        plan: that was asked about.
-        needs, reports: of the preflight, by host and in the plan's order.
-        seen: host -> the group's state there; hosts that were not reached are not in it.
+        plan: the plan the hosts were probed for.
+        needs: by host.
+        reports: by host, in the plan's order.
+        observations: host -> the group's state there; hosts that were not reached are missing.
     """
 
     plan: Plan
     needs: Mapping[str, Needs]
-    reports: list[Report]
-    seen: Mapping[str, Observation]
+    reports: list[HostReport]
+    observations: Mapping[str, Observation]
 
     @property
     def other_build(self) -> str | None:
@@ -62,9 +44,9 @@ class Looked:
         return other_build(self.reports, self.needs)
 
 
-def look(
+def probe(
     state: State, plan: Plan, settings: Settings, requests: Mapping[str, Any], unreached: Mapping[str, str]
-) -> Looked:
+) -> Probed:
     """Ask every host for its report and for the group's state on it, in one session.
 
     Args:
@@ -80,40 +62,42 @@ def look(
     catalogue.known_waivers(settings.preflight.waive)
     needs = plan_needs.needs_of_plan(plan, settings)
     programs = {name: {"probe_group": request} for name, request in requests.items()}
-    found = gather(state, needs, unreached, besides=programs)
-    return Looked(plan, needs, found.reports, {name: told["probe_group"] for name, told in found.besides.items()})
+    hosts = probe_hosts(state, needs, unreached, besides=programs)
+    observations = {name: answers["probe_group"] for name, answers in hosts.besides.items()}
+    return Probed(plan, needs, hosts.reports, observations)
 
 
-def require(state: State, looked: Looked, settings: Settings) -> Outcome:
-    """Judge what a deploy saw, and stop it where a check fails; only what is wrong is printed.
+def require_fit(state: State, probed: Probed, settings: Settings) -> Outcome:
+    """Judge what a deploy has probed, and stop it where a check fails; prints only what is wrong.
 
     Args:
-        state, settings: as for `look`.
-        looked: what it returned.
+        state, settings: as for `probe`.
+        probed: its result.
 
-    Hosts of a group that does not run meet each other once more, so that a fabric that does not carry is known before
-    the ranks wait for each other. A group that runs is the better proof, and is not disturbed.
+    Where the group does not run, its hosts also meet each other, so that a broken fabric is known before the ranks wait
+    for each other. A running group is better proof, and is not disturbed.
 
     Raises:
         DeployError: some check fails on some host; nothing was touched.
     """
-    met = []
-    if settings.preflight.pairs and len(looked.needs) > 1 and not running(looked.reports, looked.needs):
-        met = meet(state, looked.needs, looked.reports, settings.preflight.port)
-    found = judge(
-        f"preflight of {looked.plan.group}, {looked.plan.label}",
-        looked.reports,
-        looked.needs,
+    measured = []
+    if settings.preflight.pairs and len(probed.needs) > 1 and not running(probed.reports, probed.needs):
+        measured = meet(state, probed.needs, probed.reports, settings.preflight.port)
+    outcome = judge_group(
+        f"preflight of {probed.plan.group}, {probed.plan.label}",
+        probed.reports,
+        probed.needs,
         waived=catalogue.known_waivers(settings.preflight.waive),
-        measured=met,
-        more=verdicts(looked.plan, looked.seen),
+        measured=measured,
+        more=verdicts(probed.plan, probed.observations),
     )
-    _show(found, brief=True)
-    stop_on_failure(found)
-    return found
+    print_outcome(outcome, brief=True)
+    stop_on_failure(outcome)
+    return outcome
 
 
-def _show(outcome: Outcome, *, brief: bool) -> None:
+def print_outcome(outcome: Outcome, *, brief: bool) -> None:
+    """Print an outcome to standard error, where pyinfra's own lines go."""
     render(outcome, console_on(sys.stderr), brief=brief)
 
 
@@ -129,5 +113,5 @@ def stop_on_failure(outcome: Outcome) -> None:
         more = f" and {len(names) - 8} more" if len(names) > 8 else ""
         raise DeployError(
             f"preflight: {', '.join(names[:8])}{more} failed; nothing was touched."
-            " Mend what is named above, or waive a check by its name in preflight_waive"
+            " Fix what is named above, or waive a check by its name in preflight_waive"
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from muster.preflight.host_report import Clock, Report
+from muster.preflight.host_report import Clock, HostReport
 from muster.preflight.verdict import Verdict
 
 # Logs and health checks confuse from a second on; certificates and tokens break from minutes on.
@@ -13,7 +13,7 @@ FAIL_SECONDS = 60.0
 FIX = "enable time synchronisation: timedatectl set-ntp true, or chrony; see chronyc tracking"
 
 
-def verdicts(reports: Sequence[Report]) -> tuple[Verdict, ...]:
+def verdicts(reports: Sequence[HostReport]) -> tuple[Verdict, ...]:
     """Return a verdict on each host's clock.
 
     A reading is only known to lie between the sending of the probe and its answer, so an offset is an interval; what

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from muster.preflight import parity
-from muster.preflight.host_report import Report
+from muster.preflight.host_report import HostReport
 from muster.preflight.needs import Needs
 from muster.preflight.outcome import Outcome
 from muster.preflight.tool_text import Unreadable
@@ -15,7 +15,7 @@ from muster.preflight.verdict import Verdict, fail, ok, warn
 DEPLOY = "run the deploy again"
 
 
-def judge(title: str, reports: Sequence[Report], needs: Mapping[str, Needs]) -> Outcome:
+def judge_drift(title: str, reports: Sequence[HostReport], needs: Mapping[str, Needs]) -> Outcome:
     """Compare hosts with each other and with the plan.
 
     Args:
@@ -28,7 +28,7 @@ def judge(title: str, reports: Sequence[Report], needs: Mapping[str, Needs]) -> 
     return Outcome(title, tuple(report.host for report in reports), (*found, *parity.verdicts(rows)), rows)
 
 
-def of_host(report: Report, needs: Needs) -> tuple[Verdict, ...]:
+def of_host(report: HostReport, needs: Needs) -> tuple[Verdict, ...]:
     """Return how one host differs from the plan."""
     if report.unreached is not None:
         gone = fail("host.reached", report.unreached, "an SSH login", f"ssh to {report.host} by hand")
@@ -36,7 +36,7 @@ def of_host(report: Report, needs: Needs) -> tuple[Verdict, ...]:
     return tuple(replace(verdict, host=report.host) for verdict in _drifts(report, needs))
 
 
-def _drifts(report: Report, needs: Needs) -> Iterator[Verdict]:
+def _drifts(report: HostReport, needs: Needs) -> Iterator[Verdict]:
     different = [f"{path} {_how(report, path)}" for path in needs.files if report.files.get(path) != needs.files[path]]
     if different:
         found = "; ".join(different[:6]) + (f"; {len(different) - 6} more" if len(different) > 6 else "")
@@ -70,5 +70,5 @@ def same_version(found: str | None, wanted: str) -> bool:
     return found == wanted or ("+" not in wanted and found.partition("+")[0] == wanted)
 
 
-def _how(report: Report, path: str) -> str:
+def _how(report: HostReport, path: str) -> str:
     return "is missing" if report.files.get(path) is None else "differs"

@@ -120,7 +120,7 @@ class Installed:
 
 
 @dataclass(frozen=True)
-class Report:
+class HostReport:
     """What one host said of itself. `unreached` says why it said nothing."""
 
     host: str
@@ -159,7 +159,7 @@ class Report:
         return next((gpu.driver for gpu in gpus if gpu.driver), None)
 
 
-def unreachable(host: str, why: str) -> Report:
+def unreachable(host: str, why: str) -> HostReport:
     """Return the report of a host that could not be asked."""
     gone = Unreadable("the host was not reached")
-    return Report(host, unreached=why, gpus=gone, installed=gone)
+    return HostReport(host, unreached=why, gpus=gone, installed=gone)

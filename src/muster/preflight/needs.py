@@ -51,12 +51,12 @@ class Needs:
         build: the CUDA build planned for the whole group; None while it is not known.
         min_driver: a floor the settings set, such as `570.124`.
         gpu_bytes: what one GPU must hold before the cache, in bytes; `utilization` is the share it may use.
-        memory_table: the arithmetic behind it, in words; `oversubscribe` goes on where it does not fit.
+        oversubscribe: go on where that does not fit.
         address, interface: where peers reach this host, and on which interface (None: any).
         ports, paths: listeners and disk.
         memory_bytes, shm_bytes: of RAM and /dev/shm.
         rdma: whether RDMA must be there.
-        units: this group's own units, or how their names begin; what they hold is not foreign.
+        units: this group's own units, or how their names begin; what they hold is not a stranger's.
         release: the engine's virtual environment; `versions` what must be installed in it once it is there.
         files: path -> sha256 as planned, for drift.
         model: `cache` and `repository` where the model's revision can be read; `revision` the planned one.
@@ -73,7 +73,6 @@ class Needs:
     min_driver: str | None = None
     gpu_bytes: int | None = None
     utilization: float = 1.0
-    memory_table: str = ""
     oversubscribe: bool = False
     address: str | None = None
     interface: str | None = None
@@ -94,12 +93,12 @@ class Needs:
     model: dict[str, str] = field(default_factory=dict)
     revision: str | None = None
 
-    def owns(self, cgroup: str) -> bool:
-        """Whether a control group is that of one of the group's own units."""
+    def in_own_unit(self, cgroup: str) -> bool:
+        """Whether a process of this control group runs in one of the group's own units."""
         return any(f"/{unit}" in cgroup for unit in self.units)
 
     def requests(self, *, imports: float = 0.0) -> dict[str, dict[str, Any]]:
-        """Return what to ask the host programs, for `remote.bundle`.
+        """Return the request for each host program.
 
         Args:
             imports: seconds that importing the installed engine may take; 0 does not try it.

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable
 
 
-def fold(names: Iterable[str]) -> str:
+def node_set(names: Iterable[str]) -> str:
     """Return host names with runs of numbers folded, in natural order.
 
     Three or more in a row become a range; names without a number stand as they are.

@@ -12,7 +12,7 @@ from muster.plan.cuda_variants import Build
 from muster.preflight import clocks, pairs, parity
 from muster.preflight.catalogue import CHECKS
 from muster.preflight.checks import local
-from muster.preflight.host_report import Report
+from muster.preflight.host_report import HostReport
 from muster.preflight.needs import Needs
 from muster.preflight.pairs import Measured
 from muster.preflight.parity import Row
@@ -70,9 +70,9 @@ class Outcome:
         }
 
 
-def judge(
+def judge_group(
     title: str,
-    reports: Sequence[Report],
+    reports: Sequence[HostReport],
     needs: Mapping[str, Needs],
     *,
     waived: Iterable[str] = (),
@@ -117,7 +117,9 @@ def _waive(verdict: Verdict, names: frozenset[str]) -> Verdict:
     return replace(verdict, waived=verdict.check in names and verdict.level != "ok")
 
 
-def _fabric(reports: Sequence[Report], needs: Mapping[str, Needs], measured: Sequence[Measured]) -> tuple[Verdict, ...]:
+def _fabric(
+    reports: Sequence[HostReport], needs: Mapping[str, Needs], measured: Sequence[Measured]
+) -> tuple[Verdict, ...]:
     """Return the fabric's verdicts; where interfaces differ in MTU, lost packets are told once, not twice."""
     local_mtus = pairs.mtu_verdicts(pairs.mtus([r for r in reports if r.unreached is None], needs))
     seen = pairs.verdicts(measured)
@@ -127,11 +129,11 @@ def _fabric(reports: Sequence[Report], needs: Mapping[str, Needs], measured: Seq
     return kept + tuple(v for v in seen if v.check != "fabric.mtu" or v.host not in odd)
 
 
-def _drivers(reports: Sequence[Report]) -> dict[str, str | None]:
+def _drivers(reports: Sequence[HostReport]) -> dict[str, str | None]:
     return {report.host: report.driver for report in reports if report.driver}
 
 
-def group_build(reports: Sequence[Report], needs: Mapping[str, Needs]) -> Build | Refusal | None:
+def group_build(reports: Sequence[HostReport], needs: Mapping[str, Needs]) -> Build | Refusal | None:
     """Return the build of the engine that all hosts run; None when there is nothing to choose from."""
     drivers, some = _drivers(reports), next(iter(needs.values()), None)
     if not drivers or some is None or not some.vllm or some.torch_backend is None:
@@ -142,14 +144,14 @@ def group_build(reports: Sequence[Report], needs: Mapping[str, Needs]) -> Build 
         return refusal
 
 
-def other_build(reports: Sequence[Report], needs: Mapping[str, Needs]) -> str | None:
+def other_build(reports: Sequence[HostReport], needs: Mapping[str, Needs]) -> str | None:
     """Return the build that the drivers run, where the plan only assumed another one; None where there is none."""
     planned = next(iter(needs.values())).build if needs else None
     found = group_build(reports, needs) if all(need.torch_backend == "auto" for need in needs.values()) else None
     return found.name if isinstance(found, Build) and planned not in (None, found.name) else None
 
 
-def _build_note(build: Build | Refusal | None, reports: Sequence[Report], needs: Mapping[str, Needs]) -> str:
+def _build_note(build: Build | Refusal | None, reports: Sequence[HostReport], needs: Mapping[str, Needs]) -> str:
     """Say which build of the engine the group gets, and which host's driver decides that."""
     if isinstance(build, Refusal):
         return f"engine build: none fits ({build.found}; needed: {build.needed})"

@@ -8,7 +8,7 @@ from statistics import median
 from typing import Any
 
 from muster.preflight.checks.fabric import link_of
-from muster.preflight.host_report import Report
+from muster.preflight.host_report import HostReport
 from muster.preflight.needs import Needs
 from muster.preflight.tool_text import Unreadable
 from muster.preflight.verdict import Verdict
@@ -175,7 +175,7 @@ def _fragments(answer: Mapping[str, Any]) -> str | Unreadable | None:
     return str(ping.get("said") or "no answer")[:200]
 
 
-def mtus(reports: Iterable[Report], needs: Mapping[str, Needs]) -> dict[str, int]:
+def mtus(reports: Iterable[HostReport], needs: Mapping[str, Needs]) -> dict[str, int]:
     """Return the MTU of the interface that carries each host's fabric address, where there is one."""
     found = {report.host: link_of(report, needs[report.host].address) for report in reports}
     return {host: link.mtu for host, link in found.items() if link}

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from muster.preflight.host_report import Installed, Report
+from muster.preflight.host_report import HostReport, Installed
 from muster.preflight.tool_text import Unreadable
 from muster.preflight.verdict import Level, Verdict
 
@@ -41,12 +41,12 @@ class Row:
     odd: tuple[str, ...]
 
 
-def compare(reports: Sequence[Report]) -> tuple[Row, ...]:
+def compare(reports: Sequence[HostReport]) -> tuple[Row, ...]:
     """Return the parity table of the hosts that answered."""
     return tuple(_row(name, values) for name, values in _values(reports).items())
 
 
-def _values(reports: Sequence[Report]) -> dict[str, dict[str, str]]:
+def _values(reports: Sequence[HostReport]) -> dict[str, dict[str, str]]:
     names = ("driver", "kernel", "product", "count", "python", *INSTALLED, "revision", "config")
     table: dict[str, dict[str, str]] = {name: {} for name in names}
     for report in reports:

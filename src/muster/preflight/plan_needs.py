@@ -78,7 +78,6 @@ def needs_of(plan: Plan, host: HostPlan, settings: Settings) -> Needs:
         build=plan.build,
         gpu_bytes=None if fit is None else fit.used + int(fit.token_bytes * fit.needed_tokens),
         utilization=1.0 if fit is None else fit.utilization,
-        memory_table="" if fit is None else fit.table(),
         oversubscribe=settings.allow_oversubscription,
         ports=tuple(PortNeed(port, _port_names(settings).get(port, "a rank")) for port in host.ports),
         paths=(

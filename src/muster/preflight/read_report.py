@@ -13,18 +13,18 @@ from muster.preflight.host_report import (
     FabricManager,
     Gid,
     GpuDirect,
+    HostReport,
     Installed,
     Listener,
     PathFacts,
     RdmaPort,
-    Report,
     System,
 )
 from muster.preflight.tool_text import Unreadable
 from muster.spec import versions
 
 
-def from_answers(host: str, answers: Mapping[str, Any], sent: float, received: float) -> Report:
+def from_answers(host: str, answers: Mapping[str, Any], sent: float, received: float) -> HostReport:
     """Build a report from what the host programs answered.
 
     Args:
@@ -39,7 +39,7 @@ def from_answers(host: str, answers: Mapping[str, Any], sent: float, received: f
     engine = answers.get("probe_engine")
     engine = engine if isinstance(engine, Mapping) else {"error": "not asked"}
     files = engine.get("files")
-    return Report(
+    return HostReport(
         host=host,
         gpus=smi.gpus(_value(answers, "probe_gpus", "gpus")),
         apps=smi.apps(_value(answers, "probe_gpus", "apps")),
@@ -109,7 +109,7 @@ def _fabric_manager(value: Mapping[str, Any]) -> FabricManager | Unreadable:
         return shown
     found = tool_text.properties(shown)
     if "LoadState" not in found:
-        return Unreadable(f"systemctl said: {tool_text.first_line(shown) or 'nothing'}")
+        return Unreadable(f"systemctl printed: {tool_text.first_line(shown) or 'nothing'}")
     printed = tool_text.command_text(value.get("version"), "nv-fabricmanager")
     version = "" if isinstance(printed, Unreadable) else versions.version_text(printed)
     return FabricManager(found["LoadState"], found.get("ActiveState", ""), version)
@@ -149,7 +149,7 @@ def _systemd(value: Mapping[str, Any]) -> int | Unreadable:
         return shown
     found = re.match(r"systemd (\d{1,6})\b", shown)
     if found is None:
-        return Unreadable(f"systemctl said: {tool_text.first_line(shown) or 'nothing'}")
+        return Unreadable(f"systemctl printed: {tool_text.first_line(shown) or 'nothing'}")
     return int(found.group(1)) if value.get("booted") else Unreadable("the host was not booted with systemd")
 
 

@@ -15,7 +15,7 @@ from pyinfra.api import Host, State
 from muster.hosts.all_hosts import ask, each, hosts_of
 from muster.plan.types import Plan
 from muster.preflight import allreduce, catalogue, drift, outcome, pairs, plan_needs, read_report
-from muster.preflight.host_report import Report, unreachable
+from muster.preflight.host_report import HostReport, unreachable
 from muster.preflight.needs import Needs
 from muster.preflight.outcome import Outcome
 from muster.spec.host import HostSpec
@@ -33,21 +33,21 @@ _lock = RLock()
 
 
 @dataclass(frozen=True)
-class Gathered:
+class ProbedHosts:
     """What hosts said in one session each: their reports, and the answers of programs asked besides, by host."""
 
-    reports: list[Report]
+    reports: list[HostReport]
     besides: Mapping[str, Mapping[str, Any]]
 
 
-def gather(
+def probe_hosts(
     state: State,
     needs: Mapping[str, Needs],
     unreached: Mapping[str, str],
     *,
     imports: float = 0.0,
     besides: Mapping[str, Mapping[str, Any]] | None = None,
-) -> Gathered:
+) -> ProbedHosts:
     """Ask every host what it is, in one session each.
 
     Args:
@@ -59,7 +59,7 @@ def gather(
     """
     more, answers = besides or {}, dict[str, Mapping[str, Any]]()
 
-    def one(host: Host) -> Report:
+    def one(host: Host) -> HostReport:
         sent = time.time()
         requests = {**more.get(host.name, {}), **needs[host.name].requests(imports=imports)}
         answer = ask(state, host, requests, "preflight probe", seconds=PROBE_SECONDS + int(imports))
@@ -72,10 +72,10 @@ def gather(
     asked = [hosts[name] for name in needs if name in hosts and name not in unreached]
     reports = each(asked, one)
     gone = {name: unreachable(name, unreached.get(name, "not in the inventory")) for name in needs}
-    return Gathered([reports.get(name, gone[name]) for name in needs], answers)
+    return ProbedHosts([reports.get(name, gone[name]) for name in needs], answers)
 
 
-def measure(state: State, needs: Mapping[str, Needs], reports: Iterable[Report], port: int) -> list[pairs.Measured]:
+def measure(state: State, needs: Mapping[str, Needs], reports: Iterable[HostReport], port: int) -> list[pairs.Measured]:
     """Let each two hosts that answered measure the fabric between them, round by round.
 
     Args:
@@ -102,7 +102,7 @@ def measure(state: State, needs: Mapping[str, Needs], reports: Iterable[Report],
     return results
 
 
-def meet(state: State, needs: Mapping[str, Needs], reports: Iterable[Report], port: int) -> list[pairs.Measured]:
+def meet(state: State, needs: Mapping[str, Needs], reports: Iterable[HostReport], port: int) -> list[pairs.Measured]:
     """Let all hosts that answered meet each other at once, in one session each: do they reach, do full packets pass.
 
     Args:
@@ -178,10 +178,10 @@ def preflight(
     Pairs and the all-reduce load the fabric and the GPUs, so that a group that runs keeps them from running.
     """
     options, waived = settings.preflight, catalogue.known_waivers(settings.preflight.waive)
-    reports = gather(state, needs, unreached or {}, imports=imports).reports
+    reports = probe_hosts(state, needs, unreached or {}, imports=imports).reports
     if replan and (build := outcome.other_build(reports, needs)):
         needs = replan(build)
-        reports = gather(state, needs, unreached or {}, imports=imports).reports
+        reports = probe_hosts(state, needs, unreached or {}, imports=imports).reports
     idle, notes = not running(reports, needs), []
     measured: list[pairs.Measured] = []
     several = len(needs) > 1
@@ -196,19 +196,19 @@ def preflight(
             notes.append(f"no all-reduce: {refusal}")
         else:
             more += allreduce.verdicts(all_reduce(state, needs, settings), reports)
-    return outcome.judge(title, reports, needs, waived=waived, measured=measured, more=more, notes=notes)
+    return outcome.judge_group(title, reports, needs, waived=waived, measured=measured, more=more, notes=notes)
 
 
-def running(reports: Iterable[Report], needs: Mapping[str, Needs]) -> bool:
+def running(reports: Iterable[HostReport], needs: Mapping[str, Needs]) -> bool:
     """Whether some unit of this group has an engine on some host."""
     return any(
-        needs[report.host].owns(f"/{unit}")
+        needs[report.host].in_own_unit(f"/{unit}")
         for report in reports
         for unit in (report.units if isinstance(report.units, tuple) else ())
     )
 
 
-def _why_no_nccl(reports: Iterable[Report], needs: Mapping[str, Needs], *, idle: bool) -> str | None:
+def _why_no_nccl(reports: Iterable[HostReport], needs: Mapping[str, Needs], *, idle: bool) -> str | None:
     if not idle:
         return "the group is running"
     for report in reports:
@@ -252,17 +252,17 @@ def run_drift(state: State, plans: Plans, settings: Settings, unreached: Mapping
     """
     catalogue.known_waivers(settings.preflight.waive)
 
-    def look(build: str | None) -> tuple[Plan, Mapping[str, Needs], list[Report]]:
+    def look(build: str | None) -> tuple[Plan, Mapping[str, Needs], list[HostReport]]:
         plan = plans(build)
         needs = plan_needs.needs_of_plan(plan, settings)
         # Disks, ports and fabric are preflight's; drift is about what was installed.
         asked = {name: replace(need, paths=(), ports=()) for name, need in needs.items()}
-        return plan, needs, gather(state, asked, unreached).reports
+        return plan, needs, probe_hosts(state, asked, unreached).reports
 
     plan, needs, reports = look(None)
     if build := outcome.other_build(reports, needs):
         plan, needs, reports = look(build)
-    return drift.judge(f"drift of {plan.group} from its plan {plan.digest}", reports, needs)
+    return drift.judge_drift(f"drift of {plan.group} from its plan {plan.digest}", reports, needs)
 
 
 def fitting(state: State, plans: Plans) -> Plan:

@@ -59,7 +59,7 @@ def csv_rows(text: str, expected: str, *, wide: str = "") -> list[dict[str, str]
         return Unreadable("nvidia-smi printed nothing")
     names = [name.split(" [")[0].strip() for name in lines[0].split(",")]
     if expected not in names or len(lines) > MAX_ROWS:
-        return Unreadable(f"nvidia-smi said: {first_line(lines[0])}")
+        return Unreadable(f"nvidia-smi printed: {first_line(lines[0])}")
     rows = []
     for number, line in enumerate(lines[1:], 1):
         values = [value.strip() for value in line.split(",")]
@@ -159,7 +159,7 @@ def nvlinks(answer: object) -> dict[int, tuple[int, int]] | Unreadable:
             up, links = found[current]
             found[current] = (up + bool(re.match(r"\d+(\.\d+)? GB/s", link.group(1).strip())), links + 1)
     if not found and text.strip():
-        return Unreadable(f"nvidia-smi nvlink said: {first_line(text)}")
+        return Unreadable(f"nvidia-smi nvlink printed: {first_line(text)}")
     return found
 
 
@@ -179,7 +179,7 @@ def topology(answer: object) -> dict[tuple[int, int], str] | Unreadable:
             row = int(named[0].group(1))
             found.update({(row, to): cell for to, cell in zip(columns, cells[1:], strict=False) if to != row})
     if not columns:
-        return Unreadable(f"nvidia-smi topo said: {first_line(text) or 'nothing'}")
+        return Unreadable(f"nvidia-smi topo printed: {first_line(text) or 'nothing'}")
     return found
 
 

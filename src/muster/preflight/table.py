@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from muster.preflight.catalogue import CHECKS
-from muster.preflight.node_set import fold
+from muster.preflight.node_set import node_set
 from muster.preflight.outcome import Outcome
 from muster.preflight.parity import NONE, Row
 from muster.preflight.verdict import ORDER, Verdict
@@ -167,7 +167,7 @@ def _letter(place: int) -> str:
 
 
 def _name(hosts: Sequence[str]) -> str:
-    return hosts[0] if len(hosts) == 1 else f"{len(hosts)} hosts: {fold(hosts)}"
+    return hosts[0] if len(hosts) == 1 else f"{len(hosts)} hosts: {node_set(hosts)}"
 
 
 def _parity(rows: Sequence[Row]) -> list[Table | Text]:
@@ -183,7 +183,7 @@ def _parity(rows: Sequence[Row]) -> list[Table | Text]:
         odd: dict[str, list[str]] = {}
         for host in row.odd:
             odd.setdefault(row.values[host], []).append(host)
-        said = "; ".join(f"{fold(hosts)}: {value}" for value, hosts in odd.items())
+        said = "; ".join(f"{node_set(hosts)}: {value}" for value, hosts in odd.items())
         usual = row.usual if row.usual is not None else "(no majority)"
         table.add_row(row.name, usual, Text(said, style=STYLES["warn"] if odd else ""))
     return [table, Text("")]
@@ -203,7 +203,7 @@ def _print_trouble(verdicts: list[Verdict], console: Console) -> None:
     first = verdicts[0]
     kind = _kind(first)
     head = Text.assemble(
-        (f"{WORDS[kind]:<6} ", STYLES[kind]), (first.check, "bold"), f"  {fold(v.host for v in verdicts)}"
+        (f"{WORDS[kind]:<6} ", STYLES[kind]), (first.check, "bold"), f"  {node_set(v.host for v in verdicts)}"
     )
     console.print(head)
     grid = Table.grid(padding=(0, 1))

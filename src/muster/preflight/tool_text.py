@@ -87,7 +87,7 @@ def links(answer: object) -> tuple[Link, ...] | Unreadable:
     try:
         entries = json.loads(text)
     except (ValueError, RecursionError):
-        return Unreadable(f"ip -j said: {first_line(text) or 'nothing'}")
+        return Unreadable(f"ip -j printed: {first_line(text) or 'nothing'}")
     return tuple(_links(entries if isinstance(entries, list) else []))
 
 

@@ -15,7 +15,7 @@ from muster.preflight.needs import PathNeed
 from muster.preflight.verdict import Verdict
 
 from .. import sample
-from ..sample import GIB, ib_port, links, place, said
+from ..sample import GIB, ib_port, links, place, printed
 
 # Verdicts of several hosts, of a measurement or of a comparison with the plan have tests of their own.
 GROUP = (
@@ -41,19 +41,19 @@ def csv(old: str, new: str, count: int = -1) -> dict[str, Any]:
     """Return the recorded query with something else in it."""
     text = sample.recorded("h200x2-query-gpu.csv")
     assert old in text
-    return said(text.replace(old, new, count))
+    return printed(text.replace(old, new, count))
 
 
 def one_gpu(old: str, new: str) -> dict[str, Any]:
     """Return the recorded query with something else in the row of GPU 1."""
     head, first, second = sample.recorded("h200x2-query-gpu.csv").strip().splitlines()
     assert old in second
-    return said("\n".join([head, first, second.replace(old, new, 1)]))
+    return printed("\n".join([head, first, second.replace(old, new, 1)]))
 
 
 def manager(state: str = "active", load: str = "loaded", version: str = "580.159.04") -> dict[str, Any]:
-    unit = said(f"LoadState={load}\nActiveState={state}\nSubState=dead\n")["value"]
-    return {"value": {"unit": unit, "version": said(f"Fabric Manager version is : {version}\n")["value"]}}
+    unit = printed(f"LoadState={load}\nActiveState={state}\nSubState=dead\n")["value"]
+    return {"value": {"unit": unit, "version": printed(f"Fabric Manager version is : {version}\n")["value"]}}
 
 
 def system(**changed: Any) -> dict[str, Any]:
@@ -68,8 +68,8 @@ def installed(**changed: Any) -> dict[str, Any]:
 
 
 def xid(number: int) -> dict[str, Any]:
-    line = f"2026-11-21T20:00:00+00:00 h kernel: NVRM: Xid (PCI:0000:00:06): {number}, pid=1, name=x, said so"
-    return said(line)
+    line = f"2026-11-21T20:00:00+00:00 h kernel: NVRM: Xid (PCI:0000:00:06): {number}, pid=1, name=x, and so on"
+    return printed(line)
 
 
 def listener(port: int, cgroup: str) -> dict[str, Any]:
@@ -92,7 +92,7 @@ FABRIC_DOWN = csv("Completed, Success", "In Progress, N/A")
 CASES: list[tuple[str, str, str, dict[str, Any], dict[str, Any]]] = [
     ("driver.present", "fail", "not installed", {}, {"probe_gpus__gpus": GONE}),
     ("driver.present", "fail", "couldn't communicate", {}, {
-        "probe_gpus__gpus": said("NVIDIA-SMI has failed because it couldn't communicate with the driver.\n", rc=9)
+        "probe_gpus__gpus": printed("NVIDIA-SMI has failed because it couldn't communicate with the driver.\n", rc=9)
     }),
     ("driver.present", "fail", "did not answer", {}, {
         "probe_gpus__gpus": {"error": "nvidia-smi did not answer in 20 s"}
@@ -122,7 +122,7 @@ CASES: list[tuple[str, str, str, dict[str, Any], dict[str, Any]]] = [
     ("fabric_manager.version", "fail", "580.159.03", {}, {"probe_gpus__fabric_manager": manager(version="580.159.03")}),
     ("fabric_manager.state", "fail", "GPU 0: In Progress", {}, {"probe_gpus__gpus": FABRIC_DOWN}),
     ("gpu.count", "fail", "missing: GPU 2, 3", {"gpus": 4}, {}),
-    ("gpu.count", "fail", "0; missing", {}, {"probe_gpus__gpus": said("No devices were found\n", rc=6)}),
+    ("gpu.count", "fail", "0; missing", {}, {"probe_gpus__gpus": printed("No devices were found\n", rc=6)}),
     ("gpu.count", "warn", "2", {"gpus": 1}, {}),
     ("gpu.product", "fail", "NVIDIA H20 (GPU 1)", {}, {"probe_gpus__gpus": one_gpu("NVIDIA H200", "NVIDIA H20")}),
     ("gpu.memory", "fail", "97871 MiB (GPU 1)", {}, {"probe_gpus__gpus": one_gpu("143771 MiB", "97871 MiB")}),
@@ -131,32 +131,32 @@ CASES: list[tuple[str, str, str, dict[str, Any], dict[str, Any]]] = [
     ("gpu.ecc_errors", "fail", "1 on GPU 1", {}, {"probe_gpus__gpus": one_gpu("Enabled, 0", "Enabled, 1")}),
     ("gpu.ecc_errors", "warn", "not readable", {}, {"probe_gpus__gpus": one_gpu("Enabled, 0", "Enabled, [N/A]")}),
     ("gpu.remap", "fail", "pending on GPU 1", {}, {
-        "probe_gpus__remapped": said(
+        "probe_gpus__remapped": printed(
             "gpu_uuid, remapped_rows.pending, remapped_rows.failure\nGPU-00000000-0000-0000-0000-000000000001, 1, 0\n"
         )
     }),
     ("gpu.remap", "fail", "retirement", {}, {"probe_gpus__gpus": one_gpu("[N/A]", "Yes")}),
-    ("gpu.remap", "warn", "not a valid", {}, {"probe_gpus__remapped": said('Field "x" is not a valid field', rc=2)}),
+    ("gpu.remap", "warn", "not a valid", {}, {"probe_gpus__remapped": printed('Field "x" is not a valid field', rc=2)}),
     ("gpu.persistence", "warn", "Disabled (GPU 1)", {}, {
         "probe_gpus__gpus": one_gpu("[N/A], Enabled", "[N/A], Disabled")
     }),
     ("gpu.throttle", "warn", "hardware thermal", {}, {"probe_gpus__gpus": one_gpu("0x0000000000000001", "0x40")}),
-    ("gpu.processes", "fail", "/usr/bin/python3 (pid 4242)", {}, {"probe_gpus__apps": said(APPS, cgroups={})}),
+    ("gpu.processes", "fail", "/usr/bin/python3 (pid 4242)", {}, {"probe_gpus__apps": printed(APPS, cgroups={})}),
     ("gpu.processes", "ok", "own", {}, {
-        "probe_gpus__apps": said(APPS, cgroups={"4242": "0::/system.slice/muster-g.service"})
+        "probe_gpus__apps": printed(APPS, cgroups={"4242": "0::/system.slice/muster-g.service"})
     }),
     ("gpu.nvlink", "fail", "GPU 0: 17 of 18", {}, {
-        "probe_gpus__nvlink": said(sample.recorded("h200x2-nvlink-s.txt").replace("26.562 GB/s", "<inactive>", 1))
+        "probe_gpus__nvlink": printed(sample.recorded("h200x2-nvlink-s.txt").replace("26.562 GB/s", "<inactive>", 1))
     }),
-    ("gpu.nvlink", "fail", "no NVLink", {}, {"probe_gpus__nvlink": said("")}),
+    ("gpu.nvlink", "fail", "no NVLink", {}, {"probe_gpus__nvlink": printed("")}),
     ("gpu.topology", "warn", "GPU 0 to 1: SYS", {}, {
-        "probe_gpus__topology": said(sample.recorded("h200x2-topo-m.txt").replace("NV18", "SYS"))
+        "probe_gpus__topology": printed(sample.recorded("h200x2-topo-m.txt").replace("NV18", "SYS"))
     }),
     ("gpu.xid", "fail", "Xid 79", {}, {"probe_gpus__xids": xid(79)}),
     ("gpu.xid", "warn", "Xid 63", {}, {"probe_gpus__xids": xid(63)}),
     ("gpu.xid", "ok", "1 of applications", {}, {"probe_gpus__xids": xid(31)}),
     ("gpu.xid", "warn", "Operation not permitted", {}, {
-        "probe_gpus__xids": said("", rc=1, stderr="dmesg: read kernel buffer failed: Operation not permitted\n")
+        "probe_gpus__xids": printed("", rc=1, stderr="dmesg: read kernel buffer failed: Operation not permitted\n")
     }),
     ("memory.fit", "fail", "119 GiB of 140 GiB", {"gpu_bytes": 125 * GIB}, {}),
     ("memory.fit", "warn", "119 GiB", {"gpu_bytes": 125 * GIB, "oversubscribe": True}, {}),
@@ -184,8 +184,10 @@ CASES: list[tuple[str, str, str, dict[str, Any], dict[str, Any]]] = [
         }
     }),
     ("fabric.address", "fail", "not on this host", {"address": "198.51.100.99"}, {}),
-    ("fabric.address", "fail", "is on eth0", {}, {"probe_gpus__links": said(links("198.51.100.11", interface="eth0"))}),
-    ("fabric.link", "fail", "down", {}, {"probe_gpus__links": said(links("198.51.100.11", up=False))}),
+    ("fabric.address", "fail", "is on eth0", {}, {
+        "probe_gpus__links": printed(links("198.51.100.11", interface="eth0")),
+    }),
+    ("fabric.link", "fail", "down", {}, {"probe_gpus__links": printed(links("198.51.100.11", up=False))}),
     ("host.user", "fail", "uid 1000", {}, {"probe_machine__system": system(uid=1000)}),
     ("host.machine", "fail", "aarch64", {}, {"probe_machine__system": system(machine="aarch64")}),
     ("host.glibc", "fail", "glibc 2.17", {}, {"probe_machine__system": system(libc="glibc 2.17")}),
@@ -208,10 +210,10 @@ CASES: list[tuple[str, str, str, dict[str, Any], dict[str, Any]]] = [
     ("host.shm", "warn", "64 MiB", {}, {"probe_machine__system": system(shm_bytes=64 * 1024**2)}),
     ("host.limits", "warn", "kernel.pid_max 32768", {}, {"probe_machine__system": system(pid_max="32768\n")}),
     ("host.name", "warn", "127.0.1.1", {}, {
-        "probe_gpus__names": {"value": {"hostname": "h", "own": said("127.0.1.1 STREAM h\n")["value"]}}
+        "probe_gpus__names": {"value": {"hostname": "h", "own": printed("127.0.1.1 STREAM h\n")["value"]}}
     }),
     ("host.name", "warn", "no address", {}, {
-        "probe_gpus__names": {"value": {"hostname": "h", "own": said("", rc=2)["value"]}}
+        "probe_gpus__names": {"value": {"hostname": "h", "own": printed("", rc=2)["value"]}}
     }),
     ("host.ports", "fail", "8000 (port) by python3, pid 77", {}, {
         "probe_machine__listening": listener(8000, "0::/user.slice")

@@ -105,22 +105,22 @@ def _prepare(state: State, recipe_name: str) -> GroupRun:
     left_out = [name for name in plan.hosts if name not in active and not state.is_host_in_limit(hosts[name])]
     unreached = {name: "no SSH session" for name in plan.hosts if name not in active and name not in left_out}
     here = replace(plan, hosts={name: host for name, host in plan.hosts.items() if name not in left_out})
-    looked = _look(state, here, fleet.settings, unreached)
-    if build := looked.other_build:
+    probed = _probe(state, here, fleet.settings, unreached)
+    if build := probed.other_build:
         # The drivers decide otherwise than the plan assumed; another release is another plan.
         plan = plan_for(recipe_name, fleet, build)
         here = replace(plan, hosts={name: plan.hosts[name] for name in here.hosts})
-        looked = _look(state, here, fleet.settings, unreached)
-    preflight.require(state, looked, fleet.settings)
+        probed = _probe(state, here, fleet.settings, unreached)
+    preflight.require_fit(state, probed, fleet.settings)
     if unreached:  # also where the check is waived
         raise DeployError(_absent(plan, list(unreached), "could not be reached over SSH"))
-    store = open_store(here, looked.seen)
-    decision = decide(here, looked.seen, store.sha256)
+    store = open_store(here, probed.observations)
+    decision = decide(here, probed.observations, store.sha256)
     if left_out and decision.changes:
         raise DeployError(_absent(plan, left_out, "left out by --limit or --exclude"))
     state.add_callback_handler(_Teller())
     progress = Progress(tuple(here.hosts), here.steps, here.ready_timeout)
-    return GroupRun(here, fleet.settings.root, looked.seen, decision, store, progress, fleet.settings)
+    return GroupRun(here, fleet.settings.root, probed.observations, decision, store, progress, fleet.settings)
 
 
 def _absent(plan: Plan, names: list[str], why: str) -> str:
@@ -133,10 +133,10 @@ def _absent(plan: Plan, names: list[str], why: str) -> str:
     )
 
 
-def _look(state: State, plan: Plan, settings: Settings, unreached: Mapping[str, str]) -> preflight.Looked:
+def _probe(state: State, plan: Plan, settings: Settings, unreached: Mapping[str, str]) -> preflight.Probed:
     texts = bool(state.config.DIFF)
     requests = {name: request(plan, plan.hosts[name], settings.root, texts=texts) for name in plan.hosts}
-    return preflight.look(state, plan, settings, requests, unreached)
+    return preflight.probe(state, plan, settings, requests, unreached)
 
 
 def request(plan: Plan, host: HostPlan, root: str, *, texts: bool = False) -> dict[str, Any]:

@@ -16,11 +16,11 @@ from muster.preflight.checks import (
     installed_engine,
     rdma,
 )
-from muster.preflight.host_report import Report
+from muster.preflight.host_report import HostReport
 from muster.preflight.needs import Needs
 from muster.preflight.verdict import Verdict, fail, ok
 
-SUBJECTS: tuple[Callable[[Report, Needs], Iterator[Verdict]], ...] = (
+SUBJECTS: tuple[Callable[[HostReport, Needs], Iterator[Verdict]], ...] = (
     driver.check,
     installed_engine.check,
     fabric_manager.check,
@@ -32,7 +32,7 @@ SUBJECTS: tuple[Callable[[Report, Needs], Iterator[Verdict]], ...] = (
 )
 
 
-def local(report: Report, needs: Needs) -> tuple[Verdict, ...]:
+def local(report: HostReport, needs: Needs) -> tuple[Verdict, ...]:
     """Return what one host's report says against what the plan needs of it, in the catalogue's order.
 
     A host that was not reached gets one verdict, which fails.

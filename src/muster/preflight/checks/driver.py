@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from muster.errors import Refusal
 from muster.plan import cuda_variants
-from muster.preflight.host_report import Report
+from muster.preflight.host_report import HostReport
 from muster.preflight.needs import Needs
 from muster.preflight.tool_text import Unreadable
 from muster.preflight.verdict import Verdict, fail, ok
@@ -15,7 +15,7 @@ from muster.spec.versions import version
 INSTALL = "install NVIDIA driver 580 or newer with the distribution's packages, and reboot"
 
 
-def check(report: Report, needs: Needs) -> Iterator[Verdict]:
+def check(report: HostReport, needs: Needs) -> Iterator[Verdict]:
     """Judge the driver; hosts whose plan promises no GPU are not asked for one."""
     if not needs.gpus:
         return

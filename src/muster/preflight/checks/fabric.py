@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from muster.preflight.host_report import Report
+from muster.preflight.host_report import HostReport
 from muster.preflight.needs import Needs
 from muster.preflight.tool_text import Link, Unreadable
 from muster.preflight.verdict import Verdict, fail, ok
 
 
-def link_of(report: Report, address: str | None) -> Link | None:
+def link_of(report: HostReport, address: str | None) -> Link | None:
     """Return the interface that carries an address."""
     links = () if isinstance(report.links, Unreadable) else report.links
     return next((link for link in links if address in link.addresses), None)
 
 
-def check(report: Report, needs: Needs) -> Iterator[Verdict]:
+def check(report: HostReport, needs: Needs) -> Iterator[Verdict]:
     """Judge the address that peers use and the interface it is on."""
     if needs.address is None:
         return

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from muster.preflight.host_report import Report
+from muster.preflight.host_report import HostReport
 from muster.preflight.needs import Needs
 from muster.preflight.tool_text import Unreadable
 from muster.preflight.verdict import Verdict, fail, ok
@@ -13,7 +13,7 @@ from muster.spec.versions import version
 START = "systemctl enable --now nvidia-fabricmanager; then check nvidia-smi -q -d FABRIC"
 
 
-def check(report: Report, needs: Needs) -> Iterator[Verdict]:
+def check(report: HostReport, needs: Needs) -> Iterator[Verdict]:
     """Judge the service, its version and what the GPUs say of the fabric."""
     if isinstance(report.gpus, Unreadable) or not report.gpus:
         return

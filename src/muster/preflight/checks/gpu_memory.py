@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from muster.preflight.host_report import Report
+from muster.preflight.host_report import HostReport
 from muster.preflight.needs import Needs
 from muster.preflight.tool_text import Unreadable
 from muster.preflight.verdict import Verdict, fail, ok, size, warn
@@ -12,7 +12,7 @@ from muster.preflight.verdict import Verdict, fail, ok, size, warn
 MIB = 1024**2
 
 
-def check(report: Report, needs: Needs) -> Iterator[Verdict]:
+def check(report: HostReport, needs: Needs) -> Iterator[Verdict]:
     """Judge the smallest GPU of the host."""
     if needs.gpu_bytes is None or isinstance(report.gpus, Unreadable):
         return

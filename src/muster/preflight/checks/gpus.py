@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from muster.preflight.host_report import Report
+from muster.preflight.host_report import HostReport
 from muster.preflight.needs import Needs
 from muster.preflight.smi import Gpu
 from muster.preflight.tool_text import Unreadable
@@ -21,7 +21,7 @@ SLOWDOWNS = {0x8: "hardware", 0x20: "software thermal", 0x40: "hardware thermal"
 MEMORY_TOLERANCE = 0.02
 
 
-def check(report: Report, needs: Needs) -> Iterator[Verdict]:
+def check(report: HostReport, needs: Needs) -> Iterator[Verdict]:
     """Judge every GPU; what several GPUs share is judged once, naming the odd ones."""
     if not needs.gpus or isinstance(report.gpus, Unreadable):
         return  # driver.present says why
@@ -70,7 +70,7 @@ def _identity(gpus: tuple[Gpu, ...], needs: Needs) -> Iterator[Verdict]:
             yield ok("gpu.memory", f"{min(gpu.memory_mib or 0 for gpu in gpus)} MiB", f"{needs.memory_mib} MiB")
 
 
-def _health(report: Report, gpus: tuple[Gpu, ...]) -> Iterator[Verdict]:
+def _health(report: HostReport, gpus: tuple[Gpu, ...]) -> Iterator[Verdict]:
     mig = [gpu for gpu in gpus if gpu.mig not in (None, "Disabled")]
     if mig:
         fix = "nvidia-smi -mig 0, then reset the GPUs (nvidia-smi --gpu-reset) or reboot"
@@ -109,7 +109,7 @@ def _health(report: Report, gpus: tuple[Gpu, ...]) -> Iterator[Verdict]:
         yield ok("gpu.throttle", "no slowdown")
 
 
-def _remap(report: Report, gpus: tuple[Gpu, ...]) -> Verdict:
+def _remap(report: HostReport, gpus: tuple[Gpu, ...]) -> Verdict:
     fix = "reset the GPU (nvidia-smi --gpu-reset) or reboot to remap; a failed remap means replacing the GPU"
     retired = [gpu for gpu in gpus if (gpu.retired_pending or "No").lower() not in ("no", "0")]
     if retired:
@@ -124,11 +124,11 @@ def _remap(report: Report, gpus: tuple[Gpu, ...]) -> Verdict:
     return ok("gpu.remap", "none pending")
 
 
-def _processes(report: Report, needs: Needs) -> Verdict:
+def _processes(report: HostReport, needs: Needs) -> Verdict:
     if isinstance(report.apps, Unreadable):
         fix = "nvidia-smi --query-compute-apps=pid,process_name --format=csv"
         return fail("gpu.processes", report.apps.why, "a list of the GPUs' processes", fix)
-    foreign = [app for app in report.apps if not needs.owns(app.cgroup)]
+    foreign = [app for app in report.apps if not needs.in_own_unit(app.cgroup)]
     if foreign:
         found = ", ".join(f"{app.name} (pid {app.pid})" for app in foreign[:6])
         pids = " ".join(str(app.pid) for app in foreign[:6])
@@ -136,7 +136,7 @@ def _processes(report: Report, needs: Needs) -> Verdict:
     return ok("gpu.processes", "this group's own" if report.apps else "none")
 
 
-def _connected(report: Report, count: int) -> Iterator[Verdict]:
+def _connected(report: HostReport, count: int) -> Iterator[Verdict]:
     if count < 2:
         yield ok("gpu.nvlink", "one GPU")
         return
@@ -160,7 +160,7 @@ def _connected(report: Report, count: int) -> Iterator[Verdict]:
         yield ok("gpu.topology", "NVLink between all")
 
 
-def _xids(report: Report) -> Verdict:
+def _xids(report: HostReport) -> Verdict:
     if isinstance(report.xids, Unreadable):
         return warn("gpu.xid", report.xids.why, "a readable kernel log", "connect as root or with _sudo")
     fatal = [xid for xid in report.xids if xid.number in FATAL_XIDS]

@@ -6,7 +6,7 @@ import ipaddress
 import re
 from collections.abc import Iterator
 
-from muster.preflight.host_report import Installed, PathFacts, Report, System
+from muster.preflight.host_report import HostReport, Installed, PathFacts, System
 from muster.preflight.needs import Needs, PathNeed
 from muster.preflight.tool_text import Unreadable
 from muster.preflight.verdict import Verdict, fail, ok, size, warn
@@ -17,7 +17,7 @@ PID_MAX = 65536
 NR_OPEN = 1048576
 
 
-def check(report: Report, needs: Needs) -> Iterator[Verdict]:
+def check(report: HostReport, needs: Needs) -> Iterator[Verdict]:
     """Judge what does not belong to GPUs or fabric."""
     if isinstance(report.system, Unreadable):
         yield fail("host.machine", report.system.why, needs.machine, "see what python3 says on the host")
@@ -79,7 +79,7 @@ def _at_least(check_name: str, found: int | None, needed: int, fix: str) -> Verd
     return warn(check_name, "unknown" if found is None else size(found), size(needed), fix)
 
 
-def _disk(report: Report, needs: Needs) -> Iterator[Verdict]:
+def _disk(report: HostReport, needs: Needs) -> Iterator[Verdict]:
     """Judge disks: what shares a file system shares its space."""
     wanted: dict[int, list[tuple[PathNeed, PathFacts]]] = {}
     trouble, blocked = [], []
@@ -111,13 +111,13 @@ def _disk(report: Report, needs: Needs) -> Iterator[Verdict]:
         yield ok("host.noexec", "none")
 
 
-def _to_come(need: PathNeed, facts: PathFacts, report: Report, needs: Needs) -> int:
+def _to_come(need: PathNeed, facts: PathFacts, report: HostReport, needs: Needs) -> int:
     if need.path == needs.release and isinstance(report.installed, Installed) and "vllm" in report.installed.versions:
         return 0
     return max(0, need.bytes - facts.held)
 
 
-def _name(report: Report, needs: Needs) -> Iterator[Verdict]:
+def _name(report: HostReport, needs: Needs) -> Iterator[Verdict]:
     if needs.hosts < 2:
         return
     fix = f"give {report.hostname or 'the name'} the fabric address in /etc/hosts"
@@ -146,7 +146,7 @@ def _unit(cgroup: str) -> str:
     return f", unit {units[-1]}" if units else ""
 
 
-def _ports(report: Report, needs: Needs) -> Iterator[Verdict]:
+def _ports(report: HostReport, needs: Needs) -> Iterator[Verdict]:
     if not needs.ports:
         return
     what = {need.number: need.what for need in needs.ports}
@@ -157,7 +157,7 @@ def _ports(report: Report, needs: Needs) -> Iterator[Verdict]:
         f"{one.port} ({what.get(one.port, '?')}) by {one.process or 'unknown'}, pid {one.pid or 'unknown'}"
         f"{_unit(one.cgroup)}"
         for one in report.listeners
-        if one.port in what and not needs.owns(one.cgroup)
+        if one.port in what and not needs.in_own_unit(one.cgroup)
     )
     if taken:
         fix = "stop that process, or give this group other ports (port, master_port, rpc_port, ...)"

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from muster.errors import Refusal
 from muster.plan import cuda_variants
-from muster.preflight.host_report import NOT_ASKED, Report
+from muster.preflight.host_report import NOT_ASKED, HostReport
 from muster.preflight.needs import Needs
 from muster.preflight.tool_text import Unreadable
 from muster.preflight.verdict import Verdict, fail, ok, warn
@@ -15,7 +15,7 @@ AGAIN = "remove {path} on this host and run the deploy again; it installs the ch
 OWN = "install another vLLM in {path}, or a newer driver, or unset engine_path so that muster chooses"
 
 
-def check(report: Report, needs: Needs) -> Iterator[Verdict]:
+def check(report: HostReport, needs: Needs) -> Iterator[Verdict]:
     """Judge the installed build, and its import where that was tried."""
     installed = report.installed
     fix = (OWN if needs.torch_backend is None else AGAIN).format(path=needs.release)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from muster.preflight.host_report import RdmaPort, Report
+from muster.preflight.host_report import HostReport, RdmaPort
 from muster.preflight.needs import Needs
 from muster.preflight.tool_text import Unreadable
 from muster.preflight.verdict import Verdict, fail, ok, warn
@@ -17,7 +17,7 @@ def is_up(port: RdmaPort) -> bool:
     return port.state == "ACTIVE" and port.physical == "LinkUp"
 
 
-def check(report: Report, needs: Needs) -> Iterator[Verdict]:
+def check(report: HostReport, needs: Needs) -> Iterator[Verdict]:
     """Judge RDMA where the group spans hosts; alone, a host needs none."""
     if needs.rdma == "off" or (needs.hosts < 2 and needs.rdma == "auto"):
         yield ok("rdma.link", "not asked for")
@@ -48,7 +48,7 @@ def check(report: Report, needs: Needs) -> Iterator[Verdict]:
     yield _gpudirect(report)
 
 
-def _gpudirect(report: Report) -> Verdict:
+def _gpudirect(report: HostReport) -> Verdict:
     direct, needed = report.gpudirect, "nvidia_peermem, or NVIDIA's open kernel modules on Linux 5.12"
     fix = "modprobe nvidia_peermem, and list it in /etc/modules-load.d"
     if isinstance(direct, Unreadable):
