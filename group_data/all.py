@@ -74,6 +74,9 @@ extra_env = {}
 
 # Go on although the memory table says that it does not fit.
 allow_oversubscription = False
+# Plan a flag combination that was seen to kill engines on GPUs (plan/known_faults.py has the table); otherwise its
+# cure is planned, and what cannot be cured is refused.
+allow_known_fault = False
 
 # --- Ports (TCP) --------------------------------------------------------------------------------------------------
 

@@ -140,18 +140,6 @@ def test_settings_beat_the_recipe_and_extra_args_beat_both() -> None:
     assert "--max-num-seqs" not in argv
 
 
-def test_what_crashed_on_gpus_is_said_until_the_graphs_are_piecewise() -> None:
-    def said(gpu: str, **settings: object) -> bool:
-        return any(
-            "illegal memory access" in warning for warning in plan("kimi-k2-instruct", 2, gpu, **settings).warnings
-        )
-
-    assert said("H800")
-    assert not said("H800", decode_context_parallel_size=1)
-    assert not said("H800", extra_args=["--compilation-config", '{"cudagraph_mode":"PIECEWISE"}'])
-    assert not said("H200")
-
-
 def test_a_revision_pins_model_code_and_tokenizer() -> None:
     commit = "0123456789abcdef0123456789abcdef01234567"
     argv = vllm_argv(plan("kimi-k2-thinking", 1, "H200", revision=commit), "h200-0")

@@ -9,7 +9,7 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from muster.errors import Refusal, unknown
-from muster.plan import gpu_memory, remote_code, requested_flags, unit_files, vllm_flags
+from muster.plan import gpu_memory, known_faults, remote_code, requested_flags, unit_files, vllm_flags
 from muster.plan.group import Group
 from muster.plan.manifest import with_manifest
 from muster.plan.release import chosen, release_of
@@ -55,6 +55,15 @@ def build_plan(recipe: Recipe, hosts: Sequence[HostSpec], settings: Settings) ->
     wanted = requested_flags.wanted(recipe, strategy, settings)
     spoken, notes = vllm_flags.translate(wanted, settings.vllm_version)
     vllm_flags.check_flags(spoken, layout, settings.vllm_version)
+    spoken, faults = known_faults.cured(
+        spoken,
+        layout,
+        topology.gpu,
+        shape,
+        version=settings.vllm_version,
+        extra_args=settings.extra_args,
+        allowed=settings.allow_known_fault,
+    )
     fit = _fit(recipe, settings, shape, layout, topology, spoken, notes)
     model = settings.model or recipe.model
     served = settings.served_model_name or strategy.served_model_name
@@ -83,7 +92,7 @@ def build_plan(recipe: Recipe, hosts: Sequence[HostSpec], settings: Settings) ->
         hosts={},
         order=order_of(group),
         release=group.release,
-        warnings=(*notes, *_cautions(settings), *vllm_flags.cautions(spoken, layout, settings.extra_args)),
+        warnings=(*notes, *_cautions(settings), *faults),
         steps=steps_of(group),
         secrets=_secrets(group),
         endpoint=f"http://{topology.head.host.address}:{settings.port}",

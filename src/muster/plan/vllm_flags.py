@@ -117,22 +117,6 @@ def check_flags(flags: Mapping[str, FlagValue], layout: Layout, version: str) ->
         )
 
 
-def cautions(flags: Mapping[str, FlagValue], layout: Layout, extra_args: Sequence[str]) -> list[str]:
-    """Return what was seen to crash on GPUs and cannot be known for the version that will run.
-
-    Source: two H200s, vLLM 0.26.0, docs/benchmarks.md: an illegal memory access while full CUDA graphs are captured;
-    piecewise graphs answer.
-    """
-    quantized = str(flags.get("quantization", "")) == "fp8"
-    cache = str(flags.get("kv-cache-dtype", "auto")).startswith("fp8")
-    graphs = " ".join(extra_args)
-    if not (quantized and cache and layout.dcp > 1) or "PIECEWISE" in graphs or "--enforce-eager" in graphs:
-        return []
-    piecewise = '--compilation-config \'{"cudagraph_mode":"PIECEWISE"}\''
-    crash = f"FP8 weights and FP8 cache with DCP{layout.dcp} crashed vLLM 0.26.0 under full CUDA graphs"
-    return [f"{crash} (illegal memory access): where a rank dies so, set extra_args to {piecewise}"]
-
-
 def spell(flags: Mapping[str, FlagValue]) -> list[str]:
     """Return flags as argv tokens; True is a bare flag, False leaves it out."""
     argv: list[str] = []

@@ -119,6 +119,7 @@ class Settings(BaseModel):
     drop_args: list[str] = []
     extra_env: dict[str, str] = {}
     allow_oversubscription: bool = False
+    allow_known_fault: bool = False
 
     # Ports
     port: int = Field(default=8000, gt=0, lt=65536)

@@ -1,0 +1,138 @@
+"""Flag combinations that were seen to kill engines on GPUs, by vLLM version, and what makes them run.
+
+One table, read by the plan: a fault that has a cure gets it, a fault that the user's own flags insist on is refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from muster.errors import Refusal
+from muster.plan.topology import Layout
+from muster.plan.vllm_flags import Version, version_of
+from muster.spec.hardware import Gpu
+from muster.spec.recipe import FlagValue, Shape
+
+Flags = Mapping[str, FlagValue]
+
+
+@dataclass(frozen=True)
+class Situation:
+    """What a fault is judged by.
+
+    Args:
+        flags: recipe's and settings' flags, and over them the values that `extra_args` gives.
+        layout: parallel sizes.
+        gpu: the product all hosts have.
+        shape: of the model.
+    """
+
+    flags: Flags
+    layout: Layout
+    gpu: Gpu
+    shape: Shape
+
+
+@dataclass(frozen=True)
+class KnownFault:
+    """One way an engine was seen to die.
+
+    Args:
+        name: stable, for messages and docs.
+        since: first vLLM version it was seen in.
+        until: first version it was seen to be gone in; None while none is known.
+        happens: whether it strikes in a situation.
+        what: what happens, in words.
+        cure: flags that make it run; they are set where the user says nothing about them.
+        source: where it was seen.
+    """
+
+    name: str
+    since: Version
+    until: Version | None
+    happens: Callable[[Situation], bool]
+    what: str
+    cure: Flags
+    source: str
+
+
+def _fp8_cache_dcp_flashmla(at: Situation) -> bool:
+    hopper = at.gpu.compute_capability.startswith("9.")
+    fp8 = str(at.flags.get("kv-cache-dtype", "auto")).startswith("fp8")
+    backend = str(at.flags.get("attention-backend", "FLASHMLA")).upper()
+    return hopper and at.shape.kv_lora_rank > 0 and fp8 and at.layout.dcp > 1 and backend == "FLASHMLA"
+
+
+FAULTS = (
+    KnownFault(
+        name="fp8-cache-dcp-flashmla",
+        since=(0, 26, 0),
+        until=None,
+        happens=_fp8_cache_dcp_flashmla,
+        what="an FP8 cache with decode context parallel dies in FlashMLA while starting or at the first short prompt:"
+        " a rank that holds no token of a sequence reads in front of its block table",
+        cure={"attention-backend": "TRITON_MLA"},
+        source="2x H100, vLLM 0.33.0, 5 of 5 engines, with full and with piecewise CUDA graphs, 2026-11-26;"
+        " 2x H200, vLLM 0.26.0; vLLM issue 33664",
+    ),
+)
+
+
+def cured(
+    flags: Flags, layout: Layout, gpu: Gpu, shape: Shape, *, version: str, extra_args: Sequence[str], allowed: bool
+) -> tuple[dict[str, FlagValue], list[str]]:
+    """Return the flags with the cure of every known fault that would strike, and a line for each.
+
+    Args:
+        flags: recipe's and settings' flags, translated for the version.
+        layout, gpu, shape: of the group.
+        version: of vLLM.
+        extra_args: the user's own words, which win over flags.
+        allowed: whether a fault that the user's words insist on is planned all the same (`allow_known_fault`).
+
+    Raises:
+        Refusal: the user's words ask for a combination that dies, and `allowed` is False.
+    """
+    at, kept, notes = version_of(version), dict(flags), list[str]()
+    own = values_of(extra_args)
+    for fault in FAULTS:
+        if at < fault.since or (fault.until and at >= fault.until):
+            continue
+        if not fault.happens(Situation({**kept, **own}, layout, gpu, shape)):
+            continue
+        kept_by_user = sorted(set(fault.cure) & set(own))
+        if not kept_by_user and not allowed:
+            kept |= fault.cure
+            words = " ".join(f"--{name} {value}" for name, value in fault.cure.items())
+            notes.append(f"{words} set: {fault.what} ({fault.name}; {fault.source})")
+        elif allowed:
+            notes.append(f"planned as asked, allow_known_fault is set: {fault.what} ({fault.name}; {fault.source})")
+        else:
+            raise Refusal(
+                f"extra_args holds --{kept_by_user[0]} {own[kept_by_user[0]]}: {fault.what}",
+                needed=f"a combination that runs; seen to die: {fault.source}",
+                fix=f"drop --{kept_by_user[0]} from extra_args, set decode_context_parallel_size to 1,"
+                " or set allow_known_fault",
+            )
+    return kept, notes
+
+
+def values_of(words: Sequence[str]) -> dict[str, str]:
+    """Return flag -> value of command-line words, as vLLM's parser reads them: `--a b`, `--a=b`, `_` for `-`.
+
+    A flag without a value has the value "".
+    """
+    found: dict[str, str] = {}
+    name = ""
+    for word in words:
+        if word.startswith("--"):
+            flag, equals, value = word[2:].partition("=")
+            name = flag.replace("_", "-")
+            found[name] = value
+            if equals:
+                name = ""
+        elif name:
+            found[name] = word
+            name = ""
+    return found
