@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from muster.on_host import ask_guard, common
+from muster.on_host import ask_guard, systemd_units
 
 # Prints its own arguments as the guard's `ctl` prints its answer.
 CTL = """\
@@ -18,7 +18,8 @@ print(json.dumps({"argv": sys.argv[1:]}))
 """
 SYSTEMCTL = """\
 #!/bin/sh
-printf 'ActiveState=%s\\nSubState=running\\nNRestarts=3\\nActiveEnterTimestamp=Sun 2026-11-22\\n' "$STATE"
+printf 'Id=muster-g.service\\nActiveState=%s\\nSubState=running\\n' "$STATE"
+printf 'NRestarts=3\\nActiveEnterTimestamp=Sun 2026-11-22\\n'
 """
 
 
@@ -84,7 +85,7 @@ def test_a_guard_program_that_is_broken_is_quoted(root: Path) -> None:
 
 def test_the_journal_needs_no_guard(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     said = {"a.service": ["one"], "b.service": ["two", "three"]}
-    monkeypatch.setattr(common, "journal", lambda unit, lines: said[unit][-lines:])
+    monkeypatch.setattr(systemd_units, "journal", lambda unit, lines: said[unit][-lines:])
     told = asked(root / "nowhere", "journal", units=list(said), count=1)
     assert told == {"answer": {"lines": ["one", "three"]}}
     assert json.dumps(told)

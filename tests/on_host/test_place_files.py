@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from muster.on_host import common, place_files
+from muster.on_host import place_files, whole_files
 from muster.plan.decision import sha256
 
 USER = pwd.getpwuid(os.geteuid()).pw_name
@@ -45,7 +45,7 @@ def test_staged_files_are_seen_by_nobody_until_they_are_committed(tmp_path: Path
 
 def test_a_full_disk_leaves_nothing_behind_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     written: list[str] = []
-    real = common.write_synced
+    real = whole_files.write_synced
 
     def full(path: str, *rest: Any) -> None:
         if written:
@@ -53,7 +53,7 @@ def test_a_full_disk_leaves_nothing_behind_and_says_so(tmp_path: Path, monkeypat
         written.append(path)
         real(path, *rest)
 
-    monkeypatch.setattr(common, "write_synced", full)
+    monkeypatch.setattr(whole_files, "write_synced", full)
     with pytest.raises(OSError, match=r"could not write /etc/b: .*No space left.*nothing on this host was changed"):
         do(tmp_path, "stage", [item("/etc/a", "1"), item("/etc/b", "2")])
     assert every_file(tmp_path) == {}

@@ -314,20 +314,6 @@ def test_nobody_there_is_said_in_words() -> None:
     assert "refused" in found["error"]
 
 
-@pytest.mark.parametrize("name", ["probe_gpus", "probe_machine", "probe_engine", "measure_pair", "measure_allreduce"])
-def test_programs_need_only_the_standard_library_of_3_9(name: str) -> None:
-    import ast
-
-    tree = ast.parse(programs.source(name), feature_version=(3, 9))
-    top = [node for node in tree.body if isinstance(node, (ast.Import, ast.ImportFrom))]
-    modules = {
-        part.split(".")[0]
-        for node in top
-        for part in ([a.name for a in node.names] if isinstance(node, ast.Import) else [node.module or ""])
-    }
-    assert modules <= set(sys.stdlib_module_names)
-
-
 def test_a_unit_runs_an_engine_when_more_than_its_guard_is_there(tmp_path: Path) -> None:
     def unit(name: str, *argv: str) -> subprocess.Popen[bytes]:
         child = subprocess.Popen(["/bin/sleep", "60"] if not argv else list(argv))

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from muster.on_host import common, verify_group
+from muster.on_host import systemd_units, verify_group
 
 
 class Engine(http.server.BaseHTTPRequestHandler):
@@ -117,7 +117,7 @@ def test_an_endpoint_that_is_not_there(engine: Any) -> None:
 
 
 def unit(monkeypatch: pytest.MonkeyPatch, lines: list[list[str]], active: str = "active") -> None:
-    monkeypatch.setattr(common, "units", lambda names: {names[0]: {"active": active, "main_pid": 7}})
+    monkeypatch.setattr(systemd_units, "states", lambda names: {names[0]: {"active": active, "main_pid": 7}})
     monkeypatch.setattr(verify_group, "command_lines", lambda pid: lines)
 
 

@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from muster.commands.pin import differences
-from muster.on_host import transfer_store, transfer_wire, weights_on_disk
+from muster.on_host import transfer_store, transfer_wire, weights_on_disk, whole_files
 from muster.on_host.transfer_pieces import Board
 from muster.spec.listing import Entry, Listing
 from tests.weights.runs import MIB, model
@@ -36,7 +36,7 @@ def test_digests_agree_with_hashing_the_whole(tmp_path: Path) -> None:
     place = model(tmp_path, {"x": 3 * CHUNK + 5}) / "x"
     whole, chunks = transfer_store.digests(str(place), CHUNK)
     data = place.read_bytes()
-    assert whole == hashlib.sha256(data).hexdigest() == transfer_store.digest(str(place))
+    assert whole == hashlib.sha256(data).hexdigest() == whole_files.sha256(str(place))
     assert chunks == [hashlib.sha256(data[at : at + CHUNK]).hexdigest() for at in range(0, len(data), CHUNK)]
 
 

@@ -1,16 +1,48 @@
 """Programs that run on the hosts' own Python: standard library only, Python 3.9 to 3.13, `main(request) -> answer`.
 
-    probe_group, probe_machine, probe_gpus, probe_engine   what is there; they change nothing
-    measure_pair, measure_allreduce                        measurements between hosts
-    place_files                                            planned files, staged and renamed
-    install_engine, resolve_engine, pylock, engine_stamps  the engine's release
-    ask_parser                                             whether the installed vLLM takes a command line
-    run_units, verify_group, ask_guard                     units, the group's answers, its guard
-    install_tool, run_tool                                 measuring tools
-    weights_on_disk, transfer_store                        the weights a host has
-    transfer_stage, transfer_source, transfer_hub, transfer_swarm, transfer_serve, transfer_pieces, transfer_files,
-    transfer_wire, transfer_room, transfer_progress        bringing files to all hosts, from each other
-    common, mutex                                          what several of them need
+What the programs share:
+    run_command        run a tool, bounded in time and output
+    systemd_units      units as systemd shows them, and their journal
+    whole_files        files written whole and synced, read within bounds, hashed
+    progress_lines     lines of progress
+    mutex              one session at a time
+    pylock             parse uv's pylock.toml
+    engine_stamps      notes on installed engines: complete, command line accepted
+
+What a host is and has; these change nothing:
+    probe_machine      clock, limits, memory, disks, listeners, RDMA ports, from files alone
+    probe_gpus         GPUs, fabric and network, from tools
+    probe_group        a group's files, secrets, units and engine
+    probe_engine       an installed engine's versions, from its files
+    ask_parser         does this vLLM accept a command line?
+    ask_guard          a guard's status, failures, and commands to it
+    measure_pair       round trip and throughput between two hosts
+    measure_allreduce  one host's share of an all-reduce
+    verify_group       does the group serve what the plan says?
+
+What brings a group up:
+    resolve_engine     requirements into a lock with hashes
+    install_engine     uv, a virtual environment, the locked packages
+    place_files        planned files staged, then renamed together
+    run_units          units started, stopped, watched
+
+Measuring tools:
+    install_tool       a tool into its own virtual environment
+    run_tool           a tool as a unit, and its result
+
+Weights, and other large files, brought to all hosts at once:
+    transfer_stage     one host's part in a run
+    transfer_source    where the seed's files come from
+    transfer_hub       huggingface_hub, run inside a Python that has it
+    transfer_store     a revision on disk: files, chunks, notes
+    transfer_files     the open files that chunks are read from and written to
+    transfer_pieces    which host has which chunk
+    transfer_swarm     chunks requested from peers
+    transfer_serve     chunks sent to peers
+    transfer_wire      messages between peers, authenticated
+    transfer_progress  how far a run is, in words
+    transfer_room      does it fit on the disk?
+    weights_on_disk    revisions on this host: verify, link, prune
 
 The control machine reads some of them as well: they import nothing of muster but each other.
 """

@@ -5,10 +5,9 @@ from __future__ import annotations
 import json
 import os
 import re
-import subprocess
 from typing import Any
 
-from muster.on_host import common
+from muster.on_host import run_command, systemd_units
 
 Json = dict[str, Any]
 
@@ -28,7 +27,7 @@ def main(request: Json) -> Json:
         OSError: the group has no guard on this host, or its program is gone.
     """
     if request["verb"] == "journal":
-        lines = [line for unit in request["units"] for line in common.journal(unit, request["count"])]
+        lines = [line for unit in request["units"] for line in systemd_units.journal(unit, request["count"])]
         return {"answer": {"lines": lines}}
     unit = "muster-{}.service".format(request["group"])
     root = request.get("root", "")
@@ -40,12 +39,11 @@ def main(request: Json) -> Json:
     for option in ("wait", "count", "since"):
         if request.get(option):
             argv += ["--" + option, str(request[option])]
-    limit = 30 + float(request.get("wait") or 0)
-    done = subprocess.run(argv, capture_output=True, text=True, timeout=limit, check=False)
+    done = run_command.finish(argv, 30 + float(request.get("wait") or 0))
     try:
-        answer = json.loads(done.stdout)
+        answer = json.loads(done.output)
     except ValueError:
-        answer = {"error": (done.stderr or done.stdout).strip()[-500:] or f"status {done.returncode}"}
+        answer = {"error": (done.errors or done.output).strip()[-500:] or f"status {done.status}"}
     return {"unit": state if request["verb"] in ("status", "logs") else _unit(unit), "answer": answer}
 
 
@@ -63,13 +61,10 @@ def _program(path: str) -> list[str]:
 
 
 def _unit(unit: str) -> Json:
-    shown = subprocess.run(
-        ["systemctl", "show", "--property=" + _SHOWN, unit], capture_output=True, text=True, timeout=20, check=False
-    ).stdout
-    told = dict(line.partition("=")[::2] for line in shown.splitlines())
+    values = systemd_units.show([unit], _SHOWN).get(unit, {})
     return {
-        "active": told.get("ActiveState", ""),
-        "sub": told.get("SubState", ""),
-        "restarts": int(told.get("NRestarts") or 0),
-        "since": told.get("ActiveEnterTimestamp", ""),
+        "active": values.get("ActiveState", ""),
+        "sub": values.get("SubState", ""),
+        "restarts": int(values.get("NRestarts") or 0),
+        "since": values.get("ActiveEnterTimestamp", ""),
     }

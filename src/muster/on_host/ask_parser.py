@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import tempfile
 from typing import Any
 
-from muster.on_host import common, engine_stamps
+from muster.on_host import engine_stamps, run_command, whole_files
 
 Json = dict[str, Any]
 
@@ -59,29 +58,21 @@ def main(request: Json) -> Json:
     python = root + os.path.join(path, "bin", "python")
     with tempfile.TemporaryDirectory() as home:
         # Importing vLLM writes caches; they must not be root's.
-        env = {**common.environment(), "VLLM_LOGGING_LEVEL": "ERROR", **request.get("env", {})}
+        env = {**run_command.environment(), "VLLM_LOGGING_LEVEL": "ERROR", **request.get("env", {})}
         env.update({"HOME": home, "VLLM_CACHE_ROOT": home, "XDG_CACHE_HOME": home, "PYTHONDONTWRITEBYTECODE": "1"})
         env["PATH"] = root + os.path.join(path, "bin") + ":" + env["PATH"]
         try:
-            asked = subprocess.run(
-                [python, "-c", _ASK],
-                input=json.dumps(request["argvs"]),
-                env=env,
-                cwd=home,
-                capture_output=True,
-                text=True,
-                timeout=600,
-            )
-        except subprocess.TimeoutExpired:
+            asked = run_command.finish([python, "-c", _ASK], 600, stdin=json.dumps(request["argvs"]), env=env, cwd=home)
+        except TimeoutError:
             raise OSError(f"importing vLLM from {path} took more than 600 s") from None
-    answer = next((line for line in reversed(asked.stdout.splitlines()) if line.startswith("[")), None)
-    if asked.returncode or answer is None:
-        tail = "\n".join((asked.stderr or asked.stdout).strip().splitlines()[-12:])
+    answer = next((line for line in reversed(asked.output.splitlines()) if line.startswith("[")), None)
+    if asked.status != 0 or answer is None:
+        tail = "\n".join((asked.errors or asked.output).strip().splitlines()[-12:])
         raise OSError(f"the vLLM in {path} does not import:\n{tail}")
     errors = json.loads(answer)
     for argv, error in zip(request["argvs"], errors):
         if not error:
             stamp = engine_stamps.stamp(root, path, argv)
             os.makedirs(os.path.dirname(stamp), 0o755, exist_ok=True)
-            common.write_whole(stamp, (json.dumps(argv) + "\n").encode(), 0o600)
+            whole_files.write_whole(stamp, (json.dumps(argv) + "\n").encode(), 0o600)
     return {"refused": [[argv, error] for argv, error in zip(request["argvs"], errors) if error]}

@@ -9,7 +9,7 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
-from muster.on_host import common
+from muster.on_host import whole_files
 
 Json = dict[str, Any]
 
@@ -27,7 +27,7 @@ def release(root: str, wanted: Json | None) -> Json:
     if not wanted:
         return {"exists": False, "complete": False, "runs": False}
     path = root + wanted["path"]
-    stamp = common.read_json(os.path.join(path, COMPLETE)) or {}
+    stamp = whole_files.read_json(os.path.join(path, COMPLETE)) or {}
     return {
         "exists": os.path.isdir(path),
         "complete": bool(stamp) and stamp.get("spec") == wanted.get("spec"),

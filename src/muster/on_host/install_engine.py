@@ -18,7 +18,7 @@ import time
 import zlib
 from typing import Any
 
-from muster.on_host import common, engine_stamps, mutex, pylock
+from muster.on_host import engine_stamps, mutex, progress_lines, pylock, run_command, whole_files
 
 Json = dict[str, Any]
 
@@ -62,8 +62,8 @@ def bring_uv(path: str, payload: str | None) -> str:
     if not payload:
         raise OSError(f"no uv at {path} and none was sent")
     os.makedirs(os.path.dirname(path), 0o755, exist_ok=True)
-    common.write_whole(path, zlib.decompress(base64.b64decode(payload)), 0o755)
-    common.say("uv: {}".format(common.must([path, "--version"]).strip()))
+    whole_files.write_whole(path, zlib.decompress(base64.b64decode(payload)), 0o755)
+    progress_lines.say("uv: {}".format(run_command.must([path, "--version"]).strip()))
     return path
 
 
@@ -83,7 +83,7 @@ def running_from(path: str) -> list[str]:
 
 def environment(request: Json, root: str) -> dict[str, str]:
     """Return uv's environment: Pythons and cache where every user of the host can read them, nothing of the caller."""
-    base = {key: value for key, value in common.environment().items() if not key.startswith(("UV_", "PIP_"))}
+    base = {key: value for key, value in run_command.environment().items() if not key.startswith(("UV_", "PIP_"))}
     base.pop("VIRTUAL_ENV", None)
     own = {
         "UV_PYTHON_INSTALL_DIR": root + request["python_dir"],
@@ -98,9 +98,9 @@ def install(request: Json, uv: str, path: str, env: dict[str, str]) -> int:
     """Make the environment, install into it, note that it is whole; return the number of packages."""
     began = time.monotonic()
     if os.path.lexists(path):
-        common.say(f"removing what an unfinished installation left at {path}")
+        progress_lines.say(f"removing what an unfinished installation left at {path}")
         shutil.rmtree(path)
-    common.say("making a Python {} environment at {}".format(request["python"], path))
+    progress_lines.say("making a Python {} environment at {}".format(request["python"], path))
     stream([uv, "venv", "--no-project", "--python", request["python"], path], env, path)
     python = os.path.join(path, "bin", "python")
     wheels = request["wheels"] and request.get("root", "") + request["wheels"]
@@ -108,28 +108,30 @@ def install(request: Json, uv: str, path: str, env: dict[str, str]) -> int:
     command = [uv, "pip", "install", "--python", python, "--compile-bytecode", "--require-hashes", "--no-deps", *where]
     place = path + ".locked/pylock.toml"
     os.makedirs(os.path.dirname(place), 0o755, exist_ok=True)
-    common.write_whole(place, request["lock"].encode())
+    whole_files.write_whole(place, request["lock"].encode())
     packages = pylock.parse(request["lock"], os.path.dirname(place))
     with tempfile.NamedTemporaryFile("w", suffix=".txt") as wanted:
         wanted.write("\n".join(pylock.requirements(packages, gathered=bool(wheels))) + "\n")
         wanted.flush()
-        common.say("installing {}, {} packages from {}".format(request["spec"], len(packages), wheels or "the index"))
+        progress_lines.say(
+            "installing {}, {} packages from {}".format(request["spec"], len(packages), wheels or "the index")
+        )
         stream([*command, "-r", wanted.name], env, path)
     if not os.access(os.path.join(path, "bin", "vllm"), os.X_OK):
         raise OSError(f"{path} has no bin/vllm after the installation; do the requirements name vllm?")
     names = frozen(uv, python, env)
     note = {"spec": request["spec"], "packages": names}
-    common.write_whole(os.path.join(path, engine_stamps.COMPLETE), json.dumps(note, indent=1).encode())
-    common.say(f"{len(names)} packages in {time.monotonic() - began:.0f} s")
+    whole_files.write_whole(os.path.join(path, engine_stamps.COMPLETE), json.dumps(note, indent=1).encode())
+    progress_lines.say(f"{len(names)} packages in {time.monotonic() - began:.0f} s")
     return len(names)
 
 
 def frozen(uv: str, python: str, env: dict[str, str]) -> list[str]:
     """Return `name==version` of every installed package."""
-    told = subprocess.run([uv, "pip", "freeze", "--python", python], env=env, capture_output=True, text=True)
-    if told.returncode:
-        raise OSError(f"uv pip freeze ended with {told.returncode}: {told.stderr.strip()}")
-    return [line for line in told.stdout.splitlines() if line.strip()]
+    done = run_command.finish([uv, "pip", "freeze", "--python", python], 120, env=env)
+    if done.status != 0:
+        raise OSError(f"uv pip freeze ended with {done.status}: {done.errors.strip()}")
+    return [line for line in done.output.splitlines() if line.strip()]
 
 
 def stream(argv: list[str], env: dict[str, str], path: str) -> None:
@@ -156,7 +158,7 @@ def stream(argv: list[str], env: dict[str, str], path: str) -> None:
             for line in child.stdout or ():
                 lines.append(line.rstrip())
                 if lines[-1] and not lines[-1].startswith((" + ", " - ", " ~ ")):
-                    common.say(lines[-1])
+                    progress_lines.say(lines[-1])
             status = child.wait()
         finally:
             done.set()
@@ -171,4 +173,4 @@ def beat(done: threading.Event, path: str) -> None:
     while not done.wait(_BEAT):
         free = os.statvfs(os.path.dirname(path))
         gib = free.f_bavail * free.f_frsize / 2**30
-        common.say(f"still installing after {time.monotonic() - began:.0f} s; {gib:.1f} GiB free")
+        progress_lines.say(f"still installing after {time.monotonic() - began:.0f} s; {gib:.1f} GiB free")

@@ -7,7 +7,7 @@ import os
 import shutil
 from typing import Any
 
-from muster.on_host import common, install_engine
+from muster.on_host import install_engine, whole_files
 
 Json = dict[str, Any]
 
@@ -26,7 +26,7 @@ def main(request: Json) -> Json:
     """
     path, uv = request["path"], request["uv"]
     machine = os.uname().machine
-    stamp = common.read_json(os.path.join(path, _COMPLETE))
+    stamp = whole_files.read_json(os.path.join(path, _COMPLETE))
     if isinstance(stamp, dict) and stamp.get("requirements") == request["requirements"]:
         return {"installed": True, "machine": machine}
     if not os.access(uv, os.X_OK) and not request.get("uv_payload"):
@@ -43,5 +43,5 @@ def main(request: Json) -> Json:
     if not os.access(os.path.join(path, "bin", request["program"]), os.X_OK):
         raise OSError("{} has no bin/{} after the installation".format(path, request["program"]))
     note = json.dumps({"requirements": request["requirements"]})
-    common.write_whole(os.path.join(path, _COMPLETE), note.encode())
+    whole_files.write_whole(os.path.join(path, _COMPLETE), note.encode())
     return {"installed": True, "machine": machine}

@@ -6,12 +6,12 @@ token, and ends; nothing stays behind. `meet` is the same with every peer at onc
 
 from __future__ import annotations
 
-import os
 import socket
-import subprocess
 import threading
 import time
 from typing import Any
+
+from muster.on_host import run_command
 
 Json = dict[str, Any]
 
@@ -147,23 +147,16 @@ def ping(request: Json) -> Json:
     """Send full packets that must not be fragmented."""
     payload = request["packet"] - HEADERS[family(request["peer"])]
     argv = ["ping", "-n", "-q", "-M", "do", "-s", str(payload), "-c", "3", "-i", "0.2", "-W", "1"]
-    env = {**os.environ, "LC_ALL": "C", "PATH": os.environ.get("PATH", "") + ":/usr/sbin:/sbin:/usr/bin:/bin"}
     try:
-        done = subprocess.run(
-            [*argv, "-I", request["address"], request["peer"]],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            timeout=6.0,
-            env=env,
-        )
+        done = run_command.finish([*argv, "-I", request["address"], request["peer"]], 6.0)
     except FileNotFoundError:
         return {"missing": True}
-    except subprocess.TimeoutExpired:
+    except TimeoutError:
         return {"arrived": False, "said": "no answer"}
-    said = (done.stderr + done.stdout).decode("utf-8", "replace").strip().splitlines()
+    said = (done.errors + done.output).strip().splitlines()
     loss = next((line.strip() for line in said if "packet loss" in line), "")
     # A packet may be lost to chance; one of three that arrives shows that the size passes.
-    return {"arrived": done.returncode == 0, "said": next((s for s in said if "too long" in s), loss)[:200]}
+    return {"arrived": done.status == 0, "said": next((s for s in said if "too long" in s), loss)[:200]}
 
 
 def meet(request: Json) -> Json:

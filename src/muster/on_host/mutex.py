@@ -6,7 +6,7 @@ import fcntl
 import time
 from typing import IO
 
-from muster.on_host import common
+from muster.on_host import progress_lines
 
 _EVERY = 5.0
 """Seconds between two looks at a lock."""
@@ -37,6 +37,6 @@ def take(lock: IO[str], what: str, minutes: float) -> None:
                 held = f"another session {what} for {minutes:.0f} minutes now"
                 raise OSError(f"{held}; its process holds {lock.name}; `lslocks` on this host names it") from None
         if now >= say_at:
-            common.say(f"another session {what}; waiting for it")
+            progress_lines.say(f"another session {what}; waiting for it")
             say_at = now + _SAID_EVERY
         time.sleep(_EVERY)

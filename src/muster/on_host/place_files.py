@@ -8,7 +8,7 @@ import os
 import pwd
 from typing import Any
 
-from muster.on_host import common
+from muster.on_host import run_command, whole_files
 
 Json = dict[str, Any]
 
@@ -42,10 +42,10 @@ def base(request: Json, root: str) -> Json:
     notes = []
     for item in request["files"]:
         os.makedirs(os.path.dirname(root + item["path"]), 0o755, exist_ok=True)
-        common.write_whole(root + item["path"], item["text"].encode(), int(item["mode"], 8), *_owners(item))
+        whole_files.write_whole(root + item["path"], item["text"].encode(), int(item["mode"], 8), *_owners(item))
         for directory, tool in _ACTIVATE:
             if item["path"].startswith(directory) and not root:
-                status, output = common.run([*tool, item["path"]], 60)
+                status, output = run_command.run([*tool, item["path"]], 60)
                 if status and "sysctl" not in tool[0]:
                     raise OSError(f"`{tool[0]} {item['path']}` ended with {status}: {output.strip()}")
                 notes += [line for line in output.splitlines() if status and line.strip()]
@@ -59,11 +59,11 @@ def stage(request: Json, root: str) -> Json:
         for item in request["files"]:
             os.makedirs(os.path.dirname(root + item["path"]), 0o755, exist_ok=True)
             written.append(staged(root, item))
-            common.write_synced(written[-1], item["text"].encode(), int(item["mode"], 8), *_owners(item))
+            whole_files.write_synced(written[-1], item["text"].encode(), int(item["mode"], 8), *_owners(item))
     except BaseException as error:
         for path in written:
             with contextlib.suppress(OSError):
-                common.remove(path)
+                whole_files.remove(path)
         place = request["files"][max(0, len(written) - 1)]["path"]
         raise OSError(f"could not write {place}: {error}; nothing on this host was changed") from None
     return {"changed": [item["path"] for item in request["files"]], "notes": []}
@@ -74,30 +74,33 @@ def commit(request: Json, root: str) -> Json:
     files = request["files"]
     for item in files:
         path = staged(root, item)
-        if not os.path.exists(path) or common.sha256(path) != item["sha256"]:
+        if not os.path.exists(path) or whole_files.sha256(path) != item["sha256"]:
             raise OSError(
                 "{} is not staged as planned; nothing on this host was changed; run again".format(item["path"])
             )
     gone = [path for path in request.get("remove", ()) if os.path.lexists(root + path)]
     old_units = [os.path.basename(path) for path in gone if path.startswith("/etc/systemd/system/")]
     if old_units and not root:
-        common.run(["systemctl", "disable", "--now", "--quiet", "--", *old_units], 120)
+        run_command.run(["systemctl", "disable", "--now", "--quiet", "--", *old_units], 120)
     for item in files:
         os.rename(staged(root, item), root + item["path"])
     for path in gone:
-        common.remove(root + path)
+        whole_files.remove(root + path)
     for directory in sorted({os.path.dirname(root + item["path"]) for item in files}):
-        common.sync_directory(directory)
+        whole_files.sync_directory(directory)
     if not root and (files or gone):
-        common.must(["systemctl", "daemon-reload"], 120)
+        run_command.must(["systemctl", "daemon-reload"], 120)
     if request.get("enable") and not root:
-        common.must(["systemctl", "enable", "--quiet", "--", *request["enable"]], 120)
+        run_command.must(["systemctl", "enable", "--quiet", "--", *request["enable"]], 120)
     return {"changed": [item["path"] for item in files] + gone, "notes": []}
 
 
 def abort(request: Json, root: str) -> Json:
     """Remove what was staged and never renamed."""
-    return {"changed": [item["path"] for item in request["files"] if common.remove(staged(root, item))], "notes": []}
+    return {
+        "changed": [item["path"] for item in request["files"] if whole_files.remove(staged(root, item))],
+        "notes": [],
+    }
 
 
 def staged(root: str, item: Json) -> str:

@@ -6,12 +6,12 @@ A host program: standard library only, Python 3.9 or newer; changes nothing.
 from __future__ import annotations
 
 import glob
-import hashlib
 import json
 import os
 import re
-import subprocess
 from typing import Any
+
+from muster.on_host import run_command, whole_files
 
 Json = dict[str, Any]
 
@@ -47,18 +47,12 @@ def release(path: str) -> Json | None:
         return None
     packages = site[-1]
     facts: Json = {"path": path, "versions": distributions(packages), "cuda": None, "python": None}
-    try:
-        with open(os.path.join(packages, "torch", "version.py"), encoding="utf-8") as file:
-            cuda = re.search(r"^cuda\b[^=]*=\s*(?:'([^']+)'|\"([^\"]+)\"|None)", file.read(65536), re.M)
-            facts["cuda"] = (cuda.group(1) or cuda.group(2) or "none") if cuda else None
-    except OSError:
-        pass
-    try:
-        with open(os.path.join(path, "pyvenv.cfg"), encoding="utf-8") as file:
-            python = re.search(r"^version(?:_info)?\s*=\s*(\S+)", file.read(65536), re.M)
-            facts["python"] = python.group(1) if python else None
-    except OSError:
-        pass
+    torch = whole_files.read_start(os.path.join(packages, "torch", "version.py")) or ""
+    cuda = re.search(r"^cuda\b[^=]*=\s*(?:'([^']+)'|\"([^\"]+)\"|None)", torch, re.M)
+    facts["cuda"] = (cuda.group(1) or cuda.group(2) or "none") if cuda else None
+    environment = whole_files.read_start(os.path.join(path, "pyvenv.cfg")) or ""
+    python = re.search(r"^version(?:_info)?\s*=\s*(\S+)", environment, re.M)
+    facts["python"] = python.group(1) if python else None
     return facts
 
 
@@ -66,26 +60,25 @@ def imported(path: str, seconds: float) -> Json:
     """Import vLLM and torch with the release's own Python and say what came of it."""
     argv = [os.path.join(path, "bin", "python"), "-c", IMPORT]
     try:
-        done = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, timeout=seconds, cwd="/")
-    except subprocess.TimeoutExpired:
+        done = run_command.finish(argv, seconds, env=os.environ, cwd="/")
+    except TimeoutError:
         return {"error": f"import did not finish in {seconds:g} s"}
     except OSError as error:
         return {"error": str(error)}
-    lines = done.stdout.decode("utf-8", "replace").strip().splitlines()
-    if done.returncode == 0 and lines:
+    lines = done.output.strip().splitlines()
+    if done.status == 0 and lines:
         try:
             return {"value": json.loads(lines[-1])}
         except ValueError:
             return {"error": "unexpected answer: " + lines[-1][:200]}
-    said = done.stderr.decode("utf-8", "replace").strip().splitlines()
-    return {"error": (said[-1] if said else f"exit status {done.returncode}")[:500]}
+    errors = done.errors.strip().splitlines()
+    return {"error": (errors[-1] if errors else f"exit status {done.status}")[:500]}
 
 
 def digest(path: str) -> str | None:
     """Return the sha256 of a file as hex, or None when it is not there."""
     try:
-        with open(path, "rb") as file:
-            return hashlib.sha256(file.read()).hexdigest()
+        return whole_files.sha256(path)
     except OSError:
         return None
 
@@ -93,13 +86,9 @@ def digest(path: str) -> str | None:
 def carried(paths: list[str]) -> str | None:
     """Return the plan's digest that the installed files carry, or None."""
     for path in paths:
-        try:
-            with open(path, encoding="utf-8", errors="replace") as file:
-                found = re.search(r"MUSTER_DIGEST=['\"]?([0-9a-f]{8,64})", file.read(1 << 20))
-        except OSError:
-            continue
-        if found:
-            return found.group(1)
+        digest = re.search(r"MUSTER_DIGEST=['\"]?([0-9a-f]{8,64})", whole_files.read_start(path, 1 << 20) or "")
+        if digest:
+            return digest.group(1)
     return None
 
 
@@ -111,13 +100,12 @@ def revision(cache: str, repository: str) -> str | None:
         repository: `<owner>/<name>`.
     """
     base = os.path.join(cache, "models--" + repository.replace("/", "--"))
-    try:
-        with open(os.path.join(base, "refs", "main"), encoding="utf-8") as file:
-            return file.read(200).strip() or None
-    except OSError:
-        snapshots = os.path.join(base, "snapshots")
-        held = sorted(os.listdir(snapshots)) if os.path.isdir(snapshots) else []
-        return held[0] if len(held) == 1 else None
+    main_branch = whole_files.read_start(os.path.join(base, "refs", "main"), 200)
+    if main_branch is not None:
+        return main_branch.strip() or None
+    snapshots = os.path.join(base, "snapshots")
+    held = sorted(os.listdir(snapshots)) if os.path.isdir(snapshots) else []
+    return held[0] if len(held) == 1 else None
 
 
 def main(request: Json) -> Json:

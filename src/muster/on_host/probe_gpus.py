@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import os
 import re
-import selectors
-import signal
-import subprocess
 import threading
 import time
 from typing import Any, Callable
+
+from muster.on_host import run_command
 
 Json = dict[str, Any]
 
@@ -42,71 +41,20 @@ OLDER_NAME = {"clocks_event_reasons.active": "clocks_throttle_reasons.active"}
 XID = re.compile(rb"\bXid\b")
 
 
-def tool_environment() -> dict[str, str]:
-    """Return an environment in which tools speak English and administrators' tools are found."""
-    path = os.environ.get("PATH", "") + ":/usr/local/sbin:/usr/sbin:/sbin:/usr/bin:/bin"
-    return {**os.environ, "LC_ALL": "C", "LANGUAGE": "", "PATH": path}
-
-
 def run(argv: list[str], seconds: float = SECONDS, limit: int = LIMIT, keep: re.Pattern[bytes] | None = None) -> Json:
-    """Run a tool, bounded in time and in output.
-
-    Args:
-        argv: the command.
-        seconds: how long it may take; a hung driver never answers.
-        limit: bytes of output kept; the tool is killed when it prints more.
-        keep: only lines that match are kept; `lines` of the answer counts them all.
+    """Run a tool as `run_command.finish` does, and return what it answered as JSON.
 
     Raises:
-        OSError: the tool is not there. TimeoutError: it did not answer.
+        OSError: the tool is missing, or missed its deadline.
     """
-    pipe, env = subprocess.PIPE, tool_environment()
-    try:
-        child = subprocess.Popen(
-            argv, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe, env=env, start_new_session=True
-        )
-    except FileNotFoundError:
-        raise FileNotFoundError(f"{argv[0]} is not installed") from None
-    kept = {"out": b"", "err": b""}
-    rest, count = b"", 0
-    truncated = late = False
-    deadline = time.monotonic() + seconds
-    with child, selectors.DefaultSelector() as selector:
-        for name, stream in (("out", child.stdout), ("err", child.stderr)):
-            if stream is not None:
-                selector.register(stream, selectors.EVENT_READ, name)
-        while selector.get_map() and not truncated and not late:
-            for key, _ in selector.select(max(0.0, deadline - time.monotonic())):
-                chunk = os.read(key.fd, 65536)
-                if not chunk:
-                    selector.unregister(key.fileobj)
-                if keep and key.data == "out":
-                    lines = (rest + chunk).split(b"\n")
-                    rest = lines.pop()[-4096:] if chunk else b""
-                    count += sum(map(bool, lines))
-                    chunk = b"".join(line[:1024] + b"\n" for line in lines if keep.search(line))
-                kept[key.data] += chunk
-                truncated = truncated or len(kept[key.data]) > limit
-            late = time.monotonic() >= deadline
-        if truncated or late:
-            kill(child)
-        try:
-            code: int | None = child.wait(2.0)
-        except subprocess.TimeoutExpired:
-            kill(child)
-            code = None
-    if late:
-        raise TimeoutError(f"{argv[0]} did not answer in {seconds:g} s")
-    out, err = (kept[name].decode("utf-8", "replace") for name in ("out", "err"))
-    return {"rc": code, "text": out[:limit], "stderr": err[:2048], "truncated": truncated, "lines": count}
-
-
-def kill(child: subprocess.Popen[bytes]) -> None:
-    """Kill a tool with its children; one that hangs in the kernel is left behind, not waited for."""
-    try:
-        os.killpg(child.pid, signal.SIGKILL)
-    except OSError:
-        child.kill()
+    done = run_command.finish(argv, seconds, limit=limit, keep=keep)
+    return {
+        "rc": done.status,
+        "text": done.output,
+        "stderr": done.errors[:2048],
+        "truncated": done.truncated,
+        "lines": done.lines,
+    }
 
 
 def gpu_query() -> Json:

@@ -17,7 +17,7 @@ import urllib.request
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from muster.on_host import common, engine_stamps
+from muster.on_host import engine_stamps, systemd_units, whole_files
 
 Json = dict[str, Any]
 
@@ -41,13 +41,13 @@ def main(request: Json) -> Json:
         "files": {path: describe(root, path, sha, bool(request.get("texts"))) for path, sha in wanted.items()},
         "secrets": {path: describe(root, path, None, False) for path in request.get("secrets", ())},
         "stale": stale(root, group, set(wanted) | set(request.get("secrets", ()))),
-        "units": attempt(lambda: common.units(request.get("units", []) + present_units(root, group))),
+        "units": attempt(lambda: systemd_units.states(request.get("units", []) + present_units(root, group))),
         "groups": other_groups(root, group),
         "release": engine_stamps.release(root, request.get("release")),
         "uv": os.access(root + request.get("uv", "/nowhere"), os.X_OK),
         "accepted": engine_stamps.accepted(root, request.get("release"), request.get("argvs", ())),
         "ready": answers(request.get("ready")),
-        "held": str((common.read_json(f"{root}/var/lib/muster/{group}/held.json") or {}).get("held") or ""),
+        "held": str((whole_files.read_json(f"{root}/var/lib/muster/{group}/held.json") or {}).get("held") or ""),
     }
 
 
@@ -69,7 +69,7 @@ def describe(root: str, path: str, wanted: str | None, text: bool) -> Json:
         return {"kind": "link" if stat.S_ISLNK(found.st_mode) else "other"}
     told = {
         "kind": "file",
-        "sha256": common.sha256(root + path),
+        "sha256": whole_files.sha256(root + path),
         "mode": format(stat.S_IMODE(found.st_mode), "o"),
         "owner": _name(pwd.getpwuid, found.st_uid),
         "group": _name(grp.getgrgid, found.st_gid),
@@ -109,7 +109,7 @@ def present_units(root: str, group: str) -> list[str]:
         names = os.listdir(root + "/etc/systemd/system")
     except FileNotFoundError:
         return []
-    listed = (common.read_json(root + f"/etc/muster/{group}/plan.json") or {}).get("units", [])
+    listed = (whole_files.read_json(root + f"/etc/muster/{group}/plan.json") or {}).get("units", [])
     return sorted(name for name in names if rule.fullmatch(name) or name in listed)
 
 
@@ -118,7 +118,7 @@ def other_groups(root: str, group: str) -> dict[str, Json]:
     found = {}
     for path in glob.glob(glob.escape(root) + "/etc/muster/*/plan.json"):
         name = os.path.basename(os.path.dirname(path))
-        told = common.read_json(path)
+        told = whole_files.read_json(path)
         if name != group and isinstance(told, dict):
             found[name] = told
     return found

@@ -14,6 +14,8 @@ import threading
 import time
 from typing import Any, Callable
 
+from muster.on_host.whole_files import read_start
+
 Json = dict[str, Any]
 
 TCP_LISTEN = "0A"
@@ -23,18 +25,9 @@ TABLE_LIMIT = 4 * 1024 * 1024
 GPUDIRECT_MODULES = ("nvidia", "nvidia_peermem", "nv_peer_mem", "gdrdrv")
 
 
-def read(path: str, limit: int = 65536) -> str | None:
-    """Return the start of a file as text, or None when it cannot be read."""
-    try:
-        with open(path, "rb") as file:
-            return file.read(limit).decode("utf-8", "replace")
-    except OSError:
-        return None
-
-
 def clock(request: Json) -> Json:
     """The wall clock, the clock since boot (both seconds) and which boot this is."""
-    boot = (read("/proc/sys/kernel/random/boot_id") or "").strip()
+    boot = (read_start("/proc/sys/kernel/random/boot_id") or "").strip()
     return {"wall": time.time(), "monotonic": time.monotonic(), "boot": boot}
 
 
@@ -42,17 +35,17 @@ def system(request: Json) -> Json:
     """The operating system, its limits and its memory."""
     shm = os.statvfs("/dev/shm")
     return {
-        "os_release": read("/etc/os-release"),
+        "os_release": read_start("/etc/os-release"),
         "libc": os.confstr("CS_GNU_LIBC_VERSION") if "CS_GNU_LIBC_VERSION" in os.confstr_names else None,
         "machine": os.uname().machine,
         "kernel": os.uname().release,
         "python": ".".join(str(part) for part in sys.version_info[:3]),
         "python_path": sys.executable,
         "uid": os.geteuid(),
-        "meminfo": read("/proc/meminfo", 4096),
+        "meminfo": read_start("/proc/meminfo", 4096),
         "shm_bytes": shm.f_frsize * shm.f_blocks,
-        "pid_max": read("/proc/sys/kernel/pid_max"),
-        "nr_open": read("/proc/sys/fs/nr_open"),
+        "pid_max": read_start("/proc/sys/kernel/pid_max"),
+        "nr_open": read_start("/proc/sys/fs/nr_open"),
     }
 
 
@@ -63,25 +56,25 @@ def infiniband(request: Json) -> Json:
     for port in sorted(glob.glob(os.path.join(root, "*/ports/*")))[:64]:
         gids = []
         for index in range(16):
-            gid = (read(os.path.join(port, "gids", str(index))) or "").strip()
+            gid = (read_start(os.path.join(port, "gids", str(index))) or "").strip()
             if gid.strip("0:"):
-                kind = read(os.path.join(port, "gid_attrs/types", str(index)))
-                netdev = read(os.path.join(port, "gid_attrs/ndevs", str(index)))
+                kind = read_start(os.path.join(port, "gid_attrs/types", str(index)))
+                netdev = read_start(os.path.join(port, "gid_attrs/ndevs", str(index)))
                 gids.append({"index": index, "gid": gid, "type": kind, "netdev": netdev})
         parts = port.split(os.sep)
         facts: Json = {"device": parts[-3], "port": parts[-1], "gids": gids}
         for name in ("state", "phys_state", "link_layer", "rate"):
-            facts[name] = read(os.path.join(port, name))
+            facts[name] = read_start(os.path.join(port, name))
         ports.append(facts)
     return {"ports": ports}
 
 
 def gpudirect(request: Json) -> Json:
     """What tells whether the GPUs' memory can be registered for RDMA."""
-    loaded = [line.split(" ", 1)[0] for line in (read("/proc/modules", TABLE_LIMIT) or "").splitlines()]
+    loaded = [line.split(" ", 1)[0] for line in (read_start("/proc/modules", TABLE_LIMIT) or "").splitlines()]
     return {
         "modules": [name for name in loaded if name in GPUDIRECT_MODULES],
-        "driver": read("/proc/driver/nvidia/version"),
+        "driver": read_start("/proc/driver/nvidia/version"),
         "kernel": os.uname().release,
     }
 
@@ -89,7 +82,7 @@ def gpudirect(request: Json) -> Json:
 def mounts() -> dict[str, tuple[str, str]]:
     """Return mount point -> (options, file system type)."""
     found = {}
-    for line in (read("/proc/self/mountinfo", TABLE_LIMIT) or "").splitlines():
+    for line in (read_start("/proc/self/mountinfo", TABLE_LIMIT) or "").splitlines():
         left, _, right = line.partition(" - ")
         parts = left.split()
         if len(parts) > 5:
@@ -154,7 +147,7 @@ def listening(request: Json) -> Json:
     wanted = set(request.get("ports", []))
     sockets: dict[str, Json] = {}
     for path in ("/proc/net/tcp", "/proc/net/tcp6"):
-        for line in (read(path, TABLE_LIMIT) or "").splitlines()[1:]:
+        for line in (read_start(path, TABLE_LIMIT) or "").splitlines()[1:]:
             parts = line.split()
             if len(parts) > 9 and parts[3] == TCP_LISTEN:
                 address, _, port = parts[1].rpartition(":")
@@ -168,8 +161,8 @@ def listening(request: Json) -> Json:
         if found is not None and "pid" not in found:
             pid = link.split("/")[2]
             found["pid"] = int(pid)
-            found["process"] = (read(f"/proc/{pid}/comm") or "").strip()
-            found["cgroup"] = (read(f"/proc/{pid}/cgroup") or "")[:1024]
+            found["process"] = (read_start(f"/proc/{pid}/comm") or "").strip()
+            found["cgroup"] = (read_start(f"/proc/{pid}/cgroup") or "")[:1024]
     return {"ports": list(sockets.values())}
 
 
@@ -184,8 +177,8 @@ def units(request: Json) -> Json:
 def has_engine(cgroup: str) -> bool:
     """Whether a unit has a process besides the guard and the kernel log that the guard follows."""
     for parent, _, _ in os.walk(cgroup):
-        for pid in (read(os.path.join(parent, "cgroup.procs")) or "").split():
-            command = (read(f"/proc/{pid}/cmdline") or "").split("\0")
+        for pid in (read_start(os.path.join(parent, "cgroup.procs")) or "").split():
+            command = (read_start(f"/proc/{pid}/cmdline") or "").split("\0")
             if command[0] and os.path.basename(command[0]) != "journalctl" and not any(map(GUARD.search, command[:4])):
                 return True
     return False

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import tempfile
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from muster.on_host import common, install_engine, mutex, pylock, transfer_source
+from muster.on_host import install_engine, mutex, progress_lines, pylock, run_command, transfer_source, whole_files
 
 Json = dict[str, Any]
+
+_RESOLVING = 3600.0
+"""Seconds: uv builds an sdist to learn what it needs, which may take long and is no reason to stop."""
 
 
 def place_of(path: str) -> str:
@@ -40,7 +42,7 @@ def main(request: Json) -> Json:
     with open(root + request["path"] + ".lock", "w") as lock:
         mutex.take(lock, "installs this release", minutes=30)
         if request["text"]:
-            common.write_whole(place, request["text"].encode())
+            whole_files.write_whole(place, request["text"].encode())
         elif not read(place):
             resolve(request, uv, place, install_engine.environment(request, root))
     text = read(place)
@@ -75,22 +77,22 @@ def resolve(request: Json, uv: str, place: str, env: dict[str, str]) -> None:
     Raises:
         OSError: uv's own last lines.
     """
-    common.say("resolving {}".format(" ".join(request["requirements"])))
+    progress_lines.say("resolving {}".format(" ".join(request["requirements"])))
     new = os.path.join(os.path.dirname(place), "pylock.new.toml")  # uv wants such a name, and paths lead from there
     with tempfile.TemporaryDirectory() as home:
         wanted, overrides = os.path.join(home, "wanted.in"), os.path.join(home, "overrides.txt")
-        common.write_whole(wanted, "\n".join(request["requirements"]).encode() + b"\n")
-        common.write_whole(overrides, "\n".join(request["overrides"]).encode() + b"\n")
+        whole_files.write_whole(wanted, "\n".join(request["requirements"]).encode() + b"\n")
+        whole_files.write_whole(overrides, "\n".join(request["overrides"]).encode() + b"\n")
         command = [uv, "pip", "compile", wanted, "--format", "pylock.toml", "--generate-hashes", "--quiet"]
         command += ["--no-header", "--python", request["python"], "--output-file", new, *request["install_args"]]
         command += ["--override", overrides] if request["overrides"] else []
-        done = subprocess.run(command, env={**env, "HOME": home}, capture_output=True, text=True, errors="replace")
-    if done.returncode:
-        tail = "\n".join(line for line in done.stderr.splitlines()[-15:] if line.strip())
-        raise OSError(f"`uv pip compile` ended with {done.returncode}:\n{tail}")
+        done = run_command.finish(command, _RESOLVING, env={**env, "HOME": home})
+    if done.status != 0:
+        tail = "\n".join(line for line in done.errors.splitlines()[-15:] if line.strip())
+        raise OSError(f"`uv pip compile` ended with {done.status}:\n{tail}")
     packages_of(read(new), new)
     os.rename(new, place)
-    common.sync_directory(os.path.dirname(place))
+    whole_files.sync_directory(os.path.dirname(place))
 
 
 def size_of(url: str, request: Json) -> int:

@@ -14,7 +14,7 @@ import shlex
 import shutil
 from typing import Any
 
-from muster.on_host import common, run_units
+from muster.on_host import run_command, run_units, systemd_units, whole_files
 
 Json = dict[str, Any]
 
@@ -48,15 +48,15 @@ def _start(request: Json) -> Json:
     user = pwd.getpwnam(request["user"])
     os.makedirs(directory, mode=0o700, exist_ok=True)
     for file, text in request.get("files", {}).items():
-        common.write_whole(os.path.join(directory, file), text.encode(), 0o644)
+        whole_files.write_whole(os.path.join(directory, file), text.encode(), 0o644)
     script = "#!/bin/sh\nexec " + " ".join(shlex.quote(word) for word in request["argv"]) + "\n"
-    common.write_whole(os.path.join(directory, "run.sh"), script.encode(), 0o755)
+    whole_files.write_whole(os.path.join(directory, "run.sh"), script.encode(), 0o755)
     env = dict(request["env"])
     key = _api_key(request.get("api_key_file"))
     if key:
         env["OPENAI_API_KEY"] = key
     lines = "".join(f"{key}={_quoted(value)}\n" for key, value in env.items())
-    common.write_whole(os.path.join(directory, "env"), lines.encode(), 0o600)  # systemd reads it as root
+    whole_files.write_whole(os.path.join(directory, "env"), lines.encode(), 0o600)  # systemd reads it as root
     os.chown(directory, user.pw_uid, user.pw_gid)
     properties = {
         "User": request["user"],
@@ -72,14 +72,13 @@ def _start(request: Json) -> Json:
         "LimitCORE": "0",
     }
     told = [f"--property={key}={value}" for key, value in properties.items()]
-    common.must(["systemd-run", "--quiet", "--unit=" + name, *told, "/bin/sh", os.path.join(directory, "run.sh")])
+    run_command.must(["systemd-run", "--quiet", "--unit=" + name, *told, "/bin/sh", os.path.join(directory, "run.sh")])
     return {}
 
 
 def _look(request: Json) -> Json:
     unit = _checked(request["name"]) + ".service"
-    shown = common.must(["systemctl", "show", "--property=SubState,ExecMainStatus,Result,InvocationID", "--", unit])
-    state = dict(line.split("=", 1) for line in shown.splitlines() if "=" in line)
+    state = systemd_units.show([unit], "SubState,ExecMainStatus,Result,InvocationID").get(unit, {})
     running = state.get("SubState") in ("running", "start", "start-pre", "start-post")
     status = int(state.get("ExecMainStatus") or 0)
     found = None if running else _result(request["directory"], request["result"])
@@ -88,27 +87,29 @@ def _look(request: Json) -> Json:
         "running": running,
         "status": status,
         "why": state.get("Result", ""),
-        "lines": common.journal(unit, 3, invocation) if running else run_units.last_words(unit, invocation),
+        "lines": systemd_units.journal(unit, 3, invocation) if running else run_units.last_words(unit, invocation),
         "result": found,
     }
 
 
 def _end(request: Json) -> Json:
     unit = _checked(request["name"]) + ".service"
-    common.run(["systemctl", "stop", "--", unit], 30)
-    common.run(["systemctl", "reset-failed", "--", unit])
+    run_command.run(["systemctl", "stop", "--", unit], 30)
+    run_command.run(["systemctl", "reset-failed", "--", unit])
     shutil.rmtree(request["directory"], ignore_errors=True)
     return {}
 
 
 def _log(request: Json) -> Json:
     told, lines = {}, []
-    for unit, state in common.units(request["units"]).items():
+    for unit, state in systemd_units.states(request["units"]).items():
         told[unit] = {"active": state["active"], "digest": state["digest"]}
         if state["invocation"]:
-            lines += [line for line in common.journal(unit, _LOG_LINES, state["invocation"]) if _TELLING.search(line)]
+            lines += [
+                line for line in systemd_units.journal(unit, _LOG_LINES, state["invocation"]) if _TELLING.search(line)
+            ]
     query = ["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"]
-    status, output = common.run(query, 30)
+    status, output = run_command.run(query, 30)
     rows = [row.split(", ") for row in output.strip().splitlines()] if not status else []
     gpus = [row[0] for row in rows if len(row) == 2]
     return {"units": told, "lines": lines[:2000], "gpus": gpus, "driver": rows[0][1] if gpus else ""}

@@ -9,7 +9,7 @@ import time
 import urllib.request
 from typing import Any
 
-from muster.on_host import common
+from muster.on_host import run_command, systemd_units
 
 Json = dict[str, Any]
 
@@ -39,23 +39,23 @@ def main(request: Json) -> Json:
     if request["do"] == "stop":
         return stop(names, request["seconds"])
     if request["do"] == "start":
-        common.run(["systemctl", "reset-failed", "--", *request["start"]])
-        common.must(["systemctl", "start", "--no-block", "--", *request["start"]], 60)
+        run_command.run(["systemctl", "reset-failed", "--", *request["start"]])
+        run_command.must(["systemctl", "start", "--no-block", "--", *request["start"]], 60)
     since = dict(request.get("since", {}))
     return wait(names, request.get("checks", []), since, request["seconds"], bool(request.get("hold")))
 
 
 def stop(names: list[str], seconds: float) -> Json:
     """Ask systemd to stop the units and wait until none has a process left, at most one slice."""
-    common.must(["systemctl", "stop", "--no-block", "--", *names], 60)
+    run_command.must(["systemctl", "stop", "--no-block", "--", *names], 60)
     deadline = time.monotonic() + seconds
     while True:
-        left = [name for name, unit in common.units(names).items() if unit["active"] not in _STOPPED]
+        left = [name for name, unit in systemd_units.states(names).items() if unit["active"] not in _STOPPED]
         if not left or time.monotonic() > deadline:
             break
         time.sleep(_POLL)
     if not left:
-        common.run(["systemctl", "reset-failed", "--", *names])
+        run_command.run(["systemctl", "reset-failed", "--", *names])
     return _told(not left, {}, "{} to stop".format(", ".join(left)) if left else "", names, {})
 
 
@@ -63,7 +63,7 @@ def wait(names: list[str], checks: list[Json], since: Json, seconds: float, hold
     """Wait until all units run and every check passes, until one dies, or until the slice is over."""
     deadline = time.monotonic() + seconds
     while True:
-        shown = common.units(names)
+        shown = systemd_units.states(names)
         for name, unit in shown.items():
             since.setdefault(name, unit["invocation"]) if unit["invocation"] else None
         died = [name for name, unit in shown.items() if dead(unit, since.get(name))]
@@ -88,7 +88,7 @@ def dead(unit: Json, invocation: str | None) -> bool:
 
 def last_words(name: str, invocation: str | None) -> list[str]:
     """Return what a life that ended said of it: the first errors, which tend to be the cause, and its last lines."""
-    said = common.journal(name, _SEARCHED, invocation or "") or common.journal(name, _SEARCHED)
+    said = systemd_units.journal(name, _SEARCHED, invocation or "") or systemd_units.journal(name, _SEARCHED)
     plain = [_PREFIX.sub("", line) for line in said]
     errors = list(dict.fromkeys(line for line in plain if _ERROR.search(line)))[:_FIRST]
     tail = plain[-_LAST:]
@@ -99,7 +99,7 @@ def passes(check: Json) -> bool:
     """Ask one question once."""
     kind, target = check["kind"], check["target"]
     if kind == "command":
-        return common.run(list(target), 60)[0] == 0
+        return run_command.run(list(target), 60)[0] == 0
     if kind == "tcp":
         address, port = target.rsplit(":", 1)
         try:
@@ -116,5 +116,5 @@ def passes(check: Json) -> bool:
 
 
 def _told(done: bool, died: Json, pending: str, names: list[str], since: Json) -> Json:
-    last = {name: (common.journal(name, 1) or [""])[0] for name in names} if not done else {}
+    last = {name: (systemd_units.journal(name, 1) or [""])[0] for name in names} if not done else {}
     return {"done": done, "died": died, "pending": pending, "last": last, "since": since, "host": os.uname().nodename}

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from muster.on_host import common
+from muster.on_host import run_command
 from muster.on_host import transfer_store as store
 
 _START = "import json, sys; r = json.load(sys.stdin); n = {'__name__': 'hub'}; exec(r['program'], n); n['main'](r)"
@@ -71,7 +71,7 @@ def _environment(source: dict[str, Any]) -> dict[str, str]:
         own |= {"HTTPS_PROXY": source["proxy"], "HTTP_PROXY": source["proxy"]}
     if source.get("ssl_cert_file"):
         own |= {"SSL_CERT_FILE": source["ssl_cert_file"], "REQUESTS_CA_BUNDLE": source["ssl_cert_file"]}
-    return {**common.environment(), **own}
+    return {**run_command.environment(), **own}
 
 
 def _hub(source: dict[str, Any], listing: dict[str, Any], lacking: Entries, directory: str) -> Iterator[str]:
@@ -142,12 +142,12 @@ def _python(source: dict[str, Any]) -> str:
         OSError: neither an engine nor uv is here, or uv fails.
     """
     for path in source.get("pythons", ()):
-        if os.access(path, os.X_OK) and not common.run([path, "-I", "-c", "import huggingface_hub"], 120)[0]:
+        if os.access(path, os.X_OK) and not run_command.run([path, "-I", "-c", "import huggingface_hub"], 120)[0]:
             return str(path)
     venv, uv = source["venv"], source["uv"]
     if not os.access(uv, os.X_OK):
         raise OSError(f"no engine with huggingface_hub and no uv at {uv}; fix: provision the engine first")
-    common.must([uv, "venv", "--no-project", "--allow-existing", "--quiet", venv], 300)
+    run_command.must([uv, "venv", "--no-project", "--allow-existing", "--quiet", venv], 300)
     python = os.path.join(venv, "bin", "python")
     arguments = [*source.get("install_args", ()), source.get("requirement", "huggingface_hub>=1.0,<3")]
     env = {**_environment(source), **source.get("install_env", {})}

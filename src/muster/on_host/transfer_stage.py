@@ -13,7 +13,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from muster.on_host import common, mutex, transfer_room, transfer_source
+from muster.on_host import mutex, progress_lines, transfer_room, transfer_source, whole_files
 from muster.on_host import transfer_store as store
 from muster.on_host.transfer_files import Files
 from muster.on_host.transfer_pieces import Board
@@ -64,7 +64,7 @@ class Stage:
             self.seed,
             request["peers"],
             (request["address"], request["port"]),
-            common.say,
+            progress_lines.say,
             lambda at: self._later(self._verify, at),
             lambda at: self._later(self._scan, at),
             lambda at: self.stamps.drop(files[at]["path"]),
@@ -83,7 +83,9 @@ class Stage:
                 threading.Thread(target=self._guarded, args=(self._seed,), daemon=True).start()
             self._wait(lambda: self.board.done)
             removed = self._finish(before)
-            common.say(f"all files are here and verified; {len(self.swarm.needed())} peers still need this host")
+            progress_lines.say(
+                f"all files are here and verified; {len(self.swarm.needed())} peers still need this host"
+            )
             self._wait(lambda: not self.swarm.needed())
         except OSError as error:
             self.board.fail(str(error))
@@ -94,7 +96,9 @@ class Stage:
             self.pool.shutdown(wait=False)
         seconds = time.monotonic() - self.began
         gave = {name: peer.gave for name, peer in self.board.peers.items() if peer.gave}
-        common.say(f"complete: {len(self.board.files)} files, {size(self._total())} verified in {seconds:.0f} s")
+        progress_lines.say(
+            f"complete: {len(self.board.files)} files, {size(self._total())} verified in {seconds:.0f} s"
+        )
         return {"seconds": seconds, "removed": removed, "chunks_from": gave, "wrong_from": self.swarm.accused}
 
     def _total(self) -> int:
@@ -117,7 +121,9 @@ class Stage:
         lacking = [self.board.files[at] for at, here in enumerate(results) if not here]
         numbers = {entry["path"]: at for at, entry in enumerate(self.board.files)}
         if lacking:
-            common.say(f"fetching {len(lacking)} files, {size(sum(e['size'] for e in lacking))}, {self._source()}")
+            progress_lines.say(
+                f"fetching {len(lacking)} files, {size(sum(e['size'] for e in lacking))}, {self._source()}"
+            )
             for path in transfer_source.fetch(self.request["source"], self.listing, lacking, self.directory):
                 self._later(self._offer_fetched, numbers[path])
 
@@ -140,7 +146,7 @@ class Stage:
             return True
         known = self.chunks.get(name, [])
         good = next((n for n, (a, b) in enumerate(zip(hashes, known)) if a != b), min(len(hashes), len(known)))
-        common.say(
+        progress_lines.say(
             f"{name} is damaged; its first {size(good * self.board.chunk)} are right" if good else f"{name} is damaged"
         )
         self.stamps.drop(name)
@@ -185,7 +191,7 @@ class Stage:
             self.board.open_file(at, list(range(len(hashes))))
             self.board.verify(at)
             return
-        common.remove(path + store.WAN)
+        whole_files.remove(path + store.WAN)
         if os.path.exists(path):
             self.stamps.drop(name)
             os.rename(path, path + store.PART)
@@ -201,7 +207,7 @@ class Stage:
     def _verify(self, at: int) -> None:
         """Read a file whose chunks are all here once more, whole, and give it its name."""
         entry, path = self.board.files[at], store.inside(self.directory, self.board.files[at]["path"])
-        sha256 = store.digest(path + store.PART)
+        sha256 = whole_files.sha256(path + store.PART)
         if not self._right(at, path + store.PART, sha256) or sha256 != entry["sha256"]:
             raise OSError(
                 f"{entry['path']} has SHA-256 {sha256}, not {entry['sha256']}, though every chunk is as {self.seed}"
@@ -215,7 +221,7 @@ class Stage:
     def _in_place(self, path: str, temporary: str) -> None:
         os.chmod(temporary, 0o644)
         os.rename(temporary, path)
-        common.sync_directory(os.path.dirname(path))
+        whole_files.sync_directory(os.path.dirname(path))
 
     def _finish(self, before: dict[str, Any]) -> list[str]:
         files = {entry["path"]: {"size": entry["size"], "sha256": entry["sha256"]} for entry in self.board.files}
@@ -225,7 +231,7 @@ class Stage:
         removed = store.finish(self.directory, manifest, hashes, self.board.chunk)
         for path in removed:
             if path in before["extra"] and not store.unfinished(path):
-                common.say(f"{path} belongs to no manifest; removed")
+                progress_lines.say(f"{path} belongs to no manifest; removed")
         return removed
 
     # --- waiting ------------------------------------------------------------------------------------------------------
@@ -243,7 +249,7 @@ class Stage:
                 board.changed.wait(0.5)
             if time.monotonic() - told > interval:
                 told = time.monotonic()
-                common.say(self._progress())
+                progress_lines.say(self._progress())
             if not board.done:
                 self._hopeless()
 

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from muster.on_host import common
+from muster.on_host import whole_files
 
 LEAST_CHUNK, LARGEST_CHUNK, FEWEST_CHUNKS = 256 << 10, 4 << 20, 512
 MANIFEST, VERIFIED, CHUNKS = ".muster-manifest.json", ".muster-verified.json", ".muster-chunks.json"
@@ -46,8 +46,8 @@ def look(directory: str) -> dict[str, Any]:
         `manifest` (or None), `good` [path] whose stamp holds, `wrong` {path: why}, `extra` [path] that no manifest
         names, `bytes` on the disk, `complete`, `free` bytes for further files, `fits` device name of the file system.
     """
-    manifest = common.read_json(os.path.join(directory, MANIFEST))
-    stamps = common.read_json(os.path.join(directory, VERIFIED)) or {}
+    manifest = whole_files.read_json(os.path.join(directory, MANIFEST))
+    stamps = whole_files.read_json(os.path.join(directory, VERIFIED)) or {}
     found = walk(directory)
     good, wrong = [], {}
     for path, entry in (manifest or {}).get("files", {}).items():
@@ -140,19 +140,6 @@ def digests(path: str, chunk: int) -> tuple[str, list[str]]:
             chunks.append(hashlib.sha256(buffer[:size]).hexdigest())
 
 
-def digest(path: str, told: Callable[[int], None] | None = None) -> str:
-    """Return a file's SHA-256."""
-    whole, buffer = hashlib.sha256(), memoryview(bytearray(_BUFFER))
-    with open(path, "rb", buffering=0) as handle:
-        while True:
-            size = handle.readinto(buffer)
-            if not size:
-                return whole.hexdigest()
-            whole.update(buffer[:size])  # hashlib lets other threads run meanwhile
-            if told:
-                told(size)
-
-
 def git_digest(path: str) -> str:
     """Return the name that git gives to a file's content: the hub tells only this of files that are not large."""
     name = hashlib.sha1(f"blob {os.path.getsize(path)}\0".encode())
@@ -213,7 +200,7 @@ def verify(directory: str, wanted: dict[str, Any], told: Callable[[int], None] |
 
     def one(path: str) -> str:
         try:
-            found = digest(inside(directory, path), told)
+            found = whole_files.sha256(inside(directory, path), told)
         except FileNotFoundError:
             return "missing"
         return "" if found == wanted[path]["sha256"] else f"its SHA-256 is {found}"
@@ -228,7 +215,7 @@ class Stamps:
 
     def __init__(self, directory: str) -> None:
         self.directory = directory
-        self.known: dict[str, Any] = common.read_json(os.path.join(directory, VERIFIED)) or {}
+        self.known: dict[str, Any] = whole_files.read_json(os.path.join(directory, VERIFIED)) or {}
         self._lock = threading.Lock()
 
     def trusts(self, path: str, sha256: str | None) -> bool:
@@ -248,7 +235,7 @@ class Stamps:
                 self._write()
 
     def _write(self) -> None:
-        common.write_whole(os.path.join(self.directory, VERIFIED), json.dumps(self.known).encode())
+        whole_files.write_whole(os.path.join(self.directory, VERIFIED), json.dumps(self.known).encode())
 
 
 def finish(directory: str, manifest: dict[str, Any], chunks: dict[str, list[str]], chunk: int) -> list[str]:
@@ -262,19 +249,19 @@ def finish(directory: str, manifest: dict[str, Any], chunks: dict[str, list[str]
     """
     removed = sorted(path for path in walk(directory) if path not in manifest["files"])
     for path in removed:
-        common.remove(os.path.join(directory, path))
+        whole_files.remove(os.path.join(directory, path))
     for place, _, _ in os.walk(directory, topdown=False):
         if place != directory and not os.listdir(place):
             os.rmdir(place)
     packed = {path: base64.b64encode(bytes.fromhex("".join(list_))).decode() for path, list_ in chunks.items()}
-    common.write_whole(os.path.join(directory, CHUNKS), json.dumps({"chunk": chunk, "files": packed}).encode())
-    common.write_whole(os.path.join(directory, MANIFEST), (json.dumps(manifest, indent=1) + "\n").encode())
+    whole_files.write_whole(os.path.join(directory, CHUNKS), json.dumps({"chunk": chunk, "files": packed}).encode())
+    whole_files.write_whole(os.path.join(directory, MANIFEST), (json.dumps(manifest, indent=1) + "\n").encode())
     return removed
 
 
 def known_chunks(directory: str, chunk: int) -> dict[str, list[str]]:
     """Return path -> SHA-256 of each chunk, as far as an earlier run has noted them."""
-    told = common.read_json(os.path.join(directory, CHUNKS)) or {}
+    told = whole_files.read_json(os.path.join(directory, CHUNKS)) or {}
     if told.get("chunk") != chunk:
         return {}
     return {path: split(base64.b64decode(text)) for path, text in told["files"].items()}

@@ -11,7 +11,7 @@ import urllib.request
 from collections.abc import Iterator
 from typing import Any
 
-from muster.on_host import common
+from muster.on_host import systemd_units
 
 Json = dict[str, Any]
 
@@ -53,7 +53,7 @@ def main(request: Json) -> Json:
 
 def not_as_planned(process: Json) -> Iterator[str]:
     """Yield what is wrong with one planned process: its unit is not running, or runs another command line."""
-    unit = common.units([process["unit"]]).get(process["unit"], {})
+    unit = systemd_units.states([process["unit"]]).get(process["unit"], {})
     if unit.get("active") != "active":
         yield "{} is {}, not active".format(process["unit"], unit.get("active", "missing"))
         return

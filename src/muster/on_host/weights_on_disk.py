@@ -8,8 +8,8 @@ import re
 import shutil
 from typing import Any
 
-from muster.on_host import common
 from muster.on_host import transfer_store as store
+from muster.on_host import whole_files
 
 LINK = "current"
 _REVISION = re.compile(r"[0-9a-f]{40}")
@@ -70,7 +70,7 @@ def digest_of(manifest: dict[str, Any]) -> str:
 def verify(request: dict[str, Any]) -> dict[str, Any]:
     """Read every file of a complete revision; the note of a wrong one is dropped, so that staging mends it."""
     directory = request["directory"]
-    manifest = common.read_json(os.path.join(directory, store.MANIFEST))
+    manifest = whole_files.read_json(os.path.join(directory, store.MANIFEST))
     if not manifest:
         raise OSError(f"{directory} is not complete: nothing says what should be in it; stage it first")
     wrong = store.verify(directory, manifest["files"])
@@ -98,10 +98,10 @@ def link(request: dict[str, Any]) -> dict[str, Any]:
     name = os.path.basename(directory)
     if _target(place) == name:
         return {"changed": False}
-    common.remove(place + ".muster-new")
+    whole_files.remove(place + ".muster-new")
     os.symlink(name, place + ".muster-new")
     os.rename(place + ".muster-new", place)
-    common.sync_directory(os.path.dirname(place))
+    whole_files.sync_directory(os.path.dirname(place))
     return {"changed": True}
 
 
@@ -125,7 +125,7 @@ def prune(request: dict[str, Any]) -> dict[str, Any]:
         for path in glob.glob(glob.escape(model) + "/*.removing"):
             shutil.rmtree(path)
         for name in removed:
-            common.remove(os.path.join(model, name + ".lock"))
+            whole_files.remove(os.path.join(model, name + ".lock"))
     return {"removed": removed, "kept": kept, "free": store.free(model)}
 
 

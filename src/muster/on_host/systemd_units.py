@@ -1,0 +1,75 @@
+"""Units as systemd shows them, and what they wrote to the journal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from muster.on_host import run_command
+
+Json = dict[str, Any]
+
+_STATE = "LoadState,ActiveState,SubState,Result,MainPID,NRestarts,UnitFileState,InvocationID,NeedDaemonReload"
+
+
+def show(names: Sequence[str], properties: str) -> dict[str, dict[str, str]]:
+    """Return {unit: {property: value}} as `systemctl show` prints them.
+
+    Args:
+        names: of the units.
+        properties: names, joined by commas.
+
+    Raises:
+        OSError: systemd does not answer; its own words.
+    """
+    if not names:
+        return {}
+    shown = {}
+    output = run_command.must(["systemctl", "show", f"--property=Id,{properties}", "--", *names])
+    for block in output.strip().split("\n\n"):
+        values = dict(line.split("=", 1) for line in block.splitlines() if "=" in line)
+        shown[values.get("Id", "")] = values
+    return shown
+
+
+def states(names: Sequence[str]) -> dict[str, Json]:
+    """Return {unit: state} with the plan's digest that the running main process carries.
+
+    Raises:
+        OSError: systemd does not answer; its own words.
+    """
+    return {
+        name: {
+            "load": values.get("LoadState", ""),
+            "active": values.get("ActiveState", ""),
+            "sub": values.get("SubState", ""),
+            "result": values.get("Result", ""),
+            "main_pid": int(values.get("MainPID") or 0),
+            "restarts": int(values.get("NRestarts") or 0),
+            "enabled": values.get("UnitFileState", "") == "enabled",
+            "invocation": values.get("InvocationID", ""),
+            "reload": values.get("NeedDaemonReload", "") == "yes",
+            "digest": running_digest(int(values.get("MainPID") or 0)),
+        }
+        for name, values in show(names, _STATE).items()
+    }
+
+
+def running_digest(pid: int) -> str | None:
+    """Return the plan's digest in a process's environment, or None: a unit may still run an older plan."""
+    try:
+        with open(f"/proc/{pid}/environ", "rb") as handle:
+            pairs = handle.read().split(b"\0")
+    except OSError:
+        return None
+    for pair in pairs:
+        if pair.startswith(b"MUSTER_DIGEST="):
+            return pair.split(b"=", 1)[1].decode("ascii", "replace")
+    return None
+
+
+def journal(unit: str, lines: int, invocation: str = "") -> list[str]:
+    """Return the last lines that a unit wrote, oldest first; only those of one start when its invocation is given."""
+    which = ["_SYSTEMD_INVOCATION_ID=" + invocation] if invocation else ["--unit=" + unit]
+    _, output = run_command.run(["journalctl", "--no-pager", "--quiet", "--output=cat", f"--lines={lines}", *which])
+    return [line.rstrip()[:500] for line in output.splitlines() if line.strip()]

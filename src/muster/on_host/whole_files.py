@@ -1,0 +1,103 @@
+"""Files written whole and synced, read within bounds, and hashed."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+from collections.abc import Callable
+from typing import Any
+
+_BUFFER = 1 << 20
+
+
+def sha256(path: str, count: Callable[[int], None] | None = None) -> str:
+    """Return a file's SHA-256 in hexadecimal.
+
+    Args:
+        path: the file.
+        count: called with the bytes of each piece read.
+    """
+    digest, buffer = hashlib.sha256(), memoryview(bytearray(_BUFFER))
+    with open(path, "rb", buffering=0) as handle:
+        while True:
+            size = handle.readinto(buffer)
+            if not size:
+                return digest.hexdigest()
+            digest.update(buffer[:size])  # hashlib lets other threads run meanwhile
+            if count:
+                count(size)
+
+
+def read_start(path: str, limit: int = 65536) -> str | None:
+    """Return the start of a file as text, or None when it cannot be read.
+
+    Args:
+        path: the file.
+        limit: bytes read at most.
+    """
+    try:
+        with open(path, "rb") as handle:
+            return handle.read(limit).decode("utf-8", "replace")
+    except OSError:
+        return None
+
+
+def read_json(path: str) -> Any:
+    """Return a JSON file's value, or None where the file is missing or broken."""
+    try:
+        with open(path, encoding="utf-8") as handle:
+            return json.load(handle)
+    except (OSError, ValueError):
+        return None
+
+
+def write_whole(path: str, data: bytes, mode: int = 0o644, owner: int = -1, group: int = -1) -> None:
+    """Write bytes so that a reader, or a power cut, finds the old file or the new one and nothing between.
+
+    Raises:
+        OSError: a full disk or a missing directory; the old file is untouched.
+    """
+    temporary = path + ".muster-new"
+    try:
+        write_synced(temporary, data, mode, owner, group)
+        os.rename(temporary, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            remove(temporary)
+        raise
+    sync_directory(os.path.dirname(path))
+
+
+def write_synced(path: str, data: bytes, mode: int, owner: int = -1, group: int = -1) -> None:
+    """Write a new file that nobody else could read before its mode was set, and wait until it is on the disk."""
+    remove(path)
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        view = memoryview(data)
+        while view:
+            view = view[os.write(handle, view) :]
+        os.fchown(handle, owner, group)
+        os.fchmod(handle, mode)
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def sync_directory(path: str) -> None:
+    """Make renames inside a directory survive a power cut."""
+    handle = os.open(path or "/", os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def remove(path: str) -> bool:
+    """Remove a file if it is there; return whether it was."""
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        return False
+    return True
