@@ -32,7 +32,7 @@ def test_json_is_what_scripts_read(muster) -> None:
     host = plan["hosts"]["h200-0"]
     assert (host["role"], host["node_rank"], host["gpus"]) == ("head", 0, 8)
     assert host["processes"][0]["argv"][:2] == ["vllm", "serve"]
-    assert plan["order"] == [["h200-0:vllm"], ["h200-1:vllm"]]
+    assert plan["order"] == [["h200-0:vllm", "h200-1:vllm"]]
     assert all({"mode", "text"} <= set(file) for file in host["files"].values())
 
 

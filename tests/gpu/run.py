@@ -127,8 +127,8 @@ class Life:
         Raises:
             RuntimeError: a process ended or nothing answered within START_SECONDS.
         """
-        for layer, step in zip(self.plan.order, self.plan.steps, strict=True):
-            for place in layer:
+        for step in self.plan.steps:
+            for place in (place for layer in step.order for place in layer):
                 self._spawn(*place.rsplit(":", 1))
             for check in step.checks:
                 self._await(check)

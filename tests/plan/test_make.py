@@ -12,7 +12,7 @@ from muster.errors import Refusal
 from muster.plan.make import build_plan
 from muster.spec import recipe
 from muster.spec.settings import Settings
-from tests.sample_plans import hosts, plan
+from tests.sample_plans import hosts, plain, plan
 
 
 def vllm_argv(plan_, host: str) -> list[str]:
@@ -89,7 +89,8 @@ def test_dp_ep_on_h200_is_the_seeds_pair_of_commands() -> None:
     # Even 0 would turn the head into hybrid load balancing, which refuses headless peers.
     assert "--data-parallel-start-rank" not in head
     assert value(headless, "--data-parallel-start-rank") == "8"
-    assert p.order == (("h200-0:vllm",), ("h200-1:vllm",))
+    assert p.order == (("h200-0:vllm", "h200-1:vllm"),)  # the guards start all ranks of a generation at once
+    assert plain("kimi-k2-instruct", 2, "H200").order == (("h200-0:vllm",), ("h200-1:vllm",))
 
 
 def test_thinking_strategies_are_the_seeds_commands() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import pytest
@@ -14,7 +15,8 @@ from tests import sample_plans
 def test_the_manifests_of_all_hosts_bring_back_the_bring_up(gpu: str) -> None:
     plan = sample_plans.plain("kimi-k2-instruct", 3, gpu)
     told = {name: json.loads(host.files[manifest.path(plan.group)].text) for name, host in plan.hosts.items()}
-    assert manifest.steps(told) == plan.steps
+    # `order` is for the plan's readers: a manifest tells the units of a host, which are what a bring-up starts.
+    assert manifest.steps(told) == tuple(dataclasses.replace(step, order=()) for step in plan.steps)
     for name, host in plan.hosts.items():
         assert told[name]["host"] == name
         assert told[name]["units"] == list(host.units)

@@ -1,4 +1,4 @@
-"""Which build of the engine is installed, from where, and that the two ways to say it are one release."""
+"""Which CUDA variant of the engine is installed, from where, and that the two ways to say it are one release."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests import sample_plans
 
 
 @pytest.mark.parametrize(
-    ("settings", "build"),
+    ("settings", "variant"),
     [
         ({}, Chosen("cu130", assumed=True)),
         ({"vllm_version": "0.19.1"}, Chosen("cu129", assumed=True)),
@@ -25,11 +25,11 @@ from tests import sample_plans
         ({"engine_requirements": ["torch==2.13.0"]}, Chosen("cu130", assumed=True)),
     ],
 )
-def test_who_decides_the_build(settings: dict[str, object], build: Chosen) -> None:
-    assert chosen(Settings(**settings)) == build  # type: ignore[arg-type]
+def test_who_decides_the_variant(settings: dict[str, object], variant: Chosen) -> None:
+    assert chosen(Settings(**settings)) == variant  # type: ignore[arg-type]
 
 
-def test_the_index_s_own_build_needs_no_other_index() -> None:
+def test_the_index_s_own_variant_needs_no_other_index() -> None:
     release = release_of(Settings(), ray=False)
     assert release.requirements == ("vllm==0.33.0",)
     assert release.install_args == ("--torch-backend", "cu130")
@@ -37,7 +37,7 @@ def test_the_index_s_own_build_needs_no_other_index() -> None:
     assert release_of(Settings(torch_backend="cu130"), ray=False) == release
 
 
-def test_another_build_comes_from_its_own_index_first() -> None:
+def test_another_variant_comes_from_its_own_index_first() -> None:
     settings = Settings(torch_backend="cu129", extra_index_urls=["https://mirror.example/simple"])
     release = release_of(settings, ray=False)
     assert release.requirements == ("vllm==0.33.0+cu129",)
@@ -57,7 +57,7 @@ def test_a_mirror_of_that_index_is_a_setting() -> None:
         release_of(Settings(vllm_index_url="https://me:secret@mirror.example/{build}"), ray=False)
 
 
-def test_a_version_before_cuda_13_has_its_build_in_the_package_index() -> None:
+def test_a_version_before_cuda_13_has_its_variant_in_the_package_index() -> None:
     release = release_of(Settings(vllm_version="0.19.1", torch_backend="cu129"), ray=False)
     assert release.requirements == ("vllm==0.19.1",)
     assert release.install_args == ("--torch-backend", "cu129")
@@ -69,10 +69,10 @@ def test_a_wheel_of_one_s_own_is_left_alone() -> None:
     assert release.install_args == ("--torch-backend", "auto")
 
 
-def test_the_plan_says_what_it_assumes_and_another_build_is_another_plan() -> None:
+def test_the_plan_says_what_it_assumes_and_another_variant_is_another_plan() -> None:
     assumed = sample_plans.plan("kimi-k2-instruct", 2, "H200")
     fixed = sample_plans.plan("kimi-k2-instruct", 2, "H200", torch_backend="cu130")
     other = sample_plans.plan("kimi-k2-instruct", 2, "H200", torch_backend="cu129")
-    assert (assumed.build, assumed.build_assumed) == ("cu130", True)
-    assert (fixed.build, fixed.build_assumed) == ("cu130", False)
+    assert (assumed.variant, assumed.variant_assumed) == ("cu130", True)
+    assert (fixed.variant, fixed.variant_assumed) == ("cu130", False)
     assert assumed.digest == fixed.digest != other.digest

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from muster.hosts import all_hosts
-from muster.preflight import outcome, run_checks
+from muster.preflight import run_checks
 from muster.preflight.host_report import unreachable
 
 from . import sample
@@ -59,23 +59,3 @@ def test_answer_of_a_session_is_programs_or_an_error() -> None:
 
 def test_release_s_python_is_quoted() -> None:
     assert all_hosts.HostPrograms().command("/opt/a b/bin/python") == "exec '/opt/a b/bin/python' -I -"
-
-
-def aged(driver: str) -> Any:
-    text = sample.recorded("h200x2-query-gpu.csv").replace("580.159.04", driver)
-    return sample.report(probe_gpus__gpus=sample.printed(text))
-
-
-@pytest.mark.parametrize(
-    ("driver", "needs", "other"),
-    [
-        ("580.159.04", {"build": "cu130"}, None),
-        ("570.124.06", {"build": "cu130"}, "cu129"),
-        ("570.124.06", {"build": "cu129"}, None),
-        ("570.124.06", {"build": "cu130", "torch_backend": "cu130"}, None),
-        ("570.124.06", {"build": None, "torch_backend": None}, None),
-        ("515.65.01", {"build": "cu130"}, None),
-    ],
-)
-def test_when_the_plan_is_made_again(driver: str, needs: dict[str, Any], other: str | None) -> None:
-    assert outcome.other_build([aged(driver)], {"h200-0": sample.needs(**needs)}) == other

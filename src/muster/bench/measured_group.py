@@ -18,7 +18,7 @@ from muster.errors import Refusal
 from muster.hosts import all_hosts
 from muster.plan.prepare import plan_for
 from muster.plan.types import Plan
-from muster.preflight.run_checks import fitting
+from muster.preflight.run_checks import deployed_plan
 from muster.spec import inventory, recipe
 from muster.spec.recipe import Recipe
 from muster.spec.settings import Settings
@@ -181,14 +181,14 @@ def connected(inventory_file: str, recipe_name: str, overrides: Mapping[str, Any
     hosts = inventory.load(inventory_file, overrides)
     fleet = inventory.from_pyinfra(hosts, name=inventory_file)
     wanted = recipe.load(recipe_name)
-    plan_for(recipe_name, fleet)  # refused before anybody is asked
+    plan = plan_for(recipe_name, fleet)  # refused before anybody is asked
     state = State(hosts, Config())
     ctx_state.set(state)
     unreached = all_hosts.connect(state)
     try:
         if unreached:
             raise Refusal("no SSH session to " + ", ".join(f"{name} ({why})" for name, why in unreached.items()))
-        plan = fitting(state, lambda build: plan_for(recipe_name, fleet, build))
+        plan = deployed_plan(state, plan, lambda variant: plan_for(recipe_name, fleet, variant))
         yield Cluster(wanted, plan, fleet.settings, state, {host.name: host for host in state.inventory})
     finally:
         disconnect_all(state)

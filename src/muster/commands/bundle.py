@@ -43,7 +43,7 @@ def bundle(
     fleet = inventory.from_path(inventory_file, overrides)
     wanted = recipe.load(recipe_name)
     plan = build_plan(wanted, fleet.hosts, fleet.settings)
-    if plan.build_assumed:
+    if plan.variant_assumed:
         raise Refusal(
             "torch_backend is 'auto', which asks the hosts' drivers",
             needed="the build that the hosts run, which this machine cannot know",

@@ -26,8 +26,8 @@ def as_json(plan: Plan) -> dict[str, Any]:
             "path": plan.release.path,
             "python": plan.release.python,
             "requirements": list(plan.release.requirements),
-            "build": plan.build,
-            "build_assumed": plan.build_assumed,
+            "build": plan.variant,
+            "build_assumed": plan.variant_assumed,
         },
         "hosts": {
             name: {
@@ -75,7 +75,7 @@ def as_text(plan: Plan) -> str:
         f"{plan.recipe} as {plan.label} (strategy {plan.strategy}), vLLM {plan.vllm_version}",
         f"group {plan.group} · digest {plan.digest} · release {plan.release.id}",
         f"endpoint {plan.endpoint} · served as {plan.served_model_name}",
-        *([f"build {plan.build}{ASSUMED if plan.build_assumed else ''}"] if plan.build else []),
+        *([f"build {plan.variant}{ASSUMED if plan.variant_assumed else ''}"] if plan.variant else []),
         "",
     ]
     for name, host in plan.hosts.items():

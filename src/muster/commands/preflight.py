@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from muster.commands.options import output_format, over_inventory
 from muster.plan.prepare import plan_for
-from muster.preflight.needs import Needs
 from muster.preflight.outcome import Outcome
 from muster.preflight.table import console_on, render
 from muster.spec import inventory
@@ -19,6 +18,9 @@ from muster.spec import inventory
 if TYPE_CHECKING:
     from pyinfra.api import State
     from pyinfra.api.inventory import Inventory
+
+    from muster.plan.types import Plan
+    from muster.spec.inventory import Fleet
 
 EPILOG = "Exit status: 0 all well, 3 a check warns, 1 a check fails, 2 wrong input."
 
@@ -44,25 +46,19 @@ def preflight(
     fleet = inventory.from_pyinfra(loaded, name=inventory_file)
     settings = fleet.settings.having(preflight_waive=[*fleet.settings.preflight.waive, *waive])
     settings = settings if pairs is None else settings.having(preflight_pairs=pairs)
-    if recipe_name is None:
-        count = len(fleet.hosts)
-        needs = {h.name: plan_needs.needs_of_host(h, settings, count) for h in fleet.hosts}
-        title, replan = f"preflight of {inventory_file}", None
-    else:
-        plan = plan_for(recipe_name, fleet)
-        needs = plan_needs.needs_of_plan(plan, settings)
-
-        def replan(build: str) -> dict[str, Needs]:
-            return plan_needs.needs_of_plan(plan_for(recipe_name, fleet, build), settings)
-
-        title = f"preflight of {inventory_file} for {plan.recipe} as {plan.label}"
+    # Whatever can be refused is refused before any host is asked.
+    plan = None if recipe_name is None else plan_for(recipe_name, fleet)
+    needs = {h.name: plan_needs.needs_of_host(h, settings, len(fleet.hosts)) for h in fleet.hosts}
     state = _state(loaded)
     unreached = all_hosts.connect(state)
     try:
-        imports = run_checks.IMPORT_SECONDS if recipe_name else 0.0
-        found = run_checks.preflight(
-            state, needs, settings, title=title, unreached=unreached, imports=imports, replan=replan
-        )
+        title = f"preflight of {inventory_file}"
+        if recipe_name is None or plan is None:
+            found = run_checks.preflight(state, needs, settings, title=title, unreached=unreached)
+        else:
+            title += f" for {plan.recipe} as {plan.label}"
+            replan = _replan(recipe_name, fleet)
+            found = run_checks.run_recipe(state, plan, replan, settings, title=title, unreached=unreached)
     finally:
         _disconnect(state)
     _answer(found, form)
@@ -78,16 +74,19 @@ def drift(inventory_file: str, recipe_name: str, overrides: Mapping[str, Any], f
 
     loaded = inventory.load(inventory_file, overrides)
     fleet = inventory.from_pyinfra(loaded, name=inventory_file)
-    plan_for(recipe_name, fleet)  # refused before anybody is asked
+    plan = plan_for(recipe_name, fleet)  # refused before anybody is asked
     state = _state(loaded)
     unreached = all_hosts.connect(state)
     try:
-        plans = lambda build: plan_for(recipe_name, fleet, build)  # noqa: E731
-        found = run_checks.run_drift(state, plans, fleet.settings, unreached)
+        found = run_checks.run_drift(state, plan, _replan(recipe_name, fleet), fleet.settings, unreached)
     finally:
         _disconnect(state)
     _print(found, form)
     sys.exit(0 if found.level == "ok" else 1)
+
+
+def _replan(recipe_name: str, fleet: Fleet) -> Callable[[str], Plan]:
+    return lambda variant: plan_for(recipe_name, fleet, variant)
 
 
 def _state(loaded: Inventory) -> State:

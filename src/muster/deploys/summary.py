@@ -36,7 +36,7 @@ def text(plan: Plan) -> str:
     head = next(iter(plan.hosts.values()))
     lines = [
         f"endpoint  {plan.endpoint}/v1  ({plan.served_model_name}, {plan.label})",
-        *([f"engine    vLLM {plan.vllm_version}, build {plan.build}"] if plan.build else []),
+        *([f"engine    vLLM {plan.vllm_version}, build {plan.variant}"] if plan.variant else []),
         f"try it    {curl}",
         f"logs      journalctl -f -u {head.units[-1]}   on {head.name}",
     ]

@@ -1,4 +1,4 @@
-"""Which CUDA build of the engine a driver can run."""
+"""Which CUDA variant of the engine a driver runs, and when the drivers call for another one than the plan assumed."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from muster.spec.versions import version
 
 
 @dataclass(frozen=True)
-class Build:
-    """A CUDA build of the engine's wheels.
+class Variant:
+    """One CUDA variant of the engine's wheels.
 
     Args:
         name: the torch backend that uv and vLLM's per-version index call it by.
@@ -25,65 +25,65 @@ class Build:
 
 
 # CUDA 13 needs the 580 branch; CUDA 12.x runs from 525 on through minor-version compatibility.
-CU130 = Build("cu130", "13.0", 580)
-CU129 = Build("cu129", "12.9", 525)
-CPU = Build("cpu", "none", 0)
-BUILDS = {build.name: build for build in (CU130, CU129, CPU)}
+CU130 = Variant("cu130", "13.0", 580)
+CU129 = Variant("cu129", "12.9", 525)
+CPU = Variant("cpu", "none", 0)
+VARIANTS = {variant.name: variant for variant in (CU130, CU129, CPU)}
 # vLLM's default wheels are CUDA 13 since this version, CUDA 12.9 before.
 FIRST_CUDA_13 = (0, 20)
 
 
-def offered(vllm: str) -> tuple[Build, ...]:
-    """Return the CUDA builds of a vLLM version, the preferred one first."""
+def offered(vllm: str) -> tuple[Variant, ...]:
+    """Return the CUDA variants of a vLLM version, the preferred one first."""
     return (CU130, CU129) if (version(vllm) or FIRST_CUDA_13) >= FIRST_CUDA_13 else (CU129,)
 
 
-def default(vllm: str) -> Build:
-    """Return the build that the package index itself has: what is assumed while no driver has been asked."""
+def default(vllm: str) -> Variant:
+    """Return the variant in the package index itself: assumed until a driver has been asked."""
     return offered(vllm)[0]
 
 
-def runnable(driver: str | None) -> tuple[Build, ...]:
-    """Return the CUDA builds that a driver runs, whatever the engine's version."""
+def runnable(driver: str | None) -> tuple[Variant, ...]:
+    """Return the CUDA variants that a driver runs, whatever the engine's version."""
     found = version(driver) or (0,)
-    return tuple(build for build in (CU130, CU129) if found[0] >= build.driver)
+    return tuple(variant for variant in (CU130, CU129) if found[0] >= variant.driver)
 
 
-def choose(driver: str | None, *, vllm: str, wanted: str | None = "auto", host: str = "") -> Build:
-    """Return the newest build of this vLLM that a driver runs.
+def choose(driver: str | None, *, vllm: str, requested: str | None = "auto", host: str = "") -> Variant:
+    """Return the newest variant of this vLLM that a driver runs.
 
     Args:
         driver: `580.159.04`, or None when no driver answers.
         vllm: the engine's version.
-        wanted: `auto` or None to choose; a build's name to insist on it; `cpu` needs no driver.
+        requested: `auto` or None to choose; a variant's name to insist on it; `cpu` needs no driver.
         host: inventory name, for the message.
 
     Raises:
-        Refusal: no driver, one that no build fits, or one too old for the build insisted on.
+        Refusal: no driver, one that no variant fits, or one too old for the variant insisted on.
     """
-    if wanted == CPU.name:
+    if requested == CPU.name:
         return CPU
     choices = offered(vllm)
-    if wanted not in (None, "auto"):
-        choices = tuple(build for build in choices if build.name == wanted)
+    if requested not in (None, "auto"):
+        choices = tuple(variant for variant in choices if variant.name == requested)
         if not choices:
             raise Refusal(
-                f"torch_backend is {wanted}",
-                needed=f"a build of vLLM {vllm}: {', '.join(b.name for b in offered(vllm))}, cpu or auto",
+                f"torch_backend is {requested}",
+                needed=f"a build of vLLM {vllm}: {', '.join(v.name for v in offered(vllm))}, cpu or auto",
                 fix="set torch_backend to auto",
             )
     found = version(driver)
     place = f"{host}: " if host else ""
-    oldest = min(build.driver for build in choices)
+    oldest = min(variant.driver for variant in choices)
     if found is None:
         raise Refusal(
             f"{place}no NVIDIA driver answers",
             needed=f"driver {oldest} or newer for vLLM {vllm}",
             fix="install the NVIDIA driver (580 or newer), reboot, and see that nvidia-smi answers",
         )
-    for build in choices:
-        if found[0] >= build.driver:
-            return build
+    for variant in choices:
+        if found[0] >= variant.driver:
+            return variant
     raise Refusal(
         f"{place}driver {driver}",
         needed=f"driver {oldest} or newer: no build of vLLM {vllm} runs on an older one",
@@ -96,8 +96,8 @@ def oldest(drivers: Mapping[str, str | None]) -> str:
     return min(drivers, key=lambda name: version(drivers[name]) or ())
 
 
-def choose_for(drivers: Mapping[str, str | None], *, vllm: str, wanted: str | None = "auto") -> Build:
-    """Return the build for a whole group: what its oldest driver runs, since all ranks run one build.
+def choose_for(drivers: Mapping[str, str | None], *, vllm: str, requested: str | None = "auto") -> Variant:
+    """Return the variant for a whole group: what its oldest driver runs, since all ranks run one variant.
 
     Args:
         drivers: host -> driver version.
@@ -106,4 +106,21 @@ def choose_for(drivers: Mapping[str, str | None], *, vllm: str, wanted: str | No
         Refusal: as `choose`, naming the host with the oldest driver.
     """
     host = oldest(drivers)
-    return choose(drivers[host], vllm=vllm, wanted=wanted, host=host)
+    return choose(drivers[host], vllm=vllm, requested=requested, host=host)
+
+
+def other_variant(drivers: Mapping[str, str | None], *, vllm: str, assumed: str | None) -> str | None:
+    """Return the variant that the hosts' drivers call for where the plan assumed another; None where the plan holds.
+
+    Args:
+        drivers: host -> driver version; hosts whose driver is not known are left out.
+        vllm: the engine's version.
+        assumed: the variant the plan assumed; None where a setting, or the user's own engine, decides.
+    """
+    if assumed is None or not drivers:
+        return None
+    try:
+        chosen = choose_for(drivers, vllm=vllm)
+    except Refusal:
+        return None  # preflight's driver check says so, by host
+    return chosen.name if chosen.name != assumed else None

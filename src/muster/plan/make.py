@@ -13,7 +13,7 @@ from muster.plan import gpu_memory, known_faults, remote_code, requested_flags, 
 from muster.plan.group import Group
 from muster.plan.manifest import with_manifest
 from muster.plan.release import chosen, release_of
-from muster.plan.start_order import order_of, steps_of
+from muster.plan.start_order import steps_of
 from muster.plan.topology import Layout, Node, Topology, build_topology, lay_out
 from muster.plan.types import HostPlan, Plan, Process, Secret
 from muster.spec.host import HostSpec
@@ -90,7 +90,6 @@ def build_plan(recipe: Recipe, hosts: Sequence[HostSpec], settings: Settings) ->
         vllm_version=settings.vllm_version,
         digest="",
         hosts={},
-        order=order_of(group),
         release=group.release,
         warnings=(*notes, *_cautions(settings), *faults),
         steps=steps_of(group),
@@ -102,8 +101,8 @@ def build_plan(recipe: Recipe, hosts: Sequence[HostSpec], settings: Settings) ->
         drain_seconds=settings.drain_seconds,
         heals=group.guarded,
         memory=fit,
-        build=chosen(settings).build,
-        build_assumed=chosen(settings).assumed,
+        variant=chosen(settings).variant,
+        variant_assumed=chosen(settings).assumed,
     )
     processes = {node.host.name: _processes(group, node, model, served, spoken) for node in topology.nodes}
     plan = replace(plan, **_own_code(recipe.name, settings, processes[topology.head.host.name][-1], plan))

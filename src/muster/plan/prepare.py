@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from typing import TypeVar
+
+from muster.plan import cuda_variants
 from muster.plan.make import build_plan
 from muster.plan.types import Plan
 from muster.plan.weights_path import applied
@@ -11,21 +15,48 @@ from muster.spec.inventory import Fleet
 from muster.spec.recipe import Recipe
 from muster.spec.settings import Settings
 
+Answers = TypeVar("Answers")
 
-def plan_for(recipe_name: str, fleet: Fleet, build: str | None = None) -> Plan:
+
+def plan_for(recipe_name: str, fleet: Fleet, variant: str | None = None) -> Plan:
     """Return the plan of a recipe on an inventory.
 
     Args:
         recipe_name: bundled recipe or a file of one's own.
         fleet: hosts and settings.
-        build: of the engine, as the hosts' drivers decided it; as the settings say when None.
+        variant: CUDA variant of the engine that the hosts' drivers call for; None leaves it to the settings.
 
     Raises:
         Refusal: as `recipe.load`, `pins.read`, `bundles.read` and `build_plan`.
     """
-    given = fleet.settings if build is None else fleet.settings.model_copy(update={"torch_backend": build})
+    given = fleet.settings if variant is None else fleet.settings.model_copy(update={"torch_backend": variant})
     recipe, settings = prepared(recipes.load(recipe_name), given)
     return build_plan(recipe, fleet.hosts, settings)
+
+
+def plan_for_drivers(
+    plan: Plan,
+    replan: Callable[[str], Plan],
+    probe: Callable[[Plan], Answers],
+    drivers: Callable[[Answers], Mapping[str, str | None]],
+) -> tuple[Plan, Answers]:
+    """Return the plan that the hosts' drivers run, and what the hosts answered about that plan.
+
+    The one place where a plan is made again after a probe: another CUDA variant is another release, hence another plan.
+
+    Args:
+        plan: with the variant that was assumed while no driver had been asked.
+        replan: returns the same plan with another variant.
+        probe: asks the hosts about a plan; called twice where the variant changes.
+        drivers: host -> driver version, out of the answers.
+    """
+    answers = probe(plan)
+    assumed = plan.variant if plan.variant_assumed else None
+    variant = cuda_variants.other_variant(drivers(answers), vllm=plan.vllm_version, assumed=assumed)
+    if variant is None:
+        return plan, answers
+    plan = replan(variant)
+    return plan, probe(plan)
 
 
 def prepared(recipe: Recipe, settings: Settings) -> tuple[Recipe, Settings]:

@@ -1,4 +1,4 @@
-"""One installed engine: which build uv puts into its virtual environment, and the directory named after it."""
+"""One installed engine: which CUDA variant uv puts into its virtual environment, and the directory named after it."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from muster.spec.settings import Settings
 
 @dataclass(frozen=True)
 class Chosen:
-    """The build of the engine that a plan installs.
+    """The CUDA variant of the engine that a plan installs.
 
     Args:
-        build: its name, `cu130`; None where muster does not choose: an engine or a wheel of the user's own.
+        variant: its name, `cu130`; None where muster does not choose: an engine or a wheel of the user's own.
         assumed: no setting says it, and no host's driver was asked.
     """
 
-    build: str | None
+    variant: str | None
     assumed: bool = False
 
 
 def chosen(settings: Settings) -> Chosen:
-    """Return which build the settings ask for; "auto" is the index's own until the drivers are known."""
+    """Return which variant the settings ask for; "auto" is the index's own until the drivers are known."""
     backend, local = settings.torch_backend, settings.vllm_version.partition("+")[2]
-    if settings.engine_path is not None or (backend is None and local not in cuda_variants.BUILDS):
+    if settings.engine_path is not None or (backend is None and local not in cuda_variants.VARIANTS):
         return Chosen(None)
-    if local in cuda_variants.BUILDS:
+    if local in cuda_variants.VARIANTS:
         return Chosen(local)
     if backend != "auto":
         return Chosen(backend)
@@ -70,17 +70,17 @@ def release_of(settings: Settings, *, ray: bool) -> Release:
             )
     pinned = {_name(requirement) for requirement in settings.engine_requirements}
     requirements = list(settings.engine_requirements)
-    build = chosen(settings).build
+    variant = chosen(settings).variant
     version = settings.vllm_version
-    other = "vllm" not in pinned and "+" not in version and _has_index(version, build)
+    other = "vllm" not in pinned and "+" not in version and _has_index(version, variant)
     if other:
-        version += f"+{build}"
+        version += f"+{variant}"
     if "vllm" not in pinned:
         requirements.insert(0, f"vllm=={version}")
     if ray and "ray" not in pinned:
         requirements.append(f"ray=={settings.ray_version}")
     requirements += [extra for extra in (settings.deep_ep, settings.deep_gemm) if extra]
-    backend = settings.torch_backend and (build or settings.torch_backend)
+    backend = settings.torch_backend and (variant or settings.torch_backend)
     content = [settings.python_version, requirements, settings.overrides, backend]
     name = hashlib.sha256(json.dumps(content).encode()).hexdigest()[:8]
     release = f"vllm-{version}-py{settings.python_version}-{name}"
@@ -91,22 +91,22 @@ def release_of(settings: Settings, *, ray: bool) -> Release:
         python=settings.python_version,
         requirements=tuple(requirements),
         overrides=tuple(settings.overrides),
-        install_args=tuple(_install_args(settings, backend, build if other else None)),
+        install_args=tuple(_install_args(settings, backend, variant if other else None)),
         env=_install_env(settings),
     )
 
 
-def _has_index(vllm: str, build: str | None) -> bool:
-    """Whether a build lies in an index of its own; the other CUDA build's torch alone would not import."""
-    return build in {one.name for one in cuda_variants.offered(vllm)[1:]}
+def _has_index(vllm: str, variant: str | None) -> bool:
+    """Whether a variant has an index of its own; the other variant's torch alone would not import."""
+    return variant in {one.name for one in cuda_variants.offered(vllm)[1:]}
 
 
-def _install_args(settings: Settings, backend: str | None, build: str | None) -> list[str]:
+def _install_args(settings: Settings, backend: str | None, variant: str | None) -> list[str]:
     argv: list[str] = []
     if settings.index_url:
         argv += ["--index-url", settings.index_url]
-    if build:  # first: uv takes a package from the first index that has it
-        url = settings.vllm_index_url.replace("{version}", settings.vllm_version).replace("{build}", build)
+    if variant:  # first: uv takes a package from the first index that has it
+        url = settings.vllm_index_url.replace("{version}", settings.vllm_version).replace("{build}", variant)
         argv += ["--extra-index-url", url]
     for url in settings.extra_index_urls:
         argv += ["--extra-index-url", url]

@@ -6,23 +6,28 @@ from muster.plan.group import Group
 from muster.plan.types import Check, Step
 
 
-def order_of(group: Group) -> tuple[tuple[str, ...], ...]:
-    """Return layers of `<host>:<process>`; a layer starts when the one before it is up."""
+def _layers(group: Group) -> tuple[tuple[str, ...], ...]:
+    """Return layers of `<host>:<process>`; a layer starts when the one before it is up.
+
+    Without Ray, guards start every rank at once, when the last host has joined; plain units start the head first.
+    """
     names = [node.host.name for node in group.topology.nodes]
     head, rest = names[0], names[1:]
     if group.uses_ray:
         layers = [[f"{head}:ray"], [f"{name}:ray" for name in rest], [f"{head}:vllm"]]
+    elif group.guarded:
+        layers = [[f"{name}:vllm" for name in names]]
     else:
         layers = [[f"{head}:vllm"], [f"{name}:vllm" for name in rest]]
     return tuple(tuple(layer) for layer in layers if layer)
 
 
 def steps_of(group: Group) -> tuple[Step, ...]:
-    """Return the layers as units and what must answer; the last step's checks say that the group is ready."""
+    """Return the layers of bring-up: units, and what must then answer. The last checks say that the group is ready."""
     if group.guarded:
         return (_guards(group),)
     steps = []
-    layers = order_of(group)
+    layers = _layers(group)
     for number, layer in enumerate(layers):
         started: dict[str, tuple[str, ...]] = {}
         for place in layer:
@@ -34,6 +39,7 @@ def steps_of(group: Group) -> tuple[Step, ...]:
                 text=_text(group, process, is_first=number == 0),
                 units=started,
                 checks=_checks(group, number, is_last=number == len(layers) - 1),
+                order=(layer,),
             )
         )
     return tuple(steps)
@@ -67,4 +73,5 @@ def _guards(group: Group) -> Step:
         text="guards",
         units={node.host.name: (group.guard_unit,) for node in group.topology.nodes},
         checks=(Check(head.name, "http", url, "every DP rank has answered the guard"),),
+        order=_layers(group),
     )

@@ -92,6 +92,8 @@ class Step:
     units: Mapping[str, tuple[str, ...]]
     """Host -> units it starts in this layer."""
     checks: tuple[Check, ...] = ()
+    order: tuple[tuple[str, ...], ...] = ()
+    """Layers of `<host>:<process>` that come up in this step, one after the other. Several where guards start Ray."""
 
 
 @dataclass(frozen=True)
@@ -123,14 +125,12 @@ class Plan:
     vllm_version: str
     digest: str
     hosts: Mapping[str, HostPlan]
-    order: tuple[tuple[str, ...], ...]
-    """Layers of `<host>:<process>`; a layer starts when the one before it is up."""
     release: Release
     warnings: tuple[str, ...] = ()
     refused: str | None = None
     """Why no deploy brings this plan to a host, with what to do; the plan can still be looked at."""
     steps: tuple[Step, ...] = ()
-    """The layers of `order` as units and what must answer; the last step's checks say that the group is ready."""
+    """The layers of bring-up, in order; the last step's checks say that the group is ready."""
     secrets: tuple[Secret, ...] = ()
     endpoint: str = ""
     """Base URL of the API for clients: `http://<head address>:<port>`."""
@@ -145,10 +145,15 @@ class Plan:
     """Whether the units bring the whole group back together after a death (the guard); plain units only themselves."""
     memory: Memory | None = None
     """What one GPU must hold; None when the model's shape is not known."""
-    build: str | None = None
-    """CUDA build of the engine (`cu130`, `cu129`, `cpu`); None where the user's own engine or index decides."""
-    build_assumed: bool = False
-    """No setting says the build, and no driver was asked: a deploy may take another."""
+    variant: str | None = None
+    """CUDA variant of the engine (`cu130`, `cu129`, `cpu`); None where the user's own engine or index decides."""
+    variant_assumed: bool = False
+    """No setting names the variant, and no driver was asked: a deploy may take another."""
+
+    @property
+    def order(self) -> tuple[tuple[str, ...], ...]:
+        """Layers of `<host>:<process>`; a layer starts when the one before it is up."""
+        return tuple(layer for step in self.steps for layer in step.order)
 
     @property
     def head(self) -> HostPlan:

@@ -16,7 +16,7 @@ from muster.preflight import catalogue, plan_needs
 from muster.preflight.deploy_checks import verdicts
 from muster.preflight.host_report import HostReport
 from muster.preflight.needs import Needs
-from muster.preflight.outcome import Outcome, judge_group, other_build
+from muster.preflight.outcome import Outcome, judge_group
 from muster.preflight.run_checks import meet, probe_hosts, running
 from muster.preflight.table import console_on, render
 from muster.spec.settings import Settings
@@ -37,11 +37,6 @@ class Probed:
     needs: Mapping[str, Needs]
     reports: list[HostReport]
     observations: Mapping[str, Observation]
-
-    @property
-    def other_build(self) -> str | None:
-        """The build of the engine that the hosts' drivers run, where the plan only assumed another one."""
-        return other_build(self.reports, self.needs)
 
 
 def probe(

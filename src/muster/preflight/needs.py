@@ -46,9 +46,9 @@ class Needs:
         gpus: how many.
         memory_mib: memory of each GPU, in MiB.
         vllm: the engine's version.
-        torch_backend: `auto`, a build's name, or `cpu`, which no driver is too old for; None where the user's own
+        torch_backend: `auto`, a variant's name, or `cpu`, which no driver is too old for; None where the user's own
             engine or index decides.
-        build: the CUDA build planned for the whole group; None while it is not known.
+        variant: the CUDA variant planned for the whole group; None while it is not known.
         min_driver: a floor the settings set, such as `570.124`.
         gpu_bytes: what one GPU must hold before the cache, in bytes; `utilization` is the share it may use.
         oversubscribe: go on where that does not fit.
@@ -69,7 +69,7 @@ class Needs:
     memory_mib: int | None = None
     vllm: str = ""
     torch_backend: str | None = "auto"
-    build: str | None = None
+    variant: str | None = None
     min_driver: str | None = None
     gpu_bytes: int | None = None
     utilization: float = 1.0

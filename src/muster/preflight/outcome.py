@@ -8,7 +8,7 @@ from typing import Any
 
 from muster.errors import Refusal
 from muster.plan import cuda_variants
-from muster.plan.cuda_variants import Build
+from muster.plan.cuda_variants import Variant
 from muster.preflight import clocks, pairs, parity
 from muster.preflight.catalogue import CHECKS
 from muster.preflight.checks import local
@@ -33,7 +33,7 @@ class Outcome:
         verdicts: of all checks and hosts.
         rows: the parity table.
         waived: names of checks that stop nothing.
-        notes: lines worth showing above the table: the build chosen, the slowest pair.
+        notes: lines worth showing above the table: the CUDA variant chosen, the slowest pair.
     """
 
     title: str
@@ -91,9 +91,9 @@ def judge_group(
         more: further verdicts (NCCL, drift).
         notes: further lines to show.
     """
-    build = group_build(reports, needs)
-    if isinstance(build, Build):
-        needs = {host: replace(need, build=build.name) for host, need in needs.items()}
+    variant = group_variant(reports, needs)
+    if isinstance(variant, Variant):
+        needs = {host: replace(need, variant=variant.name) for host, need in needs.items()}
     rows = parity.compare(reports)
     found = [verdict for report in reports for verdict in local(report, needs[report.host])]
     found += clocks.verdicts(reports)
@@ -102,7 +102,7 @@ def judge_group(
     found += more
     names = frozenset(waived)
     slowest = pairs.slowest(measured)
-    lines = [_build_note(build, reports, needs), *notes, *([slowest] if slowest else [])]
+    lines = [_variant_note(variant, reports, needs), *notes, *([slowest] if slowest else [])]
     return Outcome(
         title,
         tuple(report.host for report in reports),
@@ -129,36 +129,30 @@ def _fabric(
     return kept + tuple(v for v in seen if v.check != "fabric.mtu" or v.host not in odd)
 
 
-def _drivers(reports: Sequence[HostReport]) -> dict[str, str | None]:
+def drivers_of(reports: Iterable[HostReport]) -> dict[str, str | None]:
+    """Return host -> driver version, of the hosts that name one."""
     return {report.host: report.driver for report in reports if report.driver}
 
 
-def group_build(reports: Sequence[HostReport], needs: Mapping[str, Needs]) -> Build | Refusal | None:
-    """Return the build of the engine that all hosts run; None when there is nothing to choose from."""
-    drivers, some = _drivers(reports), next(iter(needs.values()), None)
+def group_variant(reports: Sequence[HostReport], needs: Mapping[str, Needs]) -> Variant | Refusal | None:
+    """Return the CUDA variant that all hosts run; None when there is nothing to choose from."""
+    drivers, some = drivers_of(reports), next(iter(needs.values()), None)
     if not drivers or some is None or not some.vllm or some.torch_backend is None:
         return None
     try:
-        return cuda_variants.choose_for(drivers, vllm=some.vllm, wanted=some.torch_backend)
+        return cuda_variants.choose_for(drivers, vllm=some.vllm, requested=some.torch_backend)
     except Refusal as refusal:
         return refusal
 
 
-def other_build(reports: Sequence[HostReport], needs: Mapping[str, Needs]) -> str | None:
-    """Return the build that the drivers run, where the plan only assumed another one; None where there is none."""
-    planned = next(iter(needs.values())).build if needs else None
-    found = group_build(reports, needs) if all(need.torch_backend == "auto" for need in needs.values()) else None
-    return found.name if isinstance(found, Build) and planned not in (None, found.name) else None
-
-
-def _build_note(build: Build | Refusal | None, reports: Sequence[HostReport], needs: Mapping[str, Needs]) -> str:
-    """Say which build of the engine the group gets, and which host's driver decides that."""
-    if isinstance(build, Refusal):
-        return f"engine build: none fits ({build.found}; needed: {build.needed})"
-    if build is None:
+def _variant_note(variant: Variant | Refusal | None, reports: Sequence[HostReport], needs: Mapping[str, Needs]) -> str:
+    """Say which variant of the engine the group gets, and which host's driver decides that."""
+    if isinstance(variant, Refusal):
+        return f"engine build: none fits ({variant.found}; needed: {variant.needed})"
+    if variant is None:
         return ""
     if any(need.torch_backend != "auto" for need in needs.values()):
-        return f"engine build: {build.name}, as the settings say"
-    drivers = _drivers(reports)
+        return f"engine build: {variant.name}, as the settings say"
+    drivers = drivers_of(reports)
     oldest = cuda_variants.oldest(drivers)
-    return f"engine build: {build.name} (CUDA {build.cuda}), for driver {drivers[oldest]} on {oldest}"
+    return f"engine build: {variant.name} (CUDA {variant.cuda}), for driver {drivers[oldest]} on {oldest}"

@@ -43,7 +43,7 @@ def needs_of_host(spec: HostSpec | HostPlan, settings: Settings, hosts: int) -> 
         gpus=spec.gpus,
         memory_mib=product.memory_mib,
         vllm=settings.vllm_version,
-        torch_backend="auto" if wanted.assumed else wanted.build,
+        torch_backend="auto" if wanted.assumed else wanted.variant,
         min_driver=settings.min_driver,
         address=spec.address,
         interface=spec.interface,
@@ -68,14 +68,14 @@ def needs_of_plan(plan: Plan, settings: Settings) -> dict[str, Needs]:
 def needs_of(plan: Plan, host: HostPlan, settings: Settings) -> Needs:
     """Return what one host must have for its part of a plan."""
     base = needs_of_host(host, settings, len(plan.hosts))
-    engine = CPU_ENGINE_BYTES if plan.build == cuda_variants.CPU.name else ENGINE_BYTES
+    engine = CPU_ENGINE_BYTES if plan.variant == cuda_variants.CPU.name else ENGINE_BYTES
     fit = plan.memory
     return replace(
         base,
         vllm=plan.vllm_version,
         # A bundle's wheels decide where the settings alone would ask the drivers.
-        torch_backend=base.torch_backend if plan.build else None,
-        build=plan.build,
+        torch_backend=base.torch_backend if plan.variant else None,
+        variant=plan.variant,
         gpu_bytes=None if fit is None else fit.used + int(fit.token_bytes * fit.needed_tokens),
         utilization=1.0 if fit is None else fit.utilization,
         oversubscribe=settings.allow_oversubscription,

@@ -13,6 +13,7 @@ from gevent.lock import RLock
 from pyinfra.api import Host, State
 
 from muster.hosts.all_hosts import ask, each, hosts_of
+from muster.plan.prepare import plan_for_drivers
 from muster.plan.types import Plan
 from muster.preflight import allreduce, catalogue, drift, outcome, pairs, plan_needs, read_report
 from muster.preflight.host_report import HostReport, unreachable
@@ -26,7 +27,8 @@ PAIR_SECONDS = 45
 IMPORT_SECONDS = 120.0
 
 Made = Callable[[Outcome], None] | None
-Plans = Callable[[str | None], Plan]
+Replan = Callable[[str], Plan]
+Unreached = Mapping[str, str]
 
 _outcomes: WeakKeyDictionary[State, dict[str, Outcome]] = WeakKeyDictionary()
 _lock = RLock()
@@ -161,8 +163,7 @@ def preflight(
     *,
     title: str,
     unreached: Mapping[str, str] | None = None,
-    imports: float = 0.0,
-    replan: Callable[[str], Mapping[str, Needs]] | None = None,
+    reports: list[HostReport] | None = None,
 ) -> Outcome:
     """Run a whole preflight.
 
@@ -172,16 +173,13 @@ def preflight(
         settings: waivers, pairs, NCCL.
         title: what is checked, in words.
         unreached: host -> why it could not be connected to.
-        imports: seconds that importing an installed engine may take; 0 does not try.
-        replan: what is needed with another build of the engine, where the drivers ask for it.
+        reports: what the hosts answered already; they are asked here when None.
 
     Pairs and the all-reduce load the fabric and the GPUs, so that a group that runs keeps them from running.
     """
     options, waived = settings.preflight, catalogue.known_waivers(settings.preflight.waive)
-    reports = probe_hosts(state, needs, unreached or {}, imports=imports).reports
-    if replan and (build := outcome.other_build(reports, needs)):
-        needs = replan(build)
-        reports = probe_hosts(state, needs, unreached or {}, imports=imports).reports
+    if reports is None:
+        reports = probe_hosts(state, needs, unreached or {}).reports
     idle, notes = not running(reports, needs), []
     measured: list[pairs.Measured] = []
     several = len(needs) > 1
@@ -241,48 +239,67 @@ def once(
         return found[key]
 
 
-def run_drift(state: State, plans: Plans, settings: Settings, unreached: Mapping[str, str]) -> Outcome:
+def run_recipe(
+    state: State, plan: Plan, replan: Replan, settings: Settings, *, title: str, unreached: Unreached
+) -> Outcome:
+    """Run the preflight of a group, against the plan with the CUDA variant that the hosts' drivers run.
+
+    Args:
+        state: pyinfra's, its hosts connected.
+        plan: of the group, with the variant that the settings ask for or assume.
+        replan: returns that plan with another variant.
+        settings: of the group; its preflight settings are waivers, pairs and NCCL.
+        title: what is checked, in words.
+        unreached: host -> why it could not be connected to.
+    """
+
+    def probe(plan: Plan) -> tuple[Mapping[str, Needs], list[HostReport]]:
+        needs = plan_needs.needs_of_plan(plan, settings)
+        return needs, probe_hosts(state, needs, unreached, imports=IMPORT_SECONDS).reports
+
+    _, (needs, reports) = plan_for_drivers(plan, replan, probe, lambda answers: outcome.drivers_of(answers[1]))
+    return preflight(state, needs, settings, title=title, unreached=unreached, reports=reports)
+
+
+def run_drift(state: State, plan: Plan, replan: Replan, settings: Settings, unreached: Unreached) -> Outcome:
     """Compare the hosts with each other and with a plan.
 
     Args:
         state: pyinfra's, its hosts connected.
-        plans: returns the plan of the group with a build of the engine.
+        plan, replan: as for `run_recipe`.
         settings: of the group.
         unreached: host -> why it could not be connected to.
     """
     catalogue.known_waivers(settings.preflight.waive)
 
-    def look(build: str | None) -> tuple[Plan, Mapping[str, Needs], list[HostReport]]:
-        plan = plans(build)
+    def probe(plan: Plan) -> tuple[Mapping[str, Needs], list[HostReport]]:
         needs = plan_needs.needs_of_plan(plan, settings)
         # Disks, ports and fabric are preflight's; drift is about what was installed.
         asked = {name: replace(need, paths=(), ports=()) for name, need in needs.items()}
-        return plan, needs, probe_hosts(state, asked, unreached).reports
+        return needs, probe_hosts(state, asked, unreached).reports
 
-    plan, needs, reports = look(None)
-    if build := outcome.other_build(reports, needs):
-        plan, needs, reports = look(build)
+    plan, (needs, reports) = plan_for_drivers(plan, replan, probe, lambda answers: outcome.drivers_of(answers[1]))
     return drift.judge_drift(f"drift of {plan.group} from its plan {plan.digest}", reports, needs)
 
 
-def fitting(state: State, plans: Plans) -> Plan:
-    """Return the plan of a group with the build of the engine that its hosts' drivers run, as a deploy has chosen it.
+def deployed_plan(state: State, plan: Plan, replan: Replan) -> Plan:
+    """Return the plan with the CUDA variant that the hosts' drivers run, as a deploy has chosen it.
 
     Args:
-        state: pyinfra's, its hosts connected; asked only where no setting says the build.
-        plans: returns the plan of the group with a build of the engine.
+        state: pyinfra's, its hosts connected; asked only where the plan assumes its variant.
+        plan, replan: as for `run_recipe`.
     """
-    plan = plans(None)
-    if not plan.build_assumed:
-        return plan
     hosts = hosts_of(state)
-    told = each(
-        [hosts[name] for name in plan.hosts if name in hosts],
-        lambda host: ask(
-            state, host, {"probe_gpus": {"sources": ["gpus"]}}, "which driver is there?", seconds=PROBE_SECONDS
-        ),
-    )
-    reports = [read_report.from_answers(name, answer, 0.0, 0.0) for name, answer in told.items()]
-    needs = {name: Needs(name, vllm=plan.vllm_version, build=plan.build) for name in told}
-    build = outcome.other_build(reports, needs)
-    return plans(build) if build else plan
+
+    def probe(plan: Plan) -> dict[str, str | None]:
+        if not plan.variant_assumed:
+            return {}
+        answers = each(
+            [hosts[name] for name in plan.hosts if name in hosts],
+            lambda host: ask(
+                state, host, {"probe_gpus": {"sources": ["gpus"]}}, "which driver is there?", seconds=PROBE_SECONDS
+            ),
+        )
+        return outcome.drivers_of(read_report.from_answers(name, answer, 0.0, 0.0) for name, answer in answers.items())
+
+    return plan_for_drivers(plan, replan, probe, lambda drivers: drivers)[0]

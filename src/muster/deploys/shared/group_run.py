@@ -22,9 +22,10 @@ from muster.errors import Refusal
 from muster.hosts import uv_binary
 from muster.hosts.secret_store import Store, open_store
 from muster.plan.decision import Decision, Observation, asked, decide, sha256
-from muster.plan.prepare import plan_for
+from muster.plan.prepare import plan_for, plan_for_drivers
 from muster.plan.types import HostPlan, Plan
 from muster.preflight import before_deploy as preflight
+from muster.preflight.outcome import drivers_of
 from muster.spec import inventory
 from muster.spec.settings import Settings
 
@@ -104,13 +105,17 @@ def _prepare(state: State, recipe_name: str) -> GroupRun:
     active = {host.name for host in state.active_hosts}
     left_out = [name for name in plan.hosts if name not in active and not state.is_host_in_limit(hosts[name])]
     unreached = {name: "no SSH session" for name in plan.hosts if name not in active and name not in left_out}
-    here = replace(plan, hosts={name: host for name, host in plan.hosts.items() if name not in left_out})
-    probed = _probe(state, here, fleet.settings, unreached)
-    if build := probed.other_build:
-        # The drivers decide otherwise than the plan assumed; another release is another plan.
-        plan = plan_for(recipe_name, fleet, build)
-        here = replace(plan, hosts={name: plan.hosts[name] for name in here.hosts})
-        probed = _probe(state, here, fleet.settings, unreached)
+
+    def reached(plan: Plan) -> Plan:
+        return replace(plan, hosts={name: host for name, host in plan.hosts.items() if name not in left_out})
+
+    plan, probed = plan_for_drivers(
+        plan,
+        lambda variant: plan_for(recipe_name, fleet, variant),
+        lambda plan: _probe(state, reached(plan), fleet.settings, unreached),
+        lambda probed: drivers_of(probed.reports),
+    )
+    here = reached(plan)
     preflight.require_fit(state, probed, fleet.settings)
     if unreached:  # also where the check is waived
         raise DeployError(_absent(plan, list(unreached), "could not be reached over SSH"))

@@ -1,4 +1,4 @@
-"""The driver, and the CUDA build it lets the engine run."""
+"""The driver, and the CUDA variant it lets the engine run."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def check(report: HostReport, needs: Needs) -> Iterator[Verdict]:
         return
     yield ok("driver.present", "nvidia-smi answers")
     found, floor = version(report.driver) or (), version(needs.min_driver or "") or ()
-    oldest = min(build.driver for build in cuda_variants.offered(needs.vllm))
+    oldest = min(variant.driver for variant in cuda_variants.offered(needs.vllm))
     if found < floor:
         yield fail("driver.version", report.driver, f"{needs.min_driver} or newer (min_driver)", INSTALL)
         return
@@ -39,13 +39,13 @@ def check(report: HostReport, needs: Needs) -> Iterator[Verdict]:
     if needs.torch_backend is None:
         return
     try:
-        build = cuda_variants.choose(report.driver, vllm=needs.vllm, wanted=needs.torch_backend)
+        variant = cuda_variants.choose(report.driver, vllm=needs.vllm, requested=needs.torch_backend)
     except Refusal as refusal:
         yield fail("driver.build", refusal.found, refusal.needed, "set torch_backend to auto, or " + INSTALL)
         return
-    chosen = needs.build or build.name
+    chosen = needs.variant or variant.name
     if needs.torch_backend != "auto":
         why = "as the settings say"
     else:
-        why = f"for driver {report.driver}" if chosen == build.name else "for the group's oldest driver"
+        why = f"for driver {report.driver}" if chosen == variant.name else "for the group's oldest driver"
     yield ok("driver.build", f"{chosen} ({why})")

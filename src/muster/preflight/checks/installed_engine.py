@@ -16,17 +16,17 @@ OWN = "install another vLLM in {path}, or a newer driver, or unset engine_path s
 
 
 def check(report: HostReport, needs: Needs) -> Iterator[Verdict]:
-    """Judge the installed build, and its import where that was tried."""
+    """Judge the installed variant, and its import where that was tried."""
     installed = report.installed
     fix = (OWN if needs.torch_backend is None else AGAIN).format(path=needs.release)
     if installed is None or isinstance(installed, Unreadable) or "torch" not in installed.versions:
         return
     try:
-        build = cuda_variants.choose(report.driver, vllm=needs.vllm, wanted=needs.build or needs.torch_backend)
+        variant = cuda_variants.choose(report.driver, vllm=needs.vllm, requested=needs.variant or needs.torch_backend)
     except Refusal:
         return  # driver.build says it
-    found = _cuda(installed.cuda or "unknown", build, report.driver, fix)
-    # Where the user's own engine or index decides, any build that the driver runs is as good as another.
+    found = _cuda(installed.cuda or "unknown", variant, report.driver, fix)
+    # Where the user's own engine or index decides, any variant that the driver runs is as good as another.
     yield ok(found.check, found.found) if needs.torch_backend is None and found.level == "warn" else found
     if isinstance(installed.imported, Unreadable):
         if installed.imported != NOT_ASKED:
@@ -35,11 +35,11 @@ def check(report: HostReport, needs: Needs) -> Iterator[Verdict]:
         yield ok("engine.import", f"vLLM {installed.imported.get('vllm')}")
 
 
-def _cuda(found: str, build: cuda_variants.Build, driver: str | None, fix: str) -> Verdict:
-    if found == build.cuda:
+def _cuda(found: str, variant: cuda_variants.Variant, driver: str | None, fix: str) -> Verdict:
+    if found == variant.cuda:
         return ok("engine.cuda", f"CUDA {found}")
     runs = any(known.cuda.split(".")[0] == found.split(".")[0] for known in cuda_variants.runnable(driver))
-    needed = f"CUDA {build.cuda} ({build.name})"
-    if runs and build != cuda_variants.CPU:
+    needed = f"CUDA {variant.cuda} ({variant.name})"
+    if runs and variant != cuda_variants.CPU:
         return warn("engine.cuda", f"CUDA {found}, which this driver runs", needed, fix)
     return fail("engine.cuda", f"CUDA {found}", needed, fix)
