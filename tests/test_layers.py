@@ -43,6 +43,7 @@ PURE_MODULES = (
     "bench.scenario",
     "bench.bench_result",
     "bench.engine_log",
+    "bench.figures",
     "bench.eval_result",
     "bench.eval_task",
     "bench.report_data",

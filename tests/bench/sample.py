@@ -6,10 +6,10 @@ import random
 from collections.abc import Sequence
 from typing import Any
 
-from muster.bench.ledger import Entry
+from muster.bench.ledger import LedgerEntry
 
 
-def entry(number: int = 1, *, session: str = "20260101T000000Z-aaaa", **own: Any) -> Entry:
+def entry(number: int = 1, *, session: str = "20260101T000000Z-aaaa", **own: Any) -> LedgerEntry:
     """Return one entry; `own` replaces fields."""
     told: dict[str, Any] = {
         "id": f"{session}-bench-{number:03d}",
@@ -30,12 +30,12 @@ def entry(number: int = 1, *, session: str = "20260101T000000Z-aaaa", **own: Any
         "load": {"random-input-len": 8000, "random-output-len": 4000},
         "figures": {"request_throughput": 1.25, "output_throughput": 485.78, "mean_ttft_ms": 271200.0},
     }
-    return Entry(**(told | own))
+    return LedgerEntry(**(told | own))
 
 
 def repeats(
     count: int, *, factor: float = 1.0, noise: float = 0.0, seed: int = 0, session: str = "20260101T000000Z-aaaa"
-) -> Sequence[Entry]:
+) -> Sequence[LedgerEntry]:
     """Return repeats whose throughput is `factor` of the usual, with normal noise of relative width `noise`."""
     dice = random.Random(seed)
     made = []

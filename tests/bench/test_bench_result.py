@@ -57,7 +57,7 @@ def test_a_version_that_counts_no_failures_is_counted_for() -> None:
 @pytest.mark.parametrize("name", ["completed", "num_prompts", "duration", "request_throughput", "total_input_tokens"])
 @pytest.mark.parametrize("value", [None, "8", -1, float("nan"), float("inf"), True, [8], 10**400])
 def test_an_impossible_figure_is_named(name: str, value: object) -> None:
-    with pytest.raises(bench_result.Unreadable, match=name):
+    with pytest.raises(bench_result.UnreadableResult, match=name):
         bench_result.parse(told(**{name: value}))
 
 
@@ -65,7 +65,7 @@ def test_an_impossible_figure_is_named(name: str, value: object) -> None:
     "text", ["", "{", "[]", "null", '{"completed": 8}', "\x00", "Traceback (most recent call last)"]
 )
 def test_a_broken_file_is_refused(text: str) -> None:
-    with pytest.raises(bench_result.Unreadable):
+    with pytest.raises(bench_result.UnreadableResult):
         bench_result.parse_text(text)
 
 
@@ -84,7 +84,7 @@ JSON = st.recursive(
 def test_any_other_value_is_read_or_refused(changes: dict[str, Any]) -> None:
     try:
         found = bench_result.parse(told(**changes))
-    except bench_result.Unreadable:
+    except bench_result.UnreadableResult:
         return
     assert found.duration >= 0
     assert all(value >= 0 for value in found.latency.values())

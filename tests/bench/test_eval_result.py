@@ -64,13 +64,13 @@ def test_a_local_task_is_named_as_the_published_one() -> None:
 
 @pytest.mark.parametrize("raw", [None, [], {}, {"results": []}, {"results": {}}, {"results": {"gsm8k": {"acc": 1}}}])
 def test_a_file_without_scores_is_refused(raw: object) -> None:
-    with pytest.raises(eval_result.Unreadable):
+    with pytest.raises(eval_result.UnreadableResult):
         eval_result.parse(raw)
 
 
 @pytest.mark.parametrize("value", [1.5, -0.1, "0.94", None, True, float("nan")])
 def test_a_score_that_is_no_share_is_refused(value: object) -> None:
-    with pytest.raises(eval_result.Unreadable, match="strict-match"):
+    with pytest.raises(eval_result.UnreadableResult, match="strict-match"):
         eval_result.parse(told(**{STRICT: value}))
 
 
@@ -81,7 +81,7 @@ ANY = st.none() | st.booleans() | st.floats() | st.text(max_size=4) | st.diction
 def test_any_other_value_is_read_or_refused(changes: dict[str, Any], samples: object) -> None:
     try:
         scores = eval_result.parse({**told(**changes), "n-samples": samples})
-    except eval_result.Unreadable:
+    except eval_result.UnreadableResult:
         return
     assert all(0 <= score.value <= 1 and score.margin >= 0 for score in scores)
 

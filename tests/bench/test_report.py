@@ -9,20 +9,20 @@ from html.parser import HTMLParser
 
 import pytest
 
-from muster.bench import report_data, report_figures, report_markdown, report_page
-from muster.bench.ledger import Entry
+from muster.bench import report_charts, report_data, report_markdown, report_page
+from muster.bench.ledger import LedgerEntry
 from muster.errors import Refusal
 from muster.spec import recipe
 from tests.bench.sample import entry
 
 
-def ledger() -> list[Entry]:
+def ledger() -> list[LedgerEntry]:
     """Return a made-up sweep of two shapes, a failed run and an evaluation."""
     runs = []
     for at, (label, strategy, speed) in enumerate((("TP8", "tp", 1.0), ("TP8+DCP8", "tp-dcp", 1.4))):
         for step, prompts in enumerate((1, 16, 64, 256)):
             latency = {
-                f"{p}_{m}_ms": 100.0 * prompts / speed for p in report_figures.PERCENTILES for m in ("ttft", "tpot")
+                f"{p}_{m}_ms": 100.0 * prompts / speed for p in report_charts.PERCENTILES for m in ("ttft", "tpot")
             }
             told = {
                 "request_throughput": 0.5 * speed * (step + 1),
@@ -59,7 +59,7 @@ def ledger() -> list[Entry]:
     ]
 
 
-def told(entries: Sequence[Entry], **own: Sequence[str]) -> report_data.Summary:
+def told(entries: Sequence[LedgerEntry], **own: Sequence[str]) -> report_data.Summary:
     return report_data.summarize(entries, recipe.load("kimi-k2-thinking"), **own)
 
 
@@ -130,7 +130,7 @@ def test_the_page_asks_nothing_of_the_network_and_every_id_is_its_own() -> None:
 
 
 def test_figures_are_drawn_the_same_every_time_and_are_well_formed() -> None:
-    first, second = (report_figures.drawings(told(ledger())) for _ in range(2))
+    first, second = (report_charts.draw(told(ledger())) for _ in range(2))
     assert first == second
     assert list(first) == ["Throughput against latency", "Percentiles of latency", "Runs over time"]
     for svg in first.values():
@@ -139,7 +139,7 @@ def test_figures_are_drawn_the_same_every_time_and_are_well_formed() -> None:
 
 def test_series_differ_in_marker_and_line_besides_colour() -> None:
     names = list("abcdefg")
-    styles = [report_figures.style_of(names, name) for name in names]
+    styles = [report_charts.style_of(names, name) for name in names]
     assert len({style["marker"] for style in styles}) == len(names)
     assert len({style["color"] for style in styles}) == len(names)
 

@@ -29,29 +29,29 @@ RECORDED = Path(__file__).parents[1] / "bench" / "recorded"
 class Group:
     """Stands for a connected group: its tool answers with what it was given, run after run."""
 
-    def __init__(self, answers: Sequence[measured_group.Done], problems: str = "") -> None:
+    def __init__(self, answers: Sequence[measured_group.ToolResult], problems: str = "") -> None:
         self.answers, self.problems, self.argvs = list(answers), problems, list[list[str]]()
         self.recipe = recipe.load("kimi-k2-thinking")
         self.settings = Settings()
         self.plan = build_plan(self.recipe, [HostSpec("gpu0", "10.0.0.1", None, "H200", 8)], self.settings)
 
-    def check(self) -> measured_group.Seen:
+    def check(self) -> measured_group.RunningEngine:
         if self.problems:
             raise Refusal(self.problems)
-        return measured_group.Seen(engine_log.EngineLog(cache_tokens=(715_072,)), "8x NVIDIA H200", "580.1")
+        return measured_group.RunningEngine(engine_log.EngineLog(cache_tokens=(715_072,)), "8x NVIDIA H200", "580.1")
 
     def directory(self, name: str) -> str:
         return f"/var/lib/muster/{name}"
 
-    def run_tool(self, name: str, argv: Sequence[str], **_: Any) -> measured_group.Done:
+    def run_tool(self, name: str, argv: Sequence[str], **_: Any) -> measured_group.ToolResult:
         self.argvs.append(list(argv))
         return self.answers[(len(self.argvs) - 1) % len(self.answers)]
 
 
-def done(status: int = 0, **own: Any) -> measured_group.Done:
+def done(status: int = 0, **own: Any) -> measured_group.ToolResult:
     """Return a run's end, with figures of a recorded run."""
     raw = json.loads((RECORDED / "bench-serve-0.26.json").read_text(encoding="utf-8")) | own
-    return measured_group.Done(status, ("the last line",), json.dumps(raw))
+    return measured_group.ToolResult(status, ("the last line",), json.dumps(raw))
 
 
 def invoke(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, group: Group, *words: str, command: Any = bench) -> Result:
@@ -90,10 +90,10 @@ def test_a_run_with_a_failed_request_fails_although_the_tool_did_not(
 
 
 @pytest.mark.parametrize(
-    "end", [measured_group.Done(1, ("ValueError: no tokenizer",), None), measured_group.Done(0, (), None)]
+    "end", [measured_group.ToolResult(1, ("ValueError: no tokenizer",), None), measured_group.ToolResult(0, (), None)]
 )
 def test_a_tool_that_writes_nothing_fails(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, end: measured_group.Done
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, end: measured_group.ToolResult
 ) -> None:
     found = invoke(monkeypatch, tmp_path, Group([end]))
     assert found.exit_code == 1
@@ -139,7 +139,7 @@ def test_an_evaluation_says_its_margin_and_the_published_score(monkeypatch: pyte
     scores = {"exact_match,strict-match": 0.93, "exact_match_stderr,strict-match": 0.007}
     told = json.dumps({"results": {"gsm8k": scores}, "n-samples": {"gsm8k": {"effective": 1319}}})
     monkeypatch.setattr(evaluation, "install", lambda *_: "/opt/muster/tools/lm-eval/bin/lm_eval")
-    group = Group([measured_group.Done(0, (), told)])
+    group = Group([measured_group.ToolResult(0, (), told)])
     found = invoke(monkeypatch, tmp_path, group, "--limit", "20", command=evaluate)
     assert found.exit_code == 0, found.output
     assert "0.9300 ± 0.0137 (95 %, 1319 questions); agrees with the published 0.9409 (8x H200)" in found.output
@@ -148,7 +148,7 @@ def test_an_evaluation_says_its_margin_and_the_published_score(monkeypatch: pyte
 
 def test_an_evaluation_without_scores_is_kept_and_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(evaluation, "install", lambda *_: "lm_eval")
-    group = Group([measured_group.Done(1, ("no data set",), None)])
+    group = Group([measured_group.ToolResult(1, ("no data set",), None)])
     found = invoke(monkeypatch, tmp_path, group, command=evaluate)
     assert isinstance(found.exception, Refusal)
     assert "no data set" in str(found.exception)
@@ -169,7 +169,7 @@ def test_what_is_wrong_with_the_running_group_is_said_by_host() -> None:
     group = Group([])
     unit = {"muster-k2-vllm.service": {"active": "active", "digest": "ffff"}}
     answer = {"verify_group": {"problems": ["DP rank 0 did not answer"]}, "run_tool": {"units": unit}}
-    real = measured_group.Cluster(group.recipe, group.plan, group.settings, SimpleNamespace(), {})  # type: ignore[arg-type]
+    real = measured_group.MeasuredGroup(group.recipe, group.plan, group.settings, SimpleNamespace(), {})  # type: ignore[arg-type]
     assert list(real._problems("gpu0", answer)) == [
         "gpu0: DP rank 0 did not answer",
         f"gpu0: muster-k2-vllm.service runs plan ffff, not {group.plan.digest}",

@@ -48,7 +48,7 @@ class Tool:
             self.child.send_signal(signal.SIGCONT)
             self.child.wait(LOAD_SECONDS)
             found = bench_result.parse_text(self.file.read_text(encoding="utf-8"))
-        except (OSError, subprocess.TimeoutExpired, bench_result.Unreadable) as error:
+        except (OSError, subprocess.TimeoutExpired, bench_result.UnreadableResult) as error:
             return {"load": self.load.name, "problems": [str(error)[:300]]}
         early = found.duration > time.monotonic() - let_go  # its clock ran while it was held
         problems = [*found.problems, *(["the tool began before its turn"] if early else [])]

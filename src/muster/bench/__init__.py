@@ -1,6 +1,7 @@
 """Benchmarks and evaluations of a running group: run on its head, kept in a ledger, compared, reported.
 
 measured_group   a running group: fit to be measured? run a tool on its head       pyinfra
+figures          each figure's key, words, unit and direction                      pure
 scenario         the recipe's scenarios and their `vllm bench serve` commands      pure
 bench_result     what `vllm bench serve` wrote                                     pure
 engine_log       what an engine's log says of its start                            pure
@@ -12,6 +13,6 @@ ledger           one JSON file for each run
 regression_gate  new runs against kept ones: did it get worse?                     pure
 report_data      what a report says, as data                                       pure
 report_markdown  the report as Markdown                                            pure
-report_figures   its figures, by matplotlib
+report_charts    its charts, by matplotlib
 report_page      the report as one HTML page
 """

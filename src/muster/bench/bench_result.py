@@ -1,4 +1,4 @@
-"""What `vllm bench serve --save-result` wrote, read with suspicion: a run counts only if every request was answered."""
+"""Results of `vllm bench serve --save-result`: a run counts only if every request was answered."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-STATISTICS = ("mean", "median", "std", "p50", "p90", "p95", "p99")
-METRICS = ("ttft", "tpot", "itl", "e2el")
+from muster.bench.figures import LATENCIES, PERCENTILES
+
+STATISTICS = ("mean", "median", "std", *(f"p{percentile}" for percentile in PERCENTILES))
 
 
-class Unreadable(ValueError):
-    """The tool's file is not what a run leaves behind; the message says what is there instead."""
+class UnreadableResult(ValueError):
+    """The tool's file does not hold a finished run; the message says what it holds."""
 
 
 @dataclass(frozen=True)
@@ -24,9 +25,9 @@ class BenchResult:
         prompts: requests sent.
         completed, failed: requests answered and not answered.
         duration: seconds.
-        request_throughput: requests a second.
-        output_throughput, total_token_throughput: tokens a second.
-        latency: `mean_ttft_ms` and its like, milliseconds; what the tool did not measure is missing.
+        request_throughput: requests per second.
+        output_throughput, total_token_throughput: tokens per second.
+        latency: `mean_ttft_ms` and so on, in milliseconds, without those that the tool did not measure.
     """
 
     prompts: int
@@ -42,39 +43,39 @@ class BenchResult:
 
     @property
     def problems(self) -> tuple[str, ...]:
-        """Why this run does not count, whatever the tool exited with; empty when it does."""
-        found = []
+        """Why this run does not count, whatever the tool's exit status; empty when it counts."""
+        problems = []
         if self.failed:
-            found.append(f"{self.failed} of {self.prompts} requests failed")
+            problems.append(f"{self.failed} of {self.prompts} requests failed")
         if self.completed < self.prompts and self.completed + self.failed != self.prompts:
-            found.append(f"{self.completed} of {self.prompts} requests completed")
+            problems.append(f"{self.completed} of {self.prompts} requests completed")
         if self.completed and not self.output_tokens:
-            found.append("no token was generated")
-        return tuple(found)
+            problems.append("no token was generated")
+        return tuple(problems)
 
 
 def parse_text(text: str) -> BenchResult:
     """Read the tool's file.
 
     Raises:
-        Unreadable: an empty or broken file, or one without the figures of a run.
+        UnreadableResult: an empty or broken file, or one that lacks a run's figures.
     """
     try:
         return parse(json.loads(text))
     except ValueError as error:
-        if isinstance(error, Unreadable):
+        if isinstance(error, UnreadableResult):
             raise
-        raise Unreadable(f"no JSON of a benchmark run: {error}; it begins with {text[:60]!r}") from None
+        raise UnreadableResult(f"no JSON of a benchmark run: {error}; it begins with {text[:60]!r}") from None
 
 
 def parse(raw: object) -> BenchResult:
     """Read the tool's JSON.
 
     Raises:
-        Unreadable: a missing or impossible figure, by name.
+        UnreadableResult: a missing or impossible figure, by name.
     """
     if not isinstance(raw, Mapping):
-        raise Unreadable(f"a benchmark run is a JSON object; found {type(raw).__name__}")
+        raise UnreadableResult(f"a benchmark run is a JSON object; found {type(raw).__name__}")
     completed, prompts = _count(raw, "completed"), _count(raw, "num_prompts")
     failed = _count(raw, "failed") if "failed" in raw else max(0, prompts - completed)  # 0.12 counts none
     return BenchResult(
@@ -92,7 +93,7 @@ def parse(raw: object) -> BenchResult:
 
 
 def _latency(raw: Mapping[str, Any]) -> dict[str, float]:
-    names = [f"{statistic}_{metric}_ms" for metric in METRICS for statistic in STATISTICS]
+    names = [f"{statistic}_{metric}_ms" for metric in LATENCIES for statistic in STATISTICS]
     return {name: float(raw[name]) for name in names if _is_number(raw.get(name))}
 
 
@@ -107,14 +108,14 @@ def _is_number(value: object) -> bool:
 
 def _figure(raw: Mapping[str, Any], name: str) -> float:
     if not _is_number(raw.get(name)):
-        raise Unreadable(f"'{name}' is {_shown(raw, name)}; needed: a number of at least 0")
+        raise UnreadableResult(f"'{name}' is {_shown(raw, name)}; needed: a number of at least 0")
     return float(raw[name])
 
 
 def _count(raw: Mapping[str, Any], name: str) -> int:
     value = raw.get(name)
     if not _is_number(value) or not float(value).is_integer():  # type: ignore[arg-type]
-        raise Unreadable(f"'{name}' is {_shown(raw, name)}; needed: a whole number of at least 0")
+        raise UnreadableResult(f"'{name}' is {_shown(raw, name)}; needed: a whole number of at least 0")
     return int(value)  # type: ignore[arg-type]
 
 

@@ -1,4 +1,4 @@
-"""What an engine's log says of its start: size of the KV cache, the phases and how long each took."""
+"""An engine's start, read from its log: size of the KV cache, and how long each phase took."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ PHASES: dict[str, re.Pattern[str]] = {
     "CUDA graphs": re.compile(r"Graph capturing finished in ([\d.]+) s"),
     "engine": re.compile(r"init engine \(profile, create kv cache, warmup model\) took ([\d.]+) s"),
 }
-"""Phase -> its line. They overlap: `engine` holds compile, profile and CUDA graphs."""
+"""Phase -> its line. Phases overlap: `engine` contains compile, profile and CUDA graphs."""
 
 
 @dataclass(frozen=True)
@@ -38,10 +38,10 @@ class EngineLog:
     Args:
         version: of vLLM, as logged.
         backend: attention backend.
-        cache_tokens: KV cache of each engine that logged one (one for each DP rank), in tokens.
-        cache_gib: memory of the KV cache, least of all ranks, in GiB.
-        concurrency: (tokens a request, how many such requests fit).
-        weights_gib: memory of the weights on one GPU, most of all ranks, in GiB.
+        cache_tokens: KV cache in tokens, one for each DP rank that logged it.
+        cache_gib: memory of the smallest rank's KV cache, in GiB.
+        concurrency: (tokens per request, how many such requests fit).
+        weights_gib: memory of the weights on one GPU, the largest of all ranks, in GiB.
         phases: seconds, the longest of all ranks.
         seconds: from the first dated line to the endpoint's start, or None.
     """
@@ -57,12 +57,12 @@ class EngineLog:
 
     @property
     def tokens(self) -> int | None:
-        """KV cache in tokens of the rank that has least, or None when the log does not say."""
+        """KV cache of the smallest rank in tokens; None when the log does not say."""
         return min(self.cache_tokens) if self.cache_tokens else None
 
 
 def parse(lines: Iterable[str]) -> EngineLog:
-    """Read an engine's log; lines it does not know, or that are broken, say nothing.
+    """Read an engine's log; unknown and broken lines are skipped.
 
     Args:
         lines: with or without the prefixes of ranks and colours.
@@ -79,21 +79,21 @@ def parse(lines: Iterable[str]) -> EngineLog:
             first = first or last
         if _READY in line:
             ready = ready or last
-        if found := _VERSION.search(line):
-            version = version or found[1].removeprefix("v")
-        if found := _BACKEND.search(line):
-            backend = backend or found[1]
-        if found := _CACHE_TOKENS.search(line):
-            tokens += [value for value in [_number(found[1])] if value is not None]
-        if found := _CONCURRENCY.search(line):
-            size, ways = _number(found[1]), _seconds(found[2])
-            concurrency = (size, ways) if size is not None and ways is not None else concurrency
-        for pattern, sink in ((_CACHE_GIB, memory), (_WEIGHTS_GIB, weights)):
-            if found := pattern.search(line):
-                sink += [value for value in [_seconds(found[1])] if value is not None]
+        if match := _VERSION.search(line):
+            version = version or match[1].removeprefix("v")
+        if match := _BACKEND.search(line):
+            backend = backend or match[1]
+        if match := _CACHE_TOKENS.search(line):
+            tokens += [value for value in [_integer(match[1])] if value is not None]
+        if match := _CONCURRENCY.search(line):
+            size, times = _integer(match[1]), _decimal(match[2])
+            concurrency = (size, times) if size is not None and times is not None else concurrency
+        for pattern, values in ((_CACHE_GIB, memory), (_WEIGHTS_GIB, weights)):
+            if match := pattern.search(line):
+                values += [value for value in [_decimal(match[1])] if value is not None]
         for name, pattern in PHASES.items():
-            found = pattern.search(line)
-            took = _seconds(found[1]) if found else None
+            match = pattern.search(line)
+            took = _decimal(match[1]) if match else None
             if took is not None:
                 phases[name] = max(took, phases.get(name, 0.0))
     return EngineLog(
@@ -108,12 +108,12 @@ def parse(lines: Iterable[str]) -> EngineLog:
     )
 
 
-def _number(text: str) -> int | None:
+def _integer(text: str) -> int | None:
     digits = text.replace(",", "")
     return int(digits) if digits.isdigit() and len(digits) < 19 else None
 
 
-def _seconds(text: str) -> float | None:
+def _decimal(text: str) -> float | None:
     try:
         return float(text)
     except ValueError:  # "1.2.3" from a broken line
@@ -122,7 +122,7 @@ def _seconds(text: str) -> float | None:
 
 def _moment(text: str) -> datetime | None:
     try:
-        return datetime.strptime(f"2000-{text}", "%Y-%m-%d %H:%M:%S")  # 2000 is a leap year; the log names none
+        return datetime.strptime(f"2000-{text}", "%Y-%m-%d %H:%M:%S")  # the log names no year; 2000 is a leap year
     except ValueError:
         return None
 
@@ -130,7 +130,8 @@ def _moment(text: str) -> datetime | None:
 def _between(first: datetime | None, last: datetime | None) -> float | None:
     if first is None or last is None:
         return None
-    gone = last - first
-    if gone < timedelta(0):
-        gone += timedelta(days=366)  # New Year
-    return gone.total_seconds() if gone < timedelta(days=2) else None  # lines of another start, or out of order
+    elapsed = last - first
+    if elapsed < timedelta(0):
+        elapsed += timedelta(days=366)  # New Year
+    # Anything longer comes from another start's lines, or from lines out of order.
+    return elapsed.total_seconds() if elapsed < timedelta(days=2) else None

@@ -6,7 +6,7 @@ TASK, LOCAL_TASK = "gsm8k", "gsm8k_local"
 FEWSHOT, CONCURRENT, TIMEOUT = 5, 32, 3000
 REQUIREMENTS = ("lm-eval[api]==0.4.13",)
 
-# lm_eval's own gsm8k (version 3.0) with its data read from files: questions and answers as published, one JSON a line.
+# lm_eval's own gsm8k (version 3.0) that reads its data from files: questions and answers as published, JSON lines.
 _LOCAL = """\
 task: gsm8k_local
 dataset_path: json
@@ -65,15 +65,15 @@ def argv(
     tasks_dir: str | None = None,
     fewshot: int = FEWSHOT,
 ) -> list[str]:
-    """Return the lm_eval command, as the recipes' table was made.
+    """Return the lm_eval command that the recipes' published scores were made with.
 
     Args:
         program: path of lm_eval on the host.
-        base_url: of the endpoint, as the host reaches it.
+        base_url: of the endpoint, as reached from the host.
         served_model_name: name in the API.
         output: directory for the results.
         limit: questions to ask; None asks all 1319.
-        tasks_dir: directory that holds `local_task`'s file; None reads GSM8K from the hub.
+        tasks_dir: directory of `local_task`'s file; None reads GSM8K from the hub.
         fewshot: examples before each question.
     """
     model = {

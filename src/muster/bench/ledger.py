@@ -1,4 +1,4 @@
-"""The ledger: every benchmark and evaluation, one JSON file a run, with what ran and the tool's own output."""
+"""The ledger: one JSON file for each benchmark or evaluation, with what ran and the tool's own output."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ SCHEMA = 1
 
 
 @dataclass(frozen=True)
-class Entry:
+class LedgerEntry:
     """One run.
 
     Args:
-        id: file name without ending; sorts by time.
+        id: file name without its suffix; sorts by time.
         kind: `bench` or `eval`.
-        session: of one command; its runs belong together.
+        session: the command that made it; runs of one session belong together.
         at: ISO 8601, UTC.
         recipe, strategy, label, model, digest, release, vllm_version: of the plan that ran.
-        hardware: `16x NVIDIA H200`; driver: as the hosts say.
+        hardware, driver: as the hosts report them: `16x NVIDIA H200`.
         scenario: of the benchmark, or the task of the evaluation.
-        prompts: requests, or questions.
+        prompts: number of requests or questions.
         load: flags of the scenario.
         problems: why the run does not count; empty when it does.
         figures: name -> number; latencies in ms, throughputs in 1/s, `kv_cache_tokens` in tokens.
-        engine: what the engine's log said of its start (`muster.bench.engine_log`).
+        engine: what the engine logged at its start (`muster.bench.engine_log`).
         raw: the tool's JSON.
     """
 
@@ -57,7 +57,7 @@ class Entry:
 
     @property
     def load_key(self) -> str:
-        """What makes two runs repeats of each other: the load, in words."""
+        """The load in words; two runs with one key repeat each other."""
         sizes = [f"{self.load[key]} {word}" for key, word in _SIZES.items() if key in self.load]
         return ", ".join([self.scenario, *sizes, f"{self.prompts} prompts"])
 
@@ -65,8 +65,8 @@ class Entry:
 _SIZES = {"random-input-len": "in", "random-output-len": "out", "request-rate": "req/s", "max-concurrency": "at once"}
 
 
-def write(directory: Path, entry: Entry) -> Path:
-    """Keep an entry; a reader finds the whole file or none."""
+def write(directory: Path, entry: LedgerEntry) -> Path:
+    """Keep an entry. A reader finds the whole file or none."""
     directory.mkdir(parents=True, exist_ok=True)
     path = directory / f"{entry.id}.json"
     draft = path.with_suffix(".tmp")
@@ -76,17 +76,17 @@ def write(directory: Path, entry: Entry) -> Path:
     return path
 
 
-def parse(raw: object) -> Entry:
+def parse(raw: object) -> LedgerEntry:
     """Read one entry.
 
     Raises:
-        ValueError: not an entry, in words.
+        ValueError: what is wrong with it.
     """
     if not isinstance(raw, Mapping) or raw.get("schema") != SCHEMA:
         raise ValueError("not an entry of this ledger")
-    known = {f.name: raw[f.name] for f in fields(Entry) if f.name in raw}
+    known = {f.name: raw[f.name] for f in fields(LedgerEntry) if f.name in raw}
     try:
-        entry = Entry(**{**known, "problems": tuple(known.get("problems", ()))})
+        entry = LedgerEntry(**{**known, "problems": tuple(known.get("problems", ()))})
     except TypeError as error:
         raise ValueError(str(error)) from None
     texts = (entry.id, entry.kind, entry.session, entry.at, entry.scenario, entry.label, entry.digest, entry.release)
@@ -99,8 +99,8 @@ def parse(raw: object) -> Entry:
     return entry
 
 
-def read(place: Path) -> tuple[list[Entry], list[str]]:
-    """Return the entries of a directory or of one file, oldest first, and a line for each file that is none."""
+def read(place: Path) -> tuple[list[LedgerEntry], list[str]]:
+    """Return the entries of a directory or file, oldest first, and one line for each unreadable file."""
     entries, broken = [], []
     for path in sorted(place.rglob("*.json")) if place.is_dir() else [place]:
         try:
@@ -110,21 +110,21 @@ def read(place: Path) -> tuple[list[Entry], list[str]]:
     return sorted(entries, key=lambda entry: (entry.at, entry.id)), broken
 
 
-def baseline(word: str, kept: Iterable[Entry]) -> list[Entry]:
-    """Return the entries a user means: a directory or file, or the beginning of a session, digest or release.
+def baseline(word: str, kept: Iterable[LedgerEntry]) -> list[LedgerEntry]:
+    """Return the entries that a word names: a directory, a file, or the beginning of a session, digest or release.
 
     Raises:
-        Refusal: nothing of that name.
+        Refusal: nothing has that name.
     """
     if Path(word).exists():
         return read(Path(word))[0]
     kept = list(kept)
-    found = [e for e in kept if word and any(name.startswith(word) for name in (e.session, e.digest, e.release))]
-    if not found:
+    matching = [e for e in kept if word and any(name.startswith(word) for name in (e.session, e.digest, e.release))]
+    if not matching:
         sessions = sorted({entry.session for entry in kept})[-5:]
         raise Refusal(
             f"no baseline '{word}': neither a file nor a session, plan digest or release of the ledger",
             needed=f"one of {', '.join(sessions)}" if sessions else "a kept run; the ledger is empty",
-            fix="run the benchmark once on what you compare with",
+            fix="run the benchmark once on the version to compare with",
         )
-    return found
+    return matching

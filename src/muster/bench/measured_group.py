@@ -1,4 +1,4 @@
-"""A group that runs, seen from the control machine: is it fit to be measured, and run a tool on its head."""
+"""A running group, seen from the control machine: check that it is fit to be measured, run a tool on its head."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ from muster.spec import inventory, recipe
 from muster.spec.recipe import Recipe
 from muster.spec.settings import Settings
 
-CHECK_SECONDS, SESSION_SECONDS, LOOK_EVERY = 400, 120, 5.0
+CHECK_SECONDS, SESSION_SECONDS, POLL_SECONDS = 400, 120, 5.0
 
 
 @dataclass(frozen=True)
-class Seen:
-    """What the hosts say of the engine that runs: its log, the GPUs and their driver."""
+class RunningEngine:
+    """The running engine as the hosts report it: its log, the GPUs and their driver."""
 
-    engine: engine_log.EngineLog
+    log: engine_log.EngineLog
     hardware: str
     driver: str
 
 
 @dataclass(frozen=True)
-class Done:
-    """A tool's end: exit status, last lines, and the text of its result file (None: it wrote none)."""
+class ToolResult:
+    """A finished tool: exit status, last lines, and the text of its result file (None: it wrote none)."""
 
     status: int
     lines: tuple[str, ...]
@@ -45,8 +45,8 @@ class Done:
 
 
 @dataclass(frozen=True)
-class Cluster:
-    """A group with an SSH session to each of its hosts."""
+class MeasuredGroup:
+    """A group whose hosts are connected."""
 
     recipe: Recipe
     plan: Plan
@@ -58,20 +58,20 @@ class Cluster:
         """Run host programs on one host and return program name -> answer.
 
         Raises:
-            Refusal: no answer, or one that says what is wrong.
+            Refusal: no answer, or an answer that is an error.
         """
         answer = all_hosts.ask(self.state, self.hosts[host], requests, says, seconds=seconds)
-        wrong = [str(told["error"]) for told in answer.values() if isinstance(told, Mapping) and "error" in told]
-        wrong += [str(answer["error"])] if isinstance(answer.get("error"), str) else []
-        if wrong:
-            raise Refusal(f"{host}: {wrong[0]}", fix="look at the host's own log: muster status, or journalctl there")
+        errors = [str(part["error"]) for part in answer.values() if isinstance(part, Mapping) and "error" in part]
+        errors += [str(answer["error"])] if isinstance(answer.get("error"), str) else []
+        if errors:
+            raise Refusal(f"{host}: {errors[0]}", fix="read the host's own log: muster logs, or journalctl there")
         return answer
 
-    def check(self) -> Seen:
-        """Make sure that what runs is what is planned, serves the model, and answers on every rank.
+    def check(self) -> RunningEngine:
+        """Make sure that the planned group is running, serves the model and answers on every rank.
 
         Raises:
-            Refusal: what is broken, by host: nothing is measured then.
+            Refusal: what is broken, by host; nothing is measured then.
         """
 
         def one(name: str) -> Any:
@@ -94,12 +94,12 @@ class Cluster:
                 needed=f"every rank of plan {self.plan.digest} answering",
                 fix="bring it up with the deploy of this inventory and recipe, then measure",
             )
-        told = [answer["run_tool"] for answer in answers.values()]
-        gpus = [gpu for one_host in told for gpu in one_host["gpus"]]
-        return Seen(
-            engine=engine_log.parse(line for one_host in told for line in one_host["lines"]),
+        logs = [answer["run_tool"] for answer in answers.values()]
+        gpus = [gpu for host_log in logs for gpu in host_log["gpus"]]
+        return RunningEngine(
+            log=engine_log.parse(line for host_log in logs for line in host_log["lines"]),
             hardware=", ".join(f"{gpus.count(name)}x {name}" for name in dict.fromkeys(gpus)) or "no GPU",
-            driver=", ".join(dict.fromkeys(one_host["driver"] for one_host in told if one_host["driver"])),
+            driver=", ".join(dict.fromkeys(host_log["driver"] for host_log in logs if host_log["driver"])),
         )
 
     def _problems(self, name: str, answer: Any) -> Iterator[str]:
@@ -108,9 +108,9 @@ class Cluster:
             return
         for problem in answer["verify_group"]["problems"]:
             yield f"{name}: {problem}"
-        for unit, told in answer["run_tool"]["units"].items():
-            if told["active"] == "active" and told["digest"] not in (None, self.plan.digest):
-                yield f"{name}: {unit} runs plan {told['digest']}, not {self.plan.digest}"
+        for unit, state in answer["run_tool"]["units"].items():
+            if state["active"] == "active" and state["digest"] not in (None, self.plan.digest):
+                yield f"{name}: {unit} runs plan {state['digest']}, not {self.plan.digest}"
 
     def run_tool(
         self,
@@ -122,17 +122,17 @@ class Cluster:
         env: Mapping[str, str] | None = None,
         files: Mapping[str, str] | None = None,
         say: Callable[[str], None] = lambda _: None,
-    ) -> Done:
-        """Run a tool on the head, as the engine's user and in its environment, and wait for its end.
+    ) -> ToolResult:
+        """Run a tool on the head, as the engine's user and in its environment, and wait for it to end.
 
         Args:
             name: of its unit, `muster-bench-…`.
-            argv: the command; its first word is looked for in the engine's release.
-            result: name, or ending, of the file it writes below its directory.
-            seconds: the longest it may take.
-            env: besides the engine's.
-            files: name -> text, laid into its directory.
-            say: called with the tool's last line now and then.
+            argv: the command; a bare program name means the one in the engine's release.
+            result: name or suffix of the file that it writes below its directory.
+            seconds: limit of its run time.
+            env: variables besides the engine's.
+            files: name -> text, written into its directory.
+            say: called with the tool's last line when that changes.
         """
         head, directory = self.plan.head, self.directory(name)
         keys = [secret.path for secret in self.plan.secrets if secret.path.endswith("secrets.env")]
@@ -143,33 +143,33 @@ class Cluster:
             "api_key_file": keys[0] if keys else None,
         }  # fmt: skip
         self.ask(head.name, {"run_tool": start}, f"start {name}")
-        look = {"do": "look", "name": name, "directory": directory, "result": result}
+        poll = {"do": "look", "name": name, "directory": directory, "result": result}
         try:
-            deadline, said = time.monotonic() + seconds + 60, ""
+            deadline, printed = time.monotonic() + seconds + 60, ""
             while True:
-                told = self.ask(head.name, {"run_tool": look}, f"look after {name}")["run_tool"]
-                if not told["running"] or time.monotonic() > deadline:
-                    return Done(int(told["status"]), tuple(told["lines"]), told["result"])
-                last = told["lines"][-1] if told["lines"] else ""
-                if last != said:
+                state = self.ask(head.name, {"run_tool": poll}, f"poll {name}")["run_tool"]
+                if not state["running"] or time.monotonic() > deadline:
+                    return ToolResult(int(state["status"]), tuple(state["lines"]), state["result"])
+                last = state["lines"][-1] if state["lines"] else ""
+                if last != printed:
                     say(last)
-                    said = last
-                time.sleep(LOOK_EVERY)
+                    printed = last
+                time.sleep(POLL_SECONDS)
         finally:
             self.ask(head.name, {"run_tool": {"do": "end", "name": name, "directory": directory}}, f"end {name}")
 
     def directory(self, name: str) -> str:
-        """Return where a tool works on the head."""
+        """Return a tool's working directory on the head."""
         return f"/var/lib/muster/{self.plan.group}/{name}"
 
 
 @contextmanager
-def connected(inventory_file: str, recipe_name: str, overrides: Mapping[str, Any]) -> Iterator[Cluster]:
+def connected(inventory_file: str, recipe_name: str, overrides: Mapping[str, Any]) -> Iterator[MeasuredGroup]:
     """Plan the group, connect to its hosts, and disconnect at the end.
 
     Args:
         inventory_file, recipe_name: as for `muster plan`.
-        overrides: settings that beat the rest.
+        overrides: settings that take precedence over all others.
 
     Raises:
         Refusal: no plan, or a host that cannot be reached.
@@ -180,8 +180,7 @@ def connected(inventory_file: str, recipe_name: str, overrides: Mapping[str, Any
 
     hosts = inventory.load(inventory_file, overrides)
     fleet = inventory.from_pyinfra(hosts, name=inventory_file)
-    wanted = recipe.load(recipe_name)
-    plan = plan_for(recipe_name, fleet)  # refused before anybody is asked
+    plan = plan_for(recipe_name, fleet)  # refused before any host is asked
     state = State(hosts, Config())
     ctx_state.set(state)
     unreached = all_hosts.connect(state)
@@ -189,6 +188,7 @@ def connected(inventory_file: str, recipe_name: str, overrides: Mapping[str, Any
         if unreached:
             raise Refusal("no SSH session to " + ", ".join(f"{name} ({why})" for name, why in unreached.items()))
         plan = deployed_plan(state, plan, lambda variant: plan_for(recipe_name, fleet, variant))
-        yield Cluster(wanted, plan, fleet.settings, state, {host.name: host for host in state.inventory})
+        by_name = {host.name: host for host in state.inventory}
+        yield MeasuredGroup(recipe.load(recipe_name), plan, fleet.settings, state, by_name)
     finally:
         disconnect_all(state)

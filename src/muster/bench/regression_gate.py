@@ -1,9 +1,9 @@
 """Did it get worse? New runs against kept ones, with the spread of repeated runs taken out.
 
-A figure regressed when its mean is worse by more than the tolerance *and* by more than repeated runs differ anyway:
+A figure regressed when its mean is worse by more than the tolerance *and* by more than the scatter of repeated runs:
 Student's t-test on the two means with pooled variance, one-sided, at 5 % shared by all figures compared (Bonferroni).
-Runs of one scenario and one number of prompts are repeats of each other. Where neither side was repeated there is no
-spread to go by, and the tolerance alone decides; the verdict says so.
+Runs of one scenario with one number of prompts repeat each other. Without repeats on either side the tolerance alone
+decides, and the line says so.
 """
 
 from __future__ import annotations
@@ -12,22 +12,15 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from muster.bench.ledger import Entry
+from muster.bench.figures import FIGURES, GATED
+from muster.bench.ledger import LedgerEntry
 from muster.errors import Refusal
 
-# Figure -> +1 where more is better, -1 where less is.
-FIGURES = {
-    "request_throughput": 1,
-    "output_throughput": 1,
-    "mean_ttft_ms": -1,
-    "mean_tpot_ms": -1,
-    "kv_cache_tokens": 1,
-}
 ALPHA = 0.05
 
 
 @dataclass(frozen=True)
-class Verdict:
+class Comparison:
     """One figure of one load, before and now.
 
     Args:
@@ -37,7 +30,7 @@ class Verdict:
         runs: (repeats before, repeats now).
         worse: relative change for the worse; negative is better.
         spread: relative change that repeats explain; None when nothing was repeated.
-        regressed: whether it counts.
+        regressed: whether the change counts as a regression.
     """
 
     load: str
@@ -51,31 +44,31 @@ class Verdict:
 
     @property
     def text(self) -> str:
-        """Return the verdict as a line."""
+        """Return the comparison as a line."""
         change = (self.now - self.before) / self.before if self.before else 0.0
-        known = (
+        basis = (
             "not repeated, so the tolerance decides" if self.spread is None else f"repeats explain {self.spread:.1%}"
         )
         mark = "WORSE" if self.regressed else "ok"
-        return f"{mark:<5} {self.load} {self.figure}: {self.before:,.4g} -> {self.now:,.4g} ({change:+.1%}; {known})"
+        return f"{mark:<5} {self.load} {self.figure}: {self.before:,.4g} -> {self.now:,.4g} ({change:+.1%}; {basis})"
 
 
-def compare(baseline: Sequence[Entry], entries: Sequence[Entry], *, tolerance: float) -> list[Verdict]:
-    """Return a verdict for every figure that both sides have.
+def compare(baseline: Sequence[LedgerEntry], entries: Sequence[LedgerEntry], *, tolerance: float) -> list[Comparison]:
+    """Compare every figure that both sides have.
 
     Args:
         baseline, entries: kept and new runs; failed ones are left out.
-        tolerance: relative change that is accepted in any case, 0.05 for 5 %.
+        tolerance: relative change that is always accepted, 0.05 for 5 %.
 
     Raises:
-        Refusal: nothing in common.
+        Refusal: the two sides have no load in common.
     """
     before, now = _grouped(baseline), _grouped(entries)
     pairs = [
         (load, figure, [e.figures[figure] for e in before[load]], [e.figures[figure] for e in now[load]])
         for load in now
         if load in before
-        for figure in FIGURES
+        for figure in GATED
         if all(figure in entry.figures for entry in [*before[load], *now[load]])
     ]
     if not pairs:
@@ -87,24 +80,26 @@ def compare(baseline: Sequence[Entry], entries: Sequence[Entry], *, tolerance: f
     return [_judge(*pair, tolerance=tolerance, alpha=ALPHA / len(pairs)) for pair in pairs]
 
 
-def _grouped(entries: Sequence[Entry]) -> dict[str, list[Entry]]:
-    groups: dict[str, list[Entry]] = {}
+def _grouped(entries: Sequence[LedgerEntry]) -> dict[str, list[LedgerEntry]]:
+    groups: dict[str, list[LedgerEntry]] = {}
     for entry in entries:
         if entry.kind == "bench" and not entry.problems:
             groups.setdefault(entry.load_key, []).append(entry)
     return groups
 
 
-def _names(groups: dict[str, list[Entry]]) -> str:
+def _names(groups: dict[str, list[LedgerEntry]]) -> str:
     return ", ".join(groups) or "no completed run"
 
 
-def _judge(load: str, figure: str, before: list[float], now: list[float], *, tolerance: float, alpha: float) -> Verdict:
+def _judge(
+    load: str, figure: str, before: list[float], now: list[float], *, tolerance: float, alpha: float
+) -> Comparison:
     old, new = sum(before) / len(before), sum(now) / len(now)
-    worse = (old - new if FIGURES[figure] > 0 else new - old) / old if old else 0.0
+    worse = (old - new if FIGURES[figure].direction > 0 else new - old) / old if old else 0.0
     explained = spread(before, now, alpha)
     regressed = worse > tolerance and (explained is None or worse > explained)
-    return Verdict(load, figure, old, new, (len(before), len(now)), worse, explained, regressed)
+    return Comparison(load, figure, old, new, (len(before), len(now)), worse, explained, regressed)
 
 
 def spread(before: Sequence[float], now: Sequence[float], alpha: float) -> float | None:

@@ -1,4 +1,4 @@
-"""What a report says, as data: runs grouped into series and loads, compared, next to published figures. Pure."""
+"""A report as data: runs grouped into series and loads, compared, beside published figures. Pure."""
 
 from __future__ import annotations
 
@@ -8,38 +8,30 @@ from statistics import mean
 
 from muster.bench import regression_gate
 from muster.bench.eval_result import WIDTH
-from muster.bench.ledger import Entry
+from muster.bench.figures import FIGURES
+from muster.bench.ledger import LedgerEntry
 from muster.errors import Refusal
 from muster.spec.recipe import Published, Recipe
 
-# Figure -> (name in words, unit, factor from the ledger's unit, +1 where more is better).
-FIGURES: Mapping[str, tuple[str, str, float, int]] = {
-    "request_throughput": ("Request throughput", "req/s", 1, 1),
-    "output_throughput": ("Output token throughput", "tok/s", 1, 1),
-    "mean_ttft_ms": ("Mean TTFT", "ms", 1, -1),
-    "p99_ttft_ms": ("p99 TTFT", "ms", 1, -1),
-    "mean_tpot_ms": ("Mean TPOT", "ms", 1, -1),
-    "p99_tpot_ms": ("p99 TPOT", "ms", 1, -1),
-    "kv_cache_tokens": ("KV cache", "tokens", 1, 1),
-}
-# Published metric -> figure of the ledger, factor from the ledger's unit to the published one, +1 where more is better.
-PUBLISHED: Mapping[str, tuple[str, float, int]] = {
-    "request_throughput": ("request_throughput", 1, 1),
-    "output_throughput": ("output_throughput", 1, 1),
-    "mean_ttft": ("mean_ttft_ms", 0.001, -1),
-    "kv_cache": ("kv_cache_tokens", 1, 1),
+# Published metric -> key in the ledger, factor from the ledger's unit to the published one.
+PUBLISHED: Mapping[str, tuple[str, float]] = {
+    "request_throughput": ("request_throughput", 1),
+    "output_throughput": ("output_throughput", 1),
+    "mean_ttft": ("mean_ttft_ms", 0.001),
+    "kv_cache": ("kv_cache_tokens", 1),
 }
 
 
 @dataclass(frozen=True)
-class Row:
+class ComparedRow:
     """One figure on two sides.
 
     Args:
-        load: what was run.
+        load: of the runs, in words.
         name, unit: of the figure.
-        before, now: means; change: relative, None without a `before`.
-        better: whether the change is one for the better.
+        before, now: means.
+        change: relative; None when `before` is 0.
+        better: whether it improved.
         spread: relative change that repeats explain; None when not repeated.
     """
 
@@ -55,7 +47,7 @@ class Row:
 
 @dataclass(frozen=True)
 class PublishedRow:
-    """A published figure for two strategies, and what was measured here for each (None: nothing)."""
+    """A published figure for two strategies beside the one measured here; None where nothing was measured."""
 
     name: str
     unit: str
@@ -77,8 +69,8 @@ class PublishedRow:
 
 
 @dataclass(frozen=True)
-class Score:
-    """An evaluation's score with half its 95 % interval, and the published one."""
+class ScoreRow:
+    """An evaluation's score, half its 95 % interval, and the published score."""
 
     series: str
     name: str
@@ -97,8 +89,8 @@ class Summary:
         title: of the page.
         runs: completed benchmark runs, oldest first.
         failed: runs that do not count.
-        series: name -> its runs; a series is one shape on one release and hardware.
-        sides: names of the two series compared, or empty.
+        series: name -> its runs. A series is one shape on one release and hardware.
+        sides: names of the two compared series, or empty.
         rows: the comparison.
         published: figures of the recipe's authors.
         scores: of evaluations.
@@ -106,48 +98,49 @@ class Summary:
     """
 
     title: str
-    runs: tuple[Entry, ...]
-    failed: tuple[Entry, ...]
-    series: Mapping[str, tuple[Entry, ...]]
+    runs: tuple[LedgerEntry, ...]
+    failed: tuple[LedgerEntry, ...]
+    series: Mapping[str, tuple[LedgerEntry, ...]]
     sides: tuple[str, ...]
-    rows: tuple[Row, ...]
+    rows: tuple[ComparedRow, ...]
     published: tuple[PublishedRow, ...]
-    scores: tuple[Score, ...]
+    scores: tuple[ScoreRow, ...]
     broken: tuple[str, ...] = ()
 
     @property
-    def starts(self) -> list[tuple[str, Entry]]:
+    def starts(self) -> list[tuple[str, LedgerEntry]]:
         """The latest start of each series whose engine's log was read."""
-        found = []
+        starts = []
         for name, runs in self.series.items():
-            told = [run for run in runs if run.engine]
-            found += [(name, told[-1])] if told else []
-        return found
+            logged = [run for run in runs if run.engine]
+            starts += [(name, logged[-1])] if logged else []
+        return starts
 
 
-def series_name(entry: Entry) -> str:
-    """Return the name of the series a run belongs to: what ran, on what."""
+def series_name(entry: LedgerEntry) -> str:
+    """Return the name of the series that a run belongs to: shape, vLLM and hardware."""
     return f"{entry.label}, vLLM {entry.vllm_version}, {entry.hardware or 'unknown hardware'}"
 
 
 def summarize(
-    entries: Sequence[Entry], recipe: Recipe | None, *, compare: Sequence[str] = (), broken: Sequence[str] = ()
+    entries: Sequence[LedgerEntry], recipe: Recipe | None, *, compare: Sequence[str] = (), broken: Sequence[str] = ()
 ) -> Summary:
     """Group and compare the runs of a ledger.
 
     Args:
         entries: oldest first.
-        recipe: whose published figures stand beside; None leaves them out.
-        compare: beginnings of session, digest, release or label of the two sides; the first two series otherwise.
-        broken: files that could not be read, to be said.
+        recipe: adds its published figures; None leaves them out.
+        compare: for each side a label, or the beginning of a session, digest or release; without them the first two
+            series are compared.
+        broken: files that could not be read; the report lists them.
 
     Raises:
-        Refusal: no entries, or a side that names no run.
+        Refusal: no entries, or a side without runs.
     """
     if not entries:
         raise Refusal("the ledger is empty", needed="at least one run", fix="muster bench INVENTORY RECIPE")
     runs = tuple(e for e in entries if e.kind == "bench" and not e.problems)
-    series: dict[str, list[Entry]] = {}
+    series: dict[str, list[LedgerEntry]] = {}
     for entry in runs:
         series.setdefault(series_name(entry), []).append(entry)
     sides = _sides(runs, series, compare)
@@ -155,7 +148,7 @@ def summarize(
         title=recipe.title if recipe else "Benchmarks",
         runs=runs,
         failed=tuple(e for e in entries if e.problems),
-        series={name: tuple(found) for name, found in series.items()},
+        series={name: tuple(members) for name, members in series.items()},
         sides=tuple(name for name, _ in sides) if len(sides) == 2 else (),
         rows=tuple(_rows(sides[0][1], sides[1][1])) if len(sides) == 2 else (),
         published=tuple(_published(recipe, runs)) if recipe else (),
@@ -165,83 +158,83 @@ def summarize(
 
 
 def _sides(
-    runs: Sequence[Entry], series: Mapping[str, Sequence[Entry]], compare: Sequence[str]
-) -> list[tuple[str, Sequence[Entry]]]:
+    runs: Sequence[LedgerEntry], series: Mapping[str, Sequence[LedgerEntry]], compare: Sequence[str]
+) -> list[tuple[str, Sequence[LedgerEntry]]]:
     if not compare:
         return list(series.items())[:2]
-    sides: list[tuple[str, Sequence[Entry]]] = []
+    sides: list[tuple[str, Sequence[LedgerEntry]]] = []
     for word in compare:
-        names = [(e, (e.session, e.digest, e.release)) for e in runs]
-        found = [e for e, told in names if e.label == word or any(name.startswith(word) for name in told)]
-        if not found:
+        matching = [
+            e for e in runs if e.label == word or any(n.startswith(word) for n in (e.session, e.digest, e.release))
+        ]
+        if not matching:
             raise Refusal(
                 f"--compare {word}: no completed run of that session, digest, release or shape",
                 needed=f"one of {', '.join(sorted({e.label for e in runs} | {e.session for e in runs}))}",
             )
-        sides.append((f"{word} ({series_name(found[-1])})", found))
+        sides.append((f"{word} ({series_name(matching[-1])})", matching))
     return sides
 
 
-def _rows(before: Sequence[Entry], now: Sequence[Entry]) -> Iterable[Row]:
+def _rows(before: Sequence[LedgerEntry], now: Sequence[LedgerEntry]) -> Iterable[ComparedRow]:
     loads = [load for load in dict.fromkeys(e.load_key for e in now) if any(e.load_key == load for e in before)]
     for load in loads:
         left, right = ([e for e in side if e.load_key == load] for side in (before, now))
-        for figure, (name, unit, factor, sign) in FIGURES.items():
-            if not all(figure in entry.figures for entry in [*left, *right]):
+        for kind in FIGURES.values():
+            if not all(kind.key in entry.figures for entry in [*left, *right]):
                 continue
-            old, new = ([e.figures[figure] * factor for e in side] for side in (left, right))
+            old, new = ([e.figures[kind.key] for e in side] for side in (left, right))
             change = (mean(new) - mean(old)) / mean(old) if mean(old) else None
-            yield Row(
+            yield ComparedRow(
                 load,
-                name,
-                unit,
+                kind.words,
+                kind.unit,
                 mean(old),
                 mean(new),
                 change,
-                (change or 0) * sign > 0,
+                (change or 0) * kind.direction > 0,
                 regression_gate.spread(old, new, regression_gate.ALPHA),
             )
 
 
-def _published(recipe: Recipe, runs: Sequence[Entry]) -> Iterable[PublishedRow]:
-    for told in recipe.published:
-        if told.metric not in PUBLISHED or len(told.values) != 2:
+def _published(recipe: Recipe, runs: Sequence[LedgerEntry]) -> Iterable[PublishedRow]:
+    for published in recipe.published:
+        if published.metric not in PUBLISHED or len(published.values) != 2:
             continue
-        first, second = told.values
-        figure, factor, _ = PUBLISHED[told.metric]
+        first, second = published.values
+        figure, factor = PUBLISHED[published.metric]
         yield PublishedRow(
-            name=told.metric.replace("_", " "),
-            unit=told.unit,
-            hardware=told.hardware,
+            name=published.metric.replace("_", " "),
+            unit=published.unit,
+            hardware=published.hardware,
             strategies=(first, second),
-            published=(told.values[first], told.values[second]),
+            published=(published.values[first], published.values[second]),
             measured=(_latest(runs, recipe, first, figure, factor), _latest(runs, recipe, second, figure, factor)),
         )
 
 
-def _latest(runs: Sequence[Entry], recipe: Recipe, strategy: str, figure: str, factor: float) -> float | None:
+def _latest(runs: Sequence[LedgerEntry], recipe: Recipe, strategy: str, figure: str, factor: float) -> float | None:
     """Return the mean of the last session that ran the published load; the cache does not depend on the load."""
-    found = [e for e in runs if e.recipe == recipe.name and e.strategy == strategy and figure in e.figures]
+    usable = [e for e in runs if e.recipe == recipe.name and e.strategy == strategy and figure in e.figures]
     if figure != "kv_cache_tokens":
-        found = [e for e in found if recipe.bench.get(e.scenario, {}).get("num-prompts") == e.prompts]
-    return mean(e.figures[figure] for e in found if e.session == found[-1].session) * factor if found else None
+        usable = [e for e in usable if recipe.bench.get(e.scenario, {}).get("num-prompts") == e.prompts]
+    return mean(e.figures[figure] for e in usable if e.session == usable[-1].session) * factor if usable else None
 
 
-def _scores(entries: Sequence[Entry], recipe: Recipe | None) -> Iterable[Score]:
+def _scores(entries: Sequence[LedgerEntry], recipe: Recipe | None) -> Iterable[ScoreRow]:
     for entry in entries:
         if entry.kind != "eval" or entry.problems:
             continue
         for name, value in entry.figures.items():
             if f"{name} stderr" not in entry.figures:
                 continue
-            told = _published_score(recipe.published if recipe else (), name, entry.strategy)
             margin = WIDTH * entry.figures[f"{name} stderr"]
-            published, hardware = told if told else (None, "")
-            yield Score(series_name(entry), name, value, margin, entry.prompts, published, hardware)
+            published, hardware = _published_score(recipe.published if recipe else (), name, entry.strategy)
+            yield ScoreRow(series_name(entry), name, value, margin, entry.prompts, published, hardware)
 
 
-def _published_score(published: Iterable[Published], name: str, strategy: str) -> tuple[float, str] | None:
-    found = [
-        (told.values[strategy], told.hardware) for told in published if told.metric == name and strategy in told.values
-    ]
-    return found[0] if found else None
+def _published_score(published: Iterable[Published], name: str, strategy: str) -> tuple[float | None, str]:
+    for figure in published:
+        if figure.metric == name and strategy in figure.values:
+            return figure.values[strategy], figure.hardware
+    return None, ""

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from muster.bench.ledger import Entry
-from muster.bench.report_data import PublishedRow, Row, Summary
+from muster.bench.ledger import LedgerEntry
+from muster.bench.report_data import ComparedRow, PublishedRow, Summary
 
-RUN_HEAD = ("load", "req/s", "tok/s", "TTFT mean", "TTFT p99", "TPOT mean", "TPOT p99")
+RUN_COLUMNS = ("load", "req/s", "tok/s", "TTFT mean", "TTFT p99", "TPOT mean", "TPOT p99")
 RUN_FIGURES = (
     "request_throughput",
     "output_throughput",
@@ -19,7 +19,7 @@ RUN_FIGURES = (
 
 
 def number(value: float | None, unit: str = "") -> str:
-    """Return a figure for reading: thousands apart, three digits or so."""
+    """Return a figure for reading: thousands separated, four digits at most after rounding."""
     if value is None:
         return "-"
     text = f"{value:,.0f}" if abs(value) >= 1000 or value == int(value) else f"{value:,.4g}"
@@ -35,15 +35,15 @@ def render(summary: Summary) -> str:
     """Return the whole report."""
     parts = [f"# {summary.title}", ""]
     for name, runs in summary.series.items():
-        parts += [f"## {name}", "", *table(RUN_HEAD, [run_cells(run) for run in runs]), ""]
+        parts += [f"## {name}", "", *table(RUN_COLUMNS, [run_cells(run) for run in runs]), ""]
     if summary.rows:
         heading = f"## {summary.sides[0]} -> {summary.sides[1]}"
-        parts += [heading, "", *table(ROW_HEAD, compared_cells(summary)), ""]
+        parts += [heading, "", *table(COMPARED_COLUMNS, compared_cells(summary)), ""]
     if summary.published:
         parts += ["## Published by the recipe's authors, beside what was measured here", ""]
-        parts += [*table(PUBLISHED_HEAD, [published_cells(row) for row in summary.published]), ""]
+        parts += [*table(PUBLISHED_COLUMNS, [published_cells(row) for row in summary.published]), ""]
     if summary.scores:
-        parts += ["## Evaluations", "", *table(SCORE_HEAD, score_cells(summary)), ""]
+        parts += ["## Evaluations", "", *table(SCORE_COLUMNS, score_cells(summary)), ""]
     if summary.starts:
         parts += ["## Engine start", "", *table(("shape", "what", "value"), start_cells(summary)), ""]
     if summary.failed or summary.broken:
@@ -54,13 +54,13 @@ def render(summary: Summary) -> str:
     return "\n".join(parts)
 
 
-ROW_HEAD = ("load", "figure", "before", "now", "change", "repeats explain")
-PUBLISHED_HEAD = ("figure (published)", "hardware", "shapes", "published", "change", "measured here", "change")
-SCORE_HEAD = ("shape", "score", "measured", "95 %", "questions", "published", "hardware")
+COMPARED_COLUMNS = ("load", "figure", "before", "now", "change", "repeats explain")
+PUBLISHED_COLUMNS = ("figure (published)", "hardware", "shapes", "published", "change", "measured here", "change")
+SCORE_COLUMNS = ("shape", "score", "measured", "95 %", "questions", "published", "hardware")
 
 
-def run_cells(run: Entry) -> list[str]:
-    """Return a run's cells under RUN_HEAD; latencies in ms."""
+def run_cells(run: LedgerEntry) -> list[str]:
+    """Return a run's cells under RUN_COLUMNS; latencies in ms."""
     return [
         run.load_key,
         *(number(run.figures.get(name), "ms" if name.endswith("_ms") else "") for name in RUN_FIGURES),
@@ -68,21 +68,21 @@ def run_cells(run: Entry) -> list[str]:
 
 
 def compared_cells(summary: Summary) -> list[list[str]]:
-    """Return the comparison's cells under ROW_HEAD; a load is named once, before its figures."""
+    """Return the comparison's cells under COMPARED_COLUMNS; each load is named once, before its figures."""
     cells = [_row_cells(row) for row in summary.rows]
     loads = [row.load for row in summary.rows]
     return [["" if at and loads[at - 1] == load else load, *cells[at][1:]] for at, load in enumerate(loads)]
 
 
-def _row_cells(row: Row) -> list[str]:
+def _row_cells(row: ComparedRow) -> list[str]:
     better = "" if not row.change else (" better" if row.better else " worse")
     spread = "not repeated" if row.spread is None else f"± {row.spread:.1%}".replace("%", " %")
-    now, before = number(row.now, row.unit), number(row.before, row.unit)
+    before, now = number(row.before, row.unit), number(row.now, row.unit)
     return [row.load, row.name, before, now, change(row.change) + better, spread]
 
 
 def published_cells(row: PublishedRow) -> list[str]:
-    """Return a published figure's cells under PUBLISHED_HEAD."""
+    """Return a published figure's cells under PUBLISHED_COLUMNS."""
     before, now = row.published
     here = " -> ".join(number(value) for value in row.measured) if any(v is not None for v in row.measured) else "-"
     return [
@@ -97,12 +97,12 @@ def published_cells(row: PublishedRow) -> list[str]:
 
 
 def _exact(value: float) -> str:
-    """Return a published figure with the digits it was published with."""
+    """Return a published figure with all its digits."""
     return f"{value:,.0f}" if value == int(value) and abs(value) >= 1000 else f"{value:,}"
 
 
 def score_cells(summary: Summary) -> list[list[str]]:
-    """Return the evaluations' cells under SCORE_HEAD."""
+    """Return the evaluations' cells under SCORE_COLUMNS."""
     return [
         [
             score.series,
@@ -118,17 +118,17 @@ def score_cells(summary: Summary) -> list[list[str]]:
 
 
 def start_cells(summary: Summary) -> list[list[str]]:
-    """Return what the engines' logs said: cache, memory and the phases of the start."""
+    """Return each engine's start as it logged it: cache, memory and phases."""
     cells = []
     for name, run in summary.starts:
-        told = run.engine
-        if told.get("cache_tokens"):
-            cells.append([name, "KV cache of a rank", f"{min(told['cache_tokens']):,} tokens"])
-        if told.get("weights_gib") is not None:
-            cells.append([name, "weights on a GPU", f"{told['weights_gib']:g} GiB"])
-        if told.get("seconds") is not None:
-            cells.append([name, "start to endpoint", f"{told['seconds']:.0f} s"])
-        cells += [[name, f"of that: {phase}", f"{took:.1f} s"] for phase, took in told.get("phases", {}).items()]
+        engine = run.engine
+        if engine.get("cache_tokens"):
+            cells.append([name, "KV cache per rank", f"{min(engine['cache_tokens']):,} tokens"])
+        if engine.get("weights_gib") is not None:
+            cells.append([name, "weights per GPU", f"{engine['weights_gib']:g} GiB"])
+        if engine.get("seconds") is not None:
+            cells.append([name, "start to endpoint", f"{engine['seconds']:.0f} s"])
+        cells += [[name, f"of that: {phase}", f"{took:.1f} s"] for phase, took in engine.get("phases", {}).items()]
     return cells
 
 

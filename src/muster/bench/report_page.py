@@ -1,11 +1,11 @@
-"""The report as one HTML page that asks nothing of the network."""
+"""The report as one HTML page that loads nothing from the network."""
 
 from __future__ import annotations
 
 import jinja2
 
 from muster import resources
-from muster.bench import report_figures, report_markdown
+from muster.bench import report_charts, report_markdown
 from muster.bench.report_data import Summary
 
 
@@ -23,10 +23,9 @@ def render(summary: Summary) -> str:
         lstrip_blocks=True,
     )
     tables = [
-        (f"Runs: {name}", report_markdown.RUN_HEAD, [report_markdown.run_cells(run) for run in runs])
+        (f"Runs: {name}", report_markdown.RUN_COLUMNS, [report_markdown.run_cells(run) for run in runs])
         for name, runs in summary.series.items()
     ]
-    compared = report_markdown.compared_cells(summary)
     return environment.get_template("report.html.j2").render(
         title=summary.title,
         hardware=sorted({run.hardware for run in summary.runs if run.hardware}),
@@ -35,13 +34,13 @@ def render(summary: Summary) -> str:
         last=max((run.at for run in summary.runs), default=""),
         count=len(summary.runs),
         sides=summary.sides,
-        row_head=report_markdown.ROW_HEAD,
-        rows=compared,
-        published_head=report_markdown.PUBLISHED_HEAD,
+        row_head=report_markdown.COMPARED_COLUMNS,
+        rows=report_markdown.compared_cells(summary),
+        published_head=report_markdown.PUBLISHED_COLUMNS,
         published=[report_markdown.published_cells(row) for row in summary.published],
-        score_head=report_markdown.SCORE_HEAD,
+        score_head=report_markdown.SCORE_COLUMNS,
         scores=report_markdown.score_cells(summary),
-        figures=report_figures.drawings(summary) if summary.runs else {},
+        charts=report_charts.draw(summary) if summary.runs else {},
         starts=report_markdown.start_cells(summary),
         tables=tables,
         failed=[(entry.id, entry.load_key, "; ".join(entry.problems)) for entry in summary.failed],

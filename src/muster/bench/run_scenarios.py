@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import secrets
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, replace
@@ -10,22 +11,23 @@ from pathlib import Path
 from typing import Any
 
 from muster.bench import bench_result, ledger, scenario
-from muster.bench.ledger import Entry
-from muster.bench.measured_group import Cluster, Done, Seen
+from muster.bench.ledger import LedgerEntry
+from muster.bench.measured_group import MeasuredGroup, RunningEngine, ToolResult
 
-RUN_SECONDS = 4 * 3600
 Say = Callable[[str], None]
 
 
 def new_session() -> str:
-    """Return the name of one command's runs: time in UTC and four random digits."""
+    """Return a session's name: the time in UTC and four random digits."""
     return f"{datetime.now(timezone.utc):%Y%m%dT%H%M%SZ}-{secrets.token_hex(2)}"
 
 
-def entry_of(cluster: Cluster, seen: Seen, *, kind: str, session: str, number: int, **own: Any) -> Entry:
-    """Return a ledger entry with all that the plan and the hosts say."""
-    plan = cluster.plan
-    return Entry(
+def entry_of(
+    group: MeasuredGroup, running: RunningEngine, *, kind: str, session: str, number: int, **fields: Any
+) -> LedgerEntry:
+    """Return a ledger entry with what the plan and the hosts report, and `fields` of the run."""
+    plan = group.plan
+    return LedgerEntry(
         id=f"{session}-{kind}-{number:03d}",
         kind=kind,
         session=session,
@@ -37,16 +39,16 @@ def entry_of(cluster: Cluster, seen: Seen, *, kind: str, session: str, number: i
         digest=plan.digest,
         release=plan.release.id,
         vllm_version=plan.vllm_version,
-        hardware=seen.hardware,
-        driver=seen.driver,
-        engine=asdict(seen.engine),
-        **own,
+        hardware=running.hardware,
+        driver=running.driver,
+        engine=asdict(running.log),
+        **fields,
     )
 
 
 def measure(
-    cluster: Cluster,
-    seen: Seen,
+    group: MeasuredGroup,
+    running: RunningEngine,
     scenarios: Sequence[scenario.Scenario],
     *,
     directory: Path,
@@ -54,17 +56,18 @@ def measure(
     repeat: int,
     seconds: int,
     say: Say,
-) -> Iterator[Entry]:
-    """Run each scenario, each step and each repeat, one after the other; keep and yield every run.
+) -> Iterator[LedgerEntry]:
+    """Run each scenario, step and repeat in turn; keep and yield every run.
 
     Args:
-        cluster, seen: of `Cluster.check`.
+        group: to measure.
+        running: from `MeasuredGroup.check`.
         scenarios: to run.
         directory: of the ledger.
         sweep: whether to step through the scenario's numbers of prompts.
         repeat: runs of each step.
-        seconds: the longest that one run may take.
-        say: for progress.
+        seconds: limit of one run.
+        say: prints progress.
     """
     session = new_session()
     seed, number = secrets.randbelow(1_000_000) * 1000, 0
@@ -72,66 +75,78 @@ def measure(
         for prompts in load.prompts(sweep=sweep):
             for _ in range(repeat):
                 number += 1
-                # Every run gets prompts of its own, or the engine's prefix cache answers for it.
-                own = replace(load, flags={"seed": seed + number, **load.flags})
-                done = _run(cluster, own, prompts, f"muster-bench-{session.lower()}-{number}", seconds, say)
-                entry = _entry(cluster, seen, load, prompts, done, session, number)
+                # Without prompts of its own, a run would be answered from the engine's prefix cache.
+                seeded = replace(load, flags={"seed": seed + number, **load.flags})
+                done = _run(group, seeded, prompts, f"muster-bench-{session.lower()}-{number}", seconds, say)
+                entry = _entry(group, running, load, prompts, done, session, number)
                 ledger.write(directory, entry)
                 yield entry
 
 
-def _run(cluster: Cluster, load: scenario.Scenario, prompts: int, name: str, seconds: int, say: Say) -> Done:
-    plan = cluster.plan
+def _run(group: MeasuredGroup, load: scenario.Scenario, prompts: int, name: str, seconds: int, say: Say) -> ToolResult:
+    plan = group.plan
     argv = scenario.argv(
         load,
         prompts=prompts,
         base_url=plan.local_endpoint,
         model=plan.model,
         served_model_name=plan.served_model_name,
-        result_dir=cluster.directory(name),
+        result_dir=group.directory(name),
         result_filename="result.json",
-        trust_remote_code=cluster.settings.trust_remote_code,
+        trust_remote_code=group.settings.trust_remote_code,
         metadata={"digest": plan.digest, "scenario": load.name},
     )
-    return cluster.run_tool(name, argv, result="result.json", seconds=seconds, say=say)
+    return group.run_tool(name, argv, result="result.json", seconds=seconds, say=say)
 
 
 def _entry(
-    cluster: Cluster, seen: Seen, load: scenario.Scenario, prompts: int, done: Done, session: str, number: int
-) -> Entry:
+    group: MeasuredGroup,
+    running: RunningEngine,
+    load: scenario.Scenario,
+    prompts: int,
+    done: ToolResult,
+    session: str,
+    number: int,
+) -> LedgerEntry:
     figures, problems, raw = outcome(done)
-    if seen.engine.tokens:
-        figures["kv_cache_tokens"] = float(seen.engine.tokens)
-    own = {"scenario": load.name, "prompts": prompts, "load": dict(load.flags) | {"num-prompts": prompts}}
+    if running.log.tokens:
+        figures["kv_cache_tokens"] = float(running.log.tokens)
+    fields = {"scenario": load.name, "prompts": prompts, "load": dict(load.flags) | {"num-prompts": prompts}}
     return entry_of(
-        cluster, seen, kind="bench", session=session, number=number, figures=figures, problems=problems, raw=raw, **own
+        group,
+        running,
+        kind="bench",
+        session=session,
+        number=number,
+        figures=figures,
+        problems=problems,
+        raw=raw,
+        **fields,
     )
 
 
-def outcome(done: Done) -> tuple[dict[str, float], tuple[str, ...], Any]:
-    """Return figures, problems and the tool's JSON of a run that has ended."""
-    import json
-
+def outcome(done: ToolResult) -> tuple[dict[str, float], tuple[str, ...], Any]:
+    """Return figures, problems and the tool's JSON of a finished run."""
     if done.result is None:
-        last = done.lines[-1] if done.lines else "it said nothing"
+        last = done.lines[-1] if done.lines else "it printed nothing"
         return {}, (f"the tool ended with {done.status} and wrote no result: {last}",), None
     try:
-        found = bench_result.parse_text(done.result)
-    except bench_result.Unreadable as error:
+        result = bench_result.parse_text(done.result)
+    except bench_result.UnreadableResult as error:
         return {}, (str(error),), None
-    problems = found.problems + ((f"the tool ended with {done.status}",) if done.status else ())
+    problems = result.problems + ((f"the tool ended with {done.status}",) if done.status else ())
     figures = {
-        "request_throughput": found.request_throughput,
-        "output_throughput": found.output_throughput,
-        "total_token_throughput": found.total_token_throughput,
-        "duration": found.duration,
-        **found.latency,
+        "request_throughput": result.request_throughput,
+        "output_throughput": result.output_throughput,
+        "total_token_throughput": result.total_token_throughput,
+        "duration": result.duration,
+        **result.latency,
     }
     return figures, problems, _finite(json.loads(done.result))
 
 
 def _finite(value: Any) -> Any:
-    """Return JSON without NaN and infinities, which the tool writes and no other reader takes."""
+    """Return JSON without NaN and infinities: the tool writes them, other readers refuse them."""
     if isinstance(value, dict):
         return {key: _finite(inner) for key, inner in value.items()}
     if isinstance(value, list):

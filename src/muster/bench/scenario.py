@@ -1,4 +1,4 @@
-"""Scenarios: the recipe's named benchmark data, and the `vllm bench serve` command of each."""
+"""The recipe's benchmark scenarios, and the `vllm bench serve` command of each."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from muster.bench.figures import LATENCIES, PERCENTILES
 from muster.errors import Refusal, unknown
 from muster.plan.vllm_flags import spell
 from muster.spec.recipe import FlagValue, Recipe
 
-# What a scenario may set: the load. Addresses, names and files are the runner's.
+# A scenario sets the load and nothing else: addresses, names and files are the runner's.
 LOAD_FLAGS = frozenset(
     {
         "dataset-name",
@@ -33,8 +34,6 @@ LOAD_FLAGS = frozenset(
         "top-k",
     }
 )
-METRICS = ("ttft", "tpot", "itl", "e2el")
-PERCENTILES = (50, 90, 95, 99)
 
 
 @dataclass(frozen=True)
@@ -42,10 +41,10 @@ class Scenario:
     """One named load.
 
     Args:
-        name: as the recipe calls it.
+        name: in the recipe.
         about: the hardware it was published for, in words.
-        flags: full flag names of `vllm bench serve`, without dashes.
-        sweep: numbers of prompts to step through, smallest first; empty when there is no sweep.
+        flags: flags of `vllm bench serve` by full name, without dashes.
+        sweep: numbers of prompts to step through, smallest first; empty without a sweep.
     """
 
     name: str
@@ -54,10 +53,10 @@ class Scenario:
     sweep: tuple[int, ...] = ()
 
     def prompts(self, *, sweep: bool) -> tuple[int, ...]:
-        """Return the numbers of prompts to run: the sweep's steps, or the one of the scenario.
+        """Return the numbers of prompts to run: the sweep's steps, or the scenario's own number.
 
         Raises:
-            Refusal: a sweep asked of a scenario that has none.
+            Refusal: a sweep was requested of a scenario without one.
         """
         if not sweep:
             return (int(self.flags["num-prompts"]),)
@@ -76,11 +75,11 @@ def scenarios(recipe: Recipe) -> dict[str, Scenario]:
     Raises:
         Refusal: an unknown key (the nearest is suggested), no number of prompts, a sweep that is no list of counts.
     """
-    return {name: _scenario(recipe.name, name, told) for name, told in recipe.bench.items()}
+    return {name: _scenario(recipe.name, name, keys) for name, keys in recipe.bench.items()}
 
 
 def pick(recipe: Recipe, names: Sequence[str], *, gpu: str = "") -> list[Scenario]:
-    """Return the scenarios asked for; without names the one of the hosts' GPUs, else the first.
+    """Return the named scenarios; without names, the one for the hosts' GPUs, or else the first.
 
     Args:
         recipe: whose scenarios.
@@ -103,23 +102,23 @@ def pick(recipe: Recipe, names: Sequence[str], *, gpu: str = "") -> list[Scenari
     return [known[name] for name in names]
 
 
-def _scenario(recipe: str, name: str, told: Mapping[str, Any]) -> Scenario:
+def _scenario(recipe: str, name: str, keys: Mapping[str, Any]) -> Scenario:
     where = f"recipe {recipe}: bench.{name}"
-    flags = {key: value for key, value in told.items() if key not in ("about", "sweep")}
+    flags = {key: value for key, value in keys.items() if key not in ("about", "sweep")}
     for key, value in flags.items():
         if key not in LOAD_FLAGS:
             raise unknown("benchmark key", key, {*LOAD_FLAGS, "about", "sweep"}, where=where)
         if not isinstance(value, bool | int | float | str):
             raise Refusal(f"{where}: {key} is {value!r}", needed="a number, a text, true or false")
-    sweep = told.get("sweep", ())
+    sweep = keys.get("sweep", ())
     counts = [flags.get("num-prompts"), *sweep] if isinstance(sweep, list | tuple) else [None]
     if any(not isinstance(count, int) or isinstance(count, bool) or count < 1 for count in counts):
         raise Refusal(
             f"{where}: num-prompts is {flags.get('num-prompts')!r}, sweep is {sweep!r}",
-            needed="num-prompts, a number of requests of at least 1, and a list of such numbers as sweep",
+            needed="num-prompts: a number of requests, at least 1; sweep: a list of such numbers",
             fix="correct the recipe",
         )
-    return Scenario(name, str(told.get("about", "")), flags, tuple(sorted(set(sweep))))
+    return Scenario(name, str(keys.get("about", "")), flags, tuple(sorted(set(sweep))))
 
 
 def argv(
@@ -138,10 +137,10 @@ def argv(
 
     Args:
         scenario: the load.
-        prompts: number of requests; a sweep replaces the scenario's own.
-        base_url: of the endpoint, as the host that runs the tool reaches it.
-        model: id or directory, from which the tool takes the tokenizer.
-        served_model_name: name in the API.
+        prompts: number of requests, instead of the scenario's own.
+        base_url: of the endpoint, as reached from the host that runs the tool.
+        model: id or directory from which the tool loads the tokenizer.
+        served_model_name: the model's name in the API.
         result_dir, result_filename: where the tool writes its JSON.
         trust_remote_code: whether the tokenizer may run the model's own code.
         metadata: names and values the tool copies into its JSON.
@@ -152,7 +151,7 @@ def argv(
     words += spell(load)
     if trust_remote_code:
         words.append("--trust-remote-code")
-    words += ["--percentile-metrics", ",".join(METRICS), "--metric-percentiles", ",".join(map(str, PERCENTILES))]
+    words += ["--percentile-metrics", ",".join(LATENCIES), "--metric-percentiles", ",".join(map(str, PERCENTILES))]
     words += ["--disable-tqdm", "--save-result", "--result-dir", result_dir, "--result-filename", result_filename]
     if metadata:
         words += ["--metadata", *(f"{key}={value}" for key, value in metadata.items())]

@@ -1,4 +1,4 @@
-"""`muster bench`: the recipe's scenarios on a cluster host, kept in the ledger, compared with a baseline."""
+"""`muster bench`: run the recipe's scenarios on the head, keep them in the ledger, compare them with a baseline."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from muster.bench import ledger, regression_gate, scenario
-from muster.bench.ledger import Entry
+from muster.bench.ledger import LedgerEntry
 from muster.commands import options
 
 REPEATS = 3
@@ -26,9 +26,9 @@ class Percent(click.ParamType[float]):
         try:
             share = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
         except ValueError:
-            self.fail(f"{text} is no share; write 5% or 0.05", param, ctx)
+            self.fail(f"{text} is not a share; write 5% or 0.05", param, ctx)
         if not 0 <= share < 1:
-            self.fail(f"{text} is no share from 0 to 100 %; write 5% or 0.05", param, ctx)
+            self.fail(f"{text} is not a share from 0 to 100 %; write 5% or 0.05", param, ctx)
         return share
 
 
@@ -41,15 +41,15 @@ Examples:
 """
 )
 @options.over_inventory(strategy=True)
-@click.option("--scenario", "names", multiple=True, help="Of the recipe's bench; the one of the GPUs otherwise.")
+@click.option(
+    "--scenario", "names", multiple=True, help="A scenario of the recipe; that of the hosts' GPUs by default."
+)
 @click.option("--sweep", is_flag=True, help="Step through the scenario's numbers of prompts.")
 @click.option("--repeat", type=click.IntRange(1, 100), help=f"Runs of each step. [1; {REPEATS} with --against]")
 @click.option("--against", metavar="BASELINE", help="Ledger file or directory, or a session, plan digest or release.")
-@click.option("--tolerance", type=Percent(), default="5%", show_default=True, help="Change that is accepted anyway.")
+@click.option("--tolerance", type=Percent(), default="5%", show_default=True, help="Change that is always accepted.")
 @options.ledger
-@click.option(
-    "--seconds", type=click.IntRange(10), default=14400, show_default=True, help="Longest that a run may take."
-)
+@click.option("--seconds", type=click.IntRange(10), default=14400, show_default=True, help="Limit of one run.")
 @click.pass_context
 def bench(
     ctx: click.Context,
@@ -75,13 +75,13 @@ def bench(
     with measured_group.connected(inventory_file, recipe_name, overrides) as group:
         picked = scenario.pick(group.recipe, names, gpu=group.plan.head.gpu)
         for load in picked:
-            load.prompts(sweep=sweep)  # refused before anything is asked of a host
-        seen = group.check()
-        click.echo(_heading(group.plan.label, group.plan.digest, seen.hardware, seen.engine.tokens))
+            load.prompts(sweep=sweep)  # refused before any host is asked
+        running = group.check()
+        click.echo(_heading(group.plan.label, group.plan.digest, running.hardware, running.log.tokens))
         runs = []
         for entry in run_scenarios.measure(
             group,
-            seen,
+            running,
             picked,
             directory=ledger_path,
             sweep=sweep,
@@ -93,7 +93,7 @@ def bench(
             runs.append(entry)
     failed = [entry for entry in runs if entry.problems]
     click.echo(f"{len(runs)} runs kept in {ledger_path} as session {runs[0].session}")
-    worse = _judge(before, runs, tolerance) if before and len(failed) < len(runs) else False
+    worse = _print_comparison(before, runs, tolerance) if before and len(failed) < len(runs) else False
     ctx.exit(1 if failed or worse else 0)
 
 
@@ -102,23 +102,25 @@ def _heading(label: str, digest: str, hardware: str, tokens: int | None) -> str:
     return f"{label} · plan {digest} · {hardware}{cache}"
 
 
-def summary(entry: Entry) -> str:
+def summary(entry: LedgerEntry) -> str:
     """Return one run as a line."""
     if entry.problems:
         return f"FAILED {entry.load_key}: {'; '.join(entry.problems)}"
-    said = [f"{entry.figures[name]:,.2f} {unit}" for name, unit in _SHOWN if name in entry.figures]
-    said += [f"{word} {entry.figures[name]:,.1f} ms" for name, word in _LATENCY if name in entry.figures]
-    return f"{entry.load_key}: " + ", ".join(said)
+    parts = [f"{entry.figures[key]:,.2f} {unit}" for key, unit in _THROUGHPUTS if key in entry.figures]
+    parts += [f"{word} {entry.figures[key]:,.1f} ms" for key, word in _LATENCIES if key in entry.figures]
+    return f"{entry.load_key}: " + ", ".join(parts)
 
 
-_SHOWN = (("request_throughput", "req/s"), ("output_throughput", "tok/s"))
-_LATENCY = (("mean_ttft_ms", "TTFT"), ("p99_ttft_ms", "p99"), ("mean_tpot_ms", "TPOT"), ("p99_tpot_ms", "p99"))
+_THROUGHPUTS = (("request_throughput", "req/s"), ("output_throughput", "tok/s"))
+_LATENCIES = (("mean_ttft_ms", "TTFT"), ("p99_ttft_ms", "p99"), ("mean_tpot_ms", "TPOT"), ("p99_tpot_ms", "p99"))
 
 
-def _judge(before: Sequence[Entry], runs: Sequence[Entry], tolerance: float) -> bool:
-    verdicts = regression_gate.compare(before, runs, tolerance=tolerance)
-    for verdict in verdicts:
-        click.echo(verdict.text)
-    worse = [verdict for verdict in verdicts if verdict.regressed]
-    click.echo(f"{len(worse)} of {len(verdicts)} figures got worse by more than {tolerance:.0%} and the spread of runs")
+def _print_comparison(before: Sequence[LedgerEntry], runs: Sequence[LedgerEntry], tolerance: float) -> bool:
+    comparisons = regression_gate.compare(before, runs, tolerance=tolerance)
+    for comparison in comparisons:
+        click.echo(comparison.text)
+    worse = [comparison for comparison in comparisons if comparison.regressed]
+    click.echo(
+        f"{len(worse)} of {len(comparisons)} figures got worse by more than {tolerance:.0%} and the spread of runs"
+    )
     return bool(worse)

@@ -1,4 +1,4 @@
-"""`muster eval`: GSM8K through lm_eval on a cluster host, with the margin that its size allows."""
+"""`muster eval`: score the group with GSM8K, by lm_eval on its head, and print the margin of error."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Examples:
 """,
 )
 @options.over_inventory(strategy=True)
-@click.option("--limit", type=click.IntRange(1), help="Questions to ask, for a quick look; all 1319 otherwise.")
+@click.option("--limit", type=click.IntRange(1), help="Questions to ask; all 1319 by default.")
 @click.option("--fewshot", type=click.IntRange(0), default=eval_task.FEWSHOT, show_default=True, help="Examples shown.")
 @options.ledger
 def evaluate(
@@ -36,10 +36,10 @@ def evaluate(
     from muster.bench import measured_group, run_eval  # pyinfra loads slowly
 
     with measured_group.connected(inventory_file, recipe_name, overrides) as group:
-        seen = group.check()
+        running = group.check()
         entry, scores = run_eval.evaluate(
             group,
-            seen,
+            running,
             directory=ledger_path,
             limit=limit,
             fewshot=fewshot,

@@ -1,4 +1,4 @@
-"""Figures as inline SVG, by matplotlib: colours that colour-blind people tell apart, and a marker for each series."""
+"""Charts as inline SVG, by matplotlib: colours that colour-blind readers can tell apart, a marker for each series."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from statistics import mean
 from typing import TYPE_CHECKING, Any
 
-from muster.bench.ledger import Entry
+from muster.bench import figures
+from muster.bench.ledger import LedgerEntry
 from muster.bench.report_data import Summary
 from muster.errors import Refusal
 
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 LINES = ("-", "--", "-.", ":")
-PERCENTILES = ("p50", "p90", "p95", "p99")
+PERCENTILES = tuple(f"p{percentile}" for percentile in figures.PERCENTILES)
 STYLE = {
     "svg.fonttype": "none",  # text stays text: small, searchable, in the page's own font
     "font.family": "sans-serif",
@@ -34,7 +35,7 @@ STYLE = {
 
 
 def load_library() -> Any:
-    """Return matplotlib's pyplot-free parts.
+    """Return matplotlib without pyplot.
 
     Raises:
         Refusal: it is not installed.
@@ -50,20 +51,20 @@ def load_library() -> Any:
     return matplotlib
 
 
-def drawings(summary: Summary) -> dict[str, str]:
-    """Return every figure that the runs have data for: heading -> SVG."""
+def draw(summary: Summary) -> dict[str, str]:
+    """Return every chart that the runs have data for: heading -> SVG."""
     matplotlib = load_library()
     with matplotlib.rc_context(STYLE):
-        made = {
+        charts = {
             "Throughput against latency": _sweeps(summary),
             "Percentiles of latency": _percentiles(summary),
             "Runs over time": _over_time(summary),
         }
-    return {heading: svg for heading, svg in made.items() if svg}
+    return {heading: svg for heading, svg in charts.items() if svg}
 
 
 def style_of(names: Sequence[str], name: str) -> dict[str, Any]:
-    """Return colour, marker and line of a series; the same in every figure."""
+    """Return a series' colour, marker and line; the same in every chart."""
     at = list(names).index(name)
     return {
         "color": COLOURS[at % len(COLOURS)],
@@ -75,30 +76,30 @@ def style_of(names: Sequence[str], name: str) -> dict[str, Any]:
 def _sweeps(summary: Summary) -> str:
     """Draw each series' steps: throughput to the right, latency up, the number of prompts at each point."""
     steps = {name: _steps(runs) for name, runs in summary.series.items()}
-    steps = {name: found for name, found in steps.items() if len(found) > 1}
+    steps = {name: by_prompts for name, by_prompts in steps.items() if len(by_prompts) > 1}
     if not steps:
         return ""
     figure, axes = _panels(2)
-    for axis, figures in zip(axes, (("mean_ttft_ms", "mean TTFT, ms"), ("mean_tpot_ms", "mean TPOT, ms")), strict=True):
-        for name, found in steps.items():
-            told = [(prompts, runs) for prompts, runs in found.items() if all(figures[0] in r.figures for r in runs)]
-            across = [mean(run.figures["output_throughput"] for run in runs) for _, runs in told]
-            up = [mean(run.figures[figures[0]] for run in runs) for _, runs in told]
+    for axis, key in zip(axes, ("mean_ttft_ms", "mean_tpot_ms"), strict=True):
+        for name, by_prompts in steps.items():
+            points = [(prompts, runs) for prompts, runs in by_prompts.items() if all(key in r.figures for r in runs)]
+            across = [mean(run.figures["output_throughput"] for run in runs) for _, runs in points]
+            up = [mean(run.figures[key] for run in runs) for _, runs in points]
             axis.plot(across, up, label=name, **style_of(list(summary.series), name))
-            for (prompts, _), x, y in zip(told, across, up, strict=True):
+            for (prompts, _), x, y in zip(points, across, up, strict=True):
                 axis.annotate(
                     str(prompts), (x, y), textcoords="offset points", xytext=(5, 5), fontsize=8, color="#444444"
                 )
         axis.set_xlabel("output throughput, tok/s")
-        axis.set_title(figures[1], loc="left", fontsize=10)
+        axis.set_title(f"{figures.FIGURES[key].words}, ms", loc="left", fontsize=10)
         _from_zero(axis)
         axis.set_xlim(left=0)
     return _svg(figure, axes[0], "sweep")
 
 
-def _steps(runs: Sequence[Entry]) -> dict[int, list[Entry]]:
-    """Return the runs of the load that has most steps, by number of prompts."""
-    loads: dict[str, dict[int, list[Entry]]] = {}
+def _steps(runs: Sequence[LedgerEntry]) -> dict[int, list[LedgerEntry]]:
+    """Return the runs of the load with the most steps, by number of prompts."""
+    loads: dict[str, dict[int, list[LedgerEntry]]] = {}
     for run in runs:
         load = run.load_key.rsplit(", ", 1)[0]
         loads.setdefault(load, {}).setdefault(run.prompts, []).append(run)
@@ -112,10 +113,9 @@ def _percentiles(summary: Summary) -> str:
     figure, axes = _panels(2)
     for axis, metric in zip(axes, ("ttft", "tpot"), strict=True):
         for name, run in largest.items():
-            found = [(p, run.figures[f"{p}_{metric}_ms"]) for p in PERCENTILES if f"{p}_{metric}_ms" in run.figures]
-            if found:
-                places, values = zip(*found, strict=True)
-                axis.plot(places, values, label=name, **style_of(list(summary.series), name))
+            points = [(p, run.figures[f"{p}_{metric}_ms"]) for p in PERCENTILES if f"{p}_{metric}_ms" in run.figures]
+            if points:
+                axis.plot(*zip(*points, strict=True), label=name, **style_of(list(summary.series), name))
         axis.set_title(f"{metric.upper()}, ms", loc="left", fontsize=10)
         _from_zero(axis)
         axis.margins(x=0.08)
@@ -126,7 +126,7 @@ def _percentiles(summary: Summary) -> str:
 
 def _over_time(summary: Summary) -> str:
     """Draw each series' output throughput, run by run, relative to the first of its load."""
-    loads: dict[tuple[str, str], list[Entry]] = {}
+    loads: dict[tuple[str, str], list[LedgerEntry]] = {}
     for name, runs in summary.series.items():
         for run in runs:
             loads.setdefault((name, run.load_key), []).append(run)
@@ -136,12 +136,12 @@ def _over_time(summary: Summary) -> str:
     figure, axes = _panels(1)
     times = sorted({run.at for runs in repeated.values() for run in runs})
     labelled: set[str] = set()
-    for (name, _), told in repeated.items():
-        first = told[0].figures["output_throughput"] or 1
-        up = [100 * run.figures["output_throughput"] / first for run in told]
+    for (name, _), series in repeated.items():
+        first = series[0].figures["output_throughput"] or 1
+        up = [100 * run.figures["output_throughput"] / first for run in series]
         label = None if name in labelled else name
         axes[0].plot(
-            [times.index(run.at) for run in told], up, label=label, alpha=0.8, **style_of(list(summary.series), name)
+            [times.index(run.at) for run in series], up, label=label, alpha=0.8, **style_of(list(summary.series), name)
         )
         labelled.add(name)
     shown = list(range(0, len(times), max(1, len(times) // 8)))
@@ -152,7 +152,7 @@ def _over_time(summary: Summary) -> str:
 
 
 def _from_zero(axis: Any) -> None:
-    """Let an axis begin at 0, with room above the highest point."""
+    """Start an axis at 0 and leave room above the highest point."""
     highest = max((value for line in axis.lines for value in line.get_ydata()), default=1)
     axis.set_ylim(0, 1.12 * highest or 1)
 
