@@ -171,7 +171,7 @@ def deploy(box: Sandbox, engine: str, directory: Path) -> None:
         for host in box.hosts:
             standin.place(box.tree(host.name))
             box.exec(host.name, ["/bin/sh", "-c", "mkdir -p /etc/standin; echo 0.05 >/etc/standin/token_seconds"])
-        inventory = str(directory / "fleet.py")
+        inventory = str(directory / "inventory.py")
         Path(inventory).write_text(INVENTORY.format(name=box.name, settings=SETTINGS))
     done = subprocess.run(
         [str(Path(sys.executable).parent / "pyinfra"), "-y", inventory, "deploys/kimi_k2_instruct.py"],

@@ -88,7 +88,7 @@ def timed(box: Sandbox, count: int, directory: Path, repeat: int, *words: str) -
 
 def measure(box: Sandbox, count: int, directory: Path, repeat: int) -> dict[str, Any]:
     """Deploy to the first `count` hosts, then time both ways of having nothing to do."""
-    inventory, plain, out = directory / "fleet.py", directory / "plain.py", directory / f"out{count}"
+    inventory, plain, out = directory / "inventory.py", directory / "plain.py", directory / f"out{count}"
     inventory.write_text(INVENTORY.format(name=NAME, count=count, settings=SETTINGS))
     run(directory, "pyinfra", "-y", str(inventory), "deploys/kimi_k2_instruct.py")
     ours = timed(box, count, directory, repeat, "pyinfra", "-y", str(inventory), "deploys/kimi_k2_instruct.py")

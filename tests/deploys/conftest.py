@@ -63,7 +63,7 @@ class Ran:
         return {step["name"]: step["hosts_with_change"] for step in plan if step["hosts_with_change"]}
 
 
-class Fleet:
+class Testbed:
     """The sandbox's hosts and the group on them."""
 
     inventory = INVENTORY
@@ -84,7 +84,7 @@ class Fleet:
             "rdma": "off",
             "ready_timeout": 60,
         }
-        inventory = self.directory / "fleet.py"
+        inventory = self.directory / "inventory.py"
         inventory.write_text(self.inventory.format(name=self.box.name, settings={**given, **settings}))
         command = [Path(sys.executable).parent / "pyinfra", *flags, inventory, f"deploys/{deploy}.py"]
         return subprocess.Popen(
@@ -199,8 +199,8 @@ def page(directory: Path) -> str:
     return "".join(link.format(name, digest) for name, digest in rows.items())
 
 
-class Guarded(Fleet):
-    """Like `Fleet`, with the guard, and steps slow enough for a request to be in flight."""
+class GuardedTestbed(Testbed):
+    """Like `Testbed`, with the guard, and steps slow enough for a request to be in flight."""
 
     def run(self, deploy: str = "kimi_k2_instruct", *flags: str, **settings: Any) -> Ran:
         return super().run(deploy, *flags, **{"supervisor": "guard", **settings})
@@ -253,9 +253,9 @@ def box(sandbox: Boot) -> Sandbox:
 
 
 @pytest.fixture
-def fleet(box: Sandbox, tmp_path: Path) -> Iterator[Fleet]:
+def testbed(box: Sandbox, tmp_path: Path) -> Iterator[Testbed]:
     """Hosts that muster has never touched."""
-    there = Fleet(box, tmp_path)
+    there = Testbed(box, tmp_path)
     for name in HOSTS:
         box.start(name)
     there.clear()
@@ -265,9 +265,9 @@ def fleet(box: Sandbox, tmp_path: Path) -> Iterator[Fleet]:
 
 
 @pytest.fixture
-def serving(box: Sandbox, tmp_path: Path) -> Iterator[Fleet]:
+def serving(box: Sandbox, tmp_path: Path) -> Iterator[Testbed]:
     """Hosts on which the group serves; one test leaves it to the next."""
-    there = Fleet(box, tmp_path)
+    there = Testbed(box, tmp_path)
     there.boot()
     there.deploy()
     assert there.answers()
@@ -277,9 +277,9 @@ def serving(box: Sandbox, tmp_path: Path) -> Iterator[Fleet]:
 
 
 @pytest.fixture
-def guarded(box: Sandbox, tmp_path: Path) -> Iterator[Guarded]:
+def guarded(box: Sandbox, tmp_path: Path) -> Iterator[GuardedTestbed]:
     """Hosts on which a guarded group serves."""
-    there = Guarded(box, tmp_path)
+    there = GuardedTestbed(box, tmp_path)
     there.boot()
     for name in HOSTS:
         there.sh(name, "mkdir -p /etc/standin; echo 0.05 >/etc/standin/token_seconds")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.deploys.conftest import GROUP, GUARD_UNIT, HOSTS, Guarded
+from tests.deploys.conftest import GROUP, GUARD_UNIT, HOSTS, GuardedTestbed
 
 pytestmark = pytest.mark.sandbox
 
@@ -17,7 +17,7 @@ READABLE_BY_ALL = (
 )
 
 
-def test_no_key_leaves_its_credential(guarded: Guarded, tmp_path: Path) -> None:
+def test_no_key_leaves_its_credential(guarded: GuardedTestbed, tmp_path: Path) -> None:
     (tmp_path / "api.env").write_text(f"VLLM_API_KEY={API_KEY}\n")
     ran = guarded.deploy(api_key_file=str(tmp_path / "api.env"))
     assert guarded.status["ready"], "the guard's own canaries carry the key"

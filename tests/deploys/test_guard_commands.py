@@ -11,7 +11,7 @@ import pytest
 
 from tests.deploys.conftest import GUARD_STATE as STATE
 from tests.deploys.conftest import GUARD_UNIT as UNIT
-from tests.deploys.conftest import HOSTS, Guarded
+from tests.deploys.conftest import HOSTS, GuardedTestbed
 
 pytestmark = pytest.mark.sandbox
 
@@ -19,11 +19,11 @@ pytestmark = pytest.mark.sandbox
 class Request(threading.Thread):
     """One request through one DP rank, in flight for some seconds."""
 
-    def __init__(self, fleet: Guarded, rank: int, tokens: int = 120) -> None:
+    def __init__(self, testbed: GuardedTestbed, rank: int, tokens: int = 120) -> None:
         super().__init__(daemon=True)
         body = json.dumps({"model": "kimi-k2", "prompt": "1", "max_tokens": tokens}).encode()
         headers = {"Content-Type": "application/json", "X-data-parallel-rank": str(rank)}
-        url = f"http://{fleet.box.hosts[0].address}:8000/v1/completions"
+        url = f"http://{testbed.box.hosts[0].address}:8000/v1/completions"
         self.request = urllib.request.Request(url, body, headers)
         self.answer: dict[str, Any] = {}
         self.problem = ""
@@ -43,23 +43,23 @@ class Request(threading.Thread):
         return int(self.answer["usage"]["completion_tokens"])
 
 
-def in_flight(fleet: Guarded) -> list[Request]:
+def in_flight(testbed: GuardedTestbed) -> list[Request]:
     """One request through each DP rank, both begun and neither answered yet."""
-    requests = [Request(fleet, rank) for rank in (0, 1)]
+    requests = [Request(testbed, rank) for rank in (0, 1)]
 
     def running() -> bool:
-        url = f"http://{fleet.box.hosts[0].address}:8000/metrics"
+        url = f"http://{testbed.box.hosts[0].address}:8000/metrics"
         with urllib.request.urlopen(url, timeout=5) as answer:
             lines = answer.read().decode().splitlines()
         return sum(float(x.rpartition(" ")[2]) for x in lines if x.startswith("vllm:num_requests_running")) >= 2
 
-    fleet.wait("two requests in flight", running)
+    testbed.wait("two requests in flight", running)
     assert all(request.is_alive() for request in requests)
     return requests
 
 
-def test_a_stop_answers_what_is_in_flight_and_holds_until_resume(guarded: Guarded) -> None:
-    counted = guarded.status["restarts"]  # the fleet is shared: other tests break it
+def test_a_stop_answers_what_is_in_flight_and_holds_until_resume(guarded: GuardedTestbed) -> None:
+    counted = guarded.status["restarts"]  # the testbed is shared: other tests break it
     requests = in_flight(guarded)
     stopped = guarded.done("stop")
     assert [request.tokens() for request in requests] == [120, 120]
@@ -77,7 +77,7 @@ def test_a_stop_answers_what_is_in_flight_and_holds_until_resume(guarded: Guarde
 
 
 @pytest.mark.nightly
-def test_a_restart_answers_what_is_in_flight_and_costs_no_budget(guarded: Guarded) -> None:
+def test_a_restart_answers_what_is_in_flight_and_costs_no_budget(guarded: GuardedTestbed) -> None:
     before = guarded.status
     requests = in_flight(guarded)
     guarded.done("restart")
@@ -90,7 +90,7 @@ def test_a_restart_answers_what_is_in_flight_and_costs_no_budget(guarded: Guarde
 
 
 @pytest.mark.nightly
-def test_a_changed_plan_answers_what_is_in_flight(guarded: Guarded) -> None:
+def test_a_changed_plan_answers_what_is_in_flight(guarded: GuardedTestbed) -> None:
     counted = guarded.status["restarts"]
     requests = in_flight(guarded)
     ran = guarded.deploy(max_num_seqs=18)
@@ -100,18 +100,18 @@ def test_a_changed_plan_answers_what_is_in_flight(guarded: Guarded) -> None:
     assert guarded.bundles() == dict.fromkeys(HOSTS, "")
 
 
-def fail(fleet: Guarded) -> None:
+def fail(testbed: GuardedTestbed) -> None:
     """Put the group where a spent budget leaves it, as a reboot would find it."""
     held = {"boot": "b", "aborts": [], "streak": 0, "held": "failed", "running": "", "restarts": 7, "failures": []}
     for name in HOSTS:
-        fleet.sh(name, f"systemctl stop {UNIT}")
-    fleet.sh("node0", f"echo '{json.dumps(held)}' >{STATE}/held.json; chown muster: {STATE}/held.json")
+        testbed.sh(name, f"systemctl stop {UNIT}")
+    testbed.sh("node0", f"echo '{json.dumps(held)}' >{STATE}/held.json; chown muster: {STATE}/held.json")
     for name in HOSTS:
-        fleet.sh(name, f"systemctl start {UNIT}")
-    fleet.wait("failed", lambda: fleet.status.get("phase") == "failed")
+        testbed.sh(name, f"systemctl start {UNIT}")
+    testbed.wait("failed", lambda: testbed.status.get("phase") == "failed")
 
 
-def test_resume_starts_what_has_failed(guarded: Guarded) -> None:
+def test_resume_starts_what_has_failed(guarded: GuardedTestbed) -> None:
     fail(guarded)
     assert guarded.processes() == dict.fromkeys(HOSTS, "none")
     guarded.done("resume")
@@ -121,7 +121,7 @@ def test_resume_starts_what_has_failed(guarded: Guarded) -> None:
 
 @pytest.mark.nightly
 @pytest.mark.parametrize("change", [{}, {"max_num_seqs": 19}], ids=["the same plan", "another plan"])
-def test_a_deploy_starts_what_has_failed_and_says_so(guarded: Guarded, change: dict[str, int]) -> None:
+def test_a_deploy_starts_what_has_failed_and_says_so(guarded: GuardedTestbed, change: dict[str, int]) -> None:
     fail(guarded)
     ran = guarded.deploy(**change)
     assert "the group is failed; this run resumes it" in ran.err
@@ -130,7 +130,7 @@ def test_a_deploy_starts_what_has_failed_and_says_so(guarded: Guarded, change: d
 
 
 @pytest.mark.nightly
-def test_units_that_systemd_stopped_are_stopped_and_resumed_as_well(guarded: Guarded) -> None:
+def test_units_that_systemd_stopped_are_stopped_and_resumed_as_well(guarded: GuardedTestbed) -> None:
     guarded.sh("node0", f"systemctl stop {UNIT}")
     guarded.done("stop")
     for name in HOSTS:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests import standin
-from tests.deploys.conftest import REPOSITORY, UNIT, Fleet
+from tests.deploys.conftest import REPOSITORY, UNIT, Testbed
 
 pytestmark = pytest.mark.sandbox
 
@@ -44,16 +44,16 @@ print("asked", count, "times", flush=True)
 """
 
 
-def bench(fleet: Fleet, *words: str, **settings: Any) -> subprocess.CompletedProcess[str]:
+def bench(testbed: Testbed, *words: str, **settings: Any) -> subprocess.CompletedProcess[str]:
     """Run the command as a user would, against the inventory of the last deploy."""
-    tool = fleet.box.tree("node0") / standin.PATH.lstrip("/") / "bin" / "vllm"
+    tool = testbed.box.tree("node0") / standin.PATH.lstrip("/") / "bin" / "vllm"
     tool.write_text(TOOL, encoding="utf-8")
     data = [word for key, value in settings.items() for word in ("--data", f"{key}={value}")]
-    command = [Path(sys.executable).parent / "muster", "bench", fleet.directory / "fleet.py", "kimi-k2-instruct"]
+    command = [Path(sys.executable).parent / "muster", "bench", testbed.directory / "inventory.py", "kimi-k2-instruct"]
     return subprocess.run(
-        [str(word) for word in [*command, "--ledger", fleet.directory / "ledger", *words, *data]],
+        [str(word) for word in [*command, "--ledger", testbed.directory / "ledger", *words, *data]],
         cwd=REPOSITORY,
-        env={**os.environ, "XDG_STATE_HOME": str(fleet.state)},
+        env={**os.environ, "XDG_STATE_HOME": str(testbed.state)},
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
@@ -62,12 +62,12 @@ def bench(fleet: Fleet, *words: str, **settings: Any) -> subprocess.CompletedPro
     )
 
 
-def kept(fleet: Fleet) -> list[dict[str, Any]]:
-    paths = sorted((fleet.directory / "ledger").glob("*.json"))
+def kept(testbed: Testbed) -> list[dict[str, Any]]:
+    paths = sorted((testbed.directory / "ledger").glob("*.json"))
     return [json.loads(path.read_text(encoding="utf-8")) for path in paths]
 
 
-def test_two_repeats_are_measured_on_the_head_and_leave_nothing_behind(serving: Fleet) -> None:
+def test_two_repeats_are_measured_on_the_head_and_leave_nothing_behind(serving: Testbed) -> None:
     ran = bench(serving, "--scenario", "h800", "--repeat", "2")
     assert ran.returncode == 0, ran.stdout + ran.stderr
     entries = kept(serving)
@@ -78,7 +78,7 @@ def test_two_repeats_are_measured_on_the_head_and_leave_nothing_behind(serving: 
     assert serving.sh("node0", "systemctl list-units --all --no-legend 'muster-bench-*'") == ""
 
 
-def test_a_group_of_another_plan_is_not_measured(serving: Fleet) -> None:
+def test_a_group_of_another_plan_is_not_measured(serving: Testbed) -> None:
     ran = bench(serving, max_num_seqs=7)
     assert ran.returncode == 2, ran.stdout + ran.stderr
     assert "not fit to be measured" in ran.stderr
@@ -86,7 +86,7 @@ def test_a_group_of_another_plan_is_not_measured(serving: Fleet) -> None:
     assert kept(serving) == []
 
 
-def test_a_stopped_rank_is_named_and_nothing_is_measured(serving: Fleet) -> None:
+def test_a_stopped_rank_is_named_and_nothing_is_measured(serving: Testbed) -> None:
     serving.sh("node1", f"systemctl stop {UNIT}")
     try:
         ran = bench(serving)

@@ -11,24 +11,24 @@ from pathlib import Path
 import pytest
 
 from muster.sandbox import serving_settings
-from tests.deploys.conftest import HOSTS, INVENTORY, REPOSITORY, Fleet, wheel
+from tests.deploys.conftest import HOSTS, INVENTORY, REPOSITORY, Testbed, wheel
 
 pytestmark = [pytest.mark.sandbox, pytest.mark.nightly]
 
 
 @pytest.fixture
-def alone(fleet: Fleet) -> Iterator[Fleet]:
+def alone(testbed: Testbed) -> Iterator[Testbed]:
     """Hosts without a route to anything but their own network."""
     for name in HOSTS:
-        fleet.sh(name, "ip route delete default")
-        assert fleet.sh(name, "ip route get 198.51.100.1 2>&1 || true").endswith("Network is unreachable")
-    yield fleet
-    gateway = str(fleet.box.hosts[0].address).rsplit(".", 1)[0] + ".1"
+        testbed.sh(name, "ip route delete default")
+        assert testbed.sh(name, "ip route get 198.51.100.1 2>&1 || true").endswith("Network is unreachable")
+    yield testbed
+    gateway = str(testbed.box.hosts[0].address).rsplit(".", 1)[0] + ".1"
     for name in HOSTS:
-        fleet.sh(name, f"ip route replace default via {gateway}")
+        testbed.sh(name, f"ip route replace default via {gateway}")
 
 
-def test_from_a_bundle_to_answers_without_a_network(alone: Fleet, tmp_path: Path) -> None:
+def test_from_a_bundle_to_answers_without_a_network(alone: Testbed, tmp_path: Path) -> None:
     index, bundle = tmp_path / "simple", tmp_path / "bundle"
     wheel(index / "vllm", "0.33.0")
     given = {"strategy": "dp-ep", "allow_oversubscription": True, "index_url": index.as_uri(), "torch_backend": None}

@@ -70,7 +70,7 @@ RAY = ["Bring up | Ray head up", "Bring up | Ray workers up", "Bring up | vLLM u
 
 
 def pyinfra(tmp_path: Path, *flags: str, count: int, gpu: str, state: str, change: str = "") -> Any:
-    inventory = tmp_path / "fleet.py"
+    inventory = tmp_path / "inventory.py"
     inventory.write_text(INVENTORY.format(count=count, gpu=gpu, state=state, change=change))
     command = [Path(sys.executable).parent / "pyinfra", "--json", *flags, inventory, "deploys/kimi_k2_instruct.py"]
     env = {"PATH": "/usr/bin:/bin", "XDG_STATE_HOME": str(tmp_path / "state"), "HOME": str(tmp_path)}

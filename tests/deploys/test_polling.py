@@ -12,7 +12,7 @@ import pytest
 
 from muster.guard.state_store import BUNDLE_LIMIT, BUNDLES
 from muster.sandbox import simulated_gpus
-from tests.deploys.conftest import GROUP, GUARD_STATE, GUARD_UNIT, HOSTS, Guarded
+from tests.deploys.conftest import GROUP, GUARD_STATE, GUARD_UNIT, HOSTS, GuardedTestbed
 
 pytestmark = pytest.mark.sandbox
 
@@ -22,17 +22,17 @@ PROGRAM = f"sed -n 's/^ExecStart=\\([^ ]* -I [^ ]*\\).*/\\1/p' /etc/systemd/syst
 ASK = f"$({PROGRAM}) ctl --config /etc/muster/{GROUP}/guard.json status"
 
 
-def muster(fleet: Guarded, *words: str) -> subprocess.CompletedProcess[str]:
+def muster(testbed: GuardedTestbed, *words: str) -> subprocess.CompletedProcess[str]:
     command = [
         str(Path(sys.executable).parent / "muster"),
         words[0],
-        str(fleet.directory / "fleet.py"),
+        str(testbed.directory / "inventory.py"),
         GROUP,
         *words[1:],
     ]
     return subprocess.run(
         command,
-        cwd=fleet.directory,
+        cwd=testbed.directory,
         env={**os.environ, "COLUMNS": "80"},
         capture_output=True,
         text=True,
@@ -41,7 +41,7 @@ def muster(fleet: Guarded, *words: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_what_a_person_sees_of_a_group_before_and_after_a_death(guarded: Guarded) -> None:
+def test_what_a_person_sees_of_a_group_before_and_after_a_death(guarded: GuardedTestbed) -> None:
     # A group that serves.
     seen = muster(guarded, "status")
     assert seen.returncode == 0, seen.stderr

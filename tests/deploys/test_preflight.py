@@ -12,13 +12,13 @@ import pytest
 
 from muster.sandbox import simulated_gpus
 from muster.sandbox.names import INTERFACE
-from tests.deploys.conftest import HOSTS, REPOSITORY, UNIT, Fleet
+from tests.deploys.conftest import HOSTS, REPOSITORY, UNIT, Testbed
 
 pytestmark = pytest.mark.sandbox
 
 
 @pytest.fixture
-def untouched(serving: Fleet) -> Iterator[Fleet]:
+def untouched(serving: Testbed) -> Iterator[Testbed]:
     """A group that serves; afterwards the very same processes must serve still, and its files lie as they did."""
     lives, files = serving.lives(), {name: serving.files(name) for name in HOSTS}
     was = {name: serving.box.gpus(name) for name in HOSTS}
@@ -46,7 +46,7 @@ FAULTS: dict[str, tuple[Fault, str]] = {
 
 
 @pytest.mark.parametrize("name", FAULTS)
-def test_a_fault_of_the_gpus_stops_a_change_before_anything_is_touched(untouched: Fleet, name: str) -> None:
+def test_a_fault_of_the_gpus_stops_a_change_before_anything_is_touched(untouched: Testbed, name: str) -> None:
     fault, check = FAULTS[name]
     untouched.box.set_gpus("node1", fault(untouched.box.gpus("node1")))
     ran = untouched.refused(max_num_seqs=17)
@@ -57,7 +57,7 @@ def test_a_fault_of_the_gpus_stops_a_change_before_anything_is_touched(untouched
     assert ran.sessions == dict.fromkeys(HOSTS, 1), "the bar is 6"
 
 
-def test_an_mtu_that_differs(untouched: Fleet) -> None:
+def test_an_mtu_that_differs(untouched: Testbed) -> None:
     untouched.box.in_network("node1", ["ip", "link", "set", INTERFACE, "mtu", "9000"])
     try:
         ran = untouched.refused(max_num_seqs=17)
@@ -66,7 +66,7 @@ def test_an_mtu_that_differs(untouched: Fleet) -> None:
     assert "FAIL   fabric.mtu  node0" in ran.err
 
 
-def test_a_disk_without_room_for_the_weights(untouched: Fleet) -> None:
+def test_a_disk_without_room_for_the_weights(untouched: Testbed) -> None:
     untouched.sh("node1", "mkdir -p /mnt/small && mount -t tmpfs -o size=1m small /mnt/small")
     try:
         ran = untouched.refused(hf_home="/mnt/small/hf")
@@ -76,7 +76,7 @@ def test_a_disk_without_room_for_the_weights(untouched: Fleet) -> None:
     assert "1 MiB free on /mnt/small" in ran.err
 
 
-def test_a_clock_an_hour_off(untouched: Fleet) -> None:
+def test_a_clock_an_hour_off(untouched: Testbed) -> None:
     # A clock cannot be set apart in a host that shares its kernel: there Python itself tells another time.
     skewed = (
         '#!/bin/sh\ncase "$*" in\n"-IS -") { echo "import time; _now = time.time; time.time = lambda: _now() + 3600";'
@@ -92,7 +92,7 @@ def test_a_clock_an_hour_off(untouched: Fleet) -> None:
     assert "FAIL   host.clock  node1" in ran.err
 
 
-def test_a_waived_check_is_shown_and_stops_nothing(untouched: Fleet) -> None:
+def test_a_waived_check_is_shown_and_stops_nothing(untouched: Testbed) -> None:
     untouched.box.set_gpus("node1", simulated_gpus.mig(untouched.box.gpus("node1"), 0))
     ran = untouched.deploy("--json", preflight_waive=["gpu.mig"])
     assert ran.results["totals"]["success"] == 0
@@ -100,7 +100,7 @@ def test_a_waived_check_is_shown_and_stops_nothing(untouched: Fleet) -> None:
     assert "waived gpu.mig  node1" in ran.err
 
 
-def test_what_the_group_itself_holds_is_not_foreign_and_what_another_holds_is(untouched: Fleet) -> None:
+def test_what_the_group_itself_holds_is_not_foreign_and_what_another_holds_is(untouched: Testbed) -> None:
     pid = int(untouched.sh("node1", f"systemctl show --value --property=MainPID {UNIT}"))
     healthy = untouched.box.gpus("node1")
     untouched.box.set_gpus("node1", simulated_gpus.process(healthy, 0, pid=pid, name="vllm", used_mib=120_000))
@@ -111,40 +111,40 @@ def test_what_the_group_itself_holds_is_not_foreign_and_what_another_holds_is(un
     assert "someone (pid 1)" in ran.err
 
 
-def test_hosts_that_do_not_reach_each_other_are_found_before_the_first_start(fleet: Fleet) -> None:
-    before = {name: fleet.files(name) for name in HOSTS}
-    peer = f"{fleet.box.hosts[0].address}/32"
-    fleet.box.in_network("node1", ["ip", "route", "add", "unreachable", peer])
+def test_hosts_that_do_not_reach_each_other_are_found_before_the_first_start(testbed: Testbed) -> None:
+    before = {name: testbed.files(name) for name in HOSTS}
+    peer = f"{testbed.box.hosts[0].address}/32"
+    testbed.box.in_network("node1", ["ip", "route", "add", "unreachable", peer])
     try:
-        ran = fleet.refused()
+        ran = testbed.refused()
     finally:
-        fleet.box.in_network("node1", ["ip", "route", "del", "unreachable", peer])
+        testbed.box.in_network("node1", ["ip", "route", "del", "unreachable", peer])
     assert "FAIL   fabric.reach  node0" in ran.err
     assert "FAIL   fabric.reach  node1" in ran.err
     assert ran.sessions == dict.fromkeys(HOSTS, 2), "one look, one meeting"
-    assert {name: fleet.files(name) for name in HOSTS} == before
+    assert {name: testbed.files(name) for name in HOSTS} == before
 
 
-def test_a_switch_that_carries_less_than_the_interfaces_say(fleet: Fleet) -> None:
+def test_a_switch_that_carries_less_than_the_interfaces_say(testbed: Testbed) -> None:
     for name in HOSTS:
-        fleet.box.in_network(name, ["ip", "link", "set", INTERFACE, "mtu", "9000"])
+        testbed.box.in_network(name, ["ip", "link", "set", INTERFACE, "mtu", "9000"])
     try:
-        ran = fleet.refused()
+        ran = testbed.refused()
     finally:
         for name in HOSTS:
-            fleet.box.in_network(name, ["ip", "link", "set", INTERFACE, "mtu", "1500"])
+            testbed.box.in_network(name, ["ip", "link", "set", INTERFACE, "mtu", "1500"])
     assert "FAIL   fabric.mtu  node0" in ran.err
     assert "9000 bytes to node1" in ran.err
 
 
-def drift(fleet: Fleet) -> subprocess.CompletedProcess[str]:
+def drift(testbed: Testbed) -> subprocess.CompletedProcess[str]:
     """Run the command as a user would, against the inventory of the last deploy."""
     muster = Path(sys.executable).parent / "muster"
-    command = [str(muster), "drift", str(fleet.directory / "fleet.py"), "kimi-k2-instruct"]
+    command = [str(muster), "drift", str(testbed.directory / "inventory.py"), "kimi-k2-instruct"]
     return subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=200, check=False)
 
 
-def test_drift_is_none_after_a_deploy_and_names_what_was_changed_by_hand(untouched: Fleet) -> None:
+def test_drift_is_none_after_a_deploy_and_names_what_was_changed_by_hand(untouched: Testbed) -> None:
     none = drift(untouched)
     assert (none.returncode, "0 warned" in none.stdout) == (0, True), none.stdout + none.stderr
     path = "/etc/muster/kimi-k2-instruct/vllm.env"

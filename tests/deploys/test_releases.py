@@ -9,7 +9,7 @@ import pytest
 
 from muster.sandbox import Sandbox
 from tests.conftest import Boot
-from tests.deploys.conftest import GROUP, HOSTS, Fleet
+from tests.deploys.conftest import GROUP, HOSTS, Testbed
 
 pytestmark = [pytest.mark.sandbox, pytest.mark.nightly]
 
@@ -17,18 +17,18 @@ GUARD = f"muster-{GROUP}.service"
 
 
 @pytest.fixture(params=["bullseye", "trixie"])
-def elsewhere(request: pytest.FixtureRequest, sandbox: Boot, tmp_path: Path) -> Iterator[Fleet]:
+def elsewhere(request: pytest.FixtureRequest, sandbox: Boot, tmp_path: Path) -> Iterator[Testbed]:
     """Two hosts of another release than this machine's."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MUSTER_SANDBOX_SUITE", request.param)
         box: Sandbox = sandbox(f"on-{request.param}", 2)
-        there = Fleet(box, tmp_path)
+        there = Testbed(box, tmp_path)
         there.clear()
         yield there
         box.down()
 
 
-def test_a_group_is_brought_up_left_alone_and_heals(elsewhere: Fleet) -> None:
+def test_a_group_is_brought_up_left_alone_and_heals(elsewhere: Testbed) -> None:
     elsewhere.deploy(supervisor="guard")
     assert elsewhere.answers()
     assert elsewhere.deploy("--json", supervisor="guard").results["totals"]["success"] == 0

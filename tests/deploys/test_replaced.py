@@ -10,7 +10,7 @@ import pytest
 
 from muster.sandbox import serving_settings
 from tests.conftest import Boot
-from tests.deploys.conftest import GROUP, GUARD_UNIT, INDEX, Guarded, wheel
+from tests.deploys.conftest import GROUP, GUARD_UNIT, INDEX, GuardedTestbed, wheel
 
 pytestmark = pytest.mark.sandbox
 
@@ -22,7 +22,7 @@ hosts = ([("node0", _all["node0"]), ("node1", _all[{stands!r}])], {{settings!r}}
 """Of three hosts the first and one more; the second one's name stays when another machine stands in for it."""
 
 
-class Replaced(Guarded):
+class Replaced(GuardedTestbed):
     """Engines that muster installs, so that it can be seen where it does."""
 
     inventory = INVENTORY.format(stands="node1")

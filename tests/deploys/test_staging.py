@@ -14,7 +14,7 @@ import pytest
 
 from muster.spec import recipe
 from muster.weights import hub
-from tests.deploys.conftest import GROUP, HOSTS, REPOSITORY, UNIT, Fleet
+from tests.deploys.conftest import GROUP, HOSTS, REPOSITORY, UNIT, Testbed
 from tests.deploys.test_install import installs
 
 pytestmark = pytest.mark.sandbox
@@ -29,23 +29,23 @@ engine(_run)
 """
 
 
-def processes(fleet: Fleet) -> dict[str, str]:
+def processes(testbed: Testbed) -> dict[str, str]:
     """Return the process ids of the unit on every host."""
     groups = f"/sys/fs/cgroup/systemd/system.slice/{UNIT} /sys/fs/cgroup/system.slice/{UNIT}"
     return {
-        name: fleet.sh(name, f"for g in {groups}; do cat $g/cgroup.procs 2>/dev/null; done; true") for name in HOSTS
+        name: testbed.sh(name, f"for g in {groups}; do cat $g/cgroup.procs 2>/dev/null; done; true") for name in HOSTS
     }
 
 
 @contextmanager
-def asked_all_along(fleet: Fleet) -> Iterator[list[bool]]:
+def asked_all_along(testbed: Testbed) -> Iterator[list[bool]]:
     """Ask the group again and again; the list grows by whether each request was answered."""
     told: list[bool] = []
     over = threading.Event()
 
     def ask() -> None:
         while not over.is_set():
-            told.append(fleet.answers())
+            told.append(testbed.answers())
             over.wait(0.2)
 
     thread = threading.Thread(target=ask)
@@ -66,7 +66,7 @@ def bundle_of_weights(place: Path) -> None:
     (place / "pin.json").write_text(json.dumps(hub.from_directory(recipe.load(GROUP).model, weights).as_data()))
 
 
-def test_a_running_group_does_not_notice(serving: Fleet, tmp_path: Path) -> None:
+def test_a_running_group_does_not_notice(serving: Testbed, tmp_path: Path) -> None:
     lives, before = serving.lives(), processes(serving)
     assert all(before.values())
     bundle_of_weights(tmp_path / "bundle")

@@ -83,7 +83,7 @@ class Group:
         """Run the deploy command; it must succeed."""
         folder = Path(self._folder.name)
         given = {"supervisor": supervisor, **(STANDIN if self.engine == "standin" else REAL), **settings}
-        inventory = folder / ("fleet.py" if self.engine == "standin" else "sandbox.py")
+        inventory = folder / ("inventory.py" if self.engine == "standin" else "sandbox.py")
         inventory.write_text(INVENTORY.format(name=self.box.name, settings=given))
         if self.engine == "standin":
             for host in HOSTS:

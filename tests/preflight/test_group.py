@@ -25,7 +25,7 @@ from .sample import printed
 HOSTS = ("h200-0", "h200-1", "h200-2")
 
 
-def fleet(count: int = 3, **odd: Any) -> list[HostReport]:
+def sample_reports(count: int = 3, **odd: Any) -> list[HostReport]:
     """Return healthy hosts; `odd` changes the last one's answers."""
     reports = [sample.report(f"h200-{i}", f"198.51.100.{11 + i}") for i in range(count - 1)]
     return [*reports, sample.report(f"h200-{count - 1}", f"198.51.100.{10 + count}", **odd)]
@@ -43,7 +43,7 @@ def old_driver() -> dict[str, Any]:
 
 
 def test_parity_names_the_odd_one_out() -> None:
-    rows = {row.name: row for row in parity.compare(fleet(probe_gpus__gpus=old_driver()))}
+    rows = {row.name: row for row in parity.compare(sample_reports(probe_gpus__gpus=old_driver()))}
     assert (rows["driver"].usual, rows["driver"].odd) == ("580.159.04", ("h200-2",))
     assert rows["kernel"].odd == ()
     assert set(rows) == {name.partition(".")[2] for name in parity_checks()}
@@ -77,7 +77,7 @@ def odd_answers() -> dict[str, dict[str, Any]]:
 
 @pytest.mark.parametrize("name", sorted(odd_answers()))
 def test_each_parity_check_marks_the_odd_host_and_no_other(name: str) -> None:
-    verdicts = parity.verdicts(parity.compare(fleet(**odd_answers()[name])))
+    verdicts = parity.verdicts(parity.compare(sample_reports(**odd_answers()[name])))
     bad = {(v.check, v.host): v for v in verdicts if v.level != "ok"}
     assert list(bad) == [(f"parity.{name}", "h200-2")]
     verdict = bad[f"parity.{name}", "h200-2"]
@@ -91,7 +91,7 @@ def test_every_parity_check_has_an_odd_answer() -> None:
 
 
 def test_two_hosts_that_differ_have_no_majority() -> None:
-    rows = {row.name: row for row in parity.compare(fleet(2, probe_gpus__gpus=old_driver()))}
+    rows = {row.name: row for row in parity.compare(sample_reports(2, probe_gpus__gpus=old_driver()))}
     assert (rows["driver"].usual, rows["driver"].odd) == (None, ("h200-0", "h200-1"))
 
 
@@ -201,7 +201,7 @@ def test_measurements_of_any_shape_are_read(answers: dict[str, dict[str, Any]]) 
 
 
 def test_requests_of_a_pair_meet() -> None:
-    reports = fleet(2)
+    reports = sample_reports(2)
     needs = wants(reports)
     sizes = pairs.mtus(reports, needs)
     asked = pairs.requests(("h200-0", "h200-1"), needs, {**sizes, "h200-1": 1500}, 29650, "t")
@@ -262,7 +262,7 @@ def test_meetings_of_any_shape_are_read(answers: dict[str, dict[str, Any]]) -> N
 
 
 def test_every_host_is_asked_to_meet_every_other() -> None:
-    reports = fleet(3)
+    reports = sample_reports(3)
     needs = wants(reports)
     asked = pairs.meeting(needs, {**pairs.mtus(reports, needs), "h200-1": 1500}, 29650, "t")
     assert {host: set(request["peers"]) for host, request in asked.items()} == {
@@ -315,7 +315,7 @@ def test_nccl_on_sockets_is_fine_without_rdma() -> None:
 
 
 def drifted(**odd: Any) -> Outcome:
-    reports = fleet(**odd)
+    reports = sample_reports(**odd)
     return drift.judge_drift("drift", reports, wants(reports))
 
 
@@ -347,7 +347,7 @@ def test_a_local_version_part_counts_only_when_asked_for() -> None:
 
 
 def test_an_unreached_host_is_drift() -> None:
-    reports = [*fleet(2), unreachable("h200-9", "timed out")]
+    reports = [*sample_reports(2), unreachable("h200-9", "timed out")]
     assert drift.judge_drift("drift", reports, wants(reports)).level == "fail"
 
 
@@ -359,7 +359,7 @@ def judged(reports: list[HostReport], **changed: Any) -> Outcome:
 
 
 def test_well_is_0() -> None:
-    result = judged(fleet(), measured=all_ways())
+    result = judged(sample_reports(), measured=all_ways())
     assert (result.level, result.exit_status) == ("ok", 0)
     assert result.notes[0] == "engine build: cu130 (CUDA 13.0), for driver 580.159.04 on h200-0"
     assert result.notes[1].startswith("slowest pair: ")
@@ -367,19 +367,19 @@ def test_well_is_0() -> None:
 
 def test_a_warning_is_3_and_a_failure_1() -> None:
     slow = printed(sample.recorded("h200x2-query-gpu.csv").replace("0x0000000000000001", "0x40"))
-    assert judged(fleet(probe_gpus__gpus=slow)).exit_status == 3
+    assert judged(sample_reports(probe_gpus__gpus=slow)).exit_status == 3
     gone = printed("No devices were found\n", rc=6)
-    assert judged(fleet(probe_gpus__gpus=gone)).exit_status == 1
+    assert judged(sample_reports(probe_gpus__gpus=gone)).exit_status == 1
 
 
 def test_older_driver_gives_the_whole_group_the_older_build() -> None:
-    result = judged(fleet(probe_gpus__gpus=old_driver()))
+    result = judged(sample_reports(probe_gpus__gpus=old_driver()))
     assert result.notes[0] == "engine build: cu129 (CUDA 12.9), for driver 535.183.01 on h200-2"
 
 
 def test_waived_stays_visible_and_stops_nothing() -> None:
     mig = printed(sample.recorded("h200x2-query-gpu.csv").replace("Disabled", "Enabled"))
-    result = judged(fleet(probe_gpus__gpus=mig), waived=("gpu.mig", "gpu.xid"))
+    result = judged(sample_reports(probe_gpus__gpus=mig), waived=("gpu.mig", "gpu.xid"))
     assert (result.level, result.waived, result.failures()) == ("ok", ("gpu.mig", "gpu.xid"), ())
     (verdict,) = [v for v in result.verdicts if v.level == "fail"]
     assert (verdict.check, verdict.waived) == ("gpu.mig", True)
@@ -393,14 +393,14 @@ def test_a_waiver_of_an_unknown_check_is_refused() -> None:
 
 
 def test_unreachable_one_of_sixteen_is_a_row() -> None:
-    reports = [*fleet(15), unreachable("h200-15", "No route to host")]
+    reports = [*sample_reports(15), unreachable("h200-15", "No route to host")]
     result = judged(reports)
     assert [(v.check, v.host) for v in result.failures()] == [("host.reached", "h200-15")]
     assert result.exit_status == 1
 
 
 def test_mtu_difference_is_told_once_for_each_host() -> None:
-    reports = fleet(probe_gpus__links=printed(sample.links("198.51.100.13", mtu=1500)))
+    reports = sample_reports(probe_gpus__links=printed(sample.links("198.51.100.13", mtu=1500)))
     result = judged(reports, measured=all_ways(last={"fragments": "100% packet loss"}))
     told = [v for v in result.verdicts if v.check == "fabric.mtu"]
     assert sorted(v.host for v in told) == ["h200-0", "h200-1", "h200-2"]
@@ -408,6 +408,6 @@ def test_mtu_difference_is_told_once_for_each_host() -> None:
 
 
 def test_json_is_whole() -> None:
-    data = json.loads(json.dumps(judged(fleet()).as_json()))
+    data = json.loads(json.dumps(judged(sample_reports()).as_json()))
     assert set(data) == {"title", "level", "hosts", "waived", "notes", "verdicts", "parity"}
     assert set(data["verdicts"][0]) == set(Verdict.__dataclass_fields__)

@@ -59,7 +59,7 @@ def test_a_deploy_stops_for_the_one_that_is_unreachable_and_touches_none(sixteen
         "model_shape": dict(tiny_model.SHAPE),
         "rdma": "off",
     }
-    inventory = tmp_path / "fleet.py"
+    inventory = tmp_path / "inventory.py"
     inventory.write_text(f"from muster.sandbox.as_inventory import hosts as _hosts\nhosts = (_hosts(), {settings!r})\n")
     before = lives(sixteen)
     sixteen.cut("node7")
