@@ -12,7 +12,7 @@ SOURCES = ROOT / "src/muster/preflight"
 
 
 def test_documentation_carries_the_catalogue() -> None:
-    assert catalogue.table() in (ROOT / "docs/preflight.md").read_text(encoding="utf-8")
+    assert catalogue.as_markdown() in (ROOT / "docs/preflight.md").read_text(encoding="utf-8")
 
 
 def test_every_check_has_a_name_that_the_sources_use_and_none_is_missing() -> None:

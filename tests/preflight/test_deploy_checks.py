@@ -19,7 +19,7 @@ HOST = "h200-0"
 Change = Callable[[dict[str, Any]], Any]
 
 CASES: dict[str, tuple[Change, str, str, str]] = {
-    "deploy.state": (lambda s: s.update(error="disk on fire"), "disk on fire", "look", "mend"),
+    "deploy.state": (lambda s: s.update(error="disk on fire"), "disk on fire", "probe", "repair"),
     "deploy.systemd": (lambda s: s.update(units={"error": "no bus"}), "no bus", "answers", "systemctl"),
     "deploy.engine": (lambda s: s["release"].update(runs=False), "/opt/mine has no bin/vllm", "vLLM", "engine_path"),
     "deploy.ports": (
@@ -30,7 +30,7 @@ CASES: dict[str, tuple[Change, str, str, str]] = {
     ),
     "deploy.files": (
         lambda s: s["files"].update({"/etc/muster/kimi-k2-instruct/vllm.env": {"kind": "other"}}),
-        "vllm.env is no regular file",
+        "vllm.env is not a regular file",
         "a file",
         "rm -r",
     ),
@@ -43,11 +43,11 @@ def test_each_names_host_found_needed_and_fix(check: str) -> None:
     plan = MINE if check == "deploy.engine" else PLAN
     seen = sample_observations.as_planned(plan)
     change(seen[HOST])
-    (told,) = verdicts(plan, seen)
-    assert (told.host, told.check, told.level) == (HOST, check, "fail")
-    assert found in told.found
-    assert needed in told.needed
-    assert fix in told.fix
+    (reason,) = verdicts(plan, seen)
+    assert (reason.host, reason.check, reason.level) == (HOST, check, "fail")
+    assert found in reason.found
+    assert needed in reason.needed
+    assert fix in reason.fix
 
 
 def test_every_check_of_a_deploy_has_a_case() -> None:

@@ -214,7 +214,7 @@ STALLED = {"role": "call", "round_trip": 80e-6, "stalled": "timed out", "packet"
 
 
 def test_data_that_stalls_is_the_way_s_fault_unless_full_packets_explain_it() -> None:
-    lost = {**STALLED, "ping": {"arrived": False, "said": "3 packets transmitted, 0 received"}}
+    lost = {**STALLED, "ping": {"arrived": False, "complaint": "3 packets transmitted, 0 received"}}
     (told,) = [pairs.measured(("a", "b"), {"a": lost, "b": {"error": "reset"}})]
     bad = {v.check: v.level for v in pairs.verdicts([told]) if v.level != "ok"}
     assert bad == {"fabric.mtu": "fail", "fabric.throughput": "warn"}
@@ -244,7 +244,7 @@ def test_one_way_that_is_shut_shows_on_both_hosts_of_the_pair() -> None:
 
 
 def test_packets_lost_either_way_are_told() -> None:
-    lost = {"packet": 9000, "ping": {"arrived": False, "said": "no answer"}}
+    lost = {"packet": 9000, "ping": {"arrived": False, "complaint": "no answer"}}
     met = pairs.met({"a": answered("b"), "b": answered("a", a=lost)})
     assert {(v.check, v.host) for v in pairs.verdicts(met) if v.level == "fail"} == {
         ("fabric.mtu", "a"),

@@ -1,7 +1,7 @@
 """One end of a measurement between two hosts: reachability, round trip, throughput, unfragmented packets.
 
-A host program: standard library only, Python 3.9 or newer. The server takes one connection that brings the round's
-token, and ends; nothing stays behind. `meet` is the same with every peer at once, without load.
+A host program: standard library only, Python 3.9 or newer. The server takes one connection that sends the token, and
+ends; nothing stays behind. `meet` does so with every peer at once, without load.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ MESSAGE = 64
 BLOCK = 256 * 1024
 # Seconds without a byte after which a transfer counts as stalled.
 STALL = 5.0
-# What an echo request adds to its payload: IP header and ICMP header.
+# Bytes that an echo request adds to its payload: IP and ICMP headers.
 HEADERS = {socket.AF_INET: 28, socket.AF_INET6: 48}
 
 
@@ -70,7 +70,7 @@ def serve(request: Json) -> Json:
 
 
 def take(connection: socket.socket, seconds: float) -> Json:
-    """Take what comes until its end and say how much it was; a transfer that stalls is an answer too."""
+    """Receive until the end and report how much arrived; a transfer that stalls is an answer too."""
     connection.settimeout(seconds + STALL)
     total = 0
     try:
@@ -98,14 +98,14 @@ def connect(request: Json) -> socket.socket:
                 (request["peer"], request["port"]), timeout=4.0, source_address=(request["address"], 0)
             )
         except ConnectionRefusedError:
-            # Refused: the host is there and its server not yet; anything else is an answer about the way.
+            # Refused: the host answers, its server is not up yet. Any other error is about the network.
             if time.monotonic() > deadline:
                 raise
             time.sleep(0.05)
 
 
 def call(request: Json) -> Json:
-    """Measure the way to the peer."""
+    """Measure the connection to the peer."""
     answer: Json = {"packet": request["packet"]}
     with connect(request) as connection:
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -118,7 +118,7 @@ def call(request: Json) -> Json:
             receive(connection, MESSAGE)
             trips.append(time.perf_counter() - before)
         answer["round_trip"] = sorted(trips)[len(trips) // 2]
-        # A way that loses full packets carries the round trips and then stalls: the ping has to tell why.
+        # A path that loses full packets carries the round trips and then stalls; the ping below shows why.
         try:
             answer["bits"] = push(connection, request["seconds"])
         except OSError as error:
@@ -152,16 +152,17 @@ def ping(request: Json) -> Json:
     except FileNotFoundError:
         return {"missing": True}
     except TimeoutError:
-        return {"arrived": False, "said": "no answer"}
-    said = (done.errors + done.output).strip().splitlines()
-    loss = next((line.strip() for line in said if "packet loss" in line), "")
-    # A packet may be lost to chance; one of three that arrives shows that the size passes.
-    return {"arrived": done.status == 0, "said": next((s for s in said if "too long" in s), loss)[:200]}
+        return {"arrived": False, "complaint": "no answer"}
+    lines = (done.errors + done.output).strip().splitlines()
+    loss = next((line.strip() for line in lines if "packet loss" in line), "")
+    complaint = next((line for line in lines if "too long" in line), loss)
+    # Packets may be lost by chance; one of three that arrives shows that the size passes.
+    return {"arrived": done.status == 0, "complaint": complaint[:200]}
 
 
 def meet(request: Json) -> Json:
     """Meet every peer: take a call from each, call each, and send each a full packet. Answers {peers: {name: ...}}."""
-    token, peers, told = request["token"].encode(), request["peers"], {}
+    token, peers, answers = request["token"].encode(), request["peers"], {}
     missing = {peer["address"] for peer in peers.values()}
     deadline = time.monotonic() + request["wait"] + 4.0
 
@@ -175,7 +176,7 @@ def meet(request: Json) -> Json:
             answer["ping"] = ping(peer) if peer["packet"] else None
         except OSError as error:
             answer["error"] = str(error) or type(error).__name__
-        told[name] = answer
+        answers[name] = answer
 
     visits = [threading.Thread(target=visit, args=(name,), daemon=True) for name in peers]
     with socket.socket(family(request["address"]), socket.SOCK_STREAM) as listener:
@@ -197,7 +198,7 @@ def meet(request: Json) -> Json:
                 continue
     for thread in visits:
         thread.join(max(0.1, deadline + 4.0 - time.monotonic()))
-    return {"peers": {name: told.get(name, {"error": "no answer in time"}) for name in peers}}
+    return {"peers": {name: answers.get(name, {"error": "no answer in time"}) for name in peers}}
 
 
 ROLES = {"serve": serve, "call": call, "meet": meet}

@@ -1,4 +1,4 @@
-"""What an all-reduce across the group says: bus bandwidth, and the transport that NCCL took."""
+"""Verdicts on an all-reduce across the group: its bus bandwidth, and the transport that NCCL chose."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class AllReduce:
         ranks: number of GPUs in it.
         seconds: of one all-reduce, the median.
         bytes: of the tensor.
-        transports: what NCCL logged, such as `NET/IB`, `P2P/CUMEM`, with how many channels.
+        transports: as NCCL logged them, such as `NET/IB`, `P2P/CUMEM`, with how many channels.
         error: why there is none.
     """
 
@@ -54,12 +54,12 @@ def requests(
     backend: str = "nccl",
     size: int = 1 << 28,
 ) -> dict[str, Any]:
-    """Return what the host program `nccl` is asked on each host.
+    """Return the request of `measure_allreduce` for each host.
 
     Args:
-        needs: by host, in inventory order; the first host is where ranks meet.
+        needs: by host, in inventory order; ranks meet on the first host.
         port: TCP port they meet on.
-        env: what NCCL is told besides, as the group's ranks are.
+        env: NCCL variables of the group's ranks.
         backend: of torch.distributed; `gloo` tries the same on processors.
         size: bytes of the tensor.
     """
@@ -82,7 +82,7 @@ def requests(
 
 
 def read(answer: Mapping[str, Any]) -> AllReduce:
-    """Read what the host program answered; total, as `parse` is."""
+    """Read an answer; whatever it holds, a result comes out."""
     if "error" in answer:
         return AllReduce(error=str(answer["error"])[:300])
     ranks, seconds, size, log = (answer.get(name) for name in ("ranks", "seconds", "bytes", "log"))
@@ -96,7 +96,7 @@ def transports(log: str) -> dict[str, int]:
     found: dict[str, int] = {}
     for match in _VIA.finditer(log[: 4 * 1024 * 1024]):
         parts = match.group(1).split("/")
-        # NET/IB/3/GDRDMA: the device number tells nothing, whether the GPU's memory is reached directly does.
+        # NET/IB/3/GDRDMA: the device number does not matter, GDRDMA (the GPU's memory is reached directly) does.
         name = "/".join([*parts[:2], *(["GDRDMA"] if "GDRDMA" in parts else [])])
         found[name] = found.get(name, 0) + 1
     return found
@@ -108,7 +108,7 @@ def verdicts(results: Mapping[str, AllReduce], reports: Sequence[HostReport]) ->
     found: list[Verdict] = []
     for host, result in results.items():
         if result.error is not None:
-            fix = "read NCCL's own words with NCCL_DEBUG=INFO; check fabric.* and rdma.* first"
+            fix = "see NCCL's own log with NCCL_DEBUG=INFO; check fabric.* and rdma.* first"
             found.append(Verdict("nccl.transport", "fail", result.error, "an all-reduce", fix, host))
             continue
         found.append(_transport(host, result, rdma_up=up.get(host, False)))
@@ -117,12 +117,12 @@ def verdicts(results: Mapping[str, AllReduce], reports: Sequence[HostReport]) ->
 
 
 def _transport(host: str, result: AllReduce, *, rdma_up: bool) -> Verdict:
-    said = ", ".join(sorted(result.transports or {})) or "not logged"
+    transports = ", ".join(sorted(result.transports or {})) or "not logged"
     sockets = any(name.startswith("NET/Socket") for name in result.transports or {})
     if sockets and rdma_up:
         fix = "set NCCL_IB_HCA and NCCL_IB_GID_INDEX in extra_env, and see rdma.gpudirect"
-        return Verdict("nccl.transport", "warn", said, "NET/IB: an RDMA port is up", fix, host)
-    return Verdict("nccl.transport", "ok", said, host=host)
+        return Verdict("nccl.transport", "warn", transports, "NET/IB: an RDMA port is up", fix, host)
+    return Verdict("nccl.transport", "ok", transports, host=host)
 
 
 def _bandwidth(host: str, result: AllReduce) -> Verdict:

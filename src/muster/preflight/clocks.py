@@ -1,4 +1,4 @@
-"""Clocks of the hosts against each other, as surely as the round trip of the probe allows."""
+"""Clocks of the hosts against each other, as precisely as the probe's round trip allows."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from muster.preflight.host_report import Clock, HostReport
 from muster.preflight.verdict import Verdict
 
-# Logs and health checks confuse from a second on; certificates and tokens break from minutes on.
+# A second apart confuses logs and health checks; a minute breaks certificates and tokens.
 WARN_SECONDS = 1.0
 FAIL_SECONDS = 60.0
 FIX = "enable time synchronisation: timedatectl set-ntp true, or chrony; see chronyc tracking"
@@ -16,9 +16,9 @@ FIX = "enable time synchronisation: timedatectl set-ntp true, or chrony; see chr
 def verdicts(reports: Sequence[HostReport]) -> tuple[Verdict, ...]:
     """Return a verdict on each host's clock.
 
-    A reading is only known to lie between the sending of the probe and its answer, so an offset is an interval; what
-    counts is by how much two intervals miss each other. The reference is the median host; of two hosts, the one nearer
-    to this machine.
+    A clock is read at some moment between sending the probe and its answer, so an offset is an interval; two clocks
+    differ for certain by the gap between their intervals. The reference is the median host; of two hosts, the one
+    whose clock is nearer to this machine's.
     """
     clocks = {report.host: report.clock for report in reports if isinstance(report.clock, Clock)}
     if len(clocks) < 2:

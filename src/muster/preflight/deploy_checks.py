@@ -1,4 +1,4 @@
-"""What only a deploy asks of a host, from what the group has on it; what any host must be is the preflight's. Pure."""
+"""What a deploy needs of a host besides: nothing in the way of the group's files, units and ports. Pure."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from muster.preflight.verdict import Verdict, fail
 
 
 def verdicts(plan: Plan, seen: Mapping[str, Observation]) -> tuple[Verdict, ...]:
-    """Return everything that speaks against this plan, hosts in the plan's order; nothing where all is well.
+    """Return every reason not to deploy this plan, hosts in the plan's order.
 
     Args:
         plan: the whole group.
         seen: host -> observation; hosts without one are left out.
     """
-    told: list[Verdict] = []
+    reasons: list[Verdict] = []
     for name, host in plan.hosts.items():
         for check in (_answers, _systemd, _engine, _ports, _files):
             if name in seen and (check is _answers or "error" not in seen[name]):
-                told += [replace(verdict, host=name) for verdict in check(plan, host, seen[name])]
-    return tuple(told)
+                reasons += [replace(verdict, host=name) for verdict in check(plan, host, seen[name])]
+    return tuple(reasons)
 
 
 def _answers(_plan: Plan, _host: HostPlan, seen: Observation) -> Iterator[Verdict]:
     if "error" in seen:
-        yield fail("deploy.state", str(seen["error"]), "a look at the group's files and units", "mend what it names")
+        yield fail("deploy.state", str(seen["error"]), "a probe of the group's files and units", "repair what it names")
 
 
 def _systemd(_plan: Plan, _host: HostPlan, seen: Observation) -> Iterator[Verdict]:
@@ -62,4 +62,4 @@ def _ports(plan: Plan, host: HostPlan, seen: Observation) -> Iterator[Verdict]:
 def _files(_plan: Plan, host: HostPlan, seen: Observation) -> Iterator[Verdict]:
     for path in sorted(host.files):
         if seen["files"].get(path, {}).get("kind") in ("link", "other"):
-            yield fail("deploy.files", f"{path} is no regular file", "a file, or nothing, there", f"rm -r {path}")
+            yield fail("deploy.files", f"{path} is not a regular file", "a file, or nothing, there", f"rm -r {path}")

@@ -1,4 +1,4 @@
-"""What has moved away from the plan since it was deployed; changes nothing."""
+"""What differs from the plan since it was deployed."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ def judge_drift(title: str, reports: Sequence[HostReport], needs: Mapping[str, N
     """Compare hosts with each other and with the plan.
 
     Args:
-        title: what was compared, in words.
+        title: what is compared, in words.
         reports: of all hosts, in inventory order.
         needs: by host, with `files`, `versions` and `revision` as planned.
     """
     rows = parity.compare(reports)
-    found = [verdict for report in reports for verdict in of_host(report, needs[report.host])]
-    return Outcome(title, tuple(report.host for report in reports), (*found, *parity.verdicts(rows)), rows)
+    verdicts = [verdict for report in reports for verdict in of_host(report, needs[report.host])]
+    return Outcome(title, tuple(report.host for report in reports), (*verdicts, *parity.verdicts(rows)), rows)
 
 
 def of_host(report: HostReport, needs: Needs) -> tuple[Verdict, ...]:
-    """Return how one host differs from the plan."""
+    """Return the verdicts on one host against the plan."""
     if report.unreached is not None:
         gone = fail("host.reached", report.unreached, "an SSH login", f"ssh to {report.host} by hand")
         return (replace(gone, host=report.host),)
@@ -49,9 +49,9 @@ def _drifts(report: HostReport, needs: Needs) -> Iterator[Verdict]:
         yield warn("drift.versions", f"{why} at {needs.release}", "the planned release", DEPLOY)
     else:
         wrong = [
-            f"{name} {installed.versions.get(name, 'missing')}, planned {wanted}"
-            for name, wanted in needs.versions.items()
-            if not same_version(installed.versions.get(name), wanted)
+            f"{name} {installed.versions.get(name, 'missing')}, planned {planned}"
+            for name, planned in needs.versions.items()
+            if not same_version(installed.versions.get(name), planned)
         ]
         if wrong:
             yield warn("drift.versions", "; ".join(wrong), "the planned versions", DEPLOY)
@@ -63,11 +63,11 @@ def _drifts(report: HostReport, needs: Needs) -> Iterator[Verdict]:
         yield ok("drift.revision", report.revision or "not read")
 
 
-def same_version(found: str | None, wanted: str) -> bool:
-    """Whether an installed version is the wanted one; a build's local part counts only when it is asked for."""
-    if found is None:
+def same_version(installed: str | None, planned: str) -> bool:
+    """Whether an installed version is the planned one; a local part (`+cu129`) counts only where the plan has one."""
+    if installed is None:
         return False
-    return found == wanted or ("+" not in wanted and found.partition("+")[0] == wanted)
+    return installed == planned or ("+" not in planned and installed.partition("+")[0] == planned)
 
 
 def _how(report: HostReport, path: str) -> str:

@@ -1,4 +1,4 @@
-"""Everything one host said, as frozen values."""
+"""Everything one host answered, as frozen values."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from muster.preflight.smi import App, Gpu
-from muster.preflight.tool_text import Link, Unreadable, Xid
+from muster.preflight.smi import App, GpuFacts
+from muster.preflight.tool_text import NetworkLink, Unreadable, Xid
 
 NOT_ASKED = Unreadable("not asked")
 
@@ -46,7 +46,7 @@ class RdmaPort:
 
 @dataclass(frozen=True)
 class GpuDirect:
-    """What tells whether the GPUs' memory can be registered for RDMA."""
+    """The facts that decide whether GPU memory can be registered for RDMA."""
 
     modules: tuple[str, ...]
     driver: str
@@ -105,13 +105,13 @@ class Clock:
 
     @property
     def offset(self) -> tuple[float, float]:
-        """How far the host is ahead, in seconds: at least, at most."""
+        """How far the host's clock is ahead of this machine's, in seconds: at least, at most."""
         return self.ended - self.received, self.started - self.sent
 
 
 @dataclass(frozen=True)
 class Installed:
-    """The engine as installed: versions by name, CUDA of torch, and what its import said."""
+    """The engine as installed: versions by name, CUDA of torch, and the result of importing it."""
 
     versions: Mapping[str, str]
     cuda: str | None
@@ -121,11 +121,11 @@ class Installed:
 
 @dataclass(frozen=True)
 class HostReport:
-    """What one host said of itself. `unreached` says why it said nothing."""
+    """Everything one host answered; `unreached` says why there is no answer."""
 
     host: str
     unreached: str | None = None
-    gpus: tuple[Gpu, ...] | Unreadable = NOT_ASKED
+    gpus: tuple[GpuFacts, ...] | Unreadable = NOT_ASKED
     apps: tuple[App, ...] | Unreadable = NOT_ASKED
     remapped: Mapping[str, tuple[bool, bool]] | Unreadable = NOT_ASKED
     nvlinks: Mapping[int, tuple[int, int]] | Unreadable = NOT_ASKED
@@ -134,7 +134,7 @@ class HostReport:
     fabric_manager: FabricManager | Unreadable = NOT_ASKED
     rdma: tuple[RdmaPort, ...] | Unreadable = NOT_ASKED
     gpudirect: GpuDirect | Unreadable = NOT_ASKED
-    links: tuple[Link, ...] | Unreadable = NOT_ASKED
+    links: tuple[NetworkLink, ...] | Unreadable = NOT_ASKED
     systemd: int | Unreadable = NOT_ASKED
     hostname: str = ""
     resolves: tuple[str, ...] | Unreadable = NOT_ASKED
@@ -147,19 +147,19 @@ class HostReport:
     installed: Installed | Unreadable | None = NOT_ASKED
     """None: nothing is installed at the release's path yet."""
     files: Mapping[str, str | None] = field(default_factory=dict)
-    """Path -> sha256 of what lies there, None when nothing does."""
+    """Path -> sha256 of the file there, None where there is none."""
     revision: str | None = None
     digest: str | None = None
     """The plan's digest in the installed units."""
 
     @property
     def driver(self) -> str | None:
-        """The driver's version, as the first GPU that knows it says."""
+        """The driver's version, from the first GPU that reports one."""
         gpus = () if isinstance(self.gpus, Unreadable) else self.gpus
         return next((gpu.driver for gpu in gpus if gpu.driver), None)
 
 
 def unreachable(host: str, why: str) -> HostReport:
-    """Return the report of a host that could not be asked."""
+    """Return the report of a host that could not be reached."""
     gone = Unreadable("the host was not reached")
     return HostReport(host, unreached=why, gpus=gone, installed=gone)

@@ -10,7 +10,7 @@ Rdma = Literal["auto", "required", "off"]
 
 @dataclass(frozen=True)
 class PortNeed:
-    """A TCP port the group will listen on, and what for."""
+    """A TCP port that the group listens on, and its purpose."""
 
     number: int
     what: str
@@ -18,13 +18,13 @@ class PortNeed:
 
 @dataclass(frozen=True)
 class PathNeed:
-    """A place on disk.
+    """Space needed at a path.
 
     Args:
         path: absolute; it need not exist yet.
-        what: what will lie there.
-        bytes: how much of it, in bytes.
-        held: the directory whose files count as already there, or None.
+        what: will be stored there, in words.
+        bytes: size of that.
+        held: directory whose files count as already stored, or None.
         executable: programs run from it, so its mount must not be noexec.
     """
 
@@ -49,7 +49,7 @@ class Needs:
         torch_backend: `auto`, a variant's name, or `cpu`, which no driver is too old for; None where the user's own
             engine or index decides.
         variant: the CUDA variant planned for the whole group; None while it is not known.
-        min_driver: a floor the settings set, such as `570.124`.
+        min_driver: oldest driver that the settings allow, such as `570.124`.
         gpu_bytes: what one GPU must hold before the cache, in bytes; `utilization` is the share it may use.
         oversubscribe: go on where that does not fit.
         address, interface: where peers reach this host, and on which interface (None: any).
@@ -58,7 +58,7 @@ class Needs:
         rdma: whether RDMA must be there.
         units: this group's own units, or how their names begin; what they hold is not a stranger's.
         release: the engine's virtual environment; `versions` what must be installed in it once it is there.
-        files: path -> sha256 as planned, for drift.
+        files: path -> planned sha256, for drift.
         model: `cache` and `repository` where the model's revision can be read; `revision` the planned one.
     """
 

@@ -7,9 +7,9 @@ from collections.abc import Iterable
 
 
 def node_set(names: Iterable[str]) -> str:
-    """Return host names with runs of numbers folded, in natural order.
+    """Return host names in natural order, runs of numbers as ranges.
 
-    Three or more in a row become a range; names without a number stand as they are.
+    Three or more in a row become a range; names without a number stay as they are.
     """
     split: dict[tuple[str, str, int], list[int]] = {}
     plain: list[str] = []
@@ -17,7 +17,7 @@ def node_set(names: Iterable[str]) -> str:
         match = re.fullmatch(r"(.*?)(\d{1,9})(\D*)", name)
         if match:
             head, digits, tail = match.groups()
-            # Zero-padded names fold only with names of the same width.
+            # Zero-padded names form ranges only with names of the same width.
             width = len(digits) if digits.startswith("0") and len(digits) > 1 else 0
             split.setdefault((head, tail, width), []).append(int(digits))
         else:

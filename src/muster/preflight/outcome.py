@@ -1,4 +1,4 @@
-"""The whole preflight of a group: verdicts of all hosts, waivers, what is worth a line above the table."""
+"""The outcome of a group's preflight: verdicts of all hosts, waivers, and the notes above the table."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from muster.preflight.checks import local
 from muster.preflight.host_report import HostReport
 from muster.preflight.needs import Needs
 from muster.preflight.pairs import Measured
-from muster.preflight.parity import Row
+from muster.preflight.parity import ParityRow
 from muster.preflight.verdict import Level, Verdict, worst
 
-# A script can tell the three apart; 2 is what every command line uses for wrong arguments.
+# Distinct for scripts; 2 is every command line's status for wrong arguments.
 EXIT_STATUS: dict[Level, int] = {"ok": 0, "warn": 3, "fail": 1}
 _PLACE = {name: place for place, name in enumerate(CHECKS)}
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a preflight found.
+    """The result of a preflight.
 
     Args:
         title: what was checked, in words.
@@ -33,13 +33,13 @@ class Outcome:
         verdicts: of all checks and hosts.
         rows: the parity table.
         waived: names of checks that stop nothing.
-        notes: lines worth showing above the table: the CUDA variant chosen, the slowest pair.
+        notes: lines above the table: the CUDA variant chosen, the slowest pair.
     """
 
     title: str
     hosts: tuple[str, ...]
     verdicts: tuple[Verdict, ...]
-    rows: tuple[Row, ...] = ()
+    rows: tuple[ParityRow, ...] = ()
     waived: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
@@ -87,7 +87,7 @@ def judge_group(
         reports: of all hosts, reached or not, in inventory order.
         needs: by host.
         waived: names of checks that stop nothing.
-        measured: what pairs measured; empty when they did not.
+        measured: results of pairs; empty where none measured.
         more: further verdicts (NCCL, drift).
         notes: further lines to show.
     """
@@ -95,18 +95,18 @@ def judge_group(
     if isinstance(variant, Variant):
         needs = {host: replace(need, variant=variant.name) for host, need in needs.items()}
     rows = parity.compare(reports)
-    found = [verdict for report in reports for verdict in local(report, needs[report.host])]
-    found += clocks.verdicts(reports)
-    found += _fabric(reports, needs, measured)
-    found += parity.verdicts(rows)
-    found += more
+    verdicts = [verdict for report in reports for verdict in local(report, needs[report.host])]
+    verdicts += clocks.verdicts(reports)
+    verdicts += _fabric(reports, needs, measured)
+    verdicts += parity.verdicts(rows)
+    verdicts += more
     names = frozenset(waived)
     slowest = pairs.slowest(measured)
     lines = [_variant_note(variant, reports, needs), *notes, *([slowest] if slowest else [])]
     return Outcome(
         title,
         tuple(report.host for report in reports),
-        tuple(sorted((_waive(v, names) for v in found), key=lambda v: _PLACE.get(v.check, len(_PLACE)))),
+        tuple(sorted((_waive(v, names) for v in verdicts), key=lambda v: _PLACE.get(v.check, len(_PLACE)))),
         rows,
         tuple(waived),
         tuple(line for line in lines if line),
@@ -120,13 +120,13 @@ def _waive(verdict: Verdict, names: frozenset[str]) -> Verdict:
 def _fabric(
     reports: Sequence[HostReport], needs: Mapping[str, Needs], measured: Sequence[Measured]
 ) -> tuple[Verdict, ...]:
-    """Return the fabric's verdicts; where interfaces differ in MTU, lost packets are told once, not twice."""
+    """Return the fabric's verdicts; where interfaces differ in MTU, the lost packets are not reported again."""
     local_mtus = pairs.mtu_verdicts(pairs.mtus([r for r in reports if r.unreached is None], needs))
-    seen = pairs.verdicts(measured)
-    told = {verdict.host for verdict in seen if verdict.check == "fabric.mtu"}
+    by_pairs = pairs.verdicts(measured)
+    judged = {verdict.host for verdict in by_pairs if verdict.check == "fabric.mtu"}
     odd = {verdict.host for verdict in local_mtus if verdict.level != "ok"}
-    kept = tuple(verdict for verdict in local_mtus if verdict.host in odd or verdict.host not in told)
-    return kept + tuple(v for v in seen if v.check != "fabric.mtu" or v.host not in odd)
+    kept = tuple(verdict for verdict in local_mtus if verdict.host in odd or verdict.host not in judged)
+    return kept + tuple(v for v in by_pairs if v.check != "fabric.mtu" or v.host not in odd)
 
 
 def drivers_of(reports: Iterable[HostReport]) -> dict[str, str | None]:

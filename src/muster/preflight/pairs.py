@@ -1,4 +1,4 @@
-"""Every host with every other on the fabric: the schedule of the measurements, and what they say."""
+"""Every host with every other on the fabric: the schedule of measurements, and verdicts on the results."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ class Measured:
         error: why there is no connection, None when there is one.
         round_trip: median of the TCP ping-pong, in seconds.
         bits: throughput of one TCP stream, in bits per second.
-        packet: largest do-not-fragment packet tried, in bytes with headers (0: not tried).
-        fragments: why that packet did not arrive, None when it did; Unreadable when ping is not there.
+        packet: size of the do-not-fragment packet, in bytes with headers (0: not tried).
+        fragments: why that packet did not arrive, None when it did; Unreadable when ping is not installed.
     """
 
     caller: str
@@ -69,14 +69,14 @@ def rounds(hosts: Sequence[str]) -> list[list[Pair]]:
 
 
 def requests(pair: Pair, needs: Mapping[str, Needs], mtus: Mapping[str, int], port: int, token: str) -> dict[str, Any]:
-    """Return what the host program `pair` is asked on each of the two hosts.
+    """Return the request of `measure_pair` for each of the two hosts.
 
     Args:
         pair: caller, server.
         needs: by host; their addresses are used.
         mtus: MTU of each host's fabric interface in bytes.
         port: TCP port of the server.
-        token: what tells this round's connection from a stranger's.
+        token: sent by the peer; a connection without it is a stranger's.
     """
     caller, server = pair
     # On a busy host the peer's program may start some seconds later.
@@ -90,20 +90,20 @@ def requests(pair: Pair, needs: Mapping[str, Needs], mtus: Mapping[str, int], po
 
 
 def measured(pair: Pair, answers: Mapping[str, Mapping[str, Any]]) -> Measured:
-    """Read what the two ends of a pair answered; total, as `parse` is.
+    """Read the answers of both ends of a pair; whatever they hold, a result comes out.
 
     Args:
         pair: caller, server.
-        answers: host -> the answer of its `pair` program, or `{"error": ...}`.
+        answers: host -> answer of its `measure_pair`, or `{"error": ...}`.
     """
     caller, server = pair
-    said, served = answers.get(caller, {}), answers.get(server, {})
-    round_trip, bits, packet = (said.get(name) for name in ("round_trip", "bits", "packet"))
-    fragments, error = _fragments(said), said.get("error")
+    called, served = answers.get(caller, {}), answers.get(server, {})
+    round_trip, bits, packet = (called.get(name) for name in ("round_trip", "bits", "packet"))
+    fragments, error = _fragments(called), called.get("error")
     if error is None and not isinstance(round_trip, (int, float)):
         error = served.get("error") or "no answer"
-    if error is None and "stalled" in said and not isinstance(fragments, str):
-        error = f"connects, but data stalls: {said['stalled']}"
+    if error is None and "stalled" in called and not isinstance(fragments, str):
+        error = f"connects, but data stalls: {called['stalled']}"
     return Measured(
         caller,
         server,
@@ -116,13 +116,13 @@ def measured(pair: Pair, answers: Mapping[str, Mapping[str, Any]]) -> Measured:
 
 
 def meeting(needs: Mapping[str, Needs], mtus: Mapping[str, int], port: int, token: str) -> dict[str, Any]:
-    """Return what each host is asked so that all meet all at once: reachability and full packets, no load.
+    """Return the request of each host for meeting all others at once: reachability and full packets, no load.
 
     Args:
         needs: by host; their addresses are used.
-        mtus: MTU of each host's fabric interface in bytes, of the hosts that shall meet.
+        mtus: MTU of the fabric interface in bytes, for each host that takes part.
         port: TCP port of every host.
-        token: what tells a peer's connection from a stranger's.
+        token: sent by peers; a connection without it is a stranger's.
     """
 
     def peers(host: str) -> dict[str, Any]:
@@ -137,10 +137,10 @@ def meeting(needs: Mapping[str, Needs], mtus: Mapping[str, int], port: int, toke
 
 
 def met(answers: Mapping[str, Mapping[str, Any]]) -> list[Measured]:
-    """Read what hosts answered that met each other: one result a pair, which has what either end found wrong.
+    """Read the answers of hosts that met: one result per pair, with what went wrong at either end.
 
     Args:
-        answers: host -> the answer of its `pair` program, or `{"error": ...}`.
+        answers: host -> answer of its `measure_pair`, or `{"error": ...}`.
     """
     hosts = list(answers)
     return [_met(a, b, answers) for place, a in enumerate(hosts) for b in hosts[place + 1 :]]
@@ -172,7 +172,7 @@ def _fragments(answer: Mapping[str, Any]) -> str | Unreadable | None:
         return None
     if ping.get("missing"):
         return Unreadable("ping is not installed")
-    return str(ping.get("said") or "no answer")[:200]
+    return str(ping.get("complaint") or "no answer")[:200]
 
 
 def mtus(reports: Iterable[HostReport], needs: Mapping[str, Needs]) -> dict[str, int]:
@@ -182,11 +182,11 @@ def mtus(reports: Iterable[HostReport], needs: Mapping[str, Needs]) -> dict[str,
 
 
 def mtu_verdicts(sizes: Mapping[str, int]) -> tuple[Verdict, ...]:
-    """Judge the interfaces' MTUs: they must agree, or large packets vanish on the way."""
+    """Judge the interfaces' MTUs: where they differ, large packets are lost."""
     if len(sizes) < 2:
         return ()
     values = list(sizes.values())
-    # Of two hosts the larger frame is the intended one: 1500 is what nobody set.
+    # Of two hosts the larger MTU is the intended one: 1500 is the default.
     usual = max(set(values), key=lambda size: (values.count(size), size))
     return tuple(
         Verdict("fabric.mtu", "ok", str(size), host=host)
@@ -204,7 +204,7 @@ def mtu_verdicts(sizes: Mapping[str, int]) -> tuple[Verdict, ...]:
 
 
 def verdicts(results: Sequence[Measured]) -> tuple[Verdict, ...]:
-    """Judge what the pairs measured: for each host its worst pair, in four checks."""
+    """Judge each host by its worst pair, in four checks."""
     hosts = sorted({host for result in results for host in result.hosts})
     good = [result for result in results if result.error is None]
     trips = [r.round_trip for r in good if r.round_trip is not None]
@@ -224,7 +224,7 @@ def verdicts(results: Sequence[Measured]) -> tuple[Verdict, ...]:
 
 
 def slowest(results: Sequence[Measured]) -> str | None:
-    """Name the slowest pair of all, in words."""
+    """Name the slowest pair, in words."""
     timed = [result for result in results if result.bits is not None]
     if not timed:
         return None

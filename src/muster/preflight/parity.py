@@ -11,7 +11,7 @@ from muster.preflight.tool_text import Unreadable
 from muster.preflight.verdict import Level, Verdict
 
 NONE = "-"
-# Differences that no deploy mends by itself and that a group cannot run with.
+# A group cannot run with these differences, and no deploy removes them.
 FATAL = frozenset({"product", "count"})
 FIXES = {
     "driver": "install one driver on all hosts, and its Fabric Manager; reboot",
@@ -25,7 +25,7 @@ INSTALLED = ("vllm", "torch", "nccl", "ray")
 
 
 @dataclass(frozen=True)
-class Row:
+class ParityRow:
     """One property on all hosts.
 
     Args:
@@ -41,7 +41,7 @@ class Row:
     odd: tuple[str, ...]
 
 
-def compare(reports: Sequence[HostReport]) -> tuple[Row, ...]:
+def compare(reports: Sequence[HostReport]) -> tuple[ParityRow, ...]:
     """Return the parity table of the hosts that answered."""
     return tuple(_row(name, values) for name, values in _values(reports).items())
 
@@ -70,21 +70,21 @@ def _values(reports: Sequence[HostReport]) -> dict[str, dict[str, str]]:
     return table
 
 
-def _row(name: str, values: dict[str, str]) -> Row:
+def _row(name: str, values: dict[str, str]) -> ParityRow:
     counts = Counter(values.values()).most_common(2)
     if len(counts) < 2:
-        return Row(name, values, counts[0][0] if counts else None, ())
+        return ParityRow(name, values, counts[0][0] if counts else None, ())
     tie = counts[0][1] == counts[1][1]
     usual = None if tie else counts[0][0]
-    return Row(name, values, usual, tuple(host for host, value in values.items() if value != usual))
+    return ParityRow(name, values, usual, tuple(host for host, value in values.items() if value != usual))
 
 
-def verdicts(rows: Sequence[Row]) -> tuple[Verdict, ...]:
+def verdicts(rows: Sequence[ParityRow]) -> tuple[Verdict, ...]:
     """Return one verdict for each property and host; the odd ones do not pass."""
     return tuple(_verdict(row, host, value) for row in rows for host, value in row.values.items())
 
 
-def _verdict(row: Row, host: str, value: str) -> Verdict:
+def _verdict(row: ParityRow, host: str, value: str) -> Verdict:
     check = f"parity.{row.name}"
     if host not in row.odd:
         return Verdict(check, "ok", value, host=host)

@@ -1,4 +1,4 @@
-"""From a plan and its settings to what each host must have."""
+"""Works out what a plan and its settings need of each host."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ GIB = hardware.GIB
 # A vLLM release with CUDA libraries takes about 9 GiB, and uv unpacks the largest wheel beside it; the CPU build 3.
 ENGINE_BYTES = 14 * GIB
 CPU_ENGINE_BYTES = 4 * GIB
-# One engine process a GPU, before page cache; and NCCL's and vLLM's shared-memory rings.
+# One engine process per GPU, without page cache; and the shared-memory rings of NCCL and vLLM.
 MEMORY_PER_GPU = 4 * GIB
 SHM_PER_GPU = GIB // 4
 # What plan.gpu_memory adds to the weights themselves.
@@ -28,7 +28,7 @@ NOT_ON_DISK = frozenset({"allowance", "MLA, absorbed"})
 
 
 def needs_of_host(spec: HostSpec | HostPlan, settings: Settings, hosts: int) -> Needs:
-    """Return what a host of an inventory must have, whatever will be served on it.
+    """Return what a host of an inventory must have, whatever it will serve.
 
     Args:
         spec: the host.
@@ -50,7 +50,7 @@ def needs_of_host(spec: HostSpec | HostPlan, settings: Settings, hosts: int) -> 
         memory_bytes=MEMORY_PER_GPU * spec.gpus,
         shm_bytes=SHM_PER_GPU * spec.gpus,
         rdma=settings.preflight.rdma,
-        # What any group of muster's holds is not foreign to hosts that are asked without a recipe.
+        # Without a recipe, no group of muster's counts as a stranger.
         units=("muster-",),
         paths=(
             PathNeed("/tmp", "temporary files", executable=True),
@@ -73,7 +73,7 @@ def needs_of(plan: Plan, host: HostPlan, settings: Settings) -> Needs:
     return replace(
         base,
         vllm=plan.vllm_version,
-        # A bundle's wheels decide where the settings alone would ask the drivers.
+        # Under `auto` the drivers would decide; a bundle's wheels already have.
         torch_backend=base.torch_backend if plan.variant else None,
         variant=plan.variant,
         gpu_bytes=None if fit is None else fit.used + int(fit.token_bytes * fit.needed_tokens),
@@ -117,7 +117,7 @@ def _weights(plan: Plan, settings: Settings) -> PathNeed:
 
 
 def weight_bytes(plan: Plan, settings: Settings) -> int:
-    """Return about how much disk the model takes, from its shape; 0 when the shape is not known."""
+    """Return roughly how much disk the model takes, from its shape; 0 when the shape is unknown."""
     try:
         shape = recipe.load(plan.recipe).shape
     except Refusal:

@@ -1,4 +1,4 @@
-"""The JSON of the host programs becomes a report; it is trusted in nothing."""
+"""The host programs' JSON as a report. Nothing in it is trusted: whatever it holds, a report comes out."""
 
 from __future__ import annotations
 
@@ -29,11 +29,10 @@ def from_answers(host: str, answers: Mapping[str, Any], sent: float, received: f
 
     Args:
         host: inventory name.
-        answers: program name -> answer (`preflight`, `machine`, `installed`).
-        sent: this machine's wall clock before the programs were sent, in seconds.
-        received: and after they had answered.
+        answers: program name -> answer (`probe_gpus`, `probe_machine`, `probe_engine`).
+        sent, received: this machine's wall clock before and after the session, in seconds.
 
-    Whatever the answers hold, a report comes out: what cannot be read is `Unreadable` in it.
+    What cannot be read is `Unreadable` in the report.
     """
     names, machine = _value(answers, "probe_gpus", "names"), _value(answers, "probe_machine", "clock")
     engine = answers.get("probe_engine")
@@ -232,14 +231,14 @@ def _installed(value: Mapping[str, Any]) -> Installed | Unreadable | None:
     release = value.get("release")
     if not isinstance(release, Mapping):
         return None
-    versions, imported = release.get("versions"), value.get("imported")
-    said: Mapping[str, Any] | Unreadable = NOT_ASKED
-    if isinstance(imported, Mapping):
-        got = imported.get("value")
-        said = got if isinstance(got, Mapping) else Unreadable(str(imported.get("error", "no answer"))[:300])
+    versions, source = release.get("versions"), value.get("imported")
+    imported: Mapping[str, Any] | Unreadable = NOT_ASKED
+    if isinstance(source, Mapping):
+        answer = source.get("value")
+        imported = answer if isinstance(answer, Mapping) else Unreadable(str(source.get("error", "no answer"))[:300])
     return Installed(
         versions={str(k): str(v) for k, v in versions.items()} if isinstance(versions, Mapping) else {},
         cuda=_text(release, "cuda") or None,
         python=_text(release, "python") or None,
-        imported=said,
+        imported=imported,
     )

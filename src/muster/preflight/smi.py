@@ -1,4 +1,4 @@
-"""What nvidia-smi prints becomes values; total, as `parse` is."""
+"""nvidia-smi's text as values; unreadable text is a value too."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ _ABSENT = frozenset({"", "N/A", "[N/A]", "[Not Supported]", "Not Supported", "[U
 
 
 @dataclass(frozen=True)
-class Gpu:
-    """One GPU as `nvidia-smi --query-gpu` describes it; None where the tool has no answer."""
+class GpuFacts:
+    """One GPU as `nvidia-smi --query-gpu` describes it; None where nvidia-smi has no value."""
 
     index: int | None
     name: str | None
@@ -51,8 +51,8 @@ def csv_rows(text: str, expected: str, *, wide: str = "") -> list[dict[str, str]
 
     Args:
         text: the output, header first.
-        expected: a column that must be there, which tells a header from a message.
-        wide: the column that takes what is too much, for values that may hold commas.
+        expected: a column that must be there; its absence means a message instead of a table.
+        wide: the column whose values may hold commas.
     """
     lines = [line for line in text.splitlines() if line.strip()]
     if not lines:
@@ -73,7 +73,7 @@ def csv_rows(text: str, expected: str, *, wide: str = "") -> list[dict[str, str]
     return rows
 
 
-def gpus(answer: object) -> tuple[Gpu, ...] | Unreadable:
+def gpus(answer: object) -> tuple[GpuFacts, ...] | Unreadable:
     """Read `nvidia-smi --query-gpu=... --format=csv`; no GPU at all is an empty tuple."""
     text = command_text(answer, "nvidia-smi")
     if isinstance(text, Unreadable):
@@ -84,7 +84,7 @@ def gpus(answer: object) -> tuple[Gpu, ...] | Unreadable:
     if isinstance(rows, Unreadable):
         return rows
     return tuple(
-        Gpu(
+        GpuFacts(
             index=_integer(row.get("index")),
             name=_word(row.get("name")),
             uuid=_word(row.get("uuid")),

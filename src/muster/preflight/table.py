@@ -14,7 +14,7 @@ from rich.text import Text
 from muster.preflight.catalogue import CHECKS
 from muster.preflight.node_set import node_set
 from muster.preflight.outcome import Outcome
-from muster.preflight.parity import NONE, Row
+from muster.preflight.parity import NONE, ParityRow
 from muster.preflight.verdict import ORDER, Verdict
 
 MARKS = {"ok": "✓", "warn": "!", "fail": "✗", "waived": "w"}
@@ -136,8 +136,8 @@ def _wordy(outcome: Outcome, groups: list[tuple[str, ...]], console: Console, wi
                 continue
             worst = _worst(verdicts)
             found = {verdict.found for verdict in verdicts}
-            said = worst.found if len(found) == 1 else f"such as {worst.found}"
-            cells.append(Text(f"{_mark(console, _kind(worst))} {said}", style=STYLES[_kind(worst)], end=""))
+            text = worst.found if len(found) == 1 else f"such as {worst.found}"
+            cells.append(Text(f"{_mark(console, _kind(worst))} {text}", style=STYLES[_kind(worst)], end=""))
         table.add_row(check, *cells)
     console.print(table)
     for head, name in zip(heads, names, strict=True):
@@ -170,7 +170,7 @@ def _name(hosts: Sequence[str]) -> str:
     return hosts[0] if len(hosts) == 1 else f"{len(hosts)} hosts: {node_set(hosts)}"
 
 
-def _parity(rows: Sequence[Row]) -> list[Table | Text]:
+def _parity(rows: Sequence[ParityRow]) -> list[Table | Text]:
     """Return the parity table: the value of most hosts, and who has another."""
     shown = [row for row in rows if len(row.values) > 1 and set(row.values.values()) != {NONE}]
     if not shown:
@@ -183,9 +183,9 @@ def _parity(rows: Sequence[Row]) -> list[Table | Text]:
         odd: dict[str, list[str]] = {}
         for host in row.odd:
             odd.setdefault(row.values[host], []).append(host)
-        said = "; ".join(f"{node_set(hosts)}: {value}" for value, hosts in odd.items())
+        text = "; ".join(f"{node_set(hosts)}: {value}" for value, hosts in odd.items())
         usual = row.usual if row.usual is not None else "(no majority)"
-        table.add_row(row.name, usual, Text(said, style=STYLES["warn"] if odd else ""))
+        table.add_row(row.name, usual, Text(text, style=STYLES["warn"] if odd else ""))
     return [table, Text("")]
 
 
@@ -210,9 +210,9 @@ def _print_trouble(verdicts: list[Verdict], console: Console) -> None:
     grid.add_column(width=5)
     grid.add_column(width=7)
     grid.add_column(overflow="fold")
-    for label, said in (("found", first.found), ("needed", first.needed), ("fix", first.fix)):
-        if said:
-            grid.add_row("", f"{label}:", Text(said))
+    for label, text in (("found", first.found), ("needed", first.needed), ("fix", first.fix)):
+        if text:
+            grid.add_row("", f"{label}:", Text(text))
     console.print(grid)
     console.print()
 

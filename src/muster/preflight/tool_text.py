@@ -1,4 +1,4 @@
-"""Text of the kernel log, systemctl and ip becomes values; total: unreadable input is a value too."""
+"""Text of the kernel log, systemctl and ip as values; unreadable text is a value too."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _XID = re.compile(r"NVRM: Xid \((?:PCI:)?([^)]{0,64})\): ?(\d{1,4})")
 
 @dataclass(frozen=True)
 class Unreadable:
-    """A source that gave nothing usable, and why, in words for a table."""
+    """Stands for a source without a usable answer; says why, in words for a table."""
 
     why: str
 
@@ -30,7 +30,7 @@ class Xid:
 
 
 @dataclass(frozen=True)
-class Link:
+class NetworkLink:
     """A network interface."""
 
     name: str
@@ -40,23 +40,23 @@ class Link:
 
 
 def command_text(answer: object, tool: str) -> str | Unreadable:
-    """Return what a tool printed, or why it is no use.
+    """Return what a tool printed, or why that is unusable.
 
     Args:
         answer: `{"rc", "text", "stderr", "truncated"}` of the host's program; may be anything.
-        tool: what was run, for the message.
+        tool: its name, for messages.
     """
     if not isinstance(answer, Mapping):
         return Unreadable(f"{tool}: no answer")
     if "error" in answer:
         return Unreadable(first_line(answer["error"]) or f"{tool}: failed")
-    text, said = answer.get("text"), first_line(answer.get("stderr"))
+    text, complaint = answer.get("text"), first_line(answer.get("stderr"))
     if not isinstance(text, str):
         return Unreadable(f"{tool}: no output")
     if answer.get("truncated"):
-        return Unreadable(f"{tool} printed more than can be right, starting: {first_line(text)}")
+        return Unreadable(f"{tool} printed too much, starting: {first_line(text)}")
     if answer.get("rc") not in (0, None) and not text.strip():
-        return Unreadable(f"{tool} failed: {said or 'exit status ' + str(answer.get('rc'))}"[:300])
+        return Unreadable(f"{tool} failed: {complaint or 'exit status ' + str(answer.get('rc'))}"[:300])
     return text[:MAX_TEXT]
 
 
@@ -79,7 +79,7 @@ def xids(answer: object) -> tuple[Xid, ...] | Unreadable:
     return tuple(Xid(int(m.group(2)), m.group(1), first_line(line)) for m, line in matches if m)
 
 
-def links(answer: object) -> tuple[Link, ...] | Unreadable:
+def links(answer: object) -> tuple[NetworkLink, ...] | Unreadable:
     """Read `ip -j addr show`."""
     text = command_text(answer, "ip")
     if isinstance(text, Unreadable):
@@ -91,13 +91,13 @@ def links(answer: object) -> tuple[Link, ...] | Unreadable:
     return tuple(_links(entries if isinstance(entries, list) else []))
 
 
-def _links(entries: list[Any]) -> Iterator[Link]:
+def _links(entries: list[Any]) -> Iterator[NetworkLink]:
     for entry in entries:
         if not isinstance(entry, Mapping) or not isinstance(entry.get("ifname"), str):
             continue
         infos, flags, mtu = entry.get("addr_info"), entry.get("flags"), entry.get("mtu")
         held = [info.get("local") for info in infos if isinstance(info, Mapping)] if isinstance(infos, list) else []
-        yield Link(
+        yield NetworkLink(
             name=entry["ifname"],
             mtu=mtu if isinstance(mtu, int) else 0,
             up=isinstance(flags, list) and "UP" in flags and "LOWER_UP" in flags,

@@ -1,4 +1,4 @@
-"""A verdict: what a check found on a host, what was needed, and the fix."""
+"""A verdict: what a check found on a host, what is needed, and the fix."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Verdict:
         check: stable name, one of `catalogue.CHECKS`.
         level: ok, warn or fail.
         found: what is there.
-        needed: what this plan needs.
+        needed: by this plan.
         fix: a command or a setting.
         host: inventory name; for a verdict about a pair, the host that measured.
         waived: `preflight_waive` names the check; the verdict is shown and stops nothing.
@@ -39,17 +39,17 @@ class Verdict:
 
 
 def ok(check: str, found: str, needed: str = "") -> Verdict:
-    """Build a verdict that all is well."""
+    """Return a verdict that all is well."""
     return Verdict(check, "ok", found, needed)
 
 
 def warn(check: str, found: str, needed: str, fix: str) -> Verdict:
-    """Build a verdict that serving works, though not as it should."""
+    """Return a verdict that serving works, but not as it should."""
     return Verdict(check, "warn", found, needed, fix)
 
 
 def fail(check: str, found: str, needed: str, fix: str) -> Verdict:
-    """Build a verdict that serving would not work."""
+    """Return a verdict that serving would not work."""
     return Verdict(check, "fail", found, needed, fix)
 
 

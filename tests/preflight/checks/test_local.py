@@ -164,7 +164,7 @@ CASES: list[tuple[str, str, str, dict[str, Any], dict[str, Any]]] = [
     ("rdma.link", "fail", "none ACTIVE", {"rdma": "required"}, {
         "probe_machine__infiniband": {"value": {"ports": [ib_port("1: DOWN", "3: Disabled")]}}
     }),
-    ("rdma.link", "ok", "not asked for", {"rdma": "off"}, {"probe_machine__infiniband": {"value": {"ports": []}}}),
+    ("rdma.link", "ok", "not needed", {"rdma": "off"}, {"probe_machine__infiniband": {"value": {"ports": []}}}),
     ("rdma.gid", "warn", "no RoCE v2 GID on mlx5_0", {}, {
         "probe_machine__infiniband": {"value": {"ports": [ib_port(layer="Ethernet")]}}
     }),

@@ -1,4 +1,4 @@
-"""Host-local checks: `(report, needs) -> verdicts`, pure, one module a subject: driver, gpus, gpu_memory, fabric,
+"""Checks of one host: `(report, needs) -> verdicts`, pure, one module per subject: driver, gpus, gpu_memory, fabric,
 fabric_manager, rdma, host_system, installed_engine."""
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ SUBJECTS: tuple[Callable[[HostReport, Needs], Iterator[Verdict]], ...] = (
 
 
 def local(report: HostReport, needs: Needs) -> tuple[Verdict, ...]:
-    """Return what one host's report says against what the plan needs of it, in the catalogue's order.
+    """Compare one host's report with the plan's needs; verdicts come in the catalogue's order.
 
-    A host that was not reached gets one verdict, which fails.
+    A host that was not reached gets one failing verdict.
     """
     if report.unreached is not None:
         gone = fail(

@@ -16,7 +16,7 @@ INSTALL = "install NVIDIA driver 580 or newer with the distribution's packages, 
 
 
 def check(report: HostReport, needs: Needs) -> Iterator[Verdict]:
-    """Judge the driver; hosts whose plan promises no GPU are not asked for one."""
+    """Judge the driver; a host without planned GPUs needs none."""
     if not needs.gpus:
         return
     if isinstance(report.gpus, Unreadable):

@@ -1,4 +1,4 @@
-"""The fabric interface of one host; what needs two hosts is in `pairs`."""
+"""The fabric interface of one host; `pairs` judges the way between two."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from collections.abc import Iterator
 
 from muster.preflight.host_report import HostReport
 from muster.preflight.needs import Needs
-from muster.preflight.tool_text import Link, Unreadable
+from muster.preflight.tool_text import NetworkLink, Unreadable
 from muster.preflight.verdict import Verdict, fail, ok
 
 
-def link_of(report: HostReport, address: str | None) -> Link | None:
+def link_of(report: HostReport, address: str | None) -> NetworkLink | None:
     """Return the interface that carries an address."""
     links = () if isinstance(report.links, Unreadable) else report.links
     return next((link for link in links if address in link.addresses), None)
@@ -31,7 +31,7 @@ def check(report: HostReport, needs: Needs) -> Iterator[Verdict]:
         yield fail("fabric.address", f"not on this host; it has {held[:300] or 'no address'}", wanted, fix)
         return
     if needs.interface and link.name != needs.interface:
-        # Without the address: equal words of many hosts become one line.
+        # Without the address, so that the same text on many hosts prints once.
         yield fail("fabric.address", f"the fabric address is on {link.name}", f"on {needs.interface}", fix)
         return
     yield ok("fabric.address", f"{needs.address} on {link.name}")

@@ -14,7 +14,7 @@ START = "systemctl enable --now nvidia-fabricmanager; then check nvidia-smi -q -
 
 
 def check(report: HostReport, needs: Needs) -> Iterator[Verdict]:
-    """Judge the service, its version and what the GPUs say of the fabric."""
+    """Judge the service, its version and the fabric state of the GPUs."""
     if isinstance(report.gpus, Unreadable) or not report.gpus:
         return
     states = {(gpu.fabric_state, gpu.fabric_status) for gpu in report.gpus}

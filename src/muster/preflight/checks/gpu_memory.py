@@ -1,4 +1,4 @@
-"""Whether the plan's bytes fit into the GPUs that are really there."""
+"""Whether the plan's bytes fit into the memory of the actual GPUs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The GPUs: all there, of one product, healthy, idle, connected."""
+"""The GPUs: present, of one product, healthy, idle, connected."""
 
 from __future__ import annotations
 
@@ -6,23 +6,23 @@ from collections.abc import Iterator
 
 from muster.preflight.host_report import HostReport
 from muster.preflight.needs import Needs
-from muster.preflight.smi import Gpu
+from muster.preflight.smi import GpuFacts
 from muster.preflight.tool_text import Unreadable
 from muster.preflight.verdict import Verdict, fail, ok, warn
 
 # NVIDIA's Xid catalogue: 48 double-bit ECC, 61/62 microcontroller, 64 row remap failed, 74 NVLink, 79 off the bus,
 # 95 uncontained ECC, 119/120 GSP does not answer, 140 unrecovered ECC, 145 to 150 NVLink 5, 154 reset or reboot needed.
 FATAL_XIDS = frozenset({48, 61, 62, 64, 74, 79, 95, 119, 120, 140, 145, 146, 147, 148, 149, 150, 154})
-# Raised by a program's own fault, or by killing it: 13 exception, 31 page fault, 43 stopped, 45 cleaned up.
+# Caused by a program's own fault, or by killing it: 13 exception, 31 page fault, 43 stopped, 45 cleaned up.
 APPLICATION_XIDS = frozenset({13, 31, 43, 45})
 # Bits of clocks_event_reasons.active (NVML).
 SLOWDOWNS = {0x8: "hardware", 0x20: "software thermal", 0x40: "hardware thermal", 0x80: "power brake"}
-# ECC and firmware keep some memory back, and the figure moves by MiB between drivers.
+# ECC and firmware reserve some memory, and the figure varies by MiB between drivers.
 MEMORY_TOLERANCE = 0.02
 
 
 def check(report: HostReport, needs: Needs) -> Iterator[Verdict]:
-    """Judge every GPU; what several GPUs share is judged once, naming the odd ones."""
+    """Judge every GPU; one verdict per property names the odd ones."""
     if not needs.gpus or isinstance(report.gpus, Unreadable):
         return  # driver.present says why
     yield _count(report.gpus, needs)
@@ -34,11 +34,11 @@ def check(report: HostReport, needs: Needs) -> Iterator[Verdict]:
     yield _xids(report)
 
 
-def _where(gpus: list[Gpu]) -> str:
+def _where(gpus: list[GpuFacts]) -> str:
     return "GPU " + ", ".join(str(gpu.index) for gpu in gpus)
 
 
-def _count(gpus: tuple[Gpu, ...], needs: Needs) -> Verdict:
+def _count(gpus: tuple[GpuFacts, ...], needs: Needs) -> Verdict:
     found, wanted = str(len(gpus)), str(needs.gpus)
     if len(gpus) < needs.gpus:
         there = {gpu.index for gpu in gpus}
@@ -51,7 +51,7 @@ def _count(gpus: tuple[Gpu, ...], needs: Needs) -> Verdict:
     return ok("gpu.count", found, wanted)
 
 
-def _identity(gpus: tuple[Gpu, ...], needs: Needs) -> Iterator[Verdict]:
+def _identity(gpus: tuple[GpuFacts, ...], needs: Needs) -> Iterator[Verdict]:
     if needs.product:
         odd = [gpu for gpu in gpus if gpu.name != needs.product]
         if odd:
@@ -70,7 +70,7 @@ def _identity(gpus: tuple[Gpu, ...], needs: Needs) -> Iterator[Verdict]:
             yield ok("gpu.memory", f"{min(gpu.memory_mib or 0 for gpu in gpus)} MiB", f"{needs.memory_mib} MiB")
 
 
-def _health(report: HostReport, gpus: tuple[Gpu, ...]) -> Iterator[Verdict]:
+def _health(report: HostReport, gpus: tuple[GpuFacts, ...]) -> Iterator[Verdict]:
     mig = [gpu for gpu in gpus if gpu.mig not in (None, "Disabled")]
     if mig:
         fix = "nvidia-smi -mig 0, then reset the GPUs (nvidia-smi --gpu-reset) or reboot"
@@ -101,15 +101,15 @@ def _health(report: HostReport, gpus: tuple[Gpu, ...]) -> Iterator[Verdict]:
     else:
         yield ok("gpu.persistence", "Enabled")
     slow = {gpu.index: [name for bit, name in SLOWDOWNS.items() if (gpu.throttle or 0) & bit] for gpu in gpus}
-    said = ", ".join(f"GPU {index}: {' and '.join(why)} slowdown" for index, why in slow.items() if why)
-    if said:
+    slowdowns = ", ".join(f"GPU {index}: {' and '.join(why)} slowdown" for index, why in slow.items() if why)
+    if slowdowns:
         fix = "check cooling and power supplies; nvidia-smi -q -d PERFORMANCE,TEMPERATURE,POWER"
-        yield warn("gpu.throttle", said, "no slowdown", fix)
+        yield warn("gpu.throttle", slowdowns, "no slowdown", fix)
     else:
         yield ok("gpu.throttle", "no slowdown")
 
 
-def _remap(report: HostReport, gpus: tuple[Gpu, ...]) -> Verdict:
+def _remap(report: HostReport, gpus: tuple[GpuFacts, ...]) -> Verdict:
     fix = "reset the GPU (nvidia-smi --gpu-reset) or reboot to remap; a failed remap means replacing the GPU"
     retired = [gpu for gpu in gpus if (gpu.retired_pending or "No").lower() not in ("no", "0")]
     if retired:

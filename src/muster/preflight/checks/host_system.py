@@ -18,9 +18,9 @@ NR_OPEN = 1048576
 
 
 def check(report: HostReport, needs: Needs) -> Iterator[Verdict]:
-    """Judge what does not belong to GPUs or fabric."""
+    """Judge everything but GPUs and fabric."""
     if isinstance(report.system, Unreadable):
-        yield fail("host.machine", report.system.why, needs.machine, "see what python3 says on the host")
+        yield fail("host.machine", report.system.why, needs.machine, "run python3 on the host and see its error")
     else:
         yield from _system(report.system, needs)
     if isinstance(report.systemd, Unreadable):
@@ -80,7 +80,7 @@ def _at_least(check_name: str, found: int | None, needed: int, fix: str) -> Verd
 
 
 def _disk(report: HostReport, needs: Needs) -> Iterator[Verdict]:
-    """Judge disks: what shares a file system shares its space."""
+    """Judge disks: paths on one file system share its free space."""
     wanted: dict[int, list[tuple[PathNeed, PathFacts]]] = {}
     trouble, blocked = [], []
     for need in needs.paths:
@@ -130,7 +130,7 @@ def _name(report: HostReport, needs: Needs) -> Iterator[Verdict]:
         yield ok("host.name", f"{report.hostname}: {outside[0]}")
     else:
         found = f"{report.hostname}: {', '.join(report.resolves) or 'no address'}"
-        # Every rank is given its address; only programs that ask for the host's own name meet this.
+        # Ranks are given addresses; only programs that resolve the host's own name fail.
         yield warn("host.name", found, needed, fix)
 
 

@@ -1,4 +1,4 @@
-"""The engine as installed; nothing to say before it is provisioned."""
+"""The engine as installed; no verdicts before it is."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def check(report: HostReport, needs: Needs) -> Iterator[Verdict]:
     try:
         variant = cuda_variants.choose(report.driver, vllm=needs.vllm, requested=needs.variant or needs.torch_backend)
     except Refusal:
-        return  # driver.build says it
+        return  # driver.build reports it
     found = _cuda(installed.cuda or "unknown", variant, report.driver, fix)
     # Where the user's own engine or index decides, any variant that the driver runs is as good as another.
     yield ok(found.check, found.found) if needs.torch_backend is None and found.level == "warn" else found

@@ -1,4 +1,4 @@
-"""RDMA between hosts: ports, GIDs, and whether GPUs' memory can be registered."""
+"""RDMA between hosts: ports, GIDs, and whether GPU memory can be registered."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ def is_up(port: RdmaPort) -> bool:
 
 
 def check(report: HostReport, needs: Needs) -> Iterator[Verdict]:
-    """Judge RDMA where the group spans hosts; alone, a host needs none."""
+    """Judge RDMA where the group spans hosts; a single host needs none."""
     if needs.rdma == "off" or (needs.hosts < 2 and needs.rdma == "auto"):
-        yield ok("rdma.link", "not asked for")
+        yield ok("rdma.link", "not needed")
         return
     judge = fail if needs.rdma == "required" else warn
     ports = () if isinstance(report.rdma, Unreadable) else report.rdma
