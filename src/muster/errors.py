@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import reprlib
 from collections.abc import Iterable
 
 
@@ -28,6 +29,23 @@ class Refusal(Exception):
         super().__init__("\n".join(lines))
 
 
+_LONGEST_SHOWN = 200
+_brief = reprlib.Repr()
+_brief.maxstring = _brief.maxother = _LONGEST_SHOWN
+_brief.maxlevel = 3
+
+
+def shown(word: str) -> str:
+    """Return a word as it may be printed: itself, or quoted and cut where it is long or not on one visible line."""
+    return word if word.isprintable() and len(word) <= _LONGEST_SHOWN else literal(word)
+
+
+def literal(value: object) -> str:
+    """Return a value as Python writes it, on one visible line; what is long or nested is cut."""
+    text = _brief.repr(value)
+    return text if len(text) <= 2 * _LONGEST_SHOWN else text[: 2 * _LONGEST_SHOWN] + "..."
+
+
 def nearest(word: str, known: Iterable[str]) -> str | None:
     """Return the known word closest to a misspelt one, or None when none is close."""
     close = difflib.get_close_matches(word, list(known), n=5, cutoff=0.6)
@@ -48,4 +66,4 @@ def unknown(what: str, word: str, known: Iterable[str], *, where: str = "") -> R
     guess = nearest(word, names)
     hint = f"; did you mean '{guess}'?" if guess else ""
     place = f"{where}: " if where else ""
-    return Refusal(f"{place}unknown {what} '{word}'{hint}", needed=f"one of {', '.join(names)}")
+    return Refusal(f"{place}unknown {what} '{shown(word)}'{hint}", needed=f"one of {', '.join(names)}")

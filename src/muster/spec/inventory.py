@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import ipaddress
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from muster.errors import Refusal
+from muster.errors import Refusal, literal, shown
+from muster.spec import safe_text
 from muster.spec.host import HostSpec
 from muster.spec.settings import Settings, from_data, same_on_all
 
@@ -106,16 +106,22 @@ def _host(name: str, data: Mapping[str, Any], where: str) -> HostSpec:
     for key, what in (("gpu", "the GPU product, such as H800"), ("gpus", "the number of GPUs")):
         if key not in data:
             raise Refusal(f"{where}: {name} has no '{key}'", needed=what, fix=f"give '{key}' in the inventory")
-    address = data.get("fabric_address") or data.get("ssh_hostname") or name
+    given = data.get("fabric_address") or data.get("ssh_hostname") or name
     try:
-        ipaddress.ip_address(address)
+        address = safe_text.address(str(given))
     except ValueError:
         raise Refusal(
-            f"{where}: {name} has no address of its own: '{address}' is a name",
+            f"{where}: {name} has no address of its own: '{shown(str(given))}' is a name",
             needed="the IP address that the other hosts reach it at",
             fix="give 'fabric_address' in the inventory",
         ) from None
-    if not isinstance(data["gpus"], int):
-        raise Refusal(f"{where}: {name}: gpus is {data['gpus']!r}", needed="a number of GPUs")
+    if not isinstance(data["gpus"], int) or isinstance(data["gpus"], bool) or not 0 < data["gpus"] <= 64:
+        raise Refusal(f"{where}: {name}: gpus is {literal(data['gpus'])}", needed="a number of GPUs, 1 to 64")
     interface = data.get("fabric_interface")
-    return HostSpec(name, str(address), interface, str(data["gpu"]), data["gpus"])
+    for key, value, check in (("its name", name, safe_text.line), ("fabric_interface", interface, safe_text.interface)):
+        try:
+            if value is not None:
+                check(str(value))
+        except ValueError as error:
+            raise Refusal(f"{where}: {shown(name)}: {key} is {literal(value)}", needed=str(error)) from None
+    return HostSpec(name, address, interface, str(data["gpu"]), data["gpus"])

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from muster import resources
 from muster.errors import Refusal, unknown
+from muster.spec.safe_text import Commit, Flag, Line, ModelId, Name, ServedName, UnitText, Version, Word
 from muster.spec.validation import refusal_of
 
 STRATEGIES = ("tp", "tp-dcp", "tp-pp", "dp-ep")
 
 FlagValue = bool | int | float | str
-Flags = dict[str, FlagValue]
+Flags = dict[Flag, bool | int | float | Word]
 
 
 class _Frozen(BaseModel):
@@ -58,49 +58,49 @@ class Feature(_Frozen):
     """A set of flags a user can turn off."""
 
     flags: Flags
-    about: str = ""
+    about: Line = ""
 
 
 class Strategy(_Frozen):
     """How the model is spread, and the seed's flags for it; sizes come from the topology."""
 
-    about: str
+    about: Line
     hosts: int | None = None
     """Exact number of hosts, or None for any number the arithmetic allows."""
     min_hosts: int = 1
-    served_model_name: str | None = None
+    served_model_name: ServedName | None = None
     decode_context_parallel: bool = False
     """Decode context parallel size equal to TP unless the setting says otherwise."""
-    features: tuple[str, ...] = ()
+    features: tuple[Line, ...] = ()
     flags: Flags = {}
 
 
 class Published(_Frozen):
     """A figure the recipe's authors published, kept with its hardware."""
 
-    metric: str
-    hardware: str
-    values: dict[str, float]
-    unit: str = ""
+    metric: Line
+    hardware: Line
+    values: dict[Line, float]
+    unit: Line = ""
 
 
 class Recipe(_Frozen):
     """One model: its shape, the strategies it is served with, and the figures published for it."""
 
-    name: str
-    title: str
-    model: str
-    revision: str | None = None
-    min_vllm: str
+    name: Name
+    title: UnitText
+    model: ModelId
+    revision: Commit | None = None
+    min_vllm: Version
     context: int = Field(gt=0)
     """Longest context the model takes, in tokens."""
     shape: Shape
     flags: Flags = {}
-    features: dict[str, Feature] = {}
-    strategies: dict[str, Strategy]
-    defaults: dict[str, str]
+    features: dict[Line, Feature] = {}
+    strategies: dict[Line, Strategy]
+    defaults: dict[Line, Line]
     """GPU profile -> default strategy; `any` for the rest."""
-    bench: dict[str, dict[str, Any]] = {}
+    bench: dict[Line, dict[Line, bool | int | float | Line | list[int | float]]] = {}
     published: tuple[Published, ...] = ()
 
     @field_validator("strategies")
@@ -113,6 +113,8 @@ class Recipe(_Frozen):
 
 
 # libyaml reads a recipe in 2 ms instead of 60; PyYAML's wheels carry it, some distributions' packages do not.
+_LARGEST = 1 << 20
+_DEEPEST = 20
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
@@ -132,10 +134,27 @@ def load(name: str, directory: Path | None = None) -> Recipe:
     if not path.is_file():
         raise unknown("recipe", name, names(directory))
     try:
-        raw = yaml.load(path.read_text(encoding="utf-8"), Loader=_LOADER)
-    except yaml.YAMLError as error:
-        raise Refusal(f"{path}: not YAML: {error}", fix="mend the file") from None
+        if path.stat().st_size > _LARGEST:
+            raise Refusal(f"{path} has {path.stat().st_size:,} bytes", needed=f"a recipe of at most {_LARGEST:,}")
+        text = path.read_text(encoding="utf-8")
+        _check_nesting(text, where=str(path))
+        raw = yaml.load(text, Loader=_LOADER)
+    except OSError as error:
+        raise Refusal(f"{path}: {error.strerror}", needed="a readable recipe file") from None
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # YAML's dates and numbers raise ValueError
+        raise Refusal(f"{path}: not YAML: {str(error)[:1000]}", fix="correct the file") from None
     return parse(raw, where=str(path))
+
+
+def _check_nesting(text: str, *, where: str) -> None:
+    """Refuse YAML that a parser cannot build: libyaml recurses without a limit, and aliases multiply."""
+    depth = 0
+    for event in yaml.parse(text, Loader=_LOADER):
+        if isinstance(event, yaml.AliasEvent):
+            raise Refusal(f"{where}: has a YAML alias", needed="every value written out", fix="write it out")
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > _DEEPEST:
+            raise Refusal(f"{where}: nests deeper than {_DEEPEST}", needed="a recipe; the deepest key of one lies at 4")
 
 
 def parse(raw: object, *, where: str) -> Recipe:

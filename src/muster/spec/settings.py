@@ -6,18 +6,36 @@ belongs together as a group: `settings.weights.port`.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from muster.errors import Refusal, unknown
+from muster.spec.safe_text import (
+    AbsolutePath,
+    Commit,
+    EnvName,
+    Line,
+    ModelId,
+    Name,
+    Network,
+    OwnDirectory,
+    PathSegment,
+    ServedName,
+    Url,
+    Version,
+    Word,
+    absolute_path,
+)
 from muster.spec.validation import refusal_of
 
-_NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?")
-_VERSION = re.compile(r"\d+(\.\d+){1,2}([.+][0-9A-Za-z.]+)?")
+MONTH = 31 * 24 * 3600
+
+Port = Annotated[int, Field(gt=0, lt=65536)]
+Seconds = Annotated[int, Field(gt=0, le=MONTH)]
+Count = Annotated[int, Field(gt=0, lt=2**31)]
 
 
 _SOURCES = ("none", "hub", "modelscope")
@@ -34,13 +52,13 @@ class Weights(Group):
 
     model_config = ConfigDict(alias_generator=lambda name: f"weights_{name}")
 
-    source: str = "none"
-    root: str = "/var/lib/muster/weights"
-    seed: str | None = None
-    port: int = Field(default=29610, gt=0, lt=65536)
-    token_file: str | None = None
-    patience: int = Field(default=60, gt=0)
-    interval: int = Field(default=10, gt=0)
+    source: Line = "none"
+    root: OwnDirectory = "/var/lib/muster/weights"
+    seed: Line | None = None
+    port: Port = 29610
+    token_file: Line | None = None
+    patience: Seconds = 60
+    interval: Seconds = 10
 
     @property
     def kind(self) -> str:
@@ -57,14 +75,11 @@ class Weights(Group):
     @field_validator("source")
     @classmethod
     def _known_source(cls, value: str) -> str:
-        if value not in _SOURCES and not value.startswith(("/", "control:/")):
+        if value.startswith("/"):
+            return absolute_path(value)
+        if value not in _SOURCES and not value.startswith("control:/"):
             raise ValueError("none, hub, modelscope, /a/directory on the hosts, or control:/a/directory")
         return value
-
-    @field_validator("root")
-    @classmethod
-    def _absolute(cls, value: str) -> str:
-        return _absolute_path(value)
 
 
 class Preflight(Group):
@@ -72,18 +87,18 @@ class Preflight(Group):
 
     model_config = ConfigDict(alias_generator=lambda name: f"preflight_{name}")
 
-    waive: list[str] = []
+    waive: list[Line] = []
     pairs: bool = True
     nccl: bool = False
-    port: int = Field(default=29650, gt=0, lt=65536)
+    port: Port = 29650
     rdma: Literal["auto", "required", "off"] = Field(default="auto", alias="rdma")
 
 
 class Evaluation(Group):
     """What `muster eval` installs, and where its questions come from."""
 
-    requirements: list[str] = Field(default=[], alias="eval_requirements")
-    gsm8k_path: str | None = Field(default=None, alias="gsm8k_path")
+    requirements: list[Word] = Field(default=[], alias="eval_requirements")
+    gsm8k_path: AbsolutePath | None = Field(default=None, alias="gsm8k_path")
 
 
 class Settings(BaseModel):
@@ -96,75 +111,75 @@ class Settings(BaseModel):
     evaluation: Evaluation = Evaluation()
 
     # What is served
-    group: str | None = None
-    strategy: str | None = None
+    group: Name | None = None
+    strategy: Line | None = None
     executor: Literal["ray", "mp"] = "ray"
-    model: str | None = None
-    served_model_name: str | None = None
-    revision: str | None = None
+    model: ModelId | None = None
+    served_model_name: ServedName | None = None
+    revision: Commit | None = None
     trust_remote_code: bool = True
     allow_unpinned_code: bool = False
-    model_shape: dict[str, float] | None = None
+    model_shape: dict[Line, float] | None = None
 
     # How it is served
-    max_model_len: int | None = Field(default=None, gt=0)
-    max_num_batched_tokens: int | None = Field(default=None, gt=0)
-    max_num_seqs: int | None = Field(default=None, gt=0)
+    max_model_len: Count | None = None
+    max_num_batched_tokens: Count | None = None
+    max_num_seqs: Count | None = None
     gpu_memory_utilization: float | None = Field(default=None, gt=0, le=1)
-    decode_context_parallel_size: int | None = Field(default=None, gt=0)
+    decode_context_parallel_size: Count | None = None
     expert_parallel: bool = True
     tool_calling: bool | None = None
     reasoning: bool | None = None
-    extra_args: list[str] = []
-    drop_args: list[str] = []
-    extra_env: dict[str, str] = {}
+    extra_args: list[Word] = []
+    drop_args: list[Word] = []
+    extra_env: dict[EnvName, Word] = {}
     allow_oversubscription: bool = False
     allow_known_fault: bool = False
 
     # Ports
-    port: int = Field(default=8000, gt=0, lt=65536)
-    rpc_port: int = Field(default=29550, gt=0, lt=65536)
-    master_port: int = Field(default=29501, gt=0, lt=65536)
-    ray_port: int = Field(default=6379, gt=0, lt=65536)
-    control_port: int = Field(default=29600, gt=0, lt=65536)
-    client_networks: list[str] = ["10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "fc00::/7"]
+    port: Port = 8000
+    rpc_port: Port = 29550
+    master_port: Port = 29501
+    ray_port: Port = 6379
+    control_port: Port = 29600
+    client_networks: list[Network] = ["10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "fc00::/7"]
 
     # The engine
-    vllm_version: str = "0.33.0"
-    ray_version: str = "2.60.0"
-    python_version: str = "3.12"
-    engine_path: str | None = None
-    engine_requirements: list[str] = []
-    overrides: list[str] = []
-    index_url: str | None = None
-    extra_index_urls: list[str] = []
-    find_links: list[str] = []
-    torch_backend: str | None = "auto"
+    vllm_version: Version = "0.33.0"
+    ray_version: Version = "2.60.0"
+    python_version: PathSegment | AbsolutePath = "3.12"
+    engine_path: AbsolutePath | None = None
+    engine_requirements: list[Word] = []
+    overrides: list[Word] = []
+    index_url: Word | None = None
+    extra_index_urls: list[Word] = []
+    find_links: list[Word] = []
+    torch_backend: PathSegment | None = "auto"
     engine_fanout: bool = True
-    vllm_index_url: str = "https://wheels.vllm.ai/{version}/{build}"
-    uv_cache_dir: str | None = None
-    ssl_cert_file: str | None = None
-    proxy: str | None = None
-    deep_ep: str | None = None
-    deep_gemm: str | None = None
-    root: str = "/opt/muster"
+    vllm_index_url: Word = "https://wheels.vllm.ai/{version}/{build}"
+    uv_cache_dir: AbsolutePath | None = None
+    ssl_cert_file: AbsolutePath | None = None
+    proxy: Url | None = None
+    deep_ep: Word | None = None
+    deep_gemm: Word | None = None
+    root: OwnDirectory = "/opt/muster"
 
     # Weights and downloads
-    hf_home: str = "/var/lib/muster/hf"
-    hf_endpoint: str | None = None
+    hf_home: OwnDirectory = "/var/lib/muster/hf"
+    hf_endpoint: Url | None = None
     offline: bool = False
-    bundle: str | None = None
+    bundle: Line | None = None
 
     # Keeping it up
     supervisor: Literal["guard", "systemd"] = "guard"
-    ready_timeout: int = Field(default=3600, gt=0)
-    drain_seconds: int = Field(default=30, ge=0)
-    stall_timeout: int = Field(default=120, gt=0)
-    canary_idle: int = Field(default=30, gt=0)
-    api_key_file: str | None = None
+    ready_timeout: Seconds = 3600
+    drain_seconds: int = Field(default=30, ge=0, le=MONTH)
+    stall_timeout: Seconds = 120
+    canary_idle: Seconds = 30
+    api_key_file: Line | None = None
 
     # The sandbox and other odd places
-    min_driver: str | None = None
+    min_driver: Line | None = None
 
     def __init__(self, **flat: Any) -> None:
         super().__init__(**flat)
@@ -195,44 +210,12 @@ class Settings(BaseModel):
         """Return these settings with some replaced, by flat name, validated as if they had been written so."""
         return Settings(**{**self.flat(), **flat})
 
-    @field_validator("group")
-    @classmethod
-    def _group_is_a_name(cls, value: str | None) -> str | None:
-        if value is not None and not _NAME.fullmatch(value):
-            raise ValueError("lower-case letters, digits and dashes, at most 40, since units are named after it")
-        return value
-
-    @field_validator("vllm_version", "ray_version")
-    @classmethod
-    def _version(cls, value: str) -> str:
-        if not _VERSION.fullmatch(value):
-            raise ValueError("one exact version such as 0.33.0")
-        return value
-
-    @field_validator("revision")
-    @classmethod
-    def _commit(cls, value: str | None) -> str | None:
-        if value is not None and not re.fullmatch(r"[0-9a-f]{40}", value):
-            raise ValueError("a commit of 40 hexadecimal digits; a branch or tag can move")
-        return value
-
-    @field_validator("engine_path", "root", "hf_home", "uv_cache_dir")
-    @classmethod
-    def _absolute(cls, value: str | None) -> str | None:
-        return None if value is None else _absolute_path(value)
-
     @field_validator("hf_endpoint")
     @classmethod
     def _no_password(cls, value: str | None) -> str | None:
         if value and urlsplit(value).password:
             raise ValueError("an address without a password: files that anybody reads carry it; use weights_token_file")
         return value
-
-
-def _absolute_path(value: str) -> str:
-    if not value.startswith("/") or not re.fullmatch(r"[\w./+@:-]+", value):
-        raise ValueError("an absolute path on the hosts, without blanks")
-    return value
 
 
 _GROUPS: dict[str, type[Group]] = {"weights": Weights, "preflight": Preflight, "evaluation": Evaluation}

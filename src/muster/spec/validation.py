@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from muster.errors import Refusal, unknown
+from muster.errors import Refusal, literal, shown, unknown
 
 
 def refusal_of(
@@ -23,13 +23,13 @@ def refusal_of(
         unwritten: keys at the top that users do not write: what is below them is written without.
     """
     first = error.errors()[0]
-    path = [str(part) for part in first["loc"]]
+    path = [shown(str(part)) for part in first["loc"]]
     path = path[1:] if path[:1] and path[0] in unwritten else path
     if first["type"] == "extra_forbidden":
         return unknown(what, path[-1], _fields_at(model, path[:-1]), where=where)
     key = next((part for part in reversed(path) if not part.isdigit()), what)
     needed = first["msg"].removeprefix("Value error, ")
-    return Refusal(f"{where}: {'.'.join(path)} is {first.get('input')!r}", needed=needed, fix=f"set '{key}'")
+    return Refusal(f"{where}: {'.'.join(path)} is {literal(first.get('input'))}", needed=needed, fix=f"set '{key}'")
 
 
 def _fields_at(model: type[BaseModel], path: list[str]) -> list[str]:
