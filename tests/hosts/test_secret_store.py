@@ -6,9 +6,11 @@ import stat
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from muster.errors import Refusal
-from muster.hosts.secret_store import open_store
+from muster.hosts.secret_store import choose_secret, open_store
 from muster.plan.decision import sha256
 from muster.plan.types import Plan
 from tests import sample_observations, sample_plans
@@ -68,3 +70,19 @@ def test_a_users_own_secret_comes_from_its_file(tmp_path: Path) -> None:
     key.unlink()
     with pytest.raises(Refusal, match=r"key\.env"):
         open_store(plan, sample_observations.as_planned(plan))
+
+
+sha = st.one_of(st.none(), st.sampled_from(["a", "b"]))
+
+
+@given(st.one_of(st.none(), st.just("a")), st.dictionaries(st.sampled_from(["h0", "h1", "h2"]), sha, min_size=1))
+def test_a_secret_ends_equal_on_all_hosts(stored: str | None, found: dict[str, str | None]) -> None:
+    choice = choose_secret(stored, found)
+    if stored is not None:
+        assert choice == "stored"
+    elif choice == "hosts":
+        assert len(set(found.values())) == 1
+        assert None not in found.values()
+    else:
+        assert choice == "new"
+        assert len(set(found.values())) > 1 or None in found.values()

@@ -89,14 +89,26 @@ def test_files_of_the_group_that_no_plan_names_are_stale(tmp_path: Path) -> None
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / path).write_text("")
     (tmp_path / "etc/systemd/system/muster-g2-vllm.service").write_text("another group's")
-    for left in ("etc/muster/g/.kept.env.muster-new", "etc/systemd/system/.muster-g-vllm.service.muster-new"):
+    (tmp_path / "etc/systemd/system/.muster-g2.service.muster-new").write_text("another group's")
+    units = [f"etc/systemd/system/.muster-g{part}.service.muster-new" for part in ("", "-vllm")]
+    for left in ("etc/muster/g/.kept.env.muster-new", *units):
         (tmp_path / left).write_text("staged by a run that was cut")
     told = ask(tmp_path, group="g", files={"/etc/muster/g/kept.env": "0"})
     assert told["stale"] == [
         "/etc/muster/g/.kept.env.muster-new",
         "/etc/muster/g/old.env",
         "/etc/systemd/system/.muster-g-vllm.service.muster-new",
+        "/etc/systemd/system/.muster-g.service.muster-new",
         "/etc/systemd/system/muster-g-ray.service",
+    ]
+
+
+def test_what_an_earlier_version_wrote_for_all_groups_is_stale(tmp_path: Path) -> None:
+    (tmp_path / "etc/tmpfiles.d").mkdir(parents=True)
+    for name in ("muster.conf", "muster-g.conf", "muster-h.conf"):
+        (tmp_path / "etc/tmpfiles.d" / name).write_text("")
+    assert ask(tmp_path, group="g", files={"/etc/tmpfiles.d/muster-g.conf": "0"})["stale"] == [
+        "/etc/tmpfiles.d/muster.conf"
     ]
 
 

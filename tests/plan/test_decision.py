@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from muster.plan.decision import Decision, HostDecision, asked, choose_secret, decide, is_base
+from muster.plan import unit_files
+from muster.plan.decision import Decision, HostDecision, asked, decide, is_base
 from muster.plan.types import Plan
 from tests import sample_observations, sample_plans
 
@@ -107,6 +108,31 @@ def test_limits_take_effect_without_a_restart() -> None:
     assert decision.hosts["h200-0"] == HostDecision()
 
 
+def test_another_comment_in_a_base_file_of_the_plan_restarts_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    render = unit_files.render
+    path = "/etc/sysctl.d/90-muster.conf"
+    monkeypatch.setattr(
+        unit_files,
+        "render",
+        lambda name, values: render(name, values) + "# Another comment.\n" * (name == "sysctl.conf.j2"),
+    )
+    newer = sample_plans.plain("kimi-k2-instruct", 2, "H200")
+    assert newer.hosts["h200-0"].files[path] != DP.hosts["h200-0"].files[path]
+    assert newer.digest == DP.digest
+    decision = decided(newer, sample_observations.as_planned(DP))
+    assert not decision.restart
+    assert {host: part.base for host, part in decision.hosts.items()} == dict.fromkeys(DP.hosts, (path,))
+
+
+def test_two_groups_on_one_host_agree_on_every_file_they_share() -> None:
+    other = sample_plans.plain(
+        "kimi-k2-instruct", 2, "H200", group="second", root="/srv/muster", hf_home="/srv/hf", port=9000
+    )
+    for name, host in DP.hosts.items():
+        shared = host.files.keys() & other.hosts[name].files.keys()
+        assert {path: other.hosts[name].files[path] for path in shared} == {path: host.files[path] for path in shared}
+
+
 def test_a_group_that_still_loads_is_waited_for_and_not_restarted() -> None:
     seen = sample_observations.as_planned(DP)
     seen["h200-0"]["ready"] = False
@@ -155,22 +181,6 @@ def test_only_a_command_line_the_parser_has_not_taken_is_asked_again() -> None:
 def test_the_probe_says_nothing_of_ray_workers_command_lines() -> None:
     assert asked(RAY.hosts["h800-1"]) == ()
     assert len(asked(RAY.hosts["h800-0"])) == 1
-
-
-sha = st.one_of(st.none(), st.sampled_from(["a", "b"]))
-
-
-@given(st.one_of(st.none(), st.just("a")), st.dictionaries(st.sampled_from(["h0", "h1", "h2"]), sha, min_size=1))
-def test_a_secret_ends_equal_on_all_hosts(stored: str | None, found: dict[str, str | None]) -> None:
-    choice = choose_secret(stored, found)
-    if stored is not None:
-        assert choice == "stored"
-    elif choice == "hosts":
-        assert len(set(found.values())) == 1
-        assert None not in found.values()
-    else:
-        assert choice == "new"
-        assert len(set(found.values())) > 1 or None in found.values()
 
 
 @given(st.lists(st.tuples(st.integers(0, 1), st.sampled_from(CHANGES)), max_size=4))

@@ -7,9 +7,10 @@ import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from muster.errors import Refusal
-from muster.plan.decision import Observation, choose_secret, sha256
+from muster.plan.decision import Observation, sha256
 from muster.plan.types import Plan
 
 
@@ -68,6 +69,22 @@ def open_store(plan: Plan, seen: Mapping[str, Observation]) -> Store:
             store.made.append(secret.path)
         store.texts[secret.path], store.sha256[secret.path] = text, sha256(text)
     return store
+
+
+def choose_secret(stored: str | None, on_hosts: Mapping[str, str | None]) -> Literal["stored", "hosts", "new"]:
+    """Decide where a secret comes from that the user did not give. Pure.
+
+    Args:
+        stored: SHA-256 of the control machine's copy, or None.
+        on_hosts: host -> SHA-256 there, or None.
+
+    The control machine's copy wins. Without one, a secret that all hosts share stays: another control machine made it.
+    Otherwise a new one is made for all.
+    """
+    if stored is not None:
+        return "stored"
+    digests = set(on_hosts.values())
+    return "hosts" if len(digests) == 1 and None not in digests else "new"
 
 
 def _given(source: str) -> str:

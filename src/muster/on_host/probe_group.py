@@ -22,6 +22,8 @@ from muster.on_host import engine_stamps, systemd_units, whole_files
 Json = dict[str, Any]
 
 _TEXT_LIMIT = 65536
+# What earlier versions wrote for all groups of a host, and a file of each group's own has replaced.
+_FORMER = ("/etc/tmpfiles.d/muster.conf",)
 
 
 def main(request: Json) -> Json:
@@ -95,20 +97,33 @@ def stale(root: str, group: str, wanted: set[str]) -> list[str]:
     for directory, _, names in os.walk(root + "/etc/muster/" + group):
         found += [os.path.join(directory, name)[len(root) :] for name in names]
     found += ["/etc/systemd/system/" + name for name in present_units(root, group)]
-    left = glob.glob(glob.escape(root) + f"/etc/systemd/system/.muster-{glob.escape(group)}-*.muster-new")
-    found += [path[len(root) :] for path in left]
+    found += ["/etc/systemd/system/" + name for name in staged_units(root, group)]
+    found += [path for path in _FORMER if os.path.lexists(root + path)]
     return sorted(path for path in found if path not in wanted)
+
+
+def staged_units(root: str, group: str) -> list[str]:
+    """Return the unit files of a group that a run staged and, cut off, never put in place."""
+    rule = re.compile(rf"\.{_unit_rule(group)}\.muster-new")
+    return [name for name in _listed(root + "/etc/systemd/system") if rule.fullmatch(name)]
+
+
+def _unit_rule(group: str) -> str:
+    return rf"muster-{re.escape(group)}(-(ray|vllm))?\.(service|socket|timer|slice)"
+
+
+def _listed(directory: str) -> list[str]:
+    try:
+        return os.listdir(directory)
+    except FileNotFoundError:
+        return []
 
 
 def present_units(root: str, group: str) -> list[str]:
     """Return the unit files of a group on this host, by the group's own list and by the naming rule."""
     if not group:
         return []
-    rule = re.compile(rf"muster-{re.escape(group)}(-(ray|vllm))?\.(service|socket|timer|slice)")
-    try:
-        names = os.listdir(root + "/etc/systemd/system")
-    except FileNotFoundError:
-        return []
+    rule, names = re.compile(_unit_rule(group)), _listed(root + "/etc/systemd/system")
     listed = (whole_files.read_json(root + f"/etc/muster/{group}/plan.json") or {}).get("units", [])
     return sorted(name for name in names if rule.fullmatch(name) or name in listed)
 

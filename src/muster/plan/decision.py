@@ -1,4 +1,4 @@
-"""Plan and observations become a decision: who writes, installs, stops and starts what. Pure.
+"""From a plan and observations to a decision: which host writes, installs, stops and starts what. Pure.
 
 An observation is what `muster.on_host.probe_group` answered for one host.
 """
@@ -7,21 +7,21 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Literal
+from dataclasses import dataclass, replace
+from typing import Any
 
-from muster.plan.types import File, HostPlan, Plan
+from muster.plan.types import File, HostPlan, Plan, Secret
 
 Observation = Mapping[str, Any]
 
-# Users, directories and kernel settings: they take effect at once and no running rank reads them again.
+# Users, directories and kernel settings: they take effect at once, and no running rank reads them again.
 BASE_DIRECTORIES = ("/etc/sysusers.d/", "/etc/tmpfiles.d/", "/etc/sysctl.d/")
 _AT_REST = ("inactive", "failed", "")
 
 
 @dataclass(frozen=True)
 class HostDecision:
-    """What one host has to do; empty everywhere means that it is as planned.
+    """What one host has to do; nothing in any field means that it is as planned.
 
     Args:
         base: planned files of users, directories and kernel settings that differ.
@@ -45,11 +45,6 @@ class HostDecision:
     stop: tuple[str, ...] = ()
     enable: bool = False
 
-    @property
-    def commits(self) -> bool:
-        """Whether files are to be renamed or removed, or units to be enabled."""
-        return bool(self.files or self.secrets or self.remove or self.enable)
-
 
 @dataclass(frozen=True)
 class Decision:
@@ -57,10 +52,10 @@ class Decision:
 
     Args:
         hosts: host -> its part.
-        restart: whether the group is started anew, every host of it.
-        reasons: why, one line each, with the host's name.
+        restart: whether the whole group is restarted, on every host.
+        reasons: why, one line each, naming the host.
         ready: whether the group runs as planned and answered already.
-        held: `stopped` or `failed`, where the guards start nothing until somebody resumes the group: this run does.
+        held: `stopped` or `failed`: the guards start nothing until the group is resumed, which this run does.
     """
 
     hosts: Mapping[str, HostDecision]
@@ -71,7 +66,7 @@ class Decision:
 
     @property
     def changes(self) -> bool:
-        """Whether anything is to be done on any host before the group is verified."""
+        """Whether any host has something to do before the group is verified."""
         return self.restart or not self.ready or any(host != HostDecision() for host in self.hosts.values())
 
 
@@ -81,9 +76,9 @@ def decide(plan: Plan, seen: Mapping[str, Observation], secrets: Mapping[str, st
     Args:
         plan: the whole group.
         seen: host -> observation, for every host of the plan.
-        secrets: path -> SHA-256 that a secret has to have on every host.
+        secrets: path -> the SHA-256 that the secret must have on every host.
 
-    One change on one host restarts the whole group, together; a release that must be installed does as well.
+    One change on one host restarts the whole group together; so does a release that must be installed.
     """
     hosts = {name: _host(plan, host, seen[name], secrets) for name, host in plan.hosts.items()}
     reasons = [reason for name in plan.hosts for reason in _reasons(plan, name, hosts[name], seen[name])]
@@ -91,8 +86,8 @@ def decide(plan: Plan, seen: Mapping[str, Observation], secrets: Mapping[str, st
     if not ready and not plan.heals:
         reasons += [reason for name, host in plan.hosts.items() for reason in _orphans(host, seen[name])]
     if not reasons:
-        # Nothing runs that must not: units of an older plan are removed with their files, the others go on.
-        hosts = {name: _with_stop(host, ()) for name, host in hosts.items()}
+        # Everything that runs may go on; units of an older plan are removed with their files.
+        hosts = {name: replace(host, stop=()) for name, host in hosts.items()}
     held = next((seen[name].get("held") for name in plan.hosts if seen[name].get("held")), "") if plan.heals else ""
     return Decision(hosts, bool(reasons), tuple(reasons), ready and not reasons, str(held))
 
@@ -107,9 +102,7 @@ def _host(plan: Plan, host: HostPlan, seen: Observation, secrets: Mapping[str, s
         secrets=tuple(
             secret.path
             for secret in plan.secrets
-            if secret_differs(
-                secret.mode, secret.owner, secret.group, secrets[secret.path], seen["secrets"], secret.path
-            )
+            if _secret_differs(secret, secrets[secret.path], seen["secrets"].get(secret.path, {}))
         ),
         remove=tuple(seen["stale"]),
         install=plan.release.managed and not release["complete"],
@@ -117,12 +110,6 @@ def _host(plan: Plan, host: HostPlan, seen: Observation, secrets: Mapping[str, s
         ask=tuple(argv for argv, taken in zip(asked(host), seen["accepted"], strict=True) if not taken),
         stop=tuple(name for name, unit in reversed(list(units.items())) if unit["active"] not in _AT_REST),
         enable=any(not units.get(name, {}).get("enabled") for name in host.units),
-    )
-
-
-def _with_stop(host: HostDecision, stop: tuple[str, ...]) -> HostDecision:
-    return HostDecision(
-        host.base, host.files, host.secrets, host.remove, host.install, host.send_uv, host.ask, stop, host.enable
     )
 
 
@@ -141,40 +128,39 @@ def _reasons(plan: Plan, name: str, host: HostDecision, seen: Observation) -> li
 
 
 def _orphans(host: HostPlan, seen: Observation) -> list[str]:
-    """Return the units that systemd has started anew by itself: their peers still wait for the life that ended."""
-    lives = {unit: seen["units"].get(unit, {}).get("restarts", 0) for unit in host.units}
+    """Return the units that systemd restarted on its own: their peers still wait for the process that died."""
+    restarts = {unit: seen["units"].get(unit, {}).get("restarts", 0) for unit in host.units}
     return [
         f"{host.name}: {unit} ended and was started again {count} time(s), and the group is not ready"
-        for unit, count in lives.items()
+        for unit, count in restarts.items()
         if count
     ]
 
 
-def _how(found: Mapping[str, Any]) -> str:
-    return "is not there" if found.get("kind", "missing") == "missing" else "differs"
+def _how(file: Mapping[str, Any]) -> str:
+    return "is not there" if file.get("kind", "missing") == "missing" else "differs"
 
 
 def is_base(path: str) -> bool:
-    """Whether a file is one that takes effect at once and restarts nothing."""
+    """Whether a file takes effect at once and restarts nothing; the plan's digest leaves it out."""
     return path.startswith(BASE_DIRECTORIES)
 
 
-def differs(file: File, found: Mapping[str, Any]) -> bool:
-    """Whether a file on a host is another than the planned one, in content, mode or owners."""
-    wanted = ("file", sha256(file.text), _mode(file.mode), file.owner, file.group)
-    return wanted != tuple(_mode(found.get(key)) if key == "mode" else found.get(key) for key in _KEYS)
+def differs(file: File, on_host: Mapping[str, Any]) -> bool:
+    """Whether a file on a host differs from the planned one, in content, mode or owners."""
+    planned = ("file", sha256(file.text), _mode(file.mode), file.owner, file.group)
+    return planned != _state(on_host)
 
 
 _KEYS = ("kind", "sha256", "mode", "owner", "group")
 
 
-def secret_differs(
-    mode: str, owner: str, group: str, wanted: str, found: Mapping[str, Mapping[str, Any]], path: str
-) -> bool:
-    """Whether a secret on a host is another than the wanted one, in content, mode or owners."""
-    there = found.get(path, {})
-    told = tuple(_mode(there.get(key)) if key == "mode" else there.get(key) for key in _KEYS)
-    return told != ("file", wanted, _mode(mode), owner, group)
+def _secret_differs(secret: Secret, digest: str, on_host: Mapping[str, Any]) -> bool:
+    return ("file", digest, _mode(secret.mode), secret.owner, secret.group) != _state(on_host)
+
+
+def _state(on_host: Mapping[str, Any]) -> tuple[Any, ...]:
+    return tuple(_mode(on_host.get(key)) if key == "mode" else on_host.get(key) for key in _KEYS)
 
 
 def _mode(text: Any) -> Any:
@@ -182,26 +168,10 @@ def _mode(text: Any) -> Any:
 
 
 def asked(host: HostPlan) -> tuple[tuple[str, ...], ...]:
-    """Return the command lines of a host that vLLM's parser has to take."""
+    """Return the command lines of a host that vLLM's parser has to accept."""
     return tuple(process.argv for process in host.processes if process.name == "vllm")
 
 
 def sha256(text: str) -> str:
     """Return the SHA-256 of a text as a file has it, in hexadecimal."""
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-def choose_secret(stored: str | None, found: Mapping[str, str | None]) -> Literal["stored", "hosts", "new"]:
-    """Decide where a secret comes from that the user did not give.
-
-    Args:
-        stored: SHA-256 of the control machine's copy, or None.
-        found: host -> SHA-256 there, or None.
-
-    The control machine's copy wins; without one, what all hosts agree on stays (another control machine made it);
-    otherwise a new one is made for all.
-    """
-    if stored is not None:
-        return "stored"
-    values = set(found.values())
-    return "hosts" if len(values) == 1 and None not in values else "new"

@@ -10,6 +10,7 @@ from typing import Any
 
 from muster.errors import Refusal, unknown
 from muster.plan import gpu_memory, known_faults, remote_code, requested_flags, unit_files, vllm_flags
+from muster.plan.decision import is_base
 from muster.plan.group import Group
 from muster.plan.manifest import with_manifest
 from muster.plan.release import chosen, release_of
@@ -256,7 +257,13 @@ def _ports(group: Group, node: Node) -> tuple[int, ...]:
 
 
 def _digest(plan: Plan, hosts: Mapping[str, HostPlan]) -> str:
-    """Return the digest of all that runs: what changes for one rank restarts the group, once, together."""
-    content = {name: asdict(host) for name, host in hosts.items()}
+    """Return the digest of everything that runs: a change for one rank restarts the whole group together, once.
+
+    Files that take effect at once are left out: their change, a comment in one included, must restart nothing.
+    """
+    content = {
+        name: asdict(replace(host, files={path: file for path, file in host.files.items() if not is_base(path)}))
+        for name, host in hosts.items()
+    }
     text = json.dumps([plan.release.id, content], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -76,7 +76,8 @@ def host_files(group: Group, node: Node, processes: tuple[Process, ...], digest:
     settings = group.settings
     files = {
         "/etc/sysusers.d/muster.conf": File(render("sysusers.conf.j2", {})),
-        "/etc/tmpfiles.d/muster.conf": File(
+        # Its text is the group's own (root, hf_home): two groups on one host must not write one file.
+        f"/etc/tmpfiles.d/muster-{group.name}.conf": File(
             render("tmpfiles.conf.j2", {"root": settings.root, "hf_home": settings.hf_home})
         ),
         "/etc/sysctl.d/90-muster.conf": File(render("sysctl.conf.j2", {})),
