@@ -5,32 +5,11 @@ from __future__ import annotations
 import re
 
 from muster.errors import Refusal, unknown
+from muster.plan import decided_flags
 from muster.plan.vllm_flags import flag_names
 from muster.spec.recipe import FlagValue, Recipe, Strategy
 from muster.spec.settings import Settings
 
-# What the topology decides; a user's own value would contradict it.
-MANAGED = frozenset(
-    {
-        "--tensor-parallel-size",
-        "--pipeline-parallel-size",
-        "--data-parallel-size",
-        "--data-parallel-size-local",
-        "--data-parallel-address",
-        "--data-parallel-rpc-port",
-        "--data-parallel-start-rank",
-        "--decode-context-parallel-size",
-        "--distributed-executor-backend",
-        "--headless",
-        "--nnodes",
-        "--node-rank",
-        "--master-addr",
-        "--master-port",
-        "--port",
-        "--served-model-name",
-        *("-tp", "-pp", "-dp", "-dpl", "-dpa", "-dpp", "-dpr", "-dcp", "-n", "-r"),
-    }
-)
 SIZES = ("max_model_len", "max_num_batched_tokens", "max_num_seqs", "gpu_memory_utilization")
 _SECRET_NAME = re.compile(r"KEY|TOKEN|SECRET|PASSWORD")
 
@@ -46,6 +25,7 @@ def wanted(recipe: Recipe, strategy: Strategy, settings: Settings) -> dict[str, 
         Refusal: a feature the recipe lacks, a flag that muster works out itself, a secret in `extra_env`.
     """
     flags: dict[str, FlagValue] = {**recipe.flags, **strategy.flags}
+    decided_flags.flags(flags, where=f"recipe {recipe.name}")
     for feature, asked in (("tool_calling", settings.tool_calling), ("reasoning", settings.reasoning)):
         on = feature in strategy.features if asked is None else asked
         if on and feature not in recipe.features:
@@ -80,13 +60,7 @@ def _revisions(recipe: Recipe, settings: Settings) -> dict[str, FlagValue]:
 
 
 def _check_extras(settings: Settings) -> None:
-    for token in flag_names(settings.extra_args):
-        if token in MANAGED:
-            raise Refusal(
-                f"extra_args holds {token}",
-                needed="only flags that muster does not work out itself: sizes, ranks and ports come from the plan",
-                fix="change the inventory or the setting behind the flag",
-            )
+    decided_flags.check(settings.extra_args, where="extra_args")
     for name in settings.extra_env:
         if _SECRET_NAME.search(name):
             raise Refusal(

@@ -1,0 +1,146 @@
+"""vLLM flags that the plan alone decides: sizes, ranks, addresses, ports, who answers; in every spelling.
+
+The plan refuses every spelling it knows before a host is asked. The installed parser has the last word: on the host it
+reads the planned command with and without the user's and the recipe's words, and what it makes of these flags must be
+the same (`on_host.ask_parser`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from muster.errors import Refusal
+
+
+@dataclass(frozen=True)
+class Decided:
+    """One flag of `vllm serve` that the plan decides.
+
+    Args:
+        flag: its long form.
+        short: short forms; vLLM takes a value with or without a space after them.
+        instead: what to change to get another value.
+    """
+
+    flag: str
+    short: tuple[str, ...] = ()
+    instead: str = "the inventory or the strategy: sizes and ranks follow from the hosts"
+
+    @property
+    def dest(self) -> str:
+        """The name under which vLLM's parser keeps the value."""
+        return self.flag[2:].replace("-", "_")
+
+
+_LAYOUT = "strategy or executor in group_data"
+_ANSWERS = "nothing: the head answers for all ranks, and the guard asks it there"
+_TLS = "a proxy in front of the endpoint: the guard and other ranks speak plain HTTP to it"
+
+DECIDED = (
+    Decided("--tensor-parallel-size", ("-tp",)),
+    Decided("--pipeline-parallel-size", ("-pp",)),
+    Decided("--prefill-context-parallel-size", ("-pcp",)),
+    Decided("--decode-context-parallel-size", ("-dcp",), "decode_context_parallel_size in group_data"),
+    Decided("--data-parallel-size", ("-dp",)),
+    Decided("--data-parallel-size-local", ("-dpl",)),
+    Decided("--data-parallel-rank", ("-dpn",)),
+    Decided("--data-parallel-start-rank", ("-dpr",)),
+    Decided("--data-parallel-address", ("-dpa",), "fabric_address in the inventory"),
+    Decided("--data-parallel-rpc-port", ("-dpp",), "rpc_port in group_data"),
+    Decided("--data-parallel-backend", ("-dpb",), _LAYOUT),
+    Decided("--data-parallel-hybrid-lb", ("-dph",), _ANSWERS),
+    Decided("--data-parallel-external-lb", ("-dpe",), _ANSWERS),
+    Decided("--data-parallel-multi-port-external-lb", ("-dpm",), _ANSWERS),
+    Decided("--data-parallel-supervisor-port", (), _ANSWERS),
+    Decided("--enable-expert-parallel", ("-ep",), "expert_parallel in group_data"),
+    Decided("--distributed-executor-backend", (), "executor in group_data"),
+    Decided("--nnodes", ("-n",)),
+    Decided("--node-rank", ("-r",)),
+    Decided("--master-addr", (), "fabric_address in the inventory"),
+    Decided("--master-port", (), "master_port in group_data"),
+    Decided("--headless"),
+    Decided("--api-server-count", ("-asc",), "api_server_count in group_data"),
+    Decided("--host", (), "client_networks in group_data: it says who reaches the endpoint"),
+    Decided("--port", (), "port in group_data"),
+    Decided("--uds", (), _ANSWERS),
+    Decided("--root-path", (), "a proxy in front of the endpoint"),
+    Decided("--ssl-keyfile", (), _TLS),
+    Decided("--ssl-certfile", (), _TLS),
+    Decided("--ssl-ca-certs", (), _TLS),
+    Decided("--ssl-cert-reqs", (), _TLS),
+    Decided("--ssl-ciphers", (), _TLS),
+    Decided("--enable-ssl-refresh", (), _TLS),
+    Decided("--served-model-name", (), "served_model_name in group_data"),
+    Decided("--api-key", (), "api_key_file in group_data: a key in a command line can be read by all"),
+    Decided("--config", (), "extra_args: the plan cannot see what a file on the hosts says"),
+    Decided("--model", (), "model in group_data"),
+)
+"""Read from the parsers of vLLM 0.32.0 and 0.33.0."""
+
+DESTS = tuple(decided.dest for decided in DECIDED)
+_NAMES_THAT_CONTINUE = frozenset({"--config-format", "--host-cache", "--model-impl", "--model-loader-extra-config"})
+"""Flags of their own whose names begin with a decided one's."""
+
+
+def check(words: Sequence[str], *, where: str) -> None:
+    """Refuse words of a command line that set what the plan decides.
+
+    Args:
+        words: as the user or the recipe gives them.
+        where: which setting or file they come from, for messages.
+
+    Raises:
+        Refusal: naming the word, the flag it sets, and what to change instead.
+    """
+    for word in words:
+        decided = decided_by(word)
+        if decided:
+            named = f"{word}" if word == decided.flag else f"{word}, which is {decided.flag}"
+            raise Refusal(
+                f"{where} holds {named}",
+                needed="only flags that the plan does not decide by itself",
+                fix=f"change {decided.instead}",
+            )
+
+
+def decided_by(word: str) -> Decided | None:
+    """Return the decided flag that a word sets, in any spelling that vLLM's parser takes; None for all other words.
+
+    The parser takes `_` for `-`, `--flag=value`, an unambiguous beginning of a name, `--no-flag`, and short forms with
+    the value joined to them.
+    """
+    if not word.startswith("-") or word.lstrip("-.")[:1].isdigit() or word in ("-", "--"):
+        return None
+    name = word.partition("=")[0]
+    if word.startswith("--"):
+        name = name.replace("_", "-").partition(".")[0]
+        if name in _NAMES_THAT_CONTINUE:
+            return None
+        positive = "--" + name[5:] if name.startswith("--no-") else name
+        for decided in DECIDED:
+            if positive == decided.flag:
+                return decided
+        beginnings = [d for d in DECIDED if len(positive) > 4 and d.flag.startswith(positive)]
+        return beginnings[0] if beginnings and not _other_flag(positive) else None
+    shorts = [(short, d) for d in DECIDED for short in d.short if name == short or _joined(name, short)]
+    return max(shorts, key=lambda pair: len(pair[0]))[1] if shorts else None
+
+
+def _other_flag(name: str) -> bool:
+    """Whether a beginning of a decided flag's name is a flag of its own."""
+    return name in {"--data", "--mode", "--enable"}
+
+
+def _joined(name: str, short: str) -> bool:
+    """Whether a word is a short form with its number joined to it: `-tp8`."""
+    return name.startswith(short) and name[len(short) :].isdigit()
+
+
+def flags(names: Iterable[str], *, where: str) -> None:
+    """Refuse names of flags, without dashes in front, that the plan decides; for recipes.
+
+    Raises:
+        Refusal: as `check`.
+    """
+    check([f"--{name}" for name in names], where=where)
