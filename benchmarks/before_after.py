@@ -110,7 +110,7 @@ def measure(box: Sandbox, engine: str, supervisors: list[str], victims: list[str
                 group.wait("every rank answers", lambda: group.answers(30), 600, every=1)
                 if supervisor == "guard":
                     group.until_ready()
-                    group.forgive()
+                    group.reset_budget()
                 keep(engine, f"{supervisor}/{victim}", watch(group, supervisor, host, engine, seconds))
             for host in HOSTS:
                 group.sh(host, "systemctl stop 'muster-*'")

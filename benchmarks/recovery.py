@@ -130,7 +130,7 @@ def measure(box: Sandbox, faults: list[Fault], engine: str) -> int:
             keep(engine, outcome)
             missed += bool(misses(outcome) and not outcome.not_run)
             print(" | ".join(cells(outcome)), flush=True)
-            group.mend()
+            group.restore_service()
     return missed
 
 

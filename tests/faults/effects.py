@@ -118,7 +118,7 @@ def _unified() -> list[Path]:
 
 
 def _empty(folder: Path) -> None:
-    """Remove a control group once nobody is in it; killed processes leave it a moment later."""
+    """Remove a control group once it is empty; killed processes leave it a moment later."""
     for _ in range(50):
         try:
             folder.rmdir()

@@ -119,24 +119,24 @@ class Group:
         """Where each host's journal ends now."""
         return {host: self.box.journal_cursor(host) for host in HOSTS}
 
-    def told(self, cursors: dict[str, str]) -> list[tuple[float, str, str]]:
-        """What the units' journals say since then: (monotonic seconds, host, text), in order.
+    def journal(self, cursors: dict[str, str]) -> list[tuple[float, str, str]]:
+        """The units' journal lines since then: (monotonic seconds, host, text), in order.
 
         A host's clock for this is the machine's own: containers share the kernel.
         """
-        found = []
+        entries = []
         for host, cursor in cursors.items():
             fields = "--output-fields=MESSAGE,__MONOTONIC_TIMESTAMP"
             words = ["/usr/bin/journalctl", "--no-pager", "-o", "json", fields, "-u", UNIT, f"--after-cursor={cursor}"]
             for line in self.box.exec(host, words).stdout.splitlines():
                 entry = json.loads(line)
                 text = entry["MESSAGE"] if isinstance(entry["MESSAGE"], str) else ""
-                found.append((int(entry["__MONOTONIC_TIMESTAMP"]) / 1e6, host, text))
-        return sorted(found)
+                entries.append((int(entry["__MONOTONIC_TIMESTAMP"]) / 1e6, host, text))
+        return sorted(entries)
 
     def noticed_at(self, cursors: dict[str, str]) -> float | None:
-        """When a journal first told of the group's end, after the cursors."""
-        return next((at for at, _, text in self.told(cursors) if NOTICED.search(text)), None)
+        """When a journal first mentions the group's end, after the cursors."""
+        return next((at for at, _, text in self.journal(cursors) if NOTICED.search(text)), None)
 
     # Processes
 
@@ -145,7 +145,7 @@ class Group:
 
         Sorted by age, oldest first: what an engine process forks carries its title too.
         """
-        found = []
+        processes = []
         for each in sorted(self.watch.alive, key=lambda one: one.started):
             if each.host != host:
                 continue
@@ -155,14 +155,14 @@ class Group:
             except OSError:
                 continue
             if role == "guard":
-                wanted = each.is_guard
+                matches = each.is_guard
             elif role == "vllm":
-                wanted = bool(each.generation) and " serve " in now
+                matches = bool(each.generation) and " serve " in now
             else:
-                wanted = bool(each.generation) and role in now
-            if wanted:
-                found.append(each)
-        return found
+                matches = bool(each.generation) and role in now
+            if matches:
+                processes.append(each)
+        return processes
 
     def signal(self, host: str, role: str, number: int) -> Sighting:
         """Send a signal to the oldest process of a role."""
@@ -175,7 +175,7 @@ class Group:
     # The guards and the endpoint
 
     def get(self, path: str, port: int = CONTROL, timeout: float = 3.0) -> tuple[int, str]:
-        """GET from the head; status 0 where nobody answers."""
+        """GET from the head; status 0 when nothing answers."""
         try:
             with self._opener.open(f"http://{self.address(HEAD)}:{port}{path}", timeout=timeout) as answer:
                 return answer.status, answer.read().decode()
@@ -185,7 +185,7 @@ class Group:
             return 0, str(error)
 
     def status(self) -> dict[str, Any]:
-        """The head's `/status`; empty while nobody answers."""
+        """The head's `/status`; empty while nothing answers."""
         code, text = self.get("/status")
         return json.loads(text) if code == 200 else {}
 
@@ -216,8 +216,8 @@ class Group:
         answer: dict[str, Any] = json.loads(text) if text else {"error": "no answer"}
         return answer
 
-    def forgive(self) -> None:
-        """Whole budget and no backoff, as after a quiet half hour: each row is to be a first failure."""
+    def reset_budget(self) -> None:
+        """Restore the full budget and no backoff, so that each row is a first failure."""
         self.ctl(HEAD, "resume")
 
     def wait(self, what: str, holds: Callable[[], Any], seconds: float, every: float = 0.1) -> float:
@@ -244,7 +244,7 @@ class Group:
 
         return self.wait("the group answers", holds, seconds)
 
-    def mend(self) -> None:
+    def restore_service(self) -> None:
         """Bring the group back to serving, so that one row's failure is not the next one's."""
         try:
             self.until_ready()

@@ -241,7 +241,7 @@ class Outcome:
     """Why the row could not be run here."""
     note: str = ""
     sampled: float | None = None
-    """Longest time between two looks at the processes, in seconds."""
+    """Longest time between two samples of the processes, in seconds."""
 
 
 ORACLES = ("all new", "one generation", "no overlap", "one new life", "each rank answers")
@@ -251,14 +251,14 @@ when a new one started; no second restart on the way; a completion per DP rank a
 
 def misses(outcome: Outcome) -> list[str]:
     """What of a row's bounds and oracles did not hold, each with its figures."""
-    fault, found = by_key(outcome.key), []
+    fault, broken = by_key(outcome.key), []
     for name in ("gone", "gone_there", "started"):
         bound, value = getattr(fault, name), getattr(outcome, name)
         if bound is not None and value is None:
-            found.append(f"{name} was not seen")
+            broken.append(f"{name} was not seen")
         elif bound is not None and value > bound:
-            found.append(f"{name} after {value:.1f} s, bound {bound:g} s")
-    return found + [f"{name}: {why}" for name, why in outcome.oracles.items() if why]
+            broken.append(f"{name} after {value:.1f} s, bound {bound:g} s")
+    return broken + [f"{name}: {why}" for name, why in outcome.oracles.items() if why]
 
 
 def verdict(outcome: Outcome) -> str:
@@ -279,8 +279,8 @@ def cells(outcome: Outcome) -> tuple[str, ...]:
     if fault.gone_there is not None:
         gone, bound = f"{_seconds(outcome.gone_there)} there, {gone}", f"{_bound(fault.gone_there)}, {bound}"
     held = [name for name, why in outcome.oracles.items() if not why]
-    told = "; ".join(text for text in (fault.instead, outcome.note) if text)
-    said = outcome.not_run or "; ".join(misses(outcome)) or told
+    note = "; ".join(text for text in (fault.instead, outcome.note) if text)
+    remark = outcome.not_run or "; ".join(misses(outcome)) or note
     return (
         fault.title + ("" if not fault.load else ", under load"),
         _seconds(outcome.detected),
@@ -290,7 +290,7 @@ def cells(outcome: Outcome) -> tuple[str, ...]:
         _bound(fault.started, since),
         _seconds(outcome.answering, since),
         "" if outcome.not_run else f"{len(held)} of {len(outcome.oracles)}",
-        f"{verdict(outcome)}{': ' if said else ''}{said}",
+        f"{verdict(outcome)}{': ' if remark else ''}{remark}",
     )
 
 

@@ -20,7 +20,7 @@ QUIET = 6.0
 def carry_out(group: Group, fault: Fault) -> Outcome:
     """One row, on a group that serves; leaves it serving when the group can."""
     group.until_ready()
-    group.forgive()
+    group.reset_budget()
     time.sleep(QUIET)
     group.watch.forget()
     outcome = Outcome(fault.key)
@@ -80,11 +80,13 @@ def recover(group: Group, fault: Fault, outcome: Outcome) -> None:
 
 def one_generation(group: Group) -> str:
     """What breaks: all living engine processes, in the unit or not, carry one generation, which is the head's."""
-    found = everywhere(group.box)
-    wanted = str(group.status().get("generation"))
-    if all(names == {wanted} for names in found.values()):
+    carried = everywhere(group.box)
+    generation = str(group.status().get("generation"))
+    if all(names == {generation} for names in carried.values()):
         return ""
-    return f"the head runs {wanted[:8]}, the hosts carry { {host: sorted(names) for host, names in found.items()} }"
+    return (
+        f"the head runs {generation[:8]}, the hosts carry { {host: sorted(names) for host, names in carried.items()} }"
+    )
 
 
 def many_lives(names: list[str], fault: Fault) -> str:

@@ -43,7 +43,7 @@ class Sampler(threading.Thread, ABC):
 
     @abstractmethod
     def sample(self) -> None:
-        """Look once."""
+        """Take one sample."""
 
     def end(self) -> None:
         self._over.set()
@@ -85,18 +85,18 @@ class Processes(Sampler):
             return [self._seen[key] for key in self._alive]
 
     def sample(self) -> None:
-        found: dict[Key, Sighting] = {}
+        sampled: dict[Key, Sighting] = {}
         for host, pid in self.pids():
             now = time.monotonic()
             state, ticks, parent = stat(pid)
             if state not in GONE:
-                found[pid, ticks] = self._sighting(host, pid, ticks, parent, now)
+                sampled[pid, ticks] = self._sighting(host, pid, ticks, parent, now)
         now = time.monotonic()
         with self._lock:
-            for key in self._alive - set(found):
+            for key in self._alive - set(sampled):
                 self._seen[key] = replace(self._seen[key], ended=now)
-            self._seen.update(found)
-            self._alive = set(found)
+            self._seen.update(sampled)
+            self._alive = set(sampled)
 
     def _sighting(self, host: str, pid: int, ticks: int, parent: int, now: float) -> Sighting:
         known = self._seen.get((pid, ticks))

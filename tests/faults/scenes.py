@@ -81,8 +81,8 @@ def disk_full(group: Group, fault: Fault, outcome: Outcome) -> None:
         group.signal(HEAD, "vllm", signal.SIGKILL)
         group.wait("the old generation is gone", lambda: not engines(group.watch.alive), 30)
         outcome.gone = (gone_at(group.watch.seen, old) or begun) - begun
-        said = f"blocked: {places[0]} has 0.0 GiB free"
-        group.wait("the status says which disk", lambda: _lacks(group, MEMBER).startswith(said), 30)
+        expected = f"blocked: {places[0]} has 0.0 GiB free"
+        group.wait("the status says which disk", lambda: _lacks(group, MEMBER).startswith(expected), 30)
         outcome.oracles["refuses to start for 20 s"] = _never(group, 20)
         outcome.note = f"/status: node1 {_lacks(group, MEMBER)}"
         freed = time.monotonic()
@@ -147,7 +147,7 @@ def clock(group: Group, fault: Fault, outcome: Outcome) -> None:
 
 
 def xid(group: Group, fault: Fault, outcome: Outcome) -> None:
-    """The group stops, the host stays blocked with the reason; once the GPU is well and a person resumed, it runs."""
+    """The group stops, the host stays blocked with the reason; once repaired and resumed, it runs."""
     old, healthy, cursors = _generation(group), group.box.gpus(MEMBER), group.cursors()
     begun = time.monotonic()
     group.box.set_gpus(MEMBER, simulated_gpus.xid(healthy, 0, 79))
@@ -196,8 +196,8 @@ def mixed_digests(group: Group, fault: Fault, outcome: Outcome) -> None:
     _write(group, other)
     try:
         group.both(f"systemctl start {UNIT}")
-        said = "node1 carries plan 0123456789ab"
-        group.wait("the status names the host", lambda: _lacks(group, MEMBER).startswith(said), 30)
+        expected = "node1 carries plan 0123456789ab"
+        group.wait("the status names the host", lambda: _lacks(group, MEMBER).startswith(expected), 30)
         outcome.oracles["never starts (30 s)"] = _never(group, 30)
         outcome.note = f"/status: {_lacks(group, MEMBER)}"
     finally:
@@ -212,7 +212,7 @@ def _write(group: Group, text: str) -> None:
 
 
 def storm(group: Group, fault: Fault, outcome: Outcome, times: int = 20, every: float = 30.0) -> None:
-    """The starts are bounded, the group ends as failed and stays so, and a person's resume brings it back."""
+    """The starts are bounded, the group ends as failed and stays so, and an operator's resume brings it back."""
     begun, killed = time.monotonic(), 0
     for number in range(times):
         group.wait("the next kill", lambda due=begun + number * every: time.monotonic() >= due, every + 5)

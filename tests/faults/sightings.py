@@ -76,26 +76,26 @@ def overlaps(seen: Iterable[Sighting]) -> list[str]:
     An old process seen alive after a new one's start is proof. One that died between two samples counts as gone at
     the earlier of them here, and at the later of them in `gone_at`: neither claims what was not seen.
     """
-    found = []
-    everybody = engines(seen)
-    for old in everybody:
-        for new in everybody:
+    problems = []
+    everyone = engines(seen)
+    for old in everyone:
+        for new in everyone:
             if new.generation != old.generation and old.started <= new.started and old.last > new.started + TICK:
                 late = old.last - new.started
-                found.append(
+                problems.append(
                     f"{old.host}: {old.title[:40]} of generation {old.generation[:8]} lived {late:.2f} s into"
                     f" {new.title[:40]} of {new.generation[:8]} on {new.host}"
                 )
-    return found
+    return problems
 
 
 def kept(before: Iterable[Sighting], after: Iterable[Sighting]) -> list[str]:
     """Processes and instances that are the same in both: after a recovery, none."""
     old, new = list(before), list(after)
     same = {each.key for each in old} & {each.key for each in new}
-    found = [f"{each.host}: process {each.pid} {each.title[:40]}" for each in old if each.key in same]
+    problems = [f"{each.host}: process {each.pid} {each.title[:40]}" for each in old if each.key in same]
     instances = {each.instance for each in old} & {each.instance for each in new} - {""}
-    return found + [f"instance {name}" for name in sorted(instances)]
+    return problems + [f"instance {name}" for name in sorted(instances)]
 
 
 def generations(seen: Iterable[Sighting]) -> Mapping[str, int]:

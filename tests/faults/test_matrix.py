@@ -28,7 +28,7 @@ def group(sandbox: Boot) -> Iterator[Group]:
 @pytest.fixture
 def serving(group: Group) -> Group:
     """Return the group, serving."""
-    group.mend()
+    group.restore_service()
     return group
 
 

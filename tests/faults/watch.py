@@ -16,7 +16,7 @@ EVERY = 0.05
 
 
 class Watch(Processes):
-    """The processes of a unit: they cannot leave its control group, so that is where it looks."""
+    """The processes of a unit: they cannot leave its control group, so that is what it reads."""
 
     def __init__(self, box: Sandbox, unit: str, every: float = EVERY) -> None:
         super().__init__(every)
@@ -37,7 +37,7 @@ class Watch(Processes):
                     yield host, int(word)
 
     def _found(self, host: str) -> list[Path]:
-        """Where the unit's control group is now; a host that boots anew makes it anew."""
+        """Where the unit's control group is now; a host that reboots creates it again."""
         now = time.monotonic()
         if host not in self._places and now - self._looked.get(host, 0.0) > 0.2:
             self._looked[host] = now
@@ -54,7 +54,7 @@ class Watch(Processes):
 def everywhere(box: Sandbox) -> Mapping[str, set[str]]:
     """Host to every generation that any process on it carries, unit or not: read from all of /proc, once."""
     machines = {box.where.names.machine(host.name): host.name for host in box.hosts}
-    found: dict[str, set[str]] = {host.name: set() for host in box.hosts}
+    generations: dict[str, set[str]] = {host.name: set() for host in box.hosts}
     for entry in Path("/proc").glob("[0-9]*"):
         pid = int(entry.name)
         try:
@@ -64,5 +64,5 @@ def everywhere(box: Sandbox) -> Mapping[str, set[str]]:
         host = next((name for machine, name in machines.items() if f"/{machine}/" in groups), None)
         generation = environment(pid).get("MUSTER_GENERATION") if host else None
         if host and generation and stat(pid)[0] not in GONE:
-            found[host].add(generation)
-    return found
+            generations[host].add(generation)
+    return generations

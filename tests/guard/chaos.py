@@ -45,7 +45,7 @@ def fault(world: World, dice: random.Random) -> None:
     elif choice == 11:
         world.stall()
     elif choice == 12:
-        world.verb(dice.choice(("stop", "restart", "resume", "resume")))
+        world.command(dice.choice(("stop", "restart", "resume", "resume")))
     elif choice == 13:
         world.leave(name)
     elif choice == 14:
@@ -82,10 +82,10 @@ def storm(world: World, dice: random.Random) -> None:
 
 
 def calm(world: World) -> None:
-    """Faults end, and once all guards are back a person resumes or restarts the group."""
+    """Faults end, and once all guards are back an operator resumes or restarts the group."""
     world.heal()
     world.advance(70.0)
-    world.verb(world.random.choice(("resume", "restart")))
+    world.command(world.random.choice(("resume", "restart")))
     world.settle(BOUND)
 
 

@@ -43,7 +43,7 @@ RESTART = 0.3
 
 def free_port() -> int:
     """A port below those that outgoing connections take: one of these could be had by another test's client, or by
-    one's own, which while nobody listens may even connect to itself."""
+    one of its own, which may even connect to itself while nothing listens."""
     first = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
     for port in random.SystemRandom().sample(range(first - 8000, first), 100):
         with socket.socket() as probe:
@@ -59,9 +59,9 @@ def wait_for(what: Callable[[], Any], seconds: float = 60.0) -> Any:
     """The first true value of `what`. The limit is for a hung test, not a bound under test."""
     until = time.monotonic() + seconds
     while True:
-        found = what()
-        if found:
-            return found
+        value = what()
+        if value:
+            return value
         assert time.monotonic() < until, f"not within {seconds:g} s"
         time.sleep(0.05)
 
@@ -145,10 +145,10 @@ class Cluster:
         self.folder = folder
         self.size = size
         self.python = python
-        self.control, self.endpoint = free_port(), free_port()
+        self.control_port, self.endpoint = free_port(), free_port()
         self.hosts = [f"h{index}" for index in range(size)]
         self.package = folder / "package"
-        for name, text in guard.bundle().items():
+        for name, text in guard.program_files().items():
             path = self.package / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text)
@@ -174,7 +174,7 @@ class Cluster:
             "engine": "0.32.0",
             "unit": f"muster-{self.folder.name}-{host}.service",
             "host": host,
-            "head": {"host": "h0", "address": "127.0.0.1", "control_port": self.control},
+            "head": {"host": "h0", "address": "127.0.0.1", "control_port": self.control_port},
             "members": [
                 {"host": name, "address": f"127.0.0.{1 + rank}", "node_rank": rank, "dp_ranks": [rank]}
                 for rank, name in enumerate(self.hosts)
@@ -216,9 +216,9 @@ class Cluster:
         return answer
 
     def get(self, path: str) -> tuple[int, str]:
-        """0 where nobody answers."""
+        """Status 0 when nothing answers."""
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{self.control}{path}", timeout=5) as answer:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.control_port}{path}", timeout=5) as answer:
                 return answer.status, answer.read().decode()
         except urllib.error.HTTPError as error:
             return error.code, error.read().decode()

@@ -13,37 +13,37 @@ SOURCE = Path(guard.__file__).parent
 
 MUTANTS: dict[str, tuple[str, str, str]] = {
     "a member believes any answer, also one to an old report": (
-        "member",
+        "member_core",
         "if view.seq != state.seq and not own_end:",
         "if False:",
     ),
     "a member with a child follows the head into another generation": (
-        "member",
+        "member_core",
         'return state, (Exit("the head runs another generation"),)',
         "return _send(replace(state, generation=view.generation), now)",
     ),
     "a member starts on any run, without having joined it": (
-        "member",
+        "member_core",
         "return _send(replace(state, generation=view.generation), now)",
         "state = replace(state, generation=view.generation)",
     ),
     "a member keeps its child under a silent head": (
-        "member",
+        "member_core",
         "now - state.heard > state.settings.silence_timeout",
         "now - state.heard > 1e9",
     ),
     "the answer counts from its arrival": (
-        "member",
+        "member_core",
         "heard=max(state.heard, state.sent)",
         "heard=float('inf')",
     ),
     "a member never sends a lost report again": (
-        "member",
+        "member_core",
         "pause = state.settings.report_timeout if state.waiting",
         "pause = 1e9 if state.waiting",
     ),
     "a guard that lost its child says nothing": (
-        "member",
+        "member_core",
         "if state.child != RUNNING or state.ending is not None:",
         "if True:",
     ),
@@ -54,42 +54,42 @@ MUTANTS: dict[str, tuple[str, str, str]] = {
         "if report is None:\n            continue\n        elif False:",
     ),
     "reports from another generation count": (
-        "head",
-        "if report.generation != state.generation or report.instance not in peer.seen:",
-        "if report.instance not in peer.seen:",
+        "head_core",
+        "if report.generation != state.generation or report.instance not in peer.instances:",
+        "if report.instance not in peer.instances:",
     ),
     "reports from an older instance count": (
-        "head",
-        "if known and peer.seen.index(report.instance) < peer.seen.index(peer.instance):",
+        "head_core",
+        "if known and peer.instances.index(report.instance) < peer.instances.index(peer.instance):",
         "if False:",
     ),
-    "a guard started anew during a run is welcome": ("head", "if replaced:", "if False:"),
+    "a guard that restarted during a run is accepted": ("head_core", "if replaced:", "if False:"),
     "the head keeps a silent member": (
-        "head",
+        "head_core",
         "if now - peer.heard > settings.silence_timeout:",
         "if now - peer.heard > 1e9:",
     ),
     "any digest may join": ("barrier", "if report.digest != group.digest:", "if False:"),
     "the head has no patience": (
-        "head",
+        "head_core",
         "if now - peer.heard > settings.silence_timeout:",
         "if now - peer.heard > settings.poll_interval:",
     ),
-    "a stop by a person is forgotten": (
-        "head",
-        "state = replace(state, memory=replace(state.memory, held=STOPPED))",
+    "an operator's stop is forgotten": (
+        "head_core",
+        "state = replace(state, record=replace(state.record, held=STOPPED))",
         "pass",
     ),
     "a run that is never closed is not remembered": (
-        "head",
-        "memory = replace(state.memory, running=state.generation)",
-        "memory = state.memory",
+        "head_core",
+        "record = replace(state.record, running=state.generation)",
+        "record = state.record",
     ),
-    "a hold does not hold": ("head", "phase = HELD if memory.held else GATHER", "phase = GATHER"),
-    "resume does nothing": ("head", "if state.phase == HELD:\n        state", "if False:\n        state"),
-    "the budget is never spent": ("memory", "held=FAILED if len(recent) > settings.budget else", "held="),
-    "no backoff": ("memory", "if not memory.aborts or not memory.streak:", "if True:"),
-    "the backoff does not grow": ("memory", "min(memory.streak - 1, 10)", "0"),
+    "a hold does not hold": ("head_core", "phase = HELD if record.held else GATHER", "phase = GATHER"),
+    "resume does nothing": ("head_core", "if state.phase == HELD:\n        state", "if False:\n        state"),
+    "the budget is never spent": ("restart_policy", "held=FAILED if len(recent) > settings.budget else", "held="),
+    "no backoff": ("restart_policy", "if not record.aborts or not record.streak:", "if True:"),
+    "the backoff does not grow": ("restart_policy", "min(record.streak - 1, 10)", "0"),
 }
 
 
@@ -97,7 +97,7 @@ def core(name: str) -> SimpleNamespace:
     """The decision core with the named rule broken."""
     module, rule, broken = MUTANTS[name]
     modules: dict[str, ModuleType] = {}
-    for part in ("memory", "barrier", "head", "member"):
+    for part in ("restart_policy", "barrier", "head_core", "member_core"):
         text = (SOURCE / f"{part}.py").read_text(encoding="utf-8")
         if part == module:
             assert text.count(rule) == 1, f"{part}.py has {text.count(rule)} times: {rule}"
@@ -110,5 +110,5 @@ def core(name: str) -> SimpleNamespace:
         sys.modules[full] = made
         exec(compile(text, f"{part}.py ({name})", "exec"), made.__dict__)
         modules[part] = made
-    modules["head"].__dict__.update(remember=modules["memory"], barrier=modules["barrier"])
+    modules["head_core"].__dict__.update(restart_policy=modules["restart_policy"], barrier=modules["barrier"])
     return SimpleNamespace(**modules)

@@ -26,7 +26,7 @@ def cluster(tmp_path: Path) -> Iterator[Cluster]:
         made.end()
 
 
-def test_what_is_asked_again_is_not_done_twice(cluster: Cluster) -> None:
+def test_a_repeated_command_is_not_done_twice(cluster: Cluster) -> None:
     first = cluster.group()["generation"]
     early = cluster.ctl("h0", "restart", "--since", first, "--wait", "0.1")
     assert early["error"].startswith("restart: not done after 0.1 s: ")
@@ -35,10 +35,10 @@ def test_what_is_asked_again_is_not_done_twice(cluster: Cluster) -> None:
     second = cluster.ready()["generation"]
     assert second != first
     again = cluster.ctl("h0", "restart", "--since", first, "--wait", "50")
-    assert again == {"answer": "a new generation is here already"}
+    assert again == {"answer": "a new generation has started already"}
     assert cluster.ready()["generation"] == second
 
-    # A stop may be asked for as often as one likes; nobody but a person ends it.
+    # A stop may be repeated at will; only an operator ends it.
     assert "error" not in cluster.ctl("h1", "stop", "--wait", "50")
     assert "error" not in cluster.ctl("h0", "stop", "--wait", "50")
     assert cluster.group()["phase"] == "stopped"

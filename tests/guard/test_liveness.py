@@ -19,11 +19,11 @@ class Engine:
     def __init__(self, ranks: int = 2) -> None:
         self.state = liveness.start(SETTINGS, range(ranks))
         self.now = 0.0
-        self.said: list[tuple[float, object]] = []
+        self.actions: list[tuple[float, object]] = []
 
     def do(self, event: liveness.LivenessEvent) -> list[object]:
         self.state, actions = liveness.step(self.state, event, self.now)
-        self.said += [(self.now, action) for action in actions]
+        self.actions += [(self.now, action) for action in actions]
         return list(actions)
 
     def ready(self) -> Engine:
@@ -33,7 +33,7 @@ class Engine:
         return self
 
     def of(self, kind: type) -> list[tuple[float, object]]:
-        return [(at, action) for at, action in self.said if isinstance(action, kind)]
+        return [(at, action) for at, action in self.actions if isinstance(action, kind)]
 
 
 def sample(tokens: float, in_flight: float = 1.0) -> Sample:

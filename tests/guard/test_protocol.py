@@ -39,7 +39,7 @@ def test_first_lines() -> None:
         (b"SSH-2.0-OpenSSH_9.2p1\r\n", "not a muster guard"),
         (b"MUSTER/1 g " + b"1" * 31 + b"\n", "not a muster guard"),
         (b"MUSTER/1 g " + b"1" * 32 + b"\r\n", "not a muster guard"),
-        (b"MUSTER/2 g " + b"1" * 32 + b"\n", "version 2 is spoken there, version 1 here: deploy both hosts"),
+        (b"MUSTER/2 g " + b"1" * 32 + b"\n", "the peer speaks version 2, this guard version 1: deploy both hosts"),
         (b"MUSTER/1 other " + b"1" * 32 + b"\n", "this is the head of group g, not of other"),
     ],
 )
@@ -47,9 +47,9 @@ def test_other_first_lines_are_refused_with_the_reason(line: bytes, reason: str)
     with pytest.raises(ProtocolError) as error:
         protocol.read_hello(line, "g")
     assert str(error.value) == reason
-    with pytest.raises(ProtocolError) as told:
+    with pytest.raises(ProtocolError) as error:
         protocol.read_answer(protocol.refused(reason))
-    assert str(told.value) == f"the head refused: {reason}"
+    assert str(error.value) == f"the head refused: {reason}"
 
 
 @given(st.binary(max_size=300))

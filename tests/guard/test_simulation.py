@@ -70,9 +70,9 @@ class Disorder(RuleBasedStateMachine):
     def weather(self, loss: float, twice: float, late: float) -> None:
         self.world.loss, self.world.duplication, self.world.stragglers = loss, twice, late
 
-    @rule(verb=st.sampled_from(("stop", "restart", "resume")))
-    def person(self, verb: str) -> None:
-        self.world.verb(verb)
+    @rule(command=st.sampled_from(("stop", "restart", "resume")))
+    def operator(self, command: str) -> None:
+        self.world.command(command)
 
     @rule(host=hosts)
     def stop_unit(self, host: int) -> None:

@@ -15,7 +15,7 @@ from muster.guard import config, head_core, liveness, status
 from muster.guard.head_core import HeadState
 from muster.guard.liveness import CanaryBack, LivenessState, Up
 from muster.guard.messages import ABORT, DRAIN, GATHER, HELD, RUN, Failure
-from muster.guard.restart_policy import Memory
+from muster.guard.restart_policy import RestartRecord
 
 from .test_config import DATA
 
@@ -23,8 +23,8 @@ NOW = 1000.0
 CONFIG = config.parse(json.dumps({**copy.deepcopy(DATA), "host": "h0"}))
 
 
-def state(phase: str, memory: Memory | None = None, **change: Any) -> HeadState:
-    made = head_core.start(CONFIG.group, CONFIG.settings, "g" * 32, memory or Memory(), NOW - 100)
+def state(phase: str, record: RestartRecord | None = None, **change: Any) -> HeadState:
+    made = head_core.start(CONFIG.group, CONFIG.settings, "g" * 32, record or RestartRecord(), NOW - 100)
     return replace(made, phase=phase, **change)
 
 
@@ -38,9 +38,11 @@ def engine(*answered: int, at: float = NOW - 10) -> LivenessState:
 
 READY = state(RUN, ready_at=NOW - 50)
 ALL = engine(0, 1, 2, 3)
-ABORTED = Memory(aborts=(NOW - 2,), streak=1, failures=(Failure("h1", "vllm was killed by SIGKILL", at=NOW - 2),))
+ABORTED = RestartRecord(
+    aborts=(NOW - 2,), streak=1, failures=(Failure("h1", "vllm was killed by SIGKILL", at=NOW - 2),)
+)
 SPENT = (
-    "failed: the restart budget is spent, and nothing starts until somebody resumes the group; the last failure: "
+    "failed: the restart budget is spent; nothing starts until an operator resumes the group; the last failure: "
     "h1: vllm was killed by SIGKILL"
 )
 
@@ -56,9 +58,15 @@ CASES = [
     ),
     (state(RUN), None, "starting", False, "starting"),
     (state(RUN), engine(1, 2), "starting", False, "starting, no answer yet from DP ranks 0, 3"),
-    (state(DRAIN, ready_at=NOW - 50, reason="stopped by a person"), ALL, "drain", False, "drain: stopped by a person"),
+    (
+        state(DRAIN, ready_at=NOW - 50, reason="stopped by an operator"),
+        ALL,
+        "drain",
+        False,
+        "drain: stopped by an operator",
+    ),
     (state(ABORT, ready_at=NOW - 50, reason="h1: silent"), ALL, "abort", False, "abort: h1: silent"),
-    (state(HELD, Memory(held="stopped")), None, "stopped", False, "stopped"),
+    (state(HELD, RestartRecord(held="stopped")), None, "stopped", False, "stopped"),
     (
         state(HELD, replace(ABORTED, held="failed")),
         None,
@@ -71,24 +79,24 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize(("found", "alive", "phase", "ready", "reason"), CASES, ids=lambda case: str(case)[:20])
+@pytest.mark.parametrize(("head", "alive", "phase", "ready", "reason"), CASES, ids=lambda case: str(case)[:20])
 def test_phase_readiness_and_reason(
-    found: HeadState, alive: LivenessState | None, phase: str, ready: bool, reason: str
+    head: HeadState, alive: LivenessState | None, phase: str, ready: bool, reason: str
 ) -> None:
-    assert status.phase(found, NOW) == phase
+    assert status.phase(head, NOW) == phase
     assert phase in status.PHASES
-    assert status.answers(found, alive, NOW) is ready
-    assert status.why_not(found, alive, NOW) == reason
-    told = json.loads(json.dumps(status.group_status(CONFIG, found, alive, NOW)))
-    assert (told["phase"], told["ready"], told["reason"]) == (phase, ready, reason)
-    assert [member["host"] for member in told["members"]] == ["h0", "h1"]
+    assert status.is_ready(head, alive, NOW) is ready
+    assert status.explain(head, alive, NOW) == reason
+    report = json.loads(json.dumps(status.group_status(CONFIG, head, alive, NOW)))
+    assert (report["phase"], report["ready"], report["reason"]) == (phase, ready, reason)
+    assert [member["host"] for member in report["members"]] == ["h0", "h1"]
 
 
 def test_one_rank_without_fresh_proof_is_enough_for_a_503() -> None:
     ranks = {**ALL.ranks, 2: replace(ALL.ranks[2], proof=NOW - 60.5)}
     late = replace(ALL, ranks=ranks)
-    assert not status.answers(READY, late, NOW)
-    assert status.why_not(READY, late, NOW) == "running, without fresh proof of life of DP ranks 2"
+    assert not status.is_ready(READY, late, NOW)
+    assert status.explain(READY, late, NOW) == "running, without fresh proof of life of DP ranks 2"
 
 
 # The text format, by its own grammar: https://prometheus.io/docs/instrumenting/exposition_formats/
@@ -102,51 +110,51 @@ TYPE = re.compile(rf"# TYPE ({NAME}) (counter|gauge)")
 def read(text: str) -> dict[str, dict[str, float]]:
     """Read metrics strictly: metric -> labels -> value. Anything outside the grammar fails."""
     assert text.endswith("\n")
-    found: dict[str, dict[str, float]] = {}
+    metrics: dict[str, dict[str, float]] = {}
     lines = text[:-1].split("\n")
     while lines:
-        told, kind = HELP.fullmatch(lines.pop(0)), TYPE.fullmatch(lines.pop(0))
-        assert told
+        help_line, kind = HELP.fullmatch(lines.pop(0)), TYPE.fullmatch(lines.pop(0))
+        assert help_line
         assert kind
-        assert told[1] == kind[1]
-        assert told[1] not in found, "a metric stands in one block"
-        assert (kind[2] == "counter") == told[1].endswith("_total")
-        samples = found[told[1]] = {}
+        assert help_line[1] == kind[1]
+        assert help_line[1] not in metrics, "a metric is one block"
+        assert (kind[2] == "counter") == help_line[1].endswith("_total")
+        samples = metrics[help_line[1]] = {}
         while lines and not lines[0].startswith("#"):
             sample = SAMPLE.fullmatch(lines.pop(0))
             assert sample
-            assert sample[1] == told[1]
-            assert sample[2] not in samples, "a series is told once"
+            assert sample[1] == help_line[1]
+            assert sample[2] not in samples, "a series appears once"
             samples[sample[2]] = float(sample[3])
             assert not math.isnan(samples[sample[2]])
-    return found
+    return metrics
 
 
-@pytest.mark.parametrize(("found", "alive", "phase", "ready", "reason"), CASES, ids=lambda case: str(case)[:20])
+@pytest.mark.parametrize(("head", "alive", "phase", "ready", "reason"), CASES, ids=lambda case: str(case)[:20])
 def test_metrics_are_prometheus_text(
-    found: HeadState, alive: LivenessState | None, phase: str, ready: bool, reason: str
+    head: HeadState, alive: LivenessState | None, phase: str, ready: bool, reason: str
 ) -> None:
-    told = read(status.prometheus(CONFIG, found, alive, NOW))
-    assert told["muster_ready"] == {'group="kimi-k2"': float(ready)}
-    on = [labels for labels, value in told["muster_phase"].items() if value == 1.0]
+    metrics = read(status.prometheus(CONFIG, head, alive, NOW))
+    assert metrics["muster_ready"] == {'group="kimi-k2"': float(ready)}
+    on = [labels for labels, value in metrics["muster_phase"].items() if value == 1.0]
     assert on == [f'group="kimi-k2",phase="{phase}"']
-    assert len(told["muster_phase"]) == len(status.PHASES)
-    assert told["muster_restarts_total"] == {'group="kimi-k2"': 0.0}
-    assert len(told["muster_member_silence_seconds"]) == 2
-    assert len(told.get("muster_proof_age_seconds", ())) == (4 if alive else 0)
+    assert len(metrics["muster_phase"]) == len(status.PHASES)
+    assert metrics["muster_restarts_total"] == {'group="kimi-k2"': 0.0}
+    assert len(metrics["muster_member_silence_seconds"]) == 2
+    assert len(metrics.get("muster_proof_age_seconds", ())) == (4 if alive else 0)
 
 
 def test_awkward_names_are_escaped() -> None:
     group = replace(CONFIG.group, name='a"b\\c\nd é')
-    told = read(status.prometheus(replace(CONFIG, group=group), READY, ALL, NOW))
-    assert list(told["muster_ready"]) == ['group="a\\"b\\\\c\\nd é"']
+    metrics = read(status.prometheus(replace(CONFIG, group=group), READY, ALL, NOW))
+    assert list(metrics["muster_ready"]) == ['group="a\\"b\\\\c\\nd é"']
 
 
 def test_numbers_count_what_they_say() -> None:
-    memory = Memory(aborts=(NOW - 4000, NOW - 30, NOW - 20), restarts=1_234_567)
+    record = RestartRecord(aborts=(NOW - 4000, NOW - 30, NOW - 20), restarts=1_234_567)
     ranks = {**ALL.ranks, 3: replace(ALL.ranks[3], strikes=1, proof=NOW - 31.25)}
-    told = read(status.prometheus(CONFIG, state(RUN, memory, ready_at=NOW), replace(ALL, ranks=ranks), NOW))
-    assert told["muster_restarts_total"] == {'group="kimi-k2"': 1_234_567.0}
-    assert told["muster_aborts_in_window"] == {'group="kimi-k2"': 2.0}
-    assert told["muster_canary_strikes"]['group="kimi-k2",dp_rank="3"'] == 1.0
-    assert told["muster_proof_age_seconds"]['group="kimi-k2",dp_rank="3"'] == pytest.approx(31.25, abs=0.1)
+    metrics = read(status.prometheus(CONFIG, state(RUN, record, ready_at=NOW), replace(ALL, ranks=ranks), NOW))
+    assert metrics["muster_restarts_total"] == {'group="kimi-k2"': 1_234_567.0}
+    assert metrics["muster_aborts_in_window"] == {'group="kimi-k2"': 2.0}
+    assert metrics["muster_canary_strikes"]['group="kimi-k2",dp_rank="3"'] == 1.0
+    assert metrics["muster_proof_age_seconds"]['group="kimi-k2",dp_rank="3"'] == pytest.approx(31.25, abs=0.1)

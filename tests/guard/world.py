@@ -22,7 +22,7 @@ WATCHDOG = 30.0
 LATEST = 30.0
 """The longest delay of a message on a bad network."""
 STALE = 60.0
-"""Beyond the longest delay: what a host said this long ago has been overtaken."""
+"""Beyond the longest delay: a report this old has been overtaken."""
 LOAD = 10.0
 """From all children alive to every rank answering."""
 
@@ -41,7 +41,7 @@ def _life(instance: str) -> int:
 
 
 @dataclass
-class Guard:
+class SimulatedGuard:
     """One running guard process."""
 
     state: member_core.MemberState
@@ -51,19 +51,19 @@ class Guard:
     resumed_at: float = float("-inf")
     mailbox: list[Any] = field(default_factory=list)
     contact: dict[str, float] = field(default_factory=dict)
-    """When anything last arrived, by the host that said it."""
+    """When anything last arrived, by sender."""
 
 
 @dataclass
 class Host:
     name: str
     digest: str
-    guard: Guard | None = None
+    guard: SimulatedGuard | None = None
     children: list[str] = field(default_factory=list)
     """Generations of the processes alive in the unit's cgroup."""
     broken: bool = False
     """The child proper is dead; what is left of it in the cgroup are orphans."""
-    memory: restart_policy.Memory = field(default_factory=restart_policy.Memory)
+    record: restart_policy.RestartRecord = field(default_factory=restart_policy.RestartRecord)
     blocked: str = ""
     blocked_since: float = 0.0
     boot: int = 0
@@ -75,9 +75,9 @@ class World:
     """`core` holds the modules under test, so that a broken copy can be put in their place."""
 
     def __init__(self, size: int, seed: int, settings: Settings | None = None, core: Any = None) -> None:
-        self.head_core = core.head if core else head_core
-        self.member_core = core.member if core else member_core
-        self.memory_core = core.memory if core else restart_policy
+        self.head_core = core.head_core if core else head_core
+        self.member_core = core.member_core if core else member_core
+        self.restart_policy = core.restart_policy if core else restart_policy
         self.random = random.Random(seed)
         self.settings = settings or Settings()
         self.names = tuple(f"h{index}" for index in range(size))
@@ -135,16 +135,16 @@ class World:
         if name == self.names[0]:
             self.generations += 1
             ended = Failure(name, "its guard died")
-            if host.memory.boot != str(host.boot):
+            if host.record.boot != str(host.boot):
                 self.aborts.clear()
                 self.runs.clear()
                 self.streak = 0
             elif self.run_open:
                 self._count_abort()
             self.run_open = False
-            host.memory = self.memory_core.awake(host.memory, str(host.boot), ended, self.settings, self.now)
-            top = self.head_core.start(group, self.settings, f"g{self.generations}", host.memory, self.now)
-        host.guard = Guard(state, top, host.digest)
+            host.record = self.restart_policy.restore(host.record, str(host.boot), ended, self.settings, self.now)
+            top = self.head_core.start(group, self.settings, f"g{self.generations}", host.record, self.now)
+        host.guard = SimulatedGuard(state, top, host.digest)
         self._member(name, self.member_core.Checked(host.blocked))
         self._tick(name, life)
 
@@ -170,9 +170,9 @@ class World:
         if host.guard is guard:
             self._hear(host, guard)
 
-    def _hear(self, host: Host, guard: Guard) -> None:
-        """Nobody keeps a child, or a run, on the word of somebody long silent; one that stood still gets its moment."""
-        moment = member_core.EARS + 3 * TICK
+    def _hear(self, host: Host, guard: SimulatedGuard) -> None:
+        """No guard keeps a child, or a run, for a peer that is long silent; one that was paused gets a moment first."""
+        moment = member_core.LAST_REPORT_TIMEOUT + 3 * TICK
         if self.now - guard.resumed_at <= moment:
             return
         late = self.now - self.settings.silence_timeout - moment
@@ -246,12 +246,12 @@ class World:
                 return
             if isinstance(action, core.Reply):
                 self._answer(name, action.host, action.view)
-            elif isinstance(action, core.Tell):
-                for other, view in core.told(guard.head).items():
+            elif isinstance(action, core.PushViews):
+                for other, view in core.pushed_views(guard.head).items():
                     if host.guard is guard:
                         self._answer(name, other, view)
-            elif isinstance(action, core.Remember):
-                host.memory = guard.head.memory
+            elif isinstance(action, core.SaveRecord):
+                host.record = guard.head.record
             else:
                 self._exit(name, action.reason)
 
@@ -275,7 +275,7 @@ class World:
         require(len(digests) == 1, f"{name} starts {generation} with digests {digests}")
         require((generation, name) not in self.started, f"{name} starts {generation} twice")
         self.started.add((generation, name))
-        # What the head said before a person's stop may still be on its way; the next answer ends it.
+        # A `run` sent before an operator's stop may still be in transit; the next answer ends it.
         require((generation, name) in self.told_to_run, f"{name} starts {generation} and was never told to")
         host.children.append(generation)
         host.broken = False
@@ -410,8 +410,8 @@ class World:
     def stall(self) -> None:
         self._to_guard(self.names[0], lambda: self._maybe_head(self.head_core.Stalled("no token for 120 s")))
 
-    def verb(self, name: str) -> None:
-        """A person at the head's control socket; without a guard there is nobody to listen."""
+    def command(self, name: str) -> None:
+        """An operator at the head's control socket; without a guard nothing happens."""
 
         def speak() -> None:
             guard = self.hosts[self.names[0]].guard
@@ -424,7 +424,7 @@ class World:
                 self.aborts.clear()
                 self.runs.clear()
                 self.streak = 0
-            self._maybe_head(self.head_core.Verb(name))
+            self._maybe_head(self.head_core.Command(name))
 
         self._to_guard(self.names[0], speak)
 
@@ -443,7 +443,7 @@ class World:
     # Endings
 
     def heal(self) -> None:
-        """Every fault ends: nothing is cut, lost, late, paused, blocked or held, and one plan lies everywhere."""
+        """Every fault ends: nothing is cut, lost, late, paused, blocked or held, and every host has one plan."""
         digest = self.random.choice(("plan-1", "plan-2"))
         self.cut.clear()
         self.loss = self.duplication = self.stragglers = 0.0
@@ -466,6 +466,6 @@ class World:
         while not self.running():
             states = {name: (host.children, host.guard and host.guard.state.child) for name, host in self.hosts.items()}
             top = self.hosts[self.names[0]].guard
-            why = self.head_core.lacks(top.head, self.now) if top and top.head else "no head"
+            why = self.head_core.blockers(top.head, self.now) if top and top.head else "no head"
             require(self.now < until, f"not running {bound:g} s after the faults ended: {states}; {why}")
             self.advance(1.0)

@@ -1,13 +1,33 @@
 """The group-restart guard: one unit per host, vLLM as its child, one generation at a time. Stdlib only.
 
-    messages, settings, config   what is said and configured, as types
-    head, member, memory         the decision core: (state, event, now) -> (state, actions)      pure
-    liveness, status, protocol   judging the engine, telling people, bytes between guards        pure
-    server, link, control, http  sockets
-    process, cgroup, checks, kernel, engine, store, notify, failure                              the host
-    agent, ctl, main             the loop, and the command line
+    messages         what guards say to each other: Report, View, Failure                            pure
+    group_settings   timers, bounds and the hosts of the group, as types                             pure
+    config           guard.json -> Config                                                            pure
+    barrier          which hosts may join, and which still keep the group from starting              pure
+    restart_policy   backoff, budget, holds, the last failures: the record kept between lives        pure
+    head_core        the head's decisions: (state, event, now) -> (state, actions)                   pure
+    member_core      a member's decisions, the same way; every guard runs one                        pure
+    liveness         does every DP rank make progress? judged by counters and canaries               pure
+    status           the group's state as JSON, one line, and Prometheus text                        pure
+    protocol         the bytes between guards: hello, frames, HMAC                                   pure
+    http             the HTTP a guard speaks: answers a GET, asks the engine
+    control_port     the head's listening socket: guards and HTTP readers
+    head_link        a member's connection to the head
+    cgroup           the processes below the guard, their titles, and how they are killed
+    children         starts the engine's processes, keeps their output, notices their ends
+    engine_watch     asks the engine for /health, /metrics and canaries
+    start_checks     what must hold on this host before a start
+    xids             fatal Xids from the kernel's log
+    state_store      files kept between two lives of the guard
+    failure_bundle   what one host keeps of a failed generation
+    sd_notify        READY, STATUS and WATCHDOG for systemd
+    head_io          carries out the head's decisions
+    answers          HTTP reads and the local control socket
+    loop             one guard from start to exit: events in, actions out
+    client           `ctl`: the command line that asks the local guard
+    main             the guard's command line
 
-The same files run on the hosts, on their own Python (3.9 to 3.13): see `bundle`.
+Imports go up this list only. Hosts run these same files on their own Python (3.9 to 3.13): see `program_files`.
 """
 
 from __future__ import annotations
@@ -24,7 +44,7 @@ sys.exit(main(sys.argv[1:]))
 '''
 
 
-def bundle() -> dict[str, str]:
+def program_files() -> dict[str, str]:
     """Relative path -> text of every file that a host needs to run the guard from one folder."""
     sources = sorted(Path(__file__).parent.glob("*.py"))
     return {"__main__.py": ENTRY, **{f"guard/{path.name}": path.read_text(encoding="utf-8") for path in sources}}

@@ -1,7 +1,7 @@
 """What the guard answers: HTTP reads at the control port, and the local socket of `muster status` and the deploys.
 
-Verbs come from the local socket (root and the unit's own user) or from another guard by the control protocol; over
-HTTP nothing can be changed.
+Commands come from the local socket (root and the unit's own user) or from another guard by the control protocol;
+HTTP changes nothing.
 """
 
 from __future__ import annotations
@@ -13,71 +13,91 @@ import os
 import socket
 import struct
 import time
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from . import head_core, status
-from .http import Answer
-
-if TYPE_CHECKING:
-    from .loop import Agent
+from .children import Children
+from .config import Config
+from .head_io import Head
+from .head_link import HeadLink
+from .http import Response
+from .member_core import MemberState
+from .state_store import StateStore
+from .xids import XidLog
 
 SOCKET = "control.sock"
 REQUEST_LIMIT = 4096
-PATIENCE = 5.0
-VERBS = ("stop", "restart", "resume")
+"""Bytes of a request at the local socket."""
+REQUEST_TIMEOUT = 5.0
+COMMANDS = ("stop", "restart", "resume")
 TEXT = "text/plain; charset=utf-8"
 
 
-class Control:
-    """The guard's face to people and programs."""
+class GuardParts(Protocol):
+    """The parts of a guard that the answers are made of."""
 
-    def __init__(self, agent: Agent) -> None:
-        self._agent = agent
+    config: Config
+    store: StateStore
+    member: MemberState
+    children: Children
+    xid_log: XidLog
+    head: Head | None
+    link: HeadLink | None
+    ending: str
+
+    def log(self, text: str) -> None: ...
+
+
+class Answers:
+    """Answers people and programs; the only way in for an operator's command."""
+
+    def __init__(self, guard: GuardParts) -> None:
+        self._guard = guard
         self._server: asyncio.AbstractServer | None = None
         self._path = ""
 
-    def get(self, path: str) -> Answer:
+    def get(self, path: str) -> Response:
         """One HTTP read, on the head."""
-        leader, now = self._agent.leader, time.monotonic()
-        if leader is None:
+        head, now = self._guard.head, time.monotonic()
+        if head is None:
             return 404, "this is no head\n", TEXT
         if path == "/ready":
-            good = status.answers(leader.state, leader.liveness, now)
-            return (200 if good else 503), leader.why_not() + "\n", TEXT
+            ready = status.is_ready(head.state, head.liveness, now)
+            return (200 if ready else 503), head.explain() + "\n", TEXT
         if path == "/status":
             return 200, json.dumps(self.group(now)) + "\n", "application/json"
         if path == "/metrics":
-            text = status.prometheus(self._agent.config, leader.state, leader.liveness, now)
+            text = status.prometheus(self._guard.config, head.state, head.liveness, now)
             return 200, text, "text/plain; version=0.0.4; charset=utf-8"
         return 404, "there are /ready, /status and /metrics\n", TEXT
 
     def group(self, now: float) -> dict[str, Any] | None:
         """The group as the head sees it; None on a member."""
-        agent, leader = self._agent, self._agent.leader
-        if leader is None:
+        config, head = self._guard.config, self._guard.head
+        if head is None:
             return None
         return {
-            "group": agent.config.group.name,
-            "recipe": agent.config.recipe,
-            "digest": agent.config.group.digest,
-            **status.group_status(agent.config, leader.state, leader.liveness, now),
-            "metrics_problem": leader.engine.problem if leader.engine else "",
-            "last_refusal": leader.server.last_refusal,
+            "group": config.group.name,
+            "recipe": config.recipe,
+            "digest": config.group.digest,
+            **status.group_status(config, head.state, head.liveness, now),
+            "metrics_problem": head.metrics_problem,
+            "last_refusal": head.last_refusal,
         }
 
-    def verb(self, name: str) -> str:
-        """A person's wish, on the head: what the group does now, in words, or why not."""
-        agent, leader = self._agent, self._agent.leader
-        if name not in VERBS:
-            return f"no verb {name[:40]!r}; there are {', '.join(VERBS)}"
-        if leader is None or agent.ending:
-            return "the guard is on its way out; ask again in a few seconds"
-        agent.say(f"a person says {name}")
-        leader.post(head_core.Verb(name))
-        return leader.why_not()
+    def command(self, name: str) -> str:
+        """Carry out an operator's command, on the head: what the group does now, in words, or why not."""
+        guard, head = self._guard, self._guard.head
+        if name not in COMMANDS:
+            return f"no command {name[:40]!r}; there are {', '.join(COMMANDS)}"
+        if head is None or guard.ending:
+            return "the guard is about to exit; ask again in a few seconds"
+        guard.log(f"operator: {name}")
+        head.post(head_core.Command(name))
+        return head.explain()
 
     async def serve(self, folder: str) -> None:
-        """Open the local socket; without its folder there is none, and the group runs all the same."""
+        """Open the local socket. Without its folder there is none, and the group runs all the same."""
         self._path = os.path.join(folder, SOCKET)
         with contextlib.suppress(OSError):
             os.unlink(self._path)
@@ -85,7 +105,7 @@ class Control:
             self._server = await asyncio.start_unix_server(self._local, self._path, limit=REQUEST_LIMIT)
             os.chmod(self._path, 0o600)
         except OSError as error:
-            self._agent.say(f"no control socket at {self._path}: {error}")
+            self._guard.log(f"no control socket at {self._path}: {error}")
 
     def close(self) -> None:
         if self._server is not None:
@@ -95,44 +115,44 @@ class Control:
 
     async def _local(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
-            raw = writer.get_extra_info("socket").getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
-            _, user, _ = struct.unpack("3i", raw)
+            credentials = writer.get_extra_info("socket").getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
+            _, user, _ = struct.unpack("3i", credentials)
             if user not in (0, os.geteuid()):
                 return
-            line = await asyncio.wait_for(reader.readuntil(b"\n"), PATIENCE)
-            request = json.loads(line)
-            answer = await self._answer(str(request["verb"]))
+            line = await asyncio.wait_for(reader.readuntil(b"\n"), REQUEST_TIMEOUT)
+            # The word on the wire is "verb": a deploy asks guards of earlier versions too.
+            answer = await self._answer(str(json.loads(line)["verb"]))
             writer.write(json.dumps(answer).encode() + b"\n")
-            await asyncio.wait_for(writer.drain(), PATIENCE)
+            await asyncio.wait_for(writer.drain(), REQUEST_TIMEOUT)
         except (OSError, EOFError, ValueError, KeyError, TypeError, asyncio.LimitOverrunError, asyncio.TimeoutError):
             pass
         finally:
             writer.close()
 
-    async def _answer(self, verb: str) -> dict[str, Any]:
-        agent = self._agent
-        if verb == "status":
+    async def _answer(self, name: str) -> dict[str, Any]:
+        guard = self._guard
+        if name == "status":
             return self._status()
-        if verb == "resume":
-            # Also on a member: its own fatal Xids are forgiven here, the rest is the head's.
-            agent.store.save_xids(agent.kernel.forgive())
-        if agent.link is None:
-            return {"answer": self.verb(verb)}
+        if name == "resume":
+            # On a member too: its own fatal Xids are acknowledged here, the rest is the head's.
+            guard.store.save_xids(guard.xid_log.acknowledge())
+        if guard.link is None:
+            return {"answer": self.command(name)}
         try:
-            return {"answer": await agent.link.verb(verb)}
+            return {"answer": await guard.link.command(name)}
         except (OSError, asyncio.TimeoutError) as error:
-            return {"error": f"the head {agent.config.group.head} cannot be asked: {error or 'no answer'}"}
+            return {"error": f"the head {guard.config.group.head} cannot be asked: {error or 'no answer'}"}
 
     def _status(self) -> dict[str, Any]:
-        agent, now = self._agent, time.monotonic()
+        guard, now = self._guard, time.monotonic()
         return {
-            "host": agent.config.host,
-            "role": "head" if agent.leader is not None else "member",
-            "node_rank": agent.config.this.node_rank,
-            "group_name": agent.config.group.name,
-            "recipe": agent.config.recipe,
-            "digest": agent.config.group.digest,
-            "member": status.member_status(agent.member, now),
+            "host": guard.config.host,
+            "role": "head" if guard.head is not None else "member",
+            "node_rank": guard.config.this.node_rank,
+            "group_name": guard.config.group.name,
+            "recipe": guard.config.recipe,
+            "digest": guard.config.group.digest,
+            "member": status.member_status(guard.member, now),
             "children": [
                 {
                     "name": running.child.name,
@@ -140,12 +160,12 @@ class Control:
                     "running": running.process.returncode is None,
                     "last_line": running.lines(400).strip().rpartition("\n")[2],
                 }
-                for running in agent.children.running
+                for running in guard.children.running
             ],
-            "detail": agent.children.detail,
-            "link_problem": agent.link.problem if agent.link else "",
-            "kernel_problem": agent.kernel.problem,
-            "xids": agent.kernel.lines,
-            "ending": agent.ending,
+            "detail": guard.children.detail,
+            "link_problem": guard.link.problem if guard.link else "",
+            "kernel_problem": guard.xid_log.problem,
+            "xids": guard.xid_log.lines,
+            "ending": guard.ending,
             "group": self.group(now),
         }

@@ -1,4 +1,4 @@
-"""Who may join, and who is still missing before the group may run. Pure."""
+"""Which hosts may join, and which still keep the group from running. Pure."""
 
 from __future__ import annotations
 
@@ -13,15 +13,16 @@ from .messages import NONE, Report
 class Peer:
     """What the head knows of one host."""
 
-    seen: tuple[str, ...] = ()
+    instances: tuple[str, ...] = ()
+    """Every instance id this host has reported, in order of first report."""
     instance: str = ""
     report: Report | None = None
     heard: float = float("-inf")
     refused: str = ""
 
 
-def lacks(group: Group, peers: Mapping[str, Peer], settings: Settings, now: float) -> dict[str, str]:
-    """Host -> why the group cannot start because of it. Empty means that the barrier is complete."""
+def blockers(group: Group, peers: Mapping[str, Peer], settings: Settings, now: float) -> dict[str, str]:
+    """Host -> why it keeps the group from starting. Empty: the barrier is complete."""
     reasons = {}
     for host in group.hosts:
         peer = peers[host]
@@ -36,7 +37,7 @@ def lacks(group: Group, peers: Mapping[str, Peer], settings: Settings, now: floa
 
 
 def refusal(group: Group, report: Report) -> str:
-    """Why this group does not take this sender, or empty."""
+    """Why this group refuses the sender, or empty."""
     if report.group != group.name:
         return f"{report.host} belongs to group {report.group}; this is {group.name}"
     if report.host not in group.hosts:

@@ -1,8 +1,8 @@
-"""Which processes are below this guard, and how they are made to end.
+"""Which processes are below this guard, and how they are killed.
 
-Under systemd that is the unit's cgroup, in whichever hierarchy holds it: v2 alone, or `name=systemd` beside it on a
-hybrid host. A process cannot leave it, whatever it does with sessions and parents. Outside systemd (tests, a guard
-run by hand) it is whoever carries this guard's instance in its environment.
+Under systemd those are the processes of the unit's cgroup: v2, or `name=systemd` beside it on a hybrid host. No process
+can leave it, whatever it does with sessions and parents. Outside systemd (tests, a guard run by hand) they are the
+processes that carry this guard's instance in their environment.
 """
 
 from __future__ import annotations
@@ -31,15 +31,15 @@ class Fence:
         return self._folder is not None
 
     def pids(self) -> list[int]:
-        """Everybody below this guard, zombies left out: they hold nothing any more."""
-        found = self._in_cgroup(self._folder) if self._folder is not None else self._by_environment()
+        """Every process below this guard, without zombies: they hold nothing."""
+        pids = self._in_cgroup(self._folder) if self._folder is not None else self._by_environment()
         mine = {os.getpid(), *self.helpers}
-        return sorted(pid for pid in found if pid not in mine and state(pid, self._proc) not in ("Z", "X", ""))
+        return sorted(pid for pid in pids if pid not in mine and state(pid, self._proc) not in ("Z", "X", ""))
 
     async def kill(self, timeout: float) -> list[int]:
-        """SIGKILL to all, again and again, until none is left or `timeout` seconds went by; who is left.
+        """SIGKILL every process until none is left or `timeout` seconds have passed; returns those left.
 
-        Again, since one that forks meanwhile escapes a single pass. A process in uninterruptible sleep stays:
+        Repeated, since a process that forks meanwhile escapes a single pass. One in uninterruptible sleep stays:
         systemd and the next guard's checks deal with it.
         """
         until = time.monotonic() + timeout
@@ -77,7 +77,7 @@ class Fence:
 class Titles:
     """Watches the engine's own processes by their titles: the oldest of each title must live.
 
-    Only the oldest counts: what an engine process forks carries its title too, and ends when it likes.
+    Only the oldest counts: its forks carry its title too, and may end at any time.
     """
 
     def __init__(self, prefixes: tuple[str, ...], pids: Callable[[], list[int]], proc: str = "/proc") -> None:
@@ -88,9 +88,9 @@ class Titles:
         self._missed: dict[str, int] = {}
 
     def scan(self) -> str:
-        """The title that is gone for the second scan in a row, or empty.
+        """The title missing in two scans in a row, or empty.
 
-        Twice, because a child that ends on its own account has more to say about why than its missing process.
+        Twice, because a child that exits by itself reports a better reason than its missing process does.
         """
         alive = {pid: title(pid, self._proc) for pid in self._pids()}
         begun = {pid: started(pid, self._proc) for pid in alive}
@@ -98,7 +98,7 @@ class Titles:
             if self._prefixes and alive[pid].startswith(self._prefixes):
                 self._known.setdefault(alive[pid], (pid, begun[pid]))
         for name, (pid, since) in self._known.items():
-            # By its start too, since a number can be taken again; not by its title, since a process may change it.
+            # Identified by pid and start, since a pid can be reused; not by title, since a process may change it.
             gone = begun.get(pid) != since
             self._missed[name] = self._missed.get(name, 0) + 1 if gone else 0
             if self._missed[name] >= 2:
@@ -112,7 +112,7 @@ def state(pid: int, proc: str = "/proc") -> str:
 
 
 def started(pid: int, proc: str = "/proc") -> int:
-    """When it was started, in clock ticks since boot; 0 when it is gone."""
+    """Its start, in clock ticks since boot; 0 when it is gone."""
     fields = _stat(pid, proc)
     return int(fields[19]) if len(fields) > 19 else 0
 
@@ -120,8 +120,8 @@ def started(pid: int, proc: str = "/proc") -> int:
 def title(pid: int, proc: str = "/proc") -> str:
     """Its command line; only its name, in brackets, while it is in uninterruptible sleep.
 
-    The kernel reads a command line from the process's memory, and waits for whoever holds its lock: a process stuck
-    in a driver would hold up this guard too, and the next one, and none of them could say why.
+    The kernel reads a command line from the process's memory and waits for its lock: a process stuck in a driver
+    would block this guard too, and the next one, and neither could report why.
     """
     if state(pid, proc) == "D":
         return "[" + _read(f"{proc}/{pid}/stat").partition("(")[2].rpartition(")")[0] + "]"
@@ -144,7 +144,7 @@ def _read(path: str) -> str:
 def _unit_folder(unit: str, root: str, proc: str) -> str | None:
     """The folder of this process's cgroup, if the cgroup is the unit's.
 
-    Only a service's own cgroup will do: the root's holds the whole host, and everybody in it would be killed.
+    Only a service's own cgroup will do: the root cgroup holds the whole host, and all of it would be killed.
     """
     if not unit.endswith(".service"):
         return None

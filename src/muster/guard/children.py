@@ -1,4 +1,4 @@
-"""The children: started in order, their output kept and passed on, their ends noticed."""
+"""The engine's processes: starts them in order, keeps and forwards their output, notices their ends."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from .group_settings import Child, Probe
 from .messages import Failure
 
 KEPT = 64 * 1024
-"""Bytes of output kept of each child, for the failure record."""
+"""Bytes of each child's output kept for the failure record."""
 BACKLOG = 1024 * 1024
-"""Bytes waiting for the journal; beyond that the oldest output is dropped rather than the engine held up."""
+"""Bytes that may wait for the journal. Beyond that the oldest are dropped, so that the engine never blocks."""
 CHUNK = 64 * 1024
-OURS = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "CREDENTIALS_DIRECTORY", "JOURNAL_STREAM", "MAINPID")
-"""Variables that systemd means for the guard alone."""
+GUARD_ONLY = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "CREDENTIALS_DIRECTORY", "JOURNAL_STREAM", "MAINPID")
+"""Variables that systemd sets for the guard alone."""
 
 
 @dataclass
-class Running:
+class RunningChild:
     child: Child
     argv: Sequence[str]
     process: subprocess.Popen[bytes]
@@ -41,7 +41,7 @@ class Running:
 
 
 class Journal:
-    """The guard's own stdout, never waited for: a journal that stands still must not stop the watchdog."""
+    """The guard's own stdout, never blocking: a stuck journal must not stop the watchdog."""
 
     def __init__(self, descriptor: int = 1) -> None:
         self._descriptor = descriptor
@@ -88,11 +88,11 @@ class Children:
         self._secrets = secrets
         self._journal = journal
         self._on_failure = on_failure
-        self.running: list[Running] = []
+        self.running: list[RunningChild] = []
         self.detail = ""
 
     def executable_missing(self) -> str:
-        """Which command of the plan is not there, or empty."""
+        """Which command of the plan is missing, or empty."""
         for child, argv in self._plan:
             path = child.env.get("PATH", os.environ.get("PATH", os.defpath))
             if shutil.which(argv[0], path=path) is None:
@@ -100,10 +100,10 @@ class Children:
         return ""
 
     async def start(self, generation: str, group: str, instance: str) -> None:
-        """Start one after the other, each when its conditions hold. A failure to start is a child's end."""
+        """Start one after the other, each once its conditions hold. A failed start counts as a child's end."""
         for index, (child, argv) in enumerate(self._plan):
             for probe in child.wait:
-                await self._until(probe, child, f"{child.name} waits for ")
+                await self._wait_until(probe, child, f"{child.name} waits for ")
             try:
                 self._spawn(child, argv, generation, group, instance)
             except OSError as error:
@@ -111,10 +111,10 @@ class Children:
                 return
             self.detail = f"{child.name} runs"
             if child.ready is not None and index + 1 < len(self._plan):
-                await self._until(child.ready, child, f"{child.name} is not ready: ")
+                await self._wait_until(child.ready, child, f"{child.name} is not ready: ")
 
     def _spawn(self, child: Child, argv: Sequence[str], generation: str, group: str, instance: str) -> None:
-        env = {name: value for name, value in os.environ.items() if name not in OURS}
+        env = {name: value for name, value in os.environ.items() if name not in GUARD_ONLY}
         env.update(child.env)
         env.update(self._secrets)
         env.update({"MUSTER_GROUP": group, "MUSTER_GENERATION": generation, INSTANCE: instance})
@@ -130,14 +130,14 @@ class Children:
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
-        started = Running(child, argv, process)
+        started = RunningChild(child, argv, process)
         self.running.append(started)
         assert process.stdout is not None
         descriptor = process.stdout.fileno()
         os.set_blocking(descriptor, False)
         asyncio.get_running_loop().add_reader(descriptor, self._read, started, descriptor)
 
-    def _read(self, running: Running, descriptor: int) -> None:
+    def _read(self, running: RunningChild, descriptor: int) -> None:
         try:
             data = os.read(descriptor, CHUNK)
         except BlockingIOError:
@@ -154,7 +154,7 @@ class Children:
             running.kept -= len(running.output.popleft())
 
     def reap(self) -> None:
-        """Notice ends: on SIGCHLD, and by every tick in case one was missed."""
+        """Notice ends: on SIGCHLD, and at every tick in case a signal was missed."""
         for running in self.running:
             if running.ended or running.process.poll() is None:
                 continue
@@ -164,20 +164,20 @@ class Children:
                     self._read(running, running.process.stdout.fileno())
             name = running.child.name
             failure = Failure(
-                "", f"{name} {how(running.process.returncode)}", process=name, lines=running.lines(15_000)
+                "", f"{name} {describe_exit(running.process.returncode)}", process=name, lines=running.lines(15_000)
             )
             self._on_failure(failure)
 
-    async def _until(self, probe: Probe, child: Child, why: str) -> None:
+    async def _wait_until(self, probe: Probe, child: Child, why: str) -> None:
         name = f"{probe.tcp[0]}:{probe.tcp[1]}" if probe.tcp else " ".join(probe.command)
         began = time.monotonic()
-        while not await holds(probe, {**os.environ, **child.env}):
+        while not await probe_holds(probe, {**os.environ, **child.env}):
             self.detail = f"{why}{name} ({time.monotonic() - began:.0f} s)"
             await asyncio.sleep(probe.interval)
 
 
-async def holds(probe: Probe, env: Mapping[str, str]) -> bool:
-    """Is the condition met now?"""
+async def probe_holds(probe: Probe, env: Mapping[str, str]) -> bool:
+    """Whether the condition is met now."""
     if probe.tcp is not None:
         try:
             _, writer = await asyncio.wait_for(asyncio.open_connection(*probe.tcp), probe.timeout)
@@ -185,14 +185,14 @@ async def holds(probe: Probe, env: Mapping[str, str]) -> bool:
             return False
         writer.close()
         return True
-    status, _ = await output(probe.command, probe.timeout, env)
+    status, _ = await run_command(probe.command, probe.timeout, env)
     return status == 0
 
 
-async def output(argv: Sequence[str], timeout: float, env: Mapping[str, str] | None = None) -> tuple[int, str]:
-    """Status and output (64 KiB at most) of a short command; status 124 after `timeout` s, 127 when it is not there.
+async def run_command(argv: Sequence[str], timeout: float, env: Mapping[str, str] | None = None) -> tuple[int, str]:
+    """Status and output (64 KiB at most) of a short command; status 124 after `timeout` s, 127 when it is missing.
 
-    Polled, not waited for: the guard reaps its children itself, and has no child watcher beside that.
+    Polled: the guard reaps its children itself and runs no asyncio child watcher.
     """
     env = dict(os.environ if env is None else env)
     program = shutil.which(argv[0], path=env.get("PATH", os.defpath))
@@ -224,11 +224,11 @@ async def output(argv: Sequence[str], timeout: float, env: Mapping[str, str] | N
         if process.poll() is None:
             with contextlib.suppress(OSError):
                 os.killpg(process.pid, signal.SIGKILL)
-            # Not waited for: nvidia-smi on a broken GPU cannot even be killed. `reap` of the interpreter collects it.
+            # Not waited for: nvidia-smi on a broken GPU cannot even be killed. The interpreter reaps it later.
         process.stdout.close()
 
 
-def how(status: int) -> str:
+def describe_exit(status: int) -> str:
     """An exit status in words."""
     if status >= 0:
         return f"ended with status {status}"

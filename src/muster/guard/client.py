@@ -1,13 +1,12 @@
-"""`ctl`: what the deploys and `muster status` run on a host. One JSON document on stdout, always.
+"""`ctl`: the command that deploys and `muster status` run on a host. Always prints one JSON document.
 
     ctl --config FILE status | logs [--count N] | release
     ctl --config FILE stop | restart [--since GENERATION] | resume  [--wait SECONDS]
 
-`stop --wait` returns once every member is without a child, `restart --wait` once a new generation runs, `resume
---wait` once the group runs; `error` in the document and status 1 when that takes longer, or nobody answers. What
-only takes longer also says in `pending` what is waited for: ask again. `restart --since` ends no other generation than
-that one, so that asking again restarts nothing twice. `release` is `resume` for a unit that is stopped: nothing holds
-the group when it starts.
+`stop --wait` returns once no member has a child, `restart --wait` once a new generation runs, `resume --wait` once the
+group runs. If that takes longer, or no guard answers, the document has `error` and the status is 1; `pending` then
+names what is still awaited: ask again. `restart --since` ends that generation and no other, so repeating it restarts
+nothing twice. `release` is `resume` for a stopped unit: it lifts the hold on disk.
 """
 
 from __future__ import annotations
@@ -20,17 +19,17 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from .answers import SOCKET, VERBS
+from .answers import COMMANDS, SOCKET
 from .config import Config, ConfigError, load
-from .state_store import Store
+from .state_store import StateStore
 
 ANSWER_LIMIT = 4 * 1024 * 1024
 
 
 def main(arguments: Sequence[str]) -> int:
     try:
-        config, verb, options = _parse(arguments)
-        answer = _do(config, verb, options)
+        config, command, options = _parse(arguments)
+        answer = _execute(config, command, options)
     except (OSError, ConfigError, ValueError) as error:
         answer = {"error": str(error)}
     json.dump(answer, sys.stdout)
@@ -41,7 +40,7 @@ def main(arguments: Sequence[str]) -> int:
 def _parse(arguments: Sequence[str]) -> tuple[Config, str, dict[str, str]]:
     words: list[str] = []
     options: dict[str, str] = {}
-    verbs = ("status", "logs", "release", *VERBS)
+    commands = ("status", "logs", "release", *COMMANDS)
     rest = list(arguments)
     while rest:
         word = rest.pop(0)
@@ -49,19 +48,19 @@ def _parse(arguments: Sequence[str]) -> tuple[Config, str, dict[str, str]]:
             options[word] = rest.pop(0)
         else:
             words.append(word)
-    if "--config" not in options or len(words) != 1 or words[0] not in verbs:
-        raise ValueError(f"usage: ctl --config FILE {' | '.join(verbs)} [--wait SECONDS] [--count N] [--since G]")
+    if "--config" not in options or len(words) != 1 or words[0] not in commands:
+        raise ValueError(f"usage: ctl --config FILE {' | '.join(commands)} [--wait SECONDS] [--count N] [--since G]")
     return load(options.pop("--config")), words[0], options
 
 
-def _do(config: Config, verb: str, options: dict[str, str]) -> dict[str, Any]:
-    if verb == "logs":
-        store = Store(config.runtime_directory, config.state_directory)
+def _execute(config: Config, command: str, options: dict[str, str]) -> dict[str, Any]:
+    if command == "logs":
+        store = StateStore(config.runtime_directory, config.state_directory)
         return {"host": config.host, "bundles": store.bundles(int(options.get("--count", 1)))}
-    if verb == "status":
-        return ask(config, verb)
-    if verb == "release":
-        Store(config.runtime_directory, config.state_directory).forget()
+    if command == "status":
+        return ask(config, command)
+    if command == "release":
+        StateStore(config.runtime_directory, config.state_directory).lift_hold()
         return {"answer": "nothing holds the group when it starts"}
     seconds = float(options.get("--wait", 0.0))
     until = time.monotonic() + seconds
@@ -69,20 +68,20 @@ def _do(config: Config, verb: str, options: dict[str, str]) -> dict[str, Any]:
         _ask_until(config, "status", until)
     now = _generation(config)
     before = options.get("--since", now)
-    answer: dict[str, Any] = {"answer": "a new generation is here already"}
-    if verb != "restart" or now == before:
-        answer = _ask_until(config, verb, until)
+    answer: dict[str, Any] = {"answer": "a new generation has started already"}
+    if command != "restart" or now == before:
+        answer = _ask_until(config, command, until)
     while "error" not in answer and "--wait" in options:
-        if _came_true(config, verb, before):
+        if _is_done(config, command, before):
             break
         if time.monotonic() > until:
-            pending = _pending(config, verb)
-            return {**answer, "error": f"{verb}: not done after {seconds:g} s: {pending}", "pending": pending}
+            pending = _pending(config, command)
+            return {**answer, "error": f"{command}: not done after {seconds:g} s: {pending}", "pending": pending}
         time.sleep(0.5)
     return answer
 
 
-def ask(config: Config, verb: str) -> dict[str, Any]:
+def ask(config: Config, command: str) -> dict[str, Any]:
     """One question to this host's guard. Raises OSError, ValueError."""
     path = os.path.join(config.runtime_directory, SOCKET)
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
@@ -93,25 +92,25 @@ def ask(config: Config, verb: str) -> dict[str, Any]:
             raise OSError(
                 f"no guard answers at {path} ({error.strerror}); look at `systemctl status {config.unit}`"
             ) from None
-        connection.sendall(json.dumps({"verb": verb}).encode() + b"\n")
+        connection.sendall(json.dumps({"verb": command}).encode() + b"\n")
         text = b""
         while chunk := connection.recv(65536):
             text += chunk
             if len(text) > ANSWER_LIMIT:
                 raise ValueError("the guard's answer is too long")
     if not text:
-        raise ValueError("the guard closed the connection; is this user root or the unit's own?")
+        raise ValueError("the guard closed the connection; only root and the unit's user may ask")
     answer = json.loads(text)
     if not isinstance(answer, dict):
-        raise ValueError("the guard's answer is no object")
+        raise ValueError("the guard's answer is not an object")
     return answer
 
 
-def _ask_until(config: Config, verb: str, until: float) -> dict[str, Any]:
-    """Like `ask`, again and again while the guard is between two lives. Raises OSError, ValueError."""
+def _ask_until(config: Config, command: str, until: float) -> dict[str, Any]:
+    """Like `ask`, repeated while the guard is between two lives. Raises OSError, ValueError."""
     while True:
         try:
-            return ask(config, verb)
+            return ask(config, command)
         except OSError:
             if time.monotonic() > until:
                 raise
@@ -130,29 +129,29 @@ def _generation(config: Config) -> str:
     return _generation_of(_status(config))
 
 
-def _generation_of(found: dict[str, Any]) -> str:
-    """As the head has it; a member as the head taught it."""
-    return str((found.get("group") or found.get("member") or {}).get("generation", ""))
+def _generation_of(status: dict[str, Any]) -> str:
+    """The head's own; on a member the one it learned from the head."""
+    return str((status.get("group") or status.get("member") or {}).get("generation", ""))
 
 
-def _pending(config: Config, verb: str) -> str:
-    found = _status(config)
-    group = found.get("group") or {}
-    reason = str(group.get("reason") or found.get("member", {}).get("head_reason") or "the guard starts anew")
+def _pending(config: Config, command: str) -> str:
+    status = _status(config)
+    group = status.get("group") or {}
+    reason = str(group.get("reason") or status.get("member", {}).get("head_reason") or "the guard is restarting")
     late = [each["host"] for each in group.get("members", ()) if each["child"] != "none"]
-    return f"{reason}; no word yet that {', '.join(late)} stopped" if verb == "stop" and late else reason
+    return f"{reason}; still waiting for {', '.join(late)} to stop" if command == "stop" and late else reason
 
 
-def _came_true(config: Config, verb: str, before: str) -> bool:
-    """On the head, which knows; a member goes by its own part."""
-    found = _status(config)
-    if not found or found["ending"]:
+def _is_done(config: Config, command: str, before: str) -> bool:
+    """By the group's state on the head; on a member by its own."""
+    status = _status(config)
+    if not status or status["ending"]:
         return False
-    group, own = found["group"], found["member"]
-    if verb == "stop":
+    group, own = status["group"], status["member"]
+    if command == "stop":
         if group is None:
             return bool(own["child"] == "none" and own["head_phase"] == "held")
         return group["phase"] == "stopped" and all(each["child"] == "none" for each in group["members"])
-    fresh = verb == "resume" or _generation_of(found) != before
+    fresh = command == "resume" or _generation_of(status) != before
     phase = own["head_phase"] if group is None else group["phase"]
     return bool(fresh and phase in ("run", "starting", "running"))

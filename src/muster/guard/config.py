@@ -1,4 +1,4 @@
-"""guard.json -> Config: checked by hand, since the host has no pydantic; unknown keys are refused by name."""
+"""guard.json -> Config. Checked by hand, since hosts have no pydantic; unknown keys are refused by name."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from .group_settings import Checks, Child, Group, Member, Port, Probe, Settings
 
 
 class ConfigError(ValueError):
-    """guard.json says something the guard cannot act on."""
+    """guard.json holds something the guard cannot act on."""
 
 
 @dataclass(frozen=True)
 class Config:
-    """All the plan tells one guard. Written by the plan, readable by anybody, without secrets."""
+    """Everything the plan gives one guard: world-readable, without secrets."""
 
     group: Group
     host: str
@@ -34,8 +34,7 @@ class Config:
     kernel_log: tuple[str, ...] = ()
     fatal_xids: tuple[int, ...] = ()
     engine_titles: tuple[str, ...] = ("VLLM::",)
-    """How the titles of the engine's own processes begin: one of them gone is a failure, whatever its parent does."""
-    """How the titles of the engine's own processes begin: one of them gone is a failure, whatever its parent does."""
+    """Prefixes of the engine's process titles: one of those gone is a failure, whatever its parent does."""
     runtime_directory: str = ""
     state_directory: str = ""
 

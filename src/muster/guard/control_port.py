@@ -1,8 +1,8 @@
-"""The head's control port: guards by the control protocol, everybody else by read-only HTTP. One loop, bounded in all.
+"""The head's control port: the control protocol for guards, read-only HTTP for everybody else. Bounded throughout.
 
-Who has not proved to hold the group's key gets one line, five seconds and one of few places; when the places are
-taken the oldest stranger goes, so that a newcomer always gets in. The members' own addresses have places of their
-own: a thousand idle connections from elsewhere cost a member nothing.
+A peer that has not yet proved that it holds the group's key gets one line, five seconds and one of few slots; when all
+slots are taken the oldest such connection is dropped, so that a newcomer always gets in. The members' addresses have
+slots of their own: a thousand idle connections from elsewhere cost a member nothing.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ from . import http, protocol
 from .messages import Report, View, report_from, to_wire
 from .protocol import ProtocolError, Session
 
-FIRST_WORD = 5.0
-"""Seconds for the first line, and for the rest of a frame once it began."""
+FIRST_LINE_TIMEOUT = 5.0
+"""Seconds for the first line, and for the rest of a frame once it has begun."""
 STRANGERS = 128
-"""Unproved connections from addresses that are no member's, at one time."""
+"""Unproved connections from other addresses at one time."""
 PEERS = 64
-"""Unproved connections from the members' addresses, at one time."""
+"""Unproved connections from members' addresses at one time."""
 FRAMES_PER_SECOND = 20
 PENDING = 256 * 1024
-"""Bytes waiting to be read by a peer before its connection is closed."""
+"""Unread bytes after which a peer's connection is closed."""
 
 
-class Server:
-    """Listens, proves, passes reports on and sends views back."""
+class ControlPort:
+    """Listens, checks keys, passes reports on and sends views back."""
 
     def __init__(
         self,
@@ -38,16 +38,16 @@ class Server:
         key: bytes,
         addresses: frozenset[str],
         on_report: Callable[[Report], View | None],
-        on_verb: Callable[[str], str],
-        on_get: Callable[[str], http.Answer],
+        on_command: Callable[[str], str],
+        on_get: Callable[[str], http.Response],
         idle: float,
     ) -> None:
-        """`idle` is after how many seconds without a frame a session ends."""
+        """`idle`: seconds without a frame after which a session ends."""
         self._group = group
         self._key = key
         self._addresses = addresses
         self._on_report = on_report
-        self._on_verb = on_verb
+        self._on_command = on_command
         self._on_get = on_get
         self._idle = idle
         self._unproved: dict[asyncio.StreamWriter, bool] = {}
@@ -56,17 +56,17 @@ class Server:
         self._server: asyncio.Server | None = None
         self.problem = "not listening yet"
         self.last_refusal = ""
-        """Why somebody was turned away last, for `status`."""
+        """Why the last peer was refused, for `status`."""
 
     async def listen(self, address: str, port: int) -> None:
-        """Take the port, however long somebody else keeps it."""
+        """Bind the port, retrying for as long as another process has it."""
         while True:
             try:
                 self._server = await asyncio.start_server(
                     self._accept, address, port, limit=http.HEAD_LIMIT, backlog=64
                 )
             except OSError as error:
-                self.problem = f"control port {port} on {address} cannot be had: {error.strerror or error}"
+                self.problem = f"control port {port} on {address} cannot be bound: {error.strerror or error}"
                 await asyncio.sleep(1.0)
             else:
                 self.problem = ""
@@ -85,10 +85,10 @@ class Server:
             task.cancel()
 
     def push(self, host: str, view: View) -> None:
-        """Send a view unasked, where that host has a session; lost otherwise."""
-        found = self._sessions.get(host)
-        if found is not None:
-            _send(*found, {"kind": "view", "view": to_wire(view)})
+        """Send a view unasked, if that host has a session."""
+        session = self._sessions.get(host)
+        if session is not None:
+            _send(*session, {"kind": "view", "view": to_wire(view)})
 
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         peer = writer.get_extra_info("peername")
@@ -104,9 +104,9 @@ class Server:
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
-            line = await asyncio.wait_for(reader.readline(), FIRST_WORD)
+            line = await asyncio.wait_for(reader.readline(), FIRST_LINE_TIMEOUT)
             if b" HTTP/1." in line:
-                await asyncio.wait_for(self._http(line, reader, writer), FIRST_WORD)
+                await asyncio.wait_for(self._http(line, reader, writer), FIRST_LINE_TIMEOUT)
             else:
                 await self._guard(line, reader, writer)
         except ProtocolError as error:
@@ -114,7 +114,7 @@ class Server:
         except (OSError, EOFError, ValueError, asyncio.TimeoutError):
             pass
         except asyncio.CancelledError:
-            # The server is closing: the task ends here, and there is nobody to tell.
+            # The port is closing.
             pass
         finally:
             self._unproved.pop(writer, None)
@@ -153,13 +153,13 @@ class Server:
         session = Session(self._key, self._group, theirs, ours, "head")
         writer.write(protocol.answer(ours))
         host = ""
-        patience = FIRST_WORD
+        timeout = FIRST_LINE_TIMEOUT
         budget, counted = float(FRAMES_PER_SECOND), time.monotonic()
         try:
             while True:
-                message = await read_frame(reader, session, patience)
+                message = await read_frame(reader, session, timeout)
                 self._unproved.pop(writer, None)
-                patience = self._idle
+                timeout = self._idle
                 now = time.monotonic()
                 budget = min(budget + (now - counted) * FRAMES_PER_SECOND, FRAMES_PER_SECOND) - 1
                 counted = now
@@ -173,10 +173,10 @@ class Server:
     def _message(self, message: dict[str, Any], host: str, session: Session, writer: asyncio.StreamWriter) -> str:
         kind = message.get("kind")
         if kind == "verb":
-            _send(session, writer, {"kind": "done", "text": self._on_verb(str(message.get("name")))})
+            _send(session, writer, {"kind": "done", "text": self._on_command(str(message.get("name")))})
             return host
         if kind != "report" or set(message) != {"kind", "report"}:
-            raise ProtocolError("a message of no known kind")
+            raise ProtocolError("a message of unknown kind")
         try:
             report = report_from(message["report"])
         except (ValueError, TypeError) as error:
@@ -194,13 +194,13 @@ class Server:
         return report.host
 
 
-async def read_frame(reader: asyncio.StreamReader, session: Session, patience: float) -> dict[str, Any]:
-    """The next frame's message. `patience` is for its first byte; the rest must follow in FIRST_WORD seconds.
+async def read_frame(reader: asyncio.StreamReader, session: Session, timeout: float) -> dict[str, Any]:
+    """The next frame's message. `timeout` is for its first byte; the rest must follow in FIRST_LINE_TIMEOUT seconds.
 
-    Raises ProtocolError, EOFError, OSError or asyncio.TimeoutError: the session is over with any of them.
+    Raises ProtocolError, EOFError, OSError or asyncio.TimeoutError; each ends the session.
     """
-    first = await asyncio.wait_for(reader.readexactly(1), patience)
-    return await asyncio.wait_for(_rest(first, reader, session), FIRST_WORD)
+    first = await asyncio.wait_for(reader.readexactly(1), timeout)
+    return await asyncio.wait_for(_rest(first, reader, session), FIRST_LINE_TIMEOUT)
 
 
 async def _rest(first: bytes, reader: asyncio.StreamReader, session: Session) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Asks the engine: `/health` until it is up, then `/metrics` and canaries, judged by the pure `liveness`."""
+"""Polls the engine: `/health` until it is up, then `/metrics` and canaries, judged by the pure `liveness`."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ HEALTH_INTERVAL = 1.0
 TICK = 1.0
 
 
-class Engine:
-    """One generation's engine as seen from the head. Start `run` once the group runs; cancel it to stop."""
+class EngineWatch:
+    """Watches one generation's engine from the head. Start `run` once the group runs; cancel it to stop."""
 
     def __init__(
         self, config: Config, api_key: str, on_ready: Callable[[], None], on_stall: Callable[[str], None]
@@ -98,7 +98,7 @@ class Engine:
 
 
 def judge(status: int) -> str:
-    """What a canary's status says of the engine. 4xx and 503 are about the request or the load, not about it."""
+    """What a canary's status says about the engine. 4xx and 503 are about the request or the load."""
     if status == 200:
         return "answered"
     return "refused" if status < 500 or status == 503 else "failed"
@@ -106,14 +106,14 @@ def judge(status: int) -> str:
 
 DRAIN_INTERVAL = 0.5
 QUIET = 2
-"""Looks in a row without a request: one may fall between a request's arrival and its first step."""
+"""Scrapes in a row without a request: a single one may miss a request that has not taken its first step."""
 
 
 async def drained(config: Config) -> None:
-    """Return once the engine has no request in flight, or nobody serves.
+    """Return once the engine has no request in flight, or no longer serves.
 
-    The guard waits by itself: with several API servers, which data parallel has, vLLM 0.32 cuts their way to the
-    engine at TERM whatever --shutdown-timeout says, and then waits that long for idle engines.
+    vLLM's own drain does not do: with several API servers (data parallel), 0.32 cuts their connection to the engine at
+    TERM whatever --shutdown-timeout says, and then waits that long for idle engines.
     """
     quiet = 0
     while config.endpoint is not None and quiet < QUIET:

@@ -1,4 +1,4 @@
-"""The failure bundle: what one host knew when its generation ended, for `muster logs --failure`."""
+"""The failure bundle: what one host knew when its generation failed, for `muster logs --failure`."""
 
 from __future__ import annotations
 
@@ -6,31 +6,32 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from .children import Running, how, output
+from .children import RunningChild, describe_exit, run_command
 from .config import Config
 from .member_core import MemberState
 from .messages import Failure
 
-LOOK = 5.0
-"""Seconds for each look at the host: the group waits for none of them longer."""
+COMMAND_TIMEOUT = 5.0
+"""Seconds for each command run on the host: the restart waits for them."""
 UNIT = "ActiveState,SubState,Result,NRestarts,MemoryCurrent,MemoryPeak,TasksCurrent,CPUUsageNSec,InvocationID"
 
 
-async def bundle(
+async def collect(
     config: Config,
     state: MemberState,
     reason: str,
     failure: Failure | None,
-    children: Sequence[Running],
+    children: Sequence[RunningChild],
     processes: Sequence[str],
     kernel: Sequence[str],
 ) -> dict[str, Any]:
-    """`processes` as they were before the kill. `wall` is for people to sort by: no decision ever reads it."""
-    looks: dict[str, str] = {"unit": (await output(["systemctl", "show", config.unit, f"--property={UNIT}"], LOOK))[1]}
+    """`processes` as they were before the kill. `wall` is for people only: no decision reads it."""
+    properties = ["systemctl", "show", config.unit, f"--property={UNIT}"]
+    outputs: dict[str, str] = {"unit": (await run_command(properties, COMMAND_TIMEOUT))[1]}
     if config.checks.gpus:
-        looks["gpu_processes"] = (await output(config.checks.apps_command, LOOK))[1]
+        outputs["gpu_processes"] = (await run_command(config.checks.apps_command, COMMAND_TIMEOUT))[1]
         query = ["nvidia-smi", "--query-gpu=index,name,memory.used,memory.total", "--format=csv,noheader"]
-        looks["gpu_memory"] = (await output(query, LOOK))[1]
+        outputs["gpu_memory"] = (await run_command(query, COMMAND_TIMEOUT))[1]
     return {
         "version": 1,
         "wall": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
@@ -48,17 +49,17 @@ async def bundle(
                 "name": running.child.name,
                 "argv": list(running.argv),
                 "pid": running.process.pid,
-                "state": "running" if running.process.returncode is None else how(running.process.returncode),
+                "state": "running" if running.process.returncode is None else describe_exit(running.process.returncode),
                 "lines": running.lines(),
             }
             for running in children
         ],
         "tree": list(processes),
         "kernel": list(kernel),
-        **looks,
+        **outputs,
     }
 
 
-def name(generation: str) -> str:
-    """A file name that sorts by age: the wall clock first, so that a person finds the hour."""
+def file_name(generation: str) -> str:
+    """A file name that sorts by age, with the wall clock first so that people can find the hour."""
     return time.strftime("%Y%m%dT%H%M%SZ", time.gmtime()) + f"-{generation or 'none'}"

@@ -1,4 +1,4 @@
-"""The guard's timers and bounds, and the hosts of its group: what guard.json says, as types."""
+"""The guard's timers and bounds, and the hosts of its group: guard.json as types."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ class Settings:
     poll_interval: float = 2.0
     """A member reports to the head this often."""
     report_timeout: float = 4.0
-    """A report without an answer is sent anew after this."""
+    """A report without an answer is sent again after this."""
     silence_timeout: float = 15.0
-    """No word for this long: a member stops its children, the head aborts the group."""
+    """After this much silence a member stops its children, and the head aborts the group."""
     ready_timeout: float = 3600.0
-    """From `run` to every DP rank answering: loading a terabyte of weights takes its time."""
+    """From `run` to every DP rank answering: loading a terabyte of weights takes long."""
     stall_timeout: float = 120.0
     """Work in flight and no token for this long is a stall."""
     canary_idle: float = 30.0
-    """An idle DP rank is asked for one token after this long without proof of life."""
+    """An idle DP rank gets a canary after this long without proof of life."""
     canary_timeout: float = 60.0
     canary_retry: float = 5.0
     """Pause between a failed canary and the next."""
@@ -30,20 +30,20 @@ class Settings:
     """`/ready` answers 200 while the oldest proof of life is younger than this."""
     metrics_interval: float = 5.0
     metrics_timeout: float = 30.0
-    """Long on purpose: a busy API server answers late, and a short deadline restarts healthy groups."""
+    """Long on purpose: a busy API server answers late, and a short timeout would restart healthy groups."""
     drain_seconds: float = 30.0
     """A deliberate stop waits this long for requests in flight."""
     drain_margin: float = 5.0
     """On top of `drain_seconds`, for the engine's own exit."""
     kill_timeout: float = 10.0
-    """Bound on waiting for killed processes to be gone; systemd finishes what is left."""
+    """Bound on waiting for killed processes to disappear; systemd kills what is left."""
     check_interval: float = 2.0
     check_timeout: float = 20.0
     """Bound on one local check: nvidia-smi hangs on a broken GPU."""
     backoff_base: float = 5.0
     backoff_max: float = 300.0
     healthy_after: float = 1800.0
-    """A group that was ready this long starts without backoff again."""
+    """A group that was ready for this long starts without backoff again."""
     budget: int = 6
     """Aborts within `budget_window`; one more puts the group into `failed`."""
     budget_window: float = 3600.0
@@ -119,9 +119,9 @@ class Checks:
         "--query-compute-apps=pid,process_name,used_memory",
         "--format=csv,noheader",
     )
-    """One line per compute process: none may be there before the group's own start."""
+    """One line per compute process: there must be none before the group starts."""
     ports: tuple[Port, ...] = ()
     paths: tuple[str, ...] = ()
     """Files that must exist: the release's stamp, the manifest of the weights."""
     disk: Mapping[str, float] = field(default_factory=dict)
-    """Path to free bytes needed there."""
+    """Path -> free bytes needed there."""

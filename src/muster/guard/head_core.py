@@ -1,9 +1,9 @@
 """The head's half of the decision core: (state, event, now) -> (state, actions). Pure.
 
-A generation is one life of the head's guard: a fresh random token that only equality is ever asked of. A report
-counts only when it carries that token, so it was sent after this guard started; reports from an instance seen before
-the current one, or older than the last, are ignored. The group may run once every host has such a report on record:
-this plan's digest, nothing that blocks it, no child. From then on anything out of order ends the generation.
+A generation is one life of the head's guard: a fresh random token, compared for equality only. A report counts only if
+it carries that token, so it was sent after this guard started; reports from an instance older than the current one, or
+older than its last report, are ignored. The group may run once every host has such a report: this plan's digest,
+nothing that blocks it, no child. From then on anything out of order ends the generation.
 """
 
 from __future__ import annotations
@@ -12,15 +12,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Union
 
-from . import barrier
-from . import restart_policy as remember
+from . import barrier, restart_policy
 from .barrier import Peer
 from .group_settings import Group, Settings
 from .messages import ABORT, DRAIN, GATHER, HELD, REFUSED, RUN, Failure, Report, View
-from .restart_policy import STOPPED, Memory
+from .restart_policy import STOPPED, RestartRecord
 
-SEEN = 32
-"""Instances of one host kept in order of first sight."""
+INSTANCES_KEPT = 32
+"""Instance ids kept per host, in order of first report."""
 
 
 @dataclass(frozen=True)
@@ -41,8 +40,8 @@ class Stalled:
 
 
 @dataclass(frozen=True)
-class Verb:
-    """A person's wish: `stop`, `restart` or `resume`."""
+class Command:
+    """An operator's command: `stop`, `restart` or `resume`."""
 
     name: str
 
@@ -52,7 +51,7 @@ class Outdated:
     """guard.json on disk carries another digest than this guard."""
 
 
-HeadEvent = Union[Tick, Ready, Stalled, Verb, Outdated, Report]
+HeadEvent = Union[Tick, Ready, Stalled, Command, Outdated, Report]
 
 
 @dataclass(frozen=True)
@@ -64,13 +63,13 @@ class Reply:
 
 
 @dataclass(frozen=True)
-class Tell:
-    """The head's view to every member, unasked: see `told`."""
+class PushViews:
+    """Send the head's view to every member, unasked: see `pushed_views`."""
 
 
 @dataclass(frozen=True)
-class Remember:
-    """Keep the state's memory, before anything that follows."""
+class SaveRecord:
+    """Write the state's record to disk, before the actions that follow."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +81,7 @@ class Exit:
     deliberate: bool = False
 
 
-HeadAction = Union[Reply, Tell, Remember, Exit]
+HeadAction = Union[Reply, PushViews, SaveRecord, Exit]
 
 
 @dataclass(frozen=True)
@@ -90,7 +89,7 @@ class HeadState:
     group: Group
     settings: Settings
     generation: str
-    memory: Memory
+    record: RestartRecord
     phase: str
     peers: Mapping[str, Peer] = field(default_factory=dict)
     since: float = 0.0
@@ -105,21 +104,21 @@ class HeadState:
 Result = tuple[HeadState, Sequence[HeadAction]]
 
 
-def start(group: Group, settings: Settings, generation: str, memory: Memory, now: float) -> HeadState:
+def start(group: Group, settings: Settings, generation: str, record: RestartRecord, now: float) -> HeadState:
     """The head of a guard that has just started."""
     peers = {host: Peer() for host in group.hosts}
-    phase = HELD if memory.held else GATHER
-    return HeadState(group, settings, generation, memory, phase, peers, since=now)
+    phase = HELD if record.held else GATHER
+    return HeadState(group, settings, generation, record, phase, peers, since=now)
 
 
 def step(state: HeadState, event: HeadEvent, now: float) -> Result:
-    """What the head does on an event. In `abort` it only answers; the guard is on its way out."""
+    """What the head does on an event. In `abort` it only answers reports: the guard is about to exit."""
     if isinstance(event, Report):
         return _report(state, event, now)
     if state.phase == ABORT:
         return state, ()
-    if isinstance(event, Verb):
-        return _verb(state, event.name, now)
+    if isinstance(event, Command):
+        return _command(state, event.name, now)
     if isinstance(event, Tick):
         return _tick(state, now)
     if isinstance(event, Ready):
@@ -135,9 +134,9 @@ def step(state: HeadState, event: HeadEvent, now: float) -> Result:
     return state, ()
 
 
-def lacks(state: HeadState, now: float) -> dict[str, str]:
-    """Host -> why the group cannot start because of it. Empty means that the barrier is complete."""
-    return barrier.lacks(state.group, state.peers, state.settings, now)
+def blockers(state: HeadState, now: float) -> dict[str, str]:
+    """Host -> why it keeps the group from starting. Empty: the barrier is complete."""
+    return barrier.blockers(state.group, state.peers, state.settings, now)
 
 
 def _report(state: HeadState, report: Report, now: float) -> Result:
@@ -147,14 +146,14 @@ def _report(state: HeadState, report: Report, now: float) -> Result:
         return state, (_reply(state, report, refused),)
     if refused:
         return _with(state, report.host, replace(peer, refused=refused)), (_reply(state, report, refused),)
-    if report.generation != state.generation or report.instance not in peer.seen:
-        # It has to learn the generation first: what it says may be older than this guard.
-        if report.instance not in peer.seen:
-            peer = replace(peer, seen=(*peer.seen, report.instance)[-SEEN:], refused="")
+    if report.generation != state.generation or report.instance not in peer.instances:
+        # It must learn the generation first: this report may be older than this guard.
+        if report.instance not in peer.instances:
+            peer = replace(peer, instances=(*peer.instances, report.instance)[-INSTANCES_KEPT:], refused="")
             state = _with(state, report.host, peer)
         return state, (_reply(state, report),)
-    known = peer.instance in peer.seen
-    if known and peer.seen.index(report.instance) < peer.seen.index(peer.instance):
+    known = peer.instance in peer.instances
+    if known and peer.instances.index(report.instance) < peer.instances.index(peer.instance):
         return state, ()
     same = report.instance == peer.instance
     if same and peer.report is not None and report.seq <= peer.report.seq:
@@ -176,17 +175,17 @@ def _running(state: HeadState, report: Report, replaced: bool, now: float) -> Re
         return _abort(state, replace(report.failure, host=report.host), now)
     if replaced:
         how = f" (its last one: {report.previous})" if report.previous else ""
-        return _abort(state, Failure(report.host, f"the guard was started anew{how}"), now)
+        return _abort(state, Failure(report.host, f"the guard restarted{how}"), now)
     if report.leaving and state.phase == RUN:
         return _drain(state, f"the unit on {report.host} is being stopped", now)
     return state, ()
 
 
 def _gather(state: HeadState, now: float) -> Result:
-    if now < remember.starts_after(state.memory, state.settings) or lacks(state, now):
+    if now < restart_policy.starts_after(state.record, state.settings) or blockers(state, now):
         return state, ()
-    memory = replace(state.memory, running=state.generation)
-    return replace(state, phase=RUN, since=now, memory=memory), (Remember(), Tell())
+    record = replace(state.record, running=state.generation)
+    return replace(state, phase=RUN, since=now, record=record), (SaveRecord(), PushViews())
 
 
 def _tick(state: HeadState, now: float) -> Result:
@@ -211,55 +210,55 @@ def _tick(state: HeadState, now: float) -> Result:
             reason = f"not ready {settings.ready_timeout:g} s after the start"
             return _abort(state, Failure(state.group.head, reason), now)
     elif not state.healthy and now - state.ready_at >= settings.healthy_after:
-        return replace(state, healthy=True, memory=remember.healthy(state.memory)), (Remember(),)
+        return replace(state, healthy=True, record=restart_policy.after_healthy_run(state.record)), (SaveRecord(),)
     return state, ()
 
 
-def _verb(state: HeadState, name: str, now: float) -> Result:
+def _command(state: HeadState, name: str, now: float) -> Result:
     if name == "stop":
-        state = replace(state, memory=replace(state.memory, held=STOPPED))
+        state = replace(state, record=replace(state.record, held=STOPPED))
         if state.phase == RUN:
-            state, actions = _drain(state, "stopped by a person", now)
-            return state, (Remember(), *actions)
+            state, actions = _drain(state, "stopped by an operator", now)
+            return state, (SaveRecord(), *actions)
         if state.phase == GATHER:
             state = replace(state, phase=HELD, since=now)
-        return state, (Remember(),)
-    state = replace(state, memory=remember.forgiven(state.memory))
+        return state, (SaveRecord(),)
+    state = replace(state, record=restart_policy.lift_hold(state.record))
     if name == "restart":
         if state.phase == RUN:
-            state, actions = _drain(state, "restarted by a person", now)
+            state, actions = _drain(state, "restarted by an operator", now)
         elif state.phase == DRAIN:
             actions = ()
         else:
-            state, actions = _end(state, "restarted by a person", now)
-        return state, (Remember(), *actions)
+            state, actions = _end(state, "restarted by an operator", now)
+        return state, (SaveRecord(), *actions)
     if state.phase == HELD:
         state = replace(state, phase=GATHER, since=now)
-    return state, (Remember(),)
+    return state, (SaveRecord(),)
 
 
 def _drain(state: HeadState, reason: str, now: float) -> Result:
     if state.settings.drain_seconds <= 0:
         return _end(state, reason, now)
-    return replace(state, phase=DRAIN, since=now, reason=reason), (Tell(),)
+    return replace(state, phase=DRAIN, since=now, reason=reason), (PushViews(),)
 
 
 def _end(state: HeadState, reason: str, now: float) -> Result:
-    """The generation ends on purpose: no abort is counted."""
-    memory = replace(state.memory, running="")
-    state = replace(state, phase=ABORT, since=now, reason=reason, memory=memory, deliberate=True)
-    return state, (Remember(), Tell(), Exit(reason, deliberate=True))
+    """The generation ends on purpose: not counted as an abort."""
+    record = replace(state.record, running="")
+    state = replace(state, phase=ABORT, since=now, reason=reason, record=record, deliberate=True)
+    return state, (SaveRecord(), PushViews(), Exit(reason, deliberate=True))
 
 
 def _abort(state: HeadState, failure: Failure, now: float) -> Result:
-    """The generation ends because of `failure`; what fails later is a consequence and not recorded."""
+    """The generation ends because of `failure`. Later failures are consequences and not recorded."""
     if state.phase == DRAIN:
         return _end(state, state.reason, now)
     failure = replace(failure, generation=state.generation, at=now)
-    memory = remember.aborted(state.memory, failure, state.settings, now)
+    record = restart_policy.after_abort(state.record, failure, state.settings, now)
     reason = f"{failure.host}: {failure.reason}"
-    state = replace(state, phase=ABORT, since=now, reason=reason, memory=memory)
-    return state, (Remember(), Tell(), Exit(reason, failure))
+    state = replace(state, phase=ABORT, since=now, reason=reason, record=record)
+    return state, (SaveRecord(), PushViews(), Exit(reason, failure))
 
 
 def _with(state: HeadState, host: str, peer: Peer) -> HeadState:
@@ -273,10 +272,10 @@ def view(state: HeadState, report: Report, refused: str = "") -> View:
     return View(report.instance, report.seq, state.generation, phase, reason, state.deliberate)
 
 
-def told(state: HeadState) -> dict[str, View]:
-    """Host -> the view as one more answer to its latest report, so that a change of phase waits for no poll.
+def pushed_views(state: HeadState) -> dict[str, View]:
+    """Host -> the view, as another answer to its latest report, so that a phase change does not wait for a poll.
 
-    The head's own host comes last: an abort ends this guard, and the others have to hear of it.
+    The head's own host comes last: an abort ends this guard, and the others must hear of it first.
     """
     hosts = sorted(state.peers, key=lambda host: host == state.group.head)
     reports = {host: state.peers[host].report for host in hosts}

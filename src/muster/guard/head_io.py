@@ -1,67 +1,105 @@
-"""The head's side of a guard: its decision core, the control port, the watch over the engine."""
+"""The head's side of a guard: carries out what `head_core` decides, and owns the control port and the engine watch."""
 
 from __future__ import annotations
 
 import secrets
 import time
 from collections.abc import Callable, Coroutine
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from . import head_core, restart_policy, status
-from .control_port import Server
-from .engine_watch import Engine
+from .config import Config
+from .control_port import ControlPort
+from .engine_watch import EngineWatch
 from .head_core import HeadEvent, HeadState
+from .http import Response
 from .liveness import LivenessState
+from .member_core import MemberEvent
 from .messages import Failure, Report, View
-from .state_store import boot_id
-
-if TYPE_CHECKING:
-    from .loop import Agent
+from .state_store import StateStore, boot_id
 
 
-class Leader:
+class HeadServices(Protocol):
+    """What the head needs of the guard around it."""
+
+    config: Config
+    store: StateStore
+
+    def log(self, text: str) -> None: ...
+
+    def post(self, work: Callable[[], None]) -> None: ...
+
+    def post_member(self, event: MemberEvent) -> None: ...
+
+    def start_task(self, name: str, work: Coroutine[None, None, None]) -> None: ...
+
+    def cancel_task(self, name: str) -> None: ...
+
+    def exit(self, reason: str, failure: Failure | None, deliberate: bool) -> None: ...
+
+
+class Head:
     """Exists on the head alone, beside the member that every host has."""
 
-    def __init__(self, agent: Agent, key: bytes, api_key: str, previous: str) -> None:
-        """`previous`: how systemd says that the guard before ended; empty when it did not say."""
-        self._agent = agent
+    def __init__(self, services: HeadServices, key: bytes, api_key: str, previous: str) -> None:
+        """`previous`: how the guard before this one ended, as systemd reports it; empty when unknown."""
+        self._services = services
+        self._key = key
         self._api_key = api_key
         self._reply: View | None = None
-        self.engine: Engine | None = None
-        config = agent.config
+        self._control_port: ControlPort | None = None
+        self.engine_watch: EngineWatch | None = None
+        config = services.config
         now = time.monotonic()
         how = f" ({previous})" if previous else ""
         ended = Failure(config.host, f"the head's guard ended without a word{how}", at=now)
-        kept = restart_policy.awake(agent.store.load_memory(), boot_id(), ended, config.settings, now)
-        agent.store.save_memory(kept)
-        self.state: HeadState = head_core.start(config.group, config.settings, secrets.token_hex(16), kept, now)
-        self.server = Server(
+        record = restart_policy.restore(services.store.load_record(), boot_id(), ended, config.settings, now)
+        services.store.save_record(record)
+        self.state: HeadState = head_core.start(config.group, config.settings, secrets.token_hex(16), record, now)
+
+    def listen(self, on_command: Callable[[str], str], on_get: Callable[[str], Response]) -> None:
+        """Take the control port; operators' commands and HTTP reads go to the two functions."""
+        config = self._services.config
+        self._control_port = ControlPort(
             config.group.name,
-            key,
+            self._key,
             frozenset(each.address for each in config.group.members if each.host != config.host),
             self._on_report,
-            agent.control.verb,
-            agent.control.get,
+            on_command,
+            on_get,
             config.settings.silence_timeout + 5,
         )
+        self._services.start_task("listen", self._control_port.listen(config.bind, config.control_port))
+
+    def close(self) -> None:
+        if self._control_port is not None:
+            self._control_port.close()
+
+    @property
+    def port_problem(self) -> str:
+        """Why the control port is not open, or empty."""
+        return self._control_port.problem if self._control_port is not None else "not listening yet"
+
+    @property
+    def last_refusal(self) -> str:
+        return self._control_port.last_refusal if self._control_port is not None else ""
 
     @property
     def liveness(self) -> LivenessState | None:
-        return self.engine.state if self.engine is not None else None
+        return self.engine_watch.state if self.engine_watch is not None else None
 
-    def begin(self, task: Callable[[str, Coroutine[None, None, None]], None]) -> None:
-        """Take the control port; `task` keeps a coroutine running under a name."""
-        self._task = task
-        task("listen", self.server.listen(self._agent.config.bind, self._agent.config.control_port))
+    @property
+    def metrics_problem(self) -> str:
+        return self.engine_watch.problem if self.engine_watch is not None else ""
 
-    def line(self) -> str:
-        return status.line(self.state, self.liveness, time.monotonic())
+    def summary(self) -> str:
+        return status.summary(self.state, self.liveness, time.monotonic())
 
-    def why_not(self) -> str:
-        return status.why_not(self.state, self.liveness, time.monotonic())
+    def explain(self) -> str:
+        return status.explain(self.state, self.liveness, time.monotonic())
 
     def post(self, event: HeadEvent) -> None:
-        self._agent.post(lambda: self._step(event))
+        self._services.post(lambda: self._step(event))
 
     def _on_report(self, report: Report) -> View | None:
         """A report from the network; the answer to it, if there is one."""
@@ -70,39 +108,39 @@ class Leader:
         return self._reply
 
     def _step(self, event: HeadEvent) -> None:
-        agent = self._agent
+        services = self._services
         before = self.state
         self.state, actions = head_core.step(before, event, time.monotonic())
         if self.state.phase != before.phase:
-            agent.say(f"{before.phase} -> {self.state.phase} {self.state.reason}".rstrip())
+            services.log(f"{before.phase} -> {self.state.phase} {self.state.reason}".rstrip())
             self._watch_engine()
         for action in actions:
             if isinstance(action, head_core.Reply):
-                if action.host == agent.config.host:
-                    agent.post_member(action.view)
+                if action.host == services.config.host:
+                    services.post_member(action.view)
                 else:
                     self._reply = action.view
-            elif isinstance(action, head_core.Tell):
-                for host, view in head_core.told(self.state).items():
-                    if host == agent.config.host:
-                        agent.post_member(view)
-                    else:
-                        self.server.push(host, view)
-            elif isinstance(action, head_core.Remember):
-                agent.store.save_memory(self.state.memory)
+            elif isinstance(action, head_core.PushViews):
+                for host, view in head_core.pushed_views(self.state).items():
+                    if host == services.config.host:
+                        services.post_member(view)
+                    elif self._control_port is not None:
+                        self._control_port.push(host, view)
+            elif isinstance(action, head_core.SaveRecord):
+                services.store.save_record(self.state.record)
             else:
-                agent.exit(action.reason, action.failure, action.deliberate)
+                services.exit(action.reason, action.failure, action.deliberate)
 
     def _watch_engine(self) -> None:
-        """From `run` on, and no longer: an engine that drains or dies is asked nothing."""
-        if self.engine is None and self.state.phase == "run":
-            self.engine = Engine(self._agent.config, self._api_key, self._ready, self._stalled)
-            self._task("engine", self.engine.run())
+        """Watch during `run` only: a draining or dying engine is asked nothing."""
+        if self.engine_watch is None and self.state.phase == "run":
+            self.engine_watch = EngineWatch(self._services.config, self._api_key, self._ready, self._stalled)
+            self._services.start_task("engine", self.engine_watch.run())
         elif self.state.phase != "run":
-            self._agent.cancel("engine")
+            self._services.cancel_task("engine")
 
     def _ready(self) -> None:
-        self._agent.say("every DP rank has answered")
+        self._services.log("every DP rank has answered")
         self.post(head_core.Ready())
 
     def _stalled(self, reason: str) -> None:

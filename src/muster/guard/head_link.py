@@ -1,4 +1,4 @@
-"""A member's line to the head: connects, proves itself, sends reports, takes views; again and again."""
+"""A member's connection to the head: connects, proves its key, sends reports, receives views, reconnects."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from .messages import Report, View, to_wire, view_from
 from .protocol import ProtocolError, Session
 
 CONNECT = 3.0
-"""Seconds to connect and to be answered: a partition drops packets, and a fresh attempt beats TCP's own backoff."""
+"""Seconds to connect and to get an answer: after a partition a fresh attempt beats TCP's own backoff."""
 PAUSE = 1.0
 
 
-class Link:
-    """What a member sends while there is no session is lost; the core sends anew on `on_linked` and by its timers."""
+class HeadLink:
+    """What is sent without a session is lost; the core sends again on `on_linked` and by its timers."""
 
     def __init__(
         self,
@@ -31,8 +31,8 @@ class Link:
         on_linked: Callable[[], None],
         idle: float,
     ) -> None:
-        """`source`: this host's address in the plan, spoken from where it can be: the head keeps places for it.
-        `idle`: seconds without a frame after which the connection is given up for a new one.
+        """`source`: this host's address in the plan, the source address if possible: the head reserves slots for it.
+        `idle`: seconds without a frame after which the connection is replaced.
         """
         self._group = group
         self._key = key
@@ -43,30 +43,30 @@ class Link:
         self._idle = idle
         self._session: Session | None = None
         self._writer: asyncio.StreamWriter | None = None
-        self._verb: asyncio.Future[str] | None = None
+        self._pending_command: asyncio.Future[str] | None = None
         self.problem = "not connected yet"
         """Why there is no session, or empty."""
 
     def send(self, report: Report) -> None:
         self._write({"kind": "report", "report": to_wire(report)})
 
-    async def verb(self, name: str, timeout: float = 5.0) -> str:
-        """Pass a person's wish on to the head; its answer. Raises ConnectionError or asyncio.TimeoutError."""
-        if self._session is None or self._verb is not None:
-            raise ConnectionError(self.problem or "another wish is on its way")
-        self._verb = asyncio.get_running_loop().create_future()
+    async def command(self, name: str, timeout: float = 5.0) -> str:
+        """Forward an operator's command to the head; its answer. Raises ConnectionError or asyncio.TimeoutError."""
+        if self._session is None or self._pending_command is not None:
+            raise ConnectionError(self.problem or "another command is in progress")
+        self._pending_command = asyncio.get_running_loop().create_future()
         try:
             self._write({"kind": "verb", "name": name})
-            return await asyncio.wait_for(self._verb, timeout)
+            return await asyncio.wait_for(self._pending_command, timeout)
         finally:
-            self._verb = None
+            self._pending_command = None
 
     def _write(self, message: dict[str, object]) -> None:
         if self._session is not None and self._writer is not None and not self._writer.transport.is_closing():
             self._writer.write(self._session.seal(message))
 
     async def run(self) -> None:
-        """Keep a session, for ever."""
+        """Keep a session open, forever."""
         while True:
             try:
                 await self._talk()
@@ -90,7 +90,7 @@ class Link:
             reader, writer = await asyncio.wait_for(opening, CONNECT)
         except OSError as error:
             if self._source is not None and error.errno == errno.EADDRNOTAVAIL:
-                self._source = None  # Behind address translation: spoken from whatever the route gives.
+                self._source = None  # Behind address translation: use whatever source the route gives.
             raise
         self._writer = writer
         ours = secrets.token_hex(16)
@@ -103,5 +103,7 @@ class Link:
             self.problem = ""
             if message.get("kind") == "view":
                 self._on_view(view_from(message["view"]))
-            elif message.get("kind") == "done" and self._verb is not None and not self._verb.done():
-                self._verb.set_result(str(message.get("text")))
+            elif (
+                message.get("kind") == "done" and self._pending_command is not None and not self._pending_command.done()
+            ):
+                self._pending_command.set_result(str(message.get("text")))

@@ -1,4 +1,4 @@
-"""The little HTTP that a guard speaks: reads one GET and answers it, and asks the engine. No keep-alive."""
+"""The HTTP a guard speaks: parses one GET and renders its answer, and asks the engine. No keep-alive."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from typing import Any
 
 HEAD_LIMIT = 4096
-"""Bytes of a request's head, and of a line of an answer's head."""
+"""Bytes of a request's head, and of a line of a response's head."""
 BODY_LIMIT = 8 * 1024 * 1024
-"""Bytes of an answer: the metrics of 16 engines are about half a MiB."""
+"""Bytes of a response: the metrics of 16 engines are about half a MiB."""
 
 REASONS = {
     200: "OK",
@@ -21,12 +21,12 @@ REASONS = {
 }
 
 
-Answer = tuple[int, str, str]
+Response = tuple[int, str, str]
 """Status, body, content type."""
 
 
 class HttpError(Exception):
-    """The engine's answer is no HTTP, or too large."""
+    """The engine's answer is not HTTP, or too large."""
 
 
 def request_path(head: bytes) -> tuple[str, str]:
@@ -39,7 +39,7 @@ def request_path(head: bytes) -> tuple[str, str]:
 
 
 def response(status: int, body: str, kind: str = "text/plain; charset=utf-8", with_body: bool = True) -> bytes:
-    """A whole answer."""
+    """A whole response."""
     data = body.encode()
     head = (
         f"HTTP/1.1 {status} {REASONS[status]}\r\nContent-Type: {kind}\r\nContent-Length: {len(data)}\r\n"
@@ -59,7 +59,7 @@ async def ask(
 ) -> tuple[int, bytes]:
     """Status and body of one request to `address`; POST of JSON where `body` is given.
 
-    Raises OSError, HttpError, or asyncio.TimeoutError after `timeout` seconds all in all.
+    Raises OSError, HttpError, or asyncio.TimeoutError after `timeout` seconds in all.
     """
     return await asyncio.wait_for(_ask(address, path, headers or {}, body), timeout)
 

@@ -1,10 +1,10 @@
 """Does every DP rank answer? Judged from the engine's own counters and one-token canaries. Pure.
 
-`/health` cannot tell: it stays 200 while requests hang. What proves life is the engine doing work: its counters
-advance, or it answers a canary pinned to that rank. Work in flight without progress for `stall_timeout` is a stall;
-a quiet rank is asked for one token, and a canary counts as a strike only if the rank made no progress meanwhile,
-so that one waiting behind a burst of requests is never held against a healthy engine. A canary that was not answered is
-work in flight as well: the gauges say nothing of requests that reach an engine core which has stopped between two.
+`/health` cannot tell: it stays 200 while requests hang. Proof of life is work done: the engine's counters advance, or
+it answers a canary pinned to that rank. Work in flight without progress for `stall_timeout` is a stall. A quiet rank
+gets a canary, and a failed canary is a strike only if the rank made no progress meanwhile: waiting behind a burst of
+requests never counts against a healthy engine. An unanswered canary is work in flight too: the gauges miss requests
+that reach an engine core which stopped between two steps.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ PROGRESS = (
     RUNNING,
     WAITING,
 )
-"""All set from what an engine core sends, never by the API server alone. The token counters move when a step returns
-tokens; while one long prompt is prefilled step by step only the cache usage moves."""
+"""All set from what an engine core sends, never by the API server alone. Token counters move when a step returns
+tokens; during the prefill of one long prompt only the cache usage moves."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ LivenessAction = Union[Canary, AllAnswered, Stall]
 @dataclass(frozen=True)
 class Rank:
     proof: float = float("-inf")
-    """When it last proved to be alive."""
+    """When it last showed that it is alive."""
     sample: Sample | None = None
     sampled: float = 0.0
     tokens_per_s: float = 0.0
@@ -104,7 +104,7 @@ class Rank:
     ask_after: float = float("-inf")
     strikes: int = 0
     detail: str = ""
-    """What the last canary that was not answered got instead."""
+    """Error or status of the last failed canary."""
 
 
 @dataclass(frozen=True)
@@ -123,7 +123,7 @@ def start(settings: Settings, ranks: Sequence[int]) -> LivenessState:
 
 
 def step(state: LivenessState, event: LivenessEvent, now: float) -> Result:
-    """Before every rank has answered once nothing is a stall: loading is bounded by the head's ready_timeout."""
+    """Nothing is a stall before every rank has answered once: loading is bounded by the head's ready_timeout."""
     if isinstance(event, Up):
         return _tick(replace(state, up=True), now)
     if isinstance(event, Scraped):
@@ -139,7 +139,7 @@ def step(state: LivenessState, event: LivenessEvent, now: float) -> Result:
 
 
 def oldest_proof(state: LivenessState) -> float:
-    """When the rank that is silent longest last proved to be alive."""
+    """The oldest proof of life among the ranks."""
     return min(rank.proof for rank in state.ranks.values())
 
 
@@ -199,15 +199,15 @@ def _tick(state: LivenessState, now: float) -> Result:
             reason = f"DP rank {number} made no progress for {settings.stall_timeout:g} s {owed}"
             actions.append(Stall(number, reason))
         elif rank.asked is None and now >= rank.ask_after and quiet > settings.canary_idle:
-            # Also a rank that says it is busy: its gauges stay as they were when the last request is given up.
+            # Busy ranks too: their gauges stay as they were when the last request is abandoned.
             state = _with(state, number, replace(rank, asked=now))
             actions.append(Canary(number))
     return state, tuple(actions)
 
 
 def parse(text: str) -> dict[int, Sample]:
-    """Prometheus text -> samples by the `engine` label. Lines that are not understood are passed over."""
-    found: dict[int, dict[str, float]] = {}
+    """Prometheus text -> samples by the `engine` label. Unknown lines are skipped."""
+    by_rank: dict[int, dict[str, float]] = {}
     for line in text.splitlines():
         if not line.startswith("vllm:"):
             continue
@@ -219,9 +219,9 @@ def parse(text: str) -> dict[int, Sample]:
             rank, number = int(_label(labels, "engine")), float(value.split()[0])
         except (ValueError, IndexError):
             continue
-        if not math.isfinite(number):  # NaN differs from itself: it would look like progress for ever
+        if not math.isfinite(number):  # NaN differs from itself: it would always look like progress
             continue
-        values = found.setdefault(rank, {})
+        values = by_rank.setdefault(rank, {})
         values[name] = values.get(name, 0.0) + number
     return {
         rank: Sample(
@@ -229,7 +229,7 @@ def parse(text: str) -> dict[int, Sample]:
             values.get(RUNNING, 0.0) + values.get(WAITING, 0.0),
             values.get(GENERATED, 0.0),
         )
-        for rank, values in found.items()
+        for rank, values in by_rank.items()
     }
 
 

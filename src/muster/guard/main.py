@@ -1,8 +1,8 @@
 """The guard's command line.
 
 guard --config FILE -- COMMAND… [--then COMMAND…]…   the unit's main process
-guard ctl --config FILE VERB                         see `ctl`
-guard post --config FILE                             ExecStopPost: keeps how systemd says the guard ended
+guard ctl --config FILE COMMAND                      see `client`
+guard post --config FILE                             ExecStopPost: keeps how the guard ended, as systemd reports it
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ import sys
 from collections.abc import Sequence
 
 from . import client, protocol
-from .config import Config, ConfigError, load
-from .loop import Agent
-from .state_store import Store, credentials
+from .config import ConfigError, load
+from .loop import Guard
+from .state_store import StateStore, credentials
 
 NEXT = "--then"
 UNUSABLE = 78
@@ -28,43 +28,39 @@ def main(arguments: Sequence[str]) -> int:
     if arguments[:1] == ["post"]:
         return _post(arguments[1:])
     try:
-        path, commands = commands_of(arguments)
+        path, command_lines = command_lines_of(arguments)
         config = load(path)
-        if len(commands) != len(config.children):
+        if len(command_lines) != len(config.children):
             raise ValueError(
-                f"{len(commands)} commands after `--`, but {path} names {len(config.children)} processes; "
+                f"{len(command_lines)} commands after `--`, but {path} names {len(config.children)} processes; "
                 "reload systemd (daemon-reload) and run the deploy again"
             )
         key, api_key = credentials()
-        agent = _agent(config, path, commands, key, api_key)
+        guard = Guard(config, path, command_lines, protocol.read_key(key), api_key)
     except KeyError as error:
         return _unusable(f"{error.args[0]} is not set: the unit needs LoadCredential=guard-key")
     except (OSError, ConfigError, ValueError, protocol.ProtocolError) as error:
         return _unusable(str(error))
-    return asyncio.run(agent.run())
+    return asyncio.run(guard.run())
 
 
-def _agent(config: Config, path: str, commands: list[list[str]], key: str, api_key: str) -> Agent:
-    return Agent(config, path, commands, protocol.read_key(key), api_key)
-
-
-def commands_of(arguments: Sequence[str]) -> tuple[str, list[list[str]]]:
+def command_lines_of(arguments: Sequence[str]) -> tuple[str, list[list[str]]]:
     """The path of guard.json and the children's command lines. Raises ValueError."""
     if len(arguments) < 4 or arguments[0] != "--config" or arguments[2] != "--":
         raise ValueError("usage: --config FILE -- COMMAND... [--then COMMAND...]")
-    commands: list[list[str]] = [[]]
+    command_lines: list[list[str]] = [[]]
     for word in arguments[3:]:
         if word == NEXT:
-            commands.append([])
+            command_lines.append([])
         else:
-            commands[-1].append(word)
-    if not all(commands):
+            command_lines[-1].append(word)
+    if not all(command_lines):
         raise ValueError(f"an empty command beside {NEXT}")
-    return arguments[1], commands
+    return arguments[1], command_lines
 
 
 def _post(arguments: Sequence[str]) -> int:
-    """What systemd says in the environment of ExecStopPost: `exit-code exited 75`, `watchdog killed KILL`, ..."""
+    """Keep what ExecStopPost's environment reports: `exit-code exited 75`, `watchdog killed KILL`, ..."""
     if len(arguments) != 2 or arguments[0] != "--config":
         return _unusable("usage: post --config FILE")
     try:
@@ -72,7 +68,7 @@ def _post(arguments: Sequence[str]) -> int:
     except (OSError, ConfigError) as error:
         return _unusable(str(error))
     words = [os.environ.get(name, "") for name in ("SERVICE_RESULT", "EXIT_CODE", "EXIT_STATUS")]
-    Store(config.runtime_directory, config.state_directory).save_ended(" ".join(word for word in words if word))
+    StateStore(config.runtime_directory, config.state_directory).save_ended(" ".join(word for word in words if word))
     return 0
 
 

@@ -1,8 +1,8 @@
 """The member's half of the decision core: (state, event, now) -> (state, actions). Pure; every guard runs one.
 
-Safety rests on two rules and on no clock. A member with a child never learns another generation: it ends instead, and
-systemd empties the cgroup before a fresh instance starts. And it starts a child only on the answer to its latest
-report, when that report said `no child, generation g` and the answer says `run g`.
+Safety rests on two rules and on no clock. A member with a child never accepts another generation: it exits, and systemd
+empties the cgroup before a fresh instance starts. And it starts a child only on the answer to its latest report, when
+that report said `no child, generation g` and the answer says `run g`.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from typing import Union
 from .group_settings import Group, Settings
 from .messages import ABORT, DRAIN, ENDED, NONE, REFUSED, RUN, RUNNING, Failure, Report, View
 
-EARS = 1.0
-"""Seconds that a dying member waits for the head to take its last report."""
+LAST_REPORT_TIMEOUT = 1.0
+"""Seconds that a dying member waits for the head to acknowledge its last report."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Tick:
 
 @dataclass(frozen=True)
 class Linked:
-    """The way to the head is open (again): what was sent before may be lost."""
+    """The connection to the head is open (again): what was sent before may be lost."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Checked:
 
 @dataclass(frozen=True)
 class ChildEnded:
-    """A child ended, could not be started, or the host cannot carry it any longer."""
+    """A child ended, could not be started, or the host can no longer run it."""
 
     failure: Failure
 
@@ -69,7 +69,7 @@ class Start:
 
 @dataclass(frozen=True)
 class Drain:
-    """Wait until nothing is in flight, then say that the child has ended."""
+    """Wait until nothing is in flight, then report that the child has ended."""
 
 
 @dataclass(frozen=True)
@@ -100,15 +100,15 @@ class MemberState:
     waiting: bool = False
     """The latest report has no answer yet."""
     heard: float = float("-inf")
-    """When the latest answered report was sent: older than its answer, so a late answer does not count for more."""
+    """When the latest answered report was sent: earlier than its answer, so that a late answer buys no extra time."""
     phase: str = ""
     reason: str = ""
-    """The head's last word, for people."""
+    """What the head last said, for people."""
     leave_by: float | None = None
     drained: bool = False
     previous: str = ""
     ending: Exit | None = None
-    """Decided; waiting until the head has heard why."""
+    """Decided; waits until the head has heard why."""
     detail: str = ""
 
 
@@ -162,7 +162,7 @@ def _view(state: MemberState, view: View, now: float) -> Result:
         return state, ()
     own_end = view.phase == ABORT and view.generation == state.generation != ""
     if view.seq != state.seq and not own_end:
-        # Only the answer to the latest report counts. The abort of one's own generation is true at any time.
+        # Only the answer to the latest report counts, but an abort of its own generation is valid at any time.
         return state, ()
     if view.seq == state.seq and state.waiting:
         state = replace(state, waiting=False, heard=max(state.heard, state.sent))
@@ -208,13 +208,13 @@ def _leave(state: MemberState, now: float) -> Result:
 
 
 def _tick(state: MemberState, now: float) -> Result:
-    if state.ending is not None and now - state.sent > EARS:
+    if state.ending is not None and now - state.sent > LAST_REPORT_TIMEOUT:
         return state, (state.ending,)
     if state.leave_by is not None and now > state.leave_by:
         return state, (Exit("the unit is being stopped", deliberate=True),)
     if state.child == RUNNING and now - state.heard > state.settings.silence_timeout:
-        # Said aloud: in a one-way partition the head still hears it, and would otherwise wait for silence in turn.
-        who = "this guard stood still" if state.host == state.group.head else f"the head {state.group.head} was silent"
+        # Reported: in a one-way partition the head still hears it, and need not wait for its own timeout.
+        who = "this guard was stopped" if state.host == state.group.head else f"the head {state.group.head} was silent"
         reason = f"{who} for {state.settings.silence_timeout:g} s"
         return _ended(state, Failure(state.host, reason), now)
     pause = state.settings.report_timeout if state.waiting else state.settings.poll_interval

@@ -1,6 +1,6 @@
-"""What guards say to each other: a member's Report, the head's View, and the Failure both carry. Pure data.
+"""What guards say to each other: a member's Report, the head's View, and the Failure that both carry. Pure data.
 
-From the wire they are checked by type and length; everything that fails raises ValueError and is dropped.
+Received messages are checked by type and length; anything else raises ValueError and is dropped.
 """
 
 from __future__ import annotations
@@ -11,18 +11,18 @@ from typing import Any
 
 # Phases of the group, as the head sees it.
 HELD = "held"
-"""Nothing starts: stopped by a person, or failed (budget spent)."""
+"""Nothing starts: stopped by an operator, or failed (budget spent)."""
 GATHER = "gather"
 RUN = "run"
 DRAIN = "drain"
-"""A deliberate stop: requests in flight are being answered."""
+"""A deliberate stop: requests in flight are still answered."""
 ABORT = "abort"
 REFUSED = "refused"
-"""Not a phase of the group: this head does not take this sender."""
+"""Not a phase of the group: this head refuses the sender."""
 
 PHASES = (HELD, GATHER, RUN, DRAIN, ABORT, REFUSED)
 
-# What a member has below it.
+# The state of a member's children.
 NONE = "none"
 RUNNING = "running"
 ENDED = "ended"
@@ -30,12 +30,12 @@ ENDED = "ended"
 CHILD_STATES = (NONE, RUNNING, ENDED)
 
 TEXT_LIMIT = 16_000
-"""Characters of last log lines that travel with a failure."""
+"""Characters of log that travel with a failure."""
 
 
 @dataclass(frozen=True)
 class Failure:
-    """Why a generation ended, told once, by the host where it began."""
+    """Why a generation ended, reported once, by the host where it began."""
 
     host: str
     reason: str
@@ -48,7 +48,7 @@ class Failure:
 
 @dataclass(frozen=True)
 class Report:
-    """A member's word to the head. `generation` is the one it was taught by the head, empty before that."""
+    """A member's report to the head. `generation` is the one it learned from the head; empty before that."""
 
     host: str
     group: str
@@ -64,7 +64,7 @@ class Report:
     leaving: bool = False
     """Its unit is being stopped on purpose."""
     previous: str = ""
-    """How the guard before this one ended, where that is known."""
+    """How the guard before this one ended, if known."""
     detail: str = ""
     """For people: what its children are doing."""
 
@@ -79,7 +79,7 @@ class View:
     phase: str
     reason: str = ""
     deliberate: bool = False
-    """The generation ends on purpose: nothing failed, and nobody keeps a failure bundle."""
+    """The generation ends on purpose: nothing failed, and no host keeps a failure bundle."""
 
 
 def to_wire(message: object) -> dict[str, Any]:

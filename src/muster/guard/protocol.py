@@ -4,10 +4,10 @@
     head -> member   MUSTER/1 <nonce>\\n            or   REFUSED <reason>\\n
     then frames both ways: length (4 bytes) | HMAC-SHA256 (32 bytes) | JSON
 
-Both nonces and the group's key make the key of the session, so a frame recorded elsewhere is worth nothing here.
-A frame's code covers its direction and its number within the session: it cannot be sent back, twice, or in another
-order. The first frame proves each side to the other; until then nothing but a line of 200 bytes is read. The key
-never travels. Contents are not secret (phases, digests, log lines) and not encrypted.
+The session's key is made of both nonces and the group's key, so a frame recorded elsewhere is worthless here. A frame's
+code covers its direction and its number within the session: it cannot be reflected, repeated or reordered. The first
+frame proves each side to the other; until then only one line of 200 bytes is read. The key never travels. Contents
+(phases, digests, log lines) are authenticated but not encrypted.
 """
 
 from __future__ import annotations
@@ -45,12 +45,14 @@ def hello(group: str, nonce: str) -> bytes:
 
 
 def read_hello(line: bytes, group: str) -> str:
-    """The member's nonce. Raises ProtocolError with the reason that the member may be told."""
+    """The member's nonce. Raises ProtocolError with a reason that may be sent to the member."""
     match = _HELLO.fullmatch(line)
     if match is None:
         raise ProtocolError("not a muster guard")
     if int(match[1]) != VERSION:
-        raise ProtocolError(f"version {match[1].decode()} is spoken there, version {VERSION} here: deploy both hosts")
+        raise ProtocolError(
+            f"the peer speaks version {match[1].decode()}, this guard version {VERSION}: deploy both hosts"
+        )
     if match[2].decode() != group:
         raise ProtocolError(f"this is the head of group {group}, not of {match[2].decode()}")
     return match[3].decode()
@@ -62,7 +64,7 @@ def answer(nonce: str) -> bytes:
 
 
 def refused(reason: str) -> bytes:
-    """The head's first and last line to somebody who is not of the group."""
+    """The head's first and last line to a peer outside the group."""
     text = re.sub(r"[^ -~]", "?", reason)[:180]
     return f"REFUSED {text}\n".encode()
 
@@ -79,17 +81,17 @@ def read_answer(line: bytes) -> str:
 
 
 class Session:
-    """One side of an established session: seals what it sends, opens what it receives, in order."""
+    """One side of an established session: seals what it sends and opens what it receives, in order."""
 
     def __init__(self, key: bytes, group: str, member_nonce: str, head_nonce: str, side: str) -> None:
-        """`side` is `member` or `head`: the one that this object speaks for."""
+        """`side`: `member` or `head`, whichever this object speaks for."""
         material = f"muster-{VERSION} {group} {member_nonce} {head_nonce}".encode()
         self._key = hmac.new(key, material, hashlib.sha256).digest()
         self._sends, self._receives = (b"m", b"h") if side == "member" else (b"h", b"m")
         self._sent = self._received = 0
 
     def seal(self, message: Mapping[str, Any]) -> bytes:
-        """A frame with this message. Raises ValueError when it is larger than a frame may be."""
+        """A frame with this message. Raises ValueError when it exceeds FRAME_LIMIT."""
         body = json.dumps(message, separators=(",", ":")).encode()
         if len(body) > FRAME_LIMIT:
             raise ValueError(f"a message of {len(body)} bytes does not fit a frame of {FRAME_LIMIT}")
@@ -100,14 +102,14 @@ class Session:
     def open(self, code: bytes, body: bytes) -> dict[str, Any]:
         """The message of the next frame. Raises ProtocolError; the session is then over."""
         if not hmac.compare_digest(code, self._code(self._receives, self._received, body)):
-            raise ProtocolError("a frame does not carry this group's key: is the guard key the same on every host?")
+            raise ProtocolError("a frame is not signed with this group's key: is the guard key the same on every host?")
         self._received += 1
         try:
             message = json.loads(body)
         except (ValueError, RecursionError):
             raise ProtocolError("a frame is not JSON") from None
         if not isinstance(message, dict):
-            raise ProtocolError("a frame is no object")
+            raise ProtocolError("a frame is not an object")
         return message
 
     def _code(self, direction: bytes, number: int, body: bytes) -> bytes:
@@ -118,7 +120,7 @@ def frame_length(header: bytes) -> int:
     """Bytes of the JSON that a frame announces. Raises ProtocolError when that is out of bounds."""
     length: int = HEADER.unpack(header)[0]
     if not 2 <= length <= FRAME_LIMIT:
-        raise ProtocolError(f"a frame of {length} bytes; at most {FRAME_LIMIT} are taken")
+        raise ProtocolError(f"a frame of {length} bytes; at most {FRAME_LIMIT} are allowed")
     return length
 
 
@@ -127,6 +129,6 @@ def read_key(text: str) -> bytes:
     key = text.strip()
     if len(key) < KEY_MINIMUM:
         raise ProtocolError(
-            f"the guard key has {len(key)} characters, needed {KEY_MINIMUM}: write it anew on every host"
+            f"the guard key has {len(key)} characters, needed {KEY_MINIMUM}: write a new one on every host"
         )
     return key.encode()

@@ -30,13 +30,13 @@ class Notifier:
         self._send("STOPPING=1")
 
     def status(self, text: str) -> None:
-        """One line for `systemctl status`; sent only when it changed."""
+        """One line for `systemctl status`, sent only when it changes."""
         if text != self._last:
             self._last = text
             self._send("STATUS=" + text.replace("\n", " ")[:500])
 
     def _send(self, message: str) -> None:
         if self._socket is not None:
-            # A full queue drops one word; the next watchdog message is a few seconds away.
+            # A full queue drops one message; the next watchdog message follows in seconds.
             with contextlib.suppress(OSError):
                 self._socket.sendto(message.encode(), self._address)

@@ -1,4 +1,4 @@
-"""What must hold on this host before the group may start: each refusal says what was found, needed, and what to do."""
+"""What must hold on this host before the group may start. Each refusal names what was found, needed, and what to do."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ import errno
 import os
 import socket
 
-from .children import output
+from .children import run_command
 from .group_settings import Checks, Port
 
 
 async def blocked(checks: Checks, timeout: float) -> str:
-    """The first thing that keeps this host from starting a child, or empty."""
+    """The first problem that keeps this host from starting a child, or empty."""
     return (
         paths(checks)
         or disk(checks)
         or ports(checks.ports)
         or await gpus(checks, timeout)
-        or await apps(checks, timeout)
+        or await gpu_processes(checks, timeout)
     )
 
 
@@ -33,15 +33,15 @@ def disk(checks: Checks) -> str:
         try:
             stat = os.statvfs(path)
         except OSError as error:
-            return f"{path} cannot be looked at ({error.strerror}); it is needed for the engine's files"
+            return f"{path} cannot be read ({error.strerror}); it is needed for the engine's files"
         free = stat.f_bavail * stat.f_frsize
         if free < needed:
             return f"{path} has {free / 2**30:.1f} GiB free, needed {needed / 2**30:.1f} GiB; make room there"
     return ""
 
 
-def ports(wanted: tuple[Port, ...]) -> str:
-    for port in wanted:
+def ports(requested: tuple[Port, ...]) -> str:
+    for port in requested:
         try:
             family = socket.getaddrinfo(port.address, port.port, type=socket.SOCK_STREAM)[0][0]
             with socket.socket(family, socket.SOCK_STREAM) as probe:
@@ -50,7 +50,7 @@ def ports(wanted: tuple[Port, ...]) -> str:
         except OSError as error:
             if error.errno == errno.EADDRINUSE:
                 return (
-                    f"port {port.port} on {port.address} is taken; find who has it with `ss -ltnp sport = :{port.port}`"
+                    f"port {port.port} on {port.address} is taken; find its owner with `ss -ltnp sport = :{port.port}`"
                 )
             return f"port {port.port} on {port.address} cannot be bound ({error}); is the address on this host?"
     return ""
@@ -59,25 +59,25 @@ def ports(wanted: tuple[Port, ...]) -> str:
 async def gpus(checks: Checks, timeout: float) -> str:
     if not checks.gpus:
         return ""
-    status, text = await output(checks.gpu_command, timeout)
+    status, text = await run_command(checks.gpu_command, timeout)
     if status != 0:
         return f"`{' '.join(checks.gpu_command)}` failed ({_short(text) or status}); is the driver loaded?"
-    found = [line for line in text.splitlines() if line.strip()]
-    if len(found) != checks.gpus:
-        return f"{len(found)} GPUs are visible, needed {checks.gpus}; see nvidia-smi and the kernel log"
+    visible = [line for line in text.splitlines() if line.strip()]
+    if len(visible) != checks.gpus:
+        return f"{len(visible)} GPUs are visible, needed {checks.gpus}; see nvidia-smi and the kernel log"
     return ""
 
 
-async def apps(checks: Checks, timeout: float) -> str:
-    """Also how a start waits for the last generation's GPU memory: its processes are listed until it is back."""
+async def gpu_processes(checks: Checks, timeout: float) -> str:
+    """Also makes a start wait for the last generation's GPU memory: its processes are listed until it is free."""
     if not checks.gpus:
         return ""
-    status, text = await output(checks.apps_command, timeout)
+    status, text = await run_command(checks.apps_command, timeout)
     if status != 0:
         return f"`{' '.join(checks.apps_command)}` failed ({_short(text) or status})"
-    found = [line for line in text.splitlines() if line.strip()]
-    if found:
-        return f"{len(found)} compute processes hold GPUs, needed none; the first: {_short(found[0])}"
+    processes = [line for line in text.splitlines() if line.strip()]
+    if processes:
+        return f"{len(processes)} compute processes hold GPUs, needed none; the first: {_short(processes[0])}"
     return ""
 
 

@@ -1,6 +1,6 @@
-"""What a guard keeps between its lives: the head's memory, how the last guard ended, and the failure bundles.
+"""What is kept between two lives of a guard: the restart record, how the last guard ended, and the failure bundles.
 
-Every write may fail (a full disk, a lost directory) and is then passed over: nothing here is worth a restart.
+A write that fails (full disk, missing directory) is ignored: nothing here is worth a restart.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ import os
 import re
 from typing import Any
 
-from . import restart_policy as remember
-from .restart_policy import Memory
+from . import restart_policy
+from .restart_policy import RestartRecord
 
 BUNDLES = 10
 BUNDLE_LIMIT = 512 * 1024
@@ -44,45 +44,45 @@ def credentials() -> tuple[str, str]:
     return key, named.group(1) if named else text
 
 
-class Store:
+class StateStore:
     """Files below the unit's RuntimeDirectory (tmpfs, kept over restarts) and StateDirectory (disk)."""
 
     def __init__(self, runtime: str, state: str) -> None:
-        self._memory = os.path.join(runtime, "memory.json")
+        self._record_path = os.path.join(runtime, "memory.json")
         self._held = os.path.join(state, "held.json")
         self._ended = os.path.join(runtime, "ended.json")
         self._xids = os.path.join(runtime, "xids.json")
         self._failures = os.path.join(state, "failures")
 
-    def load_memory(self) -> Memory:
-        """The memory of this boot, or after a reboot what was held; empty when neither can be read."""
-        for path in (self._memory, self._held):
+    def load_record(self) -> RestartRecord:
+        """The record of this boot; after a reboot the hold; empty when neither can be read."""
+        for path in (self._record_path, self._held):
             with contextlib.suppress(OSError, ValueError, TypeError, KeyError, AttributeError):
-                return remember.from_wire(_read(path))
-        return Memory()
+                return restart_policy.from_wire(_read(path))
+        return RestartRecord()
 
-    def save_memory(self, memory: Memory) -> None:
-        data = remember.to_wire(memory)
-        _write(self._memory, data)
-        if memory.held:
+    def save_record(self, record: RestartRecord) -> None:
+        data = restart_policy.to_wire(record)
+        _write(self._record_path, data)
+        if record.held:
             _write(self._held, data)
         else:
-            # Removed, never rewritten: that works on a full disk too.
+            # Removed, not rewritten: that works on a full disk too.
             with contextlib.suppress(OSError):
                 os.unlink(self._held)
 
-    def forget(self) -> None:
-        """Drop the memory and the hold: for a unit that is stopped, whose guard holds neither."""
-        for path in (self._memory, self._held):
+    def lift_hold(self) -> None:
+        """Remove the record and the hold of a stopped unit."""
+        for path in (self._record_path, self._held):
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(path)
 
     def save_ended(self, result: str) -> None:
-        """How systemd says that the guard before ended (ExecStopPost)."""
+        """Keep how the guard ended, as systemd reports it (ExecStopPost)."""
         _write(self._ended, {"result": result[:200]})
 
     def take_ended(self) -> str:
-        """What `save_ended` kept, once."""
+        """Return what `save_ended` kept, and remove it."""
         text = ""
         with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
             text = str(_read(self._ended)["result"])
@@ -91,7 +91,7 @@ class Store:
         return text
 
     def load_xids(self) -> set[str]:
-        """Kernel lines that a person has seen and resumed from."""
+        """Kernel lines that an operator has acknowledged by a resume."""
         with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
             return {str(line) for line in _read(self._xids)["lines"]}
         return set()
@@ -100,7 +100,7 @@ class Store:
         _write(self._xids, {"lines": sorted(lines)[-200:]})
 
     def save_bundle(self, name: str, bundle: dict[str, Any]) -> None:
-        """Keep a failure bundle, and the newest BUNDLES of them in all. `name` sorts by age."""
+        """Keep a failure bundle, and only the newest BUNDLES of all. `name` sorts by age."""
         text = json.dumps(bundle)
         if len(text) > BUNDLE_LIMIT:
             processes = [{**process, "lines": str(process.get("lines"))[-8000:]} for process in bundle["processes"]]
@@ -114,12 +114,12 @@ class Store:
 
     def bundles(self, count: int) -> list[dict[str, Any]]:
         """The newest bundles, newest first."""
-        found: list[dict[str, Any]] = []
+        newest: list[dict[str, Any]] = []
         with contextlib.suppress(OSError):
             for name in sorted(os.listdir(self._failures), reverse=True)[:count]:
                 with contextlib.suppress(OSError, ValueError):
-                    found.append(_read(os.path.join(self._failures, name)))
-        return found
+                    newest.append(_read(os.path.join(self._failures, name)))
+        return newest
 
 
 def _read(path: str) -> Any:
@@ -128,7 +128,7 @@ def _read(path: str) -> Any:
 
 
 def _write(path: str, data: Any) -> None:
-    """Whole or not at all; a failure is passed over, and leaves nothing half-written behind."""
+    """Write all of it or nothing. A failure is ignored and leaves no partial file."""
     text = data if isinstance(data, str) else json.dumps(data)
     draft = f"{path}.new"
     try:

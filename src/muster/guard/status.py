@@ -1,4 +1,4 @@
-"""What the guard tells the world: `status` as JSON, `/ready`, and Prometheus text. Pure."""
+"""The group's state for readers: `status` as JSON, `/ready`, one line, and Prometheus text. Pure."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from .messages import ABORT, DRAIN, GATHER, HELD, RUN, Failure
 
 
 def phase(state: HeadState, now: float) -> str:
-    """The group's phase for people: `gather` and `run` told apart by what is waited for."""
+    """The group's phase for people: `gather` and `run` are split by what the group waits for."""
     if state.phase == HELD:
-        return state.memory.held
+        return state.record.held
     if state.phase == GATHER:
-        return "backoff" if now < restart_policy.starts_after(state.memory, state.settings) else "gather"
+        return "backoff" if now < restart_policy.starts_after(state.record, state.settings) else "gather"
     if state.phase == RUN:
         return "starting" if state.ready_at is None else "running"
     return state.phase
@@ -29,25 +29,25 @@ def phase(state: HeadState, now: float) -> str:
 PHASES = ("stopped", restart_policy.FAILED, "backoff", GATHER, "starting", "running", DRAIN, ABORT)
 
 
-def answers(state: HeadState, engine: LivenessState | None, now: float) -> bool:
-    """Every DP rank has proved to be alive, lately."""
+def is_ready(state: HeadState, engine: LivenessState | None, now: float) -> bool:
+    """Whether every DP rank has recently shown that it is alive."""
     if state.phase != RUN or state.ready_at is None or engine is None:
         return False
     return liveness.fresh(engine, now)
 
 
-def why_not(state: HeadState, engine: LivenessState | None, now: float) -> str:
-    """One line for whoever got a 503."""
+def explain(state: HeadState, engine: LivenessState | None, now: float) -> str:
+    """The phase and its reason in one line, as the body of `/ready`."""
     name = phase(state, now)
     if name in (GATHER, "backoff"):
-        lacks = "; ".join(f"{host}: {reason}" for host, reason in head_core.lacks(state, now).items())
-        pause = restart_policy.starts_after(state.memory, state.settings) - now
+        missing = "; ".join(f"{host}: {reason}" for host, reason in head_core.blockers(state, now).items())
+        pause = restart_policy.starts_after(state.record, state.settings) - now
         wait = f"starts in {pause:.0f} s" if pause > 0 else ""
-        return ", ".join(part for part in (name, wait, lacks) if part)
+        return ", ".join(part for part in (name, wait, missing) if part)
     if name == restart_policy.FAILED:
-        last = state.memory.failures[0] if state.memory.failures else None
+        last = state.record.failures[0] if state.record.failures else None
         which = f"; the last failure: {last.host}: {last.reason}" if last else ""
-        return f"failed: the restart budget is spent, and nothing starts until somebody resumes the group{which}"
+        return f"failed: the restart budget is spent; nothing starts until an operator resumes the group{which}"
     if name == "starting" and engine is not None:
         late = [str(rank) for rank, each in engine.ranks.items() if not math.isfinite(each.proof)]
         return f"starting, no answer yet from DP ranks {', '.join(late)}" if late else "starting"
@@ -58,7 +58,7 @@ def why_not(state: HeadState, engine: LivenessState | None, now: float) -> str:
 
 
 def group_status(config: Config, state: HeadState, engine: LivenessState | None, now: float) -> dict[str, Any]:
-    """All that `muster status` shows of the group. Ages are in seconds; nothing here is secret."""
+    """All that `muster status` shows of the group. Ages are in seconds."""
     members = []
     for member in config.group.members:
         peer = state.peers[member.host]
@@ -75,29 +75,29 @@ def group_status(config: Config, state: HeadState, engine: LivenessState | None,
                 "detail": report.detail if report else "",
                 "refused": peer.refused,
                 "heard": _age(peer.heard, now),
-                "lacks": head_core.lacks(state, now).get(member.host, "") if state.phase in (HELD, GATHER) else "",
+                "lacks": head_core.blockers(state, now).get(member.host, "") if state.phase in (HELD, GATHER) else "",
             }
         )
-    pause = restart_policy.starts_after(state.memory, state.settings) - now
+    pause = restart_policy.starts_after(state.record, state.settings) - now
     return {
         "phase": phase(state, now),
-        "ready": answers(state, engine, now),
-        "reason": why_not(state, engine, now),
+        "ready": is_ready(state, engine, now),
+        "reason": explain(state, engine, now),
         "generation": state.generation,
         "phase_for": _age(state.since, now),
         "ready_for": _age(state.ready_at, now),
         "starts_in": round(max(pause, 0.0), 1) if math.isfinite(pause) else 0.0,
-        "restarts": state.memory.restarts,
-        "aborts_in_window": sum(now - at < state.settings.budget_window for at in state.memory.aborts),
+        "restarts": state.record.restarts,
+        "aborts_in_window": sum(now - at < state.settings.budget_window for at in state.record.aborts),
         "budget": state.settings.budget,
         "members": members,
         "engines": engine_status(engine, now),
-        "failures": [failure_status(failure, now) for failure in state.memory.failures],
+        "failures": [failure_status(failure, now) for failure in state.record.failures],
     }
 
 
 def member_status(state: MemberState, now: float) -> dict[str, Any]:
-    """This host's own part, also where the head is out of reach."""
+    """This host's own part, available even when the head is out of reach."""
     return {
         "instance": state.instance,
         "generation": state.generation,
@@ -130,9 +130,9 @@ def failure_status(failure: Failure, now: float) -> dict[str, Any]:
     return {**asdict(failure), "at": None, "age": _age(failure.at, now)}
 
 
-def line(state: HeadState, engine: LivenessState | None, now: float) -> str:
+def summary(state: HeadState, engine: LivenessState | None, now: float) -> str:
     """For `systemctl status`."""
-    return f"{why_not(state, engine, now)} (generation {state.generation[:8]}, {state.memory.restarts} restarts)"
+    return f"{explain(state, engine, now)} (generation {state.generation[:8]}, {state.record.restarts} restarts)"
 
 
 def prometheus(config: Config, state: HeadState, engine: LivenessState | None, now: float) -> str:
@@ -149,14 +149,14 @@ def prometheus(config: Config, state: HeadState, engine: LivenessState | None, n
 
     metric("muster_phase", "gauge", "1 for the phase the group is in.", [({"phase": p}, p == name) for p in PHASES])
     metric(
-        "muster_ready", "gauge", "1 while every DP rank has fresh proof of life.", [({}, answers(state, engine, now))]
+        "muster_ready", "gauge", "1 while every DP rank has fresh proof of life.", [({}, is_ready(state, engine, now))]
     )
-    metric("muster_restarts_total", "counter", "Aborts of the group since boot.", [({}, state.memory.restarts)])
+    metric("muster_restarts_total", "counter", "Aborts of the group since boot.", [({}, state.record.restarts)])
     metric(
         "muster_aborts_in_window",
         "gauge",
         "Aborts that count against the budget.",
-        [({}, sum(now - at < state.settings.budget_window for at in state.memory.aborts))],
+        [({}, sum(now - at < state.settings.budget_window for at in state.record.aborts))],
     )
     rows: list[tuple[Mapping[str, str], float]] = [
         ({"host": host}, round(min(now - peer.heard, 1e9), 1)) for host, peer in state.peers.items()
@@ -167,7 +167,7 @@ def prometheus(config: Config, state: HeadState, engine: LivenessState | None, n
         proofs: list[tuple[Mapping[str, str], float]] = [
             ({"dp_rank": str(number)}, round(min(now - rank.proof, 1e9), 1)) for number, rank in ranks
         ]
-        metric("muster_proof_age_seconds", "gauge", "Since the DP rank last proved to be alive.", proofs)
+        metric("muster_proof_age_seconds", "gauge", "Since the DP rank last showed that it is alive.", proofs)
         strikes: list[tuple[Mapping[str, str], float]] = [
             ({"dp_rank": str(number)}, rank.strikes) for number, rank in ranks
         ]
@@ -176,7 +176,7 @@ def prometheus(config: Config, state: HeadState, engine: LivenessState | None, n
 
 
 def _escaped(label: str) -> str:
-    """A label's value in Prometheus' text format, which knows three escapes and takes any other letter as it is."""
+    """A label's value in Prometheus' text format, which has three escapes."""
     return label.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
 
 

@@ -11,26 +11,26 @@ import time
 from collections.abc import Callable, Sequence
 
 XID = re.compile(r"NVRM: Xid \((?P<device>[^)]{1,40})\): (?P<code>\d{1,4})\b")
-AGAIN = 10.0
-"""Seconds until a log reader that ended well is started anew: a command that does not follow is asked again."""
-AFTER_FAILURE = 60.0
+RESTART_READER = 10.0
+"""Seconds until a log reader that exited with status 0 starts again, as a command that does not follow does."""
+RESTART_AFTER_FAILURE = 60.0
 QUIET = 0.5
-"""Silence after which what the log had to tell of the time before counts as told."""
+"""The backlog counts as read after this many quiet seconds."""
 SETTLE = 5.0
-"""At most this long is waited for that: a kernel log may be empty."""
-KEPT = 50
+"""Longest wait for the backlog, in seconds: a kernel log may be empty."""
+KEPT_LINES = 50
 
 
-class KernelLog:
+class XidLog:
     """Follows the output of one command (`journalctl -k -b -f --no-tail -o short-monotonic`) for the guard's life.
 
-    A follower costs nothing while the kernel is quiet; reading the whole log every few seconds would not.
+    A follower costs nothing while the kernel is quiet; reading the whole log every few seconds would.
     """
 
     def __init__(
         self, argv: Sequence[str], fatal: Sequence[int], seen: set[str], on_fatal: Callable[[str], None]
     ) -> None:
-        """`seen`: lines that a person has resumed from; they block no more."""
+        """`seen`: lines that an operator has acknowledged; they no longer block."""
         self._argv = argv
         self._fatal = frozenset(fatal)
         self._seen = seen
@@ -41,10 +41,10 @@ class KernelLog:
         self._next = 0.0
         self._begun: float | None = None
         self._heard = 0.0
-        self._told = False
-        """The reader ended once: it has told all there was."""
+        self._exited_once = False
+        """The reader exited once, so the backlog has been read."""
         self.lines: list[str] = []
-        """Every Xid line of this boot, the last KEPT."""
+        """Every Xid line of this boot, the last KEPT_LINES."""
         self.fatal: list[str] = []
         self.problem = ""
 
@@ -53,9 +53,9 @@ class KernelLog:
         return self._process.pid if self._process is not None else 0
 
     def settled(self) -> bool:
-        """The log so far has been read: it has been silent for a moment, or will not speak."""
+        """Whether the backlog has been read: the log is quiet, or cannot be read."""
         now = time.monotonic()
-        if not self._argv or self.problem or self._told:
+        if not self._argv or self.problem or self._exited_once:
             return True
         if self._begun is None:
             return False
@@ -68,14 +68,14 @@ class KernelLog:
         return f"fatal Xid: {self.fatal[0][:200]}; reset the GPU or reboot, then `resume` on this host"
 
     def poll(self) -> None:
-        """Start the reader when it does not run. Called by every tick."""
+        """Start the reader if it is not running. Called at every tick."""
         if not self._argv or (self._process is not None and self._process.poll() is None):
             return
         if self._process is not None:
             status = self._process.returncode
-            self._next = time.monotonic() + (AFTER_FAILURE if status else AGAIN)
+            self._next = time.monotonic() + (RESTART_AFTER_FAILURE if status else RESTART_READER)
             self.problem = f"{self._argv[0]} ended with status {status}: {self._last[:200]}" if status else ""
-            self._told = True
+            self._exited_once = True
             self._process = None
         if time.monotonic() < self._next:
             return
@@ -87,15 +87,15 @@ class KernelLog:
             )
         except OSError as error:
             self.problem = f"the kernel log cannot be read: {error}"
-            self._next = time.monotonic() + AFTER_FAILURE
+            self._next = time.monotonic() + RESTART_AFTER_FAILURE
             return
         assert self._process.stdout is not None
         descriptor = self._process.stdout.fileno()
         os.set_blocking(descriptor, False)
         asyncio.get_running_loop().add_reader(descriptor, self._read, descriptor)
 
-    def forgive(self) -> set[str]:
-        """A person resumes: the fatal lines so far block no more; all lines seen, to be kept."""
+    def acknowledge(self) -> set[str]:
+        """An operator resumed: the fatal lines so far no longer block. Returns every acknowledged line, to be kept."""
         self._seen |= set(self.fatal)
         self.fatal.clear()
         return self._seen
@@ -124,8 +124,8 @@ class KernelLog:
             return
         line = line.strip()[:300]
         if line in self.lines:
-            return  # A reader that was started anew tells the whole boot again.
-        self.lines = [*self.lines, line][-KEPT:]
+            return  # A restarted reader repeats the whole boot.
+        self.lines = [*self.lines, line][-KEPT_LINES:]
         if int(match["code"]) in self._fatal and line not in self._seen and line not in self.fatal:
             self.fatal.append(line)
             self._on_fatal(line)

@@ -21,7 +21,7 @@ KERNEL_LOG = ("journalctl", "-k", "-b", "-f", "--no-tail", "-o", "short-monotoni
 @lru_cache(maxsize=1)
 def program() -> tuple[str, dict[str, str]]:
     """Return the digest of the guard's program and its files, relative path to text."""
-    files = guard.bundle()
+    files = guard.program_files()
     digest = hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()[:12]
     return digest, files
 

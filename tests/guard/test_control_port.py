@@ -114,22 +114,22 @@ MALFORMED = {
 @pytest.mark.parametrize("name", MALFORMED)
 def test_malformed_bytes_end_their_connection(cluster: Cluster, name: str) -> None:
     for _ in range(3):
-        with socket.create_connection(("127.0.0.1", cluster.control), timeout=10) as connection:
+        with socket.create_connection(("127.0.0.1", cluster.control_port), timeout=10) as connection:
             with contextlib.suppress(ConnectionError):
                 connection.sendall(MALFORMED[name])
             assert hangs_up(connection)
 
 
 def test_a_wrong_key_gets_nowhere(cluster: Cluster) -> None:
-    peer = Peer(cluster.control, key="f" * 32)
+    peer = Peer(cluster.control_port, key="f" * 32)
     assert peer.report() is None
     assert "guard key" in cluster.group()["last_refusal"]
 
 
 def test_a_recorded_session_cannot_be_replayed(cluster: Cluster) -> None:
-    first = Peer(cluster.control)
+    first = Peer(cluster.control_port)
     assert first.say({"kind": "verb", "name": "no such verb"}) is not None
-    with socket.create_connection(("127.0.0.1", cluster.control), timeout=10) as again:
+    with socket.create_connection(("127.0.0.1", cluster.control_port), timeout=10) as again:
         again.sendall(first.sent)
         answer = again.makefile("rb").readline()
         assert answer.startswith(b"MUSTER/1 ")
@@ -137,7 +137,7 @@ def test_a_recorded_session_cannot_be_replayed(cluster: Cluster) -> None:
 
 
 def test_a_frame_sent_twice_ends_its_session(cluster: Cluster) -> None:
-    peer = Peer(cluster.control)
+    peer = Peer(cluster.control_port)
     frame = peer.session.seal({"kind": "verb", "name": "no such verb"})
     peer.write(frame + frame)
     assert peer.read() is not None
@@ -159,7 +159,7 @@ def test_a_frame_sent_twice_ends_its_session(cluster: Cluster) -> None:
 def test_who_has_the_key_and_is_not_of_this_plan_is_refused_by_name(
     cluster: Cluster, change: dict[str, str], reason: str
 ) -> None:
-    answer = Peer(cluster.control).report(**change)
+    answer = Peer(cluster.control_port).report(**change)
     assert answer is not None
     assert (answer["view"]["phase"], answer["view"]["reason"]) == ("refused", reason)
 
@@ -176,11 +176,11 @@ def test_who_has_the_key_and_is_not_of_this_plan_is_refused_by_name(
     ],
 )
 def test_nonsense_of_a_holder_of_the_key_ends_its_session(cluster: Cluster, message: dict[str, Any]) -> None:
-    assert Peer(cluster.control).say(message) is None
+    assert Peer(cluster.control_port).say(message) is None
 
 
 def test_a_holder_of_the_key_that_floods_is_cut_off(cluster: Cluster) -> None:
-    peer = Peer(cluster.control)
+    peer = Peer(cluster.control_port)
     frames = b"".join(peer.session.seal({"kind": "verb", "name": "x"}) for _ in range(500))
     with contextlib.suppress(ConnectionError):
         peer.write(frames)
@@ -192,8 +192,8 @@ def test_a_holder_of_the_key_that_floods_is_cut_off(cluster: Cluster) -> None:
 
 def test_slow_clients_are_dropped(cluster: Cluster) -> None:
     """A byte now and then, before and after the hello: five seconds in all, not five seconds each."""
-    slow = [socket.create_connection(("127.0.0.1", cluster.control), timeout=30) for _ in range(20)]
-    peer = Peer(cluster.control)
+    slow = [socket.create_connection(("127.0.0.1", cluster.control_port), timeout=30) for _ in range(20)]
+    peer = Peer(cluster.control_port)
     slow.append(peer.socket)
     gone: set[int] = set()
     began = time.monotonic()
@@ -210,7 +210,7 @@ def test_slow_clients_are_dropped(cluster: Cluster) -> None:
 def test_a_thousand_idle_connections(cluster: Cluster) -> None:
     with contextlib.ExitStack() as stack:
         for _ in range(1000):
-            stack.enter_context(socket.create_connection(("127.0.0.1", cluster.control), timeout=10))
+            stack.enter_context(socket.create_connection(("127.0.0.1", cluster.control_port), timeout=10))
         status, text = cluster.get("/status")
         assert status == 200
         assert max(each["heard"] for each in json.loads(text)["members"]) < 15.0
@@ -229,7 +229,7 @@ def flood(port: int, until: float, payload: bytes, count: list[int]) -> None:
 def test_a_flood_of_connections(cluster: Cluster, payload: bytes) -> None:
     count = [0]
     until = time.monotonic() + 8.0
-    threads = [threading.Thread(target=flood, args=(cluster.control, until, payload, count)) for _ in range(4)]
+    threads = [threading.Thread(target=flood, args=(cluster.control_port, until, payload, count)) for _ in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -240,7 +240,7 @@ def test_a_flood_of_connections(cluster: Cluster, payload: bytes) -> None:
 def test_http_can_change_nothing(cluster: Cluster) -> None:
     for method in ("POST", "PUT", "DELETE", "PATCH", "OPTIONS"):
         for path in ("/stop", "/restart", "/resume", "/status"):
-            with socket.create_connection(("127.0.0.1", cluster.control), timeout=10) as connection:
+            with socket.create_connection(("127.0.0.1", cluster.control_port), timeout=10) as connection:
                 connection.sendall(f"{method} {path} HTTP/1.1\r\nContent-Length: 0\r\n\r\n".encode())
                 assert connection.makefile("rb").readline() == b"HTTP/1.1 405 Method Not Allowed\r\n"
 

@@ -40,14 +40,14 @@ def make(tmp_path: Path) -> Iterator[Make]:
 def pythons() -> list[str]:
     """Every Python from 3.9 to 3.13 in PATH, and those that MUSTER_PYTHONS names (separated by colons)."""
     names = [shutil.which(f"python3.{minor}") for minor in range(9, 14)]
-    found = set()
+    paths = set()
     for path in [*names, *os.environ.get("MUSTER_PYTHONS", "").split(":")]:
         if path:
             ask = [path, "-c", "import asyncio, sys; print(sys.executable, *sys.version_info[:2])"]
             works = subprocess.run(ask, capture_output=True, text=True)
             if works.returncode == 0:
-                found.add(works.stdout.split()[0])
-    return sorted(found)
+                paths.add(works.stdout.split()[0])
+    return sorted(paths)
 
 
 def recovered(cluster: Cluster, before: dict[str, list[tuple[int, str]]]) -> dict[str, Any]:
@@ -122,7 +122,7 @@ def test_a_killed_guard_restarts_the_group(make: Make, host: str) -> None:
 @nightly
 @pytest.mark.parametrize("host", ["h0", "h1"])
 def test_a_stopped_guard_is_left_behind_and_comes_back(make: Make, host: str) -> None:
-    """Here nobody's watchdog kills it: on going on, it finds itself out of date and starts anew."""
+    """Here nobody's watchdog kills it: once continued, it finds its generation outdated and restarts."""
     cluster = make(2)
     before = running(cluster)
     other = "h1" if host == "h0" else "h0"
@@ -144,7 +144,7 @@ def test_a_hanging_rank_is_found_while_health_stays_200(make: Make) -> None:
 
 
 @nightly
-def test_the_budget_ends_it_and_resume_begins_anew(make: Make) -> None:
+def test_the_budget_ends_it_and_resume_starts_again(make: Make) -> None:
     cluster = make(2)
     for _ in range(7):
         cluster.ready()
@@ -215,8 +215,8 @@ def test_a_member_of_another_group_is_refused_by_name(make: Make) -> None:
     cluster = make(2, start=False)
     cluster.configure("h1", group="other")
     cluster.start()
-    said = "the head refused: this is the head of group g, not of other"
-    wait_for(lambda: cluster.ctl("h1", "status").get("link_problem") == said)
+    refusal = "the head refused: this is the head of group g, not of other"
+    wait_for(lambda: cluster.ctl("h1", "status").get("link_problem") == refusal)
 
 
 @nightly

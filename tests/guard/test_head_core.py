@@ -1,0 +1,91 @@
+"""Single decisions of the head, the barrier included."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from muster.guard import head_core, restart_policy
+from muster.guard.group_settings import Group, Member, Settings
+from muster.guard.messages import Failure, Report
+
+SETTINGS = Settings()
+
+
+GROUP = Group("g", "plan-1", "0.32.0", "a", (Member("a", "", 0, (0,)), Member("b", "", 1, (1,))))
+
+
+def report(name: str, **change: object) -> Report:
+    base = Report(name, "g", "plan-1", "0.32.0", f"{name}-1", seq=1, generation="g1")
+    return replace(base, **change)  # type: ignore[arg-type]
+
+
+def joined(*reports: Report) -> head_core.HeadState:
+    """A head that has heard these, each after the hello that taught it the generation."""
+    state = head_core.start(GROUP, SETTINGS, "g1", restart_policy.RestartRecord(), 0.0)
+    for each in reports:
+        state, _ = head_core.step(state, replace(each, generation="", seq=0), 0.0)
+        state, _ = head_core.step(state, each, 0.0)
+    return state
+
+
+def test_all_joined_runs() -> None:
+    assert joined(report("a"), report("b")).phase == "run"
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"child": "running"}, "still has a child"),
+        ({"blocked": "GPU 0 is missing"}, "blocked: GPU 0 is missing"),
+        (
+            {"digest": "plan-2"},
+            "b carries plan plan-2, the head a carries plan-1; run the deploy on every host",
+        ),
+        ({"engine": "0.31.0"}, "b has engine 0.31.0, the head a has 0.32.0"),
+        ({"generation": "old"}, "not joined yet"),
+    ],
+)
+def test_the_barrier_names_who_is_missing(change: dict[str, object], reason: str) -> None:
+    state = joined(report("a"), report("b", **change))
+    assert state.phase == "gather"
+    assert head_core.blockers(state, 0.0) == {"b": reason}
+
+
+def test_a_silent_member_is_not_counted_in() -> None:
+    state = joined(report("a"))
+    state, _ = head_core.step(state, report("b", generation="", seq=0), 0.0)
+    state, _ = head_core.step(state, report("b"), 10.0)
+    assert head_core.blockers(state, 10.0) == {"a": "silent"}
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"group": "other"}, "b belongs to group other; this is g"),
+        ({"host": "c"}, "c is no host of group g (a, b); deploy the plan that has it"),
+    ],
+)
+def test_strangers_are_refused_by_name(change: dict[str, object], reason: str) -> None:
+    state = joined(report("a"))
+    after, actions = head_core.step(state, report("b", **change), 1.0)
+    assert after == state
+    (reply,) = actions
+    assert isinstance(reply, head_core.Reply)
+    assert (reply.view.phase, reply.view.reason) == ("refused", reason)
+
+
+def test_the_first_failure_is_recorded_and_later_ones_are_not() -> None:
+    state = joined(report("a"), report("b"))
+    first = Failure("b", "vllm was killed by SIGKILL", process="vllm", lines="last words")
+    state, actions = head_core.step(state, report("b", seq=2, child="ended", failure=first), 50.0)
+    assert [type(action) for action in actions] == [
+        head_core.SaveRecord,
+        head_core.PushViews,
+        head_core.Exit,
+        head_core.Reply,
+    ]
+    state, _ = head_core.step(state, report("a", seq=2, child="ended", failure=Failure("a", "vllm ended")), 51.0)
+    (failure,) = state.record.failures
+    assert failure == replace(first, generation="g1", at=50.0)

@@ -1,0 +1,48 @@
+"""Backoff, budget and holds, and what of them survives a guard or a boot."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from muster.guard import restart_policy
+from muster.guard.group_settings import Settings
+from muster.guard.messages import Failure
+
+SETTINGS = Settings()
+
+
+def test_backoff_doubles_up_to_its_limit_and_clears() -> None:
+    kept, pauses = restart_policy.RestartRecord(), []
+    settings = replace(SETTINGS, budget=100)
+    for at in range(8):
+        kept = restart_policy.after_abort(kept, Failure("a", "x"), settings, float(at))
+        pauses.append(restart_policy.starts_after(kept, settings) - at)
+    assert pauses == [5, 10, 20, 40, 80, 160, 300, 300]
+    assert restart_policy.starts_after(restart_policy.after_healthy_run(kept), settings) == float("-inf")
+
+
+def test_seven_aborts_in_an_hour_fail_the_group_until_resumed() -> None:
+    kept = restart_policy.RestartRecord()
+    for at in (0.0, 500.0, 1000.0, 1500.0, 2000.0, 2500.0, 3599.0):
+        assert kept.held == ""
+        kept = restart_policy.after_abort(kept, Failure("a", "x"), SETTINGS, at)
+    assert kept.held == "failed"
+    assert restart_policy.lift_hold(kept) == replace(kept, held="", aborts=(), streak=0)
+
+
+def test_six_aborts_an_hour_are_forever_within_the_budget() -> None:
+    kept = restart_policy.RestartRecord()
+    for number in range(100):
+        kept = restart_policy.after_abort(kept, Failure("a", "x"), SETTINGS, number * 601.0)
+    assert kept.held == ""
+
+
+def test_the_record_survives_the_guard_but_times_do_not_survive_the_boot() -> None:
+    ended = Failure("a", "the head's guard died")
+    kept = replace(restart_policy.RestartRecord(boot="one"), running="g1")
+    again = restart_policy.restore(kept, "one", ended, SETTINGS, 10.0)
+    assert (again.aborts, again.running, again.failures) == ((10.0,), "", (replace(ended, generation="g1"),))
+    assert restart_policy.restore(
+        replace(again, held="stopped"), "two", ended, SETTINGS, 5.0
+    ) == restart_policy.RestartRecord(boot="two", held="stopped", failures=(replace(ended, generation="g1", at=5.0),))
+    assert restart_policy.from_wire(restart_policy.to_wire(again)) == again

@@ -1,0 +1,69 @@
+"""The files kept between two lives of a guard, and the credentials."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from muster.guard import state_store
+from muster.guard.messages import Failure
+from muster.guard.restart_policy import RestartRecord
+from muster.guard.state_store import BUNDLE_LIMIT, BUNDLES, StateStore
+
+
+def test_the_store_keeps_holds_through_a_reboot_and_the_record_through_a_restart(tmp_path: Path) -> None:
+    run, state = tmp_path / "run", tmp_path / "state"
+    run.mkdir()
+    state.mkdir()
+    store = StateStore(str(run), str(state))
+    assert store.load_record() == RestartRecord()
+    record = RestartRecord(boot="b", aborts=(1.0, 2.5), streak=2, held="failed", failures=(Failure("a", "r"),))
+    store.save_record(record)
+    assert store.load_record() == record
+    (run / "memory.json").unlink()
+    assert store.load_record() == record
+    store.save_record(RestartRecord(boot="b"))
+    assert not (state / "held.json").exists()
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"boot": 1}', "null", '{"held": "maybe"}'])
+def test_an_unreadable_record_is_an_empty_one(tmp_path: Path, text: str) -> None:
+    (tmp_path / "memory.json").write_text(text)
+    assert StateStore(str(tmp_path), str(tmp_path)).load_record() == RestartRecord()
+
+
+def test_how_the_last_guard_ended_is_returned_once(tmp_path: Path) -> None:
+    store = StateStore(str(tmp_path), str(tmp_path))
+    store.save_ended("watchdog killed KILL")
+    assert [store.take_ended(), store.take_ended()] == ["watchdog killed KILL", ""]
+
+
+def test_bundles_are_bounded_in_number_and_size(tmp_path: Path) -> None:
+    store = StateStore(str(tmp_path), str(tmp_path))
+    for number in range(BUNDLES + 5):
+        store.save_bundle(f"{number:03}", {"number": number, "processes": [{"lines": "x" * 2 * BUNDLE_LIMIT}]})
+    kept = store.bundles(100)
+    assert [each["number"] for each in kept] == list(range(BUNDLES + 4, 4, -1))
+    sizes = [path.stat().st_size for path in (tmp_path / "failures").iterdir()]
+    assert max(sizes) <= BUNDLE_LIMIT
+    assert store.bundles(1) == kept[:1]
+
+
+@pytest.mark.parametrize(
+    ("text", "key"),
+    [
+        ("VLLM_API_KEY=sesame\n", "sesame"),
+        ('# ours\nVLLM_API_KEY="se=same"\nOTHER=1\n', "se=same"),
+        ("sesame\n", "sesame"),
+        (None, ""),
+    ],
+)
+def test_the_api_key_is_read_as_plain_units_read_it(
+    text: str | None, key: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "guard-key").write_text("k\n")
+    if text is not None:
+        (tmp_path / "api-key").write_text(text)
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
+    assert state_store.credentials() == ("k\n", key)
