@@ -50,7 +50,7 @@ def finish(box: Sandbox) -> dict[str, Any]:
     """Look until the tool has ended."""
     deadline = time.monotonic() + 60
     while True:
-        told = ask(box, do="look", name=NAME, directory=PLACE, result=".json")
+        told = ask(box, do="poll", name=NAME, directory=PLACE, result=".json")
         if told.get("running") is not True or time.monotonic() > deadline:
             return told
         time.sleep(0.5)

@@ -40,7 +40,7 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def asked(root: Path, verb: str, **more: Any) -> dict[str, Any]:
-    return ask_guard.main({"group": "g", "verb": verb, "root": str(root), **more})
+    return ask_guard.main({"group": "g", "command": verb, "root": str(root), **more})
 
 
 @pytest.mark.parametrize(

@@ -68,13 +68,6 @@ def test_nothing_is_renamed_unless_everything_is_staged(tmp_path: Path) -> None:
     assert not (tmp_path / "etc/a").exists()
 
 
-def test_an_abort_takes_staged_files_away(tmp_path: Path) -> None:
-    files = [item("/etc/a", "1")]
-    do(tmp_path, "stage", files)
-    assert do(tmp_path, "abort", files)["changed"] == ["/etc/a"]
-    assert every_file(tmp_path) == {}
-
-
 def test_what_no_plan_names_is_removed_with_the_commit(tmp_path: Path) -> None:
     stale = tmp_path / "etc/muster/g/old.env"
     stale.parent.mkdir(parents=True)

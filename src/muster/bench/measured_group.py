@@ -143,7 +143,7 @@ class MeasuredGroup:
             "api_key_file": keys[0] if keys else None,
         }  # fmt: skip
         self.ask(head.name, {"run_tool": start}, f"start {name}")
-        poll = {"do": "look", "name": name, "directory": directory, "result": result}
+        poll = {"do": "poll", "name": name, "directory": directory, "result": result}
         try:
             deadline, printed = time.monotonic() + seconds + 60, ""
             while True:

@@ -158,7 +158,7 @@ def _find(state: State) -> Standing:
 
 def _guards(state: State, standing: Standing, hosts: Mapping[str, Host]) -> dict[str, Mapping[str, Any]]:
     """Ask every guard how it stands, all at once."""
-    request = {"ask_guard": {"group": standing.group, "verb": "status"}}
+    request = {"ask_guard": {"group": standing.group, "command": "status"}}
     mine = [hosts[name] for name in standing.progress.hosts]
     told = all_hosts.each(mine, lambda host: all_hosts.ask(state, host, request, "guard status", seconds=60))
     answers = {name: answer.get("ask_guard", answer).get("answer") or {} for name, answer in told.items()}

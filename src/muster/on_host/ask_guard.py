@@ -15,18 +15,18 @@ _SHOWN = "ActiveState,SubState,NRestarts,MainPID,ActiveEnterTimestamp"
 
 
 def main(request: Json) -> Json:
-    """Return {unit: {active, sub, restarts, since}, answer: what the guard's `ctl` says}.
+    """Return {unit: {active, sub, restarts, since}, answer: the JSON of the guard's `ctl`}.
 
     Args:
-        request: `group`, `verb` (`status`, `logs`, `stop`, `restart`, `resume`), `wait` (seconds, for the verbs that
-            change something), `since` (generation, for `restart`) and `count` (of failure bundles, for `logs`).
-            `resume` of a unit that is stopped lifts what would hold it when it starts. The verb `journal` needs no
-            guard: the last `count` lines of `units`, as {answer: {lines}}. `root` (tests): where the files lie.
+        request: `group`, `command` (`status`, `logs`, `stop`, `restart`, `resume`), `wait` (seconds, for the commands
+            that change something), `since` (generation, for `restart`) and `count` (of failure bundles, for `logs`).
+            `resume` of a stopped unit lifts the hold that would stop it again. The command `journal` needs no guard:
+            the last `count` lines of `units`, as {answer: {lines}}. `root` (tests): where the file system begins.
 
     Raises:
         OSError: the group has no guard on this host, or its program is gone.
     """
-    if request["verb"] == "journal":
+    if request["command"] == "journal":
         lines = [line for unit in request["units"] for line in systemd_units.journal(unit, request["count"])]
         return {"answer": {"lines": lines}}
     unit = "muster-{}.service".format(request["group"])
@@ -35,7 +35,7 @@ def main(request: Json) -> Json:
     argv = [*_program(f"{root}/etc/systemd/system/{unit}"), "ctl", "--config", config]
     state = _unit(unit)
     stopped = state["active"] in ("inactive", "failed")
-    argv.append("release" if stopped and request["verb"] == "resume" else request["verb"])
+    argv.append("release" if stopped and request["command"] == "resume" else request["command"])
     for option in ("wait", "count", "since"):
         if request.get(option):
             argv += ["--" + option, str(request[option])]
@@ -44,20 +44,20 @@ def main(request: Json) -> Json:
         answer = json.loads(done.output)
     except ValueError:
         answer = {"error": (done.errors or done.output).strip()[-500:] or f"status {done.status}"}
-    return {"unit": state if request["verb"] in ("status", "logs") else _unit(unit), "answer": answer}
+    return {"unit": state if request["command"] in ("status", "logs") else _unit(unit), "answer": answer}
 
 
 def _program(path: str) -> list[str]:
-    """Return how the unit starts its guard, without the guard's own arguments."""
+    """Return the command that starts the unit's guard, without the guard's arguments."""
     unit = os.path.basename(path)
     try:
         with open(path, encoding="utf-8") as file:
-            found = re.search(r"^ExecStart=(\S+) (-I) (\S+)", file.read(), re.MULTILINE)
+            start = re.search(r"^ExecStart=(\S+) (-I) (\S+)", file.read(), re.MULTILINE)
     except FileNotFoundError:
         raise OSError(f"there is no {unit} on this host; run the recipe's deploy") from None
-    if found is None:
+    if start is None:
         raise OSError(f"{unit} runs no guard (supervisor = systemd)")
-    return list(found.groups())
+    return list(start.groups())
 
 
 def _unit(unit: str) -> Json:

@@ -1,4 +1,4 @@
-"""Ask the vLLM that will run a command line whether it takes it, without starting anything."""
+"""Ask the installed vLLM whether it accepts a command line; nothing is started."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from muster.on_host import engine_stamps, run_command, whole_files
 
 Json = dict[str, Any]
 
-# Runs inside the release's own Python. The parser is the one that `vllm serve` builds.
+# Runs inside the release's own Python, with the parser that `vllm serve` builds.
 _ASK = r"""
 import contextlib, importlib, io, json, sys
 argvs = json.load(sys.stdin)
@@ -27,15 +27,15 @@ def ask(argv):
     commands = {command.name: command for command in serve.cmd_init()}
     for command in commands.values():
         command.subparser_init(subparsers)
-    said = io.StringIO()
+    printed = io.StringIO()
     sys.argv = list(argv)
     try:
-        with contextlib.redirect_stderr(said), contextlib.redirect_stdout(said):
+        with contextlib.redirect_stderr(printed), contextlib.redirect_stdout(printed):
             args = parser.parse_args(argv[1:])
             commands[args.subparser].validate(args)
     except SystemExit as end:
-        lines = [line for line in said.getvalue().splitlines() if "error:" in line]
-        return "" if not end.code else (lines or said.getvalue().splitlines() or ["refused"])[-1]
+        lines = [line for line in printed.getvalue().splitlines() if "error:" in line]
+        return "" if not end.code else (lines or printed.getvalue().splitlines() or ["refused"])[-1]
     except Exception as error:
         return "%s: %s" % (type(error).__name__, error)
     return ""
@@ -45,29 +45,29 @@ print("\n" + json.dumps([ask(argv) for argv in argvs]))
 
 
 def main(request: Json) -> Json:
-    """Return {refused: [[argv, error]]} for the command lines that the installed vLLM does not take.
+    """Return {refused: [[argv, error]]} for the command lines that the installed vLLM refuses.
 
     Args:
-        request: `release` {path}, `argvs` [[argument]] and `env`. What is taken is noted, so that an unchanged
-            engine is not asked about it again. `root` (tests): where the file system begins.
+        request: `release` {path}, `argvs` [[argument]] and `env`. Accepted command lines are noted: an unchanged engine
+            is asked about each only once. `root` (tests): where the file system begins.
 
     Raises:
-        OSError: the release has no Python, or its vLLM does not import; its own last lines.
+        OSError: the release has no Python, or its vLLM does not import; the last lines it printed.
     """
     root, path = request.get("root", ""), request["release"]["path"]
     python = root + os.path.join(path, "bin", "python")
     with tempfile.TemporaryDirectory() as home:
-        # Importing vLLM writes caches; they must not be root's.
+        # Importing vLLM writes caches; keep them out of root's.
         env = {**run_command.environment(), "VLLM_LOGGING_LEVEL": "ERROR", **request.get("env", {})}
         env.update({"HOME": home, "VLLM_CACHE_ROOT": home, "XDG_CACHE_HOME": home, "PYTHONDONTWRITEBYTECODE": "1"})
         env["PATH"] = root + os.path.join(path, "bin") + ":" + env["PATH"]
         try:
-            asked = run_command.finish([python, "-c", _ASK], 600, stdin=json.dumps(request["argvs"]), env=env, cwd=home)
+            done = run_command.finish([python, "-c", _ASK], 600, stdin=json.dumps(request["argvs"]), env=env, cwd=home)
         except TimeoutError:
             raise OSError(f"importing vLLM from {path} took more than 600 s") from None
-    answer = next((line for line in reversed(asked.output.splitlines()) if line.startswith("[")), None)
-    if asked.status != 0 or answer is None:
-        tail = "\n".join((asked.errors or asked.output).strip().splitlines()[-12:])
+    answer = next((line for line in reversed(done.output.splitlines()) if line.startswith("[")), None)
+    if done.status != 0 or answer is None:
+        tail = "\n".join((done.errors or done.output).strip().splitlines()[-12:])
         raise OSError(f"the vLLM in {path} does not import:\n{tail}")
     errors = json.loads(answer)
     for argv, error in zip(request["argvs"], errors):

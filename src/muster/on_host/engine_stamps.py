@@ -1,4 +1,4 @@
-"""What muster noted about the engines on this host: which release is whole, which command line its parser took."""
+"""Notes about the engines on this host: which release is complete, which command lines its parser accepted."""
 
 from __future__ import annotations
 
@@ -17,35 +17,35 @@ COMPLETE = ".muster-complete"
 ACCEPTED = "/var/lib/muster/accepted"
 
 
-def release(root: str, wanted: Json | None) -> Json:
-    """Return {exists, complete, runs} of a release: whether it is there, whole, and has a `vllm` to run.
+def release(root: str, requested: Json | None) -> Json:
+    """Return {exists, complete, runs}: is the release there, complete, and has it a `vllm` to run?
 
     Args:
         root: where the file system begins.
-        wanted: `path` of the virtual environment and `spec`, a name of what should be in it.
+        requested: `path` of the virtual environment and `spec`, which names its content.
     """
-    if not wanted:
+    if not requested:
         return {"exists": False, "complete": False, "runs": False}
-    path = root + wanted["path"]
+    path = root + requested["path"]
     stamp = whole_files.read_json(os.path.join(path, COMPLETE)) or {}
     return {
         "exists": os.path.isdir(path),
-        "complete": bool(stamp) and stamp.get("spec") == wanted.get("spec"),
+        "complete": bool(stamp) and stamp.get("spec") == requested.get("spec"),
         "runs": os.access(os.path.join(path, "bin", "vllm"), os.X_OK),
     }
 
 
-def accepted(root: str, wanted: Json | None, argvs: Sequence[Sequence[str]]) -> list[bool]:
-    """Return, for each command line, whether this very engine's parser has taken it before."""
-    path = wanted["path"] if wanted else "/nowhere"
+def accepted(root: str, requested: Json | None, argvs: Sequence[Sequence[str]]) -> list[bool]:
+    """Return for each command line whether the parser of this very engine has accepted it before."""
+    path = requested["path"] if requested else "/nowhere"
     return [os.path.exists(stamp(root, path, argv)) for argv in argvs]
 
 
 def stamp(root: str, path: str, argv: Sequence[str]) -> str:
-    """Return the path of the note that the engine at `path`, as installed now, takes this command line."""
+    """Return the path of the note that the engine installed at `path` accepts this command line."""
     engine = []
-    found = glob.glob(glob.escape(root + path) + "/lib/python*/site-packages/vllm-*.dist-info/RECORD")
-    for name in [*sorted(found), root + path + "/bin/vllm"]:
+    records = glob.glob(glob.escape(root + path) + "/lib/python*/site-packages/vllm-*.dist-info/RECORD")
+    for name in [*sorted(records), root + path + "/bin/vllm"]:
         if os.path.exists(name):
             engine.append([name[len(root) :], os.stat(name).st_mtime_ns, os.stat(name).st_size])
     digest = hashlib.sha256(json.dumps([path, engine, list(argv)]).encode()).hexdigest()

@@ -1,7 +1,7 @@
-"""Install one engine release: uv, a virtual environment, the pinned packages, and last the note that it is whole.
+"""Install one engine release: uv, a virtual environment, the locked packages, and last a note that it is complete.
 
-The environment is made at its final path (virtual environments do not move). Without the note it is not a release: an
-installation that was killed is wiped and done again, from uv's cache. Progress goes to stdout, line by line.
+The environment is made at its final path because virtual environments cannot be moved. Without the note it is no
+release: an interrupted installation is wiped and repeated from uv's cache. Progress goes to stdout, line by line.
 """
 
 from __future__ import annotations
@@ -29,17 +29,16 @@ def main(request: Json) -> Json:
     """Bring a release to this host and return {changed, packages}.
 
     Args:
-        request: `path`, `spec` (what should be in it, by one name), `python`, `lock` (text of the release's
-            `pylock.toml`, the same on every host), `wheels` (directory that holds all its files, or None),
-            `forget` (whether that directory goes when the release is whole), `install_args`, `env`, `uv` (path),
-            `uv_payload` (base64 of the deflated binary, or None), `python_dir`, `cache_dir`. `root` (tests): where
-            the file system begins.
+        request: `path`, `spec` (names its content), `python`, `lock` (text of the release's `pylock.toml`, the same
+            on every host), `wheels` (directory that holds all its files, or None), `forget` (whether to remove that
+            directory once the release is complete), `install_args`, `env`, `uv` (path), `uv_payload` (base64 of the
+            deflated binary, or None), `python_dir`, `cache_dir`. `root` (tests): where the file system begins.
 
     Raises:
-        OSError: uv's own last lines; what was there before is untouched, or wiped if it was never whole.
+        OSError: the last lines of uv; a complete release is untouched, an incomplete one wiped.
     """
     root, path = request.get("root", ""), request.get("root", "") + request["path"]
-    os.umask(0o022)  # the ranks run as another user and must read all of it
+    os.umask(0o022)  # the ranks run as another user and must be able to read it
     uv = bring_uv(root + request["uv"], request.get("uv_payload"))
     os.makedirs(os.path.dirname(path), 0o755, exist_ok=True)
     with open(path + ".lock", "w") as lock:
@@ -56,7 +55,7 @@ def main(request: Json) -> Json:
 
 
 def bring_uv(path: str, payload: str | None) -> str:
-    """Write the uv that the control machine sent, unless it is here already, and return its path."""
+    """Write the uv that the control machine sent, unless the host has it, and return its path."""
     if os.access(path, os.X_OK):
         return path
     if not payload:
@@ -68,8 +67,8 @@ def bring_uv(path: str, payload: str | None) -> str:
 
 
 def running_from(path: str) -> list[str]:
-    """Return the commands of processes whose program lies under a path."""
-    found = set()
+    """Return the command lines of processes whose program is below a path."""
+    commands = set()
     for link in glob.glob("/proc/[0-9]*/cmdline"):
         try:
             with open(link, "rb") as handle:
@@ -77,12 +76,12 @@ def running_from(path: str) -> list[str]:
         except OSError:
             continue
         if any(word.startswith(path.encode() + b"/") for word in words):
-            found.add(b" ".join(words).decode("utf-8", "replace"))
-    return sorted(found)
+            commands.add(b" ".join(words).decode("utf-8", "replace"))
+    return sorted(commands)
 
 
 def environment(request: Json, root: str) -> dict[str, str]:
-    """Return uv's environment: Pythons and cache where every user of the host can read them, nothing of the caller."""
+    """Return uv's environment: Pythons and cache where every user can read them, none of the caller's uv settings."""
     base = {key: value for key, value in run_command.environment().items() if not key.startswith(("UV_", "PIP_"))}
     base.pop("VIRTUAL_ENV", None)
     own = {
@@ -95,7 +94,7 @@ def environment(request: Json, root: str) -> dict[str, str]:
 
 
 def install(request: Json, uv: str, path: str, env: dict[str, str]) -> int:
-    """Make the environment, install into it, note that it is whole; return the number of packages."""
+    """Make the environment, install into it, note that it is complete; return the number of packages."""
     began = time.monotonic()
     if os.path.lexists(path):
         progress_lines.say(f"removing what an unfinished installation left at {path}")
@@ -110,13 +109,13 @@ def install(request: Json, uv: str, path: str, env: dict[str, str]) -> int:
     os.makedirs(os.path.dirname(place), 0o755, exist_ok=True)
     whole_files.write_whole(place, request["lock"].encode())
     packages = pylock.parse(request["lock"], os.path.dirname(place))
-    with tempfile.NamedTemporaryFile("w", suffix=".txt") as wanted:
-        wanted.write("\n".join(pylock.requirements(packages, gathered=bool(wheels))) + "\n")
-        wanted.flush()
+    with tempfile.NamedTemporaryFile("w", suffix=".txt") as requirements:
+        requirements.write("\n".join(pylock.requirements(packages, gathered=bool(wheels))) + "\n")
+        requirements.flush()
         progress_lines.say(
             "installing {}, {} packages from {}".format(request["spec"], len(packages), wheels or "the index")
         )
-        stream([*command, "-r", wanted.name], env, path)
+        stream([*command, "-r", requirements.name], env, path)
     if not os.access(os.path.join(path, "bin", "vllm"), os.X_OK):
         raise OSError(f"{path} has no bin/vllm after the installation; do the requirements name vllm?")
     names = frozen(uv, python, env)
@@ -135,14 +134,14 @@ def frozen(uv: str, python: str, env: dict[str, str]) -> list[str]:
 
 
 def stream(argv: list[str], env: dict[str, str], path: str) -> None:
-    """Run a tool, pass on the lines worth reading, and say now and then that it is still at work.
+    """Run a tool, print its lines but those per package, and report now and then that it still runs.
 
     Raises:
         OSError: it failed; the message ends with its last lines.
     """
     lines = []
     with tempfile.TemporaryDirectory() as home:
-        # uv's data directory lies under HOME; the machine owner's must stay as it is.
+        # uv keeps data under HOME; leave the machine owner's alone.
         child = subprocess.Popen(
             argv,
             env={**env, "HOME": home},
@@ -168,7 +167,7 @@ def stream(argv: list[str], env: dict[str, str], path: str) -> None:
 
 
 def beat(done: threading.Event, path: str) -> None:
-    """Say every half minute how much is on the disk, so that a long download does not look like a hang."""
+    """Print the free space every half minute: a long download must not look like a hang."""
     began = time.monotonic()
     while not done.wait(_BEAT):
         free = os.statvfs(os.path.dirname(path))

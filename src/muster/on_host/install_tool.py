@@ -15,14 +15,14 @@ _COMPLETE = ".muster-complete.json"
 
 
 def main(request: Json) -> Json:
-    """Make sure the tool is there.
+    """Make sure the tool is installed.
 
     Args:
-        request: `path` (of the environment), `program` (that must be in its bin), `python`, `requirements`,
+        request: `path` (of the environment), `program` (must be in its bin), `python`, `requirements`,
             `install_args`, `env`, `uv` (path on this host), `uv_payload` (or None), `python_dir`, `cache_dir`.
 
     Returns:
-        {installed: whether it was there or is now, machine: `uname -m`}; without uv and without a payload, False.
+        {installed, machine: `uname -m`}; `installed` is false where there is neither uv nor a payload.
     """
     path, uv = request["path"], request["uv"]
     machine = os.uname().machine

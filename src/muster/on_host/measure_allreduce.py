@@ -1,7 +1,6 @@
-"""One host's share of an all-reduce across the group, run by the engine's own Python; leaves nothing behind.
+"""One host's share of an all-reduce across the group, run by the engine's own Python; it leaves nothing behind.
 
-A host program: standard library and the installed torch. One child a GPU is forked before torch is imported, so that
-no CUDA context is shared.
+Needs the installed torch. It forks one child per GPU before it imports torch: children must not share a CUDA context.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ LOG_LIMIT = 512 * 1024
 
 
 def environment(request: Json, log: str) -> None:
-    """Set what NCCL and Gloo read: where they log, and which interface they use."""
+    """Set the variables of NCCL and Gloo: where to log, and which interface to use."""
     os.environ.update(request.get("env") or {})
     os.environ["NCCL_DEBUG"] = "INFO"
     os.environ["NCCL_DEBUG_FILE"] = log
@@ -34,7 +33,7 @@ def environment(request: Json, log: str) -> None:
 
 
 def work(request: Json, local: int) -> Json:
-    """Be one rank: meet the others, time all-reduces, return the median."""
+    """Be one rank: meet the others, time all-reduces, return the median time."""
     from datetime import timedelta
 
     import torch  # type: ignore[import-not-found,unused-ignore]
@@ -87,7 +86,7 @@ def child(request: Json, local: int, directory: str) -> None:
 
 
 def wait(children: list[int], deadline: float) -> bool:
-    """Wait for the children; kill those that are late. Returns whether all came in time."""
+    """Wait for the children and kill those that are late; return whether none was."""
     left = set(children)
     while left and time.monotonic() < deadline:
         left = {pid for pid in left if os.waitpid(pid, os.WNOHANG)[0] == 0}
@@ -102,9 +101,9 @@ def main(request: Json) -> Json:
     """Take part in an all-reduce.
 
     Args:
-        request: `node` (0 is the host they meet at), `nodes`, `gpus` of this host, `master` (address), `port`,
-            `interface`, `env` (further NCCL variables), `backend` (`nccl`, `gloo`), `bytes`, `seconds` (how
-            long all may take).
+        request: `node` (0 is the host where they meet), `nodes`, `gpus` of this host, `master` (address), `port`,
+            `interface`, `env` (further NCCL variables), `backend` (`nccl`, `gloo`), `bytes`, `seconds` (for
+            all of it).
     """
     directory = tempfile.mkdtemp(prefix="muster-nccl-")
     try:

@@ -1,4 +1,4 @@
-"""One session at a time for what several would write."""
+"""One session at a time."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from typing import IO
 from muster.on_host import progress_lines
 
 _EVERY = 5.0
-"""Seconds between two looks at a lock."""
-_SAID_EVERY = 60.0
-"""Seconds between two lines that say so."""
+"""Seconds between two attempts to take a lock."""
+_REPORT_EVERY = 60.0
+"""Seconds between two lines of progress."""
 
 
 def take(lock: IO[str], what: str, minutes: float) -> None:
-    """Take a lock; a session that was cut may still hold it, and says so no more.
+    """Take a lock. A disconnected session may still hold it without being able to say so.
 
     Args:
         lock: its open file.
-        what: the other session does, as a line of progress says it.
-        minutes: to wait for it.
+        what: what the other session does, for the line of progress ("installs this release").
+        minutes: how long to wait.
 
     Raises:
-        OSError: another session holds it for longer.
+        OSError: another session still holds it.
     """
     say_at = time.monotonic()
     until = say_at + 60 * minutes
@@ -38,5 +38,5 @@ def take(lock: IO[str], what: str, minutes: float) -> None:
                 raise OSError(f"{held}; its process holds {lock.name}; `lslocks` on this host names it") from None
         if now >= say_at:
             progress_lines.say(f"another session {what}; waiting for it")
-            say_at = now + _SAID_EVERY
+            say_at = now + _REPORT_EVERY
         time.sleep(_EVERY)

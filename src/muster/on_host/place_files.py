@@ -1,4 +1,4 @@
-"""Put planned files onto this host: all are staged beside their places, then all renamed: none is ever half there."""
+"""Put planned files onto this host: stage all of them beside their places, then rename them all."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from muster.on_host import run_command, whole_files
 
 Json = dict[str, Any]
 
-# What makes a file of these directories take effect at once, without a reboot.
+# The tool that makes a file in each of these directories take effect without a reboot.
 _ACTIVATE = (
     ("/etc/sysusers.d/", ["systemd-sysusers"]),
     ("/etc/tmpfiles.d/", ["systemd-tmpfiles", "--create"]),
@@ -22,23 +22,23 @@ _SUFFIX = ".muster-new"
 
 
 def main(request: Json) -> Json:
-    """Do one part of bringing files to a host and return {changed: [path], notes: [text]}.
+    """Do one step of placing files and return {changed: [path], notes: [text]}.
 
     Args:
-        request: `do`: `base` (write and take effect: users, directories, limits), `stage` (write beside the final
-            places, nothing active yet), `commit` (rename, remove, reload, enable) or `abort` (remove what was staged).
+        request: `do`: `base` (write and apply: users, directories, limits), `stage` (write beside the final
+            places; nothing is active yet) or `commit` (rename, remove, reload, enable).
             `files` [{path, text, sha256, mode, owner, group}]; `commit` needs no text. `remove` [path],
             `enable` [unit], `root` (tests; then no systemd tool is run).
 
     Raises:
         OSError: nothing was renamed yet unless the message says so.
     """
-    parts = {"base": base, "stage": stage, "commit": commit, "abort": abort}
+    parts = {"base": base, "stage": stage, "commit": commit}
     return parts[request["do"]](request, request.get("root", ""))
 
 
 def base(request: Json, root: str) -> Json:
-    """Write what users, directories and kernel settings come from, and apply each; a refused sysctl is a note."""
+    """Write and apply the files that define users, directories and kernel settings; a refused sysctl is only a note."""
     notes = []
     for item in request["files"]:
         os.makedirs(os.path.dirname(root + item["path"]), 0o755, exist_ok=True)
@@ -53,7 +53,7 @@ def base(request: Json, root: str) -> Json:
 
 
 def stage(request: Json, root: str) -> Json:
-    """Write every file beside its place; on any failure remove them all again."""
+    """Write every file beside its place; on any failure remove them all."""
     written = []
     try:
         for item in request["files"]:
@@ -70,7 +70,7 @@ def stage(request: Json, root: str) -> Json:
 
 
 def commit(request: Json, root: str) -> Json:
-    """Rename what was staged, remove what no plan names any more, then let systemd read it all once."""
+    """Rename the staged files, remove those no plan names any more, then reload systemd once."""
     files = request["files"]
     for item in files:
         path = staged(root, item)
@@ -95,16 +95,8 @@ def commit(request: Json, root: str) -> Json:
     return {"changed": [item["path"] for item in files] + gone, "notes": []}
 
 
-def abort(request: Json, root: str) -> Json:
-    """Remove what was staged and never renamed."""
-    return {
-        "changed": [item["path"] for item in request["files"] if whole_files.remove(staged(root, item))],
-        "notes": [],
-    }
-
-
 def staged(root: str, item: Json) -> str:
-    """Return where a file waits for its rename: in the same directory, so that the rename cannot fail half-way."""
+    """Return where a file waits for its rename: in the same directory, because a rename across file systems copies."""
     directory, name = os.path.split(str(item["path"]))
     return root + os.path.join(directory, "." + name + _SUFFIX)
 

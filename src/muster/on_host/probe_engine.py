@@ -1,4 +1,4 @@
-"""What an installed engine is, read from its files without importing it; the import itself only when asked.
+"""An installed engine: its versions, read from files without importing it. The import is a separate request.
 
 A host program: standard library only, Python 3.9 or newer; changes nothing.
 """
@@ -31,17 +31,17 @@ IMPORT = (
 
 def distributions(packages: str) -> dict[str, str]:
     """Return the version of each known distribution in one site-packages directory."""
-    found = {}
+    versions = {}
     for entry in os.listdir(packages):
         match = re.fullmatch(r"([^-]+)-(.+)\.dist-info", entry)
         for key, pattern in DISTRIBUTIONS.items():
             if match and re.fullmatch(pattern, match.group(1).lower()):
-                found[key] = match.group(2)
-    return found
+                versions[key] = match.group(2)
+    return versions
 
 
 def release(path: str) -> Json | None:
-    """Return versions, CUDA build and Python of a virtual environment; None when nothing is there."""
+    """Return versions, CUDA variant and Python of a virtual environment; None where there is none."""
     site = sorted(glob.glob(os.path.join(path, "lib", "python3*", "site-packages")))
     if not site:
         return None
@@ -57,7 +57,7 @@ def release(path: str) -> Json | None:
 
 
 def imported(path: str, seconds: float) -> Json:
-    """Import vLLM and torch with the release's own Python and say what came of it."""
+    """Import vLLM and torch with the release's own Python and return {"value": versions} or {"error": text}."""
     argv = [os.path.join(path, "bin", "python"), "-c", IMPORT]
     try:
         done = run_command.finish(argv, seconds, env=os.environ, cwd="/")
@@ -76,7 +76,7 @@ def imported(path: str, seconds: float) -> Json:
 
 
 def digest(path: str) -> str | None:
-    """Return the sha256 of a file as hex, or None when it is not there."""
+    """Return a file's SHA-256 in hexadecimal, or None where there is no such file."""
     try:
         return whole_files.sha256(path)
     except OSError:
@@ -93,7 +93,7 @@ def carried(paths: list[str]) -> str | None:
 
 
 def revision(cache: str, repository: str) -> str | None:
-    """Return the commit that a model hub's cache holds for a repository, or None.
+    """Return the commit that the hub's cache has of a repository, or None.
 
     Args:
         cache: the hub directory (`…/hub`), which holds `models--<owner>--<name>`.
@@ -104,15 +104,15 @@ def revision(cache: str, repository: str) -> str | None:
     if main_branch is not None:
         return main_branch.strip() or None
     snapshots = os.path.join(base, "snapshots")
-    held = sorted(os.listdir(snapshots)) if os.path.isdir(snapshots) else []
-    return held[0] if len(held) == 1 else None
+    commits = sorted(os.listdir(snapshots)) if os.path.isdir(snapshots) else []
+    return commits[0] if len(commits) == 1 else None
 
 
 def main(request: Json) -> Json:
     """Describe the installed engine.
 
     Args:
-        request: `path` of the virtual environment; `files` whose digests are wanted; `model` with `cache` and
+        request: `path` of the virtual environment; `files` to hash; `model` with `cache` and
             `repository`; `import` (seconds) to try the import.
     """
     path, model = request.get("path"), request.get("model") or {}

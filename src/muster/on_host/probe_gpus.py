@@ -1,8 +1,7 @@
-"""What the host's tools say of GPUs, fabric and network, as text, changing nothing.
+"""GPUs, fabric and network as the host's tools print them; nothing is changed.
 
-A host program: standard library only, Python 3.9 or newer. It interprets as little as it can; the control
-side parses. Each source runs in its own thread and answers {"value": ...} or {"error": "..."}: a missing
-tool, a hung driver or a gigantic output costs that source and no other. `machine` gathers what needs no tool.
+The control side parses the text. Each source runs in its own thread and answers {"value": ...} or {"error": "..."}:
+a missing tool, a hung driver or gigantic output costs that source and no other. `probe_machine` needs no tools.
 """
 
 from __future__ import annotations
@@ -36,13 +35,13 @@ GPU_FIELDS = (
     "temperature.gpu",
     "clocks_event_reasons.active",
 )
-# What a field was called before; tried once when a driver refuses the newer name.
+# Older names of fields, tried once when a driver refuses the newer one.
 OLDER_NAME = {"clocks_event_reasons.active": "clocks_throttle_reasons.active"}
 XID = re.compile(rb"\bXid\b")
 
 
 def run(argv: list[str], seconds: float = SECONDS, limit: int = LIMIT, keep: re.Pattern[bytes] | None = None) -> Json:
-    """Run a tool as `run_command.finish` does, and return what it answered as JSON.
+    """Run a tool as `run_command.finish` does and return the outcome as JSON.
 
     Raises:
         OSError: the tool is missing, or missed its deadline.
@@ -58,14 +57,14 @@ def run(argv: list[str], seconds: float = SECONDS, limit: int = LIMIT, keep: re.
 
 
 def gpu_query() -> Json:
-    """`nvidia-smi --query-gpu`, without the fields that this driver refuses."""
+    """`nvidia-smi --query-gpu` without the fields that this driver refuses."""
     fields, refused = list(GPU_FIELDS), []
     for _ in range(2 * len(GPU_FIELDS)):
         answer = run(["nvidia-smi", "--query-gpu=" + ",".join(fields), "--format=csv"])
-        named = re.search(r'Field "([^"]{1,80})" is not a valid field', answer["text"] + answer["stderr"])
-        if not named or named.group(1) not in fields:
+        refusal = re.search(r'Field "([^"]{1,80})" is not a valid field', answer["text"] + answer["stderr"])
+        if not refusal or refusal.group(1) not in fields:
             break
-        place = fields.index(named.group(1))
+        place = fields.index(refusal.group(1))
         refused.append(fields[place])
         older = OLDER_NAME.get(fields[place])
         fields[place : place + 1] = [older] if older else []
@@ -74,9 +73,9 @@ def gpu_query() -> Json:
 
 
 def kernel_xids() -> Json:
-    """Lines of the kernel log since boot that carry a GPU error number; the last 200 when there are more.
+    """Lines of the kernel log since boot with a GPU error number; the last 200 at most.
 
-    A journal without a line of the kernel is one that does not get them; dmesg is asked then.
+    A journal without any kernel line does not receive them; then dmesg is read.
     """
     answer: Json = {"rc": None, "text": "", "stderr": ""}
     for argv in (["journalctl", "-k", "-b", "--no-pager", "-q", "-o", "short-iso"], ["dmesg"]):
@@ -104,7 +103,7 @@ def fabric_manager() -> Json:
 
 
 def systemd() -> Json:
-    """The version of systemd, and whether this host was booted with it."""
+    """The version of systemd, and whether it booted this host."""
     return {"version": run(["systemctl", "--version"]), "booted": os.path.isdir("/run/systemd/system")}
 
 
@@ -144,20 +143,20 @@ SOURCES: dict[str, Callable[[], Json]] = {
     "links": lambda: run(["ip", "-j", "addr", "show"]),
     "systemd": systemd,
     "names": names,
-    # With the reading that `machine` takes last, this bounds the clock's offset from both sides.
+    # With the reading that `probe_machine` takes last, this bounds the clock's offset from both sides.
     "started": lambda: {"wall": time.time()},
 }
 
 
 def main(request: Json) -> Json:
-    """Gather the asked sources, all at the same time.
+    """Gather the requested sources, all at once.
 
     Args:
-        request: `sources` (names; all when not given), `without` (names left out) and `seconds` the whole may
-            take (default 60).
+        request: `sources` (names; all when not given), `without` (names left out) and `seconds` (for all of
+            them, default 60).
     """
-    wanted = [name for name in request.get("sources", SOURCES) if name not in request.get("without", ())]
-    answers: Json = {name: {"error": "no answer in time"} for name in wanted}
+    requested = [name for name in request.get("sources", SOURCES) if name not in request.get("without", ())]
+    answers: Json = {name: {"error": "no answer in time"} for name in requested}
 
     def gather(name: str) -> None:
         try:
@@ -165,8 +164,8 @@ def main(request: Json) -> Json:
         except Exception as error:  # one source must never cost another
             answers[name] = {"error": str(error)[:500] or type(error).__name__}
 
-    # A thread that hangs in the kernel must not keep the program from ending: daemon threads.
-    threads = [threading.Thread(target=gather, args=(name,), daemon=True) for name in wanted]
+    # Daemon threads: one stuck in the kernel must not keep the program from ending.
+    threads = [threading.Thread(target=gather, args=(name,), daemon=True) for name in requested]
     for thread in threads:
         thread.start()
     deadline = time.monotonic() + float(request.get("seconds", 60.0))

@@ -1,6 +1,6 @@
-"""What a group has on a host now, read in one go and changing nothing: files, secrets, units, the engine.
+"""A group's files, secrets, units and engine on this host; nothing is changed.
 
-What the host itself is like (GPUs, network, disks, ports) is for `preflight` and `machine` to say.
+The host itself (GPUs, network, disks, ports) is the subject of `probe_machine` and `probe_gpus`.
 """
 
 from __future__ import annotations
@@ -27,22 +27,22 @@ _FORMER = ("/etc/tmpfiles.d/muster.conf",)
 
 
 def main(request: Json) -> Json:
-    """Return the state of everything that a plan touches on this host.
+    """Return the state of everything on this host that a plan touches.
 
     Args:
-        request: `group` (its name), `files` {path: sha256 wanted}, `secrets` [paths], `units` [names],
-            `release` {path, spec}, `uv` (path), `argvs` [[argument]], `texts` (whether to return what differing files
-            hold), `ready` (URL or None). `root` (tests): where the file system begins.
+        request: `group` (its name), `files` {path: planned sha256}, `secrets` [paths], `units` [names],
+            `release` {path, spec}, `uv` (path), `argvs` [[argument]], `texts` (whether to return the text
+            of differing files), `ready` (URL or None). `root` (tests): where the file system begins.
     """
     root = request.get("root", "")
     group = request.get("group", "")
-    wanted = request.get("files", {})
+    planned = request.get("files", {})
     return {
         "python": platform.python_version(),
         "machine": platform.machine(),
-        "files": {path: describe(root, path, sha, bool(request.get("texts"))) for path, sha in wanted.items()},
+        "files": {path: describe(root, path, sha, bool(request.get("texts"))) for path, sha in planned.items()},
         "secrets": {path: describe(root, path, None, False) for path in request.get("secrets", ())},
-        "stale": stale(root, group, set(wanted) | set(request.get("secrets", ()))),
+        "stale": stale(root, group, set(planned) | set(request.get("secrets", ()))),
         "units": attempt(lambda: systemd_units.states(request.get("units", []) + present_units(root, group))),
         "groups": other_groups(root, group),
         "release": engine_stamps.release(root, request.get("release")),
@@ -54,32 +54,32 @@ def main(request: Json) -> Json:
 
 
 def attempt(source: Callable[[], Any]) -> Any:
-    """Return what a source says, or {"error": text}: one broken tool must not hide the rest."""
+    """Return a source's value, or {"error": text}: one broken tool must not hide the rest."""
     try:
         return source()
     except Exception as error:
         return {"error": str(error) or type(error).__name__}
 
 
-def describe(root: str, path: str, wanted: str | None, text: bool) -> Json:
+def describe(root: str, path: str, planned: str | None, text: bool) -> Json:
     """Return digest, mode and owners of one path; {"kind": "missing"} where there is nothing."""
     try:
-        found = os.lstat(root + path)
+        status = os.lstat(root + path)
     except (FileNotFoundError, NotADirectoryError):
         return {"kind": "missing"}
-    if not stat.S_ISREG(found.st_mode):
-        return {"kind": "link" if stat.S_ISLNK(found.st_mode) else "other"}
-    told = {
+    if not stat.S_ISREG(status.st_mode):
+        return {"kind": "link" if stat.S_ISLNK(status.st_mode) else "other"}
+    facts = {
         "kind": "file",
         "sha256": whole_files.sha256(root + path),
-        "mode": format(stat.S_IMODE(found.st_mode), "o"),
-        "owner": _name(pwd.getpwuid, found.st_uid),
-        "group": _name(grp.getgrgid, found.st_gid),
+        "mode": format(stat.S_IMODE(status.st_mode), "o"),
+        "owner": _name(pwd.getpwuid, status.st_uid),
+        "group": _name(grp.getgrgid, status.st_gid),
     }
-    if text and wanted and told["sha256"] != wanted and found.st_mode & 0o004:
+    if text and planned and facts["sha256"] != planned and status.st_mode & 0o004:
         with open(root + path, encoding="utf-8", errors="replace") as handle:
-            told["text"] = handle.read(_TEXT_LIMIT)
-    return told
+            facts["text"] = handle.read(_TEXT_LIMIT)
+    return facts
 
 
 def _name(lookup: Callable[[int], Sequence[Any]], number: int) -> str:
@@ -89,21 +89,21 @@ def _name(lookup: Callable[[int], Sequence[Any]], number: int) -> str:
         return str(number)
 
 
-def stale(root: str, group: str, wanted: set[str]) -> list[str]:
-    """Return the files of this group that no plan names: its units, what lies in its directory, what a cut run left."""
+def stale(root: str, group: str, planned: set[str]) -> list[str]:
+    """Return the group's files that no plan names: units, files in its directory, leftovers of an interrupted run."""
     if not group:
         return []
-    found = []
+    files = []
     for directory, _, names in os.walk(root + "/etc/muster/" + group):
-        found += [os.path.join(directory, name)[len(root) :] for name in names]
-    found += ["/etc/systemd/system/" + name for name in present_units(root, group)]
-    found += ["/etc/systemd/system/" + name for name in staged_units(root, group)]
-    found += [path for path in _FORMER if os.path.lexists(root + path)]
-    return sorted(path for path in found if path not in wanted)
+        files += [os.path.join(directory, name)[len(root) :] for name in names]
+    files += ["/etc/systemd/system/" + name for name in present_units(root, group)]
+    files += ["/etc/systemd/system/" + name for name in staged_units(root, group)]
+    files += [path for path in _FORMER if os.path.lexists(root + path)]
+    return sorted(path for path in files if path not in planned)
 
 
 def staged_units(root: str, group: str) -> list[str]:
-    """Return the unit files of a group that a run staged and, cut off, never put in place."""
+    """Return the unit files that an interrupted run staged and never renamed."""
     rule = re.compile(rf"\.{_unit_rule(group)}\.muster-new")
     return [name for name in _listed(root + "/etc/systemd/system") if rule.fullmatch(name)]
 
@@ -120,7 +120,7 @@ def _listed(directory: str) -> list[str]:
 
 
 def present_units(root: str, group: str) -> list[str]:
-    """Return the unit files of a group on this host, by the group's own list and by the naming rule."""
+    """Return a group's unit files on this host, from its plan.json and by the naming rule."""
     if not group:
         return []
     rule, names = re.compile(_unit_rule(group)), _listed(root + "/etc/systemd/system")
@@ -129,18 +129,18 @@ def present_units(root: str, group: str) -> list[str]:
 
 
 def other_groups(root: str, group: str) -> dict[str, Json]:
-    """Return what the other groups on this host say of themselves, by name."""
-    found = {}
+    """Return the plan.json of the other groups on this host, by name."""
+    groups = {}
     for path in glob.glob(glob.escape(root) + "/etc/muster/*/plan.json"):
         name = os.path.basename(os.path.dirname(path))
-        told = whole_files.read_json(path)
-        if name != group and isinstance(told, dict):
-            found[name] = told
-    return found
+        manifest = whole_files.read_json(path)
+        if name != group and isinstance(manifest, dict):
+            groups[name] = manifest
+    return groups
 
 
 def answers(url: str | None) -> bool | None:
-    """Return whether a URL answers 200 at once, or None when there is none to ask."""
+    """Return whether a URL answers 200 within seconds; None without a URL."""
     if not url:
         return None
     try:

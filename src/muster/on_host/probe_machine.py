@@ -1,7 +1,6 @@
-"""What a machine's own files say: clock, limits, memory, disks, listeners, RDMA ports; changes nothing.
+"""Clock, limits, memory, disks, listeners and RDMA ports of this machine, from files alone; nothing is changed.
 
-A host program: standard library only, Python 3.9 or newer; it runs no tool. Each source answers
-{"value": ...} or {"error": "..."}.
+Each source answers {"value": ...} or {"error": "..."}.
 """
 
 from __future__ import annotations
@@ -19,14 +18,14 @@ from muster.on_host.whole_files import read_start
 Json = dict[str, Any]
 
 TCP_LISTEN = "0A"
-# The guard's own program, by digest, as its unit starts it.
+# The guard's program in a command line: its directory is named by digest.
 GUARD = re.compile(r"/guard/[0-9a-f]{8,64}(/|$)")
 TABLE_LIMIT = 4 * 1024 * 1024
 GPUDIRECT_MODULES = ("nvidia", "nvidia_peermem", "nv_peer_mem", "gdrdrv")
 
 
 def clock(request: Json) -> Json:
-    """The wall clock, the clock since boot (both seconds) and which boot this is."""
+    """The wall clock, the clock since boot (both in seconds) and the id of this boot."""
     boot = (read_start("/proc/sys/kernel/random/boot_id") or "").strip()
     return {"wall": time.time(), "monotonic": time.monotonic(), "boot": boot}
 
@@ -50,7 +49,7 @@ def system(request: Json) -> Json:
 
 
 def infiniband(request: Json) -> Json:
-    """Every port under /sys/class/infiniband: state, kind, rate, and which GIDs are set."""
+    """Every port under /sys/class/infiniband: state, kind, rate, and the GIDs that are set."""
     root = os.path.join(request.get("sys", "/sys"), "class/infiniband")
     ports = []
     for port in sorted(glob.glob(os.path.join(root, "*/ports/*")))[:64]:
@@ -70,7 +69,7 @@ def infiniband(request: Json) -> Json:
 
 
 def gpudirect(request: Json) -> Json:
-    """What tells whether the GPUs' memory can be registered for RDMA."""
+    """The modules and versions that decide whether GPU memory can be registered for RDMA."""
     loaded = [line.split(" ", 1)[0] for line in (read_start("/proc/modules", TABLE_LIMIT) or "").splitlines()]
     return {
         "modules": [name for name in loaded if name in GPUDIRECT_MODULES],
@@ -81,18 +80,18 @@ def gpudirect(request: Json) -> Json:
 
 def mounts() -> dict[str, tuple[str, str]]:
     """Return mount point -> (options, file system type)."""
-    found = {}
+    points = {}
     for line in (read_start("/proc/self/mountinfo", TABLE_LIMIT) or "").splitlines():
         left, _, right = line.partition(" - ")
         parts = left.split()
         if len(parts) > 5:
             point = re.sub(r"\\(\d{3})", lambda match: chr(int(match.group(1), 8)), parts[4])
-            found[point] = (parts[5], right.split(" ")[0])
-    return found
+            points[point] = (parts[5], right.split(" ")[0])
+    return points
 
 
 def path_facts(path: str) -> Json:
-    """Return the free space and the mount of a path, or of its nearest parent that is there."""
+    """Return the free space and the mount of a path, or of its nearest existing parent."""
     there = os.path.realpath(path)
     while not os.path.isdir(there) and there != "/":
         there = os.path.dirname(there)
@@ -112,8 +111,8 @@ def path_facts(path: str) -> Json:
     }
 
 
-def held(path: str, entries: int = 50_000) -> int:
-    """Return the bytes of disk that a directory's files take, links not followed."""
+def disk_use(path: str, entries: int = 50_000) -> int:
+    """Return the bytes of disk that a directory's files take; links are not followed."""
     total = 0
     for parent, _, files in os.walk(path):
         for name in files:
@@ -125,17 +124,17 @@ def held(path: str, entries: int = 50_000) -> int:
 
 
 def paths(request: Json) -> Json:
-    """Facts of each asked path; a network mount that does not answer costs its own path only."""
+    """Facts of each requested path; a network mount that does not answer costs only its own path."""
     answers: Json = {}
 
-    def look(path: str, inside: str | None) -> None:
+    def probe(path: str, inside: str | None) -> None:
         try:
-            answers[path] = {**path_facts(path), "held": held(inside) if inside else 0}
+            answers[path] = {**path_facts(path), "held": disk_use(inside) if inside else 0}
         except OSError as error:
             answers[path] = {"error": str(error)}
 
     for path, inside in request.get("paths", {}).items():
-        thread = threading.Thread(target=look, args=(path, inside), daemon=True)
+        thread = threading.Thread(target=probe, args=(path, inside), daemon=True)
         thread.start()
         thread.join(5.0)
         answers.setdefault(path, {"error": "the file system did not answer in 5 s"})
@@ -143,39 +142,39 @@ def paths(request: Json) -> Json:
 
 
 def listening(request: Json) -> Json:
-    """Who listens on each of the asked TCP ports: address, process, pid and control group."""
-    wanted = set(request.get("ports", []))
+    """The listeners on the requested TCP ports: address, process, pid and control group."""
+    requested = set(request.get("ports", []))
     sockets: dict[str, Json] = {}
     for path in ("/proc/net/tcp", "/proc/net/tcp6"):
         for line in (read_start(path, TABLE_LIMIT) or "").splitlines()[1:]:
             parts = line.split()
             if len(parts) > 9 and parts[3] == TCP_LISTEN:
                 address, _, port = parts[1].rpartition(":")
-                if int(port, 16) in wanted:
+                if int(port, 16) in requested:
                     sockets[f"socket:[{parts[9]}]"] = {"port": int(port, 16), "address": address}
     for link in glob.iglob("/proc/[0-9]*/fd/*") if sockets else ():
         try:
-            found = sockets.get(os.readlink(link))
+            listener = sockets.get(os.readlink(link))
         except OSError:
             continue
-        if found is not None and "pid" not in found:
+        if listener is not None and "pid" not in listener:
             pid = link.split("/")[2]
-            found["pid"] = int(pid)
-            found["process"] = (read_start(f"/proc/{pid}/comm") or "").strip()
-            found["cgroup"] = (read_start(f"/proc/{pid}/cgroup") or "")[:1024]
+            listener["pid"] = int(pid)
+            listener["process"] = (read_start(f"/proc/{pid}/comm") or "").strip()
+            listener["cgroup"] = (read_start(f"/proc/{pid}/cgroup") or "")[:1024]
     return {"ports": list(sockets.values())}
 
 
 def units(request: Json) -> Json:
-    """The units of muster's groups that have an engine now; a guard that holds a stopped group has none."""
+    """The units of muster's groups in which an engine runs; a guard that holds a stopped group has none."""
     root = os.path.join(request.get("sys", "/sys"), "fs/cgroup")
-    # A host of the older hierarchy has systemd's own tree below; both are looked at.
-    found = (glob.glob(os.path.join(root, part, "system.slice/muster-*.service")) for part in ("", "systemd"))
-    return {"running": sorted({os.path.basename(path) for paths in found for path in paths if has_engine(path)})}
+    # With the older control group hierarchy, systemd's tree is one level below: search both.
+    matches = (glob.glob(os.path.join(root, part, "system.slice/muster-*.service")) for part in ("", "systemd"))
+    return {"running": sorted({os.path.basename(path) for paths in matches for path in paths if has_engine(path)})}
 
 
 def has_engine(cgroup: str) -> bool:
-    """Whether a unit has a process besides the guard and the kernel log that the guard follows."""
+    """Whether a unit has a process besides the guard and the journalctl that the guard reads the kernel log with."""
     for parent, _, _ in os.walk(cgroup):
         for pid in (read_start(os.path.join(parent, "cgroup.procs")) or "").split():
             command = (read_start(f"/proc/{pid}/cmdline") or "").split("\0")
@@ -191,7 +190,7 @@ SOURCES: dict[str, Callable[[Json], Json]] = {
     "gpudirect": gpudirect,
     "paths": paths,
     "listening": listening,
-    # Last: the later reading bounds the clock's offset from the side of the answer.
+    # Last: the later reading bounds the clock's offset on the answer's side.
     "clock": clock,
 }
 
@@ -200,7 +199,7 @@ def main(request: Json) -> Json:
     """Gather every source.
 
     Args:
-        request: `paths` (absolute path -> directory whose files count as already there, or None),
+        request: `paths` (absolute path -> directory whose files count as present, or None),
             `ports` (TCP numbers), `sys` (where /sys is, for tests).
     """
     answers: Json = {}

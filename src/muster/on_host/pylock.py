@@ -1,8 +1,7 @@
-"""What a `pylock.toml` of uv names: every package, the one file of it that fits, and that file's SHA-256.
+"""Parse uv's `pylock.toml`: every package, the one file of it that fits, and that file's SHA-256.
 
-Python 3.9 has no TOML parser. uv writes one key a line, and of a package the wheels that fit the Python and the
-platform that it resolved for, such as a compiled one and one of pure Python; whatever else stands there is refused,
-and so is never overlooked.
+Python 3.9 has no TOML parser. uv writes one key per line, and for each package the wheels that fit the Python and
+platform it resolved for, such as a compiled and a pure Python one. Anything else is refused, never overlooked.
 """
 
 from __future__ import annotations
@@ -18,14 +17,14 @@ _SIZE = re.compile(r"\bsize = (\d+)")
 
 
 def parse(text: str, base: str) -> list[dict[str, Any]]:
-    """Return {name, version, kind, file, url, sha256, size} of every package; size is None where nobody told it.
+    """Return {name, version, kind, file, url, sha256, size} of every package; size may be None.
 
     Args:
         text: of the lock.
-        base: directory of the lock, from which relative paths lead.
+        base: directory of the lock; relative paths start there.
 
     Raises:
-        ValueError: it is none, or a package in it has no file with a SHA-256, such as one from a repository.
+        ValueError: it is no lock, or a package has no file with a SHA-256, such as one from a repository.
     """
     head, *blocks = text.split("[[packages]]\n")
     if "lock-version" not in head:
@@ -34,19 +33,19 @@ def parse(text: str, base: str) -> list[dict[str, Any]]:
 
 
 def _package(block: str, base: str) -> dict[str, Any]:
-    named = dict(re.findall(r'^(name|version) = "([^"]+)"$', block, re.M))
+    fields = dict(re.findall(r'^(name|version) = "([^"]+)"$', block, re.M))
     for kind in ("wheels", "archive", "sdist"):
-        found = re.search(rf"^{kind} = (.*?)(?=^\w|\Z)", block, re.M | re.S)
-        files = list(_FILE.finditer(found.group(1))) if found else []
+        value = re.search(rf"^{kind} = (.*?)(?=^\w|\Z)", block, re.M | re.S)
+        files = list(_FILE.finditer(value.group(1))) if value else []
         if not files:
             continue
-        told = [(*_file(found["head"], base), found["sha256"]) for found in files if _WHERE.search(found["head"])]
-        if not told:
+        candidates = [(*_file(file["head"], base), file["sha256"]) for file in files if _WHERE.search(file["head"])]
+        if not candidates:
             break
-        file, url, size, sha256 = max(told, key=lambda each: _fit(each[0]))
+        file, url, size, sha256 = max(candidates, key=lambda each: _fit(each[0]))
         return {
-            "name": named["name"],
-            "version": named.get("version") or file.split("-")[1],
+            "name": fields["name"],
+            "version": fields.get("version") or file.split("-")[1],
             "kind": "wheel" if file.endswith(".whl") else "sdist",
             "direct": kind == "archive",
             "file": file,
@@ -54,11 +53,11 @@ def _package(block: str, base: str) -> dict[str, Any]:
             "sha256": sha256,
             "size": size,
         }
-    raise ValueError(f"{named.get('name')} has no file whose SHA-256 is known; name a wheel of it instead")
+    raise ValueError(f"{fields.get('name')} has no file whose SHA-256 is known; name a wheel of it instead")
 
 
 def _file(head: str, base: str) -> tuple[Any, ...]:
-    """Return name, address and bytes of one file, from what stands before its hashes."""
+    """Return name, address and bytes of one file, from the text before its hashes."""
     where, size = _WHERE.search(head), _SIZE.search(head)
     assert where is not None
     url = where[2] if where[1] == "url" else "file://" + os.path.normpath(os.path.join(base, where[2]))
@@ -66,7 +65,7 @@ def _file(head: str, base: str) -> tuple[Any, ...]:
 
 
 def _fit(file: str) -> tuple[Any, ...]:
-    """Return what orders wheels as installers do, the best last: by ABI, by Python, by platform, by build.
+    """Return a sort key that orders wheels as installers do, the best last: ABI, Python, platform, build number.
 
     Source: the order of tags in the packaging specification "Platform compatibility tags".
     """
@@ -75,19 +74,19 @@ def _fit(file: str) -> tuple[Any, ...]:
         return (0,)
     python, abi, platform = (part.split(".") for part in parts[-3:])
     own = max((2 if name.startswith("cp") else 1 if name == "abi3" else 0) for name in abi)
-    minors = [int(found[1]) for name in python for found in [re.match(r"[a-z]+3(\d+)$", name)] if found]
-    glibc = [int(found[1]) for name in platform for found in [re.match(r"manylinux_2_(\d+)_", name)] if found]
+    minors = [int(match[1]) for name in python for match in [re.match(r"[a-z]+3(\d+)$", name)] if match]
+    glibc = [int(match[1]) for name in platform for match in [re.match(r"manylinux_2_(\d+)_", name)] if match]
     build = re.match(r"\d+", parts[2]) if len(parts) == 6 else None
     any_platform = platform == ["any"]
     return (1, not any_platform, own, max(minors, default=0), max(glibc, default=0), int(build[0]) if build else 0)
 
 
 def requirements(packages: list[dict[str, Any]], *, gathered: bool) -> list[str]:
-    """Return the lines with which `uv pip install --require-hashes --no-deps` installs these files and no others.
+    """Return requirements with which `uv pip install --require-hashes --no-deps` installs exactly these files.
 
     Args:
-        packages: as `parse` gives them.
-        gathered: whether all files lie in one directory; what was named by its address is there found by its name.
+        packages: from `parse`.
+        gathered: whether all files are in one directory, where even those named by address are found by name.
     """
     lines = []
     for package in packages:

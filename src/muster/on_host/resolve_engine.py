@@ -1,4 +1,4 @@
-"""Resolve a release into a lock with hashes, on one host for all, or take the lock that another host has."""
+"""Resolve a release into a lock with hashes, on one host for all, or take over another host's lock."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ from muster.on_host import install_engine, mutex, progress_lines, pylock, run_co
 Json = dict[str, Any]
 
 _RESOLVING = 3600.0
-"""Seconds: uv builds an sdist to learn what it needs, which may take long and is no reason to stop."""
+"""Seconds: uv may have to build an sdist to learn its dependencies."""
 
 
 def place_of(path: str) -> str:
-    """Return where the lock of a release lies: beside its environment, which is wiped when it was not whole."""
+    """Return the path of a release's lock: beside its environment, because an incomplete environment is wiped."""
     return f"{path}.locked/pylock.toml"
 
 
 def main(request: Json) -> Json:
-    """Return {text} of the lock of a release; with `resolve` also {sizes}, of the files whose size it does not tell.
+    """Return {text} of a release's lock; with `resolve` also {sizes} of the files whose size the lock lacks.
 
     Args:
-        request: `path` of the release and `resolve`. Without it the lock is only read; `text` is "" where there is
-            none. With it, `text` of another host's lock or "", and as in `engine`: `python`, `requirements`,
-            `overrides`, `install_args`, `env`, `uv`, `uv_payload`, `python_dir`, `cache_dir`. A lock that lies here
-            from a run that was cut is kept. `root` (tests): where the file system begins.
+        request: `path` of the release and `resolve`. Without `resolve` the lock is only read; `text` is "" where there
+            is none. With it: `text` of another host's lock or "", and as in `install_engine` `python`, `requirements`,
+            `overrides`, `install_args`, `env`, `uv`, `uv_payload`, `python_dir`, `cache_dir`. A lock left by an
+            interrupted run is kept. `root` (tests): where the file system begins.
 
     Raises:
-        OSError: uv's own last lines.
+        OSError: the last lines of uv.
     """
     root = request.get("root", "")
     place = root + place_of(request["path"])
@@ -60,10 +60,10 @@ def read(place: str) -> str:
 
 
 def packages_of(text: str, place: str) -> list[Json]:
-    """Return what a lock names.
+    """Return the packages of a lock.
 
     Raises:
-        OSError: it cannot be understood.
+        OSError: it is malformed.
     """
     try:
         return pylock.parse(text, os.path.dirname(place))
@@ -72,15 +72,16 @@ def packages_of(text: str, place: str) -> list[Json]:
 
 
 def resolve(request: Json, uv: str, place: str, env: dict[str, str]) -> None:
-    """Let uv choose a file of every package for this host's Python and platform.
+    """Let uv choose one file per package for this host's Python and platform.
 
     Raises:
-        OSError: uv's own last lines.
+        OSError: the last lines of uv.
     """
     progress_lines.say("resolving {}".format(" ".join(request["requirements"])))
-    new = os.path.join(os.path.dirname(place), "pylock.new.toml")  # uv wants such a name, and paths lead from there
+    # uv insists on this form of name, and relative paths start in this directory.
+    new = os.path.join(os.path.dirname(place), "pylock.new.toml")
     with tempfile.TemporaryDirectory() as home:
-        wanted, overrides = os.path.join(home, "wanted.in"), os.path.join(home, "overrides.txt")
+        wanted, overrides = os.path.join(home, "requirements.in"), os.path.join(home, "overrides.txt")
         whole_files.write_whole(wanted, "\n".join(request["requirements"]).encode() + b"\n")
         whole_files.write_whole(overrides, "\n".join(request["overrides"]).encode() + b"\n")
         command = [uv, "pip", "compile", wanted, "--format", "pylock.toml", "--generate-hashes", "--quiet"]
@@ -96,10 +97,10 @@ def resolve(request: Json, uv: str, place: str, env: dict[str, str]) -> None:
 
 
 def size_of(url: str, request: Json) -> int:
-    """Return the bytes of a file that an index or a directory offers.
+    """Return the size in bytes of a file in an index or a directory.
 
     Raises:
-        OSError: it is not there.
+        OSError: there is no such file.
     """
     parts = urlsplit(url)
     if parts.scheme == "file":

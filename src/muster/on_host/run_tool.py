@@ -1,7 +1,7 @@
-"""Run a measuring tool on this host as a unit of its own, look after it, and bring back what it wrote.
+"""Run a measuring tool on this host as a unit of its own, watch it, and return its result.
 
-The tool outlives the SSH session that started it: a run may take an hour, a session breaks sooner. One request does
-one thing: `start`, `look`, `end`, or `log` (what the engine said since it started).
+The tool outlives the SSH session that started it: a run may take an hour, and sessions break sooner. One request does
+one thing: `start`, `poll`, `end`, or `log` (the engine's log since it started).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Json = dict[str, Any]
 
 _NAME = re.compile(r"muster-bench-[a-z0-9-]{1,60}")
 _BIGGEST = 32 << 20
-# Lines of an engine's start; the rest is one line a request.
+# Lines of an engine's start; the rest is one line per request.
 _TELLING = re.compile(
     r"version|attention backend|took|KV cache|Maximum concurrency|Application startup|init engine|capturing finished"
 )
@@ -32,14 +32,14 @@ def main(request: Json) -> Json:
 
     Args:
         request: `start`: `name` (of the unit), `directory`, `argv`, `env`, `user`, `seconds` (the longest it may take),
-            `files` {name: text} to lay beside, `api_key_file` or None. `look` and `end`: `name`, `directory`, and for
-            `look` also `result` (file name, or ending of one). `log`: `units`.
+            `files` {name: text} to write there, `api_key_file` or None. `poll` and `end`: `name`, `directory`, and for
+            `poll` also `result` (file name, or its ending). `log`: `units`.
 
     Returns:
-        `start`: {}. `look`: {running, status, lines, result (text) or None}. `end`: {}. `log`: {units: {unit: {active,
+        `start`: {}. `poll`: {running, status, lines, result (text) or None}. `end`: {}. `log`: {units: {unit: {active,
         digest}}, lines, gpus: [name], driver}.
     """
-    do = {"start": _start, "look": _look, "end": _end, "log": _log}[request["do"]]
+    do = {"start": _start, "poll": _poll, "end": _end, "log": _log}[request["do"]]
     return do(request)
 
 
@@ -71,12 +71,14 @@ def _start(request: Json) -> Json:
         "LimitNOFILE": "1048576",
         "LimitCORE": "0",
     }
-    told = [f"--property={key}={value}" for key, value in properties.items()]
-    run_command.must(["systemd-run", "--quiet", "--unit=" + name, *told, "/bin/sh", os.path.join(directory, "run.sh")])
+    options = [f"--property={key}={value}" for key, value in properties.items()]
+    run_command.must(
+        ["systemd-run", "--quiet", "--unit=" + name, *options, "/bin/sh", os.path.join(directory, "run.sh")]
+    )
     return {}
 
 
-def _look(request: Json) -> Json:
+def _poll(request: Json) -> Json:
     unit = _checked(request["name"]) + ".service"
     state = systemd_units.show([unit], "SubState,ExecMainStatus,Result,InvocationID").get(unit, {})
     running = state.get("SubState") in ("running", "start", "start-pre", "start-post")
@@ -101,9 +103,9 @@ def _end(request: Json) -> Json:
 
 
 def _log(request: Json) -> Json:
-    told, lines = {}, []
+    units, lines = {}, []
     for unit, state in systemd_units.states(request["units"]).items():
-        told[unit] = {"active": state["active"], "digest": state["digest"]}
+        units[unit] = {"active": state["active"], "digest": state["digest"]}
         if state["invocation"]:
             lines += [
                 line for line in systemd_units.journal(unit, _LOG_LINES, state["invocation"]) if _TELLING.search(line)
@@ -112,7 +114,7 @@ def _log(request: Json) -> Json:
     status, output = run_command.run(query, 30)
     rows = [row.split(", ") for row in output.strip().splitlines()] if not status else []
     gpus = [row[0] for row in rows if len(row) == 2]
-    return {"units": told, "lines": lines[:2000], "gpus": gpus, "driver": rows[0][1] if gpus else ""}
+    return {"units": units, "lines": lines[:2000], "gpus": gpus, "driver": rows[0][1] if gpus else ""}
 
 
 def _result(directory: str, name: str) -> str | None:

@@ -1,4 +1,4 @@
-"""Start, stop and watch units in short slices, so that the control machine can say what it waits for."""
+"""Start, stop and watch units in short polls: between them the control machine reports what it waits for."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ Json = dict[str, Any]
 _POLL = 0.5
 _STOPPED = ("inactive", "failed")
 _SEARCHED, _FIRST, _LAST = 500, 3, 8
-# What vLLM puts before every line, tracebacks too; and a line that names an error, rather than code that raises it.
+# vLLM's prefix of every line, tracebacks too; and a line that reports an error, rather than code that raises it.
 _PREFIX = re.compile(r"^(\([^)]*\) )?([A-Z]+ \d\d-\d\d \d\d:\d\d:\d\d \[[^]]*\] ?)?")
 _ERROR = re.compile(r"^(?!\s|raise )(.*\W)?\w*(Error|Exception)\b|^error:|: error: ")
 
 
 def main(request: Json) -> Json:
-    """Do one slice of work on units.
+    """Do one poll.
 
     Args:
-        request: `do`: `start`, `stop` or `wait`; `units` [name] to stop or to watch; `start` [name] of those to start;
-            `checks` [{kind, target, text}] awaited once all units run; `since` {unit: invocation} of an earlier slice;
-            `seconds`: how long this slice may last; `hold`: stay that long although all is well.
+        request: `do`: `start`, `stop` or `wait`; `units` [name] to stop or watch; `start` [name] of those to start;
+            `checks` [{kind, target, text}] awaited once all units run; `since` {unit: invocation} of an earlier poll;
+            `seconds`: the longest this poll may last; `hold`: use all of them even if nothing is pending.
 
     Returns:
-        {done, died, pending, last, since}: `done` when all is as wanted; `died` {unit: [last log lines]} of units
-        that ended or were started anew since `since`; `pending`: what is still awaited; `last` {unit: log line}.
+        {done, died, pending, last, since}: `done` when nothing is pending; `died` {unit: [last log lines]} of units
+        that ended or restarted after `since`; `pending`: what is still awaited; `last` {unit: log line}.
     """
     names = request["units"]
     if not names and not request.get("checks"):
@@ -46,7 +46,7 @@ def main(request: Json) -> Json:
 
 
 def stop(names: list[str], seconds: float) -> Json:
-    """Ask systemd to stop the units and wait until none has a process left, at most one slice."""
+    """Ask systemd to stop the units and wait until none has a process left, for one poll at most."""
     run_command.must(["systemctl", "stop", "--no-block", "--", *names], 60)
     deadline = time.monotonic() + seconds
     while True:
@@ -56,11 +56,11 @@ def stop(names: list[str], seconds: float) -> Json:
         time.sleep(_POLL)
     if not left:
         run_command.run(["systemctl", "reset-failed", "--", *names])
-    return _told(not left, {}, "{} to stop".format(", ".join(left)) if left else "", names, {})
+    return _answer(not left, {}, "{} to stop".format(", ".join(left)) if left else "", names, {})
 
 
 def wait(names: list[str], checks: list[Json], since: Json, seconds: float, hold: bool) -> Json:
-    """Wait until all units run and every check passes, until one dies, or until the slice is over."""
+    """Wait until all units run and every check passes, until one dies, or until the poll is over."""
     deadline = time.monotonic() + seconds
     while True:
         shown = systemd_units.states(names)
@@ -68,17 +68,17 @@ def wait(names: list[str], checks: list[Json], since: Json, seconds: float, hold
             since.setdefault(name, unit["invocation"]) if unit["invocation"] else None
         died = [name for name, unit in shown.items() if dead(unit, since.get(name))]
         if died:
-            return _told(False, {name: last_words(name, since.get(name)) for name in died}, "", names, since)
+            return _answer(False, {name: last_words(name, since.get(name)) for name in died}, "", names, since)
         starting = [name for name, unit in shown.items() if unit["active"] != "active"]
         failing = [] if starting else [check["text"] for check in checks if not passes(check)]
         pending = "{} to start".format(", ".join(starting)) if starting else ", ".join(failing)
         if (not pending and not hold) or time.monotonic() > deadline:
-            return _told(not pending, {}, pending, names, since)
+            return _answer(not pending, {}, pending, names, since)
         time.sleep(_POLL)
 
 
 def dead(unit: Json, invocation: str | None) -> bool:
-    """Whether a unit that was started has ended, failed, or is another life than the one that was started."""
+    """Whether a started unit has ended, failed, or restarted."""
     if unit["active"] in ("failed", "deactivating") or unit["sub"] == "auto-restart":
         return True
     if invocation and unit["invocation"] and unit["invocation"] != invocation:
@@ -87,16 +87,16 @@ def dead(unit: Json, invocation: str | None) -> bool:
 
 
 def last_words(name: str, invocation: str | None) -> list[str]:
-    """Return what a life that ended said of it: the first errors, which tend to be the cause, and its last lines."""
-    said = systemd_units.journal(name, _SEARCHED, invocation or "") or systemd_units.journal(name, _SEARCHED)
-    plain = [_PREFIX.sub("", line) for line in said]
+    """Return why a unit ended, from its log: the first errors, which tend to be the cause, and the last lines."""
+    lines = systemd_units.journal(name, _SEARCHED, invocation or "") or systemd_units.journal(name, _SEARCHED)
+    plain = [_PREFIX.sub("", line) for line in lines]
     errors = list(dict.fromkeys(line for line in plain if _ERROR.search(line)))[:_FIRST]
     tail = plain[-_LAST:]
     return [line for line in errors if line not in tail] + tail
 
 
 def passes(check: Json) -> bool:
-    """Ask one question once."""
+    """Try a check once."""
     kind, target = check["kind"], check["target"]
     if kind == "command":
         return run_command.run(list(target), 60)[0] == 0
@@ -115,6 +115,6 @@ def passes(check: Json) -> bool:
         return False
 
 
-def _told(done: bool, died: Json, pending: str, names: list[str], since: Json) -> Json:
+def _answer(done: bool, died: Json, pending: str, names: list[str], since: Json) -> Json:
     last = {name: (systemd_units.journal(name, 1) or [""])[0] for name in names} if not done else {}
     return {"done": done, "died": died, "pending": pending, "last": last, "since": since, "host": os.uname().nodename}

@@ -1,4 +1,4 @@
-"""Ask the group that was brought up: does it serve the model under its name, does every rank answer, as planned."""
+"""Ask a running group: does it serve the model under its name, does every rank answer, as planned?"""
 
 from __future__ import annotations
 
@@ -23,13 +23,12 @@ _TOOL = {
 
 
 def main(request: Json) -> Json:
-    """Return {problems: [text], ranks: [rank that answered], served: [name]}.
+    """Return {problems: [text], ranks: [DP rank that answered], served: [name]}.
 
     Args:
         request: `processes` [{unit, argv}] that must run on this host. On the head also `url` (the API's base URL),
-            `model` (served name), `ranks` (number of DP ranks), `tool_calling` (whether planned), `seconds` (for one
-            answer) and `api_key_file` (environment file with VLLM_API_KEY on
-            this host, or None).
+            `model` (served name), `ranks` (number of DP ranks), `tool_calling` (whether planned), `seconds` (per
+            answer) and `api_key_file` (this host's environment file with VLLM_API_KEY, or None).
     """
     problems = [problem for process in request["processes"] for problem in not_as_planned(process)]
     if not request.get("url"):
@@ -41,26 +40,26 @@ def main(request: Json) -> Json:
         return {"problems": problems, "ranks": [], "served": served}
     with concurrent.futures.ThreadPoolExecutor(_AT_ONCE) as pool:
         ranks = range(request["ranks"])
-        said = list(pool.map(lambda rank: api.completion(request["model"], rank), ranks))
-    problems += [f"DP rank {rank} did not answer a completion: {error}" for rank, error in enumerate(said) if error]
+        errors = list(pool.map(lambda rank: api.completion(request["model"], rank), ranks))
+    problems += [f"DP rank {rank} did not answer a completion: {error}" for rank, error in enumerate(errors) if error]
     refused = api.tool_call(request["model"])
     if request["tool_calling"] and refused:
         problems.append(f"tool calling is planned, but a chat request with tool_choice=auto got {refused}")
     if not request["tool_calling"] and not refused:
         problems.append("tool calling is off in the plan, but a chat request with tool_choice=auto was taken")
-    return {"problems": problems, "ranks": [rank for rank in ranks if not said[rank]], "served": served}
+    return {"problems": problems, "ranks": [rank for rank in ranks if not errors[rank]], "served": served}
 
 
 def not_as_planned(process: Json) -> Iterator[str]:
-    """Yield what is wrong with one planned process: its unit is not running, or runs another command line."""
+    """Yield the problems of one planned process: its unit does not run, or runs another command line."""
     unit = systemd_units.states([process["unit"]]).get(process["unit"], {})
     if unit.get("active") != "active":
         yield "{} is {}, not active".format(process["unit"], unit.get("active", "missing"))
         return
     running = command_lines(unit["main_pid"])
-    wanted = process["argv"][1:]
-    # A script's command line begins with its interpreter; what follows the program's own name is the plan's.
-    if not any(line[-len(wanted) :] == wanted for line in running):
+    arguments = process["argv"][1:]
+    # The command line of a script begins with its interpreter: compare what follows the program's name.
+    if not any(line[-len(arguments) :] == arguments for line in running):
         yield "{} runs `{}`, not the planned `{}`".format(
             process["unit"],
             " ".join(running[0]) if running else "nothing",
@@ -70,22 +69,22 @@ def not_as_planned(process: Json) -> Iterator[str]:
 
 def command_lines(pid: int) -> list[list[str]]:
     """Return the command lines of a unit's main process and its children, the main process first."""
-    found, waiting = [], [pid]
+    lines, waiting = [], [pid]
     while waiting:
         current = waiting.pop(0)
         try:
             with open(f"/proc/{current}/cmdline", "rb") as handle:
-                found.append([part.decode("utf-8", "replace") for part in handle.read().split(b"\0")[:-1]])
+                lines.append([part.decode("utf-8", "replace") for part in handle.read().split(b"\0")[:-1]])
             for task in os.listdir(f"/proc/{current}/task"):
                 with open(f"/proc/{current}/task/{task}/children") as handle:
                     waiting += [int(child) for child in handle.read().split()]
         except OSError:
             continue
-    return found
+    return lines
 
 
 class Api:
-    """The OpenAI-compatible API, asked from the head itself and through no proxy."""
+    """The OpenAI-compatible API, asked on the head itself, without a proxy."""
 
     def __init__(self, url: str, seconds: float, key_file: str | None) -> None:
         self.url, self.seconds = url, seconds
@@ -98,7 +97,7 @@ class Api:
                 self.headers["Authorization"] = "Bearer " + found.group(1)
 
     def ask(self, path: str, body: Json | None = None, headers: Json | None = None) -> tuple[Any, str]:
-        """Return (answer, error): the JSON of a 200, or the status and the server's own words."""
+        """Return (answer, error): the JSON of a 200, or the status with the start of the body."""
         data = json.dumps(body).encode() if body is not None else None
         request = urllib.request.Request(self.url + path, data, {**self.headers, **(headers or {})})
         try:
@@ -115,13 +114,13 @@ class Api:
         return [model.get("id") for model in (answer or {}).get("data", [])]
 
     def completion(self, model: str, rank: int) -> str:
-        """Return "" when one DP rank answers one token, else why not."""
+        """Return "" when a DP rank answers one token, else the error."""
         body = {"model": model, "prompt": "1 2 3", "max_tokens": 1, "temperature": 0}
         answer, error = self.ask("/v1/completions", body, {"X-data-parallel-rank": str(rank)})
         return error if error or (answer or {}).get("choices") else "an answer without choices"
 
     def tool_call(self, model: str) -> str:
-        """Return "" when a request that leaves the tool choice to the model is taken, else the refusal."""
+        """Return "" when a request with tool_choice=auto is accepted, else the error."""
         body = {
             "model": model,
             "messages": [{"role": "user", "content": "What time is it?"}],

@@ -46,7 +46,7 @@ class Guards:
         units: Mapping[str, Any] = more.pop("units", {})
 
         def one(host: Host) -> dict[str, Any]:
-            request = {"group": self.plan.group, "verb": verb, **more, "units": units.get(host.name, [])}
+            request = {"group": self.plan.group, "command": verb, **more, "units": units.get(host.name, [])}
             return all_hosts.ask(self.state, host, {"ask_guard": request}, f"guard {verb}", seconds=SECONDS)
 
         self._reconnect()

@@ -29,7 +29,7 @@ def end_generation(state: State, host: Host, group: str, verb: str, since: str, 
     if drain_seconds:
         say(host, f"requests in flight get up to {drain_seconds} s")
     for seconds in lengths():
-        request = {"group": group, "verb": verb, "wait": seconds}
+        request = {"group": group, "command": verb, "wait": seconds}
         if verb == "restart":
             request["since"] = since
         answer = _answer(state, host, request)
@@ -49,7 +49,7 @@ def resume(state: State, host: Host, group: str, is_head: bool) -> bool:
 
     A member whose head is out of reach is no failure: the head is told by itself.
     """
-    answer = _answer(state, host, {"group": group, "verb": "resume"})
+    answer = _answer(state, host, {"group": group, "command": "resume"})
     if "error" in answer:
         (fail if is_head else say)(host, answer["error"])
     return "error" not in answer or not is_head
