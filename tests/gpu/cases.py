@@ -27,6 +27,7 @@ SHARED_ENV = {
     "VLLM_USE_FLASHINFER_SAMPLER": "0",
     "VLLM_ALLREDUCE_USE_SYMM_MEM": "0",
     "RAY_memory_monitor_refresh_ms": "0",
+    "PYTORCH_SKIP_CUDNN_COMPATIBILITY_CHECK": "1",  # the machine's cuDNN may be older than torch's own
 }
 SHARED_ARGS = ("--disable-custom-all-reduce",)
 COMPILATION = '{"pass_config":{"fuse_allreduce_rms":false}}'
@@ -80,6 +81,13 @@ def _fp8(name: str, strategy: str, *args: str, **other: Any) -> Case:
 def _real(name: str, strategy: str, **other: Any) -> Case:
     env = {"VLLM_USE_DEEP_GEMM": "0"}  # its warm-up compiles 1800 kernels
     return _fp8(name, strategy, *FP8_CACHE, weights="fp8", env=env, loads=(), **other)
+
+
+def _serving(name: str, strategy: str, *args: str, **other: Any) -> Case:
+    """A group that serves many: FP8 weights, long contexts, equal bytes of cache; what differs is the cache and DCP."""
+    settings = {**SMALL, "max_num_seqs": 256, "max_num_batched_tokens": 8192, **other.pop("settings", {})}
+    words = (*FP8, *args, *QUEUES_CACHE)
+    return Case(name, "kimi-k2-thinking", strategy, settings=settings, args=words, loads=(SHORT, QUEUES), **other)
 
 
 THINKING, INSTRUCT = "kimi-k2-thinking", "kimi-k2-instruct"
@@ -144,6 +152,11 @@ CASES = {
         _real("fp8-real-dcp", "tp-dcp"),
         _real("fp8-real-dcp-piecewise", "tp-dcp", compilation=PIECEWISE),
         _real("fp8-real-tp", "tp"),
+        # What the plan makes of an FP8 cache with DCP, what else would run, and the fault that it avoids.
+        _serving("serve-planned", "tp-dcp", *FP8_CACHE),
+        _serving("serve-bf16-cache", "tp-dcp"),
+        _serving("serve-no-dcp", "tp", *FP8_CACHE),
+        _serving("fault-flashmla-dcp", "tp-dcp", *FP8_CACHE, settings={"allow_known_fault": True}),
     )
 }
 PROOF = ("tp@empty", "tp", "tp-dcp")

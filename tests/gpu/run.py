@@ -48,8 +48,10 @@ from tests.gpu.tool import Tool  # noqa: E402
 
 ENGINE = "/opt/muster-gpu"
 WRITING = threading.Lock()
-START_SECONDS, STOP_SECONDS = 240, 15
-VLLM = "0.26.0"
+START_SECONDS, STOP_SECONDS = 360, 15
+VLLM = "0.33.0"
+FEWEST, MOST = 1, 16
+"""Tokens of the short prompts that every rank is asked; a DCP rank holds no token of the shortest."""
 
 
 def settings_of(case: Case, *, site: str, slot: int) -> Settings:
@@ -159,6 +161,8 @@ class Life:
             for name, child in self.children.items():
                 if child.poll() is not None:
                     raise RuntimeError(f"{name} ended with {child.returncode}")
+            if any("illegal memory access" in line for line in self.lines()):
+                raise RuntimeError("illegal memory access; no process ended")
             if time.monotonic() > deadline:
                 raise RuntimeError(f"not within {START_SECONDS} s: {check.text}")
             time.sleep(0.5)
@@ -223,6 +227,28 @@ def ask(plan: Plan) -> str:
         return f"no answer: {error}"
 
 
+def short_prompts(plan: Plan) -> dict[str, Any]:
+    """Ask every data parallel rank prompts of 1 to 16 tokens; return how many were answered, and the first failures."""
+    ranks = sorted(rank for host in plan.hosts.values() for rank in host.dp_ranks) or [0]
+    failures: list[str] = []
+    for rank in ranks:
+        for count in range(FEWEST, MOST + 1):
+            body = {"model": plan.served_model_name, "prompt": list(range(300, 300 + count)), "max_tokens": 4}
+            request = urllib.request.Request(
+                f"{plan.local_endpoint}/v1/completions",
+                json.dumps(body | {"temperature": 0, "ignore_eos": True}).encode(),
+                {"Content-Type": "application/json", "X-data-parallel-rank": str(rank)},
+            )
+            try:
+                with urllib.request.urlopen(request, timeout=20) as response:
+                    json.load(response)["choices"][0]["text"]
+            except (OSError, ValueError, KeyError) as error:
+                failures.append(f"rank {rank}, {count} tokens: {error}")
+                if len(failures) > 2:
+                    return {"asked": f"{FEWEST} to {MOST} tokens, {len(ranks)} rank(s)", "failures": failures}
+    return {"asked": f"{FEWEST} to {MOST} tokens, {len(ranks)} rank(s)", "failures": failures}
+
+
 class Gate:
     """Opens when every case is up or has failed: the loads then run one after the other."""
 
@@ -270,6 +296,10 @@ def run(
         gate.open.wait(START_SECONDS)
         with gate.turn:
             told["loads"] = [tool.measure() for tool in tools]
+            told["short_prompts"] = short_prompts(plan)
+            told["answer_after"] = ask(plan)
+            if told["short_prompts"]["failures"] or told["answer_after"].startswith("no answer"):
+                raise RuntimeError(f"short prompts: {told['short_prompts']['failures']}; {told['answer_after']}")
     except RuntimeError as error:
         told["error"] = str(error)
     finally:
