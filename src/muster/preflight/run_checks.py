@@ -36,7 +36,7 @@ _lock = RLock()
 
 @dataclass(frozen=True)
 class ProbedHosts:
-    """What hosts said in one session each: their reports, and the answers of programs asked besides, by host."""
+    """What hosts answered in one session each: their reports, and the answers of further programs, by host."""
 
     reports: list[HostReport]
     besides: Mapping[str, Mapping[str, Any]]
@@ -50,12 +50,12 @@ def probe_hosts(
     imports: float = 0.0,
     besides: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> ProbedHosts:
-    """Ask every host what it is, in one session each.
+    """Ask every host for its report, in one session each.
 
     Args:
         state: pyinfra's, its hosts connected.
         needs: by host, in the order of the reports.
-        unreached: host -> why it is not to be asked.
+        unreached: hosts that are not asked, and why.
         imports: seconds that importing an installed engine may take; 0 does not try.
         besides: host -> further programs and their requests, for the same session; they run first.
     """
@@ -78,7 +78,7 @@ def probe_hosts(
 
 
 def measure(state: State, needs: Mapping[str, Needs], reports: Iterable[HostReport], port: int) -> list[pairs.Measured]:
-    """Let each two hosts that answered measure the fabric between them, round by round.
+    """Let every two hosts that answered measure the fabric between them, round by round.
 
     Args:
         state: pyinfra's.
@@ -96,8 +96,8 @@ def measure(state: State, needs: Mapping[str, Needs], reports: Iterable[HostRepo
 
         def one(host: Host, requests: Mapping[str, Any] = requests) -> dict[str, Any]:
             answer = ask(state, host, {"measure_pair": requests[host.name]}, "fabric measurement", seconds=PAIR_SECONDS)
-            found: dict[str, Any] = answer.get("measure_pair", answer)
-            return found
+            result: dict[str, Any] = answer.get("measure_pair", answer)
+            return result
 
         answers = each([hosts[name] for name in requests], one)
         results += [pairs.measured(pair, answers) for pair in meetings]
@@ -105,7 +105,7 @@ def measure(state: State, needs: Mapping[str, Needs], reports: Iterable[HostRepo
 
 
 def meet(state: State, needs: Mapping[str, Needs], reports: Iterable[HostReport], port: int) -> list[pairs.Measured]:
-    """Let all hosts that answered meet each other at once, in one session each: do they reach, do full packets pass.
+    """Let all hosts that answered meet at once, in one session each: connections and full packets, no load.
 
     Args:
         state, needs, reports, port: as for `measure`.
@@ -119,8 +119,8 @@ def meet(state: State, needs: Mapping[str, Needs], reports: Iterable[HostReport]
         answer = ask(
             state, host, {"measure_pair": requests[host.name]}, "do the hosts reach each other?", seconds=PAIR_SECONDS
         )
-        found: dict[str, Any] = answer.get("measure_pair", answer)
-        return found
+        result: dict[str, Any] = answer.get("measure_pair", answer)
+        return result
 
     hosts = hosts_of(state)
     return pairs.met(each([hosts[name] for name in requests], one))
@@ -173,9 +173,9 @@ def preflight(
         settings: waivers, pairs, NCCL.
         title: what is checked, in words.
         unreached: host -> why it could not be connected to.
-        reports: what the hosts answered already; they are asked here when None.
+        reports: of all hosts; None asks them.
 
-    Pairs and the all-reduce load the fabric and the GPUs, so that a group that runs keeps them from running.
+    Pairs and the all-reduce load the fabric and the GPUs; while the group runs they are left out.
     """
     options, waived = settings.preflight, catalogue.known_waivers(settings.preflight.waive)
     if reports is None:
@@ -227,16 +227,16 @@ def run_inventory(state: State, hosts: Iterable[HostSpec], settings: Settings, m
 def once(
     state: State, key: str, needs: Mapping[str, Needs], settings: Settings, title: str, made: Made = None
 ) -> Outcome:
-    """Run a preflight, or return the one of this key that this pyinfra run has made already."""
+    """Run a preflight once per pyinfra run and key; later calls return its outcome."""
     with _lock:
-        found = _outcomes.setdefault(state, {})
-        if key not in found:
+        outcomes = _outcomes.setdefault(state, {})
+        if key not in outcomes:
             active = {host.name for host in state.active_hosts}
             unreached = {name: "not connected in this run" for name in needs if name not in active}
-            found[key] = preflight(state, needs, settings, title=title, unreached=unreached)
+            outcomes[key] = preflight(state, needs, settings, title=title, unreached=unreached)
             if made is not None:
-                made(found[key])
-        return found[key]
+                made(outcomes[key])
+        return outcomes[key]
 
 
 def run_recipe(
