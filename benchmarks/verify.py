@@ -22,7 +22,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE.parent / "src")]
 
-from muster.on_host import transfer_store  # noqa: E402
+from muster.on_host import transfer_store, whole_files  # noqa: E402
 
 
 def main() -> None:
@@ -43,7 +43,7 @@ def main() -> None:
         openssl(place, names)
         ours, theirs = [], []
         size = given.mib // given.files << 20
-        wanted = {name: {"size": size, "sha256": transfer_store.digest(f"{place}/{name}")} for name in names}
+        wanted = {name: {"size": size, "sha256": whole_files.sha256(f"{place}/{name}")} for name in names}
         for _ in range(given.turns):
             theirs.append(timed(lambda: openssl(place, names)))
             ours.append(timed(lambda: transfer_store.verify(place, wanted)))

@@ -15,8 +15,8 @@ import pytest
 from muster.sandbox import Sandbox, serving_settings
 from tests.conftest import Boot
 from tests.deploys.conftest import page, wheel
-from tests.weights.test_bundle import wheel as plain_wheel
-from tests.weights.test_stage import run
+from tests.weights.test_gather import wheel as plain_wheel
+from tests.weights.test_staging_run import run
 
 pytestmark = pytest.mark.sandbox
 DEPLOY = """\

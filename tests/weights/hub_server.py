@@ -14,6 +14,17 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+from muster.spec.listing import Listing
+from muster.weights import hub as hub_client
+
+FILES = {
+    "config.json": b'{"architectures": []}',
+    "code.py": b"print('hello')\n" * 40,
+    "model-1-of-2.safetensors": bytes(range(256)) * 4096 * 24,
+    "model-2-of-2.safetensors": bytes(reversed(range(256))) * 4096 * 2,
+}
+FIRST = "model-1-of-2.safetensors"
+
 
 def git_name(body: bytes) -> str:
     return hashlib.sha1(b"blob %d\0" % len(body) + body).hexdigest()
@@ -78,8 +89,8 @@ def serving(hub: Hub, address: str = "127.0.0.1") -> Iterator[Hub]:
             if found := re.fullmatch(rf"/api/models/{re.escape(hub.model)}/revision/(.+)", path):
                 if found[1] not in ("main", hub.commit):
                     return self.plain(404, b"{}", {"X-Error-Code": "RevisionNotFound"})
-                told = {"id": hub.model, "sha": hub.commit, "siblings": hub.siblings()}
-                return self.plain(200, json.dumps(told).encode())
+                answer = {"id": hub.model, "sha": hub.commit, "siblings": hub.siblings()}
+                return self.plain(200, json.dumps(answer).encode())
             if found := re.fullmatch(rf"/{re.escape(hub.model)}/resolve/([^/]+)/(.+)", path):
                 return self.resolve(found[1], found[2], body)
             if self.server is cdn and path.startswith("/blob/"):
@@ -107,8 +118,8 @@ def serving(hub: Hub, address: str = "127.0.0.1") -> Iterator[Hub]:
                     {"Path": n, "Size": len(b), "Sha256": hashlib.sha256(b).hexdigest(), "Type": "blob"}
                     for n, b in hub.files.items()
                 ]
-                told = {"Code": 200, "Data": {"Files": rows, "LatestCommitter": {"Revision": hub.commit}}}
-                return self.plain(200, json.dumps(told).encode())
+                answer = {"Code": 200, "Data": {"Files": rows, "LatestCommitter": {"Revision": hub.commit}}}
+                return self.plain(200, json.dumps(answer).encode())
             return self.bytes_of(unquote(query["FilePath"]), body, {})
 
         def bytes_of(self, name: str, body: bool, headers: dict[str, str]) -> None:
@@ -163,3 +174,7 @@ def serving(hub: Hub, address: str = "127.0.0.1") -> Iterator[Hub]:
         for server in (front, cdn):
             server.shutdown()
             server.server_close()
+
+
+def pin(hub: Hub, **more: Any) -> Listing:
+    return hub_client.from_hub("org/model", "main", endpoint=hub.url, **more)

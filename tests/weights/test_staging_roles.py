@@ -26,64 +26,64 @@ HOSTS = {"h0": "198.51.100.1", "h1": "198.51.100.2", "h2": "198.51.100.3"}
 KEYS = pair_keys(list(HOSTS), b"s" * 32)
 
 
-def look(**more: Any) -> dict[str, Any]:
+def probe(**more: Any) -> dict[str, Any]:
     return {"complete": False, "bytes": 0, "free": 100 * GIB, "link": "", "revisions": {}, **more}
 
 
-def decide(looks: Mapping[str, Mapping[str, Any]], **more: Any) -> Any:
+def decide(probes: Mapping[str, Mapping[str, Any]], **more: Any) -> Any:
     source = {"kind": "hub", "token": secret(more.pop("token", "t"))}
-    return staging(HOSTS, looks, LISTING, Weights(source="hub", **more), KEYS, source)
+    return staging(HOSTS, probes, LISTING, Weights(source="hub", **more), KEYS, source)
 
 
 def test_complete_hosts_are_asked_for_nothing() -> None:
-    found = decide({host: look(complete=True, link="d" * 40) for host in HOSTS})
+    found = decide({host: probe(complete=True, link="d" * 40) for host in HOSTS})
     assert found.requests == {}
     assert found.links == ()
     assert "complete on all 3 hosts" in found.text(LISTING)
 
 
 def test_one_host_that_lacks_something_gets_it_from_all() -> None:
-    looks = {"h0": look(), "h1": look(complete=True), "h2": look(complete=True)}
-    found = decide(looks)
+    probes = {"h0": probe(), "h1": probe(complete=True), "h2": probe(complete=True)}
+    found = decide(probes)
     assert found.seed == "h1"
     assert set(found.requests) == set(HOSTS)
     assert set(found.requests["h0"]["peers"]) == {"h1", "h2"}
 
 
 def test_nothing_that_is_printed_of_a_request_is_a_secret() -> None:
-    requests = decide({host: look() for host in HOSTS}, token="hub-token").requests
+    requests = decide({host: probe() for host in HOSTS}, token="hub-token").requests
     printed = json.dumps([public(request) for request in requests.values()])
     assert "hub-token" not in printed
     assert not any(key in printed for keys in KEYS.values() for key in keys.values())
 
 
 def test_only_the_seed_gets_the_token() -> None:
-    found = decide({host: look() for host in HOSTS})
+    found = decide({host: probe() for host in HOSTS})
     assert [host for host, request in found.requests.items() if (request["source"] or {}).get("token")] == ["h0"]
 
 
 @pytest.mark.parametrize(
-    ("looks", "wanted", "seed"),
+    ("probes", "wanted", "seed"),
     [
-        ({"h0": look(), "h1": look()}, None, "h0"),
-        ({"h0": look(), "h1": look(bytes=5)}, None, "h1"),
-        ({"h0": look(), "h1": look(bytes=5)}, "h0", "h0"),
-        ({"h0": look(), "h1": look(complete=True)}, "h0", "h1"),
+        ({"h0": probe(), "h1": probe()}, None, "h0"),
+        ({"h0": probe(), "h1": probe(bytes=5)}, None, "h1"),
+        ({"h0": probe(), "h1": probe(bytes=5)}, "h0", "h0"),
+        ({"h0": probe(), "h1": probe(complete=True)}, "h0", "h1"),
     ],
 )
-def test_the_seed(looks: dict[str, Any], wanted: str | None, seed: str) -> None:
-    assert choose_seed(list(looks), looks, wanted) == seed
+def test_the_seed(probes: dict[str, Any], wanted: str | None, seed: str) -> None:
+    assert choose_seed(list(probes), probes, wanted) == seed
 
 
 def test_a_seed_that_is_no_host_is_refused() -> None:
     with pytest.raises(Refusal, match="weights_seed is 'h9'"):
-        choose_seed(["h0"], {"h0": look()}, "h9")
+        choose_seed(["h0"], {"h0": probe()}, "h9")
 
 
 def test_a_host_without_room_is_refused_with_the_arithmetic() -> None:
-    looks = {"h0": look(), "h1": look(free=4 * GIB, bytes=3 * GIB, revisions={"e" * 40: 9 * GIB}), "h2": look()}
+    probes = {"h0": probe(), "h1": probe(free=4 * GIB, bytes=3 * GIB, revisions={"e" * 40: 9 * GIB}), "h2": probe()}
     with pytest.raises(Refusal) as refusal:
-        decide(looks)
+        decide(probes)
     text = str(refusal.value)
     assert "h1: 10.0 GiB of files - 3.0 GiB here + 1.0 GiB to stay free = 8.0 GiB, but 4.0 GiB are free" in text
     assert "revision eeeeeeeeeeee takes 9.0 GiB" in text
@@ -163,7 +163,7 @@ def test_a_pin_moves_the_recipe_of_its_model_only() -> None:
         ({"files": []}, "names no file"),
         ({"files": [{"path": "../x", "size": 1, "sha256": "1" * 64}]}, "'../x'"),
         ({"files": [{"path": "/x", "size": 1, "sha256": "1" * 64}]}, "'/x'"),
-        ({"files": [{"path": "x", "size": 1, "sha256": "zz"}]}, "path or digest"),
+        ({"files": [{"path": "x", "size": 1, "sha256": "zz"}]}, "impossible path or digest"),
         ({"files": [{"path": "x"}]}, "is no file"),
     ],
 )

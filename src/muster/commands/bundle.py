@@ -11,7 +11,7 @@ import click
 
 from muster.commands import options
 from muster.errors import Refusal
-from muster.on_host.transfer_progress import size
+from muster.on_host.in_words import size
 from muster.plan.make import build_plan
 from muster.spec import bundles, inventory, pins, recipe
 from muster.weights import gather
@@ -41,8 +41,8 @@ def bundle(
 ) -> None:
     """Gather the engine of RECIPE on INVENTORY's hosts, and its pin; a second run fetches only what is missing."""
     fleet = inventory.from_path(inventory_file, overrides)
-    wanted = recipe.load(recipe_name)
-    plan = build_plan(wanted, fleet.hosts, fleet.settings)
+    chosen = recipe.load(recipe_name)
+    plan = build_plan(chosen, fleet.hosts, fleet.settings)
     if plan.variant_assumed:
         raise Refusal(
             "torch_backend is 'auto', which asks the hosts' drivers",
@@ -62,16 +62,16 @@ def bundle(
         stale.unlink()
     if with_python:
         gather.python(release.python, engine / "python")
-    listing = gather.seal(place, wanted.name)
+    listing = gather.seal(place, chosen.name)
     click.echo(f"{release.id}: {len(names)} wheels, {size(listing.size)}, sealed as {listing.revision[:12]}")
-    pin, origin = pins.read(wanted.name), pins.found(wanted.name)
+    pin, origin = pins.read(chosen.name), pins.path_in_use(chosen.name)
     if origin is None:
-        click.echo(f"no pin: `muster pin {wanted.name}` before the weights can be staged", err=True)
+        click.echo(f"no pin: `muster pin {chosen.name}` before the weights can be staged", err=True)
     else:
         shutil.copyfile(origin, place / bundles.PIN)
     if weights:
         if pin is None:
-            raise Refusal("weights without a pin cannot be verified", fix=f"muster pin {wanted.name} --from {weights}")
+            raise Refusal("weights without a pin cannot be verified", fix=f"muster pin {chosen.name} --from {weights}")
         for entry in pin.files:
             target = place / bundles.WEIGHTS / entry.path
             target.parent.mkdir(parents=True, exist_ok=True)

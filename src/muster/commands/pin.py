@@ -1,4 +1,4 @@
-"""`muster pin`: which commit of a model is served and what every file of it must be, as a file that can be reviewed."""
+"""`muster pin`: the commit of a model to serve and the SHA-256 of its every file, written for review."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from muster.errors import Refusal
-from muster.on_host.transfer_progress import size
+from muster.on_host.in_words import size
 from muster.spec import pins, recipe
 from muster.spec.listing import Listing
 from muster.weights import hub
@@ -49,8 +49,8 @@ def pin(
 
     Model, code and tokenizer are files of one commit here: the pin holds the SHA-256 of each.
     """
-    wanted = recipe.load(recipe_name)
-    name = model or wanted.model
+    chosen = recipe.load(recipe_name)
+    name = model or chosen.model
     token = Path(token_file).read_text(encoding="utf-8").strip() if token_file else None
     if directory:
         if revision is not None and len(revision) != 40:
@@ -60,7 +60,7 @@ def pin(
         listing = hub.from_hub(name, revision or "main", endpoint=endpoint, token=token, proxy=proxy)
     else:
         listing = hub.from_modelscope(name, revision or "master", endpoint=endpoint, token=token, proxy=proxy)
-    before = pins.read(wanted.name)
+    before = pins.read(chosen.name)
     for line in differences(before, listing):
         click.echo(line)
     if check:
@@ -68,12 +68,12 @@ def pin(
     if before == listing:
         click.echo(f"{name} is pinned to {listing.revision}; nothing changed")
         return
-    place = pins.write(wanted.name, listing)
+    place = pins.write(chosen.name, listing)
     click.echo(f"{name} pinned to {listing.revision}: {len(listing.files)} files, {size(listing.size)}, in {place}")
 
 
 def differences(before: Listing | None, now: Listing) -> list[str]:
-    """Return in words what has changed since a pin was written."""
+    """Return the changes between two pins, in words."""
     if before is None:
         return []
     lines = []

@@ -9,7 +9,7 @@ import click
 
 from muster.commands import options
 from muster.errors import Refusal
-from muster.on_host.transfer_progress import size
+from muster.on_host.in_words import size
 from muster.plan.weights_path import revision_path
 from muster.spec import inventory, pins, recipe
 from muster.spec.listing import Listing
@@ -27,7 +27,7 @@ def weights() -> None:
 @options.over_inventory()
 def status(inventory_file: str, recipe_name: str, overrides: Mapping[str, Any]) -> None:
     """Say what every host of INVENTORY has of RECIPE's revision; no file is read."""
-    listing, answers = _ask(inventory_file, recipe_name, overrides, {"do": "look"})
+    listing, answers = _ask(inventory_file, recipe_name, overrides, {"do": "probe"})
     click.echo(f"{listing.model} at {listing.revision}: {len(listing.files)} files, {size(listing.size)}")
     for line in status_lines(listing, answers):
         click.echo(line)
@@ -37,13 +37,18 @@ def status(inventory_file: str, recipe_name: str, overrides: Mapping[str, Any]) 
 @options.over_inventory()
 @click.pass_context
 def verify(ctx: click.Context, inventory_file: str, recipe_name: str, overrides: Mapping[str, Any]) -> None:
-    """Read every byte on every host again; what is wrong is mended by the next staging. Ends with 1 if any is."""
+    """Read every byte on every host again; exit 1 if anything is wrong, which the next staging repairs."""
     _, answers = _ask(inventory_file, recipe_name, overrides, {"do": "verify"})
     bad = False
-    for host, told in answers.items():
-        wrong = [*(f"{path}: {why}" for path, why in told["wrong"].items()), *(f"{p}: too many" for p in told["extra"])]
+    for host, answer in answers.items():
+        wrong = [
+            *(f"{path}: {why}" for path, why in answer["wrong"].items()),
+            *(f"{p}: not in the manifest" for p in answer["extra"]),
+        ]
         bad = bad or bool(wrong)
-        click.echo(f"{host}: {told['files']} files, {size(told['bytes'])}: " + ("all right" if not wrong else "WRONG"))
+        click.echo(
+            f"{host}: {answer['files']} files, {size(answer['bytes'])}: " + ("all right" if not wrong else "WRONG")
+        )
         for line in wrong:
             click.echo(f"  {line}")
     ctx.exit(1 if bad else 0)
@@ -55,21 +60,21 @@ def verify(ctx: click.Context, inventory_file: str, recipe_name: str, overrides:
 def prune(inventory_file: str, recipe_name: str, overrides: Mapping[str, Any], dry: bool) -> None:
     """Remove every revision of RECIPE's model but the pinned one, `current`, and what a unit or process names."""
     _, answers = _ask(inventory_file, recipe_name, overrides, {"do": "prune", "dry": dry})
-    for host, told in answers.items():
-        for name, taken in told["removed"].items():
+    for host, answer in answers.items():
+        for name, taken in answer["removed"].items():
             click.echo(f"{host}: {'would remove' if dry else 'removed'} {name}, {size(taken)}")
-        for name, why in told["kept"].items():
+        for name, why in answer["kept"].items():
             click.echo(f"{host}: kept {name} ({why})")
 
 
 def status_lines(listing: Listing, answers: Answers) -> list[str]:
-    """Return one line a host, and one for each thing that is wrong there."""
+    """Return one line per host, and one for each file that is wrong there."""
     lines = []
-    for host, told in answers.items():
-        state = "complete" if told["complete"] else f"{told['good']} of {len(listing.files)} files verified"
-        lines.append(f"{host}: {state}, {size(told['free'])} free, current is {told['link'][:12] or 'not set'}")
-        if not told["complete"]:
-            lines += [f"  {path}: {why}" for path, why in told["wrong"].items()]
+    for host, answer in answers.items():
+        state = "complete" if answer["complete"] else f"{answer['good']} of {len(listing.files)} files verified"
+        lines.append(f"{host}: {state}, {size(answer['free'])} free, current is {answer['link'][:12] or 'not set'}")
+        if not answer["complete"]:
+            lines += [f"  {path}: {why}" for path, why in answer["wrong"].items()]
     return lines
 
 
@@ -77,10 +82,10 @@ def _ask(
     inventory_file: str, recipe_name: str, overrides: Mapping[str, Any], request: Mapping[str, Any]
 ) -> tuple[Listing, Answers]:
     fleet = inventory.from_path(inventory_file, overrides)
-    wanted = recipe.load(recipe_name)
-    listing = pins.read(wanted.name)
+    chosen = recipe.load(recipe_name)
+    listing = pins.read(chosen.name)
     if listing is None:
-        raise Refusal(f"there is no {pins.path_of(wanted.name)}", fix=f"muster pin {wanted.name}")
+        raise Refusal(f"there is no {pins.path_of(chosen.name)}", fix=f"muster pin {chosen.name}")
     directory = revision_path(fleet.settings.weights.root, listing.model, listing.revision)
     full = {**request, "directory": directory, "manifest": listing.digest}
     return listing, ask_hosts.every_host(inventory_file, overrides, "weights_on_disk", full)

@@ -1,7 +1,7 @@
 """Stage weights, or a bundle: every host gets all of it, verified; the running group is not touched.
 
-One look at each host, all at once. When all are complete, nothing else is asked of them: a second run costs one remote
-command a host, with any number of files.
+All hosts are probed at once. When all are complete, nothing else happens: a second run costs one remote command per
+host, with any number of files.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def stage_bundle() -> None:
     """Bring the engine's bundle, where the settings name one, to every host, before the engine is installed from it.
 
     Raises:
-        DeployError: it is no bundle, or there is no room; nothing was touched.
+        DeployError: it is not a bundle, or there is no room; nothing was touched.
     """
     run = runs.of_bundle(current_state())
     if run is not None:
@@ -52,15 +52,15 @@ def _bring(run: runs.StageRun, host: str) -> None:
         run.listing if run.options.kind == "control" and host == run.staging.seed else None,
         run.staging.directory,
         run.options.path,
-        name=f"what the seed lacks of {what} is sent from the control machine",
+        name=f"the seed has all of {what} from the control machine",
     )
     weights_complete(run.staging.requests.get(host), name=f"{what} is complete and verified")
-    weights_linked(run.staging.directory if host in run.staging.links else None, name=f"'current' leads to {what}")
+    weights_linked(run.staging.directory if host in run.staging.links else None, name=f"'current' points to {what}")
 
 
 @operation
 def weights_sent(listing: Listing | None, directory: str, origin: str) -> Iterator[PyinfraCommand]:
-    """The seed has every file of a directory on the control machine, though not verified yet.
+    """The seed has every byte of a directory on the control machine, not verified yet.
 
     Args:
         listing: of the revision; None on every host but the seed.
@@ -73,7 +73,7 @@ def weights_sent(listing: Listing | None, directory: str, origin: str) -> Iterat
 
 @operation
 def weights_complete(request: programs.Request | None) -> Iterator[PyinfraCommand]:
-    """The revision is whole on this host, and no peer needs it from here.
+    """The revision is complete on this host, and no peer still needs this host.
 
     Args:
         request: of `muster.on_host.transfer_stage`, or None when every host is complete.
@@ -84,11 +84,11 @@ def weights_complete(request: programs.Request | None) -> Iterator[PyinfraComman
 
 @operation
 def weights_linked(directory: str | None) -> Iterator[PyinfraCommand]:
-    """`current` beside the revisions leads to this one.
+    """`current`, beside the revisions, points to this one.
 
     Args:
-        directory: of the revision, or None where it does.
+        directory: of the revision, or None where it already does.
     """
     if directory is not None:
         request = {"do": "link", "directory": directory}
-        yield Session("weights_on_disk", request, f"link current to {shlex.quote(directory)}")
+        yield Session("weights_on_disk", request, f"point current to {shlex.quote(directory)}")

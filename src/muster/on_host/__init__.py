@@ -5,6 +5,7 @@ What the programs share:
     systemd_units      units as systemd shows them, and their journal
     whole_files        files written whole and synced, read within bounds, hashed
     progress_lines     lines of progress
+    in_words           bytes and seconds for people
     mutex              one session at a time
     pylock             parse uv's pylock.toml
     engine_stamps      notes on installed engines: complete, command line accepted

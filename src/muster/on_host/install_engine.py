@@ -18,7 +18,7 @@ import time
 import zlib
 from typing import Any
 
-from muster.on_host import engine_stamps, mutex, progress_lines, pylock, run_command, whole_files
+from muster.on_host import engine_stamps, in_words, mutex, progress_lines, pylock, run_command, whole_files
 
 Json = dict[str, Any]
 
@@ -171,5 +171,5 @@ def beat(done: threading.Event, path: str) -> None:
     began = time.monotonic()
     while not done.wait(_BEAT):
         free = os.statvfs(os.path.dirname(path))
-        gib = free.f_bavail * free.f_frsize / 2**30
-        progress_lines.say(f"still installing after {time.monotonic() - began:.0f} s; {gib:.1f} GiB free")
+        room = in_words.size(free.f_bavail * free.f_frsize)
+        progress_lines.say(f"still installing after {time.monotonic() - began:.0f} s; {room} free")

@@ -6,38 +6,38 @@ import os
 import threading
 
 from muster.on_host import transfer_store as store
-from muster.on_host.transfer_pieces import Board
+from muster.on_host.transfer_pieces import PieceMap
 
 
 class Files:
-    """Descriptors of a revision's files, opened when first asked for and never closed: the program ends with the run.
+    """Descriptors of a revision's files, opened on first use and never closed: the program ends with the run.
 
-    A number that were given anew while a thread still wrote to it would put bytes into another file.
+    A descriptor number reused while a thread still writes to it would put bytes into the wrong file.
 
     Args:
-        board: says which files there are; is told when the disk refuses a write.
+        pieces: names the files, and takes the failure when the disk refuses a write.
         directory: of the revision.
     """
 
-    def __init__(self, board: Board, directory: str) -> None:
-        self.board, self.directory = board, directory
+    def __init__(self, pieces: PieceMap, directory: str) -> None:
+        self.pieces, self.directory = pieces, directory
         self._handles: dict[int, int] = {}
         self._lock = threading.Lock()
 
     def open(self, at: int) -> int:
-        """Return a descriptor of a file: whole, or its part, which is made where there is none.
+        """Return a descriptor of a whole file or of its part, which is created if missing.
 
-        A rename from one to the other leaves the descriptor valid.
+        It stays valid when the part is renamed to the whole file.
         """
         with self._lock:
             if at not in self._handles:
-                path = store.inside(self.directory, self.board.files[at]["path"])
+                path = store.inside(self.directory, self.pieces.files[at]["path"])
                 if os.path.exists(path):
                     self._handles[at] = os.open(path, os.O_RDONLY)
                 else:
                     os.makedirs(os.path.dirname(path), 0o755, exist_ok=True)
                     self._handles[at] = os.open(path + store.PART, os.O_RDWR | os.O_CREAT, 0o644)
-                    os.ftruncate(self._handles[at], self.board.files[at]["size"])
+                    os.ftruncate(self._handles[at], self.pieces.files[at]["size"])
             return self._handles[at]
 
     def write(self, at: int, data: memoryview, offset: int) -> None:
@@ -51,5 +51,5 @@ class Files:
                 written = os.pwrite(self.open(at), data, offset)
                 data, offset = data[written:], offset + written
         except OSError as error:
-            self.board.fail(f"cannot write {self.board.files[at]['path']}: {error.strerror}")
+            self.pieces.fail(f"cannot write {self.pieces.files[at]['path']}: {error.strerror}")
             raise

@@ -1,7 +1,7 @@
-"""Fetch files of a hub's repository with huggingface_hub: run by a Python that has it, as a child of the seed's stage.
+"""Fetch files of a hub's repository with huggingface_hub: run by a Python that has it, as a child process.
 
-huggingface_hub knows addresses, tokens, redirects, back-off and errors. Its own downloads to a directory begin a file
-anew when they were killed (2.x keeps no partial file), so its `http_get` is called with the place where the file ended.
+huggingface_hub handles addresses, tokens, redirects, back-off and errors. Its own download to a directory starts a file
+over after being killed (2.x keeps no partial file), so its `http_get` is called with the offset where the file ended.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 
 
 def main(request: dict[str, Any]) -> None:
-    """Fetch every file to its place and print one JSON line for each, or one with `error`.
+    """Fetch every file to its place; print one JSON line per file, or one with `error`.
 
     Args:
         request: `model`, `revision`, `endpoint` (or None), `token` (or None), `files` [{path, size, to}], `at_once`.
@@ -26,12 +26,12 @@ def main(request: dict[str, Any]) -> None:
                 future.result()
             except Exception as error:
                 print(json.dumps({"error": explain(error, request, waiting[future])}), flush=True)
-                os._exit(1)  # the other threads may be in the middle of gigabytes, which stay for the next run
+                os._exit(1)  # the other threads may be mid-download; their bytes stay for the next run
             print(json.dumps({"done": waiting[future]}), flush=True)
 
 
 def one(request: dict[str, Any], entry: dict[str, Any]) -> None:
-    """Fetch one file, going on where it ends."""
+    """Fetch one file, continuing where it ends."""
     from huggingface_hub import hf_hub_url  # type: ignore[import-not-found]
     from huggingface_hub.file_download import http_get  # type: ignore[import-not-found]
     from huggingface_hub.utils import build_hf_headers  # type: ignore[import-not-found]
@@ -64,12 +64,12 @@ def explain(error: Exception, request: dict[str, Any], path: str) -> str:
             " fix: pin again (`muster pin`), for the history may have been rewritten, or set hf_endpoint"
         )
     if status == 429:
-        return f"{where} asks to wait longer than was waited ({path}, 429); fix: run again later, or give a token"
+        return f"{where} limits the rate ({path}, 429) for longer than we waited; fix: run again later, or give a token"
     if status:
-        return f"{where} answered {status} for {path} of {repository}; what has come is kept; fix: run again"
+        return f"{where} answered {status} for {path} of {repository}; what has arrived is kept; fix: run again"
     text = str(error).strip().split("\n")[0]
     return (
-        f"{where} does not deliver {path}: {type(error).__name__}: {text}; what has come is kept;"
+        f"{where} does not deliver {path}: {type(error).__name__}: {text}; what has arrived is kept;"
         " fix: run again; see whether the seed reaches it (hf_endpoint, proxy)"
     )
 

@@ -1,13 +1,14 @@
-"""Whether all of a transfer fits on a host's disk."""
+"""Whether a whole transfer fits on a host's disk."""
 
 from __future__ import annotations
 
 from muster.on_host import transfer_store as store
-from muster.on_host.transfer_progress import RESERVE, size
+from muster.on_host.in_words import size
+from muster.on_host.transfer_progress import RESERVE
 
 
 def check_room(directory: str, total: int) -> None:
-    """Refuse, before anything is written, what will not fit.
+    """Refuse what will not fit before anything is written.
 
     Args:
         directory: of the revision.
@@ -18,10 +19,10 @@ def check_room(directory: str, total: int) -> None:
     """
     here = sum(status.st_blocks * 512 for status in store.walk(directory).values())
     free = store.free(directory)
-    wanted = total - here + RESERVE
-    if wanted > free:
+    needed = total - here + RESERVE
+    if needed > free:
         raise OSError(
-            f"{directory} needs {size(total)}, {size(here)} of it are here and {size(RESERVE)} stay free:"
-            f" {size(wanted)} wanted, {size(free)} free;"
-            f" fix: free {size(wanted - free)}, `muster weights prune`, or set weights_root"
+            f"{directory} takes {size(total)}, {size(here)} of it are here and {size(RESERVE)} must stay free:"
+            f" {size(needed)} needed, {size(free)} free;"
+            f" fix: free {size(needed - free)}, `muster weights prune`, or set weights_root"
         )

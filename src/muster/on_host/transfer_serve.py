@@ -1,4 +1,4 @@
-"""Giving: a host answers what its peers ask of a transfer, and tells them what it has gained."""
+"""The serving side: answer the requests of peers and tell them which chunks this host has gained."""
 
 from __future__ import annotations
 
@@ -13,43 +13,43 @@ from typing import Any
 
 from muster.on_host import transfer_wire as wire
 from muster.on_host.transfer_files import Files
-from muster.on_host.transfer_pieces import HERE, Board
+from muster.on_host.transfer_pieces import HERE, PieceMap
 
 _WAIT = 1.0
 _BATCH = 0.1
-"""Seconds for which news is gathered before a peer that waits for it is told: every chunk by itself, told to every
-peer, costs more than the chunk."""
+"""Seconds for which updates are collected before a waiting peer gets them: one message per chunk to every peer would
+cost more than the chunk itself."""
 
 
-class Giver:
-    """One host's answers in a run.
+class Server:
+    """What one host serves in a run.
 
     Args:
-        board: what is where.
+        pieces: of the transfer.
         files: of the revision.
-        me: this host's name; `seed` is the name of the one that knows what every chunk must be.
+        me: this host's name; `seed` is the host that knows the digest of every chunk.
         keys: peer -> pair key.
-        addresses: of the peers; nobody else is answered.
-        suspect: called with a file of which a peer says that it got wrong bytes of it from here.
+        addresses: of the peers; other callers are refused.
+        reported_bad: called with a file when a peer reports that we sent it bad data.
         over: set when the run has ended.
     """
 
     def __init__(
         self,
-        board: Board,
+        pieces: PieceMap,
         files: Files,
         me: str,
         seed: str,
         keys: dict[str, bytes],
         addresses: set[str],
-        suspect: Callable[[int], None],
+        reported_bad: Callable[[int], None],
         over: threading.Event,
     ) -> None:
-        self.board, self.files, self.me, self.seed = board, files, me, seed
-        self.keys, self.addresses, self.suspect, self.over = keys, addresses, suspect, over
+        self.pieces, self.files, self.me, self.seed = pieces, files, me, seed
+        self.keys, self.addresses, self.reported_bad, self.over = keys, addresses, reported_bad, over
 
     def accept(self, listening: socket.socket) -> None:
-        """Serve whoever of the inventory calls, until the socket is shut; in a thread of its own."""
+        """Serve the peers that call, one thread each, until the socket is shut."""
         while not self.over.is_set():
             try:
                 sock, address = listening.accept()
@@ -65,65 +65,65 @@ class Giver:
             wire.tune(sock)
             name, line = wire.answer(sock, self.me, self.keys)
             while not self.over.is_set():
-                words, _ = line.hear()
-                self._met(name, words)
-                if self._reply(line, words):
-                    self.board.tell_end(name)
+                request, _ = line.receive()
+                self._note_caller(name, request)
+                if self._reply(line, request):
+                    self.pieces.note_end_heard(name)
 
-    def _met(self, name: str, words: dict[str, Any]) -> None:
-        with self.board.changed:
-            peer = self.board.peers[name]
-            peer.seen = time.monotonic()
-            peer.count = max(peer.count, int(words.get("count", 0)))
-            if words.get("done") and not peer.done:
+    def _note_caller(self, name: str, request: dict[str, Any]) -> None:
+        with self.pieces.changed:
+            peer = self.pieces.peers[name]
+            peer.last_heard = time.monotonic()
+            peer.count = max(peer.count, int(request.get("count", 0)))
+            if request.get("done") and not peer.done:
                 peer.done = True
-                self.board.changed.notify_all()
-        if words.get("error") and name == self.seed:
-            self.board.fail(f"{name}, the seed: {words['error']}")
-        if "bad" in words:
-            self.suspect(self.board.file_of[int(words["bad"])])
+                self.pieces.changed.notify_all()
+        if request.get("error") and name == self.seed:
+            self.pieces.fail(f"{name}, the seed: {request['error']}")
+        if "bad" in request:
+            self.reported_bad(self.pieces.file_of[int(request["bad"])])
 
-    def _reply(self, line: wire.Wire, words: dict[str, Any]) -> bool:
-        """Answer one question; return whether the answer said that this host is complete."""
-        board = self.board
+    def _reply(self, line: wire.Wire, request: dict[str, Any]) -> bool:
+        """Answer one request; return whether the answer said that this host is complete."""
+        pieces = self.pieces
         reply: dict[str, Any] = {}
         block = b""
-        chunk = words.get("get")
-        if words.get("wait"):
-            self._await_news(int(words["cursor"]), int(words["files"]))
-        with board.changed:
-            if words.get("fresh"):
-                chunk = board.give_fresh(int(words["ready"]))
-            if "cursor" in words:
-                cursor, files = int(words["cursor"]), int(words["files"])
-                block = board.log[cursor : cursor + 100_000].tobytes()
+        chunk = request.get("get")
+        if request.get("wait"):
+            self._await_update(int(request["cursor"]), int(request["files"]))
+        with pieces.changed:
+            if request.get("fresh"):
+                chunk = pieces.deal(int(request["ready"]))
+            if "cursor" in request:
+                cursor, files = int(request["cursor"]), int(request["files"])
+                block = pieces.log[cursor : cursor + 100_000].tobytes()
                 reply["cursor"] = cursor + len(block) // 4
                 if self.me == self.seed:
-                    reply["files"] = [self._told(at) for at in board.file_log[files : files + 8]]
-            reply |= {"count": len(board.log), "done": board.done, "error": board.error}
-            if chunk is not None and not (0 <= int(chunk) < board.chunks and board.state[int(chunk)] == HERE):
+                    reply["files"] = [self._announcement(at) for at in pieces.file_log[files : files + 8]]
+            reply |= {"count": len(pieces.log), "done": pieces.done, "error": pieces.error}
+            if chunk is not None and not (0 <= int(chunk) < pieces.chunks and pieces.state[int(chunk)] == HERE):
                 chunk = None
         if chunk is None:
             line.send(reply, block)
             return bool(reply["done"])
-        at, offset, size = board.place(int(chunk))
+        at, offset, size = pieces.place(int(chunk))
         handle = self.files.open(at)
         line.send({**reply, "data": [int(chunk), size]}, block)
         while size:
             sent = os.sendfile(line.sock.fileno(), handle, offset, size)
             if not sent:
-                raise wire.Broken("the file ended")
+                raise wire.BrokenConnection("the file ended")
             offset, size = offset + sent, size - sent
         return bool(reply["done"])
 
-    def _await_news(self, cursor: int, files: int) -> None:
-        """Wait until there is something to tell a peer, and a little for more of it."""
-        board, until = self.board, time.monotonic() + _WAIT
-        while time.monotonic() < until and not (board.done or board.error or self.over.is_set()):
+    def _await_update(self, cursor: int, files: int) -> None:
+        """Wait until there is an update for a peer, and a moment longer for more of it."""
+        pieces, until = self.pieces, time.monotonic() + _WAIT
+        while time.monotonic() < until and not (pieces.done or pieces.error or self.over.is_set()):
             self.over.wait(_BATCH)
-            if len(board.log) > cursor or len(board.file_log) > files:
+            if len(pieces.log) > cursor or len(pieces.file_log) > files:
                 return
 
-    def _told(self, at: int) -> list[Any]:
-        packed = bytes.fromhex("".join(self.board.hashes[at]))
-        return [at, self.board.files[at]["sha256"], base64.b64encode(packed).decode()]
+    def _announcement(self, at: int) -> list[Any]:
+        packed = bytes.fromhex("".join(self.pieces.hashes[at]))
+        return [at, self.pieces.files[at]["sha256"], base64.b64encode(packed).decode()]

@@ -1,4 +1,4 @@
-"""Where the seed's files come from: a hub, ModelScope, a directory that this host can read, or the control machine."""
+"""Where the seed gets its files: a hub, ModelScope, a directory that this host can read, or the control machine."""
 
 from __future__ import annotations
 
@@ -30,16 +30,16 @@ Entries = list[dict[str, Any]]
 
 
 def fetch(source: dict[str, Any], listing: dict[str, Any], lacking: Entries, directory: str) -> Iterator[str]:
-    """Bring files as `<path>.muster-wan`, going on from what is there, and yield each path when it has all its bytes.
+    """Fetch files as `<path>.muster-wan`, continuing what is there; yield each path when it has all its bytes.
 
     Args:
-        source: `kind` (`hub`, `modelscope`, `directory`, `none`) and what that kind needs.
+        source: `kind` (`hub`, `modelscope`, `directory`, `control`, `urls`) and what that kind needs.
         listing: of the revision.
         lacking: entries to fetch.
         directory: of the revision.
 
     Raises:
-        OSError: what the source answered, and what to do.
+        OSError: the source's answer, and what to do.
     """
     for entry in lacking:
         os.makedirs(os.path.dirname(store.inside(directory, entry["path"])), 0o755, exist_ok=True)
@@ -50,7 +50,7 @@ def fetch(source: dict[str, Any], listing: dict[str, Any], lacking: Entries, dir
 
 
 def arrived(directory: str, files: Entries) -> int:
-    """Return the bytes of files that are still coming from outside."""
+    """Return the bytes that have arrived from outside of unfinished files."""
     total = 0
     for entry in files:
         try:
@@ -96,9 +96,9 @@ def _hub(source: dict[str, Any], listing: dict[str, Any], lacking: Entries, dire
         assert child.stdin
         child.stdin.write(json.dumps(request))
         child.stdin.close()
-        wanted = len(lacking)
+        left = len(lacking)
         moved, since = arrived(directory, lacking), time.monotonic()
-        while wanted:
+        while left:
             try:
                 line = lines.get(timeout=1.0)
             except queue.Empty:
@@ -110,12 +110,12 @@ def _hub(source: dict[str, Any], listing: dict[str, Any], lacking: Entries, dire
                 continue
             if line is None:
                 raise OSError("the download ended: " + (" / ".join(noise[-3:]).strip() or f"status {child.wait()}"))
-            told = json.loads(line)
-            if "error" in told:
-                raise OSError(told["error"])
-            wanted -= 1
+            answer = json.loads(line)
+            if "error" in answer:
+                raise OSError(answer["error"])
+            left -= 1
             since = time.monotonic()
-            yield told["done"]
+            yield answer["done"]
     finally:
         child.kill()
         child.wait()
@@ -123,7 +123,7 @@ def _hub(source: dict[str, Any], listing: dict[str, Any], lacking: Entries, dire
 
 def _stalled(source: dict[str, Any], seconds: float) -> str:
     return (
-        f"{source.get('endpoint') or 'the hub'} has sent nothing for {seconds:.0f} s; what has come is kept;"
+        f"{source.get('endpoint') or 'the hub'} has sent nothing for {seconds:.0f} s; what has arrived is kept;"
         " fix: see whether the seed reaches it (hf_endpoint, proxy), and run again"
     )
 
@@ -136,7 +136,7 @@ def _drain(stream: Any, take: Callable[[str], Any], end: queue.Queue[str | None]
 
 
 def _python(source: dict[str, Any]) -> str:
-    """Return a Python with huggingface_hub; where no engine has brought one, uv makes a small environment.
+    """Return a Python with huggingface_hub: an engine's, or that of a small environment that uv makes.
 
     Raises:
         OSError: neither an engine nor uv is here, or uv fails.
@@ -160,7 +160,7 @@ def _python(source: dict[str, Any]) -> str:
 
 
 def _modelscope(source: dict[str, Any], listing: dict[str, Any], lacking: Entries, directory: str) -> Iterator[str]:
-    """Fetch from ModelScope, whose files are plain downloads that take ranges."""
+    """Fetch from ModelScope, whose files are plain downloads with ranges."""
     base = (source.get("endpoint") or "https://modelscope.cn").rstrip("/")
 
     def address(path: str) -> str:
@@ -171,12 +171,12 @@ def _modelscope(source: dict[str, Any], listing: dict[str, Any], lacking: Entrie
 
 
 def _addressed(source: dict[str, Any], listing: dict[str, Any], lacking: Entries, directory: str) -> Iterator[str]:
-    """Fetch every file from an address of its own, as package indexes give them; some may be files of this host."""
+    """Fetch every file from its own address, as package indexes list them; some may be files of this host."""
     yield from _plain(source, source["urls"], lacking, directory)
 
 
 def _plain(source: dict[str, Any], urls: dict[str, str], lacking: Entries, directory: str) -> Iterator[str]:
-    """Fetch files from addresses that take ranges, again where that can help."""
+    """Fetch files from addresses that support ranges; retry where that can help."""
     opening = opener(source)
 
     def one(entry: dict[str, Any]) -> str:
@@ -203,7 +203,7 @@ def _plain(source: dict[str, Any], urls: dict[str, str], lacking: Entries, direc
 
 
 def opener(source: dict[str, Any]) -> urllib.request.OpenerDirector:
-    """Return what opens addresses through the source's proxy, trusting its certificate authorities."""
+    """Return an opener that uses the source's proxy and certificate authorities."""
     proxies = {"http": source["proxy"], "https": source["proxy"]} if source.get("proxy") else {}
     context = ssl.create_default_context(cafile=source.get("ssl_cert_file") or None)
     return urllib.request.build_opener(
@@ -212,12 +212,12 @@ def opener(source: dict[str, Any]) -> urllib.request.OpenerDirector:
 
 
 def asking(url: str, source: dict[str, Any], start: int = 0) -> urllib.request.Request:
-    """Return the request for an address from some byte on, with the token or what root's netrc says of the place."""
+    """Return a request for an address from some offset, with the token or root's netrc entry for that host."""
     request = urllib.request.Request(url, headers={"Range": f"bytes={start}-"} if start else {})
     known = None
     with contextlib.suppress(OSError, netrc.NetrcParseError):
         known = netrc.netrc(os.path.expanduser("~/.netrc")).hosts.get(urllib.parse.urlsplit(url).hostname or "")
-    # Credentials go to the place they are for, and to none that this one sends us to.
+    # Unredirected: credentials are for this host only, not for one that it redirects to.
     if _token(source):
         request.add_unredirected_header("Authorization", f"Bearer {_token(source)}")
     elif known:
@@ -234,13 +234,13 @@ def _ranged(opening: Any, url: str, place: str, entry: dict[str, Any], source: d
         start = handle.tell()
         if start < entry["size"]:
             with opening.open(asking(url, source, start), timeout=source.get("timeout", 30)) as reply:
-                if start and reply.status != 206:  # a file of this host has no status, and no ranges
+                if start and reply.status != 206:  # a file of this host has neither status nor ranges
                     handle.truncate(0)
                     handle.seek(0)
                 for piece in iter(lambda: reply.read(1 << 20), b""):
                     handle.write(piece)
         if handle.tell() != entry["size"]:
-            raise OSError(f"{handle.tell()} of {entry['size']} bytes came")
+            raise OSError(f"{handle.tell()} of {entry['size']} bytes arrived")
     return str(entry["path"])
 
 
@@ -250,19 +250,19 @@ def _copied(source: dict[str, Any], listing: dict[str, Any], lacking: Entries, d
         path = store.inside(directory, entry["path"]) + store.WAN
         try:
             with (
-                open(os.path.join(source["path"], entry["path"]), "rb", buffering=0) as given,
-                open(path, "ab") as taken,
+                open(os.path.join(source["path"], entry["path"]), "rb", buffering=0) as origin,
+                open(path, "ab") as copy,
             ):
-                given.seek(taken.tell())
-                for piece in iter(lambda: given.read(_PIECE), b""):
-                    taken.write(piece)
+                origin.seek(copy.tell())
+                for piece in iter(lambda: origin.read(_PIECE), b""):
+                    copy.write(piece)
         except OSError as error:
             raise OSError(f"cannot copy {entry['path']} from {source['path']}: {error.strerror}") from None
         yield entry["path"]
 
 
 def _sent(source: dict[str, Any], listing: dict[str, Any], lacking: Entries, directory: str) -> Iterator[str]:
-    """Take what the control machine has sent before."""
+    """Take what the control machine has already sent."""
     for entry in lacking:
         place = store.inside(directory, entry["path"]) + store.WAN
         here = os.path.getsize(place) if os.path.exists(place) else 0

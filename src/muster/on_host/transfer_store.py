@@ -1,8 +1,8 @@
-"""A model's revision on this host's disk: what is there, what is verified, and what is wrong with it.
+"""A model's revision on this host's disk: what is there, what is verified, what is wrong.
 
 A file under its final name is whole. What arrives is written beside it, as `<file>.muster-part` (chunks in any order,
-from peers) or `<file>.muster-wan` (a prefix, from outside), and renamed when its SHA-256 is right. What is resumed is
-found by hashing what lies there: no note can disagree with the disk.
+from peers) or `<file>.muster-wan` (a prefix, from outside), and renamed when its SHA-256 is right. A run resumes by
+hashing what is there: no record of progress can disagree with the disk.
 """
 
 from __future__ import annotations
@@ -21,14 +21,13 @@ from muster.on_host import whole_files
 LEAST_CHUNK, LARGEST_CHUNK, FEWEST_CHUNKS = 256 << 10, 4 << 20, 512
 MANIFEST, VERIFIED, CHUNKS = ".muster-manifest.json", ".muster-verified.json", ".muster-chunks.json"
 PART, WAN = ".muster-part", ".muster-wan"
-_BUFFER = 1 << 20
 
 
 def chunk_size(total: int) -> int:
-    """Return the bytes of a chunk, the unit of transfer, of resumption and of repair.
+    """Return the bytes of a chunk, the unit of transfer, resumption and repair.
 
-    A relay is full only when every host holds a chunk that the others lack: hosts x chunk must be small against the
-    whole. Above 1 GiB chunks are of 4 MiB, whose handling costs little against their transfer.
+    A swarm uses all links only while every host holds a chunk that the others lack: hosts x chunk must be small against
+    the whole. Above 1 GiB a chunk is 4 MiB: handling it costs little against sending it.
 
     Args:
         total: bytes of all files.
@@ -39,81 +38,81 @@ def chunk_size(total: int) -> int:
     return size
 
 
-def look(directory: str) -> dict[str, Any]:
+def state_of(directory: str) -> dict[str, Any]:
     """Return what a revision's directory holds, by names, sizes, times and inodes; no file is read.
 
     Returns:
         `manifest` (or None), `good` [path] whose stamp holds, `wrong` {path: why}, `extra` [path] that no manifest
-        names, `bytes` on the disk, `complete`, `free` bytes for further files, `fits` device name of the file system.
+        names, `bytes` on the disk, `complete`, `free` bytes for further files.
     """
     manifest = whole_files.read_json(os.path.join(directory, MANIFEST))
     stamps = whole_files.read_json(os.path.join(directory, VERIFIED)) or {}
-    found = walk(directory)
+    present = walk(directory)
     good, wrong = [], {}
     for path, entry in (manifest or {}).get("files", {}).items():
-        if path not in found:
+        if path not in present:
             wrong[path] = "missing"
-        elif found[path].st_size != entry["size"]:
-            wrong[path] = f"has {found[path].st_size} bytes, not {entry['size']}"
-        elif stamps.get(path) != [*stamp(found[path]), entry["sha256"]]:
+        elif present[path].st_size != entry["size"]:
+            wrong[path] = f"has {present[path].st_size} bytes, not {entry['size']}"
+        elif stamps.get(path) != [*stamp(present[path]), entry["sha256"]]:
             wrong[path] = "changed since it was verified"
         else:
             good.append(path)
-    extra = sorted(path for path in found if manifest and path not in manifest["files"])
+    extra = sorted(path for path in present if manifest and path not in manifest["files"])
     return {
         "manifest": manifest,
         "good": good,
         "wrong": wrong,
         "extra": extra,
-        "bytes": sum(status.st_blocks * 512 for status in found.values()),
+        "bytes": sum(status.st_blocks * 512 for status in present.values()),
         "complete": bool(manifest) and not wrong and not [path for path in extra if not unfinished(path)],
         "free": free(directory),
     }
 
 
 def walk(directory: str) -> dict[str, os.stat_result]:
-    """Return every file below a directory but muster's own notes, by its path from there."""
-    found = {}
+    """Return every file below a directory except muster's own records, by its path from there."""
+    present = {}
     for place, _, names in os.walk(directory):
         for name in names:
             path = os.path.relpath(os.path.join(place, name), directory)
             if path not in (MANIFEST, VERIFIED, CHUNKS):
-                found[path] = os.lstat(os.path.join(place, name))
-    return found
+                present[path] = os.lstat(os.path.join(place, name))
+    return present
 
 
 def unfinished(path: str) -> bool:
-    """Whether a path is one that a transfer still writes."""
+    """Whether a transfer is still writing a path."""
     return path.endswith((PART, WAN))
 
 
 def free(path: str) -> int:
-    """Return the bytes that can still be written at a path, which need not exist yet."""
+    """Return the bytes free at a path, which need not exist yet."""
     while not os.path.isdir(path):
         path = os.path.dirname(path)
-    told = os.statvfs(path)
-    return told.f_bavail * told.f_frsize
+    space = os.statvfs(path)
+    return space.f_bavail * space.f_frsize
 
 
 def stamp(status: os.stat_result) -> list[int]:
-    """Return what a verified file is recognised by."""
+    """Return what identifies a verified file: size, mtime (ns), inode."""
     return [status.st_size, status.st_mtime_ns, status.st_ino]
 
 
-def trusted(directory: str, path: str, sha256: str | None, stamps: dict[str, Any]) -> bool:
-    """Whether a file is the one that was verified, with this digest."""
+def trusted(directory: str, path: str, sha256: str, stamps: dict[str, Any]) -> bool:
+    """Whether a file is unchanged since it was verified with this digest."""
     try:
         status = os.lstat(os.path.join(directory, path))
     except OSError:
         return False
-    return sha256 is not None and stamps.get(path) == [*stamp(status), sha256]
+    return bool(stamps.get(path) == [*stamp(status), sha256])
 
 
 def inside(directory: str, path: str) -> str:
     """Return a file's full path.
 
     Raises:
-        OSError: the path leads out of the directory; a listing from outside must not write anywhere else.
+        OSError: the path leads out of the directory; a listing must not write anywhere else.
     """
     full = os.path.normpath(os.path.join(directory, path))
     if os.path.isabs(path) or not full.startswith(directory.rstrip("/") + "/") or path != os.path.normpath(path):
@@ -122,7 +121,7 @@ def inside(directory: str, path: str) -> str:
 
 
 def digests(path: str, chunk: int) -> tuple[str, list[str]]:
-    """Return a file's SHA-256 and that of each of its chunks, in one reading.
+    """Return a file's SHA-256 and that of each chunk, in one pass.
 
     Args:
         path: the file.
@@ -140,26 +139,17 @@ def digests(path: str, chunk: int) -> tuple[str, list[str]]:
             chunks.append(hashlib.sha256(buffer[:size]).hexdigest())
 
 
-def git_digest(path: str) -> str:
-    """Return the name that git gives to a file's content: the hub tells only this of files that are not large."""
-    name = hashlib.sha1(f"blob {os.path.getsize(path)}\0".encode())
-    with open(path, "rb") as handle:
-        for piece in iter(lambda: handle.read(_BUFFER), b""):
-            name.update(piece)
-    return name.hexdigest()
-
-
 def good_chunks(path: str, hashes: list[str], chunk: int) -> list[int]:
-    """Return which chunks of a file, whole or partial, hold what they should; holes of a sparse file are not read."""
+    """Return which chunks of a whole or partial file are right; holes of a sparse file are not read."""
     good = []
     buffer = memoryview(bytearray(chunk))
     with open(path, "rb", buffering=0) as handle:
-        for number, wanted in enumerate(hashes):
+        for number, expected in enumerate(hashes):
             if not _has_data(handle.fileno(), number * chunk, chunk):
                 continue
             handle.seek(number * chunk)
             size = _fill(handle, buffer)
-            if size and hashlib.sha256(buffer[:size]).hexdigest() == wanted:
+            if size and hashlib.sha256(buffer[:size]).hexdigest() == expected:
                 good.append(number)
     return good
 
@@ -182,54 +172,53 @@ def _fill(handle: Any, buffer: memoryview) -> int:
 
 
 def in_parallel(work: Callable[[str], Any], items: Iterable[str]) -> dict[str, Any]:
-    """Run a function that mostly hashes or waits for the disk, for many files at once; return item -> result."""
+    """Run a function that mostly hashes or waits for the disk on many files at once; return item -> result."""
     names = list(items)
-    # Two more than there are cores keep the cores hashing while others wait for the disk.
+    # Two threads more than cores: the cores keep hashing while some wait for the disk.
     with ThreadPoolExecutor((os.cpu_count() or 1) + 2) as pool:
         return dict(zip(names, pool.map(work, names)))
 
 
-def verify(directory: str, wanted: dict[str, Any], told: Callable[[int], None] | None = None) -> dict[str, str]:
-    """Read files and return {path: why} of those that are not what a manifest says.
+def verify(directory: str, files: dict[str, Any]) -> dict[str, str]:
+    """Read files and return {path: why} of those that are not what they should be.
 
     Args:
         directory: of the revision.
-        wanted: path -> {size, sha256}.
-        told: called with bytes read, from several threads.
+        files: path -> {size, sha256}.
     """
 
     def one(path: str) -> str:
         try:
-            found = whole_files.sha256(inside(directory, path), told)
+            actual = whole_files.sha256(inside(directory, path))
         except FileNotFoundError:
             return "missing"
-        return "" if found == wanted[path]["sha256"] else f"its SHA-256 is {found}"
+        return "" if actual == files[path]["sha256"] else f"its SHA-256 is {actual}"
 
-    # The largest first: the last thread must not begin with a shard when the others are done.
-    ordered = sorted(wanted, key=lambda path: -int(wanted[path]["size"]))
+    # Largest first: the last thread must not start a shard when the others have finished.
+    ordered = sorted(files, key=lambda path: -int(files[path]["size"]))
     return {path: why for path, why in in_parallel(one, ordered).items() if why}
 
 
 class Stamps:
-    """The notes of which files were verified, kept on the disk as they grow."""
+    """Which files were verified, recorded on the disk as the set grows."""
 
     def __init__(self, directory: str) -> None:
         self.directory = directory
         self.known: dict[str, Any] = whole_files.read_json(os.path.join(directory, VERIFIED)) or {}
         self._lock = threading.Lock()
 
-    def trusts(self, path: str, sha256: str | None) -> bool:
-        """Whether a file is the one that was verified."""
+    def trusts(self, path: str, sha256: str) -> bool:
+        """Whether a file is unchanged since it was verified."""
         return trusted(self.directory, path, sha256, self.known)
 
     def add(self, path: str, sha256: str) -> None:
-        """Note a file as verified now."""
+        """Record a file as verified now."""
         with self._lock:
             self.known[path] = [*stamp(os.lstat(os.path.join(self.directory, path))), sha256]
             self._write()
 
     def drop(self, path: str) -> None:
-        """Note that a file must be read again."""
+        """Forget a file: it must be read again."""
         with self._lock:
             if self.known.pop(path, None):
                 self._write()
@@ -239,11 +228,11 @@ class Stamps:
 
 
 def finish(directory: str, manifest: dict[str, Any], chunks: dict[str, list[str]], chunk: int) -> list[str]:
-    """Write what makes a revision complete, remove what does not belong to it, and return the removed paths.
+    """Write the records that make a revision complete, remove stray files, and return their paths.
 
     Args:
         directory: of the revision; every file of the manifest is verified.
-        manifest: to be written.
+        manifest: to write.
         chunks: path -> SHA-256 of each chunk.
         chunk: bytes of one.
     """
@@ -260,15 +249,15 @@ def finish(directory: str, manifest: dict[str, Any], chunks: dict[str, list[str]
 
 
 def known_chunks(directory: str, chunk: int) -> dict[str, list[str]]:
-    """Return path -> SHA-256 of each chunk, as far as an earlier run has noted them."""
-    told = whole_files.read_json(os.path.join(directory, CHUNKS)) or {}
-    if told.get("chunk") != chunk:
+    """Return path -> SHA-256 of each chunk, as recorded by an earlier run."""
+    recorded = whole_files.read_json(os.path.join(directory, CHUNKS)) or {}
+    if recorded.get("chunk") != chunk:
         return {}
-    return {path: split(base64.b64decode(text)) for path, text in told["files"].items()}
+    return {path: split(base64.b64decode(text)) for path, text in recorded["files"].items()}
 
 
 def split(packed: bytes) -> list[str]:
-    """Return the hexadecimal digests that lie one after another in bytes."""
+    """Return the hexadecimal digests packed in bytes."""
     return [packed[at : at + 32].hex() for at in range(0, len(packed), 32)]
 
 

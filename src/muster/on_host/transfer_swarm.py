@@ -1,8 +1,8 @@
-"""The hosts of one run give each other chunks: every host asks every other for what it lacks, the seed deals out first.
+"""The swarm: every host of a run requests what it lacks from every other; the seed deals out first.
 
-The seed's link is the narrow place. So it deals every chunk once, each to whoever asks next, and the receivers get the
-rest from each other; only what no receiver has is asked of the seed a second time. A slow receiver is dealt less, a
-dead one nothing; neither stands between the others.
+The seed's link is the bottleneck. It deals every chunk once, to whichever host asks next, and the receivers get the
+rest from each other; a chunk is requested from the seed a second time only if no receiver has it. A slow receiver is
+dealt less, a dead one nothing; neither holds up the others.
 """
 
 from __future__ import annotations
@@ -20,53 +20,53 @@ from typing import Any
 from muster.on_host import transfer_store as store
 from muster.on_host import transfer_wire as wire
 from muster.on_host.transfer_files import Files
-from muster.on_host.transfer_pieces import HERE, Board
-from muster.on_host.transfer_serve import Giver
+from muster.on_host.transfer_pieces import HERE, PieceMap
+from muster.on_host.transfer_serve import Server
 
 _FIRST_RETRY, _LAST_RETRY = 0.1, 2.0
 _WAIT = 1.0
-_WRONG_LIMIT = 3
-"""Chunks with wrong bytes after which a peer is asked for nothing more."""
+_BAD_LIMIT = 3
+"""Bad chunks after which nothing more is requested from a peer."""
 
 
 class Swarm:
     """One host's part in a run.
 
     Args:
-        board: what is where.
+        pieces: of the transfer.
         files: of the revision.
-        me: this host's name; `seed` is the name of the one that knows what every chunk must be.
+        me: this host's name; `seed` is the host that knows the digest of every chunk.
         peers: name -> {address, port, key: {text (hex)}}.
         listen: (address, port) of this host.
         say: prints a line of progress.
-        whole: called, in any thread, with a file all of whose chunks are here.
-        known: called with a file when the seed has told what its chunks must be.
-        suspect: called with a file of which a peer says that it got wrong bytes of it from here.
+        on_complete: called, in any thread, with a file when all its chunks are here.
+        on_hashes: called with a file when the seed has announced the digests of its chunks.
+        reported_bad: called with a file when a peer reports that we sent it bad data.
         patience: seconds after which a silent peer counts as gone.
     """
 
     def __init__(
         self,
-        board: Board,
+        pieces: PieceMap,
         files: Files,
         me: str,
         seed: str,
         peers: dict[str, dict[str, Any]],
         listen: tuple[str, int],
         say: Callable[[str], None],
-        whole: Callable[[int], None],
-        known: Callable[[int], None],
-        suspect: Callable[[int], None],
+        on_complete: Callable[[int], None],
+        on_hashes: Callable[[int], None],
+        reported_bad: Callable[[int], None],
         patience: float = 60.0,
     ) -> None:
-        self.board, self.files, self.me, self.seed = board, files, me, seed
+        self.pieces, self.files, self.me, self.seed = pieces, files, me, seed
         self.peers, self.listen, self.say, self.patience = peers, listen, say, patience
-        self.whole, self.known = whole, known
+        self.on_complete, self.on_hashes = on_complete, on_hashes
         self.keys = {name: bytes.fromhex(peer["key"]["text"]) for name, peer in peers.items()}
-        self.accused: dict[str, int] = {}
+        self.bad_from: dict[str, int] = {}
         self.over = threading.Event()
         addresses = {peer["address"] for peer in peers.values()}
-        self.giver = Giver(board, files, me, seed, self.keys, addresses, suspect, self.over)
+        self.server = Server(pieces, files, me, seed, self.keys, addresses, reported_bad, self.over)
         self._socket = socket.socket(socket.AF_INET6 if ":" in listen[0] else socket.AF_INET)
 
     def start(self) -> None:
@@ -83,14 +83,14 @@ class Swarm:
         except OSError as error:
             raise OSError(f"cannot listen on {self.listen[0]} port {self.listen[1]}: {error.strerror}") from None
         self._socket.listen(128)
-        wire.thread(self.giver.accept, self._socket)
+        wire.thread(self.server.accept, self._socket)
         streams = max(1, min(8, 8 // max(1, len(self.peers))))
         for name in self.peers:
             for number in range(streams):
-                wire.thread(self._ask, name, number == 0)
+                wire.thread(self._request_from, name, number == 0)
 
     def stop(self) -> None:
-        """Take back the port and every connection."""
+        """Close the port and every connection."""
         self.over.set()
         with contextlib.suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)
@@ -98,17 +98,17 @@ class Swarm:
 
     def gone(self, name: str) -> bool:
         """Whether a peer has been silent for too long."""
-        return self.board.peers[name].silent > self.patience
+        return self.pieces.peers[name].silent > self.patience
 
     def needed(self) -> list[str]:
-        """Return the peers that still want something of this host, or do not know yet that it wants nothing."""
-        peers = self.board.peers
-        return [name for name, peer in peers.items() if not (peer.done and peer.told) and not self.gone(name)]
+        """Return the peers that still need this host, or do not know yet that it needs nothing."""
+        peers = self.pieces.peers
+        return [name for name, peer in peers.items() if not (peer.done and peer.heard_end) and not self.gone(name)]
 
-    def _ask(self, name: str, leads: bool) -> None:
-        """Hold a connection to one peer for as long as the run lasts; only the leading one hears news."""
-        peer, retry = self.board.peers[name], _FIRST_RETRY
-        while not self.over.is_set() and not self.board.error and peer.wrong < _WRONG_LIMIT:
+    def _request_from(self, name: str, leads: bool) -> None:
+        """Keep a connection to one peer for the whole run; only the leading one carries updates."""
+        peer, retry = self.pieces.peers[name], _FIRST_RETRY
+        while not self.over.is_set() and not self.pieces.error and peer.bad_chunks < _BAD_LIMIT:
             try:
                 with socket.create_connection(
                     (self.peers[name]["address"], self.peers[name]["port"]), 5.0, (self.listen[0], 0)
@@ -116,100 +116,101 @@ class Swarm:
                     wire.tune(sock)
                     line = wire.call(sock, self.me, name, self.keys[name])
                     if leads:
-                        self.board.forget(name)
-                    self._talk(line, name, leads)
+                        self.pieces.forget_peer(name)
+                    self._converse(line, name, leads)
                     return
             except (OSError, ValueError, KeyError, IndexError):
                 self.over.wait(retry)
                 retry = min(2 * retry, _LAST_RETRY)
 
-    def _talk(self, line: wire.Wire, name: str, leads: bool) -> None:
-        board, peer = self.board, self.board.peers[name]
-        buffer = memoryview(bytearray(self.board.chunk))
-        while peer.wrong < _WRONG_LIMIT:
-            words = self._question(name, leads)
-            if words is None:
+    def _converse(self, line: wire.Wire, name: str, leads: bool) -> None:
+        pieces, peer = self.pieces, self.pieces.peers[name]
+        buffer = memoryview(bytearray(self.pieces.chunk))
+        while peer.bad_chunks < _BAD_LIMIT:
+            request = self._next_request(name, leads)
+            if request is None:
                 return
-            chunk = words.get("get")
+            chunk = request.get("get")
             try:
-                line.send(words)
-                reply, block = line.hear()
-                self._learn(name, leads, reply, block)
-                if words.get("done"):
-                    self.board.tell_end(name)
+                line.send(request)
+                reply, block = line.receive()
+                self._note_reply(name, leads, reply, block)
+                if request.get("done"):
+                    self.pieces.note_end_heard(name)
                 if "data" not in reply:
                     if chunk is not None:
-                        board.lost(chunk)
-                    if words.get("fresh"):
-                        peer.dry_at = words["ready"]
-                    if (words.get("done") and peer.done) or words.get("error"):
+                        pieces.not_coming(chunk)
+                    if request.get("fresh"):
+                        peer.dry_at = request["ready"]
+                    if (request.get("done") and peer.done) or request.get("error"):
                         return
                     continue
                 chunk = int(reply["data"][0])
-                at, offset, size = board.place(chunk)
+                at, offset, size = pieces.place(chunk)
                 wire.fill(line.sock, buffer[:size])
             except BaseException:
                 if chunk is not None:
-                    board.lost(chunk)
+                    pieces.not_coming(chunk)
                 raise
-            if hashlib.sha256(buffer[:size]).hexdigest() != board.hash_of(chunk):
-                self._accuse(name, chunk)
-                # At once: another thread may have counted the last that is asked of it.
+            if hashlib.sha256(buffer[:size]).hexdigest() != pieces.hash_of(chunk):
+                self._reject(name, chunk)
+                # At once: another thread may already have reached the limit and hang up.
                 line.send({"bad": chunk})
-                self._learn(name, False, *line.hear())
+                self._note_reply(name, False, *line.receive())
                 continue
-            if board.state[chunk] != HERE:
+            if pieces.state[chunk] != HERE:
                 self.files.write(at, buffer[:size], offset)
-                if board.got(chunk, name):
-                    self.whole(at)
+                if pieces.received(chunk, name):
+                    self.on_complete(at)
 
-    def _question(self, name: str, leads: bool) -> dict[str, Any] | None:
-        """Return what to ask a peer next; None when nothing will be asked of it any more."""
-        board, peer = self.board, self.board.peers[name]
-        with board.changed:
+    def _next_request(self, name: str, leads: bool) -> dict[str, Any] | None:
+        """Return the next request to a peer; None when there will be no more."""
+        pieces, peer = self.pieces, self.pieces.peers[name]
+        with pieces.changed:
             while True:
-                words: dict[str, Any] = {"count": len(board.log)}
-                if board.error:
-                    words["error"] = board.error
+                request: dict[str, Any] = {"count": len(pieces.log)}
+                if pieces.error:
+                    request["error"] = pieces.error
                 if leads:
-                    words |= {"cursor": peer.cursor, "files": peer.files_known}
-                if board.done or board.error or self.over.is_set():
-                    # News is heard on: a seed must not deal what a peer has had from an earlier run.
-                    return {**words, "done": board.done, "wait": board.done} if leads else None
-                ready = board.ready
+                    request |= {"cursor": peer.cursor, "files": peer.files_known}
+                if pieces.done or pieces.error or self.over.is_set():
+                    # Updates still flow: a seed must not deal what a peer already had from an earlier run.
+                    return {**request, "done": pieces.done, "wait": pieces.done} if leads else None
+                ready = pieces.ready
                 if name == self.seed and ready and peer.dry_at != ready:
-                    return {**words, "fresh": True, "ready": ready}
-                chunk = board.pick(name)
+                    return {**request, "fresh": True, "ready": ready}
+                chunk = pieces.choose(name)
                 if chunk is not None:
-                    return {**words, "get": chunk}
+                    return {**request, "get": chunk}
                 if leads:
-                    return {**words, "wait": True}
-                board.changed.wait(_WAIT)
+                    return {**request, "wait": True}
+                pieces.changed.wait(_WAIT)
 
-    def _learn(self, name: str, leads: bool, reply: dict[str, Any], block: bytes) -> None:
-        peer = self.board.peers[name]
-        with self.board.changed:
-            peer.seen = time.monotonic()
+    def _note_reply(self, name: str, leads: bool, reply: dict[str, Any], block: bytes) -> None:
+        peer = self.pieces.peers[name]
+        with self.pieces.changed:
+            peer.last_heard = time.monotonic()
             peer.done = peer.done or bool(reply.get("done"))
         if reply.get("error") and name == self.seed:
-            self.board.fail(f"{name}, the seed: {reply['error']}")
+            self.pieces.fail(f"{name}, the seed: {reply['error']}")
         if not leads:
             return
         gained = array("I")
         gained.frombytes(block)
-        self.board.hear(name, gained, int(reply["cursor"]), int(reply["count"]))
+        self.pieces.learn_gains(name, gained, int(reply["cursor"]), int(reply["count"]))
         for at, sha256, packed in reply.get("files", ()):
             peer.files_known += 1
-            if self.board.know(int(at), sha256, store.split(base64.b64decode(packed))):
-                self.known(int(at))
+            if self.pieces.learn_hashes(int(at), sha256, store.split(base64.b64decode(packed))):
+                self.on_hashes(int(at))
 
-    def _accuse(self, name: str, chunk: int) -> None:
-        """Throw a chunk away and say who sent it."""
-        self.board.lost(chunk)
-        peer = self.board.peers[name]
-        wrong = peer.wrong = self.accused[name] = peer.wrong + 1  # another thread may count on before it is judged
-        at, offset, _ = self.board.place(chunk)
-        path = self.board.files[at]["path"]
-        self.say(f"{name} served wrong bytes of {path} at offset {offset}; they were thrown away")
-        if wrong == _WRONG_LIMIT:
-            self.say(f"{name} is asked for nothing more in this run")
+    def _reject(self, name: str, chunk: int) -> None:
+        """Discard a bad chunk and name the peer that sent it."""
+        self.pieces.not_coming(chunk)
+        peer = self.pieces.peers[name]
+        # One count for both: another thread may add to it before the check below.
+        bad = peer.bad_chunks = self.bad_from[name] = peer.bad_chunks + 1
+        at, offset, _ = self.pieces.place(chunk)
+        path = self.pieces.files[at]["path"]
+        self.say(f"{name} served bad data for {path} at offset {offset}; it was discarded")
+        if bad == _BAD_LIMIT:
+            self.say(f"nothing more is requested from {name} in this run")

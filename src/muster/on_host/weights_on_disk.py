@@ -1,4 +1,4 @@
-"""What this host has of the models' weights: look, read it all again, link what is in use, remove what is not."""
+"""This host's copies of a model's weights: probe, verify, link the current one, prune the unused."""
 
 from __future__ import annotations
 
@@ -16,39 +16,38 @@ _REVISION = re.compile(r"[0-9a-f]{40}")
 
 
 def main(request: dict[str, Any]) -> dict[str, Any]:
-    """Do one thing and return what was found or done.
+    """Run one command and return its answer.
 
     Args:
-        request: `do`: `look` (names, sizes and times only), `lacks` (how far each of `files` is, for one who sends
-            them; directories are made), `verify` (read every byte; what is wrong loses its note),
-            `link` (`current` leads to the revision) or `prune`. `directory`: of the revision; `keep` [path] for
+        request: `do`: `probe` (names, sizes and times only), `missing` (how many bytes of each of `files` are here,
+            for the sender; directories are made), `verify` (read every byte; a wrong file loses its stamp),
+            `link` (point `current` to the revision) or `prune`. `directory`: of the revision; `keep` [path] for
             `prune`, which removes every other revision of that model that nothing on this host uses.
-            `etc`, `proc` (tests): where units and processes are looked for.
+            `etc`, `proc` (tests): where to search units and processes.
     """
-    parts = {"look": look, "lacks": lacks, "verify": verify, "link": link, "prune": prune}
-    return parts[request["do"]](request)
+    commands = {"probe": probe, "missing": missing, "verify": verify, "link": link, "prune": prune}
+    return commands[request["do"]](request)
 
 
-def look(request: dict[str, Any]) -> dict[str, Any]:
-    """Return what lies in the directory, what `current` leads to, and the model's other revisions."""
+def probe(request: dict[str, Any]) -> dict[str, Any]:
+    """Return what the directory holds, where `current` points, and the model's other revisions."""
     directory = request["directory"]
     model = os.path.dirname(directory)
-    wanted = request.get("manifest")
-    found = store.look(directory)
-    if found["manifest"] and wanted and digest_of(found["manifest"]) != wanted:
-        found["complete"] = False
-    found["manifest"] = found["manifest"] and digest_of(found["manifest"])
-    # Bytes and names are told, the list of good files only as a number: answers stay small with any number of shards.
-    found["good"] = len(found["good"])
-    found["link"] = os.path.basename(_target(os.path.join(model, LINK)))
-    found["revisions"] = revisions(model)
-    found["python"] = [path for path in request.get("pythons", ()) if os.access(path, os.X_OK)]
-    return found
+    pinned = request.get("manifest")
+    state = store.state_of(directory)
+    if state["manifest"] and pinned and digest_of(state["manifest"]) != pinned:
+        state["complete"] = False
+    state["manifest"] = state["manifest"] and digest_of(state["manifest"])
+    # Good files only as a count: the answer stays small with any number of shards.
+    state["good"] = len(state["good"])
+    state["link"] = os.path.basename(_target(os.path.join(model, LINK)))
+    state["revisions"] = revisions(model)
+    return state
 
 
-def lacks(request: dict[str, Any]) -> dict[str, Any]:
-    """Return {path: bytes that are here} of the files that are not whole, ready to be appended to."""
-    directory, told = request["directory"], {}
+def missing(request: dict[str, Any]) -> dict[str, Any]:
+    """Return {path: bytes here} of the files that are not whole, ready to be appended to."""
+    directory, partial = request["directory"], {}
     for entry in request["files"]:
         path = store.inside(directory, entry["path"])
         if os.path.exists(path) and os.path.getsize(path) == entry["size"]:
@@ -58,21 +57,21 @@ def lacks(request: dict[str, Any]) -> dict[str, Any]:
         if size > entry["size"]:
             os.truncate(path + store.WAN, 0)
             size = 0
-        told[entry["path"]] = size
-    return {"lacks": told}
+        partial[entry["path"]] = size
+    return {"missing": partial}
 
 
 def digest_of(manifest: dict[str, Any]) -> str:
-    """Return the digest that stands for a manifest: of every path, size and SHA-256."""
+    """Return one digest of a manifest: of every path, size and SHA-256."""
     return store.listing_digest(manifest["files"])
 
 
 def verify(request: dict[str, Any]) -> dict[str, Any]:
-    """Read every file of a complete revision; the note of a wrong one is dropped, so that staging mends it."""
+    """Read every file of a complete revision; a wrong one loses its stamp, so that staging repairs it."""
     directory = request["directory"]
     manifest = whole_files.read_json(os.path.join(directory, store.MANIFEST))
     if not manifest:
-        raise OSError(f"{directory} is not complete: nothing says what should be in it; stage it first")
+        raise OSError(f"{directory} is not complete: it has no manifest; fix: stage it first")
     wrong = store.verify(directory, manifest["files"])
     stamps = store.Stamps(directory)
     for path in wrong:
@@ -86,14 +85,14 @@ def verify(request: dict[str, Any]) -> dict[str, Any]:
 
 
 def link(request: dict[str, Any]) -> dict[str, Any]:
-    """Let `current` lead to the revision, at once and whole.
+    """Point `current` to the revision, atomically.
 
     Raises:
         OSError: the revision is not complete.
     """
     directory = request["directory"]
-    if not store.look(directory)["complete"]:
-        raise OSError(f"{directory} is not complete; `{LINK}` was left as it is")
+    if not store.state_of(directory)["complete"]:
+        raise OSError(f"{directory} is not complete; `{LINK}` was left unchanged")
     place = os.path.join(os.path.dirname(directory), LINK)
     name = os.path.basename(directory)
     if _target(place) == name:
@@ -106,7 +105,7 @@ def link(request: dict[str, Any]) -> dict[str, Any]:
 
 
 def prune(request: dict[str, Any]) -> dict[str, Any]:
-    """Remove the revisions of a model that nothing on this host uses; with `dry`, only say which."""
+    """Remove the revisions of a model that nothing on this host uses; with `dry`, only name them."""
     model = os.path.dirname(request["directory"])
     keep = {os.path.basename(path) for path in (*request.get("keep", ()), request["directory"])}
     keep.add(os.path.basename(_target(os.path.join(model, LINK))))
@@ -115,11 +114,11 @@ def prune(request: dict[str, Any]) -> dict[str, Any]:
         path = os.path.join(model, name)
         users = used_by(path, request.get("etc", "/etc"), request.get("proc", "/proc"))
         if name in keep or users:
-            kept[name] = users[0] if users else "wanted"
+            kept[name] = users[0] if users else "current or pinned"
             continue
         removed[name] = size
         if not request.get("dry"):
-            # Away from its name first: a removal that is cut leaves no revision that looks whole.
+            # Rename first: an interrupted removal leaves no revision that looks whole.
             os.rename(path, path + ".removing")
     if not request.get("dry"):
         for path in glob.glob(glob.escape(model) + "/*.removing"):
@@ -130,27 +129,27 @@ def prune(request: dict[str, Any]) -> dict[str, Any]:
 
 
 def revisions(model: str) -> dict[str, int]:
-    """Return the revisions of a model that lie on this host, and the bytes that each takes."""
-    found = {}
+    """Return the revisions of a model on this host, and the bytes that each takes."""
+    sizes = {}
     for name in sorted(os.listdir(model)) if os.path.isdir(model) else ():
         if _REVISION.fullmatch(name):
             files = store.walk(os.path.join(model, name)).values()
-            found[name] = sum(status.st_blocks * 512 for status in files)
-    return found
+            sizes[name] = sum(status.st_blocks * 512 for status in files)
+    return sizes
 
 
 def used_by(path: str, etc: str = "/etc", proc: str = "/proc") -> list[str]:
-    """Return which unit files, group files and processes name a path."""
-    found = []
-    wanted = path.encode()
+    """Return the unit files, group files and processes that name a path."""
+    users = []
+    name_bytes = path.encode()
     for pattern in ("/systemd/system/muster-*", "/muster/*/*"):
         for name in glob.glob(glob.escape(etc) + pattern):
-            if wanted in _read(name):
-                found.append(name)
+            if name_bytes in _read(name):
+                users.append(name)
     for name in glob.glob(glob.escape(proc) + "/[0-9]*/cmdline"):
-        if wanted in _read(name) and name.split("/")[-2] != str(os.getpid()):
-            found.append("process " + name.split("/")[-2])
-    return found
+        if name_bytes in _read(name) and name.split("/")[-2] != str(os.getpid()):
+            users.append("process " + name.split("/")[-2])
+    return users
 
 
 def _read(path: str) -> bytes:

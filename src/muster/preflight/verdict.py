@@ -56,12 +56,3 @@ def fail(check: str, found: str, needed: str, fix: str) -> Verdict:
 def worst(verdicts: Iterable[Verdict]) -> Level:
     """Return the worst level that counts; ok when there is none."""
     return max((verdict.counts_as for verdict in verdicts), key=ORDER.__getitem__, default="ok")
-
-
-def size(count: float) -> str:
-    """Return bytes in words: `958 GiB`, `3.1 GiB`, `512 MiB`."""
-    if count >= 1024**4:
-        return f"{count / 1024**4:.1f} TiB"
-    if count >= 1024**3:
-        return f"{count / 1024**3:.{0 if count >= 100 * 1024**3 else 1}f} GiB"
-    return f"{count / 1024**2:.0f} MiB"

@@ -1,11 +1,11 @@
-"""A bundle: all that hosts without any network need, gathered on a machine that has one.
+"""A bundle: everything that hosts without a network need, gathered on a machine that has one.
 
-DIR/bundle.json         what lies under engine/, with SHA-256: the hosts verify it as they verify weights
-DIR/engine/wheels/      every wheel of the release, as one resolution chose it
+DIR/bundle.json         the files under engine/, with SHA-256: the hosts verify them as they verify weights
+DIR/engine/wheels/      every wheel of the release, as one resolution chose them
 DIR/engine/pylock.toml  that resolution, with hashes
-DIR/engine/python/      where asked for: the Python that uv would download
+DIR/engine/python/      optional: the Python that uv would download
 DIR/pin.json            the model's commit and files
-DIR/weights/            where asked for: the files
+DIR/weights/            optional: those files
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ NOTE, ENGINE, PIN, WEIGHTS = "bundle.json", "engine", "pin.json", "weights"
 
 
 def read(directory: Path) -> Listing:
-    """Return what a bundle's engine consists of.
+    """Return the files of a bundle's engine.
 
     Raises:
-        Refusal: it is no bundle.
+        Refusal: it is not a bundle.
     """
     place = directory / NOTE
     if not place.is_file():
-        raise Refusal(f"{directory} is no bundle: it has no {NOTE}", fix=f"muster bundle RECIPE --out {directory}")
+        raise Refusal(f"{directory} is not a bundle: it has no {NOTE}", fix=f"muster bundle RECIPE --out {directory}")
     try:
         return listings.parse(json.loads(place.read_text(encoding="utf-8")), where=str(place))
     except ValueError as error:
@@ -54,7 +54,7 @@ def given(settings: Settings) -> Path | None:
 
 
 def place(settings: Settings) -> str | None:
-    """Return where the bundle lies on the hosts, named by its content; None without one."""
+    """Return the bundle's directory on the hosts, named by its content; None without a bundle."""
     directory = given(settings)
     if directory is None:
         return None

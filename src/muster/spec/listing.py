@@ -1,4 +1,4 @@
-"""What a revision consists of: every file with its size and SHA-256."""
+"""The files of a revision, each with size and SHA-256."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Listing:
 
     @property
     def digest(self) -> str:
-        """What stands for all files: equal on two hosts if and only if their files are."""
+        """One digest of all files: equal on two hosts if and only if their files are."""
         return listing_digest({entry.path: {"size": entry.size, "sha256": entry.sha256} for entry in self.files})
 
     def as_data(self) -> dict[str, Any]:
@@ -64,7 +64,7 @@ def parse(data: object, *, where: str) -> Listing:
         where: file name, for messages.
 
     Raises:
-        Refusal: a path that leads out of the directory, no commit, a digest that is none.
+        Refusal: a path that leads out of the directory, no commit, or a malformed digest.
     """
     if not isinstance(data, Mapping):
         raise Refusal(f"{where}: holds no listing", needed="what `muster pin` writes", fix="pin again")
@@ -80,7 +80,7 @@ def parse(data: object, *, where: str) -> Listing:
         path = PurePosixPath(entry.path)
         if path.is_absolute() or ".." in path.parts or str(path) != entry.path or not _SHA256.fullmatch(entry.sha256):
             raise Refusal(
-                f"{where}: {entry.path!r} has a path or digest that cannot be",
+                f"{where}: {entry.path!r} has an impossible path or digest",
                 needed="a path inside the repository and 64 hexadecimal digits",
                 fix="pin again, and look at who wrote this file",
             )

@@ -1,4 +1,4 @@
-"""Pin files: `pins/<recipe>.json` says which commit of a model is served and what every file of it must be."""
+"""Pin files: `pins/<recipe>.json` holds the commit of a model to serve, and size and SHA-256 of its every file."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from muster.spec.recipe import Recipe
 
 
 def path_of(recipe: str) -> Path:
-    """Return where the pin of a recipe is written: in the working directory, as inventories are."""
+    """Return the path of a recipe's pin: under the working directory, as inventories are."""
     return Path("pins", f"{recipe}.json")
 
 
 def read(recipe: str, bundle: Path | None = None) -> Listing | None:
-    """Return the pin of a recipe: the bundle's, the working directory's, or the one that muster brings.
+    """Return the pin of a recipe: the bundle's, the working directory's, or the one shipped with muster.
 
     Raises:
         Refusal: the file is no pin.
     """
-    place = found(recipe, bundle)
+    place = path_in_use(recipe, bundle)
     if place is None:
         return None
     try:
@@ -33,17 +33,17 @@ def read(recipe: str, bundle: Path | None = None) -> Listing | None:
         raise Refusal(f"{place}: not JSON: {error}", fix="pin again") from None
 
 
-def found(recipe: str, bundle: Path | None = None) -> Path | None:
+def path_in_use(recipe: str, bundle: Path | None = None) -> Path | None:
     """Return the file that pins a recipe, or None."""
     places = [] if bundle is None else [bundle / "pin.json"]
     places.append(path_of(recipe))
-    with contextlib.suppress(FileNotFoundError):  # none need be shipped
+    with contextlib.suppress(FileNotFoundError):  # muster need not ship any
         places.append(resources.directory("pins") / f"{recipe}.json")
     return next((place for place in places if place.is_file()), None)
 
 
 def write(recipe: str, listing: Listing) -> Path:
-    """Write the pin of a recipe, one file a line so that a change can be read in a diff; return its path."""
+    """Write the pin of a recipe, one file per line for readable diffs; return its path."""
     data = listing.as_data()
     files = ",\n".join("  " + json.dumps(entry) for entry in data.pop("files"))
     head = "".join(f" {json.dumps(key)}: {json.dumps(value)},\n" for key, value in data.items())

@@ -1,4 +1,4 @@
-"""Ask every host of an inventory something about its weights, at once, in one session each."""
+"""Ask every host of an inventory about its weights, all at once, in one session each."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from muster.errors import Refusal
 from muster.hosts import all_hosts
 from muster.spec import inventory
 
-LOOK_SECONDS, READ_SECONDS = 120, 7200
+PROBE_SECONDS, READ_SECONDS = 120, 7200
 Answers = dict[str, Mapping[str, Any]]
 
 
@@ -45,13 +45,13 @@ def every_host(inventory_file: str, overrides: Mapping[str, Any], program: str, 
 
 
 def hosts(
-    state: State, asked: Mapping[str, Host], program: str, request: Mapping[str, Any], *, seconds: int = LOOK_SECONDS
+    state: State, asked: Mapping[str, Host], program: str, request: Mapping[str, Any], *, seconds: int = PROBE_SECONDS
 ) -> Answers:
     """Ask connected hosts; raises as `every_host`."""
 
     def one(host: Host) -> dict[str, Any]:
-        told = all_hosts.ask(state, host, {program: request}, f"{program}: {request['do']}", seconds=seconds)
-        answer: dict[str, Any] = told.get(program, told)
+        answers = all_hosts.ask(state, host, {program: request}, f"{program}: {request['do']}", seconds=seconds)
+        answer: dict[str, Any] = answers.get(program, answers)
         return answer
 
     answers = dict(zip(asked, Pool(min(all_hosts.AT_ONCE, len(asked))).map(one, list(asked.values())), strict=True))

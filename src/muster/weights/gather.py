@@ -1,8 +1,7 @@
-"""Gather the wheels of a release on a machine that reaches the indexes: resolved once, with hashes, for the hosts."""
+"""Gather the wheels of a release on a machine that reaches the indexes: resolved once, with hashes, for all hosts."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -18,7 +17,7 @@ from typing import Any
 from uv import find_uv_bin
 
 from muster.errors import Refusal
-from muster.on_host import pylock
+from muster.on_host import pylock, whole_files
 from muster.plan.types import Release
 from muster.spec import bundles
 from muster.spec.listing import Listing
@@ -27,7 +26,7 @@ from muster.weights import hub
 PLATFORM = "x86_64-manylinux_2_28"
 """glibc 2.28: the oldest that vLLM's own wheels run on."""
 _PIECE = 1 << 20
-_WHEELS = "wheels only: hosts without a network have nothing to build with"
+_WHEELS = "wheels only: hosts without a network cannot build"
 _BUILD = "build one (`uv build --wheel`) and name its directory in find_links"
 
 
@@ -51,10 +50,19 @@ def lock(release: Release, out: Path, *, platform: str = PLATFORM) -> Path:
     place = out / "pylock.toml"
     out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as work:
-        wanted, overrides = Path(work, "wanted.in"), Path(work, "overrides.txt")
-        wanted.write_text("\n".join(release.requirements) + "\n", encoding="utf-8")
+        requirements, overrides = Path(work, "requirements.in"), Path(work, "overrides.txt")
+        requirements.write_text("\n".join(release.requirements) + "\n", encoding="utf-8")
         overrides.write_text("\n".join(release.overrides) + "\n", encoding="utf-8")
-        command = [find_uv_bin(), "pip", "compile", str(wanted), "--format", "pylock.toml", "--quiet", "--no-header"]
+        command = [
+            find_uv_bin(),
+            "pip",
+            "compile",
+            str(requirements),
+            "--format",
+            "pylock.toml",
+            "--quiet",
+            "--no-header",
+        ]
         command += [
             "--generate-hashes",
             "--only-binary",
@@ -71,21 +79,21 @@ def lock(release: Release, out: Path, *, platform: str = PLATFORM) -> Path:
 
 
 def _downloads(release: Release) -> dict[str, str]:
-    # The directories of the release's own environment lie on the hosts.
-    kept = {key: value for key, value in release.env.items() if key.endswith(("_PROXY", "_FILE"))}
-    # Wheels only are resolved: no Python of the hosts' version is run, and none needs to be fetched for it.
-    return {**os.environ, **kept, "UV_PYTHON_DOWNLOADS": "never"}
+    # The directories of the release's own environment are on the hosts.
+    proxies = {key: value for key, value in release.env.items() if key.endswith(("_PROXY", "_FILE"))}
+    # Only wheels are resolved: no Python of the hosts' version is run, so none needs to be fetched.
+    return {**os.environ, **proxies, "UV_PYTHON_DOWNLOADS": "never"}
 
 
 def wheels(place: Path, out: Path) -> list[Path]:
-    """Fetch every wheel of a resolution, each checked against its hash; what is there already is not fetched again.
+    """Fetch every wheel of a resolution and check its hash; a wheel that is already here is not fetched again.
 
     Args:
         place: `pylock.toml`.
         out: directory for the wheels.
 
     Raises:
-        Refusal: a package that has no wheel for the hosts, or a file whose hash is another.
+        Refusal: a package without a wheel for the hosts, or a file with another hash.
     """
     out.mkdir(parents=True, exist_ok=True)
     try:
@@ -103,33 +111,25 @@ def wheels(place: Path, out: Path) -> list[Path]:
 
 def _one(package: Mapping[str, Any], out: Path) -> Path:
     address, name = package["url"], package["file"]
-    wanted, place = package["sha256"], Path(out, name)
-    if place.is_file() and _sha256(place) == wanted:
+    expected, place = package["sha256"], Path(out, name)
+    if place.is_file() and whole_files.sha256(str(place)) == expected:
         return place
     part = place.with_name(place.name + ".part")
     try:
-        with urllib.request.urlopen(address, timeout=60) as given, part.open("wb") as taken:
-            shutil.copyfileobj(given, taken, _PIECE)
+        with urllib.request.urlopen(address, timeout=60) as reply, part.open("wb") as file:
+            shutil.copyfileobj(reply, file, _PIECE)
     except OSError as error:
         raise Refusal(f"{name} could not be fetched: {error}", fix="run again: what is here is kept") from None
-    found = _sha256(part)
-    if found != wanted:
+    actual = whole_files.sha256(str(part))
+    if actual != expected:
         part.unlink()
-        raise Refusal(f"{name} has SHA-256 {found}", needed=wanted, fix="see who changed it, and run again")
+        raise Refusal(f"{name} has SHA-256 {actual}", needed=expected, fix="find out who changed it, and run again")
     part.rename(place)
     return place
 
 
-def _sha256(path: Path) -> str:
-    with path.open("rb") as handle:
-        digest = hashlib.sha256()
-        for piece in iter(lambda: handle.read(_PIECE), b""):
-            digest.update(piece)
-    return digest.hexdigest()
-
-
 def python(version: str, out: Path) -> Path:
-    """Fetch the Python that uv would download for the hosts, laid out as uv's own mirror is.
+    """Fetch the Python that uv would download for the hosts, in the layout of uv's own mirror.
 
     Raises:
         Refusal: uv knows no such Python.
@@ -149,8 +149,8 @@ def python(version: str, out: Path) -> Path:
     place.parent.mkdir(parents=True, exist_ok=True)
     if not place.is_file():
         part = place.with_name(name + ".part")
-        with urllib.request.urlopen(address, timeout=60) as given, part.open("wb") as taken:
-            shutil.copyfileobj(given, taken, _PIECE)
+        with urllib.request.urlopen(address, timeout=60) as reply, part.open("wb") as file:
+            shutil.copyfileobj(reply, file, _PIECE)
         part.rename(place)
     return place
 
@@ -167,7 +167,7 @@ def _run(command: list[str], env: Mapping[str, str]) -> str:
 
 
 def seal(directory: Path, recipe: str) -> Listing:
-    """Write `bundle.json` over what lies under `engine/`, and return it; its revision is a digest of the content."""
+    """Write `bundle.json`, which lists the files under `engine/`, and return it; its revision is a digest of them."""
     listing = hub.from_directory(f"bundle/{recipe}", directory / bundles.ENGINE)
     (directory / bundles.NOTE).write_text(json.dumps(listing.as_data(), indent=1) + "\n", encoding="utf-8")
     return listing

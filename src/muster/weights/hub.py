@@ -1,7 +1,7 @@
-"""Ask a hub, ModelScope or a directory what a revision consists of. Used by `muster pin`, on the control machine.
+"""Ask a hub, ModelScope or a directory which files a revision has. Used by `muster pin`, on the control machine.
 
-One documented request of each (and the few small files whose SHA-256 a hub does not tell): the standard library does,
-and the control machine stays free of huggingface_hub's dependencies. The downloads themselves use huggingface_hub.
+One documented request each, plus the small files whose SHA-256 a hub does not publish: the standard library is enough,
+and the control machine needs none of huggingface_hub's dependencies. The downloads themselves use huggingface_hub.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from muster.errors import Refusal
+from muster.on_host import whole_files
 from muster.spec.listing import Entry, Listing
 
 HUB, MODELSCOPE = "https://huggingface.co", "https://modelscope.cn"
@@ -24,23 +25,23 @@ _SECONDS = 30
 def from_hub(
     model: str, revision: str, *, endpoint: str | None = None, token: str | None = None, proxy: str | None = None
 ) -> Listing:
-    """Return what a branch, tag or commit of a hub's model is now.
+    """Return the files of a branch, tag or commit of a hub's model.
 
     Raises:
         Refusal: no such model or revision, no permission, or no answer.
     """
     base = (endpoint or HUB).rstrip("/")
     where = f"{base}/api/models/{_quoted(model)}/revision/{urllib.parse.quote(revision, safe='')}?blobs=true"
-    told = json.loads(_get(where, token, proxy))
-    commit = str(told["sha"])
+    answer = json.loads(_get(where, token, proxy))
+    commit = str(answer["sha"])
     entries = []
-    for file in told["siblings"]:
+    for file in answer["siblings"]:
         name, large = str(file["rfilename"]), file.get("lfs") or {}
         if large.get("sha256") or large.get("oid"):
             sha256 = str(large.get("sha256") or large["oid"])
             entries.append(Entry(name, int(large.get("size") or file["size"]), sha256))
         else:
-            # The hub tells git's name of small files only; they are read, and their code is thereby pinned too.
+            # The hub gives small files only git's name; reading them pins the code among them too.
             body = _get(f"{base}/{_quoted(model)}/resolve/{commit}/{urllib.parse.quote(name)}", token, proxy)
             entries.append(Entry(name, len(body), hashlib.sha256(body).hexdigest()))
     return Listing(model, commit, "hub", tuple(sorted(entries, key=lambda entry: entry.path)))
@@ -49,7 +50,7 @@ def from_hub(
 def from_modelscope(
     model: str, revision: str, *, endpoint: str | None = None, token: str | None = None, proxy: str | None = None
 ) -> Listing:
-    """Return what a revision of a ModelScope model is now; raises as `from_hub`."""
+    """Return the files of a revision of a ModelScope model; raises as `from_hub`."""
     base = f"{(endpoint or MODELSCOPE).rstrip('/')}/api/v1/models/{_quoted(model)}"
     query = urllib.parse.urlencode({"Revision": revision, "Recursive": "true"})
     data = json.loads(_get(f"{base}/repo/files?{query}", token, proxy))["Data"]
@@ -60,20 +61,16 @@ def from_modelscope(
 
 
 def from_directory(model: str, directory: Path, revision: str | None = None) -> Listing:
-    """Return what lies in a directory; without a commit it is named by a digest of its content.
+    """Return the files of a directory; without a commit the revision is a digest of the content.
 
     Raises:
-        Refusal: there is nothing.
+        Refusal: it holds no file.
     """
     entries = []
     for path in sorted(directory.rglob("*")):
         name = path.relative_to(directory).as_posix()
         if path.is_file() and not any(part.startswith(".") for part in Path(name).parts):
-            with path.open("rb") as handle:
-                digest = hashlib.sha256()
-                for piece in iter(lambda: handle.read(1 << 20), b""):
-                    digest.update(piece)
-            entries.append(Entry(name, path.stat().st_size, digest.hexdigest()))
+            entries.append(Entry(name, path.stat().st_size, whole_files.sha256(str(path))))
     if not entries:
         raise Refusal(f"{directory} holds no file", needed="a model's directory", fix="name another directory")
     listing = Listing(model, revision or "0" * 40, str(directory), tuple(entries))

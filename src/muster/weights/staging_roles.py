@@ -1,4 +1,4 @@
-"""Who fetches, who gives, who is complete already, and what cannot work: observations in, requests out."""
+"""Which host fetches, which serve, which are complete, and what cannot work: observations in, requests out."""
 
 from __future__ import annotations
 
@@ -7,12 +7,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from muster.errors import Refusal
-from muster.on_host.transfer_progress import RESERVE, size
+from muster.on_host.in_words import size
+from muster.on_host.transfer_progress import RESERVE
 from muster.plan.weights_path import revision_path
 from muster.spec.listing import Listing
 from muster.spec.settings import Weights
 
-Look = Mapping[str, Any]
+Probe = Mapping[str, Any]
+"""Answer of `muster.on_host.weights_on_disk.probe`."""
 
 
 @dataclass(frozen=True)
@@ -22,9 +24,9 @@ class Staging:
     Args:
         directory: of the revision, the same on every host.
         complete: hosts that have all of it, verified.
-        seed: the host that knows and fetches; empty when all are complete.
+        seed: the host that fetches and announces; empty when all are complete.
         requests: host -> request of `muster.on_host.transfer_stage`; empty when all are complete.
-        links: hosts on which `current` leads elsewhere.
+        links: hosts on which `current` points elsewhere.
     """
 
     directory: str
@@ -44,7 +46,7 @@ class Staging:
 
 def staging(
     addresses: Mapping[str, str],
-    looks: Mapping[str, Look],
+    probes: Mapping[str, Probe],
     listing: Listing,
     options: Weights,
     keys: Mapping[str, Mapping[str, str]],
@@ -54,8 +56,8 @@ def staging(
 
     Args:
         addresses: host -> fabric address, in inventory order.
-        looks: host -> what `muster.on_host.weights_on_disk.look` told.
-        listing: what the revision consists of.
+        probes: host -> its answer.
+        listing: the files of the revision.
         options: of the group.
         keys: host -> peer -> key.
         source: of the seed, for `muster.on_host.transfer_source`.
@@ -64,14 +66,14 @@ def staging(
         Refusal: a host without room, with the arithmetic, before a byte has moved.
     """
     directory = revision_path(options.root, listing.model, listing.revision)
-    complete = tuple(host for host in addresses if looks[host]["complete"])
-    links = tuple(host for host in addresses if looks[host]["link"] != listing.revision)
+    complete = tuple(host for host in addresses if probes[host]["complete"])
+    links = tuple(host for host in addresses if probes[host]["link"] != listing.revision)
     if len(complete) == len(addresses):
         return Staging(directory, complete, "", {}, links)
-    _check_room([host for host in addresses if host not in complete], looks, listing, directory)
-    seed = choose_seed(list(addresses), looks, options.seed)
-    asked = requests(addresses, listing, options, keys, source, seed, directory)
-    return Staging(directory, complete, seed, asked, links)
+    _check_room([host for host in addresses if host not in complete], probes, listing, directory)
+    seed = choose_seed(list(addresses), probes, options.seed)
+    requests_by_host = requests(addresses, listing, options, keys, source, seed, directory)
+    return Staging(directory, complete, seed, requests_by_host, links)
 
 
 def requests(
@@ -83,7 +85,7 @@ def requests(
     seed: str,
     directory: str,
 ) -> dict[str, dict[str, Any]]:
-    """Return host -> request of `transfer_stage`; arguments as in `staging`, and the seed and directory."""
+    """Return host -> request of `transfer_stage`; arguments as in `staging`, plus the seed and the directory."""
     return {
         host: {
             "directory": directory,
@@ -106,35 +108,35 @@ def requests(
 
 
 def secret(value: str | None) -> dict[str, str] | None:
-    """Return a secret as it stands in a request: whoever prints requests leaves out what is called `text`."""
+    """Return a secret as a request carries it: `session.public` hides every value called `text`."""
     return None if value is None else {"text": value}
 
 
-def choose_seed(hosts: Sequence[str], looks: Mapping[str, Look], wanted: str | None) -> str:
-    """Return the host that fetches: a complete one, else the one asked for, else who has most; then inventory order.
+def choose_seed(hosts: Sequence[str], probes: Mapping[str, Probe], requested: str | None) -> str:
+    """Return the host that fetches: a complete one, else the requested one, else the one with most of the files.
 
     Raises:
-        Refusal: the host asked for is not in the inventory.
+        Refusal: the requested host is not in the inventory.
     """
-    if wanted is not None and wanted not in hosts:
-        raise Refusal(f"weights_seed is '{wanted}'", needed=f"one of {', '.join(hosts)}", fix="correct weights_seed")
-    complete = [host for host in hosts if looks[host]["complete"]]
+    if requested is not None and requested not in hosts:
+        raise Refusal(f"weights_seed is '{requested}'", needed=f"one of {', '.join(hosts)}", fix="correct weights_seed")
+    complete = [host for host in hosts if probes[host]["complete"]]
     if complete:
         return complete[0]
-    return wanted or max(hosts, key=lambda host: int(looks[host]["bytes"]))
+    return requested or max(hosts, key=lambda host: int(probes[host]["bytes"]))
 
 
-def _check_room(hosts: Sequence[str], looks: Mapping[str, Look], listing: Listing, directory: str) -> None:
+def _check_room(hosts: Sequence[str], probes: Mapping[str, Probe], listing: Listing, directory: str) -> None:
     rows = []
     for host in hosts:
-        here, free = int(looks[host]["bytes"]), int(looks[host]["free"])
+        here, free = int(probes[host]["bytes"]), int(probes[host]["free"])
         needed = listing.size - here + RESERVE
         if needed > free:
             rows.append(
                 f"{host}: {size(listing.size)} of files - {size(here)} here + {size(RESERVE)} to stay free"
-                f" = {size(needed)}, but {size(free)} are free: {size(needed - free)} too few"
+                f" = {size(needed)}, but {size(free)} are free: {size(needed - free)} short"
             )
-            others = {name: taken for name, taken in looks[host]["revisions"].items() if name != listing.revision}
+            others = {name: taken for name, taken in probes[host]["revisions"].items() if name != listing.revision}
             rows += [f"  revision {name[:12]} takes {size(taken)}" for name, taken in others.items()]
     if rows:
         raise Refusal(

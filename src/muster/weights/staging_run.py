@@ -1,4 +1,4 @@
-"""One staging run over pyinfra's hosts, shared by all of them: what is wanted, where it lies, who does what."""
+"""One staging run over pyinfra's hosts, shared by all of them: the files, their directory, and each host's part."""
 
 from __future__ import annotations
 
@@ -48,24 +48,24 @@ def of_weights(state: State, recipe_name: str) -> StageRun | None:
 
     def prepare() -> StageRun | None:
         settings = _settings(state)
-        wanted, bundle, options = recipe.load(recipe_name), bundles.given(settings), settings.weights
+        chosen, bundle, options = recipe.load(recipe_name), bundles.given(settings), settings.weights
         if bundle is not None and (bundle / bundles.WEIGHTS).is_dir():
             options = options.model_copy(update={"source": f"control:{bundle.resolve() / bundles.WEIGHTS}"})
         if options.kind == "none":
             return None
-        listing = pins.read(wanted.name, bundle)
-        model = settings.model or wanted.model
+        listing = pins.read(chosen.name, bundle)
+        model = settings.model or chosen.model
         if listing is None or listing.model != model:
             raise Refusal(
-                f"there is no pin of {model} ({pins.path_of(wanted.name)})",
-                needed="the commit and what every file of it must be",
-                fix=f"muster pin {wanted.name}",
+                f"there is no pin of {model} ({pins.path_of(chosen.name)})",
+                needed="its commit, and the SHA-256 of every file",
+                fix=f"muster pin {chosen.name}",
             )
         if settings.revision not in (None, listing.revision):
             raise Refusal(
-                f"revision is {settings.revision}, but {pins.found(wanted.name, bundle)} pins {listing.revision}",
+                f"revision is {settings.revision}, but {pins.path_in_use(chosen.name, bundle)} pins {listing.revision}",
                 needed="one commit: what is served is the directory that was staged",
-                fix=f"leave revision out, or muster pin {wanted.name} --revision {settings.revision}",
+                fix=f"leave revision out, or muster pin {chosen.name} --revision {settings.revision}",
             )
         return _run(state, listing, options, settings)
 
@@ -76,7 +76,7 @@ def of_bundle(state: State) -> StageRun | None:
     """Return the run that brings the engine's bundle to the hosts; None where the settings name none.
 
     Raises:
-        DeployError: it is no bundle, or there is no room.
+        DeployError: it is not a bundle, or there is no room.
     """
 
     def prepare() -> StageRun | None:
@@ -92,7 +92,7 @@ def of_bundle(state: State) -> StageRun | None:
 
 
 def _once(state: State, what: str, prepare: Callable[[], StageRun | None]) -> StageRun | None:
-    """Let whichever host comes first do the work for all."""
+    """Do the work once, for whichever host asks first."""
     with _lock:
         runs = _runs.setdefault(state, {})
         if what not in runs:
@@ -102,10 +102,10 @@ def _once(state: State, what: str, prepare: Callable[[], StageRun | None]) -> St
                 runs[what] = DeployError(str(error))
             except DeployError as error:
                 runs[what] = error
-        found = runs[what]
-    if isinstance(found, DeployError):
-        raise found
-    return found
+        outcome = runs[what]
+    if isinstance(outcome, DeployError):
+        raise outcome
+    return outcome
 
 
 def _settings(state: State) -> Settings:
@@ -113,27 +113,27 @@ def _settings(state: State) -> Settings:
 
 
 def _run(state: State, listing: Listing, options: Weights, settings: Settings) -> StageRun:
-    """Look at every host at once, decide, and say what will happen."""
+    """Probe every host at once, decide, and say what will happen."""
     active = {host.name: host for host in state.inventory if host in state.active_hosts}
     fleet = inventory.from_pyinfra(state.inventory, name="inventory")
     addresses = {spec.name: spec.address for spec in fleet.hosts if spec.name in active}
     directory = revision_path(options.root, listing.model, listing.revision)
-    look = {"do": "look", "directory": directory, "manifest": listing.digest}
-    looks = ask_hosts.hosts(state, {name: active[name] for name in addresses}, "weights_on_disk", look)
+    probe = {"do": "probe", "directory": directory, "manifest": listing.digest}
+    probes = ask_hosts.hosts(state, {name: active[name] for name in addresses}, "weights_on_disk", probe)
     keys = pair_keys(list(addresses), os.urandom(32))
-    run = StageRun(listing, options, staging(addresses, looks, listing, options, keys, source_of(settings, options)))
+    run = StageRun(listing, options, staging(addresses, probes, listing, options, keys, source_of(settings, options)))
     logger.info(run.staging.text(listing))
     return run
 
 
 def source_of(settings: Settings, options: Weights) -> dict[str, Any]:
-    """Return what the seed fetches from, the token included; it travels on standard input only.
+    """Return the source for the seed, token included; it travels on standard input only.
 
     Raises:
         Refusal: the token's file cannot be read.
     """
     release = release_of(settings, ray=False)
-    small = release_of(settings.model_copy(update={"torch_backend": None}), ray=False)
+    without_torch = release_of(settings.model_copy(update={"torch_backend": None}), ray=False)
     texts = {
         "hub": f"from {settings.hf_endpoint or 'the hub'}",
         "modelscope": "from ModelScope",
@@ -152,7 +152,7 @@ def source_of(settings: Settings, options: Weights) -> dict[str, Any]:
         "pythons": [f"{release.path}/bin/python"],
         "venv": f"{settings.root}/hub",
         "uv": uv_binary.path_on_hosts(settings.root),
-        "install_args": list(small.install_args),
+        "install_args": list(without_torch.install_args),
         "install_env": dict(release.env),
     }
 

@@ -1,4 +1,4 @@
-"""Send files from the control machine to one host, over the SSH connection that is open, going on where it was."""
+"""Send files from the control machine to one host over the open SSH connection, continuing where it was cut."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pyinfra.api.state import State
 from pyinfra.connectors.util import make_unix_command_for_host
 
 from muster.hosts.session import ask, fail, say
-from muster.on_host.transfer_progress import size
+from muster.on_host.in_words import size
 from muster.spec.listing import Listing
 
 _PIECE, _BEAT = 1 << 20, 10.0
@@ -22,7 +22,7 @@ _BECOME = ("_sudo", "_sudo_user", "_sudo_password", "_use_sudo_login", "_su_user
 
 
 def send(state: State, host: Host, listing: Listing, directory: str, origin: str) -> bool:
-    """Append what is lacking to `<path>.muster-wan` on the host; return whether all of it went.
+    """Append the missing bytes to `<path>.muster-wan` on the host; return whether all were sent.
 
     Args:
         state, host: pyinfra's, while an operation is executed; its sudo is used.
@@ -30,15 +30,15 @@ def send(state: State, host: Host, listing: Listing, directory: str, origin: str
         directory: of the revision, on the host.
         origin: directory on this machine.
     """
-    request = {"do": "lacks", "directory": directory, "files": listing.as_data()["files"]}
-    told = ask(state, host, "weights_on_disk", request, "what is to be sent")
-    if "error" in told:
-        fail(host, told["error"])
+    request = {"do": "missing", "directory": directory, "files": listing.as_data()["files"]}
+    answer = ask(state, host, "weights_on_disk", request, "what is to be sent")
+    if "error" in answer:
+        fail(host, answer["error"])
         return False
-    lacks: dict[str, int] = told["lacks"]
-    total = sum(entry.size - lacks[entry.path] for entry in listing.files if entry.path in lacks)
-    sent, began, spoken = 0, time.monotonic(), time.monotonic()
-    for path, start in lacks.items():
+    missing: dict[str, int] = answer["missing"]
+    total = sum(entry.size - missing[entry.path] for entry in listing.files if entry.path in missing)
+    sent, began, printed = 0, time.monotonic(), time.monotonic()
+    for path, start in missing.items():
         place = Path(origin, path)
         try:
             with place.open("rb") as handle:
@@ -47,21 +47,21 @@ def send(state: State, host: Host, listing: Listing, directory: str, origin: str
                 while piece := handle.read(_PIECE):
                     channel.sendall(piece)
                     sent += len(piece)
-                    if time.monotonic() - spoken > _BEAT:
-                        spoken = time.monotonic()
-                        say(host, f"sent {size(sent)} of {size(total)}, {sent / (spoken - began) / 1e6:.0f} MB/s")
+                    if time.monotonic() - printed > _BEAT:
+                        printed = time.monotonic()
+                        say(host, f"sent {size(sent)} of {size(total)}, {sent / (printed - began) / 1e6:.0f} MB/s")
                 channel.shutdown_write()
                 if channel.recv_exit_status():
                     fail(host, f"could not append to {path}: {channel.recv_stderr(1000).decode(errors='replace')}")
                     return False
         except OSError as error:
-            fail(host, f"{place} could not be sent: {error}; what has arrived is kept; run again")
+            fail(host, f"{place} could not be sent: {error}; what has arrived is kept; fix: run again")
             return False
     return True
 
 
 def _append(state: State, host: Host, path: str) -> Any:
-    """Open a channel whose input is appended to a file of the host."""
+    """Open a channel whose input is appended to a file on the host."""
     given: Mapping[str, Any] = host.current_op_global_arguments or {}
     become = {key: given[key] for key in _BECOME if key in given}
     command = make_unix_command_for_host(state, host, StringCommand(f"cat >> {shlex.quote(path)}"), **become)

@@ -20,7 +20,7 @@ from muster.errors import Refusal
 from muster.hosts import programs, uv_binary
 from muster.hosts.session import Later, Session, fail, say
 from muster.on_host import pylock, resolve_engine
-from muster.on_host.transfer_progress import size
+from muster.on_host.in_words import size
 from muster.plan.weights_path import revision_path
 from muster.spec import bundles
 from muster.spec.listing import Entry, Listing

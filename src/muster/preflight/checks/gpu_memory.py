@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from muster.on_host.in_words import size
 from muster.preflight.host_report import HostReport
 from muster.preflight.needs import Needs
 from muster.preflight.tool_text import Unreadable
-from muster.preflight.verdict import Verdict, fail, ok, size, warn
+from muster.preflight.verdict import Verdict, fail, ok, warn
 
 MIB = 1024**2
 

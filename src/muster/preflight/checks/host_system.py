@@ -6,10 +6,11 @@ import ipaddress
 import re
 from collections.abc import Iterator
 
+from muster.on_host.in_words import size
 from muster.preflight.host_report import HostReport, Installed, PathFacts, System
 from muster.preflight.needs import Needs, PathNeed
 from muster.preflight.tool_text import Unreadable
-from muster.preflight.verdict import Verdict, fail, ok, size, warn
+from muster.preflight.verdict import Verdict, fail, ok, warn
 from muster.spec.versions import version
 
 # 16 ranks of some thousand threads each; LimitNOFILE=1048576 in the units needs as much of fs.nr_open.

@@ -103,11 +103,11 @@ class Run:
         return self.child.returncode, out, err
 
 
-class Told:
-    """A run whose programs print their answers, and their progress on stderr."""
+class AnsweredRuns:
+    """Runs whose programs print their answers, and their progress on stderr."""
 
-    def __init__(self, asked: Sequence[Mapping[str, Any]]) -> None:
-        self.ended = [run.end() for run in [Run(request, streams=False) for request in asked]]
+    def __init__(self, requests: Sequence[Mapping[str, Any]]) -> None:
+        self.ended = [run.end() for run in [Run(request, streams=False) for request in requests]]
 
     def answer(self, number: int) -> dict[str, Any]:
         """Return what one host's program answered."""

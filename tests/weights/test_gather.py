@@ -118,5 +118,5 @@ def test_without_a_bundle_settings_stay() -> None:
 
 
 def test_a_directory_that_is_no_bundle_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(Refusal, match="is no bundle"):
+    with pytest.raises(Refusal, match="is not a bundle"):
         bundles.read(tmp_path)

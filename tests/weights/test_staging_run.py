@@ -107,7 +107,7 @@ def test_a_bundle_goes_from_the_control_machine_to_all(box: Sandbox, tmp_path: P
     box.exec("node0", ["sh", "-c", f"head -c 1000000 /dev/zero > {wheel}.muster-wan"])
     first = run(tmp_path, "pyinfra", "-y", "hosts.py", "deploy.py")
     assert first.returncode != 0  # and it is not believed
-    assert "came with SHA-256" in first.stdout + first.stderr
+    assert "arrived with SHA-256" in first.stdout + first.stderr
     second = run(tmp_path, "pyinfra", "-y", "hosts.py", "deploy.py")
     assert second.returncode == 0, second.stdout + second.stderr
     wanted = hashlib.sha256(whole).hexdigest()

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import require_sandbox
-from tests.weights.runs import MIB, Cut, Run, Told, all_of, listing_of, model, requests, same, through
+from tests.on_host.transfer_runs import MIB, AnsweredRuns, Cut, Run, all_of, listing_of, model, requests, same, through
 
 pytestmark = pytest.mark.slow
 
@@ -30,19 +30,19 @@ def origin(tmp_path: Path) -> Path:
 def over(asked: list[dict[str, Any]], cut: Cut) -> Iterator[list[dict[str, Any]]]:
     """Let each of the two hosts call the other through a line, and give what is then asked of them."""
     with contextlib.ExitStack() as lines:
-        told = []
+        redirected = []
         for request in asked:
             ((name, peer),) = request["peers"].items()
             line = through(peer["address"], peer["port"], caller=request["address"], pace=cut)
-            told.append({**request, "peers": {name: {**peer, "port": lines.enter_context(line)}}})
-        yield told
+            redirected.append({**request, "peers": {name: {**peer, "port": lines.enter_context(line)}}})
+        yield redirected
 
 
 def goes_on(homes: list[Path], origin: Path) -> None:
     """The next run finishes, and asks for less than all."""
-    told = Told(requests(homes, origin))
-    assert [status for status, _, _ in told.ended] == [0, 0], told.ended
-    assert 0 < told.answer(1)["chunks_from"]["h0"] < CHUNKS
+    runs = AnsweredRuns(requests(homes, origin))
+    assert [status for status, _, _ in runs.ended] == [0, 0], runs.ended
+    assert 0 < runs.answer(1)["chunks_from"]["h0"] < CHUNKS
     assert same(origin, homes[1])
 
 

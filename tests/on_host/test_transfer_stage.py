@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from muster.on_host import transfer_store, weights_on_disk
-from tests.weights.runs import MIB, SMALL, Run, Told, all_of, listing_of, model, requests, same, slowed
+from tests.on_host.transfer_runs import MIB, SMALL, AnsweredRuns, Run, all_of, listing_of, model, requests, same, slowed
 
 pytestmark = pytest.mark.slow
 
@@ -29,8 +29,8 @@ def good(ended: list[tuple[int, str, str]]) -> list[str]:
     return [out for _, out, _ in ended]
 
 
-def look(home: Path, origin: Path) -> dict[str, Any]:
-    return weights_on_disk.look({"directory": str(home), "manifest": listing_of(origin).digest})
+def probe(home: Path, origin: Path) -> dict[str, Any]:
+    return weights_on_disk.probe({"directory": str(home), "manifest": listing_of(origin).digest})
 
 
 def test_every_host_gets_every_file_and_none_keeps_scraps(tmp_path: Path, origin: Path) -> None:
@@ -38,7 +38,7 @@ def test_every_host_gets_every_file_and_none_keeps_scraps(tmp_path: Path, origin
     good(all_of(requests(places, origin)))
     for place in places:
         assert same(origin, place)
-        assert look(place, origin)["complete"]
+        assert probe(place, origin)["complete"]
         assert not [path for path in place.rglob("*") if transfer_store.unfinished(path.name)]
     manifests = {(place / ".muster-manifest.json").read_text() for place in places}
     assert len(manifests) == 1
@@ -70,13 +70,13 @@ def test_what_is_wrong_is_mended_alone(tmp_path: Path, origin: Path, harm: str, 
     else:
         (places[where] / "stale.safetensors").write_bytes(b"old")
     untouched = (places[where] / "b.safetensors").stat().st_ino
-    assert not look(places[where], origin)["complete"]
+    assert not probe(places[where], origin)["complete"]
     outs = good(all_of(requests(places, origin)))
     assert same(origin, places[where])
-    assert look(places[where], origin)["complete"]
+    assert probe(places[where], origin)["complete"]
     assert (places[where] / "b.safetensors").stat().st_ino == untouched
     if harm == "add":
-        assert "stale.safetensors belongs to no manifest" in outs[where]
+        assert "stale.safetensors is not in the manifest" in outs[where]
 
 
 def test_a_silent_flip_is_found_by_reading_all(tmp_path: Path, origin: Path) -> None:
@@ -88,10 +88,10 @@ def test_a_silent_flip_is_found_by_reading_all(tmp_path: Path, origin: Path) -> 
         handle.seek(MIB)
         handle.write(b"\0")
     os.utime(victim, ns=(times.st_atime_ns, times.st_mtime_ns))
-    assert look(place, origin)["complete"]  # that is what a note can know
-    told = weights_on_disk.verify({"directory": str(place)})
-    assert list(told["wrong"]) == ["b.safetensors"]
-    assert not look(place, origin)["complete"]
+    assert probe(place, origin)["complete"]  # that is what a note can know
+    answer = weights_on_disk.verify({"directory": str(place)})
+    assert list(answer["wrong"]) == ["b.safetensors"]
+    assert not probe(place, origin)["complete"]
     good(all_of(requests([place], origin)))
     assert same(origin, place)
 
@@ -104,11 +104,11 @@ def test_the_first_chunks_of_an_interrupted_file_are_not_fetched_again(tmp_path:
     part = places[1] / "a.safetensors.muster-part"
     part.write_bytes(whole[: 8 * MIB])
     asked = requests(places, origin)
-    told = Told(asked)
-    good(told.ended)
+    runs = AnsweredRuns(asked)
+    good(runs.ended)
     assert same(origin, places[1])
     # In chunks of 256 KiB: 1 MiB of a and 5 of b, and the two small files.
-    assert told.answer(1)["chunks_from"] == {"h0": 4 + 20 + 2}
+    assert runs.answer(1)["chunks_from"] == {"h0": 4 + 20 + 2}
 
 
 def test_a_host_that_serves_wrong_bytes_is_named_and_done_without(tmp_path: Path, origin: Path) -> None:
@@ -121,20 +121,20 @@ def test_a_host_that_serves_wrong_bytes_is_named_and_done_without(tmp_path: Path
             handle.seek(chunk * 256 * 1024)
             handle.write(b"tampered")
     os.utime(liar, ns=(times.st_atime_ns, times.st_mtime_ns))
-    assert look(places[1], origin)["complete"]  # it believes what it serves
+    assert probe(places[1], origin)["complete"]  # it believes what it serves
     # For a while the seed is so slow that the newcomer has to ask the other.
     asked = requests(places, origin)
     seed = asked[2]["peers"]["h0"]
     with slowed(seed["address"], seed["port"], caller=asked[2]["address"], seconds=8.0) as port:
         seed["port"] = port
-        told = Told(asked)
+        runs = AnsweredRuns(asked)
     assert same(origin, places[2])
-    wrong = told.answer(2)["wrong_from"]
+    wrong = runs.answer(2)["bad_from"]
     assert set(wrong) == {"h1"}
     assert wrong["h1"] >= 3
-    assert "h1 served wrong bytes of a.safetensors" in told.ended[2][2]
-    assert "h1 is asked for nothing more in this run" in told.ended[2][2]
-    assert not look(places[1], origin)["complete"]  # its note is gone: the next run mends it
+    assert "h1 served bad data for a.safetensors" in runs.ended[2][2]
+    assert "nothing more is requested from h1 in this run" in runs.ended[2][2]
+    assert not probe(places[1], origin)["complete"]  # its note is gone: the next run mends it
     good(all_of(requests(places, origin)))
     assert same(origin, places[1])
 
@@ -149,8 +149,8 @@ def test_a_seed_that_lies_is_named_when_nobody_else_has_the_file(tmp_path: Path,
     os.utime(liar, ns=(times.st_atime_ns, times.st_mtime_ns))
     ended = all_of(requests(places, origin))
     assert ended[1][0] != 0
-    assert "h0 served wrong bytes of a.safetensors at offset 0" in ended[1][1]
-    assert "h0, the seed, serves wrong bytes" in ended[1][2]
+    assert "h0 served bad data for a.safetensors at offset 0" in ended[1][1]
+    assert "h0, the seed, serves bad data" in ended[1][2]
     assert not (places[1] / "a.safetensors").exists()
     good(all_of(requests(places, origin)))
     assert same(origin, places[1])
@@ -221,7 +221,7 @@ def test_no_room_is_refused_with_the_arithmetic_before_anything_is_written(tmp_p
     asked[0]["listing"]["files"][0]["size"] = 1 << 60
     ((status, _, error),) = all_of(asked)
     assert status != 0
-    assert "GiB stay free" in error
+    assert "GiB must stay free" in error
     assert "fix: free" in error
     assert list(place.iterdir()) == []
 

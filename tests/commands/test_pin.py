@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from muster.commands.pin import pin
+from muster.commands.pin import differences, pin
 from muster.errors import Refusal
 from muster.spec import pins, recipe
+from muster.spec.listing import Entry, Listing
 from tests.weights.hub_server import Hub, serving
 
 RECIPE = "kimi-k2-instruct"
@@ -69,3 +70,12 @@ def test_a_hub_that_refuses_is_explained(hub: Hub) -> None:
     assert isinstance(done.exception, Refusal)
     assert "answered 401" in str(done.exception)
     assert pins.read(RECIPE) is None
+
+
+def test_a_pin_that_moves_says_what_has_changed() -> None:
+    old = Listing("m", "a" * 40, "hub", (Entry("gone", 1, "1" * 64), Entry("x", 1, "1" * 64)))
+    new = Listing("m", "b" * 40, "hub", (Entry("new", 1 << 20, "1" * 64), Entry("x", 1, "2" * 64)))
+    lines = differences(old, new)
+    assert lines[0] == f"was m at {'a' * 40}, now m at {'b' * 40}"
+    assert lines[1:] == ["  gone    gone", "  new     new, 1 MiB", "  changed x"]
+    assert differences(old, old) == []
