@@ -118,9 +118,9 @@ def measure(box: Sandbox, engine: str, supervisors: list[str], victims: list[str
 
 def place(engine: str) -> Path:
     """Where the newest or the day's measurement of an engine is kept."""
-    found = sorted((ROOT / "benchmarks" / "results").glob(f"before-after-{engine}-*.json"))
+    files = sorted((ROOT / "benchmarks" / "results").glob(f"before-after-{engine}-*.json"))
     today = ROOT / "benchmarks" / "results" / f"before-after-{engine}-{date.today().isoformat()}.json"
-    return found[-1] if found and not today.exists() else today
+    return files[-1] if files and not today.exists() else today
 
 
 def keep(engine: str, name: str, run: dict[str, Any]) -> None:
@@ -137,9 +137,9 @@ def keep(engine: str, name: str, run: dict[str, Any]) -> None:
 def spans(rows: list[Any]) -> list[tuple[float, float, bool]]:
     """Requests in a row with one outcome, as (from, until, well): each lasts until the next one was sent."""
     ends = [after[0] for after in rows[1:]] + [rows[-1][0] + rows[-1][1]]
-    told = [(begun, end, well) for (begun, _, well), end in zip(rows, ends, strict=True)]
+    requests = [(begun, end, well) for (begun, _, well), end in zip(rows, ends, strict=True)]
     out = []
-    for well, several in itertools.groupby(told, key=lambda row: row[2]):
+    for well, several in itertools.groupby(requests, key=lambda row: row[2]):
         group = list(several)
         out.append((group[0][0], group[-1][1], well))
     return out
@@ -195,7 +195,7 @@ def main() -> None:
     parser.add_argument("--keep", default="", help="name of a sandbox to use and leave up")
     parser.add_argument("--draw", action="store_true", help="only draw what is kept")
     given = parser.parse_args()
-    # A benchmark that is told to end takes its hosts down too.
+    # A terminated benchmark takes its hosts down too.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     supervisors = [given.only] if given.only else list(SUPERVISORS)
     victims = [given.victim] if given.victim else list(VICTIMS)

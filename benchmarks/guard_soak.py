@@ -82,11 +82,11 @@ class Guard:
 
     def engine_seconds(self) -> float:
         """Processor seconds of every process below the guard but its helper."""
-        below, found = [pid for pid in _children(self.pid) if pid not in self.helpers], list[int]()
+        below, processes = [pid for pid in _children(self.pid) if pid not in self.helpers], list[int]()
         while below:
-            found.append(below.pop())
-            below += _children(found[-1])
-        return sum(_seconds(pid) for pid in found)
+            processes.append(below.pop())
+            below += _children(processes[-1])
+        return sum(_seconds(pid) for pid in processes)
 
     def memory(self) -> tuple[float, float]:
         """Resident MiB, now and at most."""
@@ -104,11 +104,11 @@ def _is(entry: Path, space: str, main: str) -> bool:
 
 
 def _children(pid: int) -> list[int]:
-    found: list[int] = []
+    pids: list[int] = []
     for path in Path(f"/proc/{pid}/task").glob("*/children"):
         with contextlib.suppress(OSError):  # a thread may end between the two
-            found += [int(word) for word in path.read_text().split()]
-    return found
+            pids += [int(word) for word in path.read_text().split()]
+    return pids
 
 
 def _seconds(pid: int) -> float:
@@ -294,7 +294,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as directory:
             if not given.there:
                 deploy(box, given.engine, Path(directory))
-        head, init = box.hosts[0].address, {told.host.name: told.pid or 0 for told in box.status()}
+        head, init = box.hosts[0].address, {row.host.name: row.pid or 0 for row in box.status()}
         result["python"] = box.exec("node0", ["python3", "--version"]).stdout.split()[-1]
         result["vllm"] = json.loads(get(f"{head}:8000", "/version")[1])["version"]
         guards = [Guard(box, host.name, init[host.name]) for host in box.hosts]

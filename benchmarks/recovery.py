@@ -48,10 +48,10 @@ def place(engine: str) -> Path:
 def kept(engine: str) -> dict[str, Any]:
     """The day's results so far."""
     try:
-        found: dict[str, Any] = json.loads(place(engine).read_text())
+        day: dict[str, Any] = json.loads(place(engine).read_text())
     except FileNotFoundError:
-        found = {"rows": []}
-    return found
+        day = {"rows": []}
+    return day
 
 
 def keep(engine: str, outcome: Outcome) -> None:
@@ -80,10 +80,10 @@ def _keep(engine: str, outcome: Outcome) -> None:
 
 def table(engine: str) -> str:
     """The day's rows as Markdown, with what they were run on."""
-    found = kept(engine)
-    rows = [from_json(row) for row in found["rows"]]
+    day = kept(engine)
+    rows = [from_json(row) for row in day["rows"]]
     gaps = sorted(row.sampled for row in rows if row.sampled)
-    about = f"{found['date']}, {found['engine']}, Linux {found['kernel']}, {found['cores']} cores for all hosts."
+    about = f"{day['date']}, {day['engine']}, Linux {day['kernel']}, {day['cores']} cores for all hosts."
     looks = f" Longest time between two looks at the processes, in the median row {gaps[len(gaps) // 2] * 1000:.0f} ms"
     return markdown(rows) + f"\n{about}" + (f"{looks}, at worst {gaps[-1] * 1000:.0f} ms.\n" if gaps else "\n")
 
@@ -110,9 +110,9 @@ def into_docs(engine: str) -> None:
 
 
 def _between(file: Path, mark: str, text: str) -> None:
-    before, found, rest = file.read_text().partition(mark)
+    before, separator, rest = file.read_text().partition(mark)
     _, end, after = rest.partition("<!-- /recovery -->")
-    if found and end:
+    if separator and end:
         file.write_text(f"{before}{mark}{text}{end}{after}")
 
 
@@ -147,7 +147,7 @@ def main() -> int:
         into_docs(given.engine)
         print(table(given.engine), end="")
         return 0
-    # A benchmark that is told to end takes its hosts down too.
+    # A terminated benchmark takes its hosts down too.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         box = Sandbox.up(given.name, 2)

@@ -1,4 +1,4 @@
-"""The `muster` command: what can be seen and asked for without writing a deploy."""
+"""The `muster` command: everything that needs no deploy script."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import click
 from muster import __version__
 from muster.errors import Refusal
 
-# Subcommand -> where it lives; loaded when asked for, so that `muster plan` does not pay for the others.
+# Subcommand -> where it lives. Loaded on use: `muster plan` need not wait for the imports of the others.
 COMMANDS = {
     "plan": "muster.commands.plan:plan",
     "status": "muster.commands.status:status",
@@ -28,7 +28,7 @@ COMMANDS = {
 
 
 class _Cli(click.Group):
-    """Prints refusals as they are, without a traceback, and exits with 2 as for any other bad input."""
+    """Prints refusals without a traceback and exits with 2, as for any other wrong input."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)

@@ -11,7 +11,7 @@ from muster.bench.ledger import LedgerEntry
 
 def entry(number: int = 1, *, session: str = "20260101T000000Z-aaaa", **own: Any) -> LedgerEntry:
     """Return one entry; `own` replaces fields."""
-    told: dict[str, Any] = {
+    fields: dict[str, Any] = {
         "id": f"{session}-bench-{number:03d}",
         "kind": "bench",
         "session": session,
@@ -30,7 +30,7 @@ def entry(number: int = 1, *, session: str = "20260101T000000Z-aaaa", **own: Any
         "load": {"random-input-len": 8000, "random-output-len": 4000},
         "figures": {"request_throughput": 1.25, "output_throughput": 485.78, "mean_ttft_ms": 271200.0},
     }
-    return LedgerEntry(**(told | own))
+    return LedgerEntry(**(fields | own))
 
 
 def repeats(
@@ -38,7 +38,7 @@ def repeats(
 ) -> Sequence[LedgerEntry]:
     """Return repeats whose throughput is `factor` of the usual, with normal noise of relative width `noise`."""
     dice = random.Random(seed)
-    made = []
+    entries = []
     for number in range(1, count + 1):
         speed = factor * (1 + dice.gauss(0, noise))
         latency = (1 + dice.gauss(0, noise)) / factor
@@ -48,5 +48,5 @@ def repeats(
             "mean_ttft_ms": 500.0 * latency,
             "mean_tpot_ms": 20.0 * latency,
         }
-        made.append(entry(number, session=session, figures=figures))
-    return made
+        entries.append(entry(number, session=session, figures=figures))
+    return entries

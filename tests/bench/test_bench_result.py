@@ -15,24 +15,24 @@ from muster.bench import bench_result
 RECORDED = Path(__file__).parent / "recorded"
 
 
-def told(**own: Any) -> dict[str, Any]:
+def raw_result(**own: Any) -> dict[str, Any]:
     raw: dict[str, Any] = json.loads((RECORDED / "bench-serve-0.26.json").read_text(encoding="utf-8"))
     return raw | own
 
 
 def test_a_recorded_run_on_two_h200s() -> None:
-    found = bench_result.parse(told())
-    assert (found.prompts, found.completed, found.failed) == (8, 8, 0)
-    assert found.output_throughput == pytest.approx(2160.14, abs=0.01)
-    assert found.latency["mean_ttft_ms"] == pytest.approx(399.81, abs=0.01)
-    assert found.latency["p99_tpot_ms"] == pytest.approx(3.56, abs=0.01)
-    assert found.problems == ()
+    result = bench_result.parse(raw_result())
+    assert (result.prompts, result.completed, result.failed) == (8, 8, 0)
+    assert result.output_throughput == pytest.approx(2160.14, abs=0.01)
+    assert result.latency["mean_ttft_ms"] == pytest.approx(399.81, abs=0.01)
+    assert result.latency["p99_tpot_ms"] == pytest.approx(3.56, abs=0.01)
+    assert result.problems == ()
 
 
 def test_a_recorded_run_on_cpus() -> None:
-    found = bench_result.parse_text((RECORDED / "bench-serve-0.32.json").read_text(encoding="utf-8"))
-    assert (found.prompts, found.completed, found.output_tokens) == (8, 8, 128)
-    assert found.problems == ()
+    result = bench_result.parse_text((RECORDED / "bench-serve-0.32.json").read_text(encoding="utf-8"))
+    assert (result.prompts, result.completed, result.output_tokens) == (8, 8, 128)
+    assert result.problems == ()
 
 
 @pytest.mark.parametrize(
@@ -45,11 +45,11 @@ def test_a_recorded_run_on_cpus() -> None:
     ],
 )
 def test_a_run_with_lost_requests_does_not_count(own: dict[str, Any], problem: str) -> None:
-    assert problem in bench_result.parse(told(**own)).problems
+    assert problem in bench_result.parse(raw_result(**own)).problems
 
 
 def test_a_version_that_counts_no_failures_is_counted_for() -> None:
-    raw = told(completed=5)
+    raw = raw_result(completed=5)
     del raw["failed"]
     assert bench_result.parse(raw).problems == ("3 of 8 requests failed",)
 
@@ -58,7 +58,7 @@ def test_a_version_that_counts_no_failures_is_counted_for() -> None:
 @pytest.mark.parametrize("value", [None, "8", -1, float("nan"), float("inf"), True, [8], 10**400])
 def test_an_impossible_figure_is_named(name: str, value: object) -> None:
     with pytest.raises(bench_result.UnreadableResult, match=name):
-        bench_result.parse(told(**{name: value}))
+        bench_result.parse(raw_result(**{name: value}))
 
 
 @pytest.mark.parametrize(
@@ -70,7 +70,7 @@ def test_a_broken_file_is_refused(text: str) -> None:
 
 
 def test_not_a_number_is_left_out_of_the_latencies() -> None:
-    assert "mean_tpot_ms" not in bench_result.parse_text(json.dumps(told(mean_tpot_ms=float("nan")))).latency
+    assert "mean_tpot_ms" not in bench_result.parse_text(json.dumps(raw_result(mean_tpot_ms=float("nan")))).latency
 
 
 JSON = st.recursive(
@@ -80,11 +80,11 @@ JSON = st.recursive(
 )
 
 
-@given(st.dictionaries(st.sampled_from(sorted(told())), JSON, max_size=6))
+@given(st.dictionaries(st.sampled_from(sorted(raw_result())), JSON, max_size=6))
 def test_any_other_value_is_read_or_refused(changes: dict[str, Any]) -> None:
     try:
-        found = bench_result.parse(told(**changes))
+        result = bench_result.parse(raw_result(**changes))
     except bench_result.UnreadableResult:
         return
-    assert found.duration >= 0
-    assert all(value >= 0 for value in found.latency.values())
+    assert result.duration >= 0
+    assert all(value >= 0 for value in result.latency.values())

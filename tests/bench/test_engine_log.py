@@ -18,15 +18,15 @@ def read(name: str) -> list[str]:
 
 
 def test_two_h200s_with_tensor_parallel() -> None:
-    found = engine_log.parse(read("h200x2-tp"))
-    assert (found.version, found.backend) == ("0.26.0", "FLASH_ATTN_MLA")
-    assert (found.tokens, found.cache_gib, found.weights_gib) == (18_560_464, 119.48, 4.4)
-    assert found.concurrency == (16384, 1132.84)
-    assert found.phases["compile"] == 19.63
-    assert found.phases["profile"] == 4.67
-    assert found.phases["CUDA graphs"] == 12
-    assert found.phases["engine"] == 46.69
-    assert found.seconds == 114
+    log = engine_log.parse(read("h200x2-tp"))
+    assert (log.version, log.backend) == ("0.26.0", "FLASH_ATTN_MLA")
+    assert (log.tokens, log.cache_gib, log.weights_gib) == (18_560_464, 119.48, 4.4)
+    assert log.concurrency == (16384, 1132.84)
+    assert log.phases["compile"] == 19.63
+    assert log.phases["profile"] == 4.67
+    assert log.phases["CUDA graphs"] == 12
+    assert log.phases["engine"] == 46.69
+    assert log.seconds == 114
 
 
 def test_decode_context_parallel_nearly_doubles_the_cache() -> None:
@@ -41,9 +41,9 @@ def test_every_data_parallel_rank_logs_a_cache_of_its_own() -> None:
 
 
 def test_a_newer_version_on_cpus() -> None:
-    found = engine_log.parse(read("cpu-0.32"))
-    assert (found.version, found.tokens, found.concurrency) == ("0.32.0", 524_288, (2048, 256.0))
-    assert found.phases == {"engine": 1.6}
+    log = engine_log.parse(read("cpu-0.32"))
+    assert (log.version, log.tokens, log.concurrency) == ("0.32.0", 524_288, (2048, 256.0))
+    assert log.phases == {"engine": 1.6}
 
 
 @pytest.mark.parametrize(
@@ -77,5 +77,5 @@ def test_noise_says_nothing(lines: list[str]) -> None:
 
 @given(st.sampled_from(read("h200x2-tp")), st.integers(0, 200), st.text(max_size=5))
 def test_a_cut_line_does_no_harm(line: str, at: int, more: str) -> None:
-    found = engine_log.parse([line[:at] + more + line[at:], line[:at]])
-    assert all(took >= 0 for took in found.phases.values())
+    log = engine_log.parse([line[:at] + more + line[at:], line[:at]])
+    assert all(took >= 0 for took in log.phases.values())

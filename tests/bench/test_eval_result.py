@@ -18,7 +18,7 @@ MODEL_ARGS = (
 FLEXIBLE, STRICT = "exact_match,flexible-extract", "exact_match,strict-match"
 
 
-def told(**own: Any) -> dict[str, Any]:
+def raw_result(**own: Any) -> dict[str, Any]:
     scores = {
         "alias": "gsm8k",
         FLEXIBLE: 0.9416,
@@ -33,14 +33,14 @@ def told(**own: Any) -> dict[str, Any]:
 
 
 def test_the_seeds_table() -> None:
-    flexible, strict = eval_result.parse(told())
+    flexible, strict = eval_result.parse(raw_result())
     assert (flexible.name, flexible.value) == ("gsm8k exact_match (flexible)", 0.9416)
     assert (strict.name, strict.value, strict.questions) == ("gsm8k exact_match (strict)", 0.9409, 1319)
     assert flexible.margin == pytest.approx(0.0127, abs=0.0001)
 
 
 def test_the_seeds_two_shapes_differ_by_less_than_chance() -> None:
-    flexible = eval_result.parse(told())[0]
+    flexible = eval_result.parse(raw_result())[0]
     assert flexible.agrees(0.9386)
     assert not flexible.agrees(0.90)
 
@@ -52,7 +52,7 @@ def test_a_score_of_few_questions_agrees_with_much() -> None:
 
 
 def test_a_missing_standard_error_is_worked_out() -> None:
-    assert eval_result.parse(told(**{"exact_match_stderr,strict-match": "N/A"}))[1].error == pytest.approx(
+    assert eval_result.parse(raw_result(**{"exact_match_stderr,strict-match": "N/A"}))[1].error == pytest.approx(
         0.0065, abs=1e-4
     )
 
@@ -71,7 +71,7 @@ def test_a_file_without_scores_is_refused(raw: object) -> None:
 @pytest.mark.parametrize("value", [1.5, -0.1, "0.94", None, True, float("nan")])
 def test_a_score_that_is_no_share_is_refused(value: object) -> None:
     with pytest.raises(eval_result.UnreadableResult, match="strict-match"):
-        eval_result.parse(told(**{STRICT: value}))
+        eval_result.parse(raw_result(**{STRICT: value}))
 
 
 ANY = st.none() | st.booleans() | st.floats() | st.text(max_size=4) | st.dictionaries(st.text(max_size=3), st.none())
@@ -80,7 +80,7 @@ ANY = st.none() | st.booleans() | st.floats() | st.text(max_size=4) | st.diction
 @given(st.dictionaries(st.sampled_from([FLEXIBLE, STRICT, "exact_match_stderr,strict-match", "sample_len"]), ANY), ANY)
 def test_any_other_value_is_read_or_refused(changes: dict[str, Any], samples: object) -> None:
     try:
-        scores = eval_result.parse({**told(**changes), "n-samples": samples})
+        scores = eval_result.parse({**raw_result(**changes), "n-samples": samples})
     except eval_result.UnreadableResult:
         return
     assert all(0 <= score.value <= 1 and score.margin >= 0 for score in scores)
@@ -103,9 +103,9 @@ def test_the_command() -> None:
 
 
 def test_the_task_from_files_is_the_published_one() -> None:
-    told = yaml.safe_load(eval_task.local_task("/srv/gsm8k"))
-    assert told["dataset_kwargs"]["data_files"]["test"] == "/srv/gsm8k/test.jsonl"
-    assert told["doc_to_text"] == "Question: {{question}}\nAnswer:"
-    assert told["filter_list"][0]["filter"][0]["regex_pattern"] == r"#### (\-?[0-9\.\,]+)"
-    assert told["filter_list"][1]["filter"][0]["regex_pattern"] == r"(-?[$0-9.,]{2,})|(-?[0-9]+)"
-    assert told["metric_list"][0]["regexes_to_ignore"] == [",", r"\$", "(?s).*#### ", r"\.$"]
+    task = yaml.safe_load(eval_task.local_task("/srv/gsm8k"))
+    assert task["dataset_kwargs"]["data_files"]["test"] == "/srv/gsm8k/test.jsonl"
+    assert task["doc_to_text"] == "Question: {{question}}\nAnswer:"
+    assert task["filter_list"][0]["filter"][0]["regex_pattern"] == r"#### (\-?[0-9\.\,]+)"
+    assert task["filter_list"][1]["filter"][0]["regex_pattern"] == r"(-?[$0-9.,]{2,})|(-?[0-9]+)"
+    assert task["metric_list"][0]["regexes_to_ignore"] == [",", r"\$", "(?s).*#### ", r"\.$"]

@@ -1,4 +1,4 @@
-"""The ledger: what is written is read, what is broken is said, a baseline is found by any of its names."""
+"""The ledger: entries survive a round trip, broken files are listed, a baseline goes by any of its names."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ def test_entries_are_read_oldest_first_and_broken_files_are_named(tmp_path: Path
         ledger.write(tmp_path, entry(number))
     (tmp_path / "half.json").write_text('{"schema": 1, "id"', encoding="utf-8")
     (tmp_path / "other.json").write_text("[]", encoding="utf-8")
-    found, broken = ledger.read(tmp_path)
-    assert [kept.at for kept in found] == sorted(kept.at for kept in found)
+    entries, broken = ledger.read(tmp_path)
+    assert [kept.at for kept in entries] == sorted(kept.at for kept in entries)
     assert [line.split(":")[0].rsplit("/", 1)[1] for line in broken] == ["half.json", "other.json"]
 
 
@@ -56,7 +56,7 @@ ANY = (
 def test_any_other_value_is_read_or_refused(changes: dict[str, Any]) -> None:
     raw = {"schema": 1, **json.loads(json.dumps(vars(entry())))} | changes
     try:
-        found = ledger.parse(raw)
+        parsed = ledger.parse(raw)
     except ValueError:
         return
-    assert isinstance(found.load_key, str)
+    assert isinstance(parsed.load_key, str)

@@ -20,16 +20,16 @@ PLACE = f"/var/lib/muster-bench-test/{NAME}"
 @pytest.fixture
 def box(sandbox: Boot) -> Sandbox:
     """One host."""
-    found = sandbox("bench", hosts=1)
-    found.exec("node0", ["/bin/mkdir", "-p", "/var/lib/muster-bench-test"])
-    return found
+    box = sandbox("bench", hosts=1)
+    box.exec("node0", ["/bin/mkdir", "-p", "/var/lib/muster-bench-test"])
+    return box
 
 
 def ask(box: Sandbox, **request: Any) -> dict[str, Any]:
     """Run the program as an SSH session would."""
     text = programs.bundle({"run_tool": request})
-    told = box.exec("node0", ["/bin/sh", "-c", programs.COMMAND], stdin=text)
-    return programs.answers(told.stdout.splitlines())["run_tool"]
+    state = box.exec("node0", ["/bin/sh", "-c", programs.COMMAND], stdin=text)
+    return programs.answers(state.stdout.splitlines())["run_tool"]
 
 
 def start(box: Sandbox, script: str, **own: Any) -> dict[str, Any]:
@@ -50,9 +50,9 @@ def finish(box: Sandbox) -> dict[str, Any]:
     """Look until the tool has ended."""
     deadline = time.monotonic() + 60
     while True:
-        told = ask(box, do="poll", name=NAME, directory=PLACE, result=".json")
-        if told.get("running") is not True or time.monotonic() > deadline:
-            return told
+        state = ask(box, do="poll", name=NAME, directory=PLACE, result=".json")
+        if state.get("running") is not True or time.monotonic() > deadline:
+            return state
         time.sleep(0.5)
 
 
@@ -60,9 +60,9 @@ def test_a_tool_runs_as_its_user_and_brings_its_result_back(box: Sandbox) -> Non
     script = 'test -r task.yaml && id -un && mkdir out && echo "{\\"said\\": 1}" > out/r.json && echo "$SAID" >&2'
     try:
         assert start(box, script) == {}
-        told = finish(box)
-        assert (told["running"], told["status"], told["result"]) == (False, 0, '{"said": 1}\n'), told
-        assert told["lines"][-2:] == ["nobody", 'a "quoted" $word']
+        state = finish(box)
+        assert (state["running"], state["status"], state["result"]) == (False, 0, '{"said": 1}\n'), state
+        assert state["lines"][-2:] == ["nobody", 'a "quoted" $word']
     finally:
         assert ask(box, do="end", name=NAME, directory=PLACE) == {}
     assert box.exec("node0", ["/bin/ls", "/var/lib/muster-bench-test"]).stdout == ""
@@ -75,11 +75,11 @@ def test_a_tool_that_fails_or_takes_too_long_says_so(box: Sandbox) -> None:
     ):
         try:
             assert start(box, script, seconds=seconds) == {}
-            told = finish(box)
-            assert told["result"] is None
-            assert told["running"] is False
-            assert told["status"] == status or told["why"] == "timeout"
-            assert told["lines"][-1].endswith(last)
+            state = finish(box)
+            assert state["result"] is None
+            assert state["running"] is False
+            assert state["status"] == status or state["why"] == "timeout"
+            assert state["lines"][-1].endswith(last)
         finally:
             ask(box, do="end", name=NAME, directory=PLACE)
 

@@ -24,7 +24,7 @@ def ledger() -> list[LedgerEntry]:
             latency = {
                 f"{p}_{m}_ms": 100.0 * prompts / speed for p in report_charts.PERCENTILES for m in ("ttft", "tpot")
             }
-            told = {
+            figures = {
                 "request_throughput": 0.5 * speed * (step + 1),
                 "output_throughput": 300.0 * speed * (step + 1),
                 "mean_ttft_ms": 90.0 * prompts / speed,
@@ -42,7 +42,7 @@ def ledger() -> list[LedgerEntry]:
                     label=label,
                     strategy=strategy,
                     prompts=prompts,
-                    figures=told,
+                    figures=figures,
                     engine=engine,
                 )
             )
@@ -59,12 +59,12 @@ def ledger() -> list[LedgerEntry]:
     ]
 
 
-def told(entries: Sequence[LedgerEntry], **own: Sequence[str]) -> report_data.Summary:
+def summary(entries: Sequence[LedgerEntry], **own: Sequence[str]) -> report_data.Summary:
     return report_data.summarize(entries, recipe.load("kimi-k2-thinking"), **own)
 
 
 def test_two_shapes_stand_next_to_the_published_figures() -> None:
-    text = report_markdown.render(told(ledger()))
+    text = report_markdown.render(summary(ledger()))
     assert "| output throughput, tok/s | 8x H200 | tp -> tp-dcp | 485.78 -> 695.13 | +43.1 % |" in text
     assert "| kv cache, tokens | 8x H200 | tp -> tp-dcp | 715,072 -> 5,721,088 |" in text
     assert "Output token throughput | 300 tok/s | 420 tok/s | +40.0 % better | not repeated" in text
@@ -76,25 +76,25 @@ def test_only_the_published_load_stands_beside_the_published_figures() -> None:
     like = [
         entry(50 + n, strategy=strategy, prompts=1000, figures=figures) for n, strategy in enumerate(("tp", "tp-dcp"))
     ]
-    rows = {row.name: row for row in told([*ledger(), *like]).published}
+    rows = {row.name: row for row in summary([*ledger(), *like]).published}
     assert rows["output throughput"].measured == (512.0, 512.0)
     assert rows["request throughput"].measured == (None, None)
     assert rows["kv cache"].measured == (715072, 8 * 715072)
 
 
 def test_failed_runs_are_listed_and_not_counted() -> None:
-    found = told(ledger(), broken=["x.json: not an entry"])
-    assert len(found.runs) == 11
-    assert "3 of 64 requests failed" in report_markdown.render(found)
-    assert "unreadable: x.json" in report_markdown.render(found)
+    whole = summary(ledger(), broken=["x.json: not an entry"])
+    assert len(whole.runs) == 11
+    assert "3 of 64 requests failed" in report_markdown.render(whole)
+    assert "unreadable: x.json" in report_markdown.render(whole)
 
 
 def test_sides_are_chosen_by_shape_or_session() -> None:
-    rows = told(ledger(), compare=("TP8+DCP8", "20260101T")).rows
+    rows = summary(ledger(), compare=("TP8+DCP8", "20260101T")).rows
     throughput = next(row for row in rows if row.name == "Output token throughput")
     assert not throughput.better
     with pytest.raises(Refusal, match="TP8\\+DCP8"):
-        told(ledger(), compare=("TP4", "TP8"))
+        summary(ledger(), compare=("TP4", "TP8"))
 
 
 def test_an_empty_ledger_is_refused() -> None:
@@ -119,7 +119,7 @@ class _Links(HTMLParser):
 
 
 def test_the_page_asks_nothing_of_the_network_and_every_id_is_its_own() -> None:
-    text = report_page.render(told(ledger()))
+    text = report_page.render(summary(ledger()))
     links = _Links()
     links.feed(text)
     assert links.loads == []
@@ -130,7 +130,7 @@ def test_the_page_asks_nothing_of_the_network_and_every_id_is_its_own() -> None:
 
 
 def test_figures_are_drawn_the_same_every_time_and_are_well_formed() -> None:
-    first, second = (report_charts.draw(told(ledger())) for _ in range(2))
+    first, second = (report_charts.draw(summary(ledger())) for _ in range(2))
     assert first == second
     assert list(first) == ["Throughput against latency", "Percentiles of latency", "Runs over time"]
     for svg in first.values():
@@ -145,6 +145,6 @@ def test_series_differ_in_marker_and_line_besides_colour() -> None:
 
 
 def test_text_from_a_run_is_escaped() -> None:
-    text = report_page.render(told([*ledger(), entry(40, problems=("<script>alert(1)</script>",), figures={})]))
+    text = report_page.render(summary([*ledger(), entry(40, problems=("<script>alert(1)</script>",), figures={})]))
     assert "<script>" not in text
     assert "&lt;script&gt;" in text

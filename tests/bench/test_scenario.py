@@ -52,16 +52,16 @@ def test_thinking_is_measured_without_ignoring_the_end_of_an_answer() -> None:
 
 
 def test_the_scenario_of_the_hosts_gpus_is_picked() -> None:
-    wanted = recipe.load("kimi-k2-instruct")
-    assert [load.name for load in scenario.pick(wanted, [], gpu="H200")] == ["h200"]
-    assert [load.name for load in scenario.pick(wanted, [], gpu="H20")] == ["h800"]
-    assert [load.name for load in scenario.pick(wanted, ["h200", "h800"])] == ["h200", "h800"]
+    loaded = recipe.load("kimi-k2-instruct")
+    assert [load.name for load in scenario.pick(loaded, [], gpu="H200")] == ["h200"]
+    assert [load.name for load in scenario.pick(loaded, [], gpu="H20")] == ["h800"]
+    assert [load.name for load in scenario.pick(loaded, ["h200", "h800"])] == ["h200", "h800"]
     with pytest.raises(Refusal, match="did you mean 'h200'"):
-        scenario.pick(wanted, ["h20O"])
+        scenario.pick(loaded, ["h20O"])
 
 
 @pytest.mark.parametrize(
-    ("own", "said"),
+    ("own", "message"),
     [
         ({"random-input": 8000}, "did you mean 'random-input-len'"),
         ({"model": "x"}, "unknown benchmark key 'model'"),
@@ -72,7 +72,7 @@ def test_the_scenario_of_the_hosts_gpus_is_picked() -> None:
         ({"request-rate": [1]}, "needed: a number"),
     ],
 )
-def test_a_wrong_scenario_is_refused(own: dict[str, Any], said: str) -> None:
-    wanted = recipe.load("kimi-k2-instruct").model_copy(update={"bench": {"mine": {"num-prompts": 1} | own}})
-    with pytest.raises(Refusal, match=said):
-        scenario.scenarios(wanted)
+def test_a_wrong_scenario_is_refused(own: dict[str, Any], message: str) -> None:
+    loaded = recipe.load("kimi-k2-instruct").model_copy(update={"bench": {"mine": {"num-prompts": 1} | own}})
+    with pytest.raises(Refusal, match=message):
+        scenario.scenarios(loaded)

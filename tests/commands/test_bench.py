@@ -70,9 +70,9 @@ def kept(tmp_path: Path) -> list[dict[str, Any]]:
 
 def test_a_run_is_printed_and_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     group = Group([done()])
-    found = invoke(monkeypatch, tmp_path, group)
-    assert found.exit_code == 0, found.output
-    assert "2,160.14 tok/s, TTFT 399.8 ms" in found.output
+    ran = invoke(monkeypatch, tmp_path, group)
+    assert ran.exit_code == 0, ran.output
+    assert "2,160.14 tok/s, TTFT 399.8 ms" in ran.output
     (entry,) = kept(tmp_path)
     assert entry["digest"] == group.plan.digest
     assert (entry["hardware"], entry["driver"], entry["label"]) == ("8x NVIDIA H200", "580.1", "TP8")
@@ -83,9 +83,9 @@ def test_a_run_is_printed_and_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
 def test_a_run_with_a_failed_request_fails_although_the_tool_did_not(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    found = invoke(monkeypatch, tmp_path, Group([done(failed=1, completed=7)]))
-    assert found.exit_code == 1
-    assert "FAILED" in found.output
+    ran = invoke(monkeypatch, tmp_path, Group([done(failed=1, completed=7)]))
+    assert ran.exit_code == 1
+    assert "FAILED" in ran.output
     assert kept(tmp_path)[0]["problems"] == ["1 of 8 requests failed"]
 
 
@@ -95,15 +95,15 @@ def test_a_run_with_a_failed_request_fails_although_the_tool_did_not(
 def test_a_tool_that_writes_nothing_fails(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, end: measured_group.ToolResult
 ) -> None:
-    found = invoke(monkeypatch, tmp_path, Group([end]))
-    assert found.exit_code == 1
-    assert "wrote no result" in found.output
+    ran = invoke(monkeypatch, tmp_path, Group([end]))
+    assert ran.exit_code == 1
+    assert "wrote no result" in ran.output
 
 
 def test_a_broken_group_is_found_before_a_tool_is_started(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     group = Group([done()], problems="DP rank 3 did not answer")
-    found = invoke(monkeypatch, tmp_path, group)
-    assert isinstance(found.exception, Refusal)
+    ran = invoke(monkeypatch, tmp_path, group)
+    assert isinstance(ran.exception, Refusal)
     assert group.argvs == []
 
 
@@ -130,28 +130,28 @@ def test_a_regression_ends_with_1_and_noise_with_0(monkeypatch: pytest.MonkeyPat
 
 @pytest.mark.parametrize("share", ["5", "-1%", "100%", "five"])
 def test_a_tolerance_that_is_no_share_is_refused(share: str) -> None:
-    found = CliRunner().invoke(bench, ["i", "r", "--tolerance", share])
-    assert found.exit_code == 2
-    assert "write 5% or 0.05" in found.output
+    ran = CliRunner().invoke(bench, ["i", "r", "--tolerance", share])
+    assert ran.exit_code == 2
+    assert "write 5% or 0.05" in ran.output
 
 
 def test_an_evaluation_says_its_margin_and_the_published_score(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     scores = {"exact_match,strict-match": 0.93, "exact_match_stderr,strict-match": 0.007}
-    told = json.dumps({"results": {"gsm8k": scores}, "n-samples": {"gsm8k": {"effective": 1319}}})
+    scores_json = json.dumps({"results": {"gsm8k": scores}, "n-samples": {"gsm8k": {"effective": 1319}}})
     monkeypatch.setattr(evaluation, "install", lambda *_: "/opt/muster/tools/lm-eval/bin/lm_eval")
-    group = Group([measured_group.ToolResult(0, (), told)])
-    found = invoke(monkeypatch, tmp_path, group, "--limit", "20", command=evaluate)
-    assert found.exit_code == 0, found.output
-    assert "0.9300 ± 0.0137 (95 %, 1319 questions); agrees with the published 0.9409 (8x H200)" in found.output
+    group = Group([measured_group.ToolResult(0, (), scores_json)])
+    ran = invoke(monkeypatch, tmp_path, group, "--limit", "20", command=evaluate)
+    assert ran.exit_code == 0, ran.output
+    assert "0.9300 ± 0.0137 (95 %, 1319 questions); agrees with the published 0.9409 (8x H200)" in ran.output
     assert group.argvs[0][-2:] == ["--limit", "20"]
 
 
 def test_an_evaluation_without_scores_is_kept_and_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(evaluation, "install", lambda *_: "lm_eval")
     group = Group([measured_group.ToolResult(1, ("no data set",), None)])
-    found = invoke(monkeypatch, tmp_path, group, command=evaluate)
-    assert isinstance(found.exception, Refusal)
-    assert "no data set" in str(found.exception)
+    ran = invoke(monkeypatch, tmp_path, group, command=evaluate)
+    assert isinstance(ran.exception, Refusal)
+    assert "no data set" in str(ran.exception)
     assert kept(tmp_path)[0]["problems"]
 
 

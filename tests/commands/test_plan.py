@@ -25,9 +25,9 @@ def muster(monkeypatch: pytest.MonkeyPatch):
 
 
 def test_json_is_what_scripts_read(muster) -> None:
-    seen = muster("plan", "inventories/h200-16.py", "kimi-k2-instruct", "--format", "json")
-    assert seen.exit_code == 0
-    plan = json.loads(seen.stdout)
+    ran = muster("plan", "inventories/h200-16.py", "kimi-k2-instruct", "--format", "json")
+    assert ran.exit_code == 0
+    plan = json.loads(ran.stdout)
     assert (plan["group"], plan["strategy"], plan["label"]) == ("kimi-k2-instruct", "dp-ep", "DP16+EP")
     host = plan["hosts"]["h200-0"]
     assert (host["role"], host["node_rank"], host["gpus"]) == ("head", 0, 8)
@@ -37,8 +37,8 @@ def test_json_is_what_scripts_read(muster) -> None:
 
 
 def test_out_writes_every_file_with_its_mode(muster, tmp_path: Path) -> None:
-    seen = muster("plan", "inventories/h800-16.py", "kimi-k2-instruct", "--out", str(tmp_path), "--format", "json")
-    plan = json.loads(seen.stdout)
+    ran = muster("plan", "inventories/h800-16.py", "kimi-k2-instruct", "--out", str(tmp_path), "--format", "json")
+    plan = json.loads(ran.stdout)
     for name, host in plan["hosts"].items():
         for path, file in host["files"].items():
             written = tmp_path / name / path.lstrip("/")
@@ -57,10 +57,10 @@ def test_out_writes_every_file_with_its_mode(muster, tmp_path: Path) -> None:
     ],
 )
 def test_bad_input_exits_with_2_and_no_traceback(muster, words: tuple[str, ...], says: str) -> None:
-    seen = muster("plan", *words)
-    assert seen.exit_code == 2
-    assert says in seen.stderr
-    assert "Traceback" not in seen.output
+    ran = muster("plan", *words)
+    assert ran.exit_code == 2
+    assert says in ran.stderr
+    assert "Traceback" not in ran.output
 
 
 @pytest.mark.parametrize(
@@ -76,6 +76,6 @@ def test_bad_input_exits_with_2_and_no_traceback(muster, words: tuple[str, ...],
 )
 def test_a_broken_inventory_is_refused_in_words(muster, tmp_path: Path, body: str, says: str) -> None:
     (tmp_path / "mine.py").write_text(body)
-    seen = muster("plan", str(tmp_path / "mine.py"), "kimi-k2-instruct")
-    assert seen.exit_code == 2
-    assert says in seen.stderr
+    ran = muster("plan", str(tmp_path / "mine.py"), "kimi-k2-instruct")
+    assert ran.exit_code == 2
+    assert says in ran.stderr

@@ -30,10 +30,10 @@ class Guards:
 
     def ask(self, verb: str, **more: Any) -> dict[str, Any]:
         self.asked.append((verb, more))
-        found = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
-        if isinstance(found, BaseException):
-            raise found
-        return found
+        reply = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+        if isinstance(reply, BaseException):
+            raise reply
+        return reply
 
 
 @pytest.fixture
@@ -54,30 +54,30 @@ def muster(*words: str) -> Result:
 
 
 def test_a_ready_group_exits_with_0_and_any_other_with_1(guards: Guards) -> None:
-    seen = muster("status", "x.py", "kimi-k2-instruct")
-    assert (seen.exit_code, seen.stdout.splitlines()[0]) == (0, "kimi-k2-instruct  running")
+    ran = muster("status", "x.py", "kimi-k2-instruct")
+    assert (ran.exit_code, ran.stdout.splitlines()[0]) == (0, "kimi-k2-instruct  running")
     guards.answers = [answers(ready=False, phase="failed", reason="failed")]
-    seen = muster("status", "x.py", "kimi-k2-instruct")
-    assert (seen.exit_code, seen.stdout.splitlines()[0]) == (1, "kimi-k2-instruct  failed")
+    ran = muster("status", "x.py", "kimi-k2-instruct")
+    assert (ran.exit_code, ran.stdout.splitlines()[0]) == (1, "kimi-k2-instruct  failed")
 
 
 def test_json_is_one_document(guards: Guards) -> None:
     guards.answers = [{**answers(), OTHER: {"error": "timed out"}}]
-    told = json.loads(muster("status", "x.py", "kimi-k2-instruct", "--format", "json").stdout)
-    assert (told["phase"], told["hosts"][1]["note"]) == ("running", "timed out")
+    data = json.loads(muster("status", "x.py", "kimi-k2-instruct", "--format", "json").stdout)
+    assert (data["phase"], data["hosts"][1]["note"]) == ("running", "timed out")
 
 
 @pytest.mark.parametrize("kind", ["table", "json"])
 def test_watching_asks_until_interrupted_and_exits_as_it_was_last(guards: Guards, kind: str) -> None:
     last = answers(ready=False, phase="gather", reason="gather, h200-1: silent", engines=[])
     guards.answers = [answers(), last, KeyboardInterrupt()]  # type: ignore[list-item]
-    seen = muster("status", "x.py", "kimi-k2-instruct", "--watch", "--every", "0.1", "--format", kind)
-    assert seen.exit_code == 1
+    ran = muster("status", "x.py", "kimi-k2-instruct", "--watch", "--every", "0.1", "--format", kind)
+    assert ran.exit_code == 1
     assert len(guards.asked) == 3
     if kind == "json":
-        assert [json.loads(line)["phase"] for line in seen.stdout.splitlines()] == ["running", "gather"]
+        assert [json.loads(line)["phase"] for line in ran.stdout.splitlines()] == ["running", "gather"]
     else:
-        titles = [line for line in seen.stdout.splitlines() if line.startswith("kimi")]
+        titles = [line for line in ran.stdout.splitlines() if line.startswith("kimi")]
         assert titles == ["kimi-k2-instruct  running", "kimi-k2-instruct  gather  h200-1: silent"]
 
 
@@ -91,17 +91,17 @@ def test_wrong_input_exits_with_2(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("command", ["status", "logs"])
 def test_help_has_examples_and_exit_statuses_in_80_columns(command: str) -> None:
-    said = CliRunner().invoke(main, [command, "--help"], terminal_width=80).stdout
-    assert f"  muster {command} inventories/h200-16.py kimi-k2-instruct\n" in said
-    assert "Exit status: 0 every " in said
-    assert max(map(len, said.splitlines())) <= 80
+    help_text = CliRunner().invoke(main, [command, "--help"], terminal_width=80).stdout
+    assert f"  muster {command} inventories/h200-16.py kimi-k2-instruct\n" in help_text
+    assert "Exit status: 0 every " in help_text
+    assert max(map(len, help_text.splitlines())) <= 80
 
 
 def test_logs_are_every_hosts_last_lines(guards: Guards) -> None:
     guards.answers = [{HEAD: {"answer": {"lines": ["one", "two"]}}, OTHER: {"error": "timed out"}}]
-    seen = muster("logs", "x.py", "kimi-k2-instruct", "--lines", "7")
-    assert (seen.exit_code, seen.stdout) == (1, f"{HEAD}  one\n{HEAD}  two\n")
-    assert seen.stderr == f"{OTHER}: timed out\n"
+    ran = muster("logs", "x.py", "kimi-k2-instruct", "--lines", "7")
+    assert (ran.exit_code, ran.stdout) == (1, f"{HEAD}  one\n{HEAD}  two\n")
+    assert ran.stderr == f"{OTHER}: timed out\n"
     units = {name: ["muster-kimi-k2-instruct.service"] for name in PLAN.hosts}
     assert guards.asked == [("journal", {"count": 7, "units": units})]
 
@@ -109,15 +109,15 @@ def test_logs_are_every_hosts_last_lines(guards: Guards) -> None:
 def test_a_failure_is_one_file_and_a_few_words(guards: Guards, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     guards.answers = [ANSWERS]
-    seen = muster("logs", "x.py", "kimi-k2-instruct", "--failure")
-    assert seen.exit_code == 1
+    ran = muster("logs", "x.py", "kimi-k2-instruct", "--failure")
+    assert ran.exit_code == 1
     name = "failure-kimi-k2-instruct-20261122T100001Z.json"
-    assert seen.stdout.splitlines()[1] == f"b: {KILLED}"
-    assert seen.stdout.splitlines()[-1] == f"{name}: 1 failure, bundles of a, b"
-    assert seen.stderr.splitlines()[0] == "c: timed out"
+    assert ran.stdout.splitlines()[1] == f"b: {KILLED}"
+    assert ran.stdout.splitlines()[-1] == f"{name}: 1 failure, bundles of a, b"
+    assert ran.stderr.splitlines()[0] == "c: timed out"
     assert [path.name for path in tmp_path.iterdir()] == [name]
-    told = json.loads((tmp_path / name).read_text())
-    assert (told["version"], told["failures"][0]["host"]) == (1, "b")
+    data = json.loads((tmp_path / name).read_text())
+    assert (data["version"], data["failures"][0]["host"]) == (1, "b")
     piped = muster("logs", "x.py", "kimi-k2-instruct", "--failure", "--count", "2", "--out", "-")
     assert len(json.loads(piped.stdout)["failures"]) == 2
 
@@ -125,6 +125,6 @@ def test_a_failure_is_one_file_and_a_few_words(guards: Guards, tmp_path: Path, m
 def test_no_failure_writes_no_file(guards: Guards, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     guards.answers = [{HEAD: {"answer": {"bundles": []}}, OTHER: {"answer": {"bundles": []}}}]
-    seen = muster("logs", "x.py", "kimi-k2-instruct", "--failure")
-    assert (seen.exit_code, seen.stdout) == (0, f"kimi-k2-instruct: no failure was kept on {HEAD}, {OTHER}\n")
+    ran = muster("logs", "x.py", "kimi-k2-instruct", "--failure")
+    assert (ran.exit_code, ran.stdout) == (0, f"kimi-k2-instruct: no failure was kept on {HEAD}, {OTHER}\n")
     assert list(tmp_path.iterdir()) == []

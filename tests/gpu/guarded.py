@@ -50,9 +50,9 @@ class Run:
     def __init__(self, plan: Plan, folder: Path, fence: Path | None) -> None:
         self.plan = plan
         head = plan.head
-        told = json.loads(head.files[f"/etc/muster/{plan.group}/guard.json"].text)
-        self.settings = told["settings"]
-        self.control = f"http://{told['head']['address']}:{told['head']['control_port']}"
+        guard_config = json.loads(head.files[f"/etc/muster/{plan.group}/guard.json"].text)
+        self.settings = guard_config["settings"]
+        self.control = f"http://{guard_config['head']['address']}:{guard_config['head']['control_port']}"
         self.gpus = Gpus()
         count = len(self.gpus.idle)
         self.hosts = [Host(plan, host, own_gpus(host, count), folder, fence) for host in plan.hosts.values()]
@@ -114,7 +114,7 @@ class Run:
         pid = fault.victim(self.hosts)
         at = time.monotonic()
         os.kill(pid, fault.number)
-        told: dict[str, Any] = {
+        record: dict[str, Any] = {
             "fault": key, "text": fault.text, "bounds": [fault.gone, fault.new], "in_flight": CLIENTS * len(self.ranks),
             "answered_before": answered, "used_mib": list(used),
         }  # fmt: skip
@@ -128,15 +128,15 @@ class Run:
             until(lambda: self.gpus.free_at(at) is not None, 60, "the GPUs' memory is not back", self.explain)
             first = {rank: self._first_answer(rank, at + limit) for rank in self.ranks}
             until(lambda: self.ready.now, 120, "/ready does not answer 200", self.explain)
-            told["answering"] = {str(rank): since(when) for rank, when in first.items()}
+            record["answering"] = {str(rank): since(when) for rank, when in first.items()}
         except TimeoutError as error:
-            told["error"] = str(error)
+            record["error"] = str(error)
         lines = [(when, host.host, text) for host in self.hosts for when, text in host.lines if when > at]
         lines.sort()
         names = [host.host for host in self.hosts]
         seen = self.processes.seen
         lost = [each for load in self.loads for each in load.failed if each[0] <= at <= each[1]]
-        told |= {
+        record |= {
             "detected": since(lines[0][0]) if lines else None, "detected_by": lines[0][1:] if lines else None,
             "ending": {name: since(_said(lines, name, "ending:")) for name in names},
             "all_gone": since(sightings.gone_at(seen, old)),
@@ -147,14 +147,14 @@ class Run:
             "lost": len(lost), "lost_after": since(max((each[1] for each in lost), default=None)),
             "lost_how": sorted({each[2] for each in lost}), "said": [[since(w), h, t] for w, h, t in lines[:40]],
         }  # fmt: skip
-        told["failure"] = self._failure()
-        told["oracles"] = {
+        record["failure"] = self._failure()
+        record["oracles"] = {
             "no process kept": sightings.kept(before, sightings.engines(self.processes.alive)),
             "no two generations at once": sightings.overlaps(seen),
             "one generation afterwards": list(sightings.generations(self.processes.alive)),
         }
-        told["missed"] = _missed(told, fault)
-        return told
+        record["missed"] = _missed(record, fault)
+        return record
 
     def _gone(self, old: str) -> float | None:
         return sightings.gone_at(self.processes.seen, old)
@@ -181,8 +181,8 @@ class Run:
 
     def explain(self) -> str:
         """What to read when something did not come."""
-        told = [get(self.control + "/ready")[1], *(f"{host.host}: {host.last_words()}" for host in self.hosts)]
-        return "\n".join(told)
+        lines = [get(self.control + "/ready")[1], *(f"{host.host}: {host.last_words()}" for host in self.hosts)]
+        return "\n".join(lines)
 
     def end(self) -> None:
         """End everything that was started."""
@@ -200,12 +200,12 @@ def _said(lines: Sequence[tuple[float, str, str]], host: str, words: str) -> flo
     return next((when for when, who, text in lines if who == host and text.startswith(words)), None)
 
 
-def _missed(told: dict[str, Any], fault: Fault) -> list[str]:
-    missed = [told["error"]] if "error" in told else []
+def _missed(record: dict[str, Any], fault: Fault) -> list[str]:
+    missed = [record["error"]] if "error" in record else []
     for key, bound in (("all_gone", fault.gone), ("new_generation", fault.new)):
-        if told[key] is None or told[key] > bound:
-            missed.append(f"{key}: {told[key]} s, bound {bound} s")
-    oracles = told["oracles"]
+        if record[key] is None or record[key] > bound:
+            missed.append(f"{key}: {record[key]} s, bound {bound} s")
+    oracles = record["oracles"]
     missed += [*oracles["no process kept"], *oracles["no two generations at once"]]
     if len(oracles["one generation afterwards"]) != 1:
         missed.append(f"generations afterwards: {oracles['one generation afterwards']}")
@@ -251,7 +251,7 @@ def main() -> int:
     shutil.rmtree(folder, ignore_errors=True)
     fence = hierarchy() if args.fence == "auto" else None
     run = Run(plan, folder, fence)
-    told: dict[str, Any] = {
+    record: dict[str, Any] = {
         "machine": on, "case": case.name, "label": plan.label, "digest": plan.digest, "weights": "dummy",
         "supervisor": f"two guards on one machine, each under a restart loop in place of systemd (again after"
         f" {RESTART_SECONDS:g} s); fence: {'a control group each' if fence else 'marks in the environment'}",
@@ -261,27 +261,27 @@ def main() -> int:
     }  # fmt: skip
 
     def keep() -> None:
-        args.out.with_suffix(".json").write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
-        args.out.with_suffix(".md").write_text(guarded_table.markdown(told), encoding="utf-8")
+        args.out.with_suffix(".json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+        args.out.with_suffix(".md").write_text(guarded_table.markdown(record), encoding="utf-8")
 
     try:
-        told["first_start_seconds"] = round(run.start(), 1)
+        record["first_start_seconds"] = round(run.start(), 1)
         run.load()
         if args.soak:
-            told["soak"] = run.soak(args.soak)
+            record["soak"] = run.soak(args.soak)
             keep()
-            print(told["soak"], flush=True)
+            print(record["soak"], flush=True)
         for key in args.faults.split(","):
-            told["faults"].append(run.carry_out(key))
+            record["faults"].append(run.carry_out(key))
             keep()
-            print(guarded_table.row(told["faults"][-1]), *told["faults"][-1]["missed"], sep="\n", flush=True)
+            print(guarded_table.row(record["faults"][-1]), *record["faults"][-1]["missed"], sep="\n", flush=True)
     except TimeoutError as error:
-        told["error"] = str(error)
+        record["error"] = str(error)
         print(error, flush=True)
     finally:
         run.end()
         keep()
-    return 1 if "error" in told or any(fault["missed"] for fault in told["faults"]) else 0
+    return 1 if "error" in record or any(fault["missed"] for fault in record["faults"]) else 0
 
 
 if __name__ == "__main__":

@@ -21,10 +21,10 @@ class Fault:
 
 
 def _core(host: Host) -> int:
-    found = host.titled("VLLM::EngineCore")
-    if not found:
+    engines = host.titled("VLLM::EngineCore")
+    if not engines:
         raise TimeoutError(f"{host.host} has no process titled VLLM::EngineCore")
-    return found[0]
+    return engines[0]
 
 
 FAULTS = {

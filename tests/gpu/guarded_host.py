@@ -47,7 +47,7 @@ class Host(threading.Thread):
         self._env = {
             **os.environ, "CREDENTIALS_DIRECTORY": str(self.folder / "credentials"), name: value,
             "CUDA_VISIBLE_DEVICES": gpus,
-            "SPT_NOENV": "1",  # a process that writes its title over its environment could no longer be told apart
+            "SPT_NOENV": "1",  # keeps process titles out of the environment, by which processes are recognised
         }  # fmt: skip
 
     def _write(self, plan: Plan, host: HostPlan, gpus: str) -> None:
@@ -60,14 +60,17 @@ class Host(threading.Thread):
                 Path(path).parent.mkdir(parents=True, exist_ok=True)
                 Path(path).write_text(file.text, encoding="utf-8")
                 program = str(Path(path).parent) if path.endswith("/__main__.py") else program
-        told = json.loads(host.files[f"/etc/muster/{plan.group}/guard.json"].text)
-        told["runtime_directory"], told["state_directory"] = str(self.folder / "run"), str(self.folder / "state")
+        config = json.loads(host.files[f"/etc/muster/{plan.group}/guard.json"].text)
+        config["runtime_directory"], config["state_directory"] = (
+            str(self.folder / "run"),
+            str(self.folder / "state"),
+        )
         smi = ["nvidia-smi", "-i", gpus]
-        told["checks"]["gpu_command"] = [*smi, "--query-gpu=uuid", "--format=csv,noheader"]
+        config["checks"]["gpu_command"] = [*smi, "--query-gpu=uuid", "--format=csv,noheader"]
         apps = "--query-compute-apps=pid,process_name,used_memory"
-        told["checks"]["apps_command"] = [*smi, apps, "--format=csv,noheader"]
+        config["checks"]["apps_command"] = [*smi, apps, "--format=csv,noheader"]
         self.config = self.folder / "guard.json"
-        self.config.write_text(json.dumps(told, indent=1), encoding="utf-8")
+        self.config.write_text(json.dumps(config, indent=1), encoding="utf-8")
         python = "/usr/bin/python3" if Path("/usr/bin/python3").exists() else sys.executable
         self._guard = [python, "-I", program]
         self._argv = [*self._guard, "--config", str(self.config), "--"]
@@ -119,13 +122,13 @@ class Host(threading.Thread):
 
     def titled(self, title: str) -> list[int]:
         """Its processes whose title begins so, the oldest first."""
-        found = []
+        started = []
         for pid in self.pids():
             with contextlib.suppress(OSError):
                 shown = Path(f"/proc/{pid}/cmdline").read_bytes()
                 if shown.startswith(title.encode()):
-                    found.append((stat(pid)[1], pid))
-        return [pid for _, pid in sorted(found)]
+                    started.append((stat(pid)[1], pid))
+        return [pid for _, pid in sorted(started)]
 
     def cost(self) -> tuple[float, float]:
         """Seconds of processor that this guard and its helpers have taken, and the MiB it holds."""

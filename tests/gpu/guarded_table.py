@@ -10,29 +10,29 @@ HEAD = (
 )
 
 
-def markdown(told: dict[str, Any]) -> str:
+def markdown(run: dict[str, Any]) -> str:
     """Return the whole table with the machine above it and how to read it below."""
-    on = told["probe_machine"]
+    on = run["machine"]
     about = f"{on['gpus']}, {on['memory']}, driver {on['driver']}; vLLM {on['vllm']}, torch {on['torch']}; {on['date']}"
-    start = told.get("first_start_seconds")
+    start = run.get("first_start_seconds")
     begun = f"First start, caches empty: {start} s" if start is not None else "It did not become ready"
-    shared = ", both ranks on the one GPU, dense model" if told["case"] == "dp-shared" else ""
+    shared = ", both ranks on the one GPU, dense model" if run["case"] == "dp-shared" else ""
     notes = (
-        f"{told['label']}{shared}, {told['clients_per_rank']} clients a DP rank, {told['tokens']} tokens an answer;"
-        f" seconds after the fault. {begun}; later starts find the caches persisted. Supervisor: {told['supervisor']}."
-        f" stall_timeout {told['settings']['stall_timeout']} s. GPU memory is free when nvidia-smi lists no process and"
-        f" each GPU is within {told['free_means_mib_above_idle']} MiB of idle."
+        f"{run['label']}{shared}, {run['clients_per_rank']} clients a DP rank, {run['tokens']} tokens an answer;"
+        f" seconds after the fault. {begun}; later starts find the caches persisted. Supervisor: {run['supervisor']}."
+        f" stall_timeout {run['settings']['stall_timeout']} s. GPU memory is free when nvidia-smi lists no process and"
+        f" each GPU is within {run['free_means_mib_above_idle']} MiB of idle."
     )
-    if "soak" in told:
-        soak = told["soak"]
+    if "soak" in run:
+        soak = run["soak"]
         core, size = max(soak["guard_core_percent"]), max(soak["guard_mib"])
         notes += (
             f"\n\nBefore the faults, {soak['seconds']:.0f} s of load alone: {soak['restarts']} restarts,"
             f" {soak['failed']} requests failed of {sum(soak['answered'].values())},"
             f" {soak['output_tokens_per_s']:,} output tok/s; a guard took {core} % of a core and {size} MiB at most."
         )
-    rows = [row(fault) for fault in told["faults"]]
-    failed = [f"\nFailed: {told['error']}"] if "error" in told else []
+    rows = [row(fault) for fault in run["faults"]]
+    failed = [f"\nFailed: {run['error']}"] if "error" in run else []
     return "\n".join([about, "", HEAD, "|" + " --- |" * (HEAD.count("|") - 1), *rows, "", notes, *failed]) + "\n"
 
 

@@ -48,7 +48,7 @@ class Gpus(Sampler):
 
     def peak(self, since: float) -> list[int]:
         """Most MiB seen on each GPU since a time."""
-        return [max(found) for found in zip(*(used for at, used, _ in self.used if at >= since), strict=True)]
+        return [max(each) for each in zip(*(used for at, used, _ in self.used if at >= since), strict=True)]
 
     def free_at(self, since: float) -> float | None:
         """When all GPUs had first given their memory back and listed no process, after a time."""

@@ -30,7 +30,7 @@ TOKENS = [
 
 def config(layers: int, hidden: int, experts: int, *, fp8: bool = False) -> dict[str, Any]:
     """Return config.json: attention as in Kimi-K2 (MLA, 64 heads), the rest scaled down."""
-    told: dict[str, Any] = {
+    settings: dict[str, Any] = {
         "architectures": ["DeepseekV3ForCausalLM"],
         "model_type": "kimi_k2",
         "attention_bias": False,
@@ -71,22 +71,22 @@ def config(layers: int, hidden: int, experts: int, *, fp8: bool = False) -> dict
         "vocab_size": 1024,
     }
     if fp8:
-        told["quantization_config"] = {
+        settings["quantization_config"] = {
             "activation_scheme": "dynamic",
             "fmt": "e4m3",
             "quant_method": "fp8",
             "weight_block_size": [BLOCK, BLOCK],
         }
-    return told
+    return settings
 
 
-def tensors(told: dict[str, Any]) -> Iterator[tuple[str, tuple[int, ...], str]]:
+def tensors(settings: dict[str, Any]) -> Iterator[tuple[str, tuple[int, ...], str]]:
     """Yield (name, shape, kind) of every weight; kind is `linear` (quantised), `plain`, `norm` or `bias`."""
-    hidden, heads = told["hidden_size"], told["num_attention_heads"]
-    nope, rope, value = told["qk_nope_head_dim"], told["qk_rope_head_dim"], told["v_head_dim"]
-    rank, query = told["kv_lora_rank"], told["q_lora_rank"]
-    yield "model.embed_tokens.weight", (told["vocab_size"], hidden), "plain"
-    for layer in range(told["num_hidden_layers"]):
+    hidden, heads = settings["hidden_size"], settings["num_attention_heads"]
+    nope, rope, value = settings["qk_nope_head_dim"], settings["qk_rope_head_dim"], settings["v_head_dim"]
+    rank, query = settings["kv_lora_rank"], settings["q_lora_rank"]
+    yield "model.embed_tokens.weight", (settings["vocab_size"], hidden), "plain"
+    for layer in range(settings["num_hidden_layers"]):
         at = f"model.layers.{layer}"
         yield f"{at}.input_layernorm.weight", (hidden,), "norm"
         yield f"{at}.post_attention_layernorm.weight", (hidden,), "norm"
@@ -97,16 +97,16 @@ def tensors(told: dict[str, Any]) -> Iterator[tuple[str, tuple[int, ...], str]]:
         yield f"{at}.self_attn.kv_a_layernorm.weight", (rank,), "norm"
         yield f"{at}.self_attn.kv_b_proj.weight", (heads * (nope + value), rank), "linear"
         yield f"{at}.self_attn.o_proj.weight", (hidden, heads * value), "linear"
-        if layer < told["first_k_dense_replace"]:
-            yield from _mlp(f"{at}.mlp", hidden, told["intermediate_size"])
+        if layer < settings["first_k_dense_replace"]:
+            yield from _mlp(f"{at}.mlp", hidden, settings["intermediate_size"])
             continue
-        yield f"{at}.mlp.gate.weight", (told["n_routed_experts"], hidden), "plain"
-        yield f"{at}.mlp.gate.e_score_correction_bias", (told["n_routed_experts"],), "bias"
-        yield from _mlp(f"{at}.mlp.shared_experts", hidden, told["moe_intermediate_size"])
-        for expert in range(told["n_routed_experts"]):
-            yield from _mlp(f"{at}.mlp.experts.{expert}", hidden, told["moe_intermediate_size"])
+        yield f"{at}.mlp.gate.weight", (settings["n_routed_experts"], hidden), "plain"
+        yield f"{at}.mlp.gate.e_score_correction_bias", (settings["n_routed_experts"],), "bias"
+        yield from _mlp(f"{at}.mlp.shared_experts", hidden, settings["moe_intermediate_size"])
+        for expert in range(settings["n_routed_experts"]):
+            yield from _mlp(f"{at}.mlp.experts.{expert}", hidden, settings["moe_intermediate_size"])
     yield "model.norm.weight", (hidden,), "norm"
-    yield "lm_head.weight", (told["vocab_size"], hidden), "plain"
+    yield "lm_head.weight", (settings["vocab_size"], hidden), "plain"
 
 
 def _mlp(at: str, hidden: int, inner: int) -> Iterator[tuple[str, tuple[int, ...], str]]:
@@ -115,7 +115,7 @@ def _mlp(at: str, hidden: int, inner: int) -> Iterator[tuple[str, tuple[int, ...
     yield f"{at}.down_proj.weight", (hidden, inner), "linear"
 
 
-def write_weights(out: Path, told: dict[str, Any], *, fp8: bool) -> None:
+def write_weights(out: Path, settings: dict[str, Any], *, fp8: bool) -> None:
     """Write model.safetensors with normal random weights of the model's own initial width."""
     import torch
     from safetensors.torch import save_file
@@ -123,13 +123,13 @@ def write_weights(out: Path, told: dict[str, Any], *, fp8: bool) -> None:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     torch.manual_seed(0)
     written = {}
-    for name, shape, kind in tensors(told):
+    for name, shape, kind in tensors(settings):
         if kind == "norm":
             written[name] = torch.ones(shape, dtype=torch.bfloat16)
         elif kind == "bias":
             written[name] = torch.zeros(shape, dtype=torch.float32)
         else:
-            values = torch.randn(shape, device=device) * told["initializer_range"]
+            values = torch.randn(shape, device=device) * settings["initializer_range"]
             if kind == "linear" and fp8:
                 packed, scales = _blocks(values)
                 written[name] = packed.cpu()
@@ -165,7 +165,7 @@ def write_tokenizer(out: Path) -> None:
     tokenizer.train_from_iterator(["hello world this is a tiny tokenizer for tests"] * 10, trainer)
     tokenizer.save(str(out / "tokenizer.json"))
     template = "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}\n{% endfor %}assistant:"
-    told = {
+    tokenizer_config = {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "bos_token": "<s>",
         "eos_token": "</s>",
@@ -173,7 +173,7 @@ def write_tokenizer(out: Path) -> None:
         "model_max_length": 131072,
         "chat_template": template,
     }
-    (out / "tokenizer_config.json").write_text(json.dumps(told), encoding="utf-8")
+    (out / "tokenizer_config.json").write_text(json.dumps(tokenizer_config), encoding="utf-8")
 
 
 def dense(layers: int, hidden: int) -> dict[str, Any]:
@@ -205,11 +205,11 @@ def write(out: Path, *, layers: int = 6, hidden: int = 4096, experts: int = 64, 
     if (out / "complete").exists():
         return out
     out.mkdir(parents=True, exist_ok=True)
-    told = config(layers, hidden, experts, fp8=weights == "fp8") if experts else dense(layers, hidden)
-    (out / "config.json").write_text(json.dumps(told), encoding="utf-8")
+    settings = config(layers, hidden, experts, fp8=weights == "fp8") if experts else dense(layers, hidden)
+    (out / "config.json").write_text(json.dumps(settings), encoding="utf-8")
     write_tokenizer(out)
     if weights != "none":
-        write_weights(out, told, fp8=weights == "fp8")
+        write_weights(out, settings, fp8=weights == "fp8")
     (out / "complete").touch()
     return out
 

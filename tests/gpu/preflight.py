@@ -63,14 +63,14 @@ def main() -> None:
     request = allreduce.requests({"here": needs}, port=PORT, env=env)["here"]
     reduced = ask([wanted.python, "-I", "-"], {"measure_allreduce": request}, allreduce.SECONDS + 60)
     result = allreduce.read(reduced["measure_allreduce"])
-    found = outcome.judge_group(
+    judged = outcome.judge_group(
         "this machine", [report], {"here": needs}, more=allreduce.verdicts({"here": result}, [report])
     )
-    render(found, console_on(sys.stdout))
+    render(judged, console_on(sys.stdout))
     if wanted.out:
-        whole = {"answers": answers, "nccl": reduced["measure_allreduce"], "outcome": found.as_json()}
+        whole = {"answers": answers, "nccl": reduced["measure_allreduce"], "outcome": judged.as_json()}
         wanted.out.write_text(json.dumps(whole, indent=2) + "\n")
-    sys.exit(any(verdict.check.startswith(OURS) for verdict in found.failures()))
+    sys.exit(any(verdict.check.startswith(OURS) for verdict in judged.failures()))
 
 
 if __name__ == "__main__":

@@ -62,12 +62,12 @@ def settings_of(case: Case, *, site: str, slot: int) -> Settings:
         size = {"layers": 16, "hidden": 4096, "experts": 0}
     with WRITING:
         model.write(directory, weights=case.weights, **size)
-    told = json.loads((directory / "config.json").read_text(encoding="utf-8"))
+    model_config = json.loads((directory / "config.json").read_text(encoding="utf-8"))
     settings: dict[str, Any] = {
         "group": case.name,
         "strategy": case.strategy,
         "model": str(directory),
-        "model_shape": {key: told[key] for key in Shape.model_fields if key in told},
+        "model_shape": {key: model_config[key] for key in Shape.model_fields if key in model_config},
         "offline": True,
         "supervisor": "systemd",  # the processes alone, in the plan's order; tests/gpu/guarded.py has them guarded
         "vllm_version": VLLM,
@@ -136,13 +136,13 @@ class Life:
                 self._await(check)
 
     def _spawn(self, host: str, name: str) -> None:
-        told = self.plan.hosts[host]
-        process = next(process for process in told.processes if process.name == name)
+        node = self.plan.hosts[host]
+        process = next(process for process in node.processes if process.name == name)
         env = {**os.environ, **process.env}
         argv = [f"{ENGINE}/bin/{process.argv[0]}", *process.argv[1:]]
         if len(self.plan.hosts) > 1:
-            env["CUDA_VISIBLE_DEVICES"] = own_gpus(told, _gpus())
-        if name == "ray" and told.node_rank:  # Ray binds its ports on all addresses: the second node's move
+            env["CUDA_VISIBLE_DEVICES"] = own_gpus(node, _gpus())
+        if name == "ray" and node.node_rank:  # Ray binds its ports on all addresses: the second node's move
             argv = [str(int(word) + 20000) if _is_port(argv[at - 1]) else word for at, word in enumerate(argv)]
         for key in ("RAY_AUTH_TOKEN_PATH",):
             if key in env:
@@ -275,7 +275,7 @@ def run(
     fresh = not Path(f"/var/cache/muster/{plan.group}").exists()
     caches(plan, empty=empty)
     life = Life(plan, logs)
-    told: dict[str, Any] = {
+    record: dict[str, Any] = {
         "case": case.name, "label": plan.label, "recipe": case.recipe, "strategy": case.strategy,
         "executor": settings.executor if "PP" in plan.label else None, "digest": plan.digest,
         "caches": "empty" if empty or fresh else "persisted", "side_by_side": gate.missing > 1,
@@ -286,8 +286,8 @@ def run(
     try:
         try:
             life.start()
-            told["healthy_seconds"] = round(time.monotonic() - life.began, 1)
-            told["answer"] = ask(plan)
+            record["healthy_seconds"] = round(time.monotonic() - life.began, 1)
+            record["answer"] = ask(plan)
             tools = [] if starts else [Tool(plan, load, logs, ENGINE) for load in case.loads]
             for tool in tools:
                 tool.hold()
@@ -295,13 +295,13 @@ def run(
             gate.arrive()
         gate.open.wait(START_SECONDS)
         with gate.turn:
-            told["loads"] = [tool.measure() for tool in tools]
-            told["short_prompts"] = short_prompts(plan)
-            told["answer_after"] = ask(plan)
-            if told["short_prompts"]["failures"] or told["answer_after"].startswith("no answer"):
-                raise RuntimeError(f"short prompts: {told['short_prompts']['failures']}; {told['answer_after']}")
+            record["loads"] = [tool.measure() for tool in tools]
+            record["short_prompts"] = short_prompts(plan)
+            record["answer_after"] = ask(plan)
+            if record["short_prompts"]["failures"] or record["answer_after"].startswith("no answer"):
+                raise RuntimeError(f"short prompts: {record['short_prompts']['failures']}; {record['answer_after']}")
     except RuntimeError as error:
-        told["error"] = str(error)
+        record["error"] = str(error)
     finally:
         for tool in tools:
             tool.end()
@@ -309,10 +309,10 @@ def run(
         if not slot:
             settle()
     lines = life.lines()
-    told["engine"] = asdict(engine_log.parse(lines))
-    if "error" in told or any(load["problems"] for load in told["loads"]):
-        told["last_words"] = [line[-400:] for line in lines if "rror" in line or "llegal" in line][:12]
-    return told
+    record["engine"] = asdict(engine_log.parse(lines))
+    if "error" in record or any(load["problems"] for load in record["loads"]):
+        record["last_words"] = [line[-400:] for line in lines if "rror" in line or "llegal" in line][:12]
+    return record
 
 
 def settle() -> None:
@@ -360,17 +360,17 @@ def main() -> int:
         empty = how == "empty"
         return run(CASES[case], args.out, gate, site=args.site, slot=slot, empty=empty, starts=args.starts)
 
-    def keep(told: dict[str, Any]) -> None:
-        kept["cases"].append(told)
+    def keep(record: dict[str, Any]) -> None:
+        kept["cases"].append(record)
         store.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
         (args.out / "table.md").write_text(table.markdown(kept), encoding="utf-8")
-        print(table.line(told), flush=True)
+        print(table.line(record), flush=True)
 
     kept["machine"] = machine()
     with ThreadPoolExecutor(len(args.cases) if args.parallel else 1) as pool:
-        for told in pool.map(one, range(len(args.cases)) if args.parallel else repeat(0), args.cases):
-            keep(told)
-    return 1 if any("error" in told for told in kept["cases"]) else 0
+        for record in pool.map(one, range(len(args.cases)) if args.parallel else repeat(0), args.cases):
+            keep(record)
+    return 1 if any("error" in record for record in kept["cases"]) else 0
 
 
 if __name__ == "__main__":

@@ -11,19 +11,19 @@ def markdown(kept: dict[str, Any]) -> str:
     """Return the whole table with the machine above it."""
     on = kept["machine"]
     about = f"{on['gpus']}, {on['memory']}, driver {on['driver']}; vLLM {on['vllm']}, torch {on['torch']}; {on['date']}"
-    rows = [row for told in kept["cases"] for row in rows_of(told)]
+    rows = [row for record in kept["cases"] for row in rows_of(record)]
     return "\n".join([about, "", HEAD, "|" + " --- |" * (HEAD.count("|") - 1), *rows]) + "\n"
 
 
-def rows_of(told: dict[str, Any]) -> list[str]:
+def rows_of(record: dict[str, Any]) -> list[str]:
     """Return one row for each load of a case, or one for a start that failed."""
-    engine = told["engine"]
+    engine = record["engine"]
     tokens = f"{min(engine['cache_tokens']):,}" if engine["cache_tokens"] else ""
-    healthy = f"{told['healthy_seconds']:.0f} s" if "healthy_seconds" in told else ""
-    start = f"| {told['case']} | {told['label']} | {told['caches']} | {healthy} | {tokens} |"
-    if "error" in told:
-        return [f"{start} | | | | failed: {told['error']} |"]
-    return [f"{start} {_load(load)}" for load in told["loads"]] or [f"{start} | | | | answers |"]
+    healthy = f"{record['healthy_seconds']:.0f} s" if "healthy_seconds" in record else ""
+    start = f"| {record['case']} | {record['label']} | {record['caches']} | {healthy} | {tokens} |"
+    if "error" in record:
+        return [f"{start} | | | | failed: {record['error']} |"]
+    return [f"{start} {_load(load)}" for load in record["loads"]] or [f"{start} | | | | answers |"]
 
 
 def _load(load: dict[str, Any]) -> str:
@@ -37,6 +37,6 @@ def _load(load: dict[str, Any]) -> str:
     )
 
 
-def line(told: dict[str, Any]) -> str:
+def line(record: dict[str, Any]) -> str:
     """Return what is printed when a case is done."""
-    return "\n".join(rows_of(told))
+    return "\n".join(rows_of(record))

@@ -28,9 +28,9 @@ class Tool:
             served_model_name=plan.served_model_name, result_dir=str(out), result_filename=self.file.name,
         )  # fmt: skip
         env = {**os.environ, **plan.head.processes[-1].env}
-        with self.log.open("wb") as told:
+        with self.log.open("wb") as log:
             argv[0] = f"{engine}/bin/vllm"
-            self.child = subprocess.Popen(argv, env=env, stdout=told, stderr=subprocess.STDOUT)
+            self.child = subprocess.Popen(argv, env=env, stdout=log, stderr=subprocess.STDOUT)
 
     def hold(self) -> None:
         """Stop the tool where it is about to begin; it must not have begun."""
@@ -47,12 +47,12 @@ class Tool:
         try:
             self.child.send_signal(signal.SIGCONT)
             self.child.wait(LOAD_SECONDS)
-            found = bench_result.parse_text(self.file.read_text(encoding="utf-8"))
+            result = bench_result.parse_text(self.file.read_text(encoding="utf-8"))
         except (OSError, subprocess.TimeoutExpired, bench_result.UnreadableResult) as error:
             return {"load": self.load.name, "problems": [str(error)[:300]]}
-        early = found.duration > time.monotonic() - let_go  # its clock ran while it was held
-        problems = [*found.problems, *(["the tool began before its turn"] if early else [])]
-        return {"load": self.load.name, "flags": dict(self.load.flags), "problems": problems, **asdict(found)}
+        early = result.duration > time.monotonic() - let_go  # its clock ran while it was held
+        problems = [*result.problems, *(["the tool began before its turn"] if early else [])]
+        return {"load": self.load.name, "flags": dict(self.load.flags), "problems": problems, **asdict(result)}
 
     def end(self) -> None:
         """End the tool if it still runs."""

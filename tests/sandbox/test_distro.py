@@ -46,25 +46,25 @@ def test_os_release_is_read_with_and_without_quotes() -> None:
 
 
 def test_stanzas_give_one_entry_per_address_and_suite() -> None:
-    found = distro.deb822_sources(DEB822)
-    assert [(source.uri, source.suite) for source in found] == [
+    parsed = distro.deb822_sources(DEB822)
+    assert [(source.uri, source.suite) for source in parsed] == [
         ("http://mirror.example/debian", "bookworm"),
         ("http://mirror.example/debian", "bookworm-updates"),
         ("http://other.example/debian", "bookworm"),
         ("http://other.example/debian", "bookworm-updates"),
     ]
-    assert {source.components for source in found} == {("main", "contrib")}
-    assert {source.signed_by for source in found} == {"/usr/share/keyrings/debian-archive-keyring.gpg"}
+    assert {source.components for source in parsed} == {("main", "contrib")}
+    assert {source.signed_by for source in parsed} == {"/usr/share/keyrings/debian-archive-keyring.gpg"}
 
 
 def test_lines_keep_the_key_and_drop_sources_and_comments() -> None:
-    found = distro.one_line_sources(ONE_LINE)
-    assert found == [
+    parsed = distro.one_line_sources(ONE_LINE)
+    assert parsed == [
         distro.Source("http://mirror.example/ubuntu", "jammy", ("main", "universe"), "/etc/apt/keyrings/x.gpg"),
         distro.Source("http://mirror.example/ubuntu", "jammy-security", ("main",)),
         distro.Source("http://flat.example/", "./", ()),
     ]
-    assert found[0].line() == "deb http://mirror.example/ubuntu jammy main universe"
+    assert parsed[0].line() == "deb http://mirror.example/ubuntu jammy main universe"
 
 
 def test_an_inlined_key_is_no_path() -> None:
@@ -76,25 +76,25 @@ def test_an_inlined_key_is_no_path() -> None:
 
 def test_the_machines_own_release_and_mirror_are_chosen() -> None:
     foreign = distro.Source("http://vendor.example/", "bookworm", ("stable",))
-    found = distro.distro(DEBIAN, [foreign, *distro.deb822_sources(DEB822)])
-    assert (found.id, found.suite, found.main.uri) == ("debian", "bookworm", "http://mirror.example/debian")
-    assert foreign not in found.sources
+    chosen = distro.distro(DEBIAN, [foreign, *distro.deb822_sources(DEB822)])
+    assert (chosen.id, chosen.suite, chosen.main.uri) == ("debian", "bookworm", "http://mirror.example/debian")
+    assert foreign not in chosen.sources
     ubuntu = distro.distro(UBUNTU, distro.one_line_sources(ONE_LINE))
     assert ubuntu.main.components == ("main", "universe")
 
 
 def test_a_mirror_given_by_hand_wins_and_keeps_the_key() -> None:
-    found = distro.distro(DEBIAN, distro.deb822_sources(DEB822), mirror="http://mine.example/d")
-    assert found.main.uri == "http://mine.example/d"
-    assert found.main.signed_by == "/usr/share/keyrings/debian-archive-keyring.gpg"
-    assert found.sources == (found.main,)
+    chosen = distro.distro(DEBIAN, distro.deb822_sources(DEB822), mirror="http://mine.example/d")
+    assert chosen.main.uri == "http://mine.example/d"
+    assert chosen.main.signed_by == "/usr/share/keyrings/debian-archive-keyring.gpg"
+    assert chosen.sources == (chosen.main,)
     assert distro.distro(DEBIAN, [], mirror="http://mine.example/d").main.components == ("main",)
 
 
 def test_hosts_may_run_another_release_of_the_same_distribution() -> None:
-    found = distro.distro(DEBIAN, distro.deb822_sources(DEB822), suite="trixie")
-    assert (found.suite, found.main.suite, found.main.uri) == ("trixie", "trixie", "http://mirror.example/debian")
-    assert [source.suite for source in found.sources] == ["trixie"]
+    chosen = distro.distro(DEBIAN, distro.deb822_sources(DEB822), suite="trixie")
+    assert (chosen.suite, chosen.main.suite, chosen.main.uri) == ("trixie", "trixie", "http://mirror.example/debian")
+    assert [source.suite for source in chosen.sources] == ["trixie"]
     assert distro.distro(DEBIAN, distro.deb822_sources(DEB822), suite="bookworm").main.suite == "bookworm"
 
 

@@ -66,8 +66,8 @@ def test_sessions_are_counted_one_per_command(pair: Sandbox) -> None:
 
 def test_hosts_see_their_own_network_only(pair: Sandbox) -> None:
     for host in pair.hosts:
-        found = pair.exec(host.name, ["ls", "/sys/class/net"]).stdout.split()
-        assert sorted(found) == ["fabric0", "lo"]
+        interfaces = pair.exec(host.name, ["ls", "/sys/class/net"]).stdout.split()
+        assert sorted(interfaces) == ["fabric0", "lo"]
         addresses = pair.exec(host.name, ["ip", "-br", "-4", "address", "show", "fabric0"]).stdout
         assert f"{host.address}/24" in addresses
 
@@ -85,13 +85,13 @@ def test_a_fault_in_the_file_shows_on_that_host(pair: Sandbox) -> None:
 def test_what_nvidia_smi_keeps_is_forgotten_when_the_file_changes(pair: Sandbox) -> None:
     ask = ["nvidia-smi", "--query-gpu=mig.mode.current", "--format=csv,noheader"]
     well = pair.gpus("node1")
-    for told, wanted in (
+    for gpus, expected in (
         (simulated_gpus.mig(well, 0), "Enabled\n"),
         (well, "Disabled\n"),
         (simulated_gpus.mig(well, 0), "Enabled\n"),
     ):
-        pair.set_gpus("node1", told)
-        assert [pair.exec("node1", ask).stdout for _ in range(3)] == [wanted] * 3
+        pair.set_gpus("node1", gpus)
+        assert [pair.exec("node1", ask).stdout for _ in range(3)] == [expected] * 3
     assert pair.exec("node1", ["/bin/sh", "-c", "ls /run/muster-sandbox"]).stdout
     pair.set_gpus("node1", simulated_gpus.command(well, "nvidia-smi", stderr="broken", exit=9))
     for _ in range(2):
@@ -229,7 +229,7 @@ def test_down_leaves_no_trace_even_of_a_broken_sandbox(sandbox: Boot) -> None:
     before = traces(box.name)
     assert all(before.values()), before
     # Broken as after a crash: the loop of one host dead, the cable of another gone, the state file torn.
-    loop = box._machine("node0").loop()
+    loop = box._nspawn_host("node0").loop()
     assert loop is not None
     os.kill(loop, 9)
     subprocess.run(["ip", "link", "delete", box.where.names.veth(1)], check=True)
@@ -242,7 +242,7 @@ def test_down_leaves_no_trace_even_of_a_broken_sandbox(sandbox: Boot) -> None:
 def test_up_repairs_what_a_crash_left(sandbox: Boot) -> None:
     box = sandbox("crashed", hosts=2)
     for row in box.status():
-        loop = box._machine(row.host.name).loop()
+        loop = box._nspawn_host(row.host.name).loop()
         assert loop is not None
         os.kill(loop, 9)
     subprocess.run(["ip", "link", "delete", box.where.names.bridge], check=True)

@@ -12,10 +12,10 @@ from muster.sandbox import names
 
 @given(st.text(min_size=1, max_size=60), st.integers(0, names.MAX_HOSTS - 1))
 def test_interface_names_fit_the_kernel(directory: str, index: int) -> None:
-    found = names.names(directory, "muster")
-    assert len(found.bridge) <= 15
-    assert len(found.veth(index)) <= 15
-    assert found.veth(index).startswith(found.bridge)
+    made = names.names(directory, "muster")
+    assert len(made.bridge) <= 15
+    assert len(made.veth(index)) <= 15
+    assert made.veth(index).startswith(made.bridge)
 
 
 def test_sandboxes_of_two_directories_or_names_never_share_an_interface() -> None:
@@ -31,10 +31,10 @@ def test_a_name_that_cannot_name_a_directory_or_host_is_refused(name: str) -> No
 
 def test_every_host_has_an_address_of_its_own_inside_the_network() -> None:
     network = "10.77.3.0/24"
-    found = [names.host_address(network, index) for index in range(names.MAX_HOSTS)]
-    assert len({*found, names.gateway(network)}) == names.MAX_HOSTS + 1
-    assert all(ipaddress.ip_address(address) in ipaddress.ip_network(network) for address in found)
-    assert found[:2] == ["10.77.3.11", "10.77.3.12"]
+    addresses = [names.host_address(network, index) for index in range(names.MAX_HOSTS)]
+    assert len({*addresses, names.gateway(network)}) == names.MAX_HOSTS + 1
+    assert all(ipaddress.ip_address(address) in ipaddress.ip_network(network) for address in addresses)
+    assert addresses[:2] == ["10.77.3.11", "10.77.3.12"]
 
 
 def test_hardware_addresses_are_local_unicast_and_differ() -> None:

@@ -15,9 +15,9 @@ def test_the_environment_beats_pips_configuration() -> None:
         proxy=None,
     )
     env = {"UV_INDEX_URL": "https://b.example/s", "PIP_FIND_LINKS": "/x", "SSL_CERT_FILE": "/y", "https_proxy": "p:1"}
-    found = passthrough.indexes(env, pip)
-    assert (found.index_url, found.find_links) == ("https://b.example/s", ("/x",))
-    assert (found.ssl_cert_file, found.proxy) == ("/y", "p:1")
+    chosen = passthrough.indexes(env, pip)
+    assert (chosen.index_url, chosen.find_links) == ("https://b.example/s", ("/x",))
+    assert (chosen.ssl_cert_file, chosen.proxy) == ("/y", "p:1")
 
 
 def test_pips_extra_indexes_are_left_out_and_uvs_are_kept() -> None:

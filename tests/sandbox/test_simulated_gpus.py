@@ -63,8 +63,8 @@ def test_a_healthy_host_prints_the_recording_byte_for_byte(tool: Tool, argv: lis
 
 @pytest.mark.parametrize("profile", sorted(GPUS))
 def test_every_product_prints_its_name_and_memory_eight_times(tool: Tool, profile: str) -> None:
-    found = query(tool, simulated_gpus.healthy(profile, 8), "name,memory.total", "csv,noheader,nounits")
-    assert found == [f"{GPUS[profile].product}, {GPUS[profile].memory_mib}"] * 8
+    rows = query(tool, simulated_gpus.healthy(profile, 8), "name,memory.total", "csv,noheader,nounits")
+    assert rows == [f"{GPUS[profile].product}, {GPUS[profile].memory_mib}"] * 8
     root = ET.fromstring(tool(simulated_gpus.healthy(profile, 8), "nvidia_smi", "-q", "-x").stdout)
     assert len({gpu.findtext("uuid") for gpu in root.iter("gpu")}) == 8
     assert root.findtext("attached_gpus") == "8"

@@ -60,14 +60,14 @@ def start(tmp_path: Path) -> Iterator[Start]:
 
 def marked(mark: str) -> list[int]:
     """Return the processes of one test: they inherit its mark, whatever they call themselves."""
-    found = []
+    pids = []
     for entry in Path("/proc").glob("[0-9]*"):
         try:
             if f"STANDIN_TEST={mark}".encode() in (entry / "environ").read_bytes().split(b"\0"):
-                found.append(int(entry.name))
+                pids.append(int(entry.name))
         except OSError:
             continue
-    return found
+    return pids
 
 
 def called(title: str, mark_of: int) -> list[int]:
@@ -75,8 +75,8 @@ def called(title: str, mark_of: int) -> list[int]:
     words = Path(f"/proc/{mark_of}/environ").read_bytes().split(b"\0")
     # Just after its start a process still shows the environment of the test itself.
     mark = next((word.partition(b"=")[2].decode() for word in words if word.startswith(b"STANDIN_TEST=")), None)
-    found = marked(mark) if mark else []
-    return [pid for pid in found if Path(f"/proc/{pid}/cmdline").read_bytes().startswith(title.encode())]
+    pids = marked(mark) if mark else []
+    return [pid for pid in pids if Path(f"/proc/{pid}/cmdline").read_bytes().startswith(title.encode())]
 
 
 def group(ports: tuple[int, int], *more: str) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from muster.commands.logs import tell
+from muster.commands.logs import failure_text
 from muster.status.failures import gather
 
 
@@ -65,12 +65,12 @@ def test_a_failure_that_its_host_did_not_keep_is_told_by_the_others() -> None:
     told = {"a": {"answer": {"bundles": [bundle("g", "t", "the group was stopped: b: silent for 15 s")]}}}
     (failure,) = gather("g", "d", told, 1).failures
     assert (failure.host, failure.reason) == ("", "the group was stopped: b: silent for 15 s")
-    assert "(no host kept the first failure): the group was stopped: b: silent for 15 s" in tell(failure)
+    assert "(no host kept the first failure): the group was stopped: b: silent for 15 s" in failure_text(failure)
 
 
 def test_a_failure_in_words() -> None:
     (failure,) = gather("g", "d", ANSWERS, 1).failures
-    assert tell(failure).splitlines() == [
+    assert failure_text(failure).splitlines() == [
         "2026-11-22T10:00:01Z  generation g2",
         f"b: {KILLED}",
         *(f"  line {n}" for n in range(15, 20)),

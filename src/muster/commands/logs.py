@@ -1,4 +1,4 @@
-"""`muster logs`: what every host's unit said last, or the bundles of a failure from all hosts in one file."""
+"""`muster logs`: the last lines of every host's unit, or the failure bundles of all hosts in one file."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ import click
 from muster.commands import options
 from muster.status.failures import Failure, Gathered, gather
 
-LAST_LINES = 5
-"""Lines of a failed process that are printed; the file has all that was kept."""
+SHOWN_LINES = 5
+"""Lines of a failed process that are printed; the file has everything that was kept."""
 
 
 @click.command(
@@ -32,7 +32,7 @@ Exit status: 0 every host answered, 1 some did not, 2 wrong input.
 )
 @options.over_inventory()
 @click.option("--lines", default=20, show_default=True, type=click.IntRange(1, 10_000), help="Lines of each host.")
-@click.option("--failure", is_flag=True, help="What the guards kept of the last failure, as one file.")
+@click.option("--failure", is_flag=True, help="Write what the guards kept of the last failure to one file.")
 @click.option("--count", default=1, show_default=True, type=click.IntRange(1, 10), help="Failures, with --failure.")
 @click.option("--out", metavar="FILE", help="File to write, - for standard output. [default: failure-GROUP-TIME.json]")
 def logs(
@@ -46,9 +46,9 @@ def logs(
 ) -> None:
     """Show the last lines of every host of the group of RECIPE.
 
-    With --failure: gather what the guards kept of the last failure from all hosts into one JSON file. A bundle has
-    the last lines of every process, the unit's state, kernel lines with Xids, GPU memory and the plan's digest; each
-    host keeps the newest 10, of at most 512 KiB.
+    With --failure: gather what the guards kept of the last failure into one JSON file. A bundle has the last lines of
+    every process, the unit's state, kernel lines with Xids, GPU memory and the plan's digest. Each host keeps its
+    newest 10, of at most 512 KiB.
     """
     from muster.status.ask_guards import guards_of
 
@@ -59,20 +59,20 @@ def logs(
         if not failure:
             units = {name: list(host.units) for name, host in plan.hosts.items()}
             sys.exit(_print(guards.ask("journal", count=lines, units=units)))
-        # Each host may have missed failures that others kept: all of them, to find the newest of the group.
-        found = gather(plan.group, plan.digest, guards.ask("logs", count=10), count)
-    _write(found, out)
-    for host, why in found.silent.items():
+        # Not every host kept every failure: the group's newest is found among all of them.
+        gathered = gather(plan.group, plan.digest, guards.ask("logs", count=10), count)
+    _write(gathered, out)
+    for host, why in gathered.silent.items():
         click.echo(f"{host}: {why}", err=True)
-    sys.exit(1 if found.silent else 0)
+    sys.exit(1 if gathered.silent else 0)
 
 
 def _print(answers: Mapping[str, Mapping[str, Any]]) -> int:
-    """Print every host's lines under its name; 1 where one gave none."""
+    """Print every host's lines after its name; return 1 when a host did not answer."""
     status = 0
-    for host, told in answers.items():
-        answer = told.get("answer") or {}
-        error = told.get("error") or answer.get("error")
+    for host, reply in answers.items():
+        answer = reply.get("answer") or {}
+        error = reply.get("error") or answer.get("error")
         if error:
             status = 1
             click.echo(f"{host}: {error}", err=True)
@@ -81,27 +81,27 @@ def _print(answers: Mapping[str, Mapping[str, Any]]) -> int:
     return status
 
 
-def _write(found: Gathered, out: str | None) -> None:
-    text = json.dumps(found.as_json(), indent=2) + "\n"
+def _write(gathered: Gathered, out: str | None) -> None:
+    text = json.dumps(gathered.as_json(), indent=2) + "\n"
     if out == "-":
         click.echo(text, nl=False)
         return
-    if not found.failures:
-        click.echo(f"{found.group}: no failure was kept on {', '.join(found.hosts) or 'any host'}")
+    if not gathered.failures:
+        click.echo(f"{gathered.group}: no failure was kept on {', '.join(gathered.hosts) or 'any host'}")
         return
-    newest = found.failures[0]
-    path = Path(out or f"failure-{found.group}-{newest.wall.translate({45: None, 58: None})}.json")
+    newest = gathered.failures[0]
+    path = Path(out or f"failure-{gathered.group}-{newest.wall.translate({45: None, 58: None})}.json")
     path.write_text(text, encoding="utf-8")
-    click.echo(tell(newest))
-    count = len(found.failures)
+    click.echo(failure_text(newest))
+    count = len(gathered.failures)
     click.echo(f"\n{path}: {count} failure{'s' if count > 1 else ''}, bundles of {', '.join(newest.bundles)}")
 
 
-def tell(failure: Failure) -> str:
-    """Return a failure for a person: when, who, what, and the last lines of the process that failed."""
-    where = failure.host or "(no host kept the first failure)"
-    lines = [f"{failure.wall}  generation {failure.generation[:8] or '-'}", f"{where}: {failure.reason}"]
+def failure_text(failure: Failure) -> str:
+    """Return a failure for people: time, host, reason, and the last lines of the process that failed."""
+    host = failure.host or "(no host kept the first failure)"
+    lines = [f"{failure.wall}  generation {failure.generation[:8] or '-'}", f"{host}: {failure.reason}"]
     for process in failure.bundles.get(failure.host, {}).get("processes", ()):
         if process["name"] == failure.process:
-            lines += [f"  {line}" for line in str(process["lines"]).splitlines()[-LAST_LINES:]]
+            lines += [f"  {line}" for line in str(process["lines"]).splitlines()[-SHOWN_LINES:]]
     return "\n".join(lines)

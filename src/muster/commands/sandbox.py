@@ -39,11 +39,11 @@ def sandbox() -> None:
 
 @sandbox.command()
 @_name
-@click.option("--hosts", default=2, show_default=True, help="How many hosts it shall have at least.")
+@click.option("--hosts", default=2, show_default=True, help="Least number of hosts.")
 @click.option("--gpu", default="H200", show_default=True, type=click.Choice(list(GPUS)), help="Product of new hosts.")
 @click.option("--gpus", default=1, show_default=True, type=click.IntRange(1, 16), help="GPUs of each new host.")
 def up(name: str, hosts: int, gpu: str, gpus: int) -> None:
-    """Boot hosts; those that run already stay as they are.
+    """Boot hosts; running ones stay as they are.
 
     \b
     muster sandbox up --hosts 4
@@ -84,7 +84,7 @@ def status(name: str, form: str) -> None:
         return
     table = Table("host", "address", "GPUs", "state", box=None, pad_edge=False)
     for row in rows:
-        words = "running" if row.answers else ("booting, or sshd is silent" if row.running else "off")
+        words = "running" if row.answers else ("booting, or sshd does not answer" if row.running else "off")
         table.add_row(row.host.name, row.host.address, f"{row.host.gpus} x {row.host.gpu}", words)
     Console().print(table)
 
@@ -138,7 +138,7 @@ def shell(name: str, host: str, command: tuple[str, ...]) -> None:
 @_name
 @click.argument("host", default="node0")
 def start(name: str, host: str) -> None:
-    """Switch a host on that was powered off.
+    """Switch on a host that was powered off.
 
     \b
     muster sandbox start node1
@@ -150,7 +150,7 @@ def start(name: str, host: str) -> None:
 @_name
 @click.argument("host", default="node0")
 def console(name: str, host: str) -> None:
-    """Print what a host wrote on its console while booting.
+    """Print a host's console output.
 
     \b
     muster sandbox console node1

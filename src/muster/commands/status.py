@@ -1,4 +1,4 @@
-"""`muster status`: the group as it is now, from every host."""
+"""`muster status`: the group as it is now, reported by every host."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from rich.text import Text
 from muster.commands import options
 from muster.status.group_status import GroupStatus, group_status
 
-LAST_LINES = 5
-"""Lines of the failure's log that are shown; `muster logs --failure` has all that was kept."""
-LINE = 150
-"""Characters of one of these lines."""
-PREFIX = re.compile(r"^(\([^)]*\) )?([A-Z]+ \d\d-\d\d \d\d:\d\d:\d\d \[[^]]*\] ?)?")
+SHOWN_LINES = 5
+"""Lines of the failure's log that are shown; `muster logs --failure` has everything that was kept."""
+SHOWN_CHARACTERS = 150
+"""Characters of each of these lines."""
+VLLM_PREFIX = re.compile(r"^(\([^)]*\) )?([A-Z]+ \d\d-\d\d \d\d:\d\d:\d\d \[[^]]*\] ?)?")
 COLUMNS = ("host", "rank", "DP ranks", "unit", "engine", "tok/s", "proof", "restarts")
 NUMBERS = ("rank", "tok/s", "proof", "restarts")
 
@@ -37,47 +37,47 @@ Examples:
     | jq .phase
 
 \b
-Exit status: 0 every DP rank has answered lately, 1 not so, 2 wrong input.
-With --watch: as it was when interrupted.
+Exit status: 0 every DP rank answered recently, 1 otherwise, 2 wrong input.
+With --watch: that of the last status.
 """
 )
 @options.over_inventory()
-@click.option("--watch", is_flag=True, help="Ask again and again, until interrupted.")
+@click.option("--watch", is_flag=True, help="Repeat until interrupted.")
 @click.option("--every", default=3.0, show_default=True, type=click.FloatRange(min=0.1), help="Seconds, with --watch.")
 @options.output_format("table", "json")
 def status(
     inventory_file: str, recipe_name: str, overrides: Mapping[str, Any], watch: bool, every: float, form: str
 ) -> None:
     """Show the group of RECIPE as it is now: its phase and generation, every host's rank, unit and engine, and the
-    first failure of the last generation that failed.
+    first failure of the most recent failed generation.
 
-    A host that cannot be reached is a row. With --watch and --format json: one line of JSON each time.
+    An unreachable host has a row too. With --watch and --format json: one line of JSON each time.
     """
     from muster.status.ask_guards import guards_of
 
     with guards_of(inventory_file, recipe_name, overrides) as guards:
 
-        def look() -> GroupStatus:
+        def ask() -> GroupStatus:
             return group_status(guards.plan, guards.ask("status"))
 
-        found = look()
+        last = ask()
         if watch:
-            found = _watch(found, _again(look, every), form)
+            last = _watch(last, _repeated(ask, every), form)
         elif form == "json":
-            click.echo(json.dumps(found.as_json(), indent=2))
+            click.echo(json.dumps(last.as_json(), indent=2))
         else:
-            Console(highlight=False).print(render(found))
-    sys.exit(0 if found.ready else 1)
+            Console(highlight=False).print(render(last))
+    sys.exit(0 if last.ready else 1)
 
 
-def _again(look: Callable[[], GroupStatus], every: float) -> Iterator[GroupStatus]:
+def _repeated(ask: Callable[[], GroupStatus], every: float) -> Iterator[GroupStatus]:
     while True:
         time.sleep(every)
-        yield look()
+        yield ask()
 
 
 def _watch(first: GroupStatus, more: Iterator[GroupStatus], form: str) -> GroupStatus:
-    """Show one status after the other until interrupted; return the last one."""
+    """Show one status after another until interrupted; return the last one."""
     console, last = Console(highlight=False), first
     live = Live(render(first), console=console, auto_refresh=False) if form == "table" and console.is_terminal else None
     try:
@@ -98,16 +98,16 @@ def _watch(first: GroupStatus, more: Iterator[GroupStatus], form: str) -> GroupS
             live.stop()
 
 
-def render(found: GroupStatus) -> RenderableType:
-    """Return a status for a terminal: what fits 80 columns in a table, what is longer in lines below it."""
-    colour = "green" if found.ready else ("yellow" if found.phase in ("gather", "starting", "backoff") else "red")
-    title: list[str | tuple[str, str]] = [f"{found.group}  ", (found.phase, colour), *_why(found)]
-    restarts = "-" if found.restarts is None else str(found.restarts)
-    line = f"generation {found.generation[:8] or '-'}  plan {found.digest or '-'}  restarts {restarts}"
+def render(status: GroupStatus) -> RenderableType:
+    """Return a status for a terminal: a table of 80 columns, and longer texts as lines below it."""
+    colour = "green" if status.ready else ("yellow" if status.phase in ("gather", "starting", "backoff") else "red")
+    title: list[str | tuple[str, str]] = [f"{status.group}  ", (status.phase, colour), *_reasons(status)]
+    restarts = "-" if status.restarts is None else str(status.restarts)
+    line = f"generation {status.generation[:8] or '-'}  plan {status.digest or '-'}  restarts {restarts}"
     table = Table(box=None, pad_edge=False)
     for name in COLUMNS:
         table.add_column(name, justify="right" if name in NUMBERS else "left", no_wrap=name != "host")
-    for row in found.hosts:
+    for row in status.hosts:
         table.add_row(
             row.host,
             str(row.node_rank),
@@ -119,33 +119,33 @@ def render(found: GroupStatus) -> RenderableType:
             "-" if row.restarts is None else str(row.restarts),
         )
     parts: list[RenderableType] = [Text.assemble(*title), Text(line), "", table]
-    notes = [Text(f"{row.host}: {row.note}") for row in found.hosts if row.note]
+    notes = [Text(f"{row.host}: {row.note}") for row in status.hosts if row.note]
     parts += ["", *notes] if notes else []
-    if found.failure:
-        told = found.failure
-        who = f"{told['host']}: {told['reason']}"
-        parts += ["", Text(f"last failure, {_ago(told.get('age'))}: {who}")]
-        last = str(told.get("lines") or "").splitlines()[-LAST_LINES:]
+    if status.failure:
+        failure = status.failure
+        cause = f"{failure['host']}: {failure['reason']}"
+        parts += ["", Text(f"last failure, {_ago(failure.get('age'))}: {cause}")]
+        last = str(failure.get("lines") or "").splitlines()[-SHOWN_LINES:]
         parts += [Padding(Text(_shortened(text)), (0, 0, 0, 2)) for text in last]
     return Group(*parts)
 
 
 def _shortened(line: str) -> str:
-    """A line of a log as it fits two of a terminal: without what vLLM puts before it, and cut."""
-    text = PREFIX.sub("", line)
-    return text if len(text) <= LINE else text[: LINE - 1] + "…"
+    """Return a log line that fits two terminal lines: cut, and without vLLM's prefix."""
+    text = VLLM_PREFIX.sub("", line)
+    return text if len(text) <= SHOWN_CHARACTERS else text[: SHOWN_CHARACTERS - 1] + "…"
 
 
-def _why(found: GroupStatus) -> list[str]:
-    """The head's reason, without its phase and without what stands below the table as a host's own."""
-    rest = found.reason.removeprefix(found.phase).lstrip(":, ")
-    notes = {f"{row.host}: {row.note}" for row in found.hosts}
+def _reasons(status: GroupStatus) -> list[str]:
+    """Return the head's reason without its phase and without the notes that follow the table."""
+    rest = status.reason.removeprefix(status.phase).lstrip(":, ")
+    notes = {f"{row.host}: {row.note}" for row in status.hosts}
     left = [part for part in re.split("; |, (?=starts in )", rest) if part and part not in notes]
     return [f"  {'; '.join(left)}"] if left else []
 
 
 def _unit(text: str) -> str:
-    """`active (running)` in fewer letters: the part that says more."""
+    """Return the more specific word of `active (running)`."""
     active, _, sub = text.partition(" (")
     return (sub.rstrip(")") if active in ("activating", "deactivating") else active) or "-"
 

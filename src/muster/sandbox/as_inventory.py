@@ -1,4 +1,4 @@
-"""A sandbox as a pyinfra inventory: its hosts and how SSH reaches them. Reads state.json; no host need be in reach."""
+"""A sandbox as a pyinfra inventory: its hosts and how SSH reaches them, from state.json alone."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ DEFAULT_NAME = "muster"
 
 
 def chosen_name() -> str:
-    """Return the name of the sandbox that inventories and commands mean (`MUSTER_SANDBOX`)."""
+    """Return the name of the sandbox for inventories and commands (`MUSTER_SANDBOX`)."""
     return os.environ.get("MUSTER_SANDBOX") or DEFAULT_NAME
 
 
@@ -27,8 +27,8 @@ def hosts(name: str | None = None) -> list[tuple[str, dict[str, Any]]]:
         Refusal: it was never brought up.
     """
     where = state_file.place(name or chosen_name())
-    found = state_file.load(where)
-    if found is None or not found.hosts:
+    state = state_file.load(where)
+    if state is None or not state.hosts:
         raise Refusal(
             f"sandbox '{where.name}' is not up: there is no {where.state_file}",
             needed="a running sandbox, since its hosts' addresses are chosen when it comes up",
@@ -50,5 +50,5 @@ def hosts(name: str | None = None) -> list[tuple[str, dict[str, Any]]]:
                 "fabric_interface": INTERFACE,
             },
         )
-        for host in found.hosts
+        for host in state.hosts
     ]

@@ -17,8 +17,8 @@ _SECONDS = 120.0
 
 
 @dataclass(frozen=True)
-class Answer:
-    """What one rank said."""
+class RankAnswer:
+    """The answer of one rank."""
 
     rank: int
     text: str
@@ -39,7 +39,7 @@ def served_model(base: str) -> str:
     return str(models["data"][0]["id"])
 
 
-def ask(base: str, model: str, rank: int, prompt: str, *, max_tokens: int = 24) -> Answer:
+def ask(base: str, model: str, rank: int, prompt: str, *, max_tokens: int = 24) -> RankAnswer:
     """Send one chat completion that this rank must answer.
 
     Raises:
@@ -49,7 +49,7 @@ def ask(base: str, model: str, rank: int, prompt: str, *, max_tokens: int = 24) 
     answer = _request(f"{base}/v1/chat/completions", body, {"X-data-parallel-rank": str(rank)})
     message = answer["choices"][0]["message"]
     # With a reasoning parser, an answer cut short may be all reasoning.
-    return Answer(rank, str(message.get("content") or message.get("reasoning") or "").strip())
+    return RankAnswer(rank, str(message.get("content") or message.get("reasoning") or "").strip())
 
 
 def curl_line(base: str, model: str, rank: int = 0) -> str:
@@ -64,14 +64,14 @@ def curl_line(base: str, model: str, rank: int = 0) -> str:
 def _request(url: str, body: dict[str, Any] | None = None, headers: dict[str, str] | None = None) -> Any:
     data = json.dumps(body).encode() if body is not None else None
     request = urllib.request.Request(url, data, {"Content-Type": "application/json", **(headers or {})})
-    # The hosts are this machine's own: a proxy has no part in it.
+    # The hosts are on this machine: no proxy leads to them.
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
         with opener.open(request, timeout=_SECONDS) as answer:
             return json.load(answer)
     except urllib.error.HTTPError as error:
-        said = error.read().decode(errors="replace")[:500]
-        raise Refusal(f"{url} answered {error.code}", detail=said) from None
+        text = error.read().decode(errors="replace")[:500]
+        raise Refusal(f"{url} answered {error.code}", detail=text) from None
     except (OSError, ValueError) as error:
         raise Refusal(
             f"{url} does not answer ({error})",

@@ -19,7 +19,7 @@ _MACHINE_LOCK = Path("/run/lock/muster-sandbox.lock")
 
 
 class Sandbox(Faults):
-    """Some booted hosts under one name; build one with `up` or `find`."""
+    """Booted hosts under one name; `up` makes one, `find` returns an existing one."""
 
     @classmethod
     def up(
@@ -31,17 +31,17 @@ class Sandbox(Faults):
         gpus: int = 1,
         say: Callable[[str], None] = tell,
     ) -> Sandbox:
-        """Boot hosts until there are as many as asked for; those that run already stay as they are.
+        """Boot hosts until there are `hosts` of them; running hosts stay as they are.
 
         Args:
-            name: of the sandbox; also an existing one's.
-            hosts: how many it shall have at least.
-            gpu: product that new hosts pretend to have ("H800", "H200", "H20", "H20-3e", "H100").
-            gpus: how many of it in each new host.
-            say: told about progress, one line at a time.
+            name: of a new or existing sandbox.
+            hosts: least number of hosts.
+            gpu: product that new hosts simulate ("H800", "H200", "H20", "H20-3e", "H100").
+            gpus: number of GPUs in each new host.
+            say: called with each line of progress.
 
         Raises:
-            Refusal: the machine cannot (all that is missing is listed), or a host did not come up.
+            Refusal: this machine lacks something (all of it is listed), or a host did not come up.
         """
         requirements.check()
         if not 1 <= hosts <= names.MAX_HOSTS:
@@ -70,33 +70,33 @@ class Sandbox(Faults):
 
     @classmethod
     def named(cls, name: str) -> Sandbox:
-        """Return the sandbox of that name whether it is up, half up or gone; for `down`."""
+        """Return the sandbox of that name whether it is up, half up or gone, for `down`."""
         return cls(state_file.place(name))
 
     def _claim(self, root: Path) -> None:
         with locked(_MACHINE_LOCK):
-            found = state_file.load(self.where)
-            if found is None:
+            state = state_file.load(self.where)
+            if state is None:
                 network.close_network(self.where.names)
-                found = State(self.name, self._free_network(), str(root))
-                state_file.save(self.where, found)
-            if not Path(found.base).is_dir():
+                state = State(self.name, self._free_network(), str(root))
+                state_file.save(self.where, state)
+            if not Path(state.base).is_dir():
                 raise Refusal(
-                    f"sandbox '{self.name}' stands on {found.base}, which is gone",
+                    f"sandbox '{self.name}' is built on {state.base}, which is gone",
                     fix=f"muster sandbox down --name {self.name}, then up again",
                 )
-            network.open_network(self.where.names, found.network)
+            network.open_network(self.where.names, state.network)
         if not self.key.is_file():
             contents.make_key(self.key, f"sandbox {self.name}")
 
     def _bases_in_use(self) -> set[str]:
-        found = (state_file.load(Place(self.where.root, name)) for name in state_file.every(self.where.root))
-        return {other.base for other in found if other}
+        states = (state_file.load(Place(self.where.root, name)) for name in state_file.every(self.where.root))
+        return {state.base for state in states if state}
 
     def _hosts_elsewhere(self) -> int:
         others = [name for name in state_file.every(self.where.root) if name != self.name]
-        found = (state_file.load(Place(self.where.root, name)) for name in others)
-        return sum(len(other.hosts) for other in found if other)
+        states = (state_file.load(Place(self.where.root, name)) for name in others)
+        return sum(len(state.hosts) for state in states if state)
 
     def _free_network(self) -> str:
         taken = network.networks_in_use()
@@ -106,52 +106,52 @@ class Sandbox(Faults):
         return names.free_network(contents.supernet(), taken)
 
     def _add_hosts(self, count: int, gpu: str, gpus: int) -> None:
-        found = self.state
-        for index in range(len(found.hosts), count):
-            host = Host(names.host_name(index), names.host_address(found.network, index), gpu, gpus, index)
-            stale = self._machine(host)
+        state = self.state
+        for index in range(len(state.hosts), count):
+            host = Host(names.host_name(index), names.host_address(state.network, index), gpu, gpus, index)
+            stale = self._nspawn_host(host)
             stale.power_off()
             stale.unmount()
             shutil.rmtree(self.where.host(host.name), ignore_errors=True)
-            found = found.with_host(host)
-            state_file.save(self.where, found)
+            state = state.with_host(host)
+            state_file.save(self.where, state)
 
     def _start_all(self) -> None:
         with ThreadPoolExecutor(8) as pool:
             list(pool.map(self._prepare, self.hosts))
-        # The keys exist now; a host's own name and address both lead to it.
+        # Now the keys exist. Strict checking must pass by name and by address.
         lines = [f"{h.name},{h.address} {contents.host_key(self.where, h)}" for h in self.hosts]
         write(self.known_hosts, "".join(line + "\n" for line in lines))
         started = time.monotonic()
-        fresh = [host for host in self.hosts if self._machine(host).loop() is None]
+        fresh = [host for host in self.hosts if self._nspawn_host(host).loop() is None]
         for host in fresh:
-            self._machine(host).start()
+            self._nspawn_host(host).start()
         for host in self.hosts:
             self.wait_up(host.name)
         if fresh:
             self._say(f"{len(fresh)} hosts booted in {time.monotonic() - started:.1f} s")
 
     def down(self) -> None:
-        """Remove every trace of the sandbox: processes, mounts, network, files. Works on a broken one."""
+        """Remove the sandbox without a trace: processes, mounts, network, files; works on a broken one too."""
         requirements.check()
         with locked(_MACHINE_LOCK):
             self._remove()
 
     def _remove(self) -> None:
         try:
-            found = state_file.load(self.where)
+            state = state_file.load(self.where)
         except Refusal:
-            found = None
+            state = None
         directory = self.where.directory / "hosts"
-        there = {entry.name for entry in directory.iterdir()} if directory.is_dir() else set()
-        there |= {host.name for host in found.hosts} if found else set()
-        for index, host in enumerate(sorted(there)):
+        present = {entry.name for entry in directory.iterdir()} if directory.is_dir() else set()
+        present |= {host.name for host in state.hosts} if state else set()
+        for index, host in enumerate(sorted(present)):
             named = self.where.names
-            guest = nspawn_host.Machine(
+            doomed = nspawn_host.NspawnHost(
                 self.where.host(host), Path("/"), named.machine(host), named.veth(index), host, {}
             )
-            guest.power_off()
-            guest.unmount()
+            doomed.power_off()
+            doomed.unmount()
         network.close_network(self.where.names)
         if directory.is_dir():
             left = [str(entry) for entry in directory.glob("*/root") if entry.is_mount()]

@@ -1,4 +1,4 @@
-"""Filling a host's root file system: identity, keys, simulated GPU tools, the tiny model, the wheels."""
+"""Fill a host's root file system: identity, keys, simulated GPU tools, the tiny model, the wheels."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def host_key(where: Place, host: Host) -> str:
 
 
 def furnish(where: Place, host: Host, hosts: Iterable[Host]) -> None:
-    """Write what makes the root under `where` this host; a file that a test may have changed since is kept.
+    """Turn the root under `where` into this host; files that a test may have changed since are kept.
 
     Args:
         where: the sandbox.
@@ -67,10 +67,10 @@ def furnish(where: Place, host: Host, hosts: Iterable[Host]) -> None:
     _tools(tree, host)
     _engine(tree)
     where.uv_cache.mkdir(parents=True, exist_ok=True)
-    wanted = tree / "etc/systemd/system/multi-user.target.wants/nvidia-fabricmanager.service"
-    wanted.parent.mkdir(parents=True, exist_ok=True)
-    if not wanted.is_symlink():
-        wanted.symlink_to("/etc/systemd/system/nvidia-fabricmanager.service")
+    link = tree / "etc/systemd/system/multi-user.target.wants/nvidia-fabricmanager.service"
+    link.parent.mkdir(parents=True, exist_ok=True)
+    if not link.is_symlink():
+        link.symlink_to("/etc/systemd/system/nvidia-fabricmanager.service")
     write(tree / "etc/muster-sandbox/furnished", "")
 
 

@@ -1,4 +1,4 @@
-"""Limits of this machine's kernel that many hosts on it run into; raised where they are too low, never lowered."""
+"""Kernel limits of this machine that many hosts reach; raised where they are too low, never lowered."""
 
 from __future__ import annotations
 
@@ -15,31 +15,31 @@ ELSEWHERE = 128
 _INSTANCES = Path("/proc/sys/fs/inotify/max_user_instances")
 
 
-def wanted(hosts: int) -> int:
-    """Return how many inotify instances root needs for so many hosts besides all else."""
+def instances_for(hosts: int) -> int:
+    """Return how many inotify instances root needs for `hosts` and everything else on this machine."""
     return ELSEWHERE + PER_HOST * hosts
 
 
 def ensure(hosts: int, say: Callable[[str], None], place: Path = _INSTANCES) -> None:
-    """Make sure that so many hosts can run on this machine at once.
+    """Make sure that `hosts` can run on this machine at once.
 
     Args:
         hosts: of all sandboxes together.
-        say: told when a limit is raised.
+        say: called when a limit is raised.
         place: of the setting, for tests.
 
     Raises:
         Refusal: it is too low and cannot be raised; units on the hosts would fail with "Too many open files".
     """
-    found, needed = int(place.read_text()), wanted(hosts)
-    if found >= needed:
+    present, needed = int(place.read_text()), instances_for(hosts)
+    if present >= needed:
         return
     try:
         place.write_text(f"{needed}\n")
     except OSError as error:
         raise Refusal(
-            f"fs.inotify.max_user_instances is {found}",
+            f"fs.inotify.max_user_instances is {present}",
             needed=f"{needed} for {hosts} hosts",
             fix=f"sysctl fs.inotify.max_user_instances={needed} ({error.strerror} when tried)",
         ) from None
-    say(f"fs.inotify.max_user_instances raised from {found} to {needed}, for {hosts} hosts; it stays so until reboot")
+    say(f"fs.inotify.max_user_instances raised from {present} to {needed}, for {hosts} hosts; until the next reboot")

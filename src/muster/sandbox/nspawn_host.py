@@ -1,4 +1,4 @@
-"""One host: its overlay root, its supervising loop around systemd-nspawn, its processes."""
+"""One host: its overlay root, the loop that supervises its systemd-nspawn, its processes."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from pathlib import Path
 
 from muster.sandbox.shell import attempt, run, wait_for, write
 
-# Guests get what a real machine's root has, but for the clock and modules, which are this machine's. bpf carries
-# IPAddressDeny= and DevicePolicy= on the unified hierarchy; nspawn's own list of system calls leaves it out.
+# A host may do what root may on a real machine, except set the clock and load modules: those are this machine's.
+# IPAddressDeny= and DevicePolicy= need bpf, which nspawn's own list of system calls leaves out.
 _NSPAWN = (
     "--boot",
     "--register=no",
@@ -32,8 +32,8 @@ _NSPAWN = (
 
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
-# status 133: the guest asked for a reboot, and without machined nspawn leaves that to its caller. The cable is
-# out while no kernel of the host answers, as on a rebooting machine.
+# Status 133: the host requested a reboot, which nspawn without machined leaves to its caller. The cable is
+# down while the host boots, as on a real machine.
 _LOOP = """\
 #!/bin/sh
 # One life of a sandbox host: starts it again when it reboots from inside, ends when it powers off.
@@ -65,16 +65,16 @@ done
 
 
 @dataclass(frozen=True)
-class Machine:
-    """A host as a thing that can be switched on and off.
+class NspawnHost:
+    """One sandbox host, which can be switched on and off.
 
     Args:
         directory: of this host alone: upper/, work/, root/, console.log.
         base: root file system below its overlay.
-        machine: its name in the machine's namespaces and control groups.
-        cable: the machine's end of its cable.
+        machine: name of its namespaces and control groups.
+        cable: this machine's end of its network cable.
         hostname: its own name.
-        binds: directories of the machine seen at the same path on the host; value True: writable.
+        binds: directories of this machine that the host sees at the same path; value True: writable.
     """
 
     directory: Path
@@ -86,12 +86,12 @@ class Machine:
 
     @property
     def tree(self) -> Path:
-        """Its root file system as the machine sees it."""
+        """Its root file system as this machine sees it."""
         return self.directory / "root"
 
     @property
     def console(self) -> Path:
-        """What it printed on its console, of all its boots."""
+        """Its console output, of all its boots."""
         return self.directory / "console.log"
 
     @property
@@ -99,7 +99,7 @@ class Machine:
         return self.directory / "loop.pid"
 
     def mount(self) -> None:
-        """Put its root together; nothing happens when it is mounted."""
+        """Mount its root, unless it is mounted."""
         for name in ("upper", "work", "root"):
             (self.directory / name).mkdir(parents=True, exist_ok=True)
         if not self.tree.is_mount():
@@ -107,12 +107,12 @@ class Machine:
             run(["mount", "-t", "overlay", "muster-sandbox", "-o", layers, str(self.tree)])
 
     def unmount(self) -> None:
-        """Take its root apart, also one mounted several times or still held by a dying process."""
+        """Unmount its root, even one mounted several times or held by a dying process."""
         while self.tree.is_mount():
             run(["umount", "--lazy", str(self.tree)])
 
     def start(self) -> None:
-        """Switch it on, detached from this process; nothing happens when it runs."""
+        """Switch it on, detached from this process, unless it is on."""
         if self.loop() is not None:
             return
         self.kill_leftovers()
@@ -133,13 +133,13 @@ class Machine:
         wait_for(f"start of {self.machine}", lambda: self.loop() is not None, timeout=10)
 
     def _environment(self) -> list[str]:
-        # One hierarchy for the guest whatever the machine has: BPF-based unit settings need it.
+        # BPF-based unit settings need the unified hierarchy, whatever this machine has.
         return [
             "env",
             "SYSTEMD_NSPAWN_UNIFIED_HIERARCHY=1",
-            # The network namespace is ours, so its settings may be written from inside.
+            # The host may change the settings of its own network namespace.
             "SYSTEMD_NSPAWN_API_VFS_WRITABLE=network",
-            # /tmp lies on the root, as on a machine with a disk, and not in this machine's memory.
+            # /tmp is on the root, as on a machine with a disk, and not in this machine's memory.
             "SYSTEMD_NSPAWN_TMPFS_TMP=0",
             "SYSTEMD_LOG_LEVEL=warning",
         ]
@@ -150,7 +150,7 @@ class Machine:
         return ["systemd-nspawn", *names, *_NSPAWN, *binds]
 
     def loop(self) -> int | None:
-        """Return the process id of its supervising loop, None when it is off."""
+        """Return the process id of its supervising loop; None when it is off."""
         try:
             pid = int(self._pid_file.read_text())
             command = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
@@ -159,7 +159,7 @@ class Machine:
         return pid if str(self.directory / "loop.sh").encode() in command else None
 
     def init(self) -> int | None:
-        """Return the process id, on the machine, of the host's own process 1; None when it is off."""
+        """Return the id that the host's own process 1 has on this machine; None when it is off."""
         for nspawn in self._nspawns():
             for child in _children(nspawn):
                 if _namespace_pid(child) == 1:
@@ -167,17 +167,17 @@ class Machine:
         return None
 
     def _nspawns(self) -> Iterator[int]:
-        wanted = f"--machine={self.machine}".encode()
+        argument = f"--machine={self.machine}".encode()
         for entry in Path("/proc").glob("[0-9]*"):
             try:
                 command = (entry / "cmdline").read_bytes().split(b"\0")
             except OSError:
                 continue
-            if wanted in command and command[0].endswith(b"systemd-nspawn"):
+            if argument in command and command[0].endswith(b"systemd-nspawn"):
                 yield int(entry.name)
 
     def power_off(self) -> None:
-        """Switch it off hard: every process of it is killed at once, and so is its loop."""
+        """Cut its power: kill its loop and all its processes at once."""
         loop = self.loop()
         if loop is not None:
             _kill(loop)
@@ -185,7 +185,7 @@ class Machine:
         self._pid_file.unlink(missing_ok=True)
 
     def kill_leftovers(self) -> None:
-        """End nspawn and guest processes of this host that an earlier life left behind."""
+        """Kill what an earlier life of this host left behind: nspawn and the host's processes."""
         for _ in range(50):
             alive = list(self._nspawns())
             init = self.init()
@@ -231,13 +231,13 @@ class Machine:
 
 def cgroup_mounts() -> list[Path]:
     """Return where this machine's unified and systemd control group hierarchies are mounted."""
-    found = []
+    mounts = []
     for line in Path("/proc/self/mountinfo").read_text().splitlines():
         left, _, right = line.partition(" - ")
         kind, _, options = right.split(None, 2)
         if kind == "cgroup2" or (kind == "cgroup" and "name=systemd" in options.split(",")):
-            found.append(Path(left.split()[4]))
-    return found
+            mounts.append(Path(left.split()[4]))
+    return mounts
 
 
 def _children(pid: int) -> list[int]:

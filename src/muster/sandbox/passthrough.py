@@ -1,4 +1,4 @@
-"""How this machine reaches package indexes, so that the sandbox's hosts are told the same."""
+"""How this machine reaches package indexes; the sandbox's hosts get the same settings."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ class Indexes:
     @property
     def directories(self) -> tuple[str, ...]:
         """Local directories among them, which the hosts must see at the same path."""
-        found = []
+        paths = []
         for entry in (self.index_url, *self.extra_index_urls, *self.find_links):
             path = _local(entry)
             if path:
-                found.append(path)
-        return tuple(dict.fromkeys(found))
+                paths.append(path)
+        return tuple(dict.fromkeys(paths))
 
 
 def _local(entry: str | None) -> str | None:
@@ -58,10 +58,10 @@ def pip_config(texts: Iterable[str]) -> dict[str, str]:
 
 
 def indexes(env: Mapping[str, str], pip: Mapping[str, str]) -> Indexes:
-    """Choose what uv on the hosts is told, from this machine's environment and pip configuration.
+    """Choose the hosts' indexes for uv from this machine's environment and pip configuration.
 
-    pip's extra indexes are left out: pip takes the best version of all indexes, uv the first index that knows
-    the name, so the same list means something else. uv's own are passed on.
+    pip's extra indexes are left out. pip takes the best version of all indexes, uv takes the first index that has
+    the name: the same list would mean something else. uv's own extra indexes are passed on.
 
     Args:
         env: environment variables.

@@ -1,4 +1,4 @@
-"""Reaching a sandbox's hosts: its state, commands on a host, what a host logs and pretends."""
+"""Reach a sandbox's hosts: their state, commands on them, their logs and simulated GPUs."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ def tell(line: str) -> None:
 
 @dataclass(frozen=True)
 class Condition:
-    """How one host is, at this moment."""
+    """The state of one host at this moment."""
 
     host: Host
     running: bool
     answers: bool
     """Whether sshd accepts a connection."""
     pid: int | None
-    """Its process 1, as the machine numbers it."""
+    """Its process 1, as this machine numbers it."""
 
 
 class Reach:
-    """The hosts of one sandbox, and how to get at them."""
+    """The hosts of one sandbox, and the ways to reach them."""
 
     def __init__(self, where: Place, *, say: Callable[[str], None] = tell) -> None:
         self.where = where
@@ -50,11 +50,11 @@ class Reach:
 
     @property
     def state(self) -> State:
-        """What is written down of it, read afresh."""
-        found = state_file.load(self.where)
-        if found is None:
+        """Its state file, read anew each time."""
+        state = state_file.load(self.where)
+        if state is None:
             raise Refusal(f"sandbox '{self.name}' is not up", fix=f"muster sandbox up --name {self.name}")
-        return found
+        return state
 
     @property
     def hosts(self) -> tuple[Host, ...]:
@@ -71,13 +71,13 @@ class Reach:
         """Host keys as generated, for strict checking."""
         return self.where.known_hosts
 
-    def _machine(self, host: Host | str) -> nspawn_host.Machine:
-        found = self.state
-        host = found.host(host) if isinstance(host, str) else host
+    def _nspawn_host(self, host: Host | str) -> nspawn_host.NspawnHost:
+        state = self.state
+        host = state.host(host) if isinstance(host, str) else host
         shared = {path: False for path in passthrough.machine_indexes().directories if Path(path).is_dir()}
-        return nspawn_host.Machine(
+        return nspawn_host.NspawnHost(
             directory=self.where.host(host.name),
-            base=Path(found.base),
+            base=Path(state.base),
             machine=self.where.names.machine(host.name),
             cable=self.where.names.veth(host.index),
             hostname=host.name,
@@ -88,35 +88,35 @@ class Reach:
         """Wait until a host has booted and its sshd answers.
 
         Raises:
-            Refusal: it had not within `timeout` seconds; carries the end of its console.
+            Refusal: it did not within `timeout` seconds; with the end of its console.
         """
-        guest = self._machine(host)
+        target = self._nspawn_host(host)
 
         def booted() -> bool:
-            asked = guest.enter(["systemctl", "is-system-running"])
+            asked = target.enter(["systemctl", "is-system-running"])
             return asked.stdout.strip() in {"running", "degraded"} and self.answers(host)
 
         try:
             wait_for(f"boot of {host}", booted, timeout=timeout)
-        except Refusal as late:
-            tail = guest.console.read_text(errors="replace")[-2000:] if guest.console.exists() else ""
-            raise Refusal(str(late), fix=f"read {guest.console}", detail=tail) from None
+        except Refusal as refusal:
+            tail = target.console.read_text(errors="replace")[-2000:] if target.console.exists() else ""
+            raise Refusal(str(refusal), fix=f"read {target.console}", detail=tail) from None
 
     def console(self, host: str) -> Path:
-        """Return the file with what a host wrote on its console, of all its boots."""
-        return self._machine(host).console
+        """Return the file with a host's console output, of all its boots."""
+        return self._nspawn_host(host).console
 
     def status(self) -> list[Condition]:
-        """Return how every host is."""
+        """Return the state of every host."""
         out = []
         for host in self.hosts:
-            pid = self._machine(host).init()
+            pid = self._nspawn_host(host).init()
             out.append(Condition(host, pid is not None, pid is not None and self.answers(host.name), pid))
         return out
 
     def ssh_argv(self, host: str) -> list[str]:
         """Return the `ssh` command that opens a host, with strict host keys and no user configuration."""
-        found = self.state.host(host)
+        target = self.state.host(host)
         options = {
             "BatchMode": "yes",
             "StrictHostKeyChecking": "yes",
@@ -125,16 +125,16 @@ class Reach:
             "ConnectTimeout": "5",
         }
         flags = [word for key, value in options.items() for word in ("-o", f"{key}={value}")]
-        target = ["-i", str(self.key), "-p", str(found.port), f"{found.user}@{found.address}"]
-        return ["ssh", "-F", "none", *flags, *target]
+        login = ["-i", str(self.key), "-p", str(target.port), f"{target.user}@{target.address}"]
+        return ["ssh", "-F", "none", *flags, *login]
 
     def answers(self, host: str) -> bool:
         """Whether a host's sshd sends its greeting within 2 seconds."""
-        found = self.state.host(host)
+        target = self.state.host(host)
         try:
-            with socket.create_connection((found.address, found.port), timeout=2) as line:
-                line.settimeout(2)
-                return line.recv(4) == b"SSH-"
+            with socket.create_connection((target.address, target.port), timeout=2) as connection:
+                connection.settimeout(2)
+                return connection.recv(4) == b"SSH-"
         except OSError:
             return False
 
@@ -147,12 +147,12 @@ class Reach:
         timeout: float = 60.0,
         check: bool = True,
     ) -> subprocess.CompletedProcess[str]:
-        """Run a command on a host as root, through its namespaces; it counts as no SSH session.
+        """Run a command on a host as root, through its namespaces and not over SSH.
 
         Raises:
             Refusal: it failed and `check` is set.
         """
-        done = self._machine(host).enter(argv, stdin=stdin, timeout=timeout)
+        done = self._nspawn_host(host).enter(argv, stdin=stdin, timeout=timeout)
         if check and done.returncode != 0:
             raise Refusal(
                 f"{host}: `{' '.join(argv)}` ended with status {done.returncode}",
@@ -166,19 +166,19 @@ class Reach:
         Raises:
             Refusal: it is switched off.
         """
-        pid = self._machine(host).init()
+        pid = self._nspawn_host(host).init()
         if pid is None:
             raise Refusal(f"{host} is switched off", fix=f"Sandbox.start('{host}')")
         return pid
 
     def in_network(self, host: str, argv: Sequence[str], *, stdin: str | None = None) -> str:
-        """Run one of the machine's own commands (ip, tc, nft) in a host's network; returns its output."""
+        """Run one of this machine's commands (ip, tc, nft) in a host's network and return its output."""
         space = ["nsenter", f"--net=/run/netns/{self.where.names.machine(host)}"]
         return run([*space, *argv], stdin=stdin)
 
     def tree(self, host: str) -> Path:
-        """Return a host's root directory on this machine: its files, but for its /run."""
-        return self._machine(host).tree
+        """Return a host's root directory on this machine; its /run is not in it."""
+        return self._nspawn_host(host).tree
 
     def gpus(self, host: str) -> dict[str, Any]:
         """Return what a host's simulated GPU tools print from; see `muster.sandbox.simulated_gpus`."""
@@ -200,7 +200,7 @@ class Reach:
         return [line for line in lines.splitlines() if line.startswith("Starting session")]
 
     def journal_cursor(self, host: str) -> str:
-        """Return a mark in a host's journal: the end of it, now."""
+        """Return a cursor at the present end of a host's journal."""
         shown = self.exec(host, ["/usr/bin/journalctl", "--no-pager", "-n", "0", "--show-cursor"]).stdout
         return shown.rpartition("-- cursor: ")[2].strip()
 

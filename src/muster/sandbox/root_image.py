@@ -30,9 +30,9 @@ PACKAGES = (
     "systemd-sysv",
     "util-linux",
 )
-"""What a GPU host's installer would have put there, and no more: a deploy must bring the rest itself.
+"""What a GPU host's installer would install, and no more: a deploy must bring the rest itself.
 
-libnuma1 is for vLLM's CPU build alone, which does not load without it and does not bring it.
+libnuma1 is here for vLLM's CPU build alone, which does not load without it and does not bring it.
 """
 
 MASKED = (
@@ -83,13 +83,13 @@ def base_name(suite: str, packages: Sequence[str] = PACKAGES) -> str:
 def ensure(bases: Path, say: Callable[[str], None], used: Callable[[], Collection[str]]) -> Path:
     """Return the base root file system, building it if it is not there yet.
 
-    A build that was cut off leaves nothing that a later one would take for a base: the directory gets its
-    name when it is complete. Two builds at once wait for each other.
+    An interrupted build leaves no base behind: the directory gets its name when it is complete. Two builds at once
+    wait for each other.
 
     Args:
         bases: directory of all bases.
-        say: told about progress, one line at a time.
-        used: tells which bases sandboxes stand on; older ones that none does are removed after a build.
+        say: called with each line of progress.
+        used: returns the bases that sandboxes are built on; other old ones are removed after a build.
 
     Raises:
         Refusal: the distribution is not one we know, or debootstrap failed (with its last lines).
@@ -147,7 +147,7 @@ def _debootstrap(system: distros.Distro, target: Path, log: Path, say: Callable[
 
 
 def _finish(tree: Path, system: distros.Distro) -> None:
-    """Turn a fresh debootstrap into a base: no identity, no caches, sshd on, no unit that disturbs the machine."""
+    """Turn a fresh debootstrap into a base: no identity, no caches, sshd on, no unit that disturbs this machine."""
     for key in (tree / "etc/ssh").glob("ssh_host_*"):
         key.unlink()
     for name in ("etc/machine-id", "etc/hostname", "etc/resolv.conf", "var/lib/dbus/machine-id"):

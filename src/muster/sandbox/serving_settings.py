@@ -1,4 +1,4 @@
-"""Settings that make a sandbox host serve the tiny model with vLLM's CPU build; group_data/sandbox.py hands them on."""
+"""Settings with which a sandbox host serves the tiny model on vLLM's CPU build, for group_data/sandbox.py."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _TORCH = re.compile(rf"torch-{re.escape(vllm_wheel.TORCH)}(\+|%2B)cpu-cp(\d)(\d+
 
 
 @dataclass(frozen=True)
-class Engine:
+class EngineSource:
     """Where the engine's packages come from, and the Python they are for."""
 
     python_version: str
@@ -36,34 +36,34 @@ def torch_python(file_names: Iterable[str]) -> str | None:
 
 
 def host_python(base: Path) -> str | None:
-    """Return the Python version that hosts made from `base` have, None when it cannot be told."""
+    """Return the Python version of hosts made from `base`; None when it cannot be read."""
     link = base / "usr/bin/python3"
     match = re.fullmatch(r"python(3\.\d+)", link.readlink().name) if link.is_symlink() else None
     return match.group(1) if match else None
 
 
-def engine(name: str) -> Engine:
+def engine(name: str) -> EngineSource:
     """Return how the hosts of a sandbox get their engine.
 
-    A CPU build of PyTorch in the machine's find-links directories decides the Python version, since wheels are made
-    for one. Without it the hosts' own Python is taken, and uv finds PyTorch's CPU index.
+    A CPU wheel of PyTorch in this machine's find-links directories decides the Python version, since a wheel fits only
+    one. Without such a wheel the hosts' own Python is used, and uv finds PyTorch's CPU index.
 
     Args:
         name: of the sandbox; it need not be up.
     """
-    found = passthrough.machine_indexes()
-    wheels = [entry.name for path in found.find_links if path.startswith("/") for entry in Path(path).glob("*.whl")]
+    indexes = passthrough.machine_indexes()
+    wheels = [entry.name for path in indexes.find_links if path.startswith("/") for entry in Path(path).glob("*.whl")]
     local = torch_python(wheels)
     where = state_file.place(name)
-    written = state_file.load(where)
-    own = host_python(Path(written.base)) if written else None
-    return Engine(
+    state = state_file.load(where)
+    own = host_python(Path(state.base)) if state else None
+    return EngineSource(
         python_version=local or own or "3.12",
         torch_backend=None if local else "cpu",
-        index_url=found.index_url,
-        extra_index_urls=found.extra_index_urls,
-        find_links=(vllm_wheel.PATH, *found.find_links),
-        ssl_cert_file=found.ssl_cert_file,
-        proxy=found.proxy,
+        index_url=indexes.index_url,
+        extra_index_urls=indexes.extra_index_urls,
+        find_links=(vllm_wheel.PATH, *indexes.find_links),
+        ssl_cert_file=indexes.ssl_cert_file,
+        proxy=indexes.proxy,
         uv_cache_dir=str(where.uv_cache),
     )

@@ -1,4 +1,4 @@
-"""The JSON file that drives a sandbox host's simulated GPU tools: a healthy host, and what can be wrong with it. Pure.
+"""The JSON file behind a sandbox host's simulated GPU tools: a healthy host, and what can be wrong with it. Pure.
 
     box.set_gpus("node1", gpus.missing(box.gpus("node1"), 3))
 
@@ -44,7 +44,7 @@ def healthy(profile: str, count: int) -> Gpus:
         profile: GPU product as inventories name it ("H200").
         count: GPUs in the host.
     """
-    found = product(profile)
+    gpu = product(profile)
     return {
         "driver_version": DRIVER,
         "cuda_version": CUDA,
@@ -52,11 +52,11 @@ def healthy(profile: str, count: int) -> Gpus:
         "gpus": [
             {
                 "index": index,
-                "name": found.product,
+                "name": gpu.product,
                 "uuid": f"GPU-00000000-0000-0000-0000-{index:012d}",
                 "bus_id": f"00000000:00:{6 + index:02X}.0",
-                "memory_mib": found.memory_mib,
-                "compute_cap": found.compute_capability,
+                "memory_mib": gpu.memory_mib,
+                "compute_cap": gpu.compute_capability,
                 "links": _LINKS.get(profile, 18),
                 "links_down": [],
                 "event_reasons": _IDLE,
@@ -78,8 +78,8 @@ def _changed(gpus: Mapping[str, Any]) -> Gpus:
 def _gpu(gpus: Gpus, index: int) -> dict[str, Any]:
     for entry in gpus["gpus"]:
         if entry["index"] == index:
-            found: dict[str, Any] = entry
-            return found
+            same: dict[str, Any] = entry
+            return same
     raise Refusal(f"the host has no GPU {index}", needed=f"one of {[e['index'] for e in gpus['gpus']]}")
 
 

@@ -23,8 +23,8 @@ def _style(flags: list[str]) -> str:
     return ""
 
 
-_FOLLOWS = 1.0
-"""Seconds between two looks of a `journalctl -f`."""
+_FOLLOW_SECONDS = 1.0
+"""Seconds between two reads of a `journalctl -f`."""
 
 
 def _line(name: str, flags: list[str], style: str, at: float, message: str) -> str:
@@ -50,15 +50,15 @@ def main(argv: list[str]) -> int:
     gpusim.misbehave(state, name)
     style = _style(flags)
     follows = name == "journalctl" and any(flag in ("-f", "--follow") for flag in flags)
-    told: list[tuple[float, str]] = []
+    printed: list[tuple[float, str]] = []
     while True:
         lines = gpusim.kernel_lines(state)
-        for at, message in lines[len(told) :] if lines[: len(told)] == told else lines:
+        for at, message in lines[len(printed) :] if lines[: len(printed)] == printed else lines:
             print(_line(name, flags, style, at, message), flush=True)
-        told = lines
+        printed = lines
         if not follows:
             return 0
-        time.sleep(_FOLLOWS)
+        time.sleep(_FOLLOW_SECONDS)
         state = gpusim.load()
 
 

@@ -1,8 +1,7 @@
 """The simulated GPUs of one sandbox host: the recorded output of a real machine, changed by one JSON file.
 
 Stdlib only; runs on the host's own Python. `muster.sandbox.simulated_gpus` writes the file and describes it.
-A preflight starts these tools a dozen times on every host of a machine with few cores: whatever is slow to import is
-left out.
+A preflight starts these tools a dozen times on every host of a machine with few cores, so slow imports are avoided.
 """
 
 from __future__ import annotations
@@ -156,12 +155,12 @@ def blocks() -> tuple[str, list[str], str]:
 
 def gpus(state: State) -> list[Gpu]:
     """Return the host's GPUs."""
-    found = blocks()[1]
-    return [Gpu(found[about["index"] % len(found)], about, state) for about in state.get("gpus", [])]
+    elements = blocks()[1]
+    return [Gpu(elements[about["index"] % len(elements)], about, state) for about in state.get("gpus", [])]
 
 
 def misbehave(state: State, command: str) -> None:
-    """Act as the JSON file's `commands` entry says this command shall fail; return when it says nothing."""
+    """Fail as the JSON file's `commands` entry says; return when it has none for this command."""
     fault = state.get("commands", {}).get(command)
     if not fault:
         return

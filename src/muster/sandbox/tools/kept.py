@@ -1,7 +1,7 @@
-"""`nvidia-smi`, which also keeps what it answered: hosts of one machine share its cores, and are asked a lot.
+"""`nvidia-smi` that also keeps its output: all hosts share this machine's cores, and are asked often.
 
-Run by the host's `nvidia-smi` only where nothing is kept yet; MUSTER_SANDBOX_KEEP names the file, which goes by the
-words of the command and by the JSON file that it answers from.
+The host's `nvidia-smi` runs this only when no output is kept for these arguments and this JSON file;
+MUSTER_SANDBOX_KEEP names the file to keep it in.
 """
 
 from __future__ import annotations
@@ -13,19 +13,19 @@ import sys
 from . import gpusim, nvidia_smi
 
 MOVING = "timestamp"
-"""The one field that is another one each time."""
+"""The one field that differs each time."""
 
 
 def main(argv: list[str]) -> int:
-    told, stdout = io.StringIO(), sys.stdout
-    sys.stdout = told
+    printed, stdout = io.StringIO(), sys.stdout
+    sys.stdout = printed
     try:
         status = nvidia_smi.main(argv)
     finally:
         sys.stdout = stdout
-        stdout.write(told.getvalue())
+        stdout.write(printed.getvalue())
     if status == 0 and not gpusim.load().get("commands") and MOVING not in " ".join(argv):
-        _keep(os.environ["MUSTER_SANDBOX_KEEP"], told.getvalue())
+        _keep(os.environ["MUSTER_SANDBOX_KEEP"], printed.getvalue())
     return status
 
 

@@ -1,4 +1,4 @@
-"""`nv-fabricmanager` of a sandbox host: tells its version; the service beside it only sleeps."""
+"""`nv-fabricmanager` of a sandbox host: prints its version; its service only sleeps."""
 
 from __future__ import annotations
 

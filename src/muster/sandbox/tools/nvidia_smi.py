@@ -100,7 +100,7 @@ REMAPPED: dict[str, Field] = {
     "remapped_rows.pending": ("remapped_rows/remapped_row_pending", None),
     "remapped_rows.failure": ("remapped_rows/remapped_row_failure", None),
 }
-# These units stand in neither the header nor the value.
+# Neither header nor value prints these units.
 BARE = ("C", "x")
 
 
@@ -214,10 +214,10 @@ def table(state: State, chosen: list[Gpu]) -> None:
         print(f"{gpu.index:3d}  {gpu.get('product_name'):<24} {bus}  {used} / {total}")
 
 
-def _select(found: list[Gpu], wanted: str | None) -> list[Gpu]:
-    if wanted is None:
-        return found
-    chosen = [g for g in found if wanted in (str(g.index), g.get("uuid"), g.get("pci/pci_bus_id"))]
+def _select(gpus: list[Gpu], selector: str | None) -> list[Gpu]:
+    if selector is None:
+        return gpus
+    chosen = [g for g in gpus if selector in (str(g.index), g.get("uuid"), g.get("pci/pci_bus_id"))]
     if not chosen:
         print("No devices were found")
         sys.exit(6)
@@ -227,26 +227,26 @@ def _select(found: list[Gpu], wanted: str | None) -> list[Gpu]:
 def main(argv: list[str]) -> int:
     state = gpusim.load()
     gpusim.misbehave(state, "nvidia-smi")
-    found = gpusim.gpus(state)
+    gpus = gpusim.gpus(state)
     options: list[str] = []
     flags: list[str] = []
     queries: dict[str, list[str]] = {}
-    wanted: str | None = None
+    selector: str | None = None
     words = iter(argv)
     for word in words:
         key, sep, value = word.partition("=")
         if key in ("-i", "--id"):
-            wanted = value if sep else next(words, None)
+            selector = value if sep else next(words, None)
         elif key == "--format":
             options = value.split(",")
         elif key.startswith("--query-"):
             queries[key[8:]] = [name.strip() for name in value.split(",")]
         else:
             flags.append(word)
-    if not found:
+    if not gpus:
         print("No devices were found")
         return 6
-    chosen = _select(found, wanted)
+    chosen = _select(gpus, selector)
     if queries and "csv" not in options:
         print('"--format=" is required with a query: csv')
         return 2

@@ -47,11 +47,11 @@ class Ranks:
         """Take ranks in until all are there; a rank of an earlier life spoils the start for good."""
         server = socket.create_server(("127.0.0.1" if local_only else "0.0.0.0", port))
         threading.Thread(target=self._accept, args=(server,), daemon=True).start()
-        said = 0.0
+        printed = 0.0
         while not (len(self.lines) == self.size and not self.stale):
-            if time.monotonic() - said > 5:
+            if time.monotonic() - printed > 5:
                 log(WHO, "Waiting for READY message from DP Coordinator...")
-                said = time.monotonic()
+                printed = time.monotonic()
             time.sleep(0.05)
         self.ready.set()
 

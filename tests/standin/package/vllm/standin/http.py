@@ -144,9 +144,9 @@ class Handler(BaseHTTPRequestHandler):
     def _answer(self, events: Any, model: str, chat: bool, tokens: int, prompt: int) -> None:
         while events.get() != "end":
             pass
-        said = " word" * tokens
+        text = " word" * tokens
         choice: dict[str, Any] = {"index": 0, "finish_reason": "length"}
-        choice.update({"message": {"role": "assistant", "content": said}} if chat else {"text": said})
+        choice.update({"message": {"role": "assistant", "content": text}} if chat else {"text": text})
         usage = {"prompt_tokens": prompt, "completion_tokens": tokens, "total_tokens": prompt + tokens}
         kind = "chat.completion" if chat else "text_completion"
         self._send(200, {"id": "cmpl-1", "object": kind, "model": model, "choices": [choice], "usage": usage})
