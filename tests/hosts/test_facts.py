@@ -5,10 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from muster.hosts.facts import HostState, Program
 from pyinfra.api.exceptions import FactProcessError
 from pyinfra_testing.facts import make_fact_tests
-
-from muster.hosts.facts import HostState, Program
 
 TestHostState = make_fact_tests("muster.hosts", "facts.HostState", Path(__file__).parent / "facts" / "HostState")
 

@@ -8,14 +8,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from gevent.pool import Pool
 from pyinfra.api.host import Host
 from pyinfra.api.state import State
 
 from muster.bench import engine_log
 from muster.deploys.verify import request as verify_request
 from muster.errors import Refusal
-from muster.hosts import all_hosts
+from muster.hosts.all_hosts import each, hosts_of
+from muster.hosts.connect import connected as connected_hosts
+from muster.hosts.run_programs import run_programs
 from muster.plan.prepare import plan_for
 from muster.plan.types import Plan
 from muster.preflight.run_checks import deployed_plan
@@ -54,15 +55,14 @@ class MeasuredGroup:
     state: State
     hosts: Mapping[str, Host]
 
-    def ask(self, host: str, requests: Mapping[str, Any], says: str, *, seconds: int = SESSION_SECONDS) -> Any:
+    def ask(self, host: str, requests: Mapping[str, Any], *, seconds: int = SESSION_SECONDS) -> Any:
         """Run host programs on one host and return program name -> answer.
 
         Raises:
             Refusal: no answer, or an answer that is an error.
         """
-        answer = all_hosts.ask(self.state, self.hosts[host], requests, says, seconds=seconds)
-        errors = [str(part["error"]) for part in answer.values() if isinstance(part, Mapping) and "error" in part]
-        errors += [str(answer["error"])] if isinstance(answer.get("error"), str) else []
+        answer = run_programs(self.state, self.hosts[host], requests, seconds=seconds)
+        errors = [str(part["error"]) for part in answer.values() if "error" in part]
         if errors:
             raise Refusal(f"{host}: {errors[0]}", fix="read the host's own log: muster logs, or journalctl there")
         return answer
@@ -74,19 +74,18 @@ class MeasuredGroup:
             Refusal: what is broken, by host; nothing is measured then.
         """
 
-        def one(name: str) -> Any:
-            host = self.plan.hosts[name]
+        def one(host: Host) -> Any:
+            planned = self.plan.hosts[host.name]
             requests = {
-                "verify_group": verify_request(self.plan, host),
-                "run_tool": {"do": "log", "units": list(host.units)},
+                "verify_group": verify_request(self.plan, planned),
+                "run_tool": {"do": "log", "units": list(planned.units)},
             }
             try:
-                return self.ask(name, requests, "is the group fit to be measured?", seconds=CHECK_SECONDS)
+                return self.ask(host.name, requests, seconds=CHECK_SECONDS)
             except Refusal as refusal:
                 return refusal
 
-        names = list(self.plan.hosts)
-        answers = dict(zip(names, Pool(len(names)).map(one, names), strict=True))
+        answers = each([self.hosts[name] for name in self.plan.hosts], one)
         problems = [line for name, answer in answers.items() for line in self._problems(name, answer)]
         if problems:
             raise Refusal(
@@ -142,12 +141,12 @@ class MeasuredGroup:
             "env": {**head.processes[-1].env, **(env or {})}, "seconds": seconds, "files": dict(files or {}),
             "api_key_file": keys[0] if keys else None,
         }  # fmt: skip
-        self.ask(head.name, {"run_tool": start}, f"start {name}")
+        self.ask(head.name, {"run_tool": start})
         poll = {"do": "poll", "name": name, "directory": directory, "result": result}
         try:
             deadline, printed = time.monotonic() + seconds + 60, ""
             while True:
-                state = self.ask(head.name, {"run_tool": poll}, f"poll {name}")["run_tool"]
+                state = self.ask(head.name, {"run_tool": poll})["run_tool"]
                 if not state["running"] or time.monotonic() > deadline:
                     return ToolResult(int(state["status"]), tuple(state["lines"]), state["result"])
                 last = state["lines"][-1] if state["lines"] else ""
@@ -156,7 +155,7 @@ class MeasuredGroup:
                     printed = last
                 time.sleep(POLL_SECONDS)
         finally:
-            self.ask(head.name, {"run_tool": {"do": "end", "name": name, "directory": directory}}, f"end {name}")
+            self.ask(head.name, {"run_tool": {"do": "end", "name": name, "directory": directory}})
 
     def directory(self, name: str) -> str:
         """Return a tool's working directory on the head."""
@@ -174,21 +173,9 @@ def connected(inventory_file: str, recipe_name: str, overrides: Mapping[str, Any
     Raises:
         Refusal: no plan, or a host that cannot be reached.
     """
-    from pyinfra.api.config import Config
-    from pyinfra.api.connect import disconnect_all
-    from pyinfra.context import ctx_state
-
     hosts = inventory.load(inventory_file, overrides)
     fleet = inventory.from_pyinfra(hosts, name=inventory_file)
     plan = plan_for(recipe_name, fleet)  # refused before any host is asked
-    state = State(hosts, Config())
-    ctx_state.set(state)
-    unreached = all_hosts.connect(state)
-    try:
-        if unreached:
-            raise Refusal("no SSH session to " + ", ".join(f"{name} ({why})" for name, why in unreached.items()))
-        plan = deployed_plan(state, plan, lambda variant: plan_for(recipe_name, fleet, variant))
-        by_name = {host.name: host for host in state.inventory}
-        yield MeasuredGroup(recipe.load(recipe_name), plan, fleet.settings, state, by_name)
-    finally:
-        disconnect_all(state)
+    with connected_hosts(hosts, needs_all=True) as there:
+        plan = deployed_plan(there.state, plan, lambda variant: plan_for(recipe_name, fleet, variant))
+        yield MeasuredGroup(recipe.load(recipe_name), plan, fleet.settings, there.state, hosts_of(there.state))

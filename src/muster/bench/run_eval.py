@@ -41,10 +41,10 @@ def install(group: MeasuredGroup) -> str:
         "cache_dir": "/var/cache/muster/uv",
     }
     head = group.plan.head.name
-    state = group.ask(head, {"install_tool": request}, "install lm_eval", seconds=INSTALL_SECONDS)["install_tool"]
+    state = group.ask(head, {"install_tool": request}, seconds=INSTALL_SECONDS)["install_tool"]
     if not state["installed"]:
         request["uv_payload"] = uv_binary.payload(state["machine"])
-        group.ask(head, {"install_tool": request}, "install lm_eval", seconds=INSTALL_SECONDS)
+        group.ask(head, {"install_tool": request}, seconds=INSTALL_SECONDS)
     return f"{path}/bin/lm_eval"
 
 

@@ -16,9 +16,6 @@ from muster.preflight.table import console_on, render
 from muster.spec import inventory
 
 if TYPE_CHECKING:
-    from pyinfra.api import State
-    from pyinfra.api.inventory import Inventory
-
     from muster.plan.types import Plan
     from muster.spec.inventory import Fleet
 
@@ -39,7 +36,7 @@ def preflight(
     pairs: bool | None,
 ) -> None:
     """Check the hosts of INVENTORY, against what RECIPE needs when one is named; changes nothing on any host."""
-    from muster.hosts import all_hosts
+    from muster.hosts.connect import connected
     from muster.preflight import plan_needs, run_checks
 
     loaded = inventory.load(inventory_file, overrides)
@@ -49,18 +46,14 @@ def preflight(
     # Whatever can be refused is refused before any host is asked.
     plan = None if recipe_name is None else plan_for(recipe_name, fleet)
     needs = {h.name: plan_needs.needs_of_host(h, settings, len(fleet.hosts)) for h in fleet.hosts}
-    state = _state(loaded)
-    unreached = all_hosts.connect(state)
-    try:
+    with connected(loaded) as there:
         title = f"preflight of {inventory_file}"
         if recipe_name is None or plan is None:
-            found = run_checks.preflight(state, needs, settings, title=title, unreached=unreached)
+            found = run_checks.preflight(there.state, needs, settings, title=title, unreached=there.unreached)
         else:
             title += f" for {plan.recipe} as {plan.label}"
             replan = _replan(recipe_name, fleet)
-            found = run_checks.run_recipe(state, plan, replan, settings, title=title, unreached=unreached)
-    finally:
-        _disconnect(state)
+            found = run_checks.run_recipe(there.state, plan, replan, settings, title=title, unreached=there.unreached)
     _answer(found, form)
 
 
@@ -69,41 +62,20 @@ def preflight(
 @output_format("table", "json")
 def drift(inventory_file: str, recipe_name: str, overrides: Mapping[str, Any], form: str) -> None:
     """Compare the hosts of INVENTORY with each other and with RECIPE's plan; changes nothing on any host."""
-    from muster.hosts import all_hosts
+    from muster.hosts.connect import connected
     from muster.preflight import run_checks
 
     loaded = inventory.load(inventory_file, overrides)
     fleet = inventory.from_pyinfra(loaded, name=inventory_file)
     plan = plan_for(recipe_name, fleet)  # refused before anybody is asked
-    state = _state(loaded)
-    unreached = all_hosts.connect(state)
-    try:
-        found = run_checks.run_drift(state, plan, _replan(recipe_name, fleet), fleet.settings, unreached)
-    finally:
-        _disconnect(state)
+    with connected(loaded) as there:
+        found = run_checks.run_drift(there.state, plan, _replan(recipe_name, fleet), fleet.settings, there.unreached)
     _print(found, form)
     sys.exit(0 if found.level == "ok" else 1)
 
 
 def _replan(recipe_name: str, fleet: Fleet) -> Callable[[str], Plan]:
     return lambda variant: plan_for(recipe_name, fleet, variant)
-
-
-def _state(loaded: Inventory) -> State:
-    """Return pyinfra's state over an inventory, set up as its own command does."""
-    # Loading the inventory has imported pyinfra's own command, which patches the standard library for gevent.
-    from pyinfra.api import Config, State
-    from pyinfra.context import ctx_state
-
-    state = State(loaded, Config())
-    ctx_state.set(state)
-    return state
-
-
-def _disconnect(state: State) -> None:
-    from pyinfra.api.connect import disconnect_all
-
-    disconnect_all(state)
 
 
 def _answer(found: Outcome, form: str) -> None:

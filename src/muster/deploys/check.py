@@ -1,4 +1,4 @@
-"""Check: every host is what the inventory promises, and what would change is known, before anything is touched."""
+"""Check: every host is what the inventory promises, and all changes are known, before anything is touched."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ def check(recipe: str) -> GroupRun:
     state, host = current_state(), current_host()
     run = GroupRun.of(state, recipe)
     if host.name == next(iter(run.plan.hosts)):
-        _tell(state, run)
+        _announce(state, run)
     return run
 
 
-def _tell(state: State, run: GroupRun) -> None:
-    """Say once for the group what this run is about to do, and why."""
+def _announce(state: State, run: GroupRun) -> None:
+    """Print once for the group what this run is about to do, and why."""
     plan, decision = run.plan, run.decision
     engine = f"vLLM {plan.vllm_version}{f', build {plan.variant}' if plan.variant else ''}"
     logger.info(f"group {plan.group}: {plan.label}, {len(plan.hosts)} hosts, {engine}, {plan.digest}")
@@ -39,8 +39,8 @@ def _tell(state: State, run: GroupRun) -> None:
         waits = "every guard runs as planned" if decision.held else "every rank runs as planned; not ready yet"
         logger.info("every rank runs as planned" if decision.ready else waits)
         return
-    starts = any(host.stop for host in decision.hosts.values())
-    logger.info(f"the group will be {'restarted' if starts else 'started'}:")
+    stops = any(host.stop for host in decision.hosts.values())
+    logger.info(f"the group will be {'restarted' if stops else 'started'}:")
     for reason in decision.reasons[:_REASONS]:
         logger.info(f"  {reason}")
     if len(decision.reasons) > _REASONS:
@@ -50,10 +50,10 @@ def _tell(state: State, run: GroupRun) -> None:
 
 
 def _diff(run: GroupRun) -> None:
-    """Print how files differ; secrets are no planned files and never come back from a host."""
+    """Print how files differ. Secrets are no planned files, and no host sends them back."""
     for name, decision in run.decision.hosts.items():
         for path in (*decision.base, *decision.files):
-            before = run.seen[name]["files"].get(path, {}).get("text", "")
+            before = run.observations[name]["files"].get(path, {}).get("text", "")
             after = run.plan.hosts[name].files[path].text
             lines = difflib.unified_diff(
                 before.splitlines(), after.splitlines(), f"{name}:{path}", "planned", lineterm=""

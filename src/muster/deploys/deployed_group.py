@@ -1,7 +1,7 @@
-"""Groups as they stand on the hosts, found by their manifests: to stop or restart one needs no recipe and no plan.
+"""Groups as they are deployed on the hosts, found by their manifests: stopping or restarting one needs no recipe.
 
-A group under guards is stopped, restarted and resumed by its guard, which drains requests in flight and counts nothing
-against the budget. Plain units, and a head without a guard that answers, are stopped and started by systemd.
+A group under guards is stopped, restarted and resumed by its guards, which drain requests in flight and count nothing
+against the budget. Plain units, and a head whose guard does not answer, are stopped and started by systemd.
 """
 
 from __future__ import annotations
@@ -9,13 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
-from weakref import WeakKeyDictionary
 
-from gevent.lock import RLock
-from gevent.pool import Pool
 from pyinfra import logger
 from pyinfra.api.command import FunctionCommand
-from pyinfra.api.exceptions import DeployError
 from pyinfra.api.host import Host
 from pyinfra.api.state import State
 
@@ -24,26 +20,27 @@ from muster.deploys.shared import guard_commands
 from muster.deploys.shared.gate import gate
 from muster.deploys.shared.progress import Progress
 from muster.errors import Refusal
-from muster.hosts import all_hosts, operations
-from muster.hosts.facts import probe
+from muster.hosts import operations
+from muster.hosts.all_hosts import each
+from muster.hosts.once import OncePerRun
 from muster.hosts.pyinfra_types import current_host, current_state, stage
+from muster.hosts.run_programs import run_program
 from muster.plan import manifest
 
-_standing: WeakKeyDictionary[State, Standing | Exception] = WeakKeyDictionary()
-_lock = RLock()
+_PROBE_SECONDS, _GUARD_SECONDS = 150, 60
 
 
-@dataclass
-class Standing:
-    """One group as its hosts tell of it.
+@dataclass(frozen=True)
+class DeployedGroup:
+    """One group, from the manifests on its hosts.
 
     Args:
         group: its name.
         units: host -> its units, in start order.
         progress: shared by the hosts of this run.
-        guarded: whether a guard runs the ranks.
+        guarded: whether guards run the ranks.
         drain_seconds: how long a deliberate stop waits for requests in flight.
-        guards: host -> what its guard says of itself, where one answers.
+        guards: host -> status of its guard, where one answers.
     """
 
     group: str
@@ -59,123 +56,124 @@ class Standing:
         return self.progress.hosts[0]
 
     @property
-    def of_group(self) -> Mapping[str, Any]:
-        """What the head's guard says of the group; empty when there is none that answers."""
+    def group_status(self) -> Mapping[str, Any]:
+        """The group as the head's guard sees it; empty where none answers."""
         return self.guards.get(self.head, {}).get("group") or {}
 
 
+_groups: OncePerRun[DeployedGroup] = OncePerRun()
+
+
 def stop() -> None:
-    """Stop the group that stands on the inventory's hosts.
+    """Stop the group on the inventory's hosts.
 
     Guards stay and hold it stopped, through a reboot too, until it is resumed, restarted or deployed. Plain units stay
     enabled and start at the next boot.
     """
-    found = _of(current_state())
-    if found.of_group:
-        _end(found, "stop", already=found.of_group["phase"] == "stopped" and _at_rest(found))
+    deployed = _deployed(current_state())
+    if deployed.group_status:
+        _end_generation(deployed, "stop", already=_at_rest(deployed))
     else:
-        stop_ranks(found.progress, tuple(reversed(found.units.get(current_host().name, ()))))
-    gate(found.progress, "the stop of the group")
+        stop_ranks(deployed.progress, tuple(reversed(deployed.units.get(current_host().name, ()))))
+    gate(deployed.progress, "the stop of the group")
 
 
 def restart() -> None:
-    """Stop the group that stands on the inventory's hosts, then start it in its order and wait until it is ready."""
-    found = _of(current_state())
-    if found.of_group:
-        _end(found, "restart")
+    """Stop the group on the inventory's hosts, then start it in its order and wait until it is ready."""
+    deployed = _deployed(current_state())
+    if deployed.group_status:
+        _end_generation(deployed, "restart")
     else:
-        stop_ranks(found.progress, tuple(reversed(found.units.get(current_host().name, ()))))
-    gate(found.progress, "the stop of the group")
-    if not found.of_group:
-        _lift(found)
-    start_ranks(found.progress)
-    gate(found.progress, "bring-up")
+        stop_ranks(deployed.progress, tuple(reversed(deployed.units.get(current_host().name, ()))))
+    gate(deployed.progress, "the stop of the group")
+    if deployed.guarded and not deployed.group_status:
+        lift_hold(deployed.progress, deployed.group)
+    start_ranks(deployed.progress)
+    gate(deployed.progress, "bring-up")
 
 
 def resume() -> None:
-    """Start the group that stands on the inventory's hosts and was stopped, or failed; wait until it is ready."""
-    found = _of(current_state())
-    _lift(found)
-    start_ranks(found.progress)
-    gate(found.progress, "bring-up")
+    """Start the group on the inventory's hosts after a stop or a failure; wait until it is ready."""
+    deployed = _deployed(current_state())
+    if deployed.guarded:
+        lift_hold(deployed.progress, deployed.group)
+    start_ranks(deployed.progress)
+    gate(deployed.progress, "bring-up")
 
 
 @stage("Bring up")
-def release(progress: Progress, group: str) -> None:
-    """Let a group start that a stop or a spent budget holds; asked of every host."""
+def lift_hold(progress: Progress, group: str) -> None:
+    """Let a group start that a stop or a spent budget holds; every host is asked."""
     host = current_host()
     command = FunctionCommand(guard_commands.resume, [group, host.name == progress.hosts[0]], {})
     progress.note(host, "resume", operations.carried_out(command, name="nothing holds the group"))
 
 
-def _lift(found: Standing) -> None:
-    if found.guarded:
-        release(found.progress, found.group)
-
-
 @stage("Bring up")
-def _end(found: Standing, verb: str, *, already: bool = False) -> None:
-    host = current_host()
-    command = None
-    if host.name == found.head and not already:
-        since = str(found.of_group["generation"])
-        command = FunctionCommand(guard_commands.end_generation, [found.group, verb, since, found.drain_seconds], {})
-    says = "the guards have stopped the group" if verb == "stop" else "a new generation starts"
-    found.progress.note(host, verb, operations.carried_out(command, name=says))
+def _end_generation(deployed: DeployedGroup, command: str, *, already: bool = False) -> None:
+    host, progress = current_host(), deployed.progress
+    work = None
+    if host.name == deployed.head and not already:
+        since = str(deployed.group_status["generation"])
+        work = FunctionCommand(
+            guard_commands.end_generation, [deployed.group, command, since, deployed.drain_seconds], {}
+        )
+    outcome = "the guards have stopped the group" if command == "stop" else "a new generation starts"
+    progress.note(host, command, operations.carried_out(work, name=outcome))
 
 
-def _at_rest(found: Standing) -> bool:
-    return all(each["child"] == "none" for each in found.of_group["members"])
+def _at_rest(deployed: DeployedGroup) -> bool:
+    """Whether the group is stopped already, and no process of it is left."""
+    status = deployed.group_status
+    return status["phase"] == "stopped" and all(member["child"] == "none" for member in status["members"])
 
 
-def _of(state: State) -> Standing:
-    with _lock:
-        if state not in _standing:
-            try:
-                _standing[state] = _find(state)
-            except Refusal as error:
-                _standing[state] = DeployError(str(error))
-        found = _standing[state]
-    if isinstance(found, Exception):
-        raise found
-    return found
+def _deployed(state: State) -> DeployedGroup:
+    """Return the deployed group that this run is about.
+
+    Raises:
+        DeployError: a host does not answer, no group or several fit, or hosts are missing.
+    """
+    return _groups.get(state, "", lambda: _find(state))
 
 
-def _find(state: State) -> Standing:
+def _find(state: State) -> DeployedGroup:
     hosts = {host.name: host for host in state.inventory if host in state.active_hosts}
-    answers = dict(zip(hosts, Pool(64).map(lambda name: probe(state, hosts[name], {}), hosts), strict=True))
+    answers = each(hosts.values(), lambda host: run_program(state, host, "probe_group", {}, seconds=_PROBE_SECONDS))
     for name, answer in answers.items():
-        if isinstance(answer, str):
-            raise Refusal(f"{name}: {answer}", needed="a host that answers over SSH")
-    told = {name: answer["groups"] for name, answer in answers.items() if not isinstance(answer, str)}
+        if "error" in answer:
+            raise Refusal(f"{name}: {answer['error']}", needed="a host that answers over SSH")
+    manifests = {name: answer["groups"] for name, answer in answers.items()}
     data = next(iter(hosts.values())).data
-    group = choose(told, group=data.get("group"), recipe=data.get("recipe"))
-    mine = {name: groups[group] for name, groups in told.items() if group in groups}
+    group = choose(manifests, group=data.get("group"), recipe=data.get("recipe"))
+    own = {name: groups[group] for name, groups in manifests.items() if group in groups}
     limit = {host.name for host in state.inventory if state.is_host_in_limit(host)}
-    standing = _standing_group(group, mine, unreached=sorted(limit - set(hosts)))
-    return replace(standing, guards=_guards(state, standing, hosts)) if standing.guarded else standing
+    deployed = from_manifests(group, own, unreached=sorted(limit - set(hosts)))
+    return replace(deployed, guards=_guard_status(state, deployed, hosts)) if deployed.guarded else deployed
 
 
-def _guards(state: State, standing: Standing, hosts: Mapping[str, Host]) -> dict[str, Mapping[str, Any]]:
-    """Ask every guard how it stands, all at once."""
-    request = {"ask_guard": {"group": standing.group, "command": "status"}}
-    mine = [hosts[name] for name in standing.progress.hosts]
-    told = all_hosts.each(mine, lambda host: all_hosts.ask(state, host, request, "guard status", seconds=60))
-    answers = {name: answer.get("ask_guard", answer).get("answer") or {} for name, answer in told.items()}
-    return {name: answer for name, answer in answers.items() if "error" not in answer}
+def _guard_status(state: State, deployed: DeployedGroup, hosts: Mapping[str, Host]) -> dict[str, Mapping[str, Any]]:
+    """Ask every guard for its status, all at once; those that give none are left out."""
+    request = {"group": deployed.group, "command": "status"}
+    answers = each(
+        [hosts[name] for name in deployed.progress.hosts],
+        lambda host: run_program(state, host, "ask_guard", request, seconds=_GUARD_SECONDS),
+    )
+    status = {name: answer.get("answer") or {"error": ""} for name, answer in answers.items()}
+    return {name: answer for name, answer in status.items() if "error" not in answer}
 
 
-def choose(told: Mapping[str, Mapping[str, Any]], *, group: str | None, recipe: str | None) -> str:
+def choose(manifests: Mapping[str, Mapping[str, Any]], *, group: str | None, recipe: str | None) -> str:
     """Return the name of the group that is meant.
 
     Args:
-        told: host -> group -> manifest.
-        group, recipe: what the user said, if anything.
+        manifests: host -> group -> manifest.
+        group, recipe: as the user named them, if at all.
 
     Raises:
         Refusal: none is there, or several and nothing says which.
     """
-    recipes = {name: manifest["recipe"] for groups in told.values() for name, manifest in groups.items()}
+    recipes = {name: manifest["recipe"] for groups in manifests.values() for name, manifest in groups.items()}
     fits = sorted(
         name
         for name, its_recipe in recipes.items()
@@ -191,10 +189,20 @@ def choose(told: Mapping[str, Mapping[str, Any]], *, group: str | None, recipe: 
     )
 
 
-def _standing_group(group: str, mine: Mapping[str, Mapping[str, Any]], unreached: Sequence[str]) -> Standing:
-    first = next(iter(mine.values()))
-    hosts = sorted(mine, key=lambda name: int(mine[name]["node_rank"]))
-    digests = {told["digest"] for told in mine.values()}
+def from_manifests(group: str, manifests: Mapping[str, Mapping[str, Any]], unreached: Sequence[str]) -> DeployedGroup:
+    """Return the group that the manifests of its hosts describe together.
+
+    Args:
+        group: its name.
+        manifests: host -> manifest.
+        unreached: hosts of this run without an SSH session.
+
+    Raises:
+        Refusal: hosts are missing, or differ in their plan.
+    """
+    first = next(iter(manifests.values()))
+    hosts = sorted(manifests, key=lambda name: int(manifests[name]["node_rank"]))
+    digests = {each_manifest["digest"] for each_manifest in manifests.values()}
     if len(hosts) != first["hosts"] or len(digests) > 1:
         missing = len(hosts) != first["hosts"]
         found = f"{', '.join(hosts)} of {first['hosts']} hosts in this run" if missing else "its hosts differ in plan"
@@ -208,10 +216,10 @@ def _standing_group(group: str, mine: Mapping[str, Mapping[str, Any]], unreached
             fix=fix,
         )
     logger.info(f"group {group}: {first['label']} on {', '.join(hosts)}")
-    progress = Progress(tuple(hosts), manifest.steps(mine), int(first["ready_timeout"]))
-    return Standing(
+    progress = Progress(tuple(hosts), manifest.steps(manifests), int(first["ready_timeout"]))
+    return DeployedGroup(
         group,
-        {name: tuple(told["units"]) for name, told in mine.items()},
+        {name: tuple(each_manifest["units"]) for name, each_manifest in manifests.items()},
         progress,
         guarded=bool(first.get("heals")),
         drain_seconds=int(first.get("drain_seconds", 0)),

@@ -1,13 +1,13 @@
-"""Engine: one release, resolved once, the same files on every host, and its parser takes what is planned."""
+"""Engine: one release, resolved once, the same files on every host; its parser accepts the planned command lines."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from muster.deploys.shared.group_run import GroupRun
-from muster.deploys.shared.resolution import ReleaseLock
+from muster.deploys.shared.resolution import Resolution
 from muster.hosts import operations
-from muster.hosts.pyinfra_types import current_host, stage
+from muster.hosts.pyinfra_types import current_host, current_state, stage
 from muster.plan.decision import asked
 
 
@@ -15,17 +15,17 @@ from muster.plan.decision import asked
 def engine(run: GroupRun) -> None:
     """Install the release where it is missing, then ask it about every new command line of its host."""
     host = current_host()
-    shared = ReleaseLock.of(run)
+    resolution = Resolution.of(current_state(), run)
     what = f"vLLM {run.plan.vllm_version}"
     steps = {
-        f"what {what} was resolved to before is known": shared.reading(host.name),
-        f"{what} is resolved to files with hashes": shared.resolving(host.name),
-        f"every package of {what} is here, from one download": shared.gathering(host.name),
+        f"what {what} was resolved to before is known": resolution.reading(host.name),
+        f"{what} is resolved to files with hashes": resolution.resolving(host.name),
+        f"every package of {what} is here, from one download": resolution.gathering(host.name),
     }
     for name, session in steps.items():
         operations.carried_out(session, name=name)
-    wanted = shared.installation(host.name) if run.decision.hosts[host.name].install else None
-    installed = operations.engine_installed(wanted, name=f"{what} is installed")
+    request = resolution.installation(host.name) if run.decision.hosts[host.name].install else None
+    installed = operations.engine_installed(request, name=f"{what} is installed")
     run.progress.note(host, "engine", installed)
     accepted = operations.command_lines_accepted(
         _questions(run, host.name), name="the installed vLLM takes the planned command line"

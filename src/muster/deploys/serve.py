@@ -5,7 +5,7 @@ from __future__ import annotations
 from muster.deploys.base_system import base
 from muster.deploys.bring_up import await_ready, start_ranks, stop_ranks
 from muster.deploys.check import check
-from muster.deploys.deployed_group import release
+from muster.deploys.deployed_group import lift_hold
 from muster.deploys.install_engine import engine
 from muster.deploys.place_files import commit_files, stage_files
 from muster.deploys.shared.gate import gate
@@ -33,7 +33,7 @@ def serve(recipe: str) -> None:
     commit_files(run)
     gate(run.progress, "files and units")
     if run.decision.held:
-        release(run.progress, run.plan.group)
+        lift_hold(run.progress, run.plan.group)
     if run.decision.restart:
         start_ranks(run.progress)
     elif not run.decision.ready:

@@ -11,18 +11,18 @@ from pyinfra.api.state import State
 from muster.deploys.shared.group_run import GroupRun
 from muster.hosts import operations
 from muster.hosts.pyinfra_types import current_host, stage
-from muster.hosts.session import say
+from muster.hosts.say import say
 from muster.plan.types import Plan
 
 
 @stage("Summary")
 def summary(run: GroupRun) -> None:
-    """Say it once, under the head's name."""
-    question = FunctionCommand(_tell, [run], {})
+    """Print it once, under the head's name."""
+    question = FunctionCommand(_print, [run], {})
     run.progress.note(current_host(), "summary", operations.holds(question, name=f"{run.plan.group} serves"))
 
 
-def _tell(_state: State, host: Host, run: GroupRun) -> bool:
+def _print(_state: State, host: Host, run: GroupRun) -> bool:
     if run.host(host).node_rank == 0:
         say(host, text(run.plan))
     return True

@@ -11,7 +11,8 @@ from pyinfra.api.state import State
 from muster.deploys.shared.group_run import GroupRun
 from muster.hosts import operations
 from muster.hosts.pyinfra_types import current_host, stage
-from muster.hosts.session import ask, fail, say
+from muster.hosts.run_programs import run_program
+from muster.hosts.say import fail, say
 from muster.plan.types import HostPlan, Plan
 
 # One token of a model that has just come up: kernels may still be compiled for this shape.
@@ -27,7 +28,7 @@ def verify(run: GroupRun) -> None:
 
 
 def _answers_as_planned(state: State, host: Host, run: GroupRun) -> bool:
-    answer = ask(state, host, "verify_group", request(run.plan, run.host(host)), "verify")
+    answer = run_program(state, host, "verify_group", request(run.plan, run.host(host)))
     problems = [answer["error"]] if "error" in answer else answer["problems"]
     for problem in problems:
         fail(host, problem)
@@ -42,7 +43,7 @@ def _answers_as_planned(state: State, host: Host, run: GroupRun) -> bool:
 
 
 def request(plan: Plan, host: HostPlan) -> dict[str, Any]:
-    """Return what the verification of one host asks: the head for the API, each host for its processes."""
+    """Return the request of `muster.on_host.verify_group`: every host's processes, and the API on the head."""
     asked: dict[str, Any] = {
         "processes": [{"unit": unit_of(host, process.name), "argv": list(process.argv)} for process in host.processes]
     }

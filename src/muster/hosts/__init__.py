@@ -1,10 +1,14 @@
-"""The control machine's way to hosts: over pyinfra and SSH.
+"""The control machine's one way to hosts, over SSH.
 
-programs       host programs as text for one SSH session, and the JSON that comes back     pure
+programs       host programs as text for one SSH session, and the JSON that comes back: pure
+ssh_session    one command over SSH, with bounds on time and size
+run_programs   host programs run in one session, and their answers
 session        one host program as a pyinfra command
-all_hosts      host programs on every host at once
-facts          what a host says of itself, as pyinfra facts
 operations     pyinfra operations, each named by its outcome
+connect        connect the hosts of an inventory
+all_hosts      work on every host at once
+once           work that whichever host asks first does for all
+say            lines under a host's name
 uv_binary      the uv that goes to the hosts
 secret_store   a group's secrets on the control machine
 pyinfra_types  pyinfra's decorators and context, with types

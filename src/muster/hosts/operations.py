@@ -1,7 +1,7 @@
 """Operations, each named by its outcome: every one is called on every host, and data decides who acts.
 
-pyinfra runs a generator twice, when preparing and when executing; everything it looks at is handed in. What changes
-nothing on a host (a gate, a wait, a verification) yields no command, so that a second run says "No changes".
+pyinfra runs a generator twice, when preparing and when executing; everything it reads is handed in. Work that changes
+nothing on a host (a gate, a wait, a verification) yields no command: a second run then says "No changes".
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from pyinfra.api.state import State
 
 from muster.hosts import programs
 from muster.hosts.pyinfra_types import current_host, current_state, operation
-from muster.hosts.session import Later, Session, fail, say
+from muster.hosts.say import fail, say
+from muster.hosts.session import Later, Session
 
 Files = Sequence[Mapping[str, str]]
 
@@ -53,13 +54,13 @@ def engine_installed(request: programs.Request | Later | None) -> Iterator[Pyinf
 
 @operation
 def command_lines_accepted(request: programs.Request | None) -> Iterator[PyinfraCommand]:
-    """The installed vLLM's own parser takes the planned command lines.
+    """The installed vLLM's own parser accepts the planned command lines.
 
     Args:
-        request: of `muster.on_host.ask_parser`, or None where nothing has changed since it was asked.
+        request: of `muster.on_host.ask_parser`, or None where it has accepted them before.
     """
 
-    def heard(_state: State, host: Host, answer: programs.Answer) -> bool:
+    def report(_state: State, host: Host, answer: programs.Answer) -> bool:
         for argv, error in answer["refused"]:
             fail(host, f"the installed vLLM does not take the planned command line: {error}")
             fail(host, f"  planned: {' '.join(argv)}")
@@ -69,12 +70,12 @@ def command_lines_accepted(request: programs.Request | None) -> Iterator[Pyinfra
     if request is None:
         current_host().noop("this engine's parser has taken these command lines before")
     else:
-        yield Session("ask_parser", request, f"ask vLLM about {len(request['argvs'])} command line(s)", heard)
+        yield Session("ask_parser", request, f"ask vLLM about {len(request['argvs'])} command line(s)", report)
 
 
 @operation
 def files_staged(files: Files, keep: Callable[[], None]) -> Iterator[PyinfraCommand]:
-    """Every file that differs lies beside its place, on the disk; nothing reads it yet.
+    """Every file that differs is written beside its place; nothing reads it yet.
 
     Args:
         files: as for `base_in_effect`; `text` may be a secret and is never printed.

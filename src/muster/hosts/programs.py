@@ -32,7 +32,7 @@ import importlib, json, sys
 from importlib.machinery import ModuleSpec
 PREFIX = "muster.on_host."
 requests, sources = json.loads(REQUESTS), json.loads(SOURCES)
-out, sys.stdout = sys.stdout, sys.stderr  # what a program prints is progress; the answer stands alone on stdout
+out, sys.stdout = sys.stdout, sys.stderr  # what a program prints is progress; only the answer goes to stdout
 
 class Bundled:
     def find_spec(self, name, path=None, target=None):
@@ -47,7 +47,7 @@ class Bundled:
 
 sys.meta_path.insert(0, Bundled())
 answers, streams = {}, STREAMS
-if streams:  # then lines are for people, and the exit status and the last line of stderr are the answer
+if streams:  # then lines are for people; the exit status and stderr are the answer
     sys.stdout = out
 for name, request in requests.items():
     try:
@@ -78,7 +78,7 @@ def bundle(requests: Mapping[str, Request], *, streams: bool = False) -> str:
 
     Args:
         requests: program name -> what its `main` is given; run in this order.
-        streams: print what the programs print, as it comes, and no answers; errors end on stderr with status 1.
+        streams: print what the programs print, as it comes, and no answers; errors go to stderr, with status 1.
 
     A program that raises answers `{"error": ...}`, and the others still run.
     """
@@ -116,31 +116,24 @@ def _literal(value: object) -> str:
 
 
 def answers(lines: Iterable[str]) -> dict[str, Answer]:
-    """Return what the programs answered, from the lines of a session's standard output.
+    """Return program name -> answer, from the lines of a session's standard output.
 
     Args:
-        lines: everything the session printed, also banners of the login shell.
+        lines: everything the session printed, banners of the login shell included.
 
     Raises:
-        ValueError: no answer in it; the message says what is there instead.
+        ValueError: there is no answer among them; the message quotes the last line.
     """
     lines = list(lines)
     for line in reversed(lines):
         if line.startswith("{") and line.endswith("}"):
-            found: dict[str, Answer] = json.loads(line)
-            if "no_python" in found:
+            answers: dict[str, Answer] = json.loads(line)
+            if "no_python" in answers:
                 raise ValueError(
-                    f"found {found['no_python'] or 'no python3'};"
+                    f"found {answers['no_python'] or 'no python3'};"
                     " needed: a complete python3 of 3.9 or newer;"
                     " fix: install the distribution's python3 package"
                 )
-            return found
+            return answers
     last = next((line for line in reversed(lines) if line.strip()), "nothing")
     raise ValueError(f"the host's program printed no answer; its last line was: {last}")
-
-
-def requests_of(program: str) -> dict[str, Any]:
-    """Return the requests that `bundle` put into a program; tests and fakes read them."""
-    first = program.split("\n", 1)[0]
-    requests: dict[str, Any] = json.loads(ast.literal_eval(first.removeprefix("REQUESTS = ")))
-    return requests

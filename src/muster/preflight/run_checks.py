@@ -7,12 +7,12 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
-from weakref import WeakKeyDictionary
 
-from gevent.lock import RLock
 from pyinfra.api import Host, State
 
-from muster.hosts.all_hosts import ask, each, hosts_of
+from muster.hosts.all_hosts import each, hosts_of
+from muster.hosts.once import OncePerRun
+from muster.hosts.run_programs import run_program, run_programs
 from muster.plan.prepare import plan_for_drivers
 from muster.plan.types import Plan
 from muster.preflight import allreduce, catalogue, drift, outcome, pairs, plan_needs, read_report
@@ -30,8 +30,7 @@ Made = Callable[[Outcome], None] | None
 Replan = Callable[[str], Plan]
 Unreached = Mapping[str, str]
 
-_outcomes: WeakKeyDictionary[State, dict[str, Outcome]] = WeakKeyDictionary()
-_lock = RLock()
+_outcomes: OncePerRun[Outcome] = OncePerRun()
 
 
 @dataclass(frozen=True)
@@ -64,10 +63,10 @@ def probe_hosts(
     def one(host: Host) -> HostReport:
         sent = time.time()
         requests = {**more.get(host.name, {}), **needs[host.name].requests(imports=imports)}
-        answer = ask(state, host, requests, "preflight probe", seconds=PROBE_SECONDS + int(imports))
-        if isinstance(answer.get("error"), str):
-            return unreachable(host.name, str(answer["error"]))
-        answers[host.name] = {name: answer.get(name, {"error": "no answer"}) for name in more.get(host.name, {})}
+        answer = run_programs(state, host, requests, seconds=PROBE_SECONDS + int(imports))
+        if answer.lost:
+            return unreachable(host.name, answer.lost)
+        answers[host.name] = {name: answer[name] for name in more.get(host.name, {})}
         return read_report.from_answers(host.name, answer, sent, time.time())
 
     hosts = hosts_of(state)
@@ -95,9 +94,7 @@ def measure(state: State, needs: Mapping[str, Needs], reports: Iterable[HostRepo
             requests |= pairs.requests(pair, needs, sizes, port, secrets.token_hex(16))
 
         def one(host: Host, requests: Mapping[str, Any] = requests) -> dict[str, Any]:
-            answer = ask(state, host, {"measure_pair": requests[host.name]}, "fabric measurement", seconds=PAIR_SECONDS)
-            result: dict[str, Any] = answer.get("measure_pair", answer)
-            return result
+            return run_program(state, host, "measure_pair", requests[host.name], seconds=PAIR_SECONDS)
 
         answers = each([hosts[name] for name in requests], one)
         results += [pairs.measured(pair, answers) for pair in meetings]
@@ -116,11 +113,7 @@ def meet(state: State, needs: Mapping[str, Needs], reports: Iterable[HostReport]
     requests = pairs.meeting(needs, sizes, port, secrets.token_hex(16))
 
     def one(host: Host) -> dict[str, Any]:
-        answer = ask(
-            state, host, {"measure_pair": requests[host.name]}, "do the hosts reach each other?", seconds=PAIR_SECONDS
-        )
-        result: dict[str, Any] = answer.get("measure_pair", answer)
-        return result
+        return run_program(state, host, "measure_pair", requests[host.name], seconds=PAIR_SECONDS)
 
     hosts = hosts_of(state)
     return pairs.met(each([hosts[name] for name in requests], one))
@@ -142,16 +135,9 @@ def all_reduce(
     hosts = hosts_of(state)
 
     def one(host: Host) -> allreduce.AllReduce:
-        python = f"{needs[host.name].release}/bin/python"
-        answer = ask(
-            state,
-            host,
-            {"measure_allreduce": requests[host.name]},
-            "NCCL all-reduce",
-            seconds=int(allreduce.SECONDS) + 60,
-            python=python,
-        )
-        return allreduce.read(answer.get("measure_allreduce", answer))
+        python, seconds = f"{needs[host.name].release}/bin/python", int(allreduce.SECONDS) + 60
+        request = requests[host.name]
+        return allreduce.read(run_program(state, host, "measure_allreduce", request, seconds=seconds, python=python))
 
     return each([hosts[name] for name in needs], one)
 
@@ -228,15 +214,16 @@ def once(
     state: State, key: str, needs: Mapping[str, Needs], settings: Settings, title: str, made: Made = None
 ) -> Outcome:
     """Run a preflight once per pyinfra run and key; later calls return its outcome."""
-    with _lock:
-        outcomes = _outcomes.setdefault(state, {})
-        if key not in outcomes:
-            active = {host.name for host in state.active_hosts}
-            unreached = {name: "not connected in this run" for name in needs if name not in active}
-            outcomes[key] = preflight(state, needs, settings, title=title, unreached=unreached)
-            if made is not None:
-                made(outcomes[key])
-        return outcomes[key]
+
+    def make() -> Outcome:
+        active = {host.name for host in state.active_hosts}
+        unreached = {name: "not connected in this run" for name in needs if name not in active}
+        result = preflight(state, needs, settings, title=title, unreached=unreached)
+        if made is not None:
+            made(result)
+        return result
+
+    return _outcomes.get(state, key, make)
 
 
 def run_recipe(
@@ -296,9 +283,7 @@ def deployed_plan(state: State, plan: Plan, replan: Replan) -> Plan:
             return {}
         answers = each(
             [hosts[name] for name in plan.hosts if name in hosts],
-            lambda host: ask(
-                state, host, {"probe_gpus": {"sources": ["gpus"]}}, "which driver is there?", seconds=PROBE_SECONDS
-            ),
+            lambda host: run_programs(state, host, {"probe_gpus": {"sources": ["gpus"]}}, seconds=PROBE_SECONDS),
         )
         return outcome.drivers_of(read_report.from_answers(name, answer, 0.0, 0.0) for name, answer in answers.items())
 

@@ -1,4 +1,4 @@
-"""Every guard of a group asked over SSH at once; a host that cannot be reached is an answer too."""
+"""Asks every guard of a group over SSH at once; a host that cannot be reached is an answer too."""
 
 from __future__ import annotations
 
@@ -7,13 +7,11 @@ from contextlib import contextmanager
 from typing import Any
 
 import gevent
-from pyinfra.api.config import Config
-from pyinfra.api.connect import disconnect_all
 from pyinfra.api.host import Host
-from pyinfra.api.state import State
-from pyinfra.context import ctx_state
 
-from muster.hosts import all_hosts
+from muster.hosts.all_hosts import each, hosts_of
+from muster.hosts.connect import Connected, connect, connected
+from muster.hosts.run_programs import run_program
 from muster.plan.prepare import plan_for
 from muster.plan.types import Plan
 from muster.spec import inventory
@@ -25,11 +23,10 @@ SECONDS = 30
 class Guards:
     """The guards of one group, connected."""
 
-    def __init__(self, plan: Plan, state: State) -> None:
-        self.plan, self.state = plan, state
-        self.unreached: Mapping[str, str] = all_hosts.connect(state)
-        """Host -> why it could not be reached."""
-        self._lost: set[str] = set()
+    def __init__(self, plan: Plan, there: Connected) -> None:
+        self.plan = plan
+        self._state, self._unreached = there.state, there.unreached
+        self._silent: set[str] = set()
         self._asked = False
 
     def ask(self, verb: str, **more: Any) -> dict[str, dict[str, Any]]:
@@ -42,26 +39,25 @@ class Guards:
         Returns:
             Host -> answer, in the plan's order; {error: text} for a host that gave none.
         """
-        hosts = all_hosts.hosts_of(self.state)
+        hosts = hosts_of(self._state)
         units: Mapping[str, Any] = more.pop("units", {})
 
         def one(host: Host) -> dict[str, Any]:
             request = {"group": self.plan.group, "command": verb, **more, "units": units.get(host.name, [])}
-            return all_hosts.ask(self.state, host, {"ask_guard": request}, f"guard {verb}", seconds=SECONDS)
+            return run_program(self._state, host, "ask_guard", request, seconds=SECONDS)
 
         self._reconnect()
-        reached = [hosts[name] for name in self.plan.hosts if name not in self.unreached]
-        told = {name: answer.get("guard", answer) for name, answer in all_hosts.each(reached, one).items()}
-        self._lost = {name for name, answer in told.items() if set(answer) == {"error"}}
-        return {name: told[name] if name in told else {"error": self.unreached[name]} for name in self.plan.hosts}
+        answers = each([hosts[name] for name in self.plan.hosts if name not in self._unreached], one)
+        self._silent = {name for name, answer in answers.items() if "error" in answer}
+        return {name: answers.get(name) or {"error": self._unreached[name]} for name in self.plan.hosts}
 
     def _reconnect(self) -> None:
-        """Connect anew to hosts that were out of reach, or gave no answer the last time: they may be back."""
+        """Connect again to hosts that were out of reach, or gave no answer the last time: they may be back."""
         if self._asked:
-            for name in self._lost:
-                all_hosts.hosts_of(self.state)[name].disconnect()
-            again = {*self.unreached, *self._lost}
-            self.unreached = all_hosts.connect(self.state, again) if again else {}
+            for name in self._silent:
+                hosts_of(self._state)[name].disconnect()
+            again = {*self._unreached, *self._silent}
+            self._unreached = connect(self._state, again) if again else {}
         self._asked = True
 
 
@@ -76,13 +72,9 @@ def guards_of(inventory_file: str, recipe_name: str, overrides: Mapping[str, Any
     Raises:
         Refusal: no plan.
     """
-    # Interrupting is how one leaves `--watch`: gevent would print it as an error first.
+    # One leaves `--watch` by interrupting it; gevent would print that as an error first.
     gevent.get_hub().NOT_ERROR = (*gevent.get_hub().NOT_ERROR, KeyboardInterrupt)
     hosts = inventory.load(inventory_file, overrides)
     plan = plan_for(recipe_name, inventory.from_pyinfra(hosts, name=inventory_file))
-    state = State(hosts, Config())
-    ctx_state.set(state)
-    try:
-        yield Guards(plan, state)
-    finally:
-        disconnect_all(state)
+    with connected(hosts) as there:
+        yield Guards(plan, there)

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-from gevent.pool import Pool
 from pyinfra.api.host import Host
 from pyinfra.api.state import State
 
 from muster.errors import Refusal
-from muster.hosts import all_hosts
+from muster.hosts.all_hosts import each
+from muster.hosts.connect import connected
+from muster.hosts.run_programs import run_program
 from muster.spec import inventory
 
 PROBE_SECONDS, READ_SECONDS = 120, 7200
@@ -29,33 +30,16 @@ def every_host(inventory_file: str, overrides: Mapping[str, Any], program: str, 
     Raises:
         Refusal: a host that cannot be reached or answers with an error.
     """
-    from pyinfra.api.config import Config
-    from pyinfra.api.connect import disconnect_all
-    from pyinfra.context import ctx_state
-
-    state = State(inventory.load(inventory_file, overrides), Config())
-    ctx_state.set(state)
-    unreached = all_hosts.connect(state)
-    try:
-        if unreached:
-            raise Refusal("no SSH session to " + ", ".join(f"{name} ({why})" for name, why in unreached.items()))
-        return hosts(state, {host.name: host for host in state.inventory}, program, request, seconds=READ_SECONDS)
-    finally:
-        disconnect_all(state)
+    with connected(inventory.load(inventory_file, overrides), needs_all=True) as there:
+        return hosts(there.state, there.state.inventory, program, request, seconds=READ_SECONDS)
 
 
 def hosts(
-    state: State, asked: Mapping[str, Host], program: str, request: Mapping[str, Any], *, seconds: int = PROBE_SECONDS
+    state: State, asked: Iterable[Host], program: str, request: Mapping[str, Any], *, seconds: int = PROBE_SECONDS
 ) -> Answers:
     """Ask connected hosts; raises as `every_host`."""
-
-    def one(host: Host) -> dict[str, Any]:
-        answers = all_hosts.ask(state, host, {program: request}, f"{program}: {request['do']}", seconds=seconds)
-        answer: dict[str, Any] = answers.get(program, answers)
-        return answer
-
-    answers = dict(zip(asked, Pool(min(all_hosts.AT_ONCE, len(asked))).map(one, list(asked.values())), strict=True))
+    answers = each(asked, lambda host: run_program(state, host, program, request, seconds=seconds))
     wrong = [f"{name}: {answer['error']}" for name, answer in answers.items() if "error" in answer]
     if wrong:
         raise Refusal("\n".join(wrong))
-    return answers
+    return dict(answers)

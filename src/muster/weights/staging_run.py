@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from weakref import WeakKeyDictionary
 
-from gevent.lock import RLock
 from pyinfra import logger
-from pyinfra.api.exceptions import DeployError
 from pyinfra.api.state import State
 
 from muster.errors import Refusal
 from muster.hosts import programs, uv_binary
+from muster.hosts.once import OncePerRun
 from muster.plan.release import release_of
 from muster.plan.weights_path import revision_path
 from muster.spec import bundles, inventory, pins, recipe
@@ -35,8 +32,7 @@ class StageRun:
     staging: Staging
 
 
-_runs: WeakKeyDictionary[State, dict[str, StageRun | DeployError | None]] = WeakKeyDictionary()
-_lock = RLock()
+_runs: OncePerRun[StageRun | None] = OncePerRun()
 
 
 def of_weights(state: State, recipe_name: str) -> StageRun | None:
@@ -69,7 +65,7 @@ def of_weights(state: State, recipe_name: str) -> StageRun | None:
             )
         return _run(state, listing, options, settings)
 
-    return _once(state, f"weights of {recipe_name}", prepare)
+    return _runs.get(state, f"weights of {recipe_name}", prepare)
 
 
 def of_bundle(state: State) -> StageRun | None:
@@ -88,24 +84,7 @@ def of_bundle(state: State) -> StageRun | None:
         options = settings.weights.model_copy(update={"source": source, "root": f"{settings.root}/bundles"})
         return _run(state, bundles.read(bundle), options, settings)
 
-    return _once(state, "bundle", prepare)
-
-
-def _once(state: State, what: str, prepare: Callable[[], StageRun | None]) -> StageRun | None:
-    """Do the work once, for whichever host asks first."""
-    with _lock:
-        runs = _runs.setdefault(state, {})
-        if what not in runs:
-            try:
-                runs[what] = prepare()
-            except Refusal as error:
-                runs[what] = DeployError(str(error))
-            except DeployError as error:
-                runs[what] = error
-        outcome = runs[what]
-    if isinstance(outcome, DeployError):
-        raise outcome
-    return outcome
+    return _runs.get(state, "bundle", prepare)
 
 
 def _settings(state: State) -> Settings:
@@ -119,7 +98,7 @@ def _run(state: State, listing: Listing, options: Weights, settings: Settings) -
     addresses = {spec.name: spec.address for spec in fleet.hosts if spec.name in active}
     directory = revision_path(options.root, listing.model, listing.revision)
     probe = {"do": "probe", "directory": directory, "manifest": listing.digest}
-    probes = ask_hosts.hosts(state, {name: active[name] for name in addresses}, "weights_on_disk", probe)
+    probes = ask_hosts.hosts(state, [active[name] for name in addresses], "weights_on_disk", probe)
     keys = pair_keys(list(addresses), os.urandom(32))
     run = StageRun(listing, options, staging(addresses, probes, listing, options, keys, source_of(settings, options)))
     logger.info(run.staging.text(listing))

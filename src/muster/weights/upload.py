@@ -13,7 +13,8 @@ from pyinfra.api.host import Host
 from pyinfra.api.state import State
 from pyinfra.connectors.util import make_unix_command_for_host
 
-from muster.hosts.session import ask, fail, say
+from muster.hosts.run_programs import run_program
+from muster.hosts.say import fail, say
 from muster.on_host.in_words import size
 from muster.spec.listing import Listing
 
@@ -31,7 +32,7 @@ def send(state: State, host: Host, listing: Listing, directory: str, origin: str
         origin: directory on this machine.
     """
     request = {"do": "missing", "directory": directory, "files": listing.as_data()["files"]}
-    answer = ask(state, host, "weights_on_disk", request, "what is to be sent")
+    answer = run_program(state, host, "weights_on_disk", request)
     if "error" in answer:
         fail(host, answer["error"])
         return False

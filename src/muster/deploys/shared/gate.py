@@ -9,7 +9,7 @@ from pyinfra.api.state import State
 from muster.deploys.shared.progress import Progress
 from muster.hosts import operations
 from muster.hosts.pyinfra_types import current_host
-from muster.hosts.session import fail
+from muster.hosts.say import fail
 
 
 def gate(progress: Progress, name: str) -> None:
@@ -17,7 +17,7 @@ def gate(progress: Progress, name: str) -> None:
 
     Args:
         progress: the group's.
-        name: what lies behind the gate, in words: "before anything is stopped".
+        name: what every host must be through: "the stop of the old group".
     """
     host = current_host()
     count = progress.noted(host)

@@ -1,17 +1,11 @@
-"""One run over one group, shared by all its hosts: plan, observations, decision, and who has failed where.
-
-pyinfra runs a deploy once for each host, at the same time. The first one here does the work for the whole group; the
-others find it done. Nothing waits for another host: pyinfra's pool may be smaller than the group.
-"""
+"""One run over one group, shared by all its hosts: plan, observations, decision, and progress."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
-from weakref import WeakKeyDictionary
 
-from gevent.lock import RLock
 from pyinfra import logger
 from pyinfra.api.exceptions import DeployError
 from pyinfra.api.host import Host
@@ -20,6 +14,7 @@ from pyinfra.api.state import BaseStateCallback, State
 from muster.deploys.shared.progress import Progress
 from muster.errors import Refusal
 from muster.hosts import uv_binary
+from muster.hosts.once import OncePerRun
 from muster.hosts.secret_store import Store, open_store
 from muster.plan.decision import Decision, Observation, asked, decide, sha256
 from muster.plan.prepare import plan_for, plan_for_drivers
@@ -29,9 +24,6 @@ from muster.preflight.outcome import drivers_of
 from muster.spec import inventory
 from muster.spec.settings import Settings
 
-_runs: WeakKeyDictionary[State, dict[str, GroupRun | Exception]] = WeakKeyDictionary()
-_lock = RLock()
-
 
 @dataclass
 class GroupRun:
@@ -40,7 +32,7 @@ class GroupRun:
     Args:
         plan: the whole group, with the manifest among the files.
         root: the hosts' directory for engines and tools.
-        seen: host -> observation.
+        observations: by host.
         decision: what is to be done.
         secrets: what every secret must be.
         progress: how far the hosts are.
@@ -49,13 +41,11 @@ class GroupRun:
 
     plan: Plan
     root: str
-    seen: Mapping[str, Observation]
+    observations: Mapping[str, Observation]
     decision: Decision
     secrets: Store
     progress: Progress
     settings: Settings
-    lock: Any = None
-    """`muster.deploys.shared.resolution.ReleaseLock`, once a host has asked for it."""
 
     @classmethod
     def of(cls, state: State, recipe_name: str) -> GroupRun:
@@ -64,34 +54,25 @@ class GroupRun:
         Raises:
             DeployError: everything that speaks against it, on every host, in one text; nothing was touched.
         """
-        with _lock:
-            runs = _runs.setdefault(state, {})
-            if recipe_name not in runs:
-                try:
-                    runs[recipe_name] = _prepare(state, recipe_name)
-                except Refusal as error:
-                    runs[recipe_name] = DeployError(str(error))
-                except DeployError as error:
-                    runs[recipe_name] = error
-            found = runs[recipe_name]
-        if isinstance(found, Exception):
-            raise found
-        return found
+        return _runs.get(state, recipe_name, lambda: _prepare(state, recipe_name))
 
     def host(self, host: Host) -> HostPlan:
         """Return the plan of one host."""
         return self.plan.hosts[host.name]
 
 
-class _Teller(BaseStateCallback):
-    """Says, when a host fails, what that means for the group that runs."""
+_runs: OncePerRun[GroupRun] = OncePerRun()
+
+
+class _FailureNotice(BaseStateCallback):
+    """When a host fails, prints what that means for the running group."""
 
     @staticmethod
     def operation_host_error(
         state: State, host: Host, op_hash: str, retry_count: int = 0, max_retries: int = 0
     ) -> None:
-        for run in _runs.get(state, {}).values():
-            if isinstance(run, GroupRun) and host.name in run.plan.hosts and not run.progress.touched:
+        for run in _runs.made(state).values():
+            if host.name in run.plan.hosts and not run.progress.touched:
                 name = " / ".join(sorted(state.get_op_meta(op_hash).names))
                 logger.error(f"{host.name} failed at '{name}'; the running group was not touched")
 
@@ -123,7 +104,7 @@ def _prepare(state: State, recipe_name: str) -> GroupRun:
     decision = decide(here, probed.observations, store.sha256)
     if left_out and decision.changes:
         raise DeployError(_absent(plan, left_out, "left out by --limit or --exclude"))
-    state.add_callback_handler(_Teller())
+    state.add_callback_handler(_FailureNotice())
     progress = Progress(tuple(here.hosts), here.steps, here.ready_timeout)
     return GroupRun(here, fleet.settings.root, probed.observations, decision, store, progress, fleet.settings)
 

@@ -1,4 +1,4 @@
-"""What a person wishes of a group that a guard runs: told to the guard, in slices that say what is waited for."""
+"""Commands to guards: stop, restart and resume, in polls that print what is awaited."""
 
 from __future__ import annotations
 
@@ -8,36 +8,37 @@ from typing import Any
 from pyinfra.api.host import Host
 from pyinfra.api.state import State
 
-from muster.deploys.shared.polling import lengths
-from muster.hosts.session import ask, fail, say
+from muster.deploys.shared.polling import poll_seconds
+from muster.hosts.run_programs import run_program
+from muster.hosts.say import fail, say
 
 PATIENCE = 90
 """Seconds on top of the drain: the engine's exit, systemd's fresh guards, and their meeting at the head."""
 
 
-def end_generation(state: State, host: Host, group: str, verb: str, since: str, drain_seconds: int) -> bool:
-    """On the head: drain, end the generation, and stay until the group is stopped or a new generation runs.
+def end_generation(state: State, host: Host, group: str, command: str, since: str, drain_seconds: int) -> bool:
+    """On the head: drain, end the generation, and wait until the group is stopped or a new generation runs.
 
     Args:
         state, host: pyinfra's.
         group: its name.
-        verb: `stop` or `restart`.
-        since: the generation that is to end; asking again ends no other.
+        command: `stop` or `restart`.
+        since: the generation that is to end; a second request ends no other.
         drain_seconds: of the plan that runs.
     """
     began = time.monotonic()
     if drain_seconds:
         say(host, f"requests in flight get up to {drain_seconds} s")
-    for seconds in lengths():
-        request = {"group": group, "command": verb, "wait": seconds}
-        if verb == "restart":
+    for seconds in poll_seconds():
+        request = {"group": group, "command": command, "wait": seconds}
+        if command == "restart":
             request["since"] = since
         answer = _answer(state, host, request)
         if "error" not in answer:
             return True
         passed = time.monotonic() - began
         if "pending" not in answer or passed > drain_seconds + PATIENCE:
-            fail(host, f"{verb} failed after {passed:.0f} s: {answer.get('pending') or answer['error']}")
+            fail(host, f"{command} failed after {passed:.0f} s: {answer.get('pending') or answer['error']}")
             fail(host, "  fix: mend what the message names, or stop the units by hand (systemctl stop)")
             return False
         say(host, f"waiting: {answer['pending']}, {passed:.0f} s")
@@ -45,9 +46,9 @@ def end_generation(state: State, host: Host, group: str, verb: str, since: str, 
 
 
 def resume(state: State, host: Host, group: str, is_head: bool) -> bool:
-    """Lift what holds the group: a stop, a spent budget; on each host also what its own fatal Xids block.
+    """Lift what holds the group (a stop, a spent budget), and on each host the block of its own fatal Xids.
 
-    A member whose head is out of reach is no failure: the head is told by itself.
+    A member whose head is out of reach is no failure: the head gets a command of its own.
     """
     answer = _answer(state, host, {"group": group, "command": "resume"})
     if "error" in answer:
@@ -56,6 +57,6 @@ def resume(state: State, host: Host, group: str, is_head: bool) -> bool:
 
 
 def _answer(state: State, host: Host, request: dict[str, Any]) -> dict[str, Any]:
-    told = ask(state, host, "ask_guard", request, f"guard {request['verb']}")
-    answer = told.get("answer", told)
-    return answer if isinstance(answer, dict) else {"error": f"the guard said {answer!r}"}
+    answer = run_program(state, host, "ask_guard", request)
+    reply = answer.get("answer", answer)
+    return reply if isinstance(reply, dict) else {"error": f"the guard said {reply!r}"}

@@ -1,4 +1,4 @@
-"""Work on units in slices, one SSH session each: say what is awaited, and end for the whole group when a rank dies."""
+"""Units started, stopped and watched in polls of one SSH session each; when a rank dies, the whole group ends."""
 
 from __future__ import annotations
 
@@ -14,19 +14,20 @@ from pyinfra.api.state import State
 
 from muster.deploys.shared.progress import Progress
 from muster.hosts import programs
-from muster.hosts.session import ask, current_arguments, fail, say
+from muster.hosts.run_programs import run_program
+from muster.hosts.say import fail, say
 from muster.plan.types import Step
 
-# The first answers come soon, where a mistake shows; a long wait must not cost a session every few seconds.
-_SLICES = (5, 10, 20, 40)
+# Mistakes show in the first seconds; a long wait must not cost a session every few seconds.
+_FIRST = (5, 10, 20, 40)
 _LONGEST = 60
 _STOP_TIMEOUT = 3600
 _LOG_WIDTH = 160
 
 
-def lengths() -> Iterator[int]:
-    """Yield how many seconds each slice may last."""
-    yield from _SLICES
+def poll_seconds() -> Iterator[int]:
+    """Yield how many seconds each poll may last."""
+    yield from _FIRST
     while True:
         yield _LONGEST
 
@@ -34,8 +35,8 @@ def lengths() -> Iterator[int]:
 def stop(state: State, host: Host, progress: Progress, units: tuple[str, ...]) -> bool:
     """Stop units and wait until none of their processes is left; systemd ends what does not go by itself."""
     began = time.monotonic()
-    for seconds in lengths():
-        answer = ask(state, host, "run_units", {"do": "stop", "units": units, "seconds": seconds}, "stop units")
+    for seconds in poll_seconds():
+        answer = run_program(state, host, "run_units", {"do": "stop", "units": units, "seconds": seconds})
         if "error" in answer or time.monotonic() - began > _STOP_TIMEOUT:
             fail(host, answer.get("error") or f"{answer['pending']} after {_STOP_TIMEOUT} s")
             return False
@@ -46,29 +47,29 @@ def stop(state: State, host: Host, progress: Progress, units: tuple[str, ...]) -
 
 
 def start(state: State, host: Host, progress: Progress, number: int) -> bool:
-    """Start this host's units of one step and stay until the step is up, here and on the hosts that ask its checks."""
-    return _stay(state, host, progress, number, progress.steps[number].units.get(host.name, ()))
+    """Start this host's units of one step and wait until the step is up, here and on the hosts with its checks."""
+    return _await_step(state, host, progress, number, progress.steps[number].units.get(host.name, ()))
 
 
 def wait(state: State, host: Host, progress: Progress, number: int) -> bool:
-    """Stay until one step is up; starts nothing."""
-    return _stay(state, host, progress, number, ())
+    """Wait until one step is up; starts nothing."""
+    return _await_step(state, host, progress, number, ())
 
 
-def _stay(state: State, host: Host, progress: Progress, number: int, starting: tuple[str, ...]) -> bool:
+def _await_step(state: State, host: Host, progress: Progress, number: int, starting: tuple[str, ...]) -> bool:
     step = progress.steps[number]
     checks = [asdict(check) for check in step.checks if check.host == host.name]
     progress.begin()
     if checks:
         progress.asking.setdefault(number, set()).add(host.name)
     request: dict[str, Any] = {"do": "start" if starting else "wait", "start": starting, "checks": checks}
-    for seconds in lengths():
+    for seconds in poll_seconds():
         request |= {
             "units": _up_to(progress, host.name, number),
             "since": progress.since.get(host.name, {}),
             "seconds": min(seconds, max(1.0, progress.left)),
         }
-        answer = _slice(state, host, progress, request, progress.up(number) if request.get("hold") else Event())
+        answer = _poll(state, host, progress, request, progress.up(number) if request.get("hold") else Event())
         if answer is None:
             if progress.failed.is_set():
                 say(host, f"stopped waiting: {progress.failure}")
@@ -79,12 +80,12 @@ def _stay(state: State, host: Host, progress: Progress, number: int, starting: t
         progress.since[host.name] = answer["since"]
         if answer["done"] and _is_up(host, progress, number, step):
             return True
-        # A host that only looks out leaves it to those that ask to say what is late.
+        # A host that only watches leaves it to those with checks to report what is late.
         if progress.left < (0 if answer["pending"] else -_LONGEST):
             _late(host, progress, answer)
             return False
-        _progress(host, progress, answer)
-        # While others ask, this host only looks out for the death of its own ranks.
+        _report(host, progress, answer)
+        # While others run the checks, this host only watches for the death of its own ranks.
         request |= {"do": "wait", "hold": bool(answer["done"])}
     return False
 
@@ -102,17 +103,17 @@ def _is_up(host: Host, progress: Progress, number: int, step: Step) -> bool:
         passed.add(host.name)
     if passed >= asking:
         progress.up(number).set()
-    # A host that has not begun to ask may be waiting for this one's place in pyinfra's pool.
+    # A host that has not begun its checks may be waiting for this one's place in pyinfra's pool.
     return host.name in asking or passed >= asking or not asking <= progress.asking.get(number, set())
 
 
-def _slice(
+def _poll(
     state: State, host: Host, progress: Progress, request: Mapping[str, Any], up: Event
 ) -> programs.Answer | None:
-    """Run one slice; None as soon as another host of the group has failed, or what is held for is up."""
+    """Run one poll; None as soon as another host of the group has failed, or the step is up."""
     if progress.failed.is_set():
         return None
-    session = gevent.spawn(ask, state, host, "run_units", request, "watch units", current_arguments(host))
+    session = gevent.spawn(run_program, state, host, "run_units", request)
     gevent.wait([session, progress.failed, up], count=1)
     if not session.ready():
         session.kill(block=False)
@@ -121,7 +122,7 @@ def _slice(
     return answer
 
 
-def _progress(host: Host, progress: Progress, answer: programs.Answer) -> None:
+def _report(host: Host, progress: Progress, answer: programs.Answer) -> None:
     if not answer["pending"]:
         return
     text = f"waiting until {answer['pending']}, {progress.passed_seconds:.0f} s"
@@ -135,9 +136,9 @@ def _died(host: Host, progress: Progress, answer: programs.Answer) -> None:
         progress.fail(f"{host.name}: {answer['error'].splitlines()[0]}")
         return
     first = next(iter(answer["died"]))
-    for unit, words in answer["died"].items():
-        fail(host, f"{unit} died; what it said:")
-        for line in words:
+    for unit, lines in answer["died"].items():
+        fail(host, f"{unit} died; its last lines:")
+        for line in lines:
             fail(host, f"  {line}")
         fail(host, f"  more: journalctl -u {unit}")
     progress.fail(f"{first} died on {host.name}")

@@ -1,7 +1,7 @@
 """One resolution of a release for all hosts of a run: who makes it, who fetches its files, what each host installs.
 
-What a host will be asked is known only once the release is resolved, on one of the hosts, while the run is under way:
-requests are made when their operation is executed. A bundle brings its own resolution, and every file.
+The release is resolved on one of the hosts, while the run is under way; only then is it known what the others are to
+install. So requests are made when their operation is executed. A bundle brings its own resolution, and every file.
 """
 
 from __future__ import annotations
@@ -18,7 +18,9 @@ from pyinfra.api.state import State
 from muster.deploys.shared.group_run import GroupRun
 from muster.errors import Refusal
 from muster.hosts import programs, uv_binary
-from muster.hosts.session import Later, Session, fail, say
+from muster.hosts.once import OncePerRun
+from muster.hosts.say import fail, say
+from muster.hosts.session import Later, Session
 from muster.on_host import pylock, resolve_engine
 from muster.on_host.in_words import size
 from muster.plan.weights_path import revision_path
@@ -29,16 +31,16 @@ from muster.weights.staging_roles import requests
 
 
 @dataclass
-class ReleaseLock:
-    """What the hosts of one run share of their release.
+class Resolution:
+    """How one run resolves its release, and the result once it is known.
 
     Args:
         run: of the group.
-        keeper: a host on which the release is whole, so that its lock holds for the others; "" where there is none.
-        seed: the host that resolves, and fetches for all; "" where nothing is installed or a bundle says it all.
+        keeper: a host that has the whole release, whose resolution holds for the others; "" where there is none.
+        seed: the host that resolves, and fetches for all; "" where nothing is installed or a bundle has it all.
         gather: hosts that get the files from the seed; empty where every host asks the index itself.
-        text: of the lock, once it is known.
-        sizes: file -> bytes, of the files whose size the lock does not tell.
+        text: of the `pylock.toml`, once it is known.
+        sizes: file -> bytes, of the files whose size the text does not say.
     """
 
     run: GroupRun
@@ -51,27 +53,29 @@ class ReleaseLock:
     packages: list[dict[str, Any]] = field(default_factory=list)
 
     @classmethod
-    def of(cls, run: GroupRun) -> ReleaseLock:
+    def of(cls, state: State, run: GroupRun) -> Resolution:
         """Return the one of a run, made by whichever host asks first."""
-        if run.lock is None:
-            lacking = [name for name in run.plan.hosts if run.decision.hosts[name].install]
-            bundle = bundles.given(run.settings)
-            run.lock = cls(run)
-            if bundle is not None and lacking:
-                run.lock.know(bundles.resolution(bundle), {})
-            elif lacking:
-                whole = [name for name in run.plan.hosts if name not in lacking]
-                run.lock.keeper, run.lock.seed = (whole[0] if whole else ""), lacking[0]
-                run.lock.gather = tuple(lacking) if run.settings.engine_fanout and len(lacking) > 1 else ()
-                run.lock.keys = pair_keys(lacking, os.urandom(32))
-        found: ReleaseLock = run.lock
-        return found
+        return _resolutions.get(state, run.plan.group, lambda: cls._prepared(run))
+
+    @classmethod
+    def _prepared(cls, run: GroupRun) -> Resolution:
+        prepared = cls(run)
+        lacking = [name for name in run.plan.hosts if run.decision.hosts[name].install]
+        bundle = bundles.given(run.settings)
+        if bundle is not None and lacking:
+            prepared.know(bundles.resolution(bundle), {})
+        elif lacking:
+            whole = [name for name in run.plan.hosts if name not in lacking]
+            prepared.keeper, prepared.seed = (whole[0] if whole else ""), lacking[0]
+            prepared.gather = tuple(lacking) if run.settings.engine_fanout and len(lacking) > 1 else ()
+            prepared.keys = pair_keys(lacking, os.urandom(32))
+        return prepared
 
     def know(self, text: str, sizes: Mapping[str, int]) -> None:
         """Take a resolution.
 
         Raises:
-            Refusal: it is none.
+            Refusal: it cannot be understood.
         """
         release = self.run.plan.release
         place = resolve_engine.place_of(release.path)
@@ -86,17 +90,17 @@ class ReleaseLock:
             self.gather = ()  # what has to be built needs the index for its tools as well
 
     def reading(self, host: str) -> Session | None:
-        """Return the keeper's part: to say what its release was resolved to."""
+        """Return the keeper's part: to send the resolution of its release."""
         if host != self.keeper:
             return None
         request = {"path": self.run.plan.release.path, "resolve": False}
-        return Session("resolve_engine", request, "read the lock of the release", _heard(self))
+        return Session("resolve_engine", request, "read the resolution of the release", self._take)
 
     def resolving(self, host: str) -> Session | None:
         """Return the seed's part: to resolve, or to take what the keeper has."""
         if host != self.seed:
             return None
-        return Session("resolve_engine", Later(self._resolution), "resolve the release", _heard(self))
+        return Session("resolve_engine", Later(self._resolution), "resolve the release", self._take)
 
     def gathering(self, host: str) -> Session | None:
         """Return a host's part in getting every file from the index to all hosts."""
@@ -104,10 +108,29 @@ class ReleaseLock:
             return None
         return Session("transfer_stage", Later(lambda: self._gathering(host)), "gather the packages", streams=True)
 
+    def _take(self, _state: State, host: Host, answer: programs.Answer) -> bool:
+        """Take a host's answer; an older muster kept no resolution of what it installed."""
+        if not answer["text"]:
+            return True
+        try:
+            self.know(answer["text"], answer.get("sizes", {}))
+        except Refusal as refusal:
+            fail(host, str(refusal))
+            return False
+        total = sum(package["size"] or self.sizes.get(package["file"], 0) for package in self.packages)
+        say(host, f"the release is {len(self.packages)} packages, {size(total)}")
+        return True
+
     def _resolution(self) -> dict[str, Any]:
-        told = {**self._common(self.seed), "resolve": True, "text": self.text, "source": self._source()}
         release = self.run.plan.release
-        return {**told, "requirements": list(release.requirements), "overrides": list(release.overrides)}
+        return {
+            **self._common(self.seed),
+            "resolve": True,
+            "text": self.text,
+            "source": self._source(),
+            "requirements": list(release.requirements),
+            "overrides": list(release.overrides),
+        }
 
     def _gathering(self, host: str) -> dict[str, Any] | None:
         if not self.packages:
@@ -123,7 +146,7 @@ class ReleaseLock:
         return requests(addresses, listing, settings.weights, self.keys, source, self.seed, directory)[host]
 
     def installation(self, host: str) -> Later:
-        """Return what a host is asked to install, as soon as that is known."""
+        """Return the request to install on a host, made once the resolution is known."""
         settings, release = self.run.settings, self.run.plan.release
 
         def request() -> dict[str, Any]:
@@ -131,8 +154,13 @@ class ReleaseLock:
                 raise Refusal(f"{self.seed} did not resolve the release", fix=f"see what {self.seed} says above")
             place = bundles.place(settings)
             wheels = self._directory(self._listing()) if self.gather else place and f"{place}/wheels"
-            told = {**self._common(host), "spec": release.id, "lock": self.text}
-            return {**told, "wheels": wheels, "forget": bool(self.gather)}
+            return {
+                **self._common(host),
+                "spec": release.id,
+                "lock": self.text,
+                "wheels": wheels,
+                "forget": bool(self.gather),
+            }
 
         return Later(request)
 
@@ -145,7 +173,7 @@ class ReleaseLock:
             "install_args": list(release.install_args),
             "env": dict(release.env),
             "uv": uv_binary.path_on_hosts(root),
-            "uv_payload": uv_binary.payload(self.run.seen[host]["machine"]) if sends else None,
+            "uv_payload": uv_binary.payload(self.run.observations[host]["machine"]) if sends else None,
             "python_dir": f"{root}/python",
             "cache_dir": "/var/cache/muster/uv",
         }
@@ -163,17 +191,4 @@ class ReleaseLock:
         return revision_path(f"{self.run.root}/wheels", listing.model, listing.revision)
 
 
-def _heard(shared: ReleaseLock) -> Any:
-    def heard(_state: State, host: Host, answer: programs.Answer) -> bool:
-        if not answer["text"]:
-            return True  # installed by an older muster: its resolution is not known
-        try:
-            shared.know(answer["text"], answer.get("sizes", {}))
-        except Refusal as refusal:
-            fail(host, str(refusal))
-            return False
-        total = sum(package["size"] or shared.sizes.get(package["file"], 0) for package in shared.packages)
-        say(host, f"the release is {len(shared.packages)} packages, {size(total)}")
-        return True
-
-    return heard
+_resolutions: OncePerRun[Resolution] = OncePerRun()

@@ -1,0 +1,79 @@
+"""Connect the hosts of an inventory, for commands that are no pyinfra run."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from pyinfra.api.config import Config
+from pyinfra.api.connect import disconnect_all
+from pyinfra.api.exceptions import ConnectError
+from pyinfra.api.host import Host
+from pyinfra.api.state import State
+from pyinfra.context import ctx_config, ctx_host, ctx_state
+
+from muster.errors import Refusal
+from muster.hosts.all_hosts import each
+
+if TYPE_CHECKING:
+    from pyinfra.api.inventory import Inventory
+
+
+@dataclass
+class Connected:
+    """An inventory with an SSH session to each host that could be reached.
+
+    Args:
+        state: pyinfra's.
+        unreached: host -> why it could not be reached.
+    """
+
+    state: State
+    unreached: Mapping[str, str]
+
+
+@contextmanager
+def connected(inventory: Inventory, *, needs_all: bool = False) -> Iterator[Connected]:
+    """Connect to every host of an inventory at once, and disconnect at the end.
+
+    Args:
+        inventory: as `spec.inventory.load` returns it; loading it has patched the standard library for gevent.
+        needs_all: refuse to go on without a host.
+
+    Raises:
+        Refusal: a host that could not be reached, with `needs_all`.
+    """
+    state = State(inventory, Config())
+    ctx_state.set(state)
+    try:
+        unreached = connect(state)
+        if needs_all and unreached:
+            raise Refusal("no SSH session to " + ", ".join(f"{name} ({why})" for name, why in unreached.items()))
+        yield Connected(state, unreached)
+    finally:
+        disconnect_all(state)
+
+
+def connect(state: State, names: Collection[str] | None = None) -> dict[str, str]:
+    """Connect to hosts at once; return host -> why, for those that could not be reached.
+
+    Args:
+        state: pyinfra's.
+        names: of the hosts; all of the inventory when None.
+    """
+
+    def one(host: Host) -> str:
+        try:
+            with ctx_config.use(state.config.copy()), ctx_host.use(host):
+                host.connect(show_errors=False, raise_exceptions=True)
+        except ConnectError as error:
+            return " ".join(str(part) for part in error.args) or "no SSH connection"
+        except Exception as error:  # a connection can break in as many ways as there are libraries below
+            return f"{type(error).__name__}: {error}"
+        state.activate_host(host)
+        return ""
+
+    hosts = [host for host in state.inventory if names is None or host.name in names]
+    return {name: why for name, why in each(hosts, one).items() if why}

@@ -1,0 +1,126 @@
+"""The one way to run host programs: text and requests in over one SSH session, one answer per program out."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any, cast
+
+from pyinfra.api.arguments import CONNECTOR_ARGUMENT_KEYS, pop_global_arguments
+from pyinfra.api.host import Host
+from pyinfra.api.output import echo, format_text
+from pyinfra.api.state import State
+from pyinfra.context import ctx_config
+
+from muster.hosts import programs, ssh_session
+from muster.hosts.programs import Answer, Request
+
+
+class Answers(dict[str, Answer]):
+    """Program name -> answer, one for each request; `{"error": text}` where there is none.
+
+    Args:
+        lost: why the session gave no answer at all; empty when it did.
+    """
+
+    def __init__(self, answers: Mapping[str, Answer], lost: str = "") -> None:
+        super().__init__(answers)
+        self.lost = lost
+
+
+def run_programs(
+    state: State,
+    host: Host,
+    requests: Mapping[str, Request],
+    *,
+    seconds: float | None = None,
+    python: str | None = None,
+    streams: bool = False,
+) -> Answers:
+    """Run host programs in one session, from any greenlet.
+
+    Args:
+        state, host: pyinfra's; the host is connected.
+        requests: program name -> what its `main` takes; run in this order.
+        seconds: how long the session may take.
+        python: interpreter of the host; the first that is new enough when None.
+        streams: print the programs' lines as they come; then an answer holds nothing but an error.
+    """
+    command = programs.COMMAND if python is None else f"exec {shlex.quote(python)} -I -"
+    try:
+        output = ssh_session.converse(
+            state,
+            host,
+            command,
+            _bundle(json.dumps(requests, default=dict), streams),
+            connector_arguments(state, host),
+            seconds=seconds,
+            on_line=_printer(host) if streams or state.print_output else None,
+        )
+    except Exception as error:  # a connection can break in as many ways as there are libraries below
+        return _lost(requests, f"the SSH session ended: {_words(error)}")
+    if streams:
+        failure = "" if output.status == 0 else _first(output.stderr) or f"{' and '.join(requests)} failed"
+        return Answers({name: {"error": failure} if failure else {} for name in requests})
+    try:
+        answers = programs.answers(output.stdout)
+    except (ValueError, RecursionError) as error:
+        return _lost(requests, "\n".join([_words(error), *output.stderr[-5:]]))
+    return Answers({name: answers.get(name, {"error": f"{name} gave no answer"}) for name in requests})
+
+
+def run_program(
+    state: State,
+    host: Host,
+    name: str,
+    request: Request,
+    *,
+    seconds: float | None = None,
+    python: str | None = None,
+    streams: bool = False,
+) -> Answer:
+    """Run one host program and return its answer; `{"error": text}` where there is none.
+
+    Args:
+        name: of the module of `muster.on_host`.
+        request: what its `main` takes.
+        state, host, seconds, python, streams: as for `run_programs`.
+    """
+    return run_programs(state, host, {name: request}, seconds=seconds, python=python, streams=streams)[name]
+
+
+def connector_arguments(state: State, host: Host) -> dict[str, Any]:
+    """Return sudo and its like: of the operation that runs on the host, else of inventory and configuration."""
+    given = cast("Mapping[str, Any] | None", host.current_op_global_arguments)
+    if given is None:
+        with ctx_config.use(state.config.copy()):
+            given = cast("Mapping[str, Any]", pop_global_arguments(state, host, {})[0])
+    return {key: given[key] for key in CONNECTOR_ARGUMENT_KEYS if key in given}
+
+
+@lru_cache(maxsize=8)
+def _bundle(requests: str, streams: bool) -> str:
+    """Most hosts are asked the same: the text is made once for all of them."""
+    return programs.bundle(json.loads(requests), streams=streams)
+
+
+def _printer(host: Host) -> ssh_session.OnLine:
+    def show(line: str, is_error: bool) -> None:
+        echo(f"{host.print_prefix}{format_text(line, 'red') if is_error else line}", err=True)
+
+    return show
+
+
+def _lost(requests: Mapping[str, Request], why: str) -> Answers:
+    return Answers({name: {"error": why} for name in requests}, why)
+
+
+def _first(lines: list[str]) -> str:
+    return next((line for line in lines if line.strip()), "")
+
+
+def _words(error: Exception) -> str:
+    """Say what an error is; its class too, where its own words are few or a library's."""
+    return str(error) if isinstance(error, (ValueError, ssh_session.Broken)) else f"{type(error).__name__}: {error}"
