@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 
-from muster.hosts import all_hosts
 from muster.preflight import run_checks
 from muster.preflight.host_report import unreachable
 
@@ -47,15 +46,3 @@ def test_hosts_asked_without_a_recipe_know_any_group_of_ours() -> None:
 )
 def test_why_there_is_no_all_reduce(report: Any, idle: bool, why: str | None) -> None:
     assert run_checks._why_no_nccl([report], {"h200-0": sample.needs()}, idle=idle) == why
-
-
-def test_answer_of_a_session_is_programs_or_an_error() -> None:
-    fact = all_hosts.HostPrograms()
-    assert fact.process(["banner", '{"probe_machine": {"clock": 1}}']) == {"probe_machine": {"clock": 1}}
-    assert "no answer" in fact.process(["bash: python3: command not found"])["error"]
-    assert "error" in fact.process(["{" * 100_000 + "}"])
-    assert "error" in fact.default()
-
-
-def test_release_s_python_is_quoted() -> None:
-    assert all_hosts.HostPrograms().command("/opt/a b/bin/python") == "exec '/opt/a b/bin/python' -I -"
