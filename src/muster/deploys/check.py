@@ -14,7 +14,7 @@ _REASONS = 6
 
 
 def check(recipe: str) -> GroupRun:
-    """Return the run of a recipe's group after every host has been probed and found fit.
+    """Return the run of a recipe's group after every host has been probed and is fit for it.
 
     Raises:
         DeployError: the plan cannot be made, or hosts do not fit it; all problems of all hosts in one text.

@@ -30,7 +30,7 @@ class OncePerRun(Generic[Result]):
         """Return the result of a key, made by the first host that asks.
 
         Args:
-            state: pyinfra's, which stands for the run.
+            state: pyinfra's, one per run.
             key: what the result is of: a recipe, a group.
             make: does the work.
 

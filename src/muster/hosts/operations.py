@@ -124,7 +124,7 @@ def holds(question: FunctionCommand) -> Iterator[PyinfraCommand]:
     """Something holds that needs no change: a gate, a wait, a verification. Asked when executing, never before.
 
     Args:
-        question: its function returns False, and has said why, when it does not hold.
+        question: its function prints why and returns False when it does not hold.
     """
     context = _executing()
     current_host().noop("asked when executing; changes nothing")

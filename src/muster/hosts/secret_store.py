@@ -40,12 +40,12 @@ class Store:
         self.made.clear()
 
 
-def open_store(plan: Plan, seen: Mapping[str, Observation]) -> Store:
+def open_store(plan: Plan, observations: Mapping[str, Observation]) -> Store:
     """Settle what every secret of a group must be; writes nothing.
 
     Args:
         plan: the group.
-        seen: host -> observation.
+        observations: by host.
 
     Raises:
         Refusal: a secret that the user keeps in a file which is not there.
@@ -59,10 +59,10 @@ def open_store(plan: Plan, seen: Mapping[str, Observation]) -> Store:
             text = kept.read_text(encoding="utf-8")
         else:
             text = None
-        found = {host: told["secrets"].get(secret.path, {}).get("sha256") for host, told in seen.items()}
-        choice = choose_secret(sha256(text) if text is not None else None, found)
+        digests = {host: seen["secrets"].get(secret.path, {}).get("sha256") for host, seen in observations.items()}
+        choice = choose_secret(sha256(text) if text is not None else None, digests)
         if choice == "hosts":
-            store.sha256[secret.path] = str(next(iter(found.values())))
+            store.sha256[secret.path] = str(next(iter(digests.values())))
             continue
         if text is None:
             text = secrets.token_hex(32) + "\n"

@@ -133,7 +133,7 @@ class _Conversation:
             if deadline is not None:
                 raise Broken(f"the host's program has not ended within {seconds:.0f} s")
             if time.monotonic() - self._heard >= SILENCE:
-                raise Broken(f"the host's program has said nothing for {SILENCE:.0f} s")
+                raise Broken(f"the host's program has printed nothing for {SILENCE:.0f} s")
         if self._taken > LIMIT:
             raise Broken(f"the host's program printed more than {LIMIT >> 20} MiB")
 

@@ -23,7 +23,7 @@ def release_version() -> str:
 
 
 def path_on_hosts(root: str) -> str:
-    """Return where uv lies on a host; an executable put there by hand is used as it is."""
+    """Return the path of uv on a host; an executable that somebody put there by hand is used as it is."""
     return f"{root}/uv/{release_version()}/uv"
 
 
@@ -35,7 +35,7 @@ def payload(machine: str) -> str:
         machine: the host's `uname -m`.
 
     Raises:
-        Refusal: no uv for such hosts can be had.
+        Refusal: there is no uv for such hosts.
     """
     binary = _binary(machine).read_bytes()
     return base64.b64encode(zlib.compress(binary, 1)).decode()
@@ -50,10 +50,10 @@ def _binary(machine: str) -> Path:
     if not binary.is_file():
         wheel = ["--python-platform", f"{machine}-manylinux_2_28", "--no-deps", f"uv=={release_version()}"]
         command = [str(own), "pip", "install", "--target", str(target), *wheel]
-        told = subprocess.run(command, capture_output=True, text=True)
-        if told.returncode:
+        done = subprocess.run(command, capture_output=True, text=True)
+        if done.returncode:
             raise Refusal(
-                f"no uv {release_version()} for {machine} hosts: {told.stderr.strip()}",
+                f"no uv {release_version()} for {machine} hosts: {done.stderr.strip()}",
                 needed="a uv that runs on the hosts, to install the engine with",
                 fix=f"let this machine reach its package index, or put uv at {path_on_hosts('<root>')} on the hosts",
             )

@@ -1,4 +1,4 @@
-"""What a running group says of itself: its guards asked, their answers put together.
+"""The state of a running group, from the answers of its guards.
 
 ask_guards    every guard of a group, over SSH at once
 group_status  their answers as one view                 pure

@@ -29,11 +29,11 @@ class Guards:
         self._silent: set[str] = set()
         self._asked = False
 
-    def ask(self, verb: str, **more: Any) -> dict[str, dict[str, Any]]:
+    def ask(self, command: str, **more: Any) -> dict[str, dict[str, Any]]:
         """Ask every reachable host's guard.
 
         Args:
-            verb: `status`, `logs` or `journal`.
+            command: `status`, `logs` or `journal`.
             more: as `muster.on_host.ask_guard` takes; `units` by host.
 
         Returns:
@@ -43,7 +43,7 @@ class Guards:
         units: Mapping[str, Any] = more.pop("units", {})
 
         def one(host: Host) -> dict[str, Any]:
-            request = {"group": self.plan.group, "command": verb, **more, "units": units.get(host.name, [])}
+            request = {"group": self.plan.group, "command": command, **more, "units": units.get(host.name, [])}
             return run_program(self._state, host, "ask_guard", request, seconds=SECONDS)
 
         self._reconnect()

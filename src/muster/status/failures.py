@@ -17,7 +17,7 @@ class Failure:
         generation: that ended.
         wall: when the first bundle of it was written, by that host's clock, UTC.
         host: whose failure it was; empty where no host kept it (its disk is gone, or its guard was killed).
-        reason: what failed, or what the others were told.
+        reason: what failed, or the reason that the other hosts were given.
         process: the process that failed; empty for the host as a whole.
         bundles: host -> what its guard kept.
     """
@@ -61,27 +61,27 @@ def gather(group: str, digest: str, answers: Mapping[str, Mapping[str, Any]], co
         count: how many failures to keep, newest first.
     """
     silent, bundles = dict[str, str](), dict[str, Sequence[Bundle]]()
-    for host, told in answers.items():
-        answer = told.get("answer") or {}
-        error = told.get("error") or answer.get("error")
+    for host, reply in answers.items():
+        answer = reply.get("answer") or {}
+        error = reply.get("error") or answer.get("error")
         if error:
             silent[host] = str(error)
         else:
             bundles[host] = answer.get("bundles") or ()
     by_generation: dict[str, dict[str, Bundle]] = {}
-    for host, mine in bundles.items():
-        for bundle in mine:
+    for host, kept in bundles.items():
+        for bundle in kept:
             by_generation.setdefault(str(bundle.get("generation")), {}).setdefault(host, bundle)
-    found = [_failure(generation, mine) for generation, mine in by_generation.items()]
-    newest = sorted(found, key=lambda failure: failure.wall, reverse=True)[:count]
-    return Gathered(group, digest, tuple(newest), {host: len(mine) for host, mine in bundles.items()}, silent)
+    failures = [_failure(generation, by_host) for generation, by_host in by_generation.items()]
+    newest = sorted(failures, key=lambda failure: failure.wall, reverse=True)[:count]
+    return Gathered(group, digest, tuple(newest), {host: len(kept) for host, kept in bundles.items()}, silent)
 
 
 def _failure(generation: str, bundles: Mapping[str, Bundle]) -> Failure:
     """The first to fail names itself; what the others say of it decides where several did at once."""
-    told = " ".join(str(bundle.get("reason")) for bundle in bundles.values())
+    reasons = " ".join(str(bundle.get("reason")) for bundle in bundles.values())
     failed = [host for host, bundle in bundles.items() if bundle.get("first_here")]
-    host = next((name for name in failed if f"{name}: " in told), failed[0] if failed else "")
+    host = next((name for name in failed if f"{name}: " in reasons), failed[0] if failed else "")
     own = bundles[host]["first_here"] if host else {}
     return Failure(
         generation=generation,

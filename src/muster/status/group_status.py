@@ -1,4 +1,4 @@
-"""What a running group says of itself, from all its hosts: one view, for tables and JSON."""
+"""One view of a running group, from the answers of all its hosts: for tables and JSON."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from muster.plan.types import Plan
 
 SILENT = 5.0
-"""Seconds without a word from the head before trouble on the way to it is worth a note: members ask every 2."""
+"""Seconds of silence from the head after which trouble on the way to it is worth a note: members ask every 2."""
 
 
 @dataclass(frozen=True)
@@ -101,24 +101,24 @@ def _row(
     name: str,
     node_rank: int,
     dp_ranks: tuple[int, ...],
-    told: Mapping[str, Any],
+    reply: Mapping[str, Any],
     member: Mapping[str, Any],
     engines: Mapping[int, Mapping[str, Any]],
 ) -> HostRow:
-    unit = told.get("unit") or {}
-    own = _answer(told).get("member") or {}
-    mine = [engines[rank] for rank in dp_ranks if rank in engines]
-    proofs = [engine["proof"] for engine in mine if engine.get("proof") is not None]
+    unit = reply.get("unit") or {}
+    own = _answer(reply).get("member") or {}
+    own_engines = [engines[rank] for rank in dp_ranks if rank in engines]
+    proofs = [engine["proof"] for engine in own_engines if engine.get("proof") is not None]
     return HostRow(
         host=name,
         node_rank=node_rank,
         dp_ranks=dp_ranks,
         unit=f"{unit['active']} ({unit['sub']})" if unit.get("active") else "",
         engine=_engine(str(own.get("child") or member.get("child") or ""), dp_ranks, len(proofs)),
-        tokens_per_s=sum(float(engine.get("tokens_per_s") or 0) for engine in mine) if mine else None,
-        proof=max(proofs) if mine and len(proofs) == len(mine) else None,
+        tokens_per_s=sum(float(engine.get("tokens_per_s") or 0) for engine in own_engines) if own_engines else None,
+        proof=max(proofs) if own_engines and len(proofs) == len(own_engines) else None,
         restarts=unit.get("restarts"),
-        note=_why(told) or _note(_answer(told), member),
+        note=_why(reply) or _note(_answer(reply), member),
     )
 
 
@@ -133,17 +133,17 @@ def _note(answer: Mapping[str, Any], member: Mapping[str, Any]) -> str:
     own = answer.get("member") or {}
     heard = own.get("head_heard")
     link = answer.get("link_problem") if heard is None or heard > SILENT else ""
-    said = member.get("refused") or member.get("lacks") or own.get("blocked") or link
+    trouble = member.get("refused") or member.get("lacks") or own.get("blocked") or link
     detail = str(answer.get("detail") or "")
-    return str(said or (detail if own.get("child") == "running" and not detail.endswith(" runs") else ""))
+    return str(trouble or (detail if own.get("child") == "running" and not detail.endswith(" runs") else ""))
 
 
-def _answer(told: Mapping[str, Any]) -> Mapping[str, Any]:
-    answer = told.get("answer")
+def _answer(reply: Mapping[str, Any]) -> Mapping[str, Any]:
+    answer = reply.get("answer")
     return answer if isinstance(answer, Mapping) else {}
 
 
-def _why(told: Mapping[str, Any]) -> str:
-    if not told:
+def _why(reply: Mapping[str, Any]) -> str:
+    if not reply:
         return "no answer"
-    return str(told.get("error") or _answer(told).get("error") or "")
+    return str(reply.get("error") or _answer(reply).get("error") or "")

@@ -4,6 +4,6 @@ group_run       plan, what the hosts have, decision: made once, by the host that
 progress        which host has passed what
 gate            nobody passes before all have come
 polling         units watched in short SSH sessions
-guard_commands  stop, restart and resume, said to guards
+guard_commands  stop, restart and resume, by the guards
 resolution      one resolution of a release for all hosts of a run
 """

@@ -40,7 +40,7 @@ class Progress:
     _notes: dict[str, list[tuple[str, OperationMeta]]] = field(default_factory=dict)
 
     def note(self, host: Host, name: str, operation: OperationMeta) -> None:
-        """Remember an operation that every host must have passed before the next gate opens."""
+        """Remember an operation that every host must pass before the next gate opens."""
         self._notes.setdefault(host.name, []).append((name, operation))
 
     def noted(self, host: Host) -> int:
@@ -48,7 +48,7 @@ class Progress:
         return len(self._notes.get(host.name, []))
 
     def short_of(self, count: int) -> list[str]:
-        """Return who has not passed the first `count` noted operations, and where each stands."""
+        """Return the hosts that have not passed the first `count` noted operations, and where each is."""
         missing = []
         for name in self.hosts:
             for operation, meta in self._notes.get(name, [])[:count]:
@@ -65,7 +65,7 @@ class Progress:
         return self._ups.setdefault(number, Event())
 
     def fail(self, reason: str) -> None:
-        """Tell every host of the group that bring-up has failed; the first reason stands."""
+        """Tell every host of the group that bring-up has failed; the first reason is kept."""
         if not self.failed.is_set():
             self.failure = reason
             self.failed.set()

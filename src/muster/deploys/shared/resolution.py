@@ -134,7 +134,7 @@ class Resolution:
 
     def _gathering(self, host: str) -> dict[str, Any] | None:
         if not self.packages:
-            raise Refusal(f"{self.seed} did not resolve the release", fix=f"see what {self.seed} says above")
+            raise Refusal(f"{self.seed} did not resolve the release", fix=f"read the lines of {self.seed} above")
         if not self.gather:
             return None
         plan, settings = self.run.plan, self.run.settings
@@ -151,7 +151,7 @@ class Resolution:
 
         def request() -> dict[str, Any]:
             if not self.text:
-                raise Refusal(f"{self.seed} did not resolve the release", fix=f"see what {self.seed} says above")
+                raise Refusal(f"{self.seed} did not resolve the release", fix=f"read the lines of {self.seed} above")
             place = bundles.place(settings)
             wheels = self._directory(self._listing()) if self.gather else place and f"{place}/wheels"
             return {
