@@ -57,7 +57,7 @@ def test_a_host_that_says_nothing_is_given_up(monkeypatch: pytest.MonkeyPatch) -
     channel = FakeChannel([b"begun\n", ENDLESS], status=None)
     state, host = fake_host(channel)
     error = run_program(state, host, "transfer_stage", {}, streams=True)["error"]
-    assert "said nothing for" in error
+    assert "printed nothing for" in error
 
 
 def test_streamed_lines_are_printed_as_they_come(monkeypatch: pytest.MonkeyPatch) -> None:
