@@ -3,6 +3,7 @@
 What the programs share:
     run_command        run a tool, bounded in time and output
     systemd_units      units as systemd shows them, and their journal
+    safe_paths         open, make and remove below directories of other users
     whole_files        files written whole and synced, read within bounds, hashed
     progress_lines     lines of progress
     in_words           bytes and seconds for people

@@ -1,4 +1,4 @@
-"""Files written whole and synced, read within bounds, and hashed."""
+"""Files written whole and synced, read within bounds, and hashed; no foreign link is followed (`safe_paths`)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,10 @@ import os
 from collections.abc import Callable
 from typing import Any
 
+from muster.on_host import safe_paths
+
 _BUFFER = 1 << 20
+_JSON_LIMIT = 64 << 20
 
 
 def sha256(path: str, count: Callable[[int], None] | None = None) -> str:
@@ -20,7 +23,7 @@ def sha256(path: str, count: Callable[[int], None] | None = None) -> str:
         count: called with the bytes of each piece read.
     """
     digest, buffer = hashlib.sha256(), memoryview(bytearray(_BUFFER))
-    with open(path, "rb", buffering=0) as handle:
+    with os.fdopen(safe_paths.open_below(path), "rb", buffering=0) as handle:
         while True:
             size = handle.readinto(buffer)
             if not size:
@@ -38,19 +41,29 @@ def read_start(path: str, limit: int = 65536) -> str | None:
         limit: bytes read at most.
     """
     try:
-        with open(path, "rb") as handle:
+        with os.fdopen(safe_paths.open_below(path), "rb") as handle:
             return handle.read(limit).decode("utf-8", "replace")
     except OSError:
         return None
 
 
-def read_json(path: str) -> Any:
-    """Return a JSON file's value, or None where the file is missing or broken."""
+def read_json(path: str, limit: int = _JSON_LIMIT) -> Any:
+    """Return a JSON file's value, or None where the file is missing, broken, or not a regular file.
+
+    Args:
+        path: the file.
+        limit: bytes that it may have at most.
+    """
     try:
-        with open(path, encoding="utf-8") as handle:
-            return json.load(handle)
-    except (OSError, ValueError):
+        return json.loads(safe_paths.read_bounded(path, limit))
+    except (OSError, ValueError, RecursionError):
         return None
+
+
+def read_object(path: str, limit: int = _JSON_LIMIT) -> dict[str, Any]:
+    """Return the JSON object of a file; an empty one where `read_json` gives anything else."""
+    value = read_json(path, limit)
+    return value if isinstance(value, dict) else {}
 
 
 def write_whole(path: str, data: bytes, mode: int = 0o644, owner: int = -1, group: int = -1) -> None:
@@ -62,18 +75,20 @@ def write_whole(path: str, data: bytes, mode: int = 0o644, owner: int = -1, grou
     temporary = path + ".muster-new"
     try:
         write_synced(temporary, data, mode, owner, group)
-        os.rename(temporary, path)
+        safe_paths.rename(temporary, path)
     except BaseException:
         with contextlib.suppress(OSError):
-            remove(temporary)
+            safe_paths.remove_file(temporary)
         raise
     sync_directory(os.path.dirname(path))
 
 
 def write_synced(path: str, data: bytes, mode: int, owner: int = -1, group: int = -1) -> None:
     """Write a new file that nobody else could read before its mode was set, and wait until it is on the disk."""
-    remove(path)
-    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with safe_paths.parent(path) as (directory, name):
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(name, dir_fd=directory)
+        handle = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=directory)
     try:
         view = memoryview(data)
         while view:
@@ -87,7 +102,7 @@ def write_synced(path: str, data: bytes, mode: int, owner: int = -1, group: int 
 
 def sync_directory(path: str) -> None:
     """Make renames inside a directory survive a power cut."""
-    handle = os.open(path or "/", os.O_RDONLY | os.O_DIRECTORY)
+    handle = safe_paths.open_directory(path or "/")
     try:
         os.fsync(handle)
     finally:
@@ -96,8 +111,4 @@ def sync_directory(path: str) -> None:
 
 def remove(path: str) -> bool:
     """Remove a file if it is there; return whether it was."""
-    try:
-        os.unlink(path)
-    except FileNotFoundError:
-        return False
-    return True
+    return safe_paths.remove_file(path)
