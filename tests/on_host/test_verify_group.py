@@ -27,7 +27,11 @@ class Engine(http.server.BaseHTTPRequestHandler):
         self.wfile.write(data)
 
     def do_GET(self) -> None:
-        self._say(200, {"data": [{"id": "kimi-k2"}]})
+        server: Any = self.server
+        if server.key and self.headers["Authorization"] != f"Bearer {server.key}":
+            self._say(401, {"error": "Unauthorized"})
+        else:
+            self._say(200, {"data": [{"id": "kimi-k2"}]})
 
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
@@ -105,7 +109,7 @@ def test_tool_calling_is_on_exactly_when_planned(engine: Any, planned: bool, wor
 
 def test_the_key_is_read_on_the_host(engine: Any, tmp_path: Path) -> None:
     key = tmp_path / "secrets.env"
-    key.write_text("# the key\nVLLM_API_KEY=sesame\n")
+    key.write_text("VLLM_API_KEY=sesame\n")
     engine.key = "sesame"
     assert ask(engine, api_key_file=str(key))["problems"] == []
     assert ask(engine)["problems"]

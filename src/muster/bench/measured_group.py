@@ -134,12 +134,11 @@ class MeasuredGroup:
             say: called with the tool's last line when that changes.
         """
         head, directory = self.plan.head, self.directory(name)
-        keys = [secret.path for secret in self.plan.secrets if secret.path.endswith("secrets.env")]
         program = argv[0] if argv[0].startswith("/") else f"{self.plan.release.path}/bin/{argv[0]}"
         start = {
             "do": "start", "name": name, "directory": directory, "argv": [program, *argv[1:]], "user": "muster",
             "env": {**head.processes[-1].env, **(env or {})}, "seconds": seconds, "files": dict(files or {}),
-            "api_key_file": keys[0] if keys else None,
+            "api_key_file": self.plan.api_key_path,
         }  # fmt: skip
         self.ask(head.name, {"run_tool": start})
         poll = {"do": "poll", "name": name, "directory": directory, "result": result}

@@ -31,7 +31,7 @@ def _print(_state: State, host: Host, run: GroupRun) -> bool:
 def text(plan: Plan) -> str:
     """Return the summary of a plan that has been brought up."""
     body = {"model": plan.served_model_name, "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 64}
-    key = ' -H "Authorization: Bearer $VLLM_API_KEY"' if any(s.path.endswith(".env") for s in plan.secrets) else ""
+    key = ' -H "Authorization: Bearer $VLLM_API_KEY"' if plan.api_key_path else ""
     curl = f"curl {plan.endpoint}/v1/chat/completions -H 'Content-Type: application/json'{key} -d '{json.dumps(body)}'"
     head = next(iter(plan.hosts.values()))
     lines = [

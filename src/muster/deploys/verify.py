@@ -48,14 +48,13 @@ def request(plan: Plan, host: HostPlan) -> dict[str, Any]:
         "processes": [{"unit": unit_of(host, process.name), "argv": list(process.argv)} for process in host.processes]
     }
     if host.node_rank == 0:
-        keys = [secret.path for secret in plan.secrets if secret.path.endswith(".env")]
         asked |= {
             "url": plan.local_endpoint,
             "model": plan.served_model_name,
             "ranks": sum(len(other.dp_ranks) for other in plan.hosts.values()) or 1,
             "tool_calling": plan.tool_calling,
             "seconds": _SECONDS,
-            "api_key_file": keys[0] if keys else None,
+            "api_key_file": plan.api_key_path,
         }
     return asked
 

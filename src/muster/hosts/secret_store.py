@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import os
+import re
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from muster.errors import Refusal
 from muster.plan.decision import Observation, sha256
 from muster.plan.types import Plan
+from muster.spec import secret_files
 
 
 @dataclass
@@ -48,17 +49,17 @@ def open_store(plan: Plan, observations: Mapping[str, Observation]) -> Store:
         observations: by host.
 
     Raises:
-        Refusal: a secret that the user keeps in a file which is not there.
+        Refusal: a secret that the user keeps in a file which is not there, or does not hold what it should.
     """
     store = Store(_directory(plan.group))
     for secret in plan.secrets:
         kept = store.directory / Path(secret.path).name
+        text: str | None
         if secret.source is not None:
-            text = _given(secret.source)
-        elif kept.is_file():
-            text = kept.read_text(encoding="utf-8")
+            canonical = secret_files.api_key if secret.kind == "api key" else secret_files.environment
+            text = canonical(secret_files.read(secret.source), where=secret.source)
         else:
-            text = None
+            text = _kept(kept)
         digests = {host: seen["secrets"].get(secret.path, {}).get("sha256") for host, seen in observations.items()}
         choice = choose_secret(sha256(text) if text is not None else None, digests)
         if choice == "hosts":
@@ -87,13 +88,13 @@ def choose_secret(stored: str | None, on_hosts: Mapping[str, str | None]) -> Lit
     return "hosts" if len(digests) == 1 and None not in digests else "new"
 
 
-def _given(source: str) -> str:
+def _kept(place: Path) -> str | None:
+    """Return the secret that an earlier run made, or None; what a run that was cut left half-written is none."""
     try:
-        return Path(source).expanduser().read_text(encoding="utf-8")
-    except OSError as error:
-        raise Refusal(
-            f"{source}: {error.strerror}", needed="the file with the secret, on this machine", fix="create it"
-        ) from None
+        text = place.read_text(encoding="ascii")
+    except (OSError, ValueError):
+        return None
+    return text if re.fullmatch(r"[0-9a-f]{64}\n", text) else None
 
 
 def _directory(group: str) -> Path:

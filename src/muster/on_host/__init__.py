@@ -8,6 +8,7 @@ What the programs share:
     progress_lines     lines of progress
     in_words           bytes and seconds for people
     mutex              one session at a time
+    api_key            the API key's file, in its one form
     pylock             parse uv's pylock.toml
     engine_stamps      notes on installed engines: complete, command line accepted
 

@@ -14,7 +14,7 @@ import shlex
 import shutil
 from typing import Any
 
-from muster.on_host import run_command, run_units, systemd_units, whole_files
+from muster.on_host import api_key, run_command, run_units, systemd_units, whole_files
 
 Json = dict[str, Any]
 
@@ -52,9 +52,8 @@ def _start(request: Json) -> Json:
     script = "#!/bin/sh\nexec " + " ".join(shlex.quote(word) for word in request["argv"]) + "\n"
     whole_files.write_whole(os.path.join(directory, "run.sh"), script.encode(), 0o755)
     env = dict(request["env"])
-    key = _api_key(request.get("api_key_file"))
-    if key:
-        env["OPENAI_API_KEY"] = key
+    if request.get("api_key_file"):
+        env["OPENAI_API_KEY"] = api_key.read(request["api_key_file"])
     lines = "".join(f"{key}={_quoted(value)}\n" for key, value in env.items())
     whole_files.write_whole(os.path.join(directory, "env"), lines.encode(), 0o600)  # systemd reads it as root
     os.chown(directory, user.pw_uid, user.pw_gid)
@@ -129,14 +128,6 @@ def _result(directory: str, name: str) -> str | None:
         raise ValueError(f"{newest} has {os.path.getsize(newest)} bytes; at most {_BIGGEST} are brought back")
     with open(newest, encoding="utf-8", errors="replace") as handle:
         return handle.read()
-
-
-def _api_key(path: str | None) -> str:
-    if not path:
-        return ""
-    with open(path, encoding="utf-8") as handle:
-        found = re.search(r"^VLLM_API_KEY=[\"']?([^\"'\s]+)", handle.read(), re.M)
-    return found.group(1) if found else ""
 
 
 def _quoted(value: str) -> str:

@@ -5,13 +5,12 @@ from __future__ import annotations
 import concurrent.futures
 import json
 import os
-import re
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from typing import Any
 
-from muster.on_host import systemd_units
+from muster.on_host import api_key, systemd_units
 
 Json = dict[str, Any]
 
@@ -34,6 +33,8 @@ def main(request: Json) -> Json:
     if not request.get("url"):
         return {"problems": problems, "ranks": [], "served": []}
     api = Api(request["url"], request["seconds"], request.get("api_key_file"))
+    if api.key and (got := api.without_key()):
+        problems.append(f"{request['url']}/v1/models without the API key got {got}, not HTTP 401")
     served = api.models()
     if request["model"] not in served:
         problems.append("{}/v1/models names {}, not '{}'".format(request["url"], served or "nothing", request["model"]))
@@ -90,16 +91,12 @@ class Api:
         self.url, self.seconds = url, seconds
         self.opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         self.headers = {"Content-Type": "application/json"}
-        if key_file:
-            with open(key_file, encoding="utf-8") as handle:
-                found = re.search(r"^VLLM_API_KEY=[\"']?([^\"'\s]+)", handle.read(), re.M)
-            if found:
-                self.headers["Authorization"] = "Bearer " + found.group(1)
+        self.key = {"Authorization": "Bearer " + api_key.read(key_file)} if key_file else {}
 
     def ask(self, path: str, body: Json | None = None, headers: Json | None = None) -> tuple[Any, str]:
         """Return (answer, error): the JSON of a 200, or the status with the start of the body."""
         data = json.dumps(body).encode() if body is not None else None
-        request = urllib.request.Request(self.url + path, data, {**self.headers, **(headers or {})})
+        request = urllib.request.Request(self.url + path, data, {**self.headers, **self.key, **(headers or {})})
         try:
             with self.opener.open(request, timeout=self.seconds) as response:
                 return json.load(response), ""
@@ -107,6 +104,17 @@ class Api:
             return None, f"HTTP {error.code}: {error.read(500).decode('utf-8', 'replace').strip()}"
         except (OSError, ValueError) as error:
             return None, f"{getattr(error, 'reason', None) or error} (asked for at most {self.seconds} s)"
+
+    def without_key(self) -> str:
+        """Return "" when a request without the key is refused, as it must be, else what it got."""
+        request = urllib.request.Request(self.url + "/v1/models")
+        try:
+            with self.opener.open(request, timeout=self.seconds) as response:
+                return f"HTTP {response.status}"
+        except urllib.error.HTTPError as error:
+            return "" if error.code == 401 else f"HTTP {error.code}"
+        except (OSError, ValueError) as error:
+            return str(getattr(error, "reason", None) or error)
 
     def models(self) -> list[str]:
         """Return the served model names."""

@@ -159,5 +159,5 @@ def _plain_unit(group: Group, node: Node, process: Process, digest: str) -> str:
 def _env_files(group: Group, process: Process) -> list[str]:
     files = [f"{group.config}/{process.name}.env"]
     if process.name == "vllm" and group.settings.api_key_file:
-        files.append(f"-{group.config}/secrets.env")  # 0600, read by systemd as root
+        files.append(f"{group.config}/secrets.env")  # 0600, read by systemd as root; without it no start
     return files

@@ -1,6 +1,7 @@
 """What the user gives, as types: recipe, settings, inventory, GPU products, pins, bundles.
 
     recipe           one YAML per model
+    secret_files     the user's files with secrets -> the one form that hosts get
     safe_text        what text may enter a unit, a path, an environment, a command line
     settings         every setting, its default and its bounds; flat names outside, groups inside
     inventory        pyinfra's inventory -> hosts and settings          the one module here that knows pyinfra
