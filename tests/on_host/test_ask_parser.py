@@ -75,6 +75,18 @@ def test_what_it_refuses_comes_with_its_own_words_and_no_note(release: Path) -> 
     assert engine_stamps.accepted(str(release), {"path": "/opt/e"}, [bad]) == [False]
 
 
+def test_what_the_plan_decides_is_read_the_same_whatever_the_spelling(release: Path) -> None:
+    def refused(*words: str) -> list[list[object]]:
+        request = {"argvs": [[*GOOD, *words]], "decided": [GOOD], "dests": ["port", "unknown"]}
+        answer: list[list[object]] = ask_parser.main({"root": str(release), "release": {"path": "/opt/e"}, **request})[
+            "refused"
+        ]
+        return answer
+
+    assert refused() == []
+    assert refused("--po", "9000") == [[[*GOOD, "--po", "9000"], "--port is 9000, and the plan decides 8000"]]
+
+
 def test_an_engine_that_does_not_import_says_why(release: Path) -> None:
     broken = next(release.glob("opt/e/lib/*/site-packages/vllm/__init__.py"))
     broken.write_text("raise ImportError('libcudart.so.13: cannot open shared object file')\n")

@@ -8,7 +8,8 @@ from muster.deploys.shared.group_run import GroupRun
 from muster.deploys.shared.resolution import Resolution
 from muster.hosts import operations
 from muster.hosts.pyinfra_types import current_host, current_state, stage
-from muster.plan.decision import asked
+from muster.plan.decided_flags import DESTS
+from muster.plan.decision import asked, decided
 
 
 @stage("Engine")
@@ -40,4 +41,10 @@ def _questions(run: GroupRun, name: str) -> dict[str, Any] | None:
     argvs = asked(run.plan.hosts[name]) if decision.install else decision.ask
     if not argvs:
         return None
-    return {"release": {"path": run.plan.release.path}, "argvs": [list(argv) for argv in argvs]}
+    return {
+        "release": {"path": run.plan.release.path},
+        "argvs": [list(argv) for argv in argvs],
+        "decided": [list(argv) for argv in decided(run.plan.hosts[name], argvs)],
+        "dests": list(DESTS),
+        "env": {"HF_HOME": run.settings.hf_home},
+    }

@@ -17,7 +17,7 @@ What a host is and has; these change nothing:
     probe_gpus         GPUs, fabric and network, from tools
     probe_group        a group's files, secrets, units and engine
     probe_engine       an installed engine's versions, from its files
-    ask_parser         does this vLLM accept a command line?
+    ask_parser         does this vLLM accept a command line? parser_script is what its own Python runs
     ask_guard          a guard's status, failures, and commands to it
     measure_pair       round trip and throughput between two hosts
     measure_allreduce  one host's share of an all-reduce

@@ -8,61 +8,37 @@ import tempfile
 from typing import Any
 
 from muster.on_host import engine_stamps, run_command, whole_files
+from muster.on_host.parser_script import SCRIPT
 
 Json = dict[str, Any]
-
-# Runs inside the release's own Python, with the parser that `vllm serve` builds.
-_ASK = r"""
-import contextlib, importlib, io, json, sys
-argvs = json.load(sys.stdin)
-
-def ask(argv):
-    try:
-        from vllm.utils.argparse_utils import FlexibleArgumentParser
-    except ImportError:
-        from vllm.utils import FlexibleArgumentParser
-    serve = importlib.import_module("vllm.entrypoints.cli.serve")
-    parser = FlexibleArgumentParser(prog="vllm")
-    subparsers = parser.add_subparsers(dest="subparser", required=True)
-    commands = {command.name: command for command in serve.cmd_init()}
-    for command in commands.values():
-        command.subparser_init(subparsers)
-    printed = io.StringIO()
-    sys.argv = list(argv)
-    try:
-        with contextlib.redirect_stderr(printed), contextlib.redirect_stdout(printed):
-            args = parser.parse_args(argv[1:])
-            commands[args.subparser].validate(args)
-    except SystemExit as end:
-        lines = [line for line in printed.getvalue().splitlines() if "error:" in line]
-        return "" if not end.code else (lines or printed.getvalue().splitlines() or ["refused"])[-1]
-    except Exception as error:
-        return "%s: %s" % (type(error).__name__, error)
-    return ""
-
-print("\n" + json.dumps([ask(argv) for argv in argvs]))
-"""
 
 
 def main(request: Json) -> Json:
     """Return {refused: [[argv, error]]} for the command lines that the installed vLLM refuses.
 
     Args:
-        request: `release` {path}, `argvs` [[argument]] and `env`. Accepted command lines are noted: an unchanged engine
-            is asked about each only once. `root` (tests): where the file system begins.
+        request: `release` {path}, `argvs` [[argument]], `env`; `decided` [[argument]]: each command with the plan's own
+            words alone, and `dests` [name]: what the parser must read the same from both. Accepted command lines are
+            noted: an unchanged engine is asked about each only once. `root` (tests): where the file system begins.
 
     Raises:
         OSError: the release has no Python, or its vLLM does not import; the last lines it printed.
     """
     root, path = request.get("root", ""), request["release"]["path"]
     python = root + os.path.join(path, "bin", "python")
+    question = {key: request.get(key, []) for key in ("argvs", "decided", "dests")}
     with tempfile.TemporaryDirectory() as home:
         # Importing vLLM writes caches; keep them out of root's.
-        env = {**run_command.environment(), "VLLM_LOGGING_LEVEL": "ERROR", **request.get("env", {})}
+        env = {
+            **run_command.environment(),
+            "VLLM_LOGGING_LEVEL": "ERROR",
+            "HF_HUB_OFFLINE": "1",
+            **request.get("env", {}),
+        }
         env.update({"HOME": home, "VLLM_CACHE_ROOT": home, "XDG_CACHE_HOME": home, "PYTHONDONTWRITEBYTECODE": "1"})
         env["PATH"] = root + os.path.join(path, "bin") + ":" + env["PATH"]
         try:
-            done = run_command.finish([python, "-c", _ASK], 600, stdin=json.dumps(request["argvs"]), env=env, cwd=home)
+            done = run_command.finish([python, "-c", SCRIPT], 600, stdin=json.dumps(question), env=env, cwd=home)
         except TimeoutError:
             raise OSError(f"importing vLLM from {path} took more than 600 s") from None
     answer = next((line for line in reversed(done.output.splitlines()) if line.startswith("[")), None)

@@ -14,6 +14,8 @@ from muster.on_host import whole_files
 Json = dict[str, Any]
 
 COMPLETE = ".muster-complete"
+QUESTIONS = 2
+"""Raised when the parser is asked more than before: what was accepted then is asked again."""
 ACCEPTED = "/var/lib/muster/accepted"
 
 
@@ -48,5 +50,5 @@ def stamp(root: str, path: str, argv: Sequence[str]) -> str:
     for name in [*sorted(records), root + path + "/bin/vllm"]:
         if os.path.exists(name):
             engine.append([name[len(root) :], os.stat(name).st_mtime_ns, os.stat(name).st_size])
-    digest = hashlib.sha256(json.dumps([path, engine, list(argv)]).encode()).hexdigest()
+    digest = hashlib.sha256(json.dumps([QUESTIONS, path, engine, list(argv)]).encode()).hexdigest()
     return os.path.join(root + ACCEPTED, digest)

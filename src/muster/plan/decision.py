@@ -6,7 +6,7 @@ An observation is what `muster.on_host.probe_group` answered for one host.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -165,6 +165,12 @@ def _state(on_host: Mapping[str, Any]) -> tuple[Any, ...]:
 
 def _mode(text: Any) -> Any:
     return int(text, 8) if isinstance(text, str) else text
+
+
+def decided(host: HostPlan, argvs: Iterable[tuple[str, ...]]) -> tuple[tuple[str, ...], ...]:
+    """Return, for command lines of a host, what each is with the plan's own words alone."""
+    known = {process.argv: process.decided for process in host.processes}
+    return tuple(known[argv] for argv in argvs)
 
 
 def asked(host: HostPlan) -> tuple[tuple[str, ...], ...]:

@@ -216,7 +216,9 @@ def _processes(
         master_port=settings.master_port,
         served_model_name=served,
     )
-    processes.append(Process("vllm", tuple(argv), unit_files.environment(group, node, "vllm")))
+    decided = argv[: len(argv) - len([*vllm_flags.spell(spoken), *settings.extra_args])]
+    environment = unit_files.environment(group, node, "vllm")
+    processes.append(Process("vllm", tuple(argv), environment, tuple(decided)))
     return tuple(processes)
 
 
@@ -262,7 +264,13 @@ def _digest(plan: Plan, hosts: Mapping[str, HostPlan]) -> str:
     Files that take effect at once are left out: their change, a comment in one included, must restart nothing.
     """
     content = {
-        name: asdict(replace(host, files={path: file for path, file in host.files.items() if not is_base(path)}))
+        name: asdict(
+            replace(
+                host,
+                files={path: file for path, file in host.files.items() if not is_base(path)},
+                processes=tuple(replace(process, decided=()) for process in host.processes),
+            )
+        )
         for name, host in hosts.items()
     }
     text = json.dumps([plan.release.id, content], sort_keys=True)

@@ -17,6 +17,11 @@ class Process:
     """`ray` or `vllm`."""
     argv: tuple[str, ...]
     env: Mapping[str, str]
+    decided: tuple[str, ...] = ()
+    """The command with the plan's own words alone, without recipe, settings and `extra_args`; () for Ray.
+
+    The installed parser must read the same from both for everything that the plan decides.
+    """
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,141 @@
+"""What the installed vLLM is asked about a command line, as a script for the engine's own Python.
+
+Reads {argvs, decided, dests} from standard input and prints one JSON list: an error for each command line, or "". It
+makes what `vllm serve` makes before it starts processes: the parsed arguments, their own validation, the tool and
+reasoning parsers, and the model's configuration where its files are on the host. Nothing is started, no GPU is opened.
+"""
+
+from __future__ import annotations
+
+SCRIPT = r"""
+import contextlib, importlib, io, json, os, sys
+question = json.load(sys.stdin)
+
+
+def build():
+    try:
+        from vllm.utils.argparse_utils import FlexibleArgumentParser
+    except ImportError:
+        from vllm.utils import FlexibleArgumentParser
+    serve = importlib.import_module("vllm.entrypoints.cli.serve")
+    parser = FlexibleArgumentParser(prog="vllm")
+    subparsers = parser.add_subparsers(dest="subparser", required=True)
+    commands = {command.name: command for command in serve.cmd_init()}
+    for command in commands.values():
+        command.subparser_init(subparsers)
+    return parser, commands
+
+
+PARSER, COMMANDS = build()
+
+
+def read(argv):
+    sys.argv = list(argv)
+    args = PARSER.parse_args(argv[1:])
+    return args, COMMANDS[args.subparser]
+
+
+def contradiction(args, decided):
+    # Whatever spelling, abbreviation or file a flag came by, this is what the parser made of it.
+    planned, _ = read(decided)
+    for dest in question.get("dests", ()):
+        mine, theirs = getattr(planned, dest, None), getattr(args, dest, None)
+        if mine != theirs:
+            flag = "--" + dest.replace("_", "-")
+            return "%s is %r, and the plan decides %r" % (flag, theirs, mine)
+    return ""
+
+
+def servers(args):
+    # What the API server refuses after the parser has passed: unknown tool and reasoning parsers, plugins that fail.
+    validate = None
+    for name in ("vllm.entrypoints.common.cli_args", "vllm.entrypoints.launchers.launcher",
+                 "vllm.entrypoints.openai.api_server"):
+        try:
+            validate = getattr(importlib.import_module(name), "validate_api_server_args", None)
+        except ImportError:
+            continue
+        if validate:
+            break
+    plugins = ((("tool_parser_plugin", "import_tool_parser"), ("vllm.tool_parsers", "ToolParserManager")),
+               (("reasoning_parser_plugin", "import_reasoning_parser"), ("vllm.reasoning", "ReasoningParserManager")))
+    for (argument, method), (module, manager) in plugins:
+        path = getattr(args, argument, None)
+        if path:
+            if not os.path.isfile(path):
+                raise FileNotFoundError("--%s %s: no such file on this host" % (argument.replace("_", "-"), path))
+            try:
+                managers = importlib.import_module(module)
+            except ImportError:
+                continue
+            getattr(getattr(managers, manager), method)(path)
+    if validate:
+        validate(args)
+    chosen = getattr(args, "reasoning_parser", None)
+    if chosen:
+        known = importlib.import_module("vllm.reasoning").ReasoningParserManager
+        if hasattr(known, "list_registered") and chosen not in known.list_registered():
+            raise ValueError("--reasoning-parser %s: this vLLM has %s" % (chosen, ", ".join(known.list_registered())))
+    backend = getattr(args, "attention_backend", None)
+    if isinstance(backend, str):
+        try:
+            names = importlib.import_module("vllm.v1.attention.backends.registry").AttentionBackendEnum.__members__
+        except (ImportError, AttributeError):
+            return
+        if backend.upper() not in names:
+            raise ValueError("--attention-backend %s: this vLLM has %s" % (backend, ", ".join(names)))
+
+
+def model_is_here(model):
+    if os.path.isdir(model):
+        return os.path.isfile(os.path.join(model, "config.json"))
+    try:
+        from huggingface_hub import try_to_load_from_cache
+        return isinstance(try_to_load_from_cache(model, "config.json"), str)
+    except Exception:
+        return False
+
+
+def configure(args):
+    # The model's own configuration against the flags: context, quantisation, architecture. Needs config.json alone.
+    model = getattr(args, "model_tag", None) or getattr(args, "model", None)
+    if not model or not model_is_here(model):
+        return
+    from vllm.engine.arg_utils import AsyncEngineArgs
+    if getattr(args, "model_tag", None):
+        args.model = args.model_tag
+    AsyncEngineArgs.from_cli_args(args).create_model_config()
+
+
+def words(error):
+    # pydantic's own frame around a message tells a user nothing.
+    text = str(error)
+    if "validation error" in text.split("\n", 1)[0]:
+        lines = [line.strip() for line in text.split("\n")[1:] if line.strip()]
+        text = next((line for line in lines if "Value error" in line or "Assertion" in line), text)
+        text = text.split(" [type=", 1)[0]
+    return "%s: %s" % (type(error).__name__, text[:2000])
+
+
+def ask(argv, decided):
+    printed = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(printed), contextlib.redirect_stdout(printed):
+            args, command = read(argv)
+            command.validate(args)
+            wrong = contradiction(args, decided) if decided else ""
+            if wrong:
+                return wrong
+            servers(args)
+            configure(args)
+    except SystemExit as end:
+        lines = [line for line in printed.getvalue().splitlines() if "error:" in line]
+        return "" if not end.code else (lines or printed.getvalue().splitlines() or ["refused"])[-1]
+    except Exception as error:
+        return words(error)
+    return ""
+
+
+argvs, decided = question["argvs"], question.get("decided") or []
+print("\n" + json.dumps([ask(argv, decided[at] if at < len(decided) else []) for at, argv in enumerate(argvs)]))
+"""
