@@ -1,4 +1,4 @@
-"""Where recipes, templates and deploy scripts lie: at the top of a clone, or inside the installed package."""
+"""Where recipes, templates and deploy scripts are: at the top of a clone, or inside the installed package."""
 
 from __future__ import annotations
 

@@ -66,7 +66,7 @@ def test_bad_input_exits_with_2_and_no_traceback(muster, words: tuple[str, ...],
 @pytest.mark.parametrize(
     ("body", "says"),
     [
-        ('hosts = ["a", "b", ("a", {"gpus": 8})]', "host a stands more than once"),
+        ('hosts = ["a", "b", ("a", {"gpus": 8})]', "host a is listed more than once"),
         ('hosts = [("a", {"gpus": 8})]', "a has no 'gpu'"),
         ('hosts = [("a", {"gpu": "H200", "gpus": 8})]', "a has no address of its own"),
         ('hosts = [("192.0.2.1", {"gpu": "H200", "gpus": "8"})]', "gpus is '8'"),

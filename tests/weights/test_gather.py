@@ -102,7 +102,7 @@ def test_a_sealed_bundle_has_a_place_named_by_its_content(tmp_path: Path) -> Non
     assert bundles.read(tmp_path) == sealed
     settings = Settings(bundle=str(tmp_path), index_url="https://index.example", torch_backend="auto")
     where = f"/opt/muster/bundles/bundle--some/{sealed.revision}"
-    assert bundles.place(settings) == where
+    assert bundles.path_on_hosts(settings) == where
     applied = from_bundle(settings)
     assert (applied.index_url, applied.find_links, applied.torch_backend) == (None, [f"{where}/wheels"], None)
     env = release_of(applied, ray=False).env

@@ -66,13 +66,13 @@ def prepared(recipe: Recipe, settings: Settings) -> tuple[Recipe, Settings]:
         recipe: as its file has it.
         settings: as the user gave them.
     """
-    pinned = pins.pinned(recipe, pins.read(recipe.name, bundles.given(settings)))
+    pinned = pins.pinned(recipe, pins.read(recipe.name, bundles.directory_of(settings)))
     return pinned, applied(from_bundle(settings), pinned)
 
 
 def from_bundle(settings: Settings) -> Settings:
     """Return the settings with which an engine is installed out of the bundle: its wheels and no index."""
-    where = bundles.place(settings)
+    where = bundles.path_on_hosts(settings)
     if where is None:
         return settings
     return settings.model_copy(

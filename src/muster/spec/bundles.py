@@ -37,7 +37,7 @@ def read(directory: Path) -> Listing:
 
 
 def resolution(directory: Path) -> str:
-    """Return the text of a bundle's lock.
+    """Return the text of a bundle's resolution.
 
     Raises:
         Refusal: there is none.
@@ -48,14 +48,14 @@ def resolution(directory: Path) -> str:
     return place.read_text(encoding="utf-8")
 
 
-def given(settings: Settings) -> Path | None:
+def directory_of(settings: Settings) -> Path | None:
     """Return the directory of the bundle that the settings name."""
     return Path(settings.bundle) if settings.bundle else None
 
 
-def place(settings: Settings) -> str | None:
+def path_on_hosts(settings: Settings) -> str | None:
     """Return the bundle's directory on the hosts, named by its content; None without a bundle."""
-    directory = given(settings)
+    directory = directory_of(settings)
     if directory is None:
         return None
     listing = read(directory)

@@ -1,4 +1,4 @@
-"""From a pyinfra inventory to hosts and settings: reads what pyinfra merged, connects to nothing."""
+"""From a pyinfra inventory to hosts and settings: reads the data that pyinfra merged, connects to nothing."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Fleet:
-    """What an inventory says: its hosts in order, and the settings they share."""
+    """An inventory: its hosts in order, and the settings they share."""
 
     name: str
     hosts: tuple[HostSpec, ...]
@@ -60,7 +60,7 @@ def load(path: str, overrides: Mapping[str, Any] | None = None) -> Inventory:
     except Exception as error:
         if isinstance(error.__cause__, Refusal):  # an inventory file wraps its own for pyinfra
             raise error.__cause__ from error
-        raise Refusal(f"{path} cannot be read: {error}", fix="mend the inventory file") from error
+        raise Refusal(f"{path} cannot be read: {error}", fix="correct the inventory file") from error
     return inventory
 
 
@@ -81,7 +81,7 @@ def check_file(path: str) -> None:
         twice = [name for name, count in names.items() if count > 1]
         if twice:
             raise Refusal(
-                f"{path}: host {twice[0]} stands more than once",
+                f"{path}: host {shown(twice[0])} is listed more than once",
                 needed="each host once",
                 fix="remove the duplicate line from the inventory",
             )

@@ -98,7 +98,7 @@ def env_name(value: str) -> str:
 
 
 def served_name(value: str) -> str:
-    """Let the name of a model in the API through: it stands in command lines, addresses and metrics."""
+    """Let the name of a model in the API through: command lines, addresses and metrics carry it."""
     if not _SERVED.fullmatch(value):
         raise ValueError("letters, digits and ./:+@_- (at most 256, the first a letter, digit, _ or /)")
     return value

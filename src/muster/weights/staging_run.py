@@ -44,7 +44,7 @@ def of_weights(state: State, recipe_name: str) -> StageRun | None:
 
     def prepare() -> StageRun | None:
         settings = _settings(state)
-        chosen, bundle, options = recipe.load(recipe_name), bundles.given(settings), settings.weights
+        chosen, bundle, options = recipe.load(recipe_name), bundles.directory_of(settings), settings.weights
         if bundle is not None and (bundle / bundles.WEIGHTS).is_dir():
             options = options.model_copy(update={"source": f"control:{bundle.resolve() / bundles.WEIGHTS}"})
         if options.kind == "none":
@@ -77,7 +77,7 @@ def of_bundle(state: State) -> StageRun | None:
 
     def prepare() -> StageRun | None:
         settings = _settings(state)
-        bundle = bundles.given(settings)
+        bundle = bundles.directory_of(settings)
         if bundle is None:
             return None
         source = f"control:{bundle.resolve() / bundles.ENGINE}"

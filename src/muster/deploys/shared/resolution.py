@@ -61,7 +61,7 @@ class Resolution:
     def _prepared(cls, run: GroupRun) -> Resolution:
         prepared = cls(run)
         lacking = [name for name in run.plan.hosts if run.decision.hosts[name].install]
-        bundle = bundles.given(run.settings)
+        bundle = bundles.directory_of(run.settings)
         if bundle is not None and lacking:
             prepared.know(bundles.resolution(bundle), {})
         elif lacking:
@@ -152,7 +152,7 @@ class Resolution:
         def request() -> dict[str, Any]:
             if not self.text:
                 raise Refusal(f"{self.seed} did not resolve the release", fix=f"read the lines of {self.seed} above")
-            place = bundles.place(settings)
+            place = bundles.path_on_hosts(settings)
             wheels = self._directory(self._listing()) if self.gather else place and f"{place}/wheels"
             return {
                 **self._common(host),
