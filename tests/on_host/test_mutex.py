@@ -12,18 +12,18 @@ from muster.on_host import mutex
 
 
 def test_a_free_lock_is_taken_without_a_word(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with open(tmp_path / "lock", "w") as lock, open(tmp_path / "lock", "w") as other:
-        mutex.take(lock, "writes here", minutes=1)
+    with mutex.held(str(tmp_path / "lock"), "writes here", minutes=1), open(tmp_path / "lock", "w") as other:
         assert capsys.readouterr().out == ""
         with pytest.raises(BlockingIOError):
             fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def test_who_holds_a_lock_for_too_long_is_named(tmp_path: Path) -> None:
-    with open(tmp_path / "lock", "w") as lock, open(tmp_path / "lock", "w") as other:
+    why = r"another session writes here for -1 minutes now; its process holds .*/lock"
+    with open(tmp_path / "lock", "w") as other:
         fcntl.flock(other, fcntl.LOCK_EX)
-        with pytest.raises(OSError, match=r"another session writes here for -1 minutes now; its process holds .*/lock"):
-            mutex.take(lock, "writes here", minutes=-1)
+        with pytest.raises(OSError, match=why), mutex.held(str(tmp_path / "lock"), "writes here", minutes=-1):
+            pass
 
 
 class Clock:
@@ -45,10 +45,11 @@ class Clock:
 def test_a_wait_is_said_once_a_minute(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with open(tmp_path / "lock", "w") as lock, open(tmp_path / "lock", "w") as other:
+    with open(tmp_path / "lock", "w") as other:
         fcntl.flock(other, fcntl.LOCK_EX)
         clock = Clock(other, after=150)
         monkeypatch.setattr(mutex, "time", clock)
-        mutex.take(lock, "writes here", minutes=4)
+        with mutex.held(str(tmp_path / "lock"), "writes here", minutes=4):
+            pass
     assert clock.now == 150
     assert capsys.readouterr().out.count("another session writes here; waiting for it\n") == 3

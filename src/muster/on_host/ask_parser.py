@@ -7,7 +7,7 @@ import os
 import tempfile
 from typing import Any
 
-from muster.on_host import engine_stamps, run_command, whole_files
+from muster.on_host import engine_stamps, run_command
 from muster.on_host.parser_script import SCRIPT
 
 Json = dict[str, Any]
@@ -48,7 +48,5 @@ def main(request: Json) -> Json:
     errors = json.loads(answer)
     for argv, error in zip(request["argvs"], errors):
         if not error:
-            stamp = engine_stamps.stamp(root, path, argv)
-            os.makedirs(os.path.dirname(stamp), 0o755, exist_ok=True)
-            whole_files.write_whole(stamp, (json.dumps(argv) + "\n").encode(), 0o600)
+            engine_stamps.note(root, path, argv)
     return {"refused": [[argv, error] for argv, error in zip(request["argvs"], errors) if error]}

@@ -9,7 +9,7 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
-from muster.on_host import whole_files
+from muster.on_host import safe_paths, whole_files
 
 Json = dict[str, Any]
 
@@ -29,7 +29,7 @@ def release(root: str, requested: Json | None) -> Json:
     if not requested:
         return {"exists": False, "complete": False, "runs": False}
     path = root + requested["path"]
-    stamp = whole_files.read_json(os.path.join(path, COMPLETE)) or {}
+    stamp = whole_files.read_object(os.path.join(path, COMPLETE))
     return {
         "exists": os.path.isdir(path),
         "complete": bool(stamp) and stamp.get("spec") == requested.get("spec"),
@@ -40,7 +40,17 @@ def release(root: str, requested: Json | None) -> Json:
 def accepted(root: str, requested: Json | None, argvs: Sequence[Sequence[str]]) -> list[bool]:
     """Return for each command line whether the parser of this very engine has accepted it before."""
     path = requested["path"] if requested else "/nowhere"
-    return [os.path.exists(stamp(root, path, argv)) for argv in argvs]
+    # Notes that another user could have written are none.
+    mine = safe_paths.private(root + ACCEPTED)
+    return [mine and os.path.exists(stamp(root, path, argv)) for argv in argvs]
+
+
+def note(root: str, path: str, argv: Sequence[str]) -> None:
+    """Note that the engine at `path` accepts a command line."""
+    if not safe_paths.private(root + ACCEPTED):
+        safe_paths.remove_below(root + ACCEPTED)
+        safe_paths.make_directory(root + ACCEPTED)
+    whole_files.write_whole(stamp(root, path, argv), (json.dumps(argv) + "\n").encode(), 0o600)
 
 
 def stamp(root: str, path: str, argv: Sequence[str]) -> str:

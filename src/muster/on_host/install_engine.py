@@ -10,7 +10,6 @@ import base64
 import glob
 import json
 import os
-import shutil
 import subprocess
 import tempfile
 import threading
@@ -18,7 +17,7 @@ import time
 import zlib
 from typing import Any
 
-from muster.on_host import engine_stamps, in_words, mutex, progress_lines, pylock, run_command, whole_files
+from muster.on_host import engine_stamps, in_words, mutex, progress_lines, pylock, run_command, safe_paths, whole_files
 
 Json = dict[str, Any]
 
@@ -40,9 +39,8 @@ def main(request: Json) -> Json:
     root, path = request.get("root", ""), request.get("root", "") + request["path"]
     os.umask(0o022)  # the ranks run as another user and must be able to read it
     uv = bring_uv(root + request["uv"], request.get("uv_payload"))
-    os.makedirs(os.path.dirname(path), 0o755, exist_ok=True)
-    with open(path + ".lock", "w") as lock:
-        mutex.take(lock, "installs this release", minutes=30)
+    safe_paths.make_directory(os.path.dirname(path))
+    with mutex.held(path + ".lock", "installs this release", minutes=30):
         if engine_stamps.release(root, request)["complete"]:
             return {"changed": False, "packages": 0}
         users = running_from(path)
@@ -50,7 +48,7 @@ def main(request: Json) -> Json:
             raise OSError("{} is not as planned, but {} runs from it; stop it first".format(path, ", ".join(users)))
         packages = install(request, uv, path, environment(request, root))
         if request["forget"]:
-            shutil.rmtree(os.path.dirname(root + request["wheels"]), ignore_errors=True)
+            safe_paths.remove_below(os.path.dirname(root + request["wheels"]))
     return {"changed": True, "packages": packages}
 
 
@@ -60,7 +58,7 @@ def bring_uv(path: str, payload: str | None) -> str:
         return path
     if not payload:
         raise OSError(f"no uv at {path} and none was sent")
-    os.makedirs(os.path.dirname(path), 0o755, exist_ok=True)
+    safe_paths.make_directory(os.path.dirname(path))
     whole_files.write_whole(path, zlib.decompress(base64.b64decode(payload)), 0o755)
     progress_lines.say("uv: {}".format(run_command.must([path, "--version"]).strip()))
     return path
@@ -82,11 +80,16 @@ def running_from(path: str) -> list[str]:
 
 def environment(request: Json, root: str) -> dict[str, str]:
     """Return uv's environment: Pythons and cache where every user can read them, none of the caller's uv settings."""
+    cache = root + request["cache_dir"]
+    if not safe_paths.private(cache):
+        # A cache that another user could write to, or has put there, must not decide what root installs.
+        safe_paths.remove_below(cache)
+        safe_paths.make_directory(cache)
     base = {key: value for key, value in run_command.environment().items() if not key.startswith(("UV_", "PIP_"))}
     base.pop("VIRTUAL_ENV", None)
     own = {
         "UV_PYTHON_INSTALL_DIR": root + request["python_dir"],
-        "UV_CACHE_DIR": root + request["cache_dir"],
+        "UV_CACHE_DIR": cache,
         "UV_NO_PROGRESS": "1",
         "UV_NO_CONFIG": "1",
     }
@@ -98,7 +101,7 @@ def install(request: Json, uv: str, path: str, env: dict[str, str]) -> int:
     began = time.monotonic()
     if os.path.lexists(path):
         progress_lines.say(f"removing what an unfinished installation left at {path}")
-        shutil.rmtree(path)
+        safe_paths.remove_below(path)
     progress_lines.say("making a Python {} environment at {}".format(request["python"], path))
     stream([uv, "venv", "--no-project", "--python", request["python"], path], env, path)
     python = os.path.join(path, "bin", "python")
@@ -106,7 +109,7 @@ def install(request: Json, uv: str, path: str, env: dict[str, str]) -> int:
     where = ["--no-index", "--find-links", wheels] if wheels else request["install_args"]
     command = [uv, "pip", "install", "--python", python, "--compile-bytecode", "--require-hashes", "--no-deps", *where]
     place = path + ".locked/pylock.toml"
-    os.makedirs(os.path.dirname(place), 0o755, exist_ok=True)
+    safe_paths.make_directory(os.path.dirname(place))
     whole_files.write_whole(place, request["lock"].encode())
     packages = pylock.parse(request["lock"], os.path.dirname(place))
     with tempfile.NamedTemporaryFile("w", suffix=".txt") as requirements:

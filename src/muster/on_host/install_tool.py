@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 from typing import Any
 
-from muster.on_host import install_engine, whole_files
+from muster.on_host import install_engine, safe_paths, whole_files
 
 Json = dict[str, Any]
 
@@ -26,17 +25,15 @@ def main(request: Json) -> Json:
     """
     path, uv = request["path"], request["uv"]
     machine = os.uname().machine
-    stamp = whole_files.read_json(os.path.join(path, _COMPLETE))
-    if isinstance(stamp, dict) and stamp.get("requirements") == request["requirements"]:
+    if whole_files.read_object(os.path.join(path, _COMPLETE)).get("requirements") == request["requirements"]:
         return {"installed": True, "machine": machine}
     if not os.access(uv, os.X_OK) and not request.get("uv_payload"):
         return {"installed": False, "machine": machine}
     os.umask(0o022)  # the tool runs as another user
     uv = install_engine.bring_uv(uv, request.get("uv_payload"))
     env = install_engine.environment(request, "")
-    if os.path.lexists(path):
-        shutil.rmtree(path)
-    os.makedirs(os.path.dirname(path), 0o755, exist_ok=True)
+    safe_paths.remove_below(path)
+    safe_paths.make_directory(os.path.dirname(path))
     install_engine.stream([uv, "venv", "--no-project", "--python", request["python"], path], env, path)
     command = [uv, "pip", "install", "--python", os.path.join(path, "bin", "python"), *request["install_args"]]
     install_engine.stream([*command, "--", *request["requirements"]], env, path)

@@ -8,7 +8,7 @@ import os
 import pwd
 from typing import Any
 
-from muster.on_host import run_command, whole_files
+from muster.on_host import run_command, safe_paths, whole_files
 
 Json = dict[str, Any]
 
@@ -41,7 +41,7 @@ def base(request: Json, root: str) -> Json:
     """Write and apply the files that define users, directories and kernel settings; a refused sysctl is only a note."""
     notes = []
     for item in request["files"]:
-        os.makedirs(os.path.dirname(root + item["path"]), 0o755, exist_ok=True)
+        safe_paths.make_directory(os.path.dirname(root + item["path"]))
         whole_files.write_whole(root + item["path"], item["text"].encode(), int(item["mode"], 8), *_owners(item))
         for directory, tool in _ACTIVATE:
             if item["path"].startswith(directory) and not root:
@@ -57,7 +57,7 @@ def stage(request: Json, root: str) -> Json:
     written = []
     try:
         for item in request["files"]:
-            os.makedirs(os.path.dirname(root + item["path"]), 0o755, exist_ok=True)
+            safe_paths.make_directory(os.path.dirname(root + item["path"]))
             written.append(staged(root, item))
             whole_files.write_synced(written[-1], item["text"].encode(), int(item["mode"], 8), *_owners(item))
     except BaseException as error:
@@ -83,7 +83,7 @@ def commit(request: Json, root: str) -> Json:
     if old_units and not root:
         run_command.run(["systemctl", "disable", "--now", "--quiet", "--", *old_units], 120)
     for item in files:
-        os.rename(staged(root, item), root + item["path"])
+        safe_paths.rename(staged(root, item), root + item["path"])
     for path in gone:
         whole_files.remove(root + path)
     for directory in sorted({os.path.dirname(root + item["path"]) for item in files}):

@@ -22,6 +22,7 @@ from muster.on_host import engine_stamps, systemd_units, whole_files
 Json = dict[str, Any]
 
 _TEXT_LIMIT = 65536
+_HELD_LIMIT = 65536
 # What earlier versions wrote for all groups of a host, and a file of each group's own has replaced.
 _FORMER = ("/etc/tmpfiles.d/muster.conf",)
 
@@ -49,8 +50,14 @@ def main(request: Json) -> Json:
         "uv": os.access(root + request.get("uv", "/nowhere"), os.X_OK),
         "accepted": engine_stamps.accepted(root, request.get("release"), request.get("argvs", ())),
         "ready": answers(request.get("ready")),
-        "held": str((whole_files.read_json(f"{root}/var/lib/muster/{group}/held.json") or {}).get("held") or ""),
+        "held": hold(f"{root}/var/lib/muster/{group}/held.json"),
     }
+
+
+def hold(path: str) -> str:
+    """Return why the guard keeps the group down, "" when it does not; the file is the engine user's to write."""
+    reason = whole_files.read_object(path, _HELD_LIMIT).get("held")
+    return reason[:_HELD_LIMIT] if isinstance(reason, str) else ""
 
 
 def attempt(source: Callable[[], Any]) -> Any:
@@ -77,8 +84,7 @@ def describe(root: str, path: str, planned: str | None, text: bool) -> Json:
         "group": _name(grp.getgrgid, status.st_gid),
     }
     if text and planned and facts["sha256"] != planned and status.st_mode & 0o004:
-        with open(root + path, encoding="utf-8", errors="replace") as handle:
-            facts["text"] = handle.read(_TEXT_LIMIT)
+        facts["text"] = whole_files.read_start(root + path, _TEXT_LIMIT) or ""
     return facts
 
 
@@ -124,7 +130,7 @@ def present_units(root: str, group: str) -> list[str]:
     if not group:
         return []
     rule, names = re.compile(_unit_rule(group)), _listed(root + "/etc/systemd/system")
-    listed = (whole_files.read_json(root + f"/etc/muster/{group}/plan.json") or {}).get("units", [])
+    listed = whole_files.read_object(root + f"/etc/muster/{group}/plan.json").get("units", [])
     return sorted(name for name in names if rule.fullmatch(name) or name in listed)
 
 

@@ -7,10 +7,20 @@ import tempfile
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from muster.on_host import install_engine, mutex, progress_lines, pylock, run_command, transfer_source, whole_files
+from muster.on_host import (
+    install_engine,
+    mutex,
+    progress_lines,
+    pylock,
+    run_command,
+    safe_paths,
+    transfer_source,
+    whole_files,
+)
 
 Json = dict[str, Any]
 
+_LOCK_LIMIT = 16 << 20
 _RESOLVING = 3600.0
 """Seconds: uv may have to build an sdist to learn its dependencies."""
 
@@ -38,9 +48,8 @@ def main(request: Json) -> Json:
         return {"text": read(place)}
     os.umask(0o022)
     uv = install_engine.bring_uv(root + request["uv"], request.get("uv_payload"))
-    os.makedirs(os.path.dirname(place), 0o755, exist_ok=True)
-    with open(root + request["path"] + ".lock", "w") as lock:
-        mutex.take(lock, "installs this release", minutes=30)
+    safe_paths.make_directory(os.path.dirname(place))
+    with mutex.held(root + request["path"] + ".lock", "installs this release", minutes=30):
         if request["text"]:
             whole_files.write_whole(place, request["text"].encode())
         elif not read(place):
@@ -53,8 +62,7 @@ def main(request: Json) -> Json:
 def read(place: str) -> str:
     """Return the text of a lock, "" where there is none."""
     try:
-        with open(place, encoding="utf-8") as handle:
-            return handle.read()
+        return safe_paths.read_bounded(place, _LOCK_LIMIT).decode()
     except FileNotFoundError:
         return ""
 
@@ -92,7 +100,7 @@ def resolve(request: Json, uv: str, place: str, env: dict[str, str]) -> None:
         tail = "\n".join(line for line in done.errors.splitlines()[-15:] if line.strip())
         raise OSError(f"`uv pip compile` ended with {done.status}:\n{tail}")
     packages_of(read(new), new)
-    os.rename(new, place)
+    safe_paths.rename(new, place)
     whole_files.sync_directory(os.path.dirname(place))
 
 

@@ -39,8 +39,7 @@ def main(request: dict[str, Any]) -> dict[str, Any]:
     os.makedirs(directory, 0o755, exist_ok=True)
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (limits[1], limits[1]))
-    with open(directory + ".lock", "w") as lock:
-        mutex.take(lock, "writes here", minutes=5)
+    with mutex.held(directory + ".lock", "writes here", minutes=5):
         transfer_room.check_room(directory, sum(int(entry["size"]) for entry in request["listing"]["files"]))
         return Stage(request).run()
 
