@@ -96,7 +96,8 @@ def check(words: Sequence[str], *, where: str) -> None:
     for word in words:
         decided = decided_by(word)
         if decided:
-            named = f"{word}" if word == decided.flag else f"{word}, which is {decided.flag}"
+            name = word.partition("=")[0]  # the value may be a secret
+            named = name if name == decided.flag else f"{name}, which is {decided.flag}"
             raise Refusal(
                 f"{where} holds {named}",
                 needed="only flags that the plan does not decide by itself",

@@ -9,7 +9,7 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from muster.errors import Refusal, unknown
-from muster.plan import gpu_memory, known_faults, remote_code, requested_flags, unit_files, vllm_flags
+from muster.plan import gpu_memory, known_faults, remote_code, requested_flags, unit_files, visible_paths, vllm_flags
 from muster.plan.decision import is_base
 from muster.plan.group import Group
 from muster.plan.manifest import with_manifest
@@ -106,6 +106,9 @@ def build_plan(recipe: Recipe, hosts: Sequence[HostSpec], settings: Settings) ->
         variant_assumed=chosen(settings).assumed,
     )
     processes = {node.host.name: _processes(group, node, model, served, spoken) for node in topology.nodes}
+    for mine in processes.values():
+        for process in mine:
+            visible_paths.check(process.argv, process.env, settings={"engine_path": settings.engine_path})
     plan = replace(plan, **_own_code(recipe.name, settings, processes[topology.head.host.name][-1], plan))
     digest = _digest(plan, _host_plans(group, processes, digest=""))
     return with_manifest(replace(plan, digest=digest, hosts=_host_plans(group, processes, digest=digest)))
