@@ -98,6 +98,9 @@ control_port = 29600
 # Networks whose clients may reach the hosts' units, besides the hosts themselves.
 client_networks = ["10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "fc00::/7"]
 
+# Networks whose load balancers and Prometheus may reach the guard's /ready, /status and /metrics on control_port.
+monitor_networks = []
+
 # --- The engine ---------------------------------------------------------------------------------------------------
 
 # Exact versions. Ray is installed only where the strategy needs it.

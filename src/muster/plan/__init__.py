@@ -16,6 +16,7 @@ weights_path     where the weights lie on a host
 group            names and sizes that all files of a group share
 unit_files       units, environment files, and what a host needs besides
 guard_files      the guard's program, unit and guard.json
+firewall         who may open connections to which ports of a host
 render           templates -> text
 start_order      the order of bring-up
 manifest         what a group says of itself on each host

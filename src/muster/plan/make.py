@@ -11,6 +11,7 @@ from typing import Any
 from muster.errors import Refusal, unknown
 from muster.plan import gpu_memory, known_faults, remote_code, requested_flags, unit_files, visible_paths, vllm_flags
 from muster.plan.decision import is_base
+from muster.plan.firewall import firewall_of
 from muster.plan.group import Group
 from muster.plan.manifest import with_manifest
 from muster.plan.release import chosen, release_of
@@ -228,7 +229,7 @@ def _processes(
 def _host_plans(group: Group, processes: Mapping[str, tuple[Process, ...]], *, digest: str) -> dict[str, HostPlan]:
     plans = {}
     for node in group.topology.nodes:
-        host, mine = node.host, processes[node.host.name]
+        host, mine, firewall = node.host, processes[node.host.name], firewall_of(group, node)
         plans[host.name] = HostPlan(
             name=host.name,
             role="head" if node.is_head else ("ray-worker" if group.uses_ray else "headless"),
@@ -241,24 +242,10 @@ def _host_plans(group: Group, processes: Mapping[str, tuple[Process, ...]], *, d
             processes=mine,
             files=unit_files.host_files(group, node, mine, digest),
             units=unit_files.unit_names(group, mine),
-            ports=_ports(group, node),
+            ports=tuple(opening.first for opening in firewall.openings if opening.first == opening.last),
+            firewall=firewall,
         )
     return plans
-
-
-def _ports(group: Group, node: Node) -> tuple[int, ...]:
-    settings = group.settings
-    ports = [settings.port] if node.is_head else []
-    if node.is_head and group.layout.dp > 1:
-        ports.append(settings.rpc_port)
-    if group.uses_ray:
-        ports += [settings.ray_port] if node.is_head else []
-        ports += [port for flag, port in vllm_flags.RAY_PORTS.items() if "worker" not in flag]
-    elif node.is_head and group.layout.pp > 1:
-        ports.append(settings.master_port)
-    if node.is_head and group.guarded:
-        ports.append(settings.control_port)
-    return tuple(ports)
 
 
 def _digest(plan: Plan, hosts: Mapping[str, HostPlan]) -> str:
@@ -266,15 +253,10 @@ def _digest(plan: Plan, hosts: Mapping[str, HostPlan]) -> str:
 
     Files that take effect at once are left out: their change, a comment in one included, must restart nothing.
     """
-    content = {
-        name: asdict(
-            replace(
-                host,
-                files={path: file for path, file in host.files.items() if not is_base(path)},
-                processes=tuple(replace(process, decided=()) for process in host.processes),
-            )
-        )
-        for name, host in hosts.items()
-    }
+    content = {name: asdict(host) for name, host in hosts.items()}
+    for host in content.values():
+        host["files"] = {path: file for path, file in host["files"].items() if not is_base(path)}
+        host["processes"] = [{**process, "decided": ()} for process in host["processes"]]
+        del host["firewall"]
     text = json.dumps([plan.release.id, content], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]

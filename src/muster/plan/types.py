@@ -8,6 +8,8 @@ from typing import Literal
 
 from muster.plan.gpu_memory import Memory
 
+Audience = Literal["clients", "monitors", "peers"]
+
 
 @dataclass(frozen=True)
 class Process:
@@ -52,6 +54,47 @@ class Release:
 
 
 @dataclass(frozen=True)
+class Opening:
+    """Ports that one audience may reach; peers and the host itself reach every port of the group.
+
+    Args:
+        first, last: TCP ports, both included.
+        audience: `clients` (client_networks), `monitors` (monitor_networks) or `peers` (the group's hosts).
+        name: of the setting or listener, for messages.
+    """
+
+    first: int
+    last: int
+    audience: Audience
+    name: str
+
+
+@dataclass(frozen=True)
+class Firewall:
+    """What one host lets in for one group.
+
+    Args:
+        table: name of the nftables table (family inet) that holds nothing else.
+        unit: the systemd unit that loads it, and removes it when no unit of the group needs it.
+        path: of the ruleset on the host.
+        peers, clients, monitors: networks by audience; nobody where empty.
+        openings: the ports that have names. All ports from `firewall.FIRST_EPHEMERAL` on are for peers.
+    """
+
+    table: str
+    unit: str
+    path: str
+    peers: tuple[str, ...]
+    clients: tuple[str, ...]
+    monitors: tuple[str, ...]
+    openings: tuple[Opening, ...]
+
+    def ports(self, audience: Audience) -> tuple[Opening, ...]:
+        """Return what one audience may reach besides peers."""
+        return tuple(opening for opening in self.openings if opening.audience == audience)
+
+
+@dataclass(frozen=True)
 class HostPlan:
     """All that one host gets."""
 
@@ -68,8 +111,10 @@ class HostPlan:
     files: Mapping[str, File]
     units: tuple[str, ...]
     """Unit names on this host, in start order."""
-    ports: tuple[int, ...] = ()
+    ports: tuple[int, ...]
     """TCP ports that this host's processes bind; a foreign process on one of them is refused."""
+    firewall: Firewall
+    """Who may reach which of them."""
 
 
 @dataclass(frozen=True)

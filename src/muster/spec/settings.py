@@ -143,6 +143,7 @@ class Settings(BaseModel):
     ray_port: Port = 6379
     control_port: Port = 29600
     client_networks: list[Network] = ["10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "fc00::/7"]
+    monitor_networks: list[Network] = []
 
     # The engine
     vllm_version: Version = "0.33.0"

@@ -1,0 +1,52 @@
+"""Who may open connections to a host's ranks: ports by name and audience. Pure; the ruleset is a template."""
+
+from __future__ import annotations
+
+from muster.plan import vllm_flags
+from muster.plan.group import Group
+from muster.plan.topology import Node
+from muster.plan.types import Audience, Firewall, Opening
+
+# The engine, Ray and NCCL also listen on ports that the kernel picks. Linux picks from 32768 on by default; a host with
+# another net.ipv4.ip_local_port_range that starts lower is preflight's to name.
+FIRST_EPHEMERAL = 32768
+
+
+def firewall_of(group: Group, node: Node) -> Firewall:
+    """Return what one host of a group lets in."""
+    return Firewall(
+        # A dash is no part of an nftables name; group names hold no underscore, so that no two tables are one.
+        table=f"muster_{group.name.replace('-', '_')}",
+        unit=f"muster-firewall@{group.name}.service",
+        path=f"{group.config}/firewall.nft",
+        peers=group.peers,
+        clients=tuple(group.settings.client_networks),
+        monitors=tuple(group.settings.monitor_networks),
+        openings=openings(group, node),
+    )
+
+
+def openings(group: Group, node: Node) -> tuple[Opening, ...]:
+    """Return the ports with names that processes of a host bind, with who may reach them."""
+    settings, found = group.settings, list[Opening]()
+
+    def open_to(audience: Audience, name: str, first: int, last: int | None = None) -> None:
+        found.append(Opening(first, last or first, audience, name))
+
+    if node.is_head:
+        open_to("clients", "port", settings.port)
+        if group.layout.dp > 1:
+            open_to("peers", "rpc_port", settings.rpc_port)
+    if group.uses_ray:
+        if node.is_head:
+            open_to("peers", "ray_port", settings.ray_port)
+        workers = {flag: port for flag, port in vllm_flags.RAY_PORTS.items() if "worker" in flag}
+        for flag, port in vllm_flags.RAY_PORTS.items():
+            if flag not in workers:
+                open_to("peers", f"Ray's {flag}", port)
+        open_to("peers", "Ray's workers", min(workers.values()), max(workers.values()))
+    elif node.is_head and group.layout.pp > 1:
+        open_to("peers", "master_port", settings.master_port)
+    if node.is_head and group.guarded:
+        open_to("monitors", "control_port", settings.control_port)
+    return tuple(found)
