@@ -1,4 +1,5 @@
-"""pyinfra reads this file from the working directory only; keep running it from the top of the clone."""
+"""pyinfra's own configuration, such as `from pyinfra import config; config.SUDO = True`. Nothing is set here.
 
-# A group with a missing rank must not be started: one failed host stops the run for all.
-FAIL_PERCENT = 0
+pyinfra reads this file from the working directory, muster's commands read it from beside or above the inventory. A
+failed host needs no FAIL_PERCENT: the deploys stop for all hosts of the group by themselves.
+"""

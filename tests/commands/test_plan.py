@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -79,3 +81,40 @@ def test_a_broken_inventory_is_refused_in_words(muster, tmp_path: Path, body: st
     ran = muster("plan", str(tmp_path / "mine.py"), "kimi-k2-instruct")
     assert ran.exit_code == 2
     assert says in ran.stderr
+
+
+def test_settings_are_found_from_another_directory_and_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("inventories", "group_data"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "inventories/mine.py").write_text((ROOT / "inventories/h200-16.py").read_text())
+    (tmp_path / "group_data/mine.py").write_text("port = 8123\n")
+    (tmp_path / "elsewhere").mkdir()
+    plans = {}
+    for directory in (tmp_path, tmp_path / "elsewhere"):
+        monkeypatch.chdir(directory)
+        ran = muster_plan(str(tmp_path / "inventories/mine.py"))
+        plans[directory] = json.loads(ran.stdout)
+        assert plans[directory]["endpoint"] == "http://198.51.100.11:8123"
+    assert plans[tmp_path]["digest"] == plans[tmp_path / "elsewhere"]["digest"]
+    assert plans[tmp_path]["read"] == ["inventories/mine.py", "group_data/mine.py"]
+
+
+def muster_plan(inventory: str) -> Result:
+    return CliRunner().invoke(main, ["plan", inventory, "kimi-k2-instruct", "--format", "json"])
+
+
+def test_pyinfra_from_a_directory_that_misses_settings_is_refused(tmp_path: Path) -> None:
+    top, elsewhere = tmp_path / "top", tmp_path / "elsewhere"
+    for directory in (top / "inventories", top / "group_data", elsewhere):
+        directory.mkdir(parents=True)
+    (top / "inventories/mine.py").write_text('hosts = [("@local", {"gpu": "H200", "gpus": 8})]\n')
+    (top / "group_data/all.py").write_text("port = 8123\n")
+    pyinfra = Path(sys.executable).parent / "pyinfra"
+    for script in ("kimi_k2_instruct", "stage_weights", "stop", "preflight"):
+        command = [str(pyinfra), "-y", str(top / "inventories/mine.py"), str(ROOT / f"deploys/{script}.py")]
+        ran = subprocess.run(command, cwd=elsewhere, capture_output=True, text=True, timeout=60, check=False)
+        assert ran.returncode != 0, script
+        assert f"pyinfra has not read {top}/group_data" in ran.stderr + ran.stdout, script
+    # The last of them reads only: this one run does reach its host, which is this machine.
+    there = subprocess.run(command, cwd=top, capture_output=True, text=True, timeout=60, check=False)
+    assert "has not read" not in there.stderr + there.stdout

@@ -64,7 +64,8 @@ def bundle(
         gather.python(release.python, engine / "python")
     listing = gather.seal(place, chosen.name)
     click.echo(f"{release.id}: {len(names)} wheels, {size(listing.size)}, sealed as {listing.revision[:12]}")
-    pin, origin = pins.read(chosen.name), pins.path_in_use(chosen.name)
+    pin = pins.read(chosen.name, homes=fleet.homes)
+    origin = pins.path_in_use(chosen.name, homes=fleet.homes)
     if origin is None:
         click.echo(f"no pin: `muster pin {chosen.name}` before the weights can be staged", err=True)
     else:

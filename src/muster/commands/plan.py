@@ -13,7 +13,7 @@ from muster.commands import options
 from muster.commands.plan_text import as_json, as_text
 from muster.plan.prepare import plan_for
 from muster.plan.types import Plan
-from muster.spec import inventory
+from muster.spec import bundles, inventory, pins
 
 
 @click.command(
@@ -30,11 +30,22 @@ Examples:
 @click.option("--out", type=click.Path(file_okay=False), help="Write every host's files under DIR/<host>/.")
 def plan(inventory_file: str, recipe_name: str, overrides: Mapping[str, Any], form: str, out: str | None) -> None:
     """Print what every host of INVENTORY would get for RECIPE: commands, environment, files, order, memory."""
-    result = plan_for(recipe_name, inventory.from_path(inventory_file, overrides))
+    fleet = inventory.from_path(inventory_file, overrides)
+    result = plan_for(recipe_name, fleet)
+    pin = pins.path_in_use(recipe_name, bundles.directory_of(fleet.settings), fleet.homes)
+    sources = tuple(
+        _shortest(path) for path in (Path(inventory_file).resolve(), *fleet.files, *([pin.resolve()] if pin else []))
+    )
     if out:
         count = write_files(result, Path(out))
         click.echo(f"{count} files under {out}", err=True)
-    click.echo(json.dumps(as_json(result), indent=2) if form == "json" else as_text(result))
+    click.echo(json.dumps(as_json(result, sources), indent=2) if form == "json" else as_text(result, sources))
+
+
+def _shortest(path: Path) -> str:
+    """Return a path as seen from the working directory where it lies below it, else absolute."""
+    here = Path.cwd()
+    return str(path.relative_to(here)) if path.is_relative_to(here) else str(path)
 
 
 def write_files(plan: Plan, out: Path) -> int:

@@ -9,9 +9,15 @@ from typing import Any
 from muster.plan.types import Plan
 
 
-def as_json(plan: Plan) -> dict[str, Any]:
-    """Return the plan as plain data, for scripts and checks."""
+def as_json(plan: Plan, sources: Sequence[str] = ()) -> dict[str, Any]:
+    """Return the plan as plain data, for scripts and checks.
+
+    Args:
+        plan: to show.
+        sources: files that its settings and its pin were read from.
+    """
     return {
+        **({"read": list(sources)} if sources else {}),
         "group": plan.group,
         "recipe": plan.recipe,
         "strategy": plan.strategy,
@@ -69,13 +75,19 @@ def as_json(plan: Plan) -> dict[str, Any]:
 ASSUMED = ", assumed: a deploy takes what the oldest driver of the hosts runs; torch_backend fixes it"
 
 
-def as_text(plan: Plan) -> str:
-    """Return the plan for reading: one block a host, commands as one would type them."""
+def as_text(plan: Plan, sources: Sequence[str] = ()) -> str:
+    """Return the plan for reading: one block per host, commands as one would type them.
+
+    Args:
+        plan: to show.
+        sources: files that its settings and its pin were read from.
+    """
     lines = [
         f"{plan.recipe} as {plan.label} (strategy {plan.strategy}), vLLM {plan.vllm_version}",
         f"group {plan.group} · digest {plan.digest} · release {plan.release.id}",
         f"endpoint {plan.endpoint} · served as {plan.served_model_name}",
         *([f"build {plan.variant}{ASSUMED if plan.variant_assumed else ''}"] if plan.variant else []),
+        *([f"read {' · '.join(sources)}"] if sources else []),
         "",
     ]
     for name, host in plan.hosts.items():

@@ -83,7 +83,7 @@ def _ask(
 ) -> tuple[Listing, Answers]:
     fleet = inventory.from_path(inventory_file, overrides)
     chosen = recipe.load(recipe_name)
-    listing = pins.read(chosen.name)
+    listing = pins.read(chosen.name, homes=fleet.homes)
     if listing is None:
         raise Refusal(f"there is no {pins.path_of(chosen.name)}", fix=f"muster pin {chosen.name}")
     directory = revision_path(fleet.settings.weights.root, listing.model, listing.revision)

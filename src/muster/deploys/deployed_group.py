@@ -26,6 +26,7 @@ from muster.hosts.once import OncePerRun
 from muster.hosts.pyinfra_types import current_host, current_state, stage
 from muster.hosts.run_programs import run_program
 from muster.plan import manifest
+from muster.spec import inventory
 
 _PROBE_SECONDS, _GUARD_SECONDS = 150, 60
 
@@ -138,6 +139,7 @@ def _deployed(state: State) -> DeployedGroup:
 
 
 def _find(state: State) -> DeployedGroup:
+    inventory.require_all_read(state.inventory)
     hosts = {host.name: host for host in state.inventory if host in state.active_hosts}
     answers = each(hosts.values(), lambda host: run_program(state, host, "probe_group", {}, seconds=_PROBE_SECONDS))
     for name, answer in answers.items():

@@ -21,7 +21,7 @@ def preflight() -> None:
     """
     state = current_state()
     try:
-        fleet = inventory.from_pyinfra(state.inventory, name="inventory")
+        fleet = inventory.of_run(state.inventory)
         outcome = run_inventory(
             state, fleet.hosts, fleet.settings, made=lambda outcome: print_outcome(outcome, brief=False)
         )

@@ -13,9 +13,11 @@ from pyinfra.api.exceptions import ConnectError
 from pyinfra.api.host import Host
 from pyinfra.api.state import State
 from pyinfra.context import ctx_config, ctx_host, ctx_state
+from pyinfra_cli.util import exec_file
 
 from muster.errors import Refusal
 from muster.hosts.all_hosts import each
+from muster.spec.inventory import files_of
 
 if TYPE_CHECKING:
     from pyinfra.api.inventory import Inventory
@@ -43,9 +45,9 @@ def connected(inventory: Inventory, *, needs_all: bool = False) -> Iterator[Conn
         needs_all: refuse to go on without a host.
 
     Raises:
-        Refusal: a host that could not be reached, with `needs_all`.
+        Refusal: a host that could not be reached, with `needs_all`; a config.py that cannot be run.
     """
-    state = State(inventory, Config())
+    state = State(inventory, _config(inventory))
     ctx_state.set(state)
     try:
         unreached = connect(state)
@@ -54,6 +56,18 @@ def connected(inventory: Inventory, *, needs_all: bool = False) -> Iterator[Conn
         yield Connected(state, unreached)
     finally:
         disconnect_all(state)
+
+
+def _config(inventory: Inventory) -> Config:
+    """Return pyinfra's configuration (sudo and its like) as the config.py of an inventory sets it."""
+    config, files = Config(), files_of(inventory)
+    if files is not None and files.config is not None:
+        try:
+            with ctx_state.use(State()), ctx_config.use(config):
+                exec_file(str(files.config))
+        except Exception as error:  # a user's own Python
+            raise Refusal(f"{files.config} cannot be run: {error}", fix="correct the file") from error
+    return config
 
 
 def connect(state: State, names: Collection[str] | None = None) -> dict[str, str]:

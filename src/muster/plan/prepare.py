@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import TypeVar
 
 from muster.plan import cuda_variants
@@ -30,7 +31,7 @@ def plan_for(recipe_name: str, fleet: Fleet, variant: str | None = None) -> Plan
         Refusal: as `recipe.load`, `pins.read`, `bundles.read` and `build_plan`.
     """
     given = fleet.settings if variant is None else fleet.settings.model_copy(update={"torch_backend": variant})
-    recipe, settings = prepared(recipes.load(recipe_name), given)
+    recipe, settings = prepared(recipes.load(recipe_name), given, fleet.homes)
     return build_plan(recipe, fleet.hosts, settings)
 
 
@@ -59,14 +60,15 @@ def plan_for_drivers(
     return plan, probe(plan)
 
 
-def prepared(recipe: Recipe, settings: Settings) -> tuple[Recipe, Settings]:
+def prepared(recipe: Recipe, settings: Settings, homes: Sequence[Path] = ()) -> tuple[Recipe, Settings]:
     """Return recipe and settings as they are with the pinned commit, the bundle and the staged weights.
 
     Args:
         recipe: as its file has it.
         settings: as the user gave them.
+        homes: directories of the inventory, for its pins.
     """
-    pinned = pins.pinned(recipe, pins.read(recipe.name, bundles.directory_of(settings)))
+    pinned = pins.pinned(recipe, pins.read(recipe.name, bundles.directory_of(settings), homes))
     return pinned, applied(from_bundle(settings), pinned)
 
 

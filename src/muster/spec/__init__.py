@@ -5,6 +5,7 @@
     safe_text        what text may enter a unit, a path, an environment, a command line
     settings         every setting, its default and its bounds; flat names outside, groups inside
     inventory        pyinfra's inventory -> hosts and settings          the one module here that knows pyinfra
+    settings_files   the files beside and above an inventory that its settings come from
     host             a host as the inventory names it
     hardware         GPU products: memory, architecture, driver needs
     pins, listing    the commit of a model, and every file of it

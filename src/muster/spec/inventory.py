@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 from muster.errors import Refusal, literal, shown
-from muster.spec import safe_text
+from muster.spec import safe_text, settings_files
 from muster.spec.host import HostSpec
 from muster.spec.settings import Settings, from_data, same_on_all
+from muster.spec.settings_files import SettingsFiles
 
 if TYPE_CHECKING:
     from pyinfra.api.inventory import Inventory
@@ -19,11 +22,25 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Fleet:
-    """An inventory: its hosts in order, and the settings they share."""
+    """An inventory: its hosts in order, and the settings they share.
+
+    Args:
+        name: of the inventory, for messages.
+        hosts: in inventory order.
+        settings: of all of them.
+        homes: directories that may hold pins, weakest first; empty where no file is behind the inventory.
+        files: group_data files that the settings come from, weakest first.
+    """
 
     name: str
     hosts: tuple[HostSpec, ...]
     settings: Settings
+    homes: tuple[Path, ...] = ()
+    files: tuple[Path, ...] = ()
+
+
+_files: WeakKeyDictionary[Inventory, SettingsFiles] = WeakKeyDictionary()
+"""The files behind the inventories that were loaded here."""
 
 
 def from_path(path: str, overrides: Mapping[str, Any] | None = None) -> Fleet:
@@ -40,10 +57,10 @@ def from_path(path: str, overrides: Mapping[str, Any] | None = None) -> Fleet:
 
 
 def load(path: str, overrides: Mapping[str, Any] | None = None) -> Inventory:
-    """Load a pyinfra inventory from a file, with group data looked for where the pyinfra command looks.
+    """Load a pyinfra inventory from a file, with the group_data of the working directory, above and beside the file.
 
     Raises:
-        Refusal: no such file, or a file Python cannot run.
+        Refusal: no such file, a file Python cannot run, or a group_data file whose name nearly names a group.
     """
     from pyinfra.api.state import State
     from pyinfra.context import ctx_state
@@ -51,17 +68,81 @@ def load(path: str, overrides: Mapping[str, Any] | None = None) -> Inventory:
 
     if not Path(path).is_file():
         raise Refusal(f"no inventory file {path}", fix="name one of inventories/*.py, or write your own")
+    files = settings_files.files_of(Path(path), Path.cwd())
     try:
         with ctx_state.use(State()):  # inventory and group data files are executed within a state
             check_file(path)
-            inventory: Inventory = make_inventory(path, override_data=dict(overrides or {}), cwd=str(Path.cwd()))
+            directories = [str(directory) for directory in files.group_data]
+            inventory: Inventory = make_inventory(
+                path, override_data=dict(overrides or {}), group_data_directories=directories
+            )
     except Refusal:
         raise
     except Exception as error:
         if isinstance(error.__cause__, Refusal):  # an inventory file wraps its own for pyinfra
             raise error.__cause__ from error
         raise Refusal(f"{path} cannot be read: {error}", fix="correct the inventory file") from error
+    settings_files.require_named_groups(files, _groups(inventory))
+    _files[inventory] = files
     return inventory
+
+
+def files_of(inventory: Inventory) -> SettingsFiles | None:
+    """Return the files behind an inventory: as it was loaded here, or as pyinfra's own command line names them."""
+    if inventory not in _files:
+        found = _of_command_line()
+        if found is None:
+            return None
+        _files[inventory] = found[0]
+    return _files[inventory]
+
+
+def of_run(inventory: Inventory) -> Fleet:
+    """Return hosts and settings of the inventory that pyinfra's own command has loaded.
+
+    Raises:
+        Refusal: as `from_pyinfra`, and a run that has missed settings beside or above the inventory file.
+    """
+    require_all_read(inventory)
+    return from_pyinfra(inventory, name="inventory")
+
+
+def require_all_read(inventory: Inventory) -> None:
+    """Refuse a run of pyinfra's own command that has missed group_data or config.py of its inventory.
+
+    Raises:
+        Refusal: naming what was missed, and where to run from.
+    """
+    found = _of_command_line()
+    if found is not None:
+        files, group_data, config = found
+        settings_files.require_read(files, group_data, config)
+        settings_files.require_named_groups(files, _groups(inventory))
+
+
+def _of_command_line() -> tuple[SettingsFiles, list[Path], Path | None] | None:
+    """Return the files of the inventory that pyinfra's command was given, and which of them it has read.
+
+    pyinfra keeps neither: its own parser reads the command line once more. None where another program runs, or the
+    inventory is no file.
+    """
+    program = Path(sys.argv[0])
+    if program.stem != "pyinfra" and program.parent.name != "pyinfra_cli":
+        return None
+    from pyinfra_cli.cli import cli
+
+    given = cli.make_context("pyinfra", sys.argv[1:], resilient_parsing=True).params
+    here = Path.cwd()  # --chdir has been carried out
+    path = here / str(given["inventory"])
+    if not path.is_file():
+        return None
+    config = here / str(given["config_filename"])
+    group_data = [here / "group_data", path.parent / "group_data", *(here / name for name in given["group_data"] or ())]
+    return settings_files.files_of(path, here), group_data, config if config.is_file() else None
+
+
+def _groups(inventory: Inventory) -> set[str]:
+    return {name for name, hosts in inventory.groups.items() if hosts}
 
 
 def check_file(path: str) -> None:
@@ -99,7 +180,14 @@ def from_pyinfra(inventory: Inventory, *, name: str) -> Fleet:
     """
     data: dict[str, dict[str, Any]] = {host.name: host.data.dict() for host in inventory}
     settings = from_data(same_on_all(data, where=name), where=name)
-    return Fleet(name, tuple(_host(key, value, name) for key, value in data.items()), settings)
+    files = files_of(inventory)
+    return Fleet(
+        name,
+        tuple(_host(key, value, name) for key, value in data.items()),
+        settings,
+        homes=files.homes if files else (),
+        files=files.read_for(_groups(inventory)) if files else (),
+    )
 
 
 def _host(name: str, data: Mapping[str, Any], where: str) -> HostSpec:

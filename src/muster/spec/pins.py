@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 from muster import resources
@@ -18,13 +19,18 @@ def path_of(recipe: str) -> Path:
     return Path("pins", f"{recipe}.json")
 
 
-def read(recipe: str, bundle: Path | None = None) -> Listing | None:
-    """Return the pin of a recipe: the bundle's, the working directory's, or the one shipped with muster.
+def read(recipe: str, bundle: Path | None = None, homes: Sequence[Path] = ()) -> Listing | None:
+    """Return the pin of a recipe: the bundle's, the working directory's, the inventory's, or the one muster ships.
+
+    Args:
+        recipe: its name.
+        bundle: directory of a bundle.
+        homes: directories of the inventory, weakest first, whose pins/ count where the working directory has none.
 
     Raises:
         Refusal: the file is no pin.
     """
-    place = path_in_use(recipe, bundle)
+    place = path_in_use(recipe, bundle, homes)
     if place is None:
         return None
     try:
@@ -33,10 +39,10 @@ def read(recipe: str, bundle: Path | None = None) -> Listing | None:
         raise Refusal(f"{place}: not JSON: {error}", fix="pin again") from None
 
 
-def path_in_use(recipe: str, bundle: Path | None = None) -> Path | None:
-    """Return the file that pins a recipe, or None."""
+def path_in_use(recipe: str, bundle: Path | None = None, homes: Sequence[Path] = ()) -> Path | None:
+    """Return the file that pins a recipe, or None; arguments as of `read`."""
     places = [] if bundle is None else [bundle / "pin.json"]
-    places.append(path_of(recipe))
+    places += [path_of(recipe), *(home / path_of(recipe) for home in reversed(homes))]
     with contextlib.suppress(FileNotFoundError):  # muster need not ship any
         places.append(resources.directory("pins") / f"{recipe}.json")
     return next((place for place in places if place.is_file()), None)

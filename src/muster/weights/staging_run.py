@@ -43,13 +43,14 @@ def of_weights(state: State, recipe_name: str) -> StageRun | None:
     """
 
     def prepare() -> StageRun | None:
-        settings = _settings(state)
+        fleet = inventory.of_run(state.inventory)
+        settings = fleet.settings
         chosen, bundle, options = recipe.load(recipe_name), bundles.directory_of(settings), settings.weights
         if bundle is not None and (bundle / bundles.WEIGHTS).is_dir():
             options = options.model_copy(update={"source": f"control:{bundle.resolve() / bundles.WEIGHTS}"})
         if options.kind == "none":
             return None
-        listing = pins.read(chosen.name, bundle)
+        listing = pins.read(chosen.name, bundle, fleet.homes)
         model = settings.model or chosen.model
         if listing is None or listing.model != model:
             raise Refusal(
@@ -58,8 +59,9 @@ def of_weights(state: State, recipe_name: str) -> StageRun | None:
                 fix=f"muster pin {chosen.name}",
             )
         if settings.revision not in (None, listing.revision):
+            pin = pins.path_in_use(chosen.name, bundle, fleet.homes)
             raise Refusal(
-                f"revision is {settings.revision}, but {pins.path_in_use(chosen.name, bundle)} pins {listing.revision}",
+                f"revision is {settings.revision}, but {pin} pins {listing.revision}",
                 needed="one commit: what is served is the directory that was staged",
                 fix=f"leave revision out, or muster pin {chosen.name} --revision {settings.revision}",
             )
@@ -88,13 +90,13 @@ def of_bundle(state: State) -> StageRun | None:
 
 
 def _settings(state: State) -> Settings:
-    return inventory.from_pyinfra(state.inventory, name="inventory").settings
+    return inventory.of_run(state.inventory).settings
 
 
 def _run(state: State, listing: Listing, options: Weights, settings: Settings) -> StageRun:
     """Probe every host at once, decide, and say what will happen."""
     active = {host.name: host for host in state.inventory if host in state.active_hosts}
-    fleet = inventory.from_pyinfra(state.inventory, name="inventory")
+    fleet = inventory.of_run(state.inventory)
     addresses = {spec.name: spec.address for spec in fleet.hosts if spec.name in active}
     directory = revision_path(options.root, listing.model, listing.revision)
     probe = {"do": "probe", "directory": directory, "manifest": listing.digest}

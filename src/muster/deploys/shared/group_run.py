@@ -78,7 +78,7 @@ class _FailureNotice(BaseStateCallback):
 
 
 def _prepare(state: State, recipe_name: str) -> GroupRun:
-    fleet = inventory.from_pyinfra(state.inventory, name="inventory")
+    fleet = inventory.of_run(state.inventory)
     plan = plan_for(recipe_name, fleet)
     if plan.refused:
         raise DeployError(f"{plan.refused}\nnothing was touched")
