@@ -5,6 +5,7 @@ Received messages are checked by type and length; anything else raises ValueErro
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -83,9 +84,40 @@ class View:
 
 
 def to_wire(message: object) -> dict[str, Any]:
-    """A message as JSON-ready data."""
+    """A message as JSON-ready data, with its texts cut so that it fits a frame and its receiver takes it."""
     assert isinstance(message, (Report, View)), message
-    return asdict(message)
+    data = _cut(asdict(message))
+    if data.get("failure") is not None:
+        data["failure"] = _cut(data["failure"])
+    return data
+
+
+def cut_to_encoded(text: str, size: int, keep_end: bool = False) -> str:
+    """The start of a text (or its end) that takes at most `size` bytes as JSON.
+
+    Counted as encoded: JSON writes a control character or a letter beyond ASCII as 6 or 12 bytes.
+    """
+    if 12 * len(text) <= size or len(json.dumps(text)) - 2 <= size:
+        return text
+    fits, low, high = 0, 0, min(len(text), size)
+    while low <= high:
+        fits = (low + high) // 2
+        part = text[len(text) - fits :] if keep_end else text[:fits]
+        if len(json.dumps(part)) - 2 <= size:
+            low = fits + 1
+        else:
+            high = fits - 1
+    return text[len(text) - high :] if keep_end else text[:high]
+
+
+def _cut(data: dict[str, Any]) -> dict[str, Any]:
+    cut = dict(data)
+    for name, limit in _LIMITS.items():
+        if isinstance(cut.get(name), str):
+            keep_end = name == "lines"
+            text = cut[name][-limit:] if keep_end else cut[name][:limit]
+            cut[name] = cut_to_encoded(text, _ENCODED_LIMITS[name], keep_end)
+    return cut
 
 
 def report_from(data: Mapping[str, Any]) -> Report:
@@ -114,7 +146,10 @@ def failure_from(data: Mapping[str, Any]) -> Failure:
     return Failure(**_checked(Failure, data))
 
 
-_LIMITS = {"lines": TEXT_LIMIT, "blocked": 2000, "reason": 2000, "detail": 2000}
+_LIMITS = {"lines": TEXT_LIMIT, "blocked": 2000, "reason": 2000, "detail": 2000, "previous": 256}
+"""Characters of a text; 256 for those not named."""
+_ENCODED_LIMITS = {"lines": 36 * 1024, "blocked": 4096, "reason": 4096, "detail": 4096, "previous": 1024}
+"""Bytes of the same texts as JSON: together well below a frame's limit, with room for the names."""
 
 
 def _checked(kind: type, data: Mapping[str, Any]) -> dict[str, Any]:

@@ -12,6 +12,7 @@ import re
 from typing import Any
 
 from . import restart_policy
+from .messages import cut_to_encoded
 from .restart_policy import RestartRecord
 
 BUNDLES = 10
@@ -102,9 +103,10 @@ class StateStore:
     def save_bundle(self, name: str, bundle: dict[str, Any]) -> None:
         """Keep a failure bundle, and only the newest BUNDLES of all. `name` sorts by age."""
         text = json.dumps(bundle)
-        if len(text) > BUNDLE_LIMIT:
-            processes = [{**process, "lines": str(process.get("lines"))[-8000:]} for process in bundle["processes"]]
-            text = json.dumps({**bundle, "processes": processes})
+        for size in (64 * 1024, 16 * 1024, 4 * 1024, 1024):
+            if len(text) <= BUNDLE_LIMIT:
+                break
+            text = json.dumps(_with_short_texts(bundle, size))
         with contextlib.suppress(OSError):
             os.makedirs(self._failures, mode=0o700, exist_ok=True)
             for old in sorted(os.listdir(self._failures))[: -(BUNDLES - 1)]:
@@ -120,6 +122,17 @@ class StateStore:
                 with contextlib.suppress(OSError, ValueError):
                     newest.append(_read(os.path.join(self._failures, name)))
         return newest
+
+
+def _with_short_texts(data: Any, size: int) -> Any:
+    """The same data with every text cut to its last `size` bytes as JSON."""
+    if isinstance(data, str):
+        return cut_to_encoded(data, size, keep_end=True)
+    if isinstance(data, dict):
+        return {name: _with_short_texts(value, size) for name, value in data.items()}
+    if isinstance(data, list):
+        return [_with_short_texts(value, size) for value in data]
+    return data
 
 
 def _read(path: str) -> Any:
