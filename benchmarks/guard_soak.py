@@ -36,7 +36,7 @@ from typing import Any
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
-from tests import standin  # noqa: E402
+from tests import guard_answers, standin  # noqa: E402
 from tests.faults.sampler import stat_fields  # noqa: E402
 
 from muster.sandbox import Sandbox  # noqa: E402
@@ -298,7 +298,7 @@ def main() -> None:
         result["python"] = box.exec("node0", ["python3", "--version"]).stdout.split()[-1]
         result["vllm"] = json.loads(get(f"{head}:8000", "/version")[1])["version"]
         guards = [Guard(box, host.name, init[host.name]) for host in box.hosts]
-        before = json.loads(get(f"{head}:29600", "/status")[1])
+        before = guard_answers.group_status(box, "node0", "kimi-k2-instruct")
         load = Load(head, given.clients, TOKENS[given.engine])
         time.sleep(10)
         if given.minutes:
@@ -306,7 +306,7 @@ def main() -> None:
         if given.pairs:
             result["throughput"] = compare(head, guards, given.pairs, given.slice)
         load.end()
-        after = json.loads(get(f"{head}:29600", "/status")[1])
+        after = guard_answers.group_status(box, "node0", "kimi-k2-instruct")
         result |= {
             "restarts": after["restarts"] - before["restarts"],
             "same_generation": after["generation"] == before["generation"],

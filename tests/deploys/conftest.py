@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from muster.sandbox import Sandbox, tiny_model
-from tests import standin
+from tests import guard_answers, standin
 from tests.conftest import Boot
 
 REPOSITORY = Path(__file__).parent.parent.parent
@@ -214,12 +214,7 @@ class GuardedTestbed(Testbed):
     @property
     def status(self) -> dict[str, Any]:
         """What the head's guard says; empty where it does not."""
-        try:
-            with urllib.request.urlopen(f"http://{self.box.hosts[0].address}:29600/status", timeout=5) as answer:
-                found: dict[str, Any] = json.load(answer)
-                return found
-        except OSError:
-            return {}
+        return guard_answers.group_status(self.box, HOSTS[0], GROUP)
 
     def processes(self) -> dict[str, str]:
         return {name: self.sh(name, "pgrep -f '^(/opt/standin/bin/python|VLLM::)' || echo none") for name in HOSTS}

@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from muster.sandbox import Sandbox
+from tests import guard_answers
 from tests.conftest import Boot
 
 REPOSITORY = Path(__file__).parent.parent.parent
@@ -69,12 +70,7 @@ class Real:
 
     def status(self) -> dict[str, Any]:
         """Return what the head's guard says, or nothing while it is between two lives."""
-        try:
-            with urllib.request.urlopen(f"http://{self.head}:29600/status", timeout=5) as response:
-                found: dict[str, Any] = json.load(response)
-                return found
-        except (OSError, ValueError):
-            return {}
+        return guard_answers.group_status(self.box, self.box.hosts[0].name, "kimi-k2-instruct")
 
     def ready(self) -> bool:
         """Whether `/ready` says 200."""

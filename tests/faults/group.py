@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from muster.sandbox import Sandbox
-from tests import standin
+from tests import guard_answers, standin
 from tests.faults.sightings import Sighting
 from tests.faults.watch import Watch
 
@@ -185,9 +185,8 @@ class Group:
             return 0, str(error)
 
     def status(self) -> dict[str, Any]:
-        """The head's `/status`; empty while nothing answers."""
-        code, text = self.get("/status")
-        return json.loads(text) if code == 200 else {}
+        """The group as the head's guard sees it; empty while nothing answers."""
+        return guard_answers.group_status(self.box, HEAD, NAME)
 
     def ready(self) -> bool:
         return self.get("/ready")[0] == 200
@@ -210,11 +209,7 @@ class Group:
 
     def ctl(self, host: str, *words: str) -> dict[str, Any]:
         """Ask a host's guard, as `muster status` and the deploys do."""
-        program = f"$(grep -o '/opt/muster/guard/[0-9a-f]*' /etc/systemd/system/{UNIT} | head -n 1)"
-        command = f"/usr/bin/python3 -I {program} ctl --config {CONFIG} {' '.join(words)}"
-        text = self.sh(host, command, check=False, timeout=120)
-        answer: dict[str, Any] = json.loads(text) if text else {"error": "no answer"}
-        return answer
+        return guard_answers.ask(self.box, host, NAME, *words)
 
     def reset_budget(self) -> None:
         """Restore the full budget and no backoff, so that each row is a first failure."""
@@ -231,7 +226,7 @@ class Group:
             if holds():
                 return time.monotonic()
             if time.monotonic() > until:
-                raise Late(f"{what}: not within {seconds:.0f} s; the head says {self.get('/ready')[1].strip()[:400]}")
+                raise Late(f"{what}: not within {seconds:.0f} s; the head says {self.status().get('reason', '')[:400]}")
             time.sleep(every)
 
     def until_ready(self, seconds: float = 120.0) -> float:

@@ -175,8 +175,7 @@ class Run:
         raise TimeoutError(f"DP rank {rank} does not answer: {problem}")
 
     def _failure(self) -> dict[str, Any]:
-        status, text = get(self.control + "/status")
-        failures = json.loads(text).get("failures", []) if status == 200 else []
+        failures = (self.hosts[0].ctl("status").get("group") or {}).get("failures", [])
         return {key: failures[0].get(key) for key in ("host", "process", "reason")} if failures else {}
 
     def explain(self) -> str:

@@ -16,6 +16,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from muster.plan.types import HostPlan, Plan
 from tests.faults.sampler import stat, stat_fields
@@ -129,6 +130,13 @@ class Host(threading.Thread):
                 if shown.startswith(title.encode()):
                     started.append((stat(pid)[1], pid))
         return [pid for _, pid in sorted(started)]
+
+    def ctl(self, word: str) -> dict[str, Any]:
+        """What the guard answers at its local socket; empty where it does not."""
+        argv = [*self._guard, "ctl", "--config", str(self.config), word]
+        done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
+        answer: dict[str, Any] = json.loads(done.stdout or "{}")
+        return answer
 
     def cost(self) -> tuple[float, float]:
         """Seconds of processor that this guard and its helpers have taken, and the MiB it holds."""

@@ -38,6 +38,7 @@ FAST = {
     "backoff_max": 2.0,
 }
 KEY = "0123456789abcdef0123456789abcdef"
+API_KEY = "secret-of-the-engine"
 RESTART = 0.3
 
 
@@ -155,7 +156,7 @@ class Cluster:
         credentials = folder / "credentials"
         credentials.mkdir()
         (credentials / "guard-key").write_text(KEY + "\n")
-        (credentials / "api-key").write_text("secret-of-the-engine\n")
+        (credentials / "api-key").write_text(API_KEY + "\n")
         self.work = folder / "work"
         self.work.mkdir()
         self.units: dict[str, Unit] = {}
@@ -215,10 +216,12 @@ class Cluster:
         assert (result.returncode == 1) == ("error" in answer)
         return answer
 
-    def get(self, path: str) -> tuple[int, str]:
+    def get(self, path: str, token: str = "") -> tuple[int, str]:
         """Status 0 when nothing answers."""
+        headers = {"Authorization": f"Bearer {token}"} if token else {}
+        request = urllib.request.Request(f"http://127.0.0.1:{self.control_port}{path}", headers=headers)
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{self.control_port}{path}", timeout=5) as answer:
+            with urllib.request.urlopen(request, timeout=5) as answer:
                 return answer.status, answer.read().decode()
         except urllib.error.HTTPError as error:
             return error.code, error.read().decode()
@@ -226,7 +229,7 @@ class Cluster:
             return 0, str(error)
 
     def group(self) -> dict[str, Any]:
-        status, text = self.get("/status")
+        status, text = self.get("/status", API_KEY)
         return json.loads(text) if status == 200 else {}
 
     def ready(self) -> dict[str, Any]:

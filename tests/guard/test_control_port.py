@@ -17,7 +17,7 @@ import pytest
 from muster.guard import protocol
 from muster.guard.messages import Report, to_wire
 
-from .loopback import FAST, KEY, Cluster
+from .loopback import API_KEY, FAST, KEY, Cluster
 
 pytestmark = pytest.mark.slow
 
@@ -211,7 +211,7 @@ def test_a_thousand_idle_connections(cluster: Cluster) -> None:
     with contextlib.ExitStack() as stack:
         for _ in range(1000):
             stack.enter_context(socket.create_connection(("127.0.0.1", cluster.control_port), timeout=10))
-        status, text = cluster.get("/status")
+        status, text = cluster.get("/status", API_KEY)
         assert status == 200
         assert max(each["heard"] for each in json.loads(text)["members"]) < 15.0
 

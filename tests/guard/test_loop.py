@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from .loopback import KEY, Cluster, wait_for
+from .loopback import API_KEY, KEY, Cluster, wait_for
 
 pytestmark = pytest.mark.slow
 # The rest of what real guards do to each other; what is without this mark is enough to see that they do it.
@@ -102,6 +102,8 @@ def test_a_killed_child_restarts_the_group(make: Make, host: str) -> None:
     status = recovered(cluster, before)
     failure = status["failures"][0]
     assert (failure["host"], failure["process"], failure["reason"]) == (host, "vllm", "vllm was killed by SIGKILL")
+    assert "lines" not in failure
+    failure = cluster.ctl("h0", "status")["group"]["failures"][0]
     assert f"{host} child started" in failure["lines"]
     assert status["restarts"] == 1
     (bundle,) = cluster.ctl(host, "logs")["bundles"]
@@ -263,7 +265,7 @@ def test_a_fatal_xid_blocks_its_host_until_resumed(make: Make) -> None:
 def test_no_secret_shows(make: Make) -> None:
     cluster = make(2)
     before = running(cluster)
-    seen = [cluster.get(path)[1] for path in ("/ready", "/status", "/metrics")]
+    seen = [cluster.get(path, token)[1] for path in ("/ready", "/status", "/metrics") for token in ("", API_KEY)]
     seen += [str(cluster.ctl(host, "status")) for host in cluster.hosts]
     os.kill(cluster.child("h1"), signal.SIGKILL)
     recovered(cluster, before)
@@ -273,4 +275,4 @@ def test_no_secret_shows(make: Make) -> None:
         assert process is not None
         seen.append(Path(f"/proc/{process.pid}/cmdline").read_text())
         seen.append(Path(f"/proc/{cluster.child(host)}/cmdline").read_text())
-    assert not [text for text in seen if KEY in text or "secret-of-the-engine" in text]
+    assert not [text for text in seen if KEY in text or API_KEY in text]

@@ -11,6 +11,7 @@
     status           the group's state as JSON, one line, and Prometheus text                        pure
     protocol         the bytes between guards: hello, frames, HMAC                                   pure
     http             the HTTP a guard speaks: answers a GET, asks the engine
+    connection_slots which connections the control port holds, and which give way                    pure
     control_port     the head's listening socket: guards and HTTP readers
     head_link        a member's connection to the head
     cgroup           the processes below the guard, their titles, and how they are killed
@@ -18,6 +19,7 @@
     engine_watch     asks the engine for /health, /metrics and canaries
     start_checks     what must hold on this host before a start
     xids             fatal Xids from the kernel's log
+    bounded_file     reads files that the engine's user may have replaced
     state_store      files kept between two lives of the guard
     failure_bundle   what one host keeps of a failed generation
     sd_notify        READY, STATUS and WATCHDOG for systemd

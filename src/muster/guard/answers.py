@@ -1,13 +1,15 @@
 """What the guard answers: HTTP reads at the control port, and the local socket of `muster status` and the deploys.
 
-Commands come from the local socket (root and the unit's own user) or from another guard by the control protocol;
-HTTP changes nothing.
+Commands come from the local socket (root, and outside systemd the guard's own user) or from another guard by the
+control protocol; HTTP changes nothing. Over HTTP everybody may read the phase and numbers; with the API key names and
+reasons too. Log lines leave by the local socket alone.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import hmac
 import json
 import os
 import socket
@@ -20,7 +22,7 @@ from .children import Children
 from .config import Config
 from .head_io import Head
 from .head_link import HeadLink
-from .http import Response
+from .http import Response, hang_up
 from .member_core import MemberState
 from .state_store import StateStore
 from .xids import XidLog
@@ -51,21 +53,31 @@ class GuardParts(Protocol):
 class Answers:
     """Answers people and programs; the only way in for an operator's command."""
 
-    def __init__(self, guard: GuardParts) -> None:
+    def __init__(self, guard: GuardParts, api_key: str, users: frozenset[int]) -> None:
+        """`users`: the user ids that may use the local socket."""
         self._guard = guard
+        self._api_key = api_key
+        self._users = users
         self._server: asyncio.AbstractServer | None = None
         self._path = ""
 
-    def get(self, path: str) -> Response:
-        """One HTTP read, on the head."""
+    def get(self, path: str, token: str) -> Response:
+        """One HTTP read, on the head. `token`: the bearer token sent with it, or empty."""
         head, now = self._guard.head, time.monotonic()
         if head is None:
             return 404, "this is no head\n", TEXT
+        trusted = bool(self._api_key) and hmac.compare_digest(token.encode(), self._api_key.encode())
         if path == "/ready":
             ready = status.is_ready(head.state, head.liveness, now)
-            return (200 if ready else 503), head.explain() + "\n", TEXT
+            text = head.explain() if trusted else status.phase(head.state, now)
+            return (200 if ready else 503), text + "\n", TEXT
         if path == "/status":
-            return 200, json.dumps(self.group(now)) + "\n", "application/json"
+            if token and not trusted:
+                return 401, "this is not the API key; without a token there are the phase and numbers\n", TEXT
+            answer = (
+                status.without_lines(self.group(now)) if trusted else status.numbers(head.state, head.liveness, now)
+            )
+            return 200, json.dumps(answer) + "\n", "application/json"
         if path == "/metrics":
             text = status.prometheus(self._guard.config, head.state, head.liveness, now)
             return 200, text, "text/plain; version=0.0.4; charset=utf-8"
@@ -117,17 +129,26 @@ class Answers:
         try:
             credentials = writer.get_extra_info("socket").getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
             _, user, _ = struct.unpack("3i", credentials)
-            if user not in (0, os.geteuid()):
+            if user not in self._users:
                 return
             line = await asyncio.wait_for(reader.readuntil(b"\n"), REQUEST_TIMEOUT)
             # The word on the wire is "verb": a deploy asks guards of earlier versions too.
             answer = await self._answer(str(json.loads(line)["verb"]))
             writer.write(json.dumps(answer).encode() + b"\n")
             await asyncio.wait_for(writer.drain(), REQUEST_TIMEOUT)
-        except (OSError, EOFError, ValueError, KeyError, TypeError, asyncio.LimitOverrunError, asyncio.TimeoutError):
+        except (
+            OSError,
+            EOFError,
+            ValueError,
+            KeyError,
+            TypeError,
+            RecursionError,
+            asyncio.LimitOverrunError,
+            asyncio.TimeoutError,
+        ):
             pass
         finally:
-            writer.close()
+            await hang_up(writer)
 
     async def _answer(self, name: str) -> dict[str, Any]:
         guard = self._guard

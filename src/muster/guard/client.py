@@ -24,13 +24,15 @@ from .config import Config, ConfigError, load
 from .state_store import StateStore
 
 ANSWER_LIMIT = 4 * 1024 * 1024
+"""Bytes of a guard's answer: whoever can write the unit's runtime directory can pose as the guard."""
+ANSWER_TIMEOUT = 10.0
 
 
 def main(arguments: Sequence[str]) -> int:
     try:
         config, command, options = _parse(arguments)
         answer = _execute(config, command, options)
-    except (OSError, ConfigError, ValueError) as error:
+    except (OSError, ConfigError, ValueError, RecursionError) as error:
         answer = {"error": str(error)}
     json.dump(answer, sys.stdout)
     sys.stdout.write("\n")
@@ -85,7 +87,7 @@ def ask(config: Config, command: str) -> dict[str, Any]:
     """One question to this host's guard. Raises OSError, ValueError."""
     path = os.path.join(config.runtime_directory, SOCKET)
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
-        connection.settimeout(10.0)
+        connection.settimeout(ANSWER_TIMEOUT)
         try:
             connection.connect(path)
         except OSError as error:
@@ -93,13 +95,13 @@ def ask(config: Config, command: str) -> dict[str, Any]:
                 f"no guard answers at {path} ({error.strerror}); look at `systemctl status {config.unit}`"
             ) from None
         connection.sendall(json.dumps({"verb": command}).encode() + b"\n")
-        text = b""
+        text, until = b"", time.monotonic() + ANSWER_TIMEOUT
         while chunk := connection.recv(65536):
             text += chunk
-            if len(text) > ANSWER_LIMIT:
-                raise ValueError("the guard's answer is too long")
+            if len(text) > ANSWER_LIMIT or time.monotonic() > until:
+                raise ValueError("the guard's answer is too long or too slow")
     if not text:
-        raise ValueError("the guard closed the connection; only root and the unit's user may ask")
+        raise ValueError("the guard closed the connection; only root may ask")
     answer = json.loads(text)
     if not isinstance(answer, dict):
         raise ValueError("the guard's answer is not an object")
@@ -121,7 +123,7 @@ def _status(config: Config) -> dict[str, Any]:
     """Status, or nothing while the guard is between two lives."""
     try:
         return ask(config, "status")
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
 
 

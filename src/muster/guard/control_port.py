@@ -1,8 +1,9 @@
 """The head's control port: the control protocol for guards, read-only HTTP for everybody else. Bounded throughout.
 
-A peer that has not yet proved that it holds the group's key gets one line, five seconds and one of few slots; when all
-slots are taken the oldest such connection is dropped, so that a newcomer always gets in. The members' addresses have
-slots of their own: a thousand idle connections from elsewhere cost a member nothing.
+A peer that has not yet proved that it holds the group's key gets one line, five seconds and one of few slots, and keeps
+its slot until it has read its answer or its time is up. When all slots are taken the address with most connections
+loses its oldest, so that a newcomer always gets in. The members' addresses and requests for `/ready` have slots of
+their own: a thousand connections from elsewhere cost a member nothing, and a load balancer no probe.
 """
 
 from __future__ import annotations
@@ -15,15 +16,20 @@ from collections.abc import Callable
 from typing import Any
 
 from . import http, protocol
+from .connection_slots import Slots
 from .messages import Report, View, report_from, to_wire
 from .protocol import ProtocolError, Session
 
 FIRST_LINE_TIMEOUT = 5.0
 """Seconds for the first line, and for the rest of a frame once it has begun."""
-STRANGERS = 128
+STRANGERS, STRANGERS_PER_ADDRESS = 128, 32
 """Unproved connections from other addresses at one time."""
-PEERS = 64
+PEERS, PEERS_PER_ADDRESS = 64, 16
 """Unproved connections from members' addresses at one time."""
+PROBES, PROBES_PER_ADDRESS = 64, 8
+"""Requests for `/ready` at one time."""
+BACKLOG = 512
+"""Connections that the kernel holds until they are accepted."""
 FRAMES_PER_SECOND = 20
 PENDING = 256 * 1024
 """Unread bytes after which a peer's connection is closed."""
@@ -39,10 +45,10 @@ class ControlPort:
         addresses: frozenset[str],
         on_report: Callable[[Report], View | None],
         on_command: Callable[[str], str],
-        on_get: Callable[[str], http.Response],
+        on_get: Callable[[str, str], http.Response],
         idle: float,
     ) -> None:
-        """`idle`: seconds without a frame after which a session ends."""
+        """`on_get` takes a path and a bearer token. `idle`: seconds without a frame after which a session ends."""
         self._group = group
         self._key = key
         self._addresses = addresses
@@ -50,7 +56,9 @@ class ControlPort:
         self._on_command = on_command
         self._on_get = on_get
         self._idle = idle
-        self._unproved: dict[asyncio.StreamWriter, bool] = {}
+        self._strangers = Slots(STRANGERS, STRANGERS_PER_ADDRESS)
+        self._peers = Slots(PEERS, PEERS_PER_ADDRESS)
+        self._probes = Slots(PROBES, PROBES_PER_ADDRESS)
         self._sessions: dict[str, tuple[Session, asyncio.StreamWriter]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._server: asyncio.Server | None = None
@@ -63,7 +71,7 @@ class ControlPort:
         while True:
             try:
                 self._server = await asyncio.start_server(
-                    self._accept, address, port, limit=http.HEAD_LIMIT, backlog=64
+                    self._accept, address, port, limit=http.HEAD_LIMIT, backlog=BACKLOG
                 )
             except OSError as error:
                 self.problem = f"control port {port} on {address} cannot be bound: {error.strerror or error}"
@@ -91,16 +99,15 @@ class ControlPort:
             _send(*session, {"kind": "view", "view": to_wire(view)})
 
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        peer = writer.get_extra_info("peername")
-        member = bool(peer) and peer[0] in self._addresses
-        same = [other for other, is_member in self._unproved.items() if is_member == member]
-        if len(same) >= (PEERS if member else STRANGERS):
-            same[0].transport.abort()
-            self._unproved.pop(same[0], None)
-        self._unproved[writer] = member
+        address = _address(writer)
+        _admit(self._peers if address in self._addresses else self._strangers, writer)
         task = asyncio.get_running_loop().create_task(self._serve(reader, writer))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+    def _release(self, writer: asyncio.StreamWriter) -> None:
+        for slots in (self._strangers, self._peers, self._probes):
+            slots.release(writer)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -117,17 +124,21 @@ class ControlPort:
             # The port is closing.
             pass
         finally:
-            self._unproved.pop(writer, None)
-            with contextlib.suppress(OSError, RuntimeError):
-                writer.close()
+            with contextlib.suppress(asyncio.CancelledError):
+                await http.hang_up(writer)
+            self._release(writer)
 
     async def _http(self, line: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        total = len(line)
+        if line.startswith((b"GET /ready ", b"HEAD /ready ")):
+            self._release(writer)
+            _admit(self._probes, writer)
+        total, token = len(line), ""
         while True:
             header = await reader.readline()
             total += len(header)
             if header in (b"\r\n", b"\n", b"") or total > http.HEAD_LIMIT:
                 break
+            token = http.bearer_token(header) or token
         status, body, kind = 400, "bad request\n", "text/plain; charset=utf-8"
         method = "GET"
         with contextlib.suppress(ValueError):
@@ -135,11 +146,10 @@ class ControlPort:
             if total > http.HEAD_LIMIT:
                 pass
             elif method in ("GET", "HEAD"):
-                status, body, kind = self._on_get(path)
+                status, body, kind = self._on_get(path, token)
             else:
                 status, body = 405, "only GET and HEAD\n"
         writer.write(http.response(status, body, kind, with_body=method != "HEAD"))
-        await writer.drain()
 
     async def _guard(self, line: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if len(line) > protocol.HELLO_LIMIT:
@@ -158,7 +168,7 @@ class ControlPort:
         try:
             while True:
                 message = await read_frame(reader, session, timeout)
-                self._unproved.pop(writer, None)
+                self._release(writer)
                 timeout = self._idle
                 now = time.monotonic()
                 budget = min(budget + (now - counted) * FRAMES_PER_SECOND, FRAMES_PER_SECOND) - 1
@@ -192,6 +202,17 @@ class ControlPort:
         if view is not None:
             _send(session, writer, {"kind": "view", "view": to_wire(view)})
         return report.host
+
+
+def _address(writer: asyncio.StreamWriter) -> str:
+    peer = writer.get_extra_info("peername")
+    return str(peer[0]) if peer else ""
+
+
+def _admit(slots: Slots, writer: asyncio.StreamWriter) -> None:
+    for evicted in slots.admit(writer, _address(writer)):
+        assert isinstance(evicted, asyncio.StreamWriter)
+        evicted.transport.abort()
 
 
 async def read_frame(reader: asyncio.StreamReader, session: Session, timeout: float) -> dict[str, Any]:

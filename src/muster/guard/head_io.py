@@ -57,8 +57,8 @@ class Head:
         services.store.save_record(record)
         self.state: HeadState = head_core.start(config.group, config.settings, secrets.token_hex(16), record, now)
 
-    def listen(self, on_command: Callable[[str], str], on_get: Callable[[str], Response]) -> None:
-        """Take the control port; operators' commands and HTTP reads go to the two functions."""
+    def listen(self, on_command: Callable[[str], str], on_get: Callable[[str, str], Response]) -> None:
+        """Take the control port. `on_command` takes a command's name, `on_get` a path and a bearer token."""
         config = self._services.config
         self._control_port = ControlPort(
             config.group.name,

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,9 +14,13 @@ HEAD_LIMIT = 4096
 BODY_LIMIT = 8 * 1024 * 1024
 """Bytes of a response: the metrics of 16 engines are about half a MiB."""
 
+READING_TIMEOUT = 5.0
+"""Seconds that a client has to read its whole answer."""
+
 REASONS = {
     200: "OK",
     400: "Bad Request",
+    401: "Unauthorized",
     404: "Not Found",
     405: "Method Not Allowed",
     503: "Service Unavailable",
@@ -48,6 +54,25 @@ def response(status: int, body: str, kind: str = "text/plain; charset=utf-8", wi
     if status == 405:
         head += "Allow: GET, HEAD\r\n"
     return head.encode() + b"\r\n" + (data if with_body else b"")
+
+
+def bearer_token(header: bytes) -> str:
+    """The token of an `Authorization: Bearer` header line; empty for any other line."""
+    match = re.fullmatch(rb"authorization:[ \t]*bearer[ \t]+([!-~]{1,1024})[ \t]*\r?\n", header, re.IGNORECASE)
+    return match[1].decode("ascii") if match else ""
+
+
+async def hang_up(writer: asyncio.StreamWriter) -> None:
+    """Close a connection once its peer has read everything, or after READING_TIMEOUT without it.
+
+    A plain close keeps unread bytes, and the connection with them, for as long as the peer likes.
+    """
+    try:
+        with contextlib.suppress(OSError, RuntimeError, asyncio.TimeoutError):
+            writer.close()
+            await asyncio.wait_for(writer.wait_closed(), READING_TIMEOUT)
+    finally:
+        writer.transport.abort()
 
 
 async def ask(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import secrets
 import signal
 import time
@@ -54,7 +55,8 @@ class Guard:
         secret = {"VLLM_API_KEY": api_key} if api_key else {}
         self.children = Children(list(zip(config.children, command_lines)), secret, self._journal, self._child_failed)
         self.xid_log = XidLog(config.kernel_log, config.fatal_xids, self.store.load_xids(), self._xid)
-        self.answers = Answers(self)
+        users = frozenset({0}) if self._fence.is_cgroup else frozenset({0, os.geteuid()})
+        self.answers = Answers(self, api_key, users)
         self.head = Head(self, key, api_key, previous) if config.is_head else None
         self.link: HeadLink | None = None if config.is_head else self._new_link()
         self.ending = ""

@@ -22,6 +22,8 @@ from .messages import Failure, failure_from
 
 STOPPED = "stopped"
 FAILED = "failed"
+KEEP_ABORTS = 1000
+"""Aborts read back at most: a budget is far below."""
 KEEP = 8
 """Failures kept; only the newest keeps its log lines."""
 
@@ -92,16 +94,35 @@ def to_wire(record: RestartRecord) -> dict[str, Any]:
 
 
 def from_wire(data: Mapping[str, Any]) -> RestartRecord:
-    """Raises ValueError, TypeError or KeyError on anything but what `to_wire` wrote."""
-    held = data["held"]
-    if held not in ("", STOPPED, FAILED):
-        raise ValueError(f"held is {held!r}")
-    return RestartRecord(
-        boot=str(data["boot"]),
-        aborts=tuple(float(at) for at in data["aborts"]),
-        streak=int(data["streak"]),
-        held=held,
-        running=str(data["running"]),
-        restarts=int(data["restarts"]),
-        failures=tuple(failure_from(item) for item in data["failures"])[:KEEP],
-    )
+    """Raises ValueError on anything but what `to_wire` wrote: the engine's user can write the file too."""
+    try:
+        held, aborts, failures = data["held"], data["aborts"], data["failures"]
+        if held not in ("", STOPPED, FAILED):
+            raise ValueError(f"held is {held!r}")
+        if not isinstance(aborts, (list, tuple)) or not isinstance(failures, (list, tuple)):
+            raise ValueError("aborts or failures is no list")
+        if not all(type(at) in (int, float) and abs(at) < 1e12 for at in aborts):
+            raise ValueError("aborts is out of bounds")
+        return RestartRecord(
+            boot=_text(data["boot"]),
+            aborts=tuple(float(at) for at in aborts[-KEEP_ABORTS:]),
+            streak=_count(data["streak"]),
+            held=held,
+            running=_text(data["running"]),
+            restarts=_count(data["restarts"]),
+            failures=tuple(failure_from(item) for item in failures[:KEEP]),
+        )
+    except (TypeError, KeyError) as error:
+        raise ValueError(f"no restart record: {error!r}") from None
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str) or len(value) > 256:
+        raise ValueError("a text is out of bounds")
+    return value
+
+
+def _count(value: Any) -> int:
+    if type(value) is not int or not 0 <= value < 2**53:
+        raise ValueError("a number is out of bounds")
+    return value

@@ -12,6 +12,7 @@ import re
 from typing import Any
 
 from . import restart_policy
+from .bounded_file import list_folder, read_json
 from .messages import cut_to_encoded
 from .restart_policy import RestartRecord
 
@@ -58,8 +59,8 @@ class StateStore:
     def load_record(self) -> RestartRecord:
         """The record of this boot; after a reboot the hold; empty when neither can be read."""
         for path in (self._record_path, self._held):
-            with contextlib.suppress(OSError, ValueError, TypeError, KeyError, AttributeError):
-                return restart_policy.from_wire(_read(path))
+            with contextlib.suppress(OSError, ValueError):
+                return restart_policy.from_wire(read_json(path))
         return RestartRecord()
 
     def save_record(self, record: RestartRecord) -> None:
@@ -75,7 +76,7 @@ class StateStore:
     def lift_hold(self) -> None:
         """Remove the record and the hold of a stopped unit."""
         for path in (self._record_path, self._held):
-            with contextlib.suppress(FileNotFoundError):
+            with contextlib.suppress(FileNotFoundError, IsADirectoryError):
                 os.unlink(path)
 
     def save_ended(self, result: str) -> None:
@@ -86,7 +87,7 @@ class StateStore:
         """Return what `save_ended` kept, and remove it."""
         text = ""
         with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
-            text = str(_read(self._ended)["result"])
+            text = str(read_json(self._ended)["result"])[:200]
         with contextlib.suppress(OSError):
             os.unlink(self._ended)
         return text
@@ -94,7 +95,7 @@ class StateStore:
     def load_xids(self) -> set[str]:
         """Kernel lines that an operator has acknowledged by a resume."""
         with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
-            return {str(line) for line in _read(self._xids)["lines"]}
+            return {str(line) for line in read_json(self._xids)["lines"]}
         return set()
 
     def save_xids(self, lines: set[str]) -> None:
@@ -118,9 +119,13 @@ class StateStore:
         """The newest bundles, newest first."""
         newest: list[dict[str, Any]] = []
         with contextlib.suppress(OSError):
-            for name in sorted(os.listdir(self._failures), reverse=True)[:count]:
-                with contextlib.suppress(OSError, ValueError):
-                    newest.append(_read(os.path.join(self._failures, name)))
+            folder, names = list_folder(self._failures)
+            try:
+                for name in sorted(names, reverse=True)[: min(count, BUNDLES)]:
+                    with contextlib.suppress(OSError, ValueError):
+                        newest.append(read_json(name, BUNDLE_LIMIT, folder))
+            finally:
+                os.close(folder)
         return newest
 
 
@@ -133,11 +138,6 @@ def _with_short_texts(data: Any, size: int) -> Any:
     if isinstance(data, list):
         return [_with_short_texts(value, size) for value in data]
     return data
-
-
-def _read(path: str) -> Any:
-    with open(path, encoding="utf-8") as file:
-        return json.load(file)
 
 
 def _write(path: str, data: Any) -> None:

@@ -96,6 +96,30 @@ def group_status(config: Config, state: HeadState, engine: LivenessState | None,
     }
 
 
+def numbers(state: HeadState, engine: LivenessState | None, now: float) -> dict[str, Any]:
+    """What anybody may read: the phase and numbers, no name, address, reason or log line."""
+    pause = restart_policy.starts_after(state.record, state.settings) - now
+    return {
+        "phase": phase(state, now),
+        "ready": is_ready(state, engine, now),
+        "phase_for": _age(state.since, now),
+        "ready_for": _age(state.ready_at, now),
+        "starts_in": round(max(pause, 0.0), 1) if math.isfinite(pause) else 0.0,
+        "restarts": state.record.restarts,
+        "aborts_in_window": sum(now - at < state.settings.budget_window for at in state.record.aborts),
+        "budget": state.settings.budget,
+        "members": len(state.group.members),
+        "engines": [_without(each, "detail") for each in engine_status(engine, now)],
+    }
+
+
+def without_lines(group: dict[str, Any] | None) -> dict[str, Any] | None:
+    """A group's status without the engine's log lines: those stay on the host."""
+    if group is None:
+        return None
+    return {**group, "failures": [_without(failure, "lines") for failure in group["failures"]]}
+
+
 def member_status(state: MemberState, now: float) -> dict[str, Any]:
     """This host's own part, available even when the head is out of reach."""
     return {
@@ -173,6 +197,10 @@ def prometheus(config: Config, state: HeadState, engine: LivenessState | None, n
         ]
         metric("muster_canary_strikes", "gauge", "Canaries in a row without an answer.", strikes)
     return "\n".join(out) + "\n"
+
+
+def _without(data: Mapping[str, Any], name: str) -> dict[str, Any]:
+    return {key: value for key, value in data.items() if key != name}
 
 
 def _escaped(label: str) -> str:
