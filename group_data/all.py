@@ -155,7 +155,8 @@ root = "/opt/muster"
 
 # --- Weights and downloads ----------------------------------------------------------------------------------------
 
-# The hub's cache on the hosts: about 1,029 GB for Kimi-K2-Instruct, 594 GB for Kimi-K2-Thinking.
+# The hub's cache on the hosts: about 1,029 GB for Kimi-K2-Instruct, 594 GB for Kimi-K2-Thinking. A path where nothing
+# is, or a directory that belongs to the user muster: nobody else's is taken.
 hf_home = "/var/lib/muster/hf"
 
 # A mirror of the hub. None: the hub itself.

@@ -18,7 +18,10 @@ from muster.plan.render import env_value, render, systemd_command, systemd_word
 from tests.sample_plans import plan
 
 TEXT = st.text(
-    st.characters(min_codepoint=32, max_codepoint=0x2FFF, blacklist_categories=["Cs", "Zl", "Zp"]), max_size=30
+    st.characters(
+        min_codepoint=32, max_codepoint=0x2FFF, blacklist_categories=["Cc", "Cf", "Cn", "Co", "Cs", "Zl", "Zp"]
+    ),
+    max_size=30,
 )
 
 

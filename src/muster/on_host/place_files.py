@@ -6,6 +6,7 @@ import contextlib
 import grp
 import os
 import pwd
+import stat
 from typing import Any
 
 from muster.on_host import run_command, safe_paths, whole_files
@@ -41,6 +42,9 @@ def base(request: Json, root: str) -> Json:
     """Write and apply the files that define users, directories and kernel settings; a refused sysctl is only a note."""
     notes = []
     for item in request["files"]:
+        if item["path"].startswith("/etc/tmpfiles.d/"):
+            refuse_foreign(item["text"], root)
+    for item in request["files"]:
         safe_paths.make_directory(os.path.dirname(root + item["path"]))
         whole_files.write_whole(root + item["path"], item["text"].encode(), int(item["mode"], 8), *_owners(item))
         for directory, tool in _ACTIVATE:
@@ -50,6 +54,40 @@ def base(request: Json, root: str) -> Json:
                     raise OSError(f"`{tool[0]} {item['path']}` ended with {status}: {output.strip()}")
                 notes += [line for line in output.splitlines() if status and line.strip()]
     return {"changed": [item["path"] for item in request["files"]], "notes": notes}
+
+
+def refuse_foreign(text: str, root: str) -> None:
+    """Refuse directories that tmpfiles would take from their owner.
+
+    A user's directory is one that is not there yet, or that belongs to this user already: root gives nothing away that
+    holds the files of others.
+
+    Raises:
+        OSError: the first such directory, with its owner.
+    """
+    for line in text.splitlines():
+        fields = line.split()
+        if len(fields) < 5 or fields[0] != "d" or fields[3] == "root":
+            continue
+        path, user = fields[1], fields[3]
+        try:
+            entry = os.lstat(root + path)
+        except FileNotFoundError:
+            continue
+        if not stat.S_ISDIR(entry.st_mode) or entry.st_uid != _uid(user):
+            kind = f"belongs to uid {entry.st_uid}" if stat.S_ISDIR(entry.st_mode) else "is no directory"
+            raise OSError(
+                f"{path} {kind}; needed: a directory that belongs to {user}, or a path where nothing is; fix: name "
+                f"another hf_home, or give the directory to {user} yourself (chown {user}: {path}); nothing on this "
+                "host was changed"
+            )
+
+
+def _uid(user: str) -> int:
+    try:
+        return pwd.getpwnam(user).pw_uid
+    except KeyError:
+        return -1
 
 
 def stage(request: Json, root: str) -> Json:

@@ -1,10 +1,16 @@
-"""Text from templates: units, environment files and whatever else lands on a host."""
+"""Text from templates: units, environment files and whatever else lands on a host.
+
+A template writes no value as it is: each goes through the filter of the place that it stands in, which quotes it or
+refuses it. `render` itself refuses a value that went through none.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+import unicodedata
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
+from ipaddress import ip_network
 from typing import Any
 
 import jinja2
@@ -12,16 +18,25 @@ import jinja2
 from muster import resources
 
 _PLAIN = re.compile(r"[\w@+=:,./-]+", re.ASCII)
+_PATH = re.compile(r"(/[A-Za-z0-9._+@:-]+)+")
+# Control, format (bidirectional marks), surrogate, private and unassigned characters, line and paragraph separators:
+# some end a line for some reader, and systemd takes a file with one that is no text for no file.
+_HIDDEN = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
+
+
+class Quoted(str):
+    """Text that a filter has made fit for its place in a template."""
+
+    __slots__ = ()
 
 
 def systemd_word(word: str) -> str:
     """Quote one word for a unit's command line: `%` and `$` are doubled, the rest quoted where needed.
 
     Raises:
-        ValueError: a line break or NUL, which no unit file can carry.
+        ValueError: a control or hidden character, such as a line break.
     """
-    if any(ord(c) < 32 for c in word):
-        raise ValueError(f"a unit's command line cannot carry control characters: {word!r}")
+    _visible(word, "a unit's command line")
     escaped = word.replace("%", "%%").replace("$", "$$")
     if _PLAIN.fullmatch(word):
         return escaped
@@ -29,7 +44,14 @@ def systemd_word(word: str) -> str:
 
 
 def systemd_command(argv: Sequence[str]) -> str:
-    """Return a command line for a unit, one flag with its value a line, as a person would write it."""
+    """Return a command line for a unit, one flag with its value per line, as a person would write it.
+
+    Raises:
+        ValueError: no program by its absolute path, or a word that no unit can carry.
+    """
+    # systemd reads `-`, `@`, `!`, `+` and `:` before the program as orders of their own.
+    if not argv or not _PATH.fullmatch(argv[0]):
+        raise ValueError(f"not a program by its absolute path: {list(argv[:1])!r}")
     lines: list[list[str]] = [[]]
     for word in argv:
         if word.startswith("--") and lines[-1]:
@@ -38,17 +60,124 @@ def systemd_command(argv: Sequence[str]) -> str:
     return " \\\n    ".join(" ".join(line) for line in lines)
 
 
+def unit_text(value: str) -> str:
+    """Return text for one line of a unit, such as its Description.
+
+    Raises:
+        ValueError: a control or hidden character, nothing at all, or a backslash at its end: it would join lines.
+    """
+    _visible(value, "a unit's line")
+    if not value.strip() or value.endswith("\\"):
+        raise ValueError(f"a unit's line is not empty and ends with no backslash: {value!r}")
+    return value.replace("%", "%%")
+
+
+def env_name(value: str) -> str:
+    """Return the name of an environment variable.
+
+    Raises:
+        ValueError: any other text.
+    """
+    return _matching(value, r"[A-Za-z_][A-Za-z0-9_]*", "the name of an environment variable")
+
+
 def env_value(value: str) -> str:
     """Quote a value of an environment file as systemd reads it.
 
     Raises:
-        ValueError: a line break or NUL.
+        ValueError: a control or hidden character, such as a line break.
     """
-    if any(ord(c) < 32 for c in value):
-        raise ValueError(f"an environment file cannot carry control characters: {value!r}")
+    _visible(value, "an environment file")
     if re.fullmatch(r"[\w@%+=:,./-]*", value, re.ASCII):
         return value
     return '"' + re.sub(r'(["\\`$])', r"\\\1", value) + '"'
+
+
+def name(value: str) -> str:
+    """Return a name of letters, digits, dashes and underscores: of a group, a credential, a table, a digest.
+
+    Raises:
+        ValueError: any other text.
+    """
+    return _matching(value, r"[A-Za-z0-9_-]*", "a name")
+
+
+def path(value: str) -> str:
+    """Return an absolute path of plain characters: no blank, quote or specifier, and no segment that leads elsewhere.
+
+    Raises:
+        ValueError: any other text.
+    """
+    if not _PATH.fullmatch(value) or {".", ".."} & set(value.split("/")):
+        raise ValueError(f"not an absolute path of plain characters: {value!r}")
+    return value
+
+
+def unit_name(value: str) -> str:
+    """Return the name of a systemd unit.
+
+    Raises:
+        ValueError: any other text.
+    """
+    return _matching(value, r"[A-Za-z0-9:_.@-]+\.(service|target|slice|timer)", "the name of a unit")
+
+
+def device(value: str) -> str:
+    """Return a device node or a group of them, as DeviceAllow takes it.
+
+    Raises:
+        ValueError: any other text.
+    """
+    return _matching(value, r"char-[a-z_-]+|(/[A-Za-z0-9_-]+)+", "a device")
+
+
+def network(value: str) -> str:
+    """Return an IP network or address.
+
+    Raises:
+        ValueError: any other text.
+    """
+    if "%" in value:  # the address module takes any text for a zone
+        raise ValueError(f"an address with a zone: {value!r}")
+    ip_network(value)
+    return value
+
+
+def number(value: int) -> str:
+    """Return a whole number from 0 to 2**31 - 1, as seconds and ports are.
+
+    Raises:
+        ValueError: anything else.
+    """
+    if type(value) is not int or not 0 <= value < 2**31:
+        raise ValueError(f"not a whole number from 0 to 2**31 - 1: {value!r}")
+    return str(value)
+
+
+def _visible(value: str, where: str) -> None:
+    if any(unicodedata.category(char) in _HIDDEN for char in value):
+        raise ValueError(f"{where} cannot carry control characters: {value!r}")
+
+
+def _matching(value: str, pattern: str, what: str) -> str:
+    if not re.fullmatch(pattern, value):
+        raise ValueError(f"not {what}: {value!r}")
+    return value
+
+
+FILTERS: Mapping[str, Callable[[Any], str]] = {
+    "device": device,
+    "env_name": env_name,
+    "env_value": env_value,
+    "name": name,
+    "network": network,
+    "number": number,
+    "path": path,
+    "systemd": systemd_word,
+    "systemd_command": systemd_command,
+    "unit_name": unit_name,
+    "unit_text": unit_text,
+}
 
 
 @lru_cache(maxsize=1)
@@ -60,11 +189,25 @@ def _environment() -> jinja2.Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
         autoescape=False,
+        finalize=_only_quoted,
     )
-    environment.filters["systemd"] = systemd_word
-    environment.filters["systemd_command"] = systemd_command
-    environment.filters["env_value"] = env_value
+    environment.filters |= {name: _quoting(filter_) for name, filter_ in FILTERS.items()}
     return environment
+
+
+def _quoting(filter_: Callable[[Any], str]) -> Callable[[Any], Quoted]:
+    def quote(value: Any) -> Quoted:
+        if isinstance(value, jinja2.Undefined):
+            str(value)  # raises: a value that is missing is the plan's fault, not the value's
+        return Quoted(filter_(value))
+
+    return quote
+
+
+def _only_quoted(value: Any) -> str:
+    if not isinstance(value, Quoted):
+        raise ValueError(f"a template writes {value!r} through no filter")
+    return value
 
 
 def render(template: str, values: Mapping[str, Any]) -> str:
@@ -72,5 +215,6 @@ def render(template: str, values: Mapping[str, Any]) -> str:
 
     Raises:
         jinja2.UndefinedError: a missing value; the plan is at fault.
+        ValueError: a value that its place in the file cannot carry.
     """
     return _environment().get_template(template).render(**values)
