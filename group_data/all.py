@@ -2,8 +2,9 @@
 
 Change one here for all clusters, in group_data/<inventory name>.py for one cluster, or for one run with
 `--data name=value`. A name that is not here is refused, so that a typing error cannot pass for a setting; your own
-data may start with `x_` or `_`. What an inventory says of a host is not a setting: gpu, gpus, fabric_address,
-fabric_interface, and pyinfra's own ssh_* keys.
+data may start with `x_` or `_`. What an inventory says of a host is not a setting: gpu, gpus, gpu_devices (which
+of the host's GPUs, by index or UUID; the first ones when not given), fabric_address, fabric_interface, and pyinfra's
+own ssh_* keys.
 """
 
 # --- What is served -----------------------------------------------------------------------------------------------

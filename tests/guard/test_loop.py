@@ -254,7 +254,7 @@ def test_a_fatal_xid_blocks_its_host_until_resumed(make: Make) -> None:
     with log.open("a") as file:
         file.write(line + "\n")
     wait_for(lambda: not any(cluster.alive().values()))
-    want = f"blocked: fatal Xid: {line}; reset the GPU or reboot, then `resume` on this host"
+    want = f"blocked: fatal Xid: {line}; reboot the host; if it comes back, have the GPU replaced"
     wait_for(lambda: cluster.group() and cluster.group()["members"][1]["lacks"] == want)
     assert cluster.group()["failures"][0]["reason"] == f"fatal Xid: {line}"
     cluster.ctl("h1", "resume", "--wait", "30")

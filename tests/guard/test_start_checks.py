@@ -5,13 +5,27 @@ from __future__ import annotations
 import asyncio
 import shutil
 import socket
+from pathlib import Path
 
 import pytest
 
-from muster.guard import start_checks
+from muster.guard import host_judge, start_checks
 from muster.guard.group_settings import Checks, Port
 
-GPU = ("printf", "GPU-0\nGPU-1\n")
+GPU = ("printf", "0, GPU-0, 00000000:18:00.0, Completed, Success\n1, GPU-1, 00000000:9C:00.0, Completed, Success\n")
+NO_DRIVER = "see whether the driver is loaded (lsmod | grep nvidia; journalctl -k | grep -i nvrm)"
+MISSING = (
+    "2; missing: GPU 2, 3, 4, 5, 6, 7, needed 8; see dmesg for Xid 79 and lspci | grep -i nvidia;"
+    " power-cycle the host, then have the GPU replaced"
+)
+FABRIC = "wait for Fabric Manager; if it stays so, " + host_judge.START_FABRIC
+
+
+def blocked(checks: Checks) -> str:
+    async def work() -> str:
+        return await start_checks.blocked(checks, await start_checks.gpus(checks, 0.5), 0.5)
+
+    return asyncio.run(work())
 
 
 @pytest.mark.parametrize(
@@ -21,11 +35,11 @@ GPU = ("printf", "GPU-0\nGPU-1\n")
         (Checks(gpus=2, gpu_command=GPU, apps_command=("true",)), ""),
         (
             Checks(gpus=8, gpu_command=GPU, apps_command=("true",)),
-            "2 GPUs are visible, needed 8; see nvidia-smi and the kernel log",
+            MISSING,
         ),
         (
             Checks(gpus=2, gpu_command=("sh", "-c", "echo No devices; exit 9"), apps_command=("true",)),
-            "`sh -c echo No devices; exit 9` failed (No devices); is the driver loaded?",
+            f"`sh -c echo No devices; exit 9` failed (No devices); {NO_DRIVER}",
         ),
         (
             Checks(gpus=2, gpu_command=GPU, apps_command=("echo", "4711, python, 12000 MiB")),
@@ -33,7 +47,7 @@ GPU = ("printf", "GPU-0\nGPU-1\n")
         ),
         (
             Checks(gpus=2, gpu_command=("sleep", "60"), apps_command=("true",)),
-            "`sleep 60` failed (sleep did not end within 0.5 s); is the driver loaded?",
+            f"`sleep 60` failed (sleep did not end within 0.5 s); {NO_DRIVER}",
         ),
         (
             Checks(paths=("/", "/nonexistent/stamp")),
@@ -42,7 +56,34 @@ GPU = ("printf", "GPU-0\nGPU-1\n")
     ],
 )
 def test_local_checks(checks: Checks, reason: str) -> None:
-    assert asyncio.run(start_checks.blocked(checks, 0.5)) == reason
+    assert blocked(checks) == reason
+
+
+def test_a_fabric_in_progress_blocks_with_that_word() -> None:
+    listed = "0, GPU-0, 00000000:18:00.0, Completed, Success\n1, GPU-1, 00000000:9C:00.0, In Progress, N/A\n"
+    reason = blocked(Checks(gpus=2, gpu_command=("printf", listed), apps_command=("true",)))
+    assert reason == f"GPU 1: In Progress, N/A, needed Completed, Success; {FABRIC}"
+
+
+def test_a_group_of_some_gpus_ignores_what_runs_on_the_others() -> None:
+    apps = ("printf", "4711, python, 12000 MiB, GPU-1\n")
+    assert blocked(Checks(gpus=1, gpu_command=GPU, apps_command=apps)) == ""
+    assert "4711, python" in blocked(Checks(gpus=1, devices=("1",), gpu_command=GPU, apps_command=apps))
+    gpus = asyncio.run(start_checks.gpus(Checks(gpus=1, devices=("1",), gpu_command=GPU), 0.5))
+    assert gpus.environment == {"CUDA_VISIBLE_DEVICES": "GPU-1"}
+    assert asyncio.run(start_checks.gpus(Checks(gpus=2, gpu_command=GPU), 0.5)).environment == {}
+
+
+def test_a_driver_without_the_fabric_fields_is_asked_again(tmp_path: Path) -> None:
+    tool = tmp_path / "nvidia-smi"
+    tool.write_text("""#!/bin/sh
+case "$1" in *fabric*) echo 'Field "fabric.state" is not a valid field to query.'; exit 2;; esac
+echo "0, GPU-0, 00000000:18:00.0"
+""")
+    tool.chmod(0o755)
+    command = (str(tool), *Checks().gpu_command[1:])
+    gpus = asyncio.run(start_checks.gpus(Checks(gpus=1, gpu_command=command), 5.0))
+    assert (gpus.problem, [each.uuid for each in gpus.chosen]) == ("", ["GPU-0"])
 
 
 def test_a_full_disk_blocks_the_next_start() -> None:

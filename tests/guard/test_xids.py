@@ -3,34 +3,57 @@
 from __future__ import annotations
 
 import asyncio
+import time
+from pathlib import Path
 
-from muster.guard.config import FATAL_XIDS
-from muster.guard.xids import XidLog
+from muster.guard.xids import KEPT_LINES, XidLog
+
+LINE = "[5.0] host kernel: NVRM: Xid (PCI:0000:9b:00): 48, pid=1, name=x, DBE (double bit error) ECC Error"
 
 
-def kernel(seen: set[str] | None = None) -> tuple[XidLog, list[str]]:
+def kernel(resumed: float | None = None, marker: str = "/nonexistent") -> tuple[XidLog, list[str]]:
     fatal: list[str] = []
-    return XidLog((), FATAL_XIDS, seen or set(), fatal.append), fatal
+    return XidLog((), resumed, fatal.append, marker), fatal
 
 
-def test_fatal_xids_are_reported_once_and_can_be_acknowledged() -> None:
+def test_fatal_lines_are_reported_once_and_can_be_acknowledged() -> None:
     log, fatal = kernel()
-    line = "[5.0] host kernel: NVRM: Xid (PCI:0000:9b:00): 79, pid='<unknown>', GPU has fallen off the bus."
-    for text in ("[1.0] usb 1-1: new device", "[2.0] NVRM: Xid (PCI:0000:9b:00): 31, pid=1, MMU fault", line, line):
+    for text in ("[1.0] usb 1-1: new device", "[2.0] NVRM: Xid (PCI:0000:9b:00): 31, pid=1, MMU fault", LINE, LINE):
         log.feed(text)
-    assert fatal == [line]
+    assert fatal == [LINE]
     assert len(log.lines) == 2
-    assert log.reason() == f"fatal Xid: {line}; reset the GPU or reboot, then `resume` on this host"
-    seen = log.acknowledge()
+    assert log.reason().startswith(f"fatal Xid: {LINE}; reset the GPU (nvidia-smi --gpu-reset) or reboot, then run")
+    resumed = log.acknowledge()
     assert log.reason() == ""
-    again, fatal = kernel(seen)
-    again.feed(line)
+    again, fatal = kernel(resumed)
+    again.feed(LINE)
     assert (fatal, again.reason()) == ([], "")
+
+
+def test_a_marker_of_root_says_when_the_host_was_repaired(tmp_path: Path) -> None:
+    marker = tmp_path / "repaired"
+    log, _ = kernel(marker=str(marker))
+    log.feed(LINE)
+    assert log.reason()
+    marker.touch()
+    assert log.reason() == ""
+    log.feed(LINE.replace("[5.0]", f"[{time.monotonic() + 60:.1f}]"))
+    assert log.reason()
+
+
+def test_many_harmless_lines_do_not_push_a_fatal_one_out() -> None:
+    log, fatal = kernel()
+    log.feed(LINE)
+    for number in range(3 * KEPT_LINES):
+        log.feed(f"[{10 + number}.0] host kernel: NVRM: Xid (PCI:0000:9b:00): 31, pid={number}, MMU fault")
+    assert log.reason()
+    assert len(log.driver_lines) <= KEPT_LINES
+    assert fatal == [LINE]
 
 
 def test_a_kernel_log_that_cannot_be_read_is_a_problem_and_no_block() -> None:
     async def work() -> XidLog:
-        log = XidLog(("sh", "-c", "echo No permission; exit 1"), FATAL_XIDS, set(), lambda line: None)
+        log = XidLog(("sh", "-c", "echo No permission; exit 1"), None, lambda line: None)
         for _ in range(100):
             log.poll()
             if log.problem:

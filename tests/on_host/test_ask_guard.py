@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,17 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def asked(root: Path, verb: str, **more: Any) -> dict[str, Any]:
     return ask_guard.main({"group": "g", "command": verb, "root": str(root), **more})
+
+
+def test_a_resume_dates_the_repair(root: Path) -> None:
+    marker = root / "etc/muster/repaired"
+    asked(root, "resume")
+    assert not marker.exists()
+    marker.parent.mkdir()
+    asked(root, "status")
+    assert not marker.exists()
+    asked(root, "resume")
+    assert time.time() - marker.stat().st_mtime < 60
 
 
 @pytest.mark.parametrize(

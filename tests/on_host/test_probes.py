@@ -121,14 +121,14 @@ def test_kernel_log_is_thinned_to_xids(tools: Any) -> None:
     env = tools("journalctl", "exit 1")
     xid = "[    5.1] NVRM: Xid (PCI:0000:3b:00): 79, pid=1, GPU has fallen off the bus."
     tools("dmesg", f"seq 1 400000; echo '{xid}'; seq 1 10")
-    answer = bundled({"probe_gpus": {"sources": ["xids"]}}, env)["probe_gpus"]["xids"]["value"]
+    answer = bundled({"probe_gpus": {"sources": ["driver_log"]}}, env)["probe_gpus"]["driver_log"]["value"]
     assert (answer["rc"], answer["text"]) == (0, xid)
 
 
 def test_kernel_log_that_nobody_may_read_is_said(tools: Any) -> None:
     env = tools("journalctl", "exit 1")
     tools("dmesg", "echo 'dmesg: read kernel buffer failed: Operation not permitted' >&2; exit 1")
-    answer = bundled({"probe_gpus": {"sources": ["xids"]}}, env)["probe_gpus"]["xids"]["value"]
+    answer = bundled({"probe_gpus": {"sources": ["driver_log"]}}, env)["probe_gpus"]["driver_log"]["value"]
     assert answer["rc"] == 1
 
 

@@ -91,7 +91,7 @@ def answers(address: str = "198.51.100.11") -> dict[str, Any]:
                 ),
                 "nvlink": printed(recorded("h200x2-nvlink-s.txt")),
                 "topology": printed(recorded("h200x2-topo-m.txt")),
-                "xids": printed(""),
+                "driver_log": printed("", repaired=None),
                 "fabric_manager": {
                     "value": {
                         "unit": printed("LoadState=loaded\nActiveState=active\nSubState=running\n")["value"],

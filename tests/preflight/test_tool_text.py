@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from muster.preflight import read_report, smi, tool_text
 from muster.preflight.checks import local
 from muster.preflight.host_report import HostReport
-from muster.preflight.tool_text import Unreadable, Xid
+from muster.preflight.tool_text import DriverLog, Unreadable
 from muster.spec import versions
 
 from . import sample
@@ -25,7 +25,7 @@ RECORDED = [
     "h200x2-topo-m.txt",
     "h200x2-q.xml",
 ]
-PARSERS = [smi.gpus, smi.apps, smi.remapped, smi.nvlinks, smi.topology, tool_text.xids, tool_text.links]
+PARSERS = [smi.gpus, smi.apps, smi.remapped, smi.nvlinks, smi.topology, tool_text.driver_log, tool_text.links]
 
 words = st.sampled_from([
     "", "\n", "\t", ", ", "GPU 0:", "\t Link 0: ", "26.562 GB/s", "<inactive>", "GPU0\tGPU1\n", " X ", "NV18", "uuid",
@@ -56,13 +56,13 @@ def answered(text: str) -> dict[str, Any]:
 @given(text=texts)
 def test_parsers_are_total_over_text(text: str) -> None:
     for parser in PARSERS:
-        assert isinstance(parser(answered(text)), (tuple, dict, Unreadable))
+        assert isinstance(parser(answered(text)), (tuple, dict, DriverLog, Unreadable))
 
 
 @given(value=jsons)
 def test_parsers_are_total_over_answers_of_any_shape(value: Any) -> None:
     for parser in PARSERS:
-        assert isinstance(parser(value), (tuple, dict, Unreadable))
+        assert isinstance(parser(value), (tuple, dict, DriverLog, Unreadable))
 
 
 KEYS = ["probe_gpus", "probe_machine", "probe_engine", *sample.answers()["probe_gpus"],
@@ -93,7 +93,7 @@ def test_one_source_gone_wrong_is_verdicts(data: st.DataObject) -> None:
 def test_gigantic_output_is_unreadable_or_small(parser: Any) -> None:
     for text in ("x" * 8_000_000, "GPU 0: a\n" * 500_000, "index, uuid\n" + "0, b\n" * 500_000, "[" * 2_000_000):
         found = parser(answered(text))
-        assert isinstance(found, Unreadable) or len(found) <= 4096
+        assert isinstance(found, Unreadable) or len(getattr(found, "lines", found)) <= 4096
 
 
 @pytest.mark.parametrize("parser", PARSERS)
@@ -132,9 +132,12 @@ def test_process_names_may_hold_commas() -> None:
     assert (app.pid, app.name, app.gpu, app.cgroup) == (7, "python -c a, b", "GPU-1", "0::/x")
 
 
-def test_xids() -> None:
+def test_driver_log() -> None:
     line = "[  10.5] NVRM: Xid (PCI:0000:3b:00): 79, pid='<unknown>', name=<unknown>, GPU has fallen off the bus."
-    assert tool_text.xids(answered(line + "\nNVRM: loading\n")) == (Xid(79, "0000:3b:00", line),)
+    log = tool_text.driver_log({**answered(line + "\nusb 1-1: new device\n"), "repaired": 5})
+    assert isinstance(log, DriverLog)
+    assert [(each.code, each.device, each.seconds, each.line) for each in log.lines] == [(79, "0000:3b:00", 10.5, line)]
+    assert log.repaired == 5.0
 
 
 @pytest.mark.parametrize(

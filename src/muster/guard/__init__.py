@@ -1,6 +1,7 @@
 """The group-restart guard: one unit per host, vLLM as its child, one generation at a time. Stdlib only.
 
     messages         what guards say to each other: Report, View, Failure                            pure
+    host_judge       what a host must be before a start, judged from facts; the preflight's judge too    pure
     group_settings   timers, bounds and the hosts of the group, as types                             pure
     config           guard.json -> Config                                                            pure
     barrier          which hosts may join, and which still keep the group from starting              pure
@@ -18,8 +19,8 @@
     children         starts the engine's processes, keeps their output, notices their ends
     engine_watch     asks the engine for /health, /metrics and canaries
     start_checks     what must hold on this host before a start
-    xids             fatal Xids from the kernel's log
     bounded_file     reads files that the engine's user may have replaced
+    xids             the driver's errors in the kernel's log
     state_store      files kept between two lives of the guard
     failure_bundle   what one host keeps of a failed generation
     sd_notify        READY, STATUS and WATCHDOG for systemd

@@ -156,7 +156,7 @@ class Answers:
             return self._status()
         if name == "resume":
             # On a member too: its own fatal Xids are acknowledged here, the rest is the head's.
-            guard.store.save_xids(guard.xid_log.acknowledge())
+            guard.store.save_resumed(guard.xid_log.acknowledge())
         if guard.link is None:
             return {"answer": self.command(name)}
         try:

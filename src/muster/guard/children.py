@@ -89,6 +89,8 @@ class Children:
         self._journal = journal
         self._on_failure = on_failure
         self.running: list[RunningChild] = []
+        self.device_env: Mapping[str, str] = {}
+        """Shows the children the group's GPUs alone, where the host has more."""
         self.detail = ""
 
     def executable_missing(self) -> str:
@@ -116,6 +118,7 @@ class Children:
     def _spawn(self, child: Child, argv: Sequence[str], generation: str, group: str, instance: str) -> None:
         env = {name: value for name, value in os.environ.items() if name not in GUARD_ONLY}
         env.update(child.env)
+        env.update(self.device_env)
         env.update(self._secrets)
         env.update({"MUSTER_GROUP": group, "MUSTER_GENERATION": generation, INSTANCE: instance})
         program = shutil.which(argv[0], path=env.get("PATH", os.defpath))

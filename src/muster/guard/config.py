@@ -32,7 +32,6 @@ class Config:
     settings: Settings = field(default_factory=Settings)
     checks: Checks = field(default_factory=Checks)
     kernel_log: tuple[str, ...] = ()
-    fatal_xids: tuple[int, ...] = ()
     engine_titles: tuple[str, ...] = ("VLLM::",)
     """Prefixes of the engine's process titles: one of those gone is a failure, whatever its parent does."""
     runtime_directory: str = ""
@@ -47,14 +46,9 @@ class Config:
         return next(member for member in self.group.members if member.host == self.host)
 
 
-FATAL_XIDS = (48, 62, 64, 79, 95, 119, 120, 140)
-"""Xids after which a GPU needs a reset or the host a reboot (NVIDIA's Xid catalogue): double-bit ECC, internal
-halt, row remap failure, fallen off the bus, uncontained ECC, GSP timeout and error, unrecovered ECC."""
-
-
 KEYS = (
     *("version", "group", "recipe", "digest", "engine", "unit", "host", "head", "members", "endpoint"),
-    *("served_model_name", "processes", "settings", "checks", "kernel_log", "fatal_xids", "engine_titles"),
+    *("served_model_name", "processes", "settings", "checks", "kernel_log", "engine_titles"),
     *("runtime_directory", "state_directory"),
 )
 
@@ -107,7 +101,6 @@ def _config(data: Mapping[str, Any]) -> Config:
         settings=_settings(data.get("settings", {})),
         checks=_checks(data.get("checks", {})),
         kernel_log=_strings(data.get("kernel_log", ())),
-        fatal_xids=tuple(int(xid) for xid in data.get("fatal_xids", FATAL_XIDS)),
         engine_titles=_strings(data.get("engine_titles", ("VLLM::",))),
         runtime_directory=str(data.get("runtime_directory") or f"/run/muster/{group.name}"),
         state_directory=str(data.get("state_directory") or f"/var/lib/muster/{group.name}"),
@@ -169,7 +162,7 @@ def _checks(item: Mapping[str, Any]) -> Checks:
     values: dict[str, Any] = {}
     if "gpus" in item:
         values["gpus"] = int(item["gpus"])
-    for key in ("gpu_command", "apps_command", "paths"):
+    for key in ("gpu_command", "apps_command", "paths", "devices"):
         if key in item:
             values[key] = _strings(item[key])
     if "ports" in item:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from .host_judge import DEVICE_FIELDS
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -112,11 +114,18 @@ class Checks:
     """What must hold on this host before it may join; an empty field checks nothing."""
 
     gpus: int = 0
-    gpu_command: tuple[str, ...] = ("nvidia-smi", "--query-gpu=uuid", "--format=csv,noheader")
-    """One line per visible GPU."""
+    """How many GPUs the group uses."""
+    devices: tuple[str, ...] = ()
+    """Which ones, by index or UUID; empty takes the first by index."""
+    gpu_command: tuple[str, ...] = (
+        "nvidia-smi",
+        "--query-gpu=" + ",".join(DEVICE_FIELDS),
+        "--format=csv,noheader",
+    )
+    """One line per GPU of the host, with DEVICE_FIELDS."""
     apps_command: tuple[str, ...] = (
         "nvidia-smi",
-        "--query-compute-apps=pid,process_name,used_memory",
+        "--query-compute-apps=pid,process_name,used_memory,gpu_uuid",
         "--format=csv,noheader",
     )
     """One line per compute process: there must be none before the group starts."""

@@ -54,9 +54,9 @@ class Guard:
         self._titles = Titles(config.engine_titles, self._fence.pids)
         secret = {"VLLM_API_KEY": api_key} if api_key else {}
         self.children = Children(list(zip(config.children, command_lines)), secret, self._journal, self._child_failed)
-        self.xid_log = XidLog(config.kernel_log, config.fatal_xids, self.store.load_xids(), self._xid)
         users = frozenset({0}) if self._fence.is_cgroup else frozenset({0, os.geteuid()})
         self.answers = Answers(self, api_key, users)
+        self.xid_log = XidLog(config.kernel_log, self.store.load_resumed(), self._xid)
         self.head = Head(self, key, api_key, previous) if config.is_head else None
         self.link: HeadLink | None = None if config.is_head else self._new_link()
         self.ending = ""
@@ -137,8 +137,9 @@ class Guard:
                 self.exit(action.reason, action.failure, action.deliberate)
 
     def _start(self, generation: str) -> None:
-        if self.xid_log.fatal:  # It came between the last check and the head's `run`.
-            self._xid(self.xid_log.fatal[0])
+        fatal = self.xid_log.fatal
+        if fatal:  # It came between the last check and the head's `run`.
+            self._xid(fatal[0])
             return
         self.log(f"starting generation {generation}")
         starting = self.children.start(generation, self.config.group.name, self.member.instance)
@@ -252,8 +253,11 @@ class Guard:
         if left:
             return f"a process of the last generation is still there: {left[0]}; reboot the host if it stays"
         port = self.head.port_problem if self.head is not None else ""
+        gpus = await start_checks.gpus(self.config.checks, self.config.settings.check_timeout)
+        self.xid_log.unused, self.children.device_env = gpus.unused, gpus.environment
+        # The kernel's log first: it says why a GPU is missing.
         reason = port or self.xid_log.reason() or self.children.executable_missing()
-        return reason or await start_checks.blocked(self.config.checks, self.config.settings.check_timeout)
+        return reason or await start_checks.blocked(self.config.checks, gpus, self.config.settings.check_timeout)
 
     # The end
 

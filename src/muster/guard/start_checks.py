@@ -5,19 +5,36 @@ from __future__ import annotations
 import errno
 import os
 import socket
+from dataclasses import dataclass
 
+from . import host_judge
 from .children import run_command
 from .group_settings import Checks, Port
+from .host_judge import DEVICE_FIELDS, Device
 
 
-async def blocked(checks: Checks, timeout: float) -> str:
+@dataclass(frozen=True)
+class Gpus:
+    """The GPUs that the group uses on this host, those it does not use, and what is wrong with them (or empty)."""
+
+    chosen: tuple[Device, ...] = ()
+    unused: tuple[Device, ...] = ()
+    problem: str = ""
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """Variables that show a child the chosen GPUs alone."""
+        return host_judge.visible((*self.chosen, *self.unused), self.chosen)
+
+
+async def blocked(checks: Checks, gpus: Gpus, timeout: float) -> str:
     """The first problem that keeps this host from starting a child, or empty."""
     return (
         paths(checks)
         or disk(checks)
         or ports(checks.ports)
-        or await gpus(checks, timeout)
-        or await gpu_processes(checks, timeout)
+        or gpus.problem
+        or await gpu_processes(checks, gpus, timeout)
     )
 
 
@@ -56,28 +73,40 @@ def ports(requested: tuple[Port, ...]) -> str:
     return ""
 
 
-async def gpus(checks: Checks, timeout: float) -> str:
+async def gpus(checks: Checks, timeout: float) -> Gpus:
+    """List the host's GPUs, choose the group's, and judge them as the preflight does."""
     if not checks.gpus:
-        return ""
-    status, text = await run_command(checks.gpu_command, timeout)
+        return Gpus()
+    command: tuple[str, ...] = checks.gpu_command
+    fields: tuple[str, ...] = DEVICE_FIELDS
+    status, text = await run_command(command, timeout)
+    if status != 0 and 'Field "fabric.' in text:
+        # Drivers before the fabric fields have no NVSwitch generation that needs them.
+        fields = tuple(name for name in fields if not name.startswith("fabric."))
+        command = tuple(part.replace(",".join(DEVICE_FIELDS), ",".join(fields)) for part in command)
+        status, text = await run_command(command, timeout)
     if status != 0:
-        return f"`{' '.join(checks.gpu_command)}` failed ({_short(text) or status}); is the driver loaded?"
-    visible = [line for line in text.splitlines() if line.strip()]
-    if len(visible) != checks.gpus:
-        return f"{len(visible)} GPUs are visible, needed {checks.gpus}; see nvidia-smi and the kernel log"
-    return ""
+        return Gpus(problem=f"`{' '.join(command)}` failed ({_short(text) or status}); {host_judge.driver_fix(text)}")
+    rows = [[cell.strip() for cell in line.split(",")] for line in text.splitlines() if line.strip()]
+    devices = tuple(host_judge.device(dict(zip(fields, row))) for row in rows)
+    chosen, count = host_judge.choose(devices, checks.gpus, checks.devices)
+    fabric = host_judge.fabric(chosen)
+    failed = [each for each in (count, fabric) if each is not None and each.level == host_judge.FAIL]
+    unused = tuple(each for each in devices if each not in chosen)
+    return Gpus(chosen, unused, failed[0].sentence() if failed else "")
 
 
-async def gpu_processes(checks: Checks, timeout: float) -> str:
-    """Also makes a start wait for the last generation's GPU memory: its processes are listed until it is free."""
+async def gpu_processes(checks: Checks, gpus: Gpus, timeout: float) -> str:
+    """Also how a start waits for the last generation's GPU memory: its processes are listed until it is back."""
     if not checks.gpus:
         return ""
     status, text = await run_command(checks.apps_command, timeout)
     if status != 0:
         return f"`{' '.join(checks.apps_command)}` failed ({_short(text) or status})"
-    processes = [line for line in text.splitlines() if line.strip()]
-    if processes:
-        return f"{len(processes)} compute processes hold GPUs, needed none; the first: {_short(processes[0])}"
+    others = {each.uuid for each in gpus.unused}
+    lines = [line for line in text.splitlines() if line.strip() and line.split(",")[-1].strip() not in others]
+    if lines:
+        return f"{len(lines)} compute processes hold GPUs, needed none; the first: {_short(lines[0])}"
     return ""
 
 

@@ -9,6 +9,7 @@ import contextlib
 import json
 import os
 import re
+import time
 from typing import Any
 
 from . import restart_policy
@@ -92,14 +93,15 @@ class StateStore:
             os.unlink(self._ended)
         return text
 
-    def load_xids(self) -> set[str]:
-        """Kernel lines that an operator has acknowledged by a resume."""
+    def load_resumed(self) -> float | None:
+        """When an operator last resumed, in seconds of the kernel's clock."""
         with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
-            return {str(line) for line in read_json(self._xids)["lines"]}
-        return set()
+            resumed = float(read_json(self._xids)["resumed"])
+            return resumed if 0.0 <= resumed <= time.monotonic() else None
+        return None
 
-    def save_xids(self, lines: set[str]) -> None:
-        _write(self._xids, {"lines": sorted(lines)[-200:]})
+    def save_resumed(self, seconds: float) -> None:
+        _write(self._xids, {"resumed": seconds})
 
     def save_bundle(self, name: str, bundle: dict[str, Any]) -> None:
         """Keep a failure bundle, and only the newest BUNDLES of all. `name` sorts by age."""

@@ -1,16 +1,17 @@
-"""Fatal Xids from the kernel's log: the one GPU fault that no process reports."""
+"""Follows the kernel's log for lines of the NVIDIA driver: the GPU faults that no process reports."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import os
-import re
 import subprocess
 import time
 from collections.abc import Callable, Sequence
 
-XID = re.compile(r"NVRM: Xid \((?P<device>[^)]{1,40})\): (?P<code>\d{1,4})\b")
+from . import host_judge
+from .host_judge import Device, DriverLine
+
 RESTART_READER = 10.0
 """Seconds until a log reader that exited with status 0 starts again, as a command that does not follow does."""
 RESTART_AFTER_FAILURE = 60.0
@@ -18,7 +19,8 @@ QUIET = 0.5
 """The backlog counts as read after this many quiet seconds."""
 SETTLE = 5.0
 """Longest wait for the backlog, in seconds: a kernel log may be empty."""
-KEPT_LINES = 50
+KEPT_LINES = 200
+"""Beyond that, one line per device and code is kept."""
 
 
 class XidLog:
@@ -28,13 +30,19 @@ class XidLog:
     """
 
     def __init__(
-        self, argv: Sequence[str], fatal: Sequence[int], seen: set[str], on_fatal: Callable[[str], None]
+        self,
+        argv: Sequence[str],
+        resumed: float | None,
+        on_fatal: Callable[[str], None],
+        marker: str = host_judge.REPAIRED,
     ) -> None:
-        """`seen`: lines that an operator has acknowledged; they no longer block."""
+        """`resumed`: when an operator last resumed after a repair, in seconds of the kernel's clock; earlier lines no
+        longer block. `marker`: a file whose modification time says the same."""
         self._argv = argv
-        self._fatal = frozenset(fatal)
-        self._seen = seen
+        self._resumed = resumed
+        self._marker = marker
         self._on_fatal = on_fatal
+        self._reported: set[str] = set()
         self._process: subprocess.Popen[bytes] | None = None
         self._rest = b""
         self._last = ""
@@ -43,10 +51,29 @@ class XidLog:
         self._heard = 0.0
         self._exited_once = False
         """The reader exited once, so the backlog has been read."""
-        self.lines: list[str] = []
-        """Every Xid line of this boot, the last KEPT_LINES."""
-        self.fatal: list[str] = []
+        self.driver_lines: list[DriverLine] = []
+        """The driver's lines since boot."""
+        self.unused: Sequence[Device] = ()
+        """GPUs of this host that the group does not use: their faults do not block it."""
         self.problem = ""
+
+    @property
+    def lines(self) -> list[str]:
+        """Every line of an error since boot, as the log has it."""
+        return [each.line[:300] for each in self.driver_lines if each.code]
+
+    @property
+    def fatal(self) -> list[str]:
+        """The lines that block this host, the oldest first."""
+        left = host_judge.standing(self.driver_lines, self.repaired())
+        return [each.line[:300] for each in host_judge.blocking(left, self.unused)]
+
+    def repaired(self) -> float | None:
+        """When the last known repair was, in seconds of the kernel's clock."""
+        times = [] if self._resumed is None else [self._resumed]
+        with contextlib.suppress(OSError):
+            times.append(time.monotonic() - (time.time() - os.stat(self._marker).st_mtime))
+        return max(times, default=None)
 
     @property
     def pid(self) -> int:
@@ -63,9 +90,12 @@ class XidLog:
 
     def reason(self) -> str:
         """Why this host is blocked, or empty."""
-        if not self.fatal:
+        fatal = self.fatal
+        if not fatal:
             return ""
-        return f"fatal Xid: {self.fatal[0][:200]}; reset the GPU or reboot, then `resume` on this host"
+        kind = "SXid" if ": SXid (" in fatal[0] else "Xid"
+        fix = host_judge.kernel_log(self.driver_lines, self.repaired(), self.unused).fix
+        return f"fatal {kind}: {fatal[0][:200]}; {fix}"
 
     def poll(self) -> None:
         """Start the reader if it is not running. Called at every tick."""
@@ -94,11 +124,10 @@ class XidLog:
         os.set_blocking(descriptor, False)
         asyncio.get_running_loop().add_reader(descriptor, self._read, descriptor)
 
-    def acknowledge(self) -> set[str]:
-        """An operator resumed: the fatal lines so far no longer block. Returns every acknowledged line, to be kept."""
-        self._seen |= set(self.fatal)
-        self.fatal.clear()
-        return self._seen
+    def acknowledge(self) -> float:
+        """An operator resumed after a repair: the lines so far no longer block. Returns that time, to be kept."""
+        self._resumed = time.monotonic()
+        return self._resumed
 
     def _read(self, descriptor: int) -> None:
         try:
@@ -119,16 +148,17 @@ class XidLog:
     def feed(self, line: str) -> None:
         """One line of the log."""
         self._last = line
-        match = XID.search(line)
-        if match is None:
-            return
-        line = line.strip()[:300]
-        if line in self.lines:
+        each = host_judge.driver_line(line)
+        if each is None or each.line in self._reported:
             return  # A restarted reader repeats the whole boot.
-        self.lines = [*self.lines, line][-KEPT_LINES:]
-        if int(match["code"]) in self._fatal and line not in self._seen and line not in self.fatal:
-            self.fatal.append(line)
-            self._on_fatal(line)
+        if any(each.line == known.line for known in self.driver_lines):
+            return
+        self.driver_lines.append(each)
+        if len(self.driver_lines) > KEPT_LINES:
+            self.driver_lines = host_judge.standing(self.driver_lines)
+        if each.line[:300] in self.fatal:
+            self._reported.add(each.line)
+            self._on_fatal(each.line[:300])
 
     def close(self) -> None:
         if self._process is not None:

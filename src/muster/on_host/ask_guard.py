@@ -34,6 +34,8 @@ def main(request: Json) -> Json:
     config = "{}/etc/muster/{}/guard.json".format(root, request["group"])
     argv = [*_program(f"{root}/etc/systemd/system/{unit}"), "ctl", "--config", config]
     state = _unit(unit)
+    if request["command"] == "resume":
+        _repaired(root)
     stopped = state["active"] in ("inactive", "failed")
     argv.append("release" if stopped and request["command"] == "resume" else request["command"])
     for option in ("wait", "count", "since"):
@@ -45,6 +47,14 @@ def main(request: Json) -> Json:
     except ValueError:
         answer = {"error": (done.errors or done.output).strip()[-500:] or f"status {done.status}"}
     return {"unit": state if request["command"] in ("status", "logs") else _unit(unit), "answer": answer}
+
+
+def _repaired(root: str) -> None:
+    """Date the host's repair: errors of the driver before now no longer keep a deploy or a guard from starting."""
+    path = root + "/etc/muster/repaired"  # muster.guard.host_judge.REPAIRED
+    if os.path.isdir(os.path.dirname(path)):
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW, 0o644))
+        os.utime(path)
 
 
 def _program(path: str) -> list[str]:

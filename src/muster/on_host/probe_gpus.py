@@ -22,6 +22,7 @@ GPU_FIELDS = (
     "index",
     "name",
     "uuid",
+    "pci.bus_id",
     "memory.total",
     "driver_version",
     "compute_cap",
@@ -37,7 +38,10 @@ GPU_FIELDS = (
 )
 # Older names of fields, tried once when a driver refuses the newer one.
 OLDER_NAME = {"clocks_event_reasons.active": "clocks_throttle_reasons.active"}
-XID = re.compile(rb"\bXid\b")
+# Errors of GPUs and NVSwitches, and the driver being loaded, which answers all errors before.
+DRIVER_LINE = re.compile(rb"\bS?Xid\b|NVRM: loading NVIDIA")
+# muster.guard.host_judge.REPAIRED
+REPAIRED = "/etc/muster/repaired"
 
 
 def run(argv: list[str], seconds: float = SECONDS, limit: int = LIMIT, keep: re.Pattern[bytes] | None = None) -> Json:
@@ -72,15 +76,15 @@ def gpu_query() -> Json:
     return answer
 
 
-def kernel_xids() -> Json:
-    """Lines of the kernel log since boot with a GPU error number; the last 200 at most.
+def driver_log() -> Json:
+    """The driver's lines in the kernel log since boot, the last 200 at most, and when the host was last repaired.
 
     A journal without any kernel line does not receive them; then dmesg is read.
     """
     answer: Json = {"rc": None, "text": "", "stderr": ""}
-    for argv in (["journalctl", "-k", "-b", "--no-pager", "-q", "-o", "short-iso"], ["dmesg"]):
+    for argv in (["journalctl", "-k", "-b", "--no-pager", "-q", "-o", "short-monotonic"], ["dmesg"]):
         try:
-            one = run(argv, seconds=30.0, limit=16 * LIMIT, keep=XID)
+            one = run(argv, seconds=30.0, limit=16 * LIMIT, keep=DRIVER_LINE)
         except OSError as error:
             one = {"rc": None, "text": "", "stderr": str(error), "lines": 0}
         if one["rc"] == 0 or answer["rc"] is None:
@@ -88,6 +92,11 @@ def kernel_xids() -> Json:
         if one["rc"] == 0 and one["lines"]:
             break
     answer["text"] = "\n".join(answer["text"].splitlines()[-200:])
+    try:
+        # On the kernel's clock, as the lines are.
+        answer["repaired"] = time.monotonic() - (time.time() - os.stat(REPAIRED).st_mtime)
+    except OSError:
+        answer["repaired"] = None
     return answer
 
 
@@ -138,7 +147,7 @@ SOURCES: dict[str, Callable[[], Json]] = {
     "remapped": lambda: nvidia_csv("--query-remapped-rows=gpu_uuid,remapped_rows.pending,remapped_rows.failure"),
     "nvlink": lambda: run(["nvidia-smi", "nvlink", "-s"]),
     "topology": lambda: run(["nvidia-smi", "topo", "-m"]),
-    "xids": kernel_xids,
+    "driver_log": driver_log,
     "fabric_manager": fabric_manager,
     "links": lambda: run(["ip", "-j", "addr", "show"]),
     "systemd": systemd,

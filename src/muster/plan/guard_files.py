@@ -97,6 +97,7 @@ def _config(group: Group, node: Node, processes: tuple[Process, ...], digest: st
         },
         "checks": {
             "gpus": node.host.gpus,
+            **({"devices": list(node.host.devices)} if node.host.devices else {}),
             "ports": [{"address": "0.0.0.0", "port": settings.port}] if serves else [],
             "paths": [f"{group.release.path}/bin/{processes[0].argv[0]}"],
             "disk": {f"/var/lib/muster/{group.name}": FREE_BYTES, f"/var/cache/muster/{group.name}": FREE_BYTES},

@@ -244,6 +244,7 @@ def _host_plans(group: Group, processes: Mapping[str, tuple[Process, ...]], *, d
             units=unit_files.unit_names(group, mine),
             ports=tuple(opening.first for opening in firewall.openings if opening.first == opening.last),
             firewall=firewall,
+            devices=host.devices,
         )
     return plans
 

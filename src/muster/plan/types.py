@@ -115,6 +115,8 @@ class HostPlan:
     """TCP ports that this host's processes bind; a foreign process on one of them is refused."""
     firewall: Firewall
     """Who may reach which of them."""
+    devices: tuple[str, ...] = ()
+    """Which of the host's GPUs the group uses, by index or UUID; empty takes the first by index."""
 
 
 @dataclass(frozen=True)

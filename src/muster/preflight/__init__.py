@@ -7,6 +7,7 @@ plan + settings ------------------------------> needs ─┘
 tool_text, smi   text of the kernel log, systemctl, ip and nvidia-smi as values; unreadable input is a value too   pure
 host_report      everything one host answered; read_report builds it from JSON                               pure
 needs            what a plan needs of one host; plan_needs works it out                                   pure
+chosen_gpus      a report reduced to the GPUs that the group uses                                         pure
 catalogue        the stable names of all checks                                                           pure
 checks/          (report, needs) -> verdicts of one host                                                  pure
 deploy_checks    what a deploy needs of a host besides                                                     pure

@@ -49,7 +49,9 @@ CHECKS: dict[str, CatalogueEntry] = {
     "fabric_manager.version": CatalogueEntry("its version", fails="it differs from the driver's"),
     "fabric_manager.state": CatalogueEntry("fabric state and status of each GPU", fails="not Completed / Success"),
     # GPUs
-    "gpu.count": CatalogueEntry("number of GPUs", warns="more than the inventory says", fails="fewer"),
+    "gpu.count": CatalogueEntry(
+        "the GPUs that the group uses: `gpus` of the host, by `gpu_devices`", fails="one is missing"
+    ),
     "gpu.product": CatalogueEntry("product of each GPU", fails="not the inventory's"),
     "gpu.memory": CatalogueEntry("memory of each GPU", fails="more than 2 % below the product's"),
     "gpu.mig": CatalogueEntry("MIG mode", fails="on"),
@@ -57,16 +59,18 @@ CHECKS: dict[str, CatalogueEntry] = {
     "gpu.ecc_errors": CatalogueEntry(
         "uncorrected ECC errors since the driver was loaded", warns="not readable", fails="any"
     ),
-    "gpu.remap": CatalogueEntry("row remaps and page retirements", warns="not readable", fails="pending or failed"),
+    "gpu.remap": CatalogueEntry(
+        "row remaps and page retirements", warns="a row remap is pending, or not readable", fails="a remap failed"
+    ),
     "gpu.persistence": CatalogueEntry("persistence mode", warns="off"),
     "gpu.throttle": CatalogueEntry("clock event reasons", warns="hardware, thermal or power-brake slowdown"),
     "gpu.processes": CatalogueEntry("processes that compute on the GPUs", fails="one that is not this group's"),
     "gpu.nvlink": CatalogueEntry("NVLink links of each GPU", fails="a link is down, or none where several GPUs share"),
     "gpu.topology": CatalogueEntry("`nvidia-smi topo -m`", warns="a pair of GPUs not connected by NVLink"),
     "gpu.xid": CatalogueEntry(
-        "Xid errors in the kernel log since boot",
-        warns="one that is neither fatal nor an application's, or the log is not readable",
-        fails="a fatal one",
+        "Xids of GPUs and SXids of NVSwitches in the kernel log since boot or the last repair, by the driver's words",
+        warns="the driver asks for a reset, names an unknown error, or the log is not readable",
+        fails="one that needs a reset or a reboot",
     ),
     # Memory
     "memory.fit": CatalogueEntry(

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from muster.preflight import parity
+from muster.preflight.chosen_gpus import reduced
 from muster.preflight.host_report import HostReport
 from muster.preflight.needs import Needs
 from muster.preflight.outcome import Outcome
@@ -23,7 +24,7 @@ def judge_drift(title: str, reports: Sequence[HostReport], needs: Mapping[str, N
         reports: of all hosts, in inventory order.
         needs: by host, with `files`, `versions` and `revision` as planned.
     """
-    rows = parity.compare(reports)
+    rows = parity.compare([reduced(report, needs[report.host]) for report in reports])
     verdicts = [verdict for report in reports for verdict in of_host(report, needs[report.host])]
     return Outcome(title, tuple(report.host for report in reports), (*verdicts, *parity.verdicts(rows)), rows)
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from muster.preflight.smi import App, GpuFacts
-from muster.preflight.tool_text import NetworkLink, Unreadable, Xid
+from muster.preflight.tool_text import DriverLog, NetworkLink, Unreadable
 
 NOT_ASKED = Unreadable("not asked")
 
@@ -126,11 +126,13 @@ class HostReport:
     host: str
     unreached: str | None = None
     gpus: tuple[GpuFacts, ...] | Unreadable = NOT_ASKED
+    unused: tuple[GpuFacts, ...] = ()
+    """GPUs of the host that the group does not use; see `chosen_gpus`."""
     apps: tuple[App, ...] | Unreadable = NOT_ASKED
     remapped: Mapping[str, tuple[bool, bool]] | Unreadable = NOT_ASKED
     nvlinks: Mapping[int, tuple[int, int]] | Unreadable = NOT_ASKED
     topology: Mapping[tuple[int, int], str] | Unreadable = NOT_ASKED
-    xids: tuple[Xid, ...] | Unreadable = NOT_ASKED
+    driver_log: DriverLog | Unreadable = NOT_ASKED
     fabric_manager: FabricManager | Unreadable = NOT_ASKED
     rdma: tuple[RdmaPort, ...] | Unreadable = NOT_ASKED
     gpudirect: GpuDirect | Unreadable = NOT_ASKED

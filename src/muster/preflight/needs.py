@@ -43,7 +43,7 @@ class Needs:
         host: inventory name.
         hosts: how many hosts the group has.
         product: GPU name as nvidia-smi prints it.
-        gpus: how many.
+        gpus: how many; `devices` which, by index or UUID (empty: the first by index).
         memory_mib: memory of each GPU, in MiB.
         vllm: the engine's version.
         torch_backend: `auto`, a variant's name, or `cpu`, which no driver is too old for; None where the user's own
@@ -66,6 +66,7 @@ class Needs:
     hosts: int = 1
     product: str | None = None
     gpus: int = 0
+    devices: tuple[str, ...] = ()
     memory_mib: int | None = None
     vllm: str = ""
     torch_backend: str | None = "auto"

@@ -12,6 +12,7 @@ from muster.plan.cuda_variants import Variant
 from muster.preflight import clocks, pairs, parity
 from muster.preflight.catalogue import CHECKS
 from muster.preflight.checks import local
+from muster.preflight.chosen_gpus import reduced
 from muster.preflight.host_report import HostReport
 from muster.preflight.needs import Needs
 from muster.preflight.pairs import Measured
@@ -94,6 +95,7 @@ def judge_group(
     variant = group_variant(reports, needs)
     if isinstance(variant, Variant):
         needs = {host: replace(need, variant=variant.name) for host, need in needs.items()}
+    reports = [reduced(report, needs[report.host]) for report in reports]
     rows = parity.compare(reports)
     verdicts = [verdict for report in reports for verdict in local(report, needs[report.host])]
     verdicts += clocks.verdicts(reports)

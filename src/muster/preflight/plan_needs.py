@@ -41,6 +41,7 @@ def needs_of_host(spec: HostSpec | HostPlan, settings: Settings, hosts: int) -> 
         hosts=hosts,
         product=product.product,
         gpus=spec.gpus,
+        devices=spec.devices,
         memory_mib=product.memory_mib,
         vllm=settings.vllm_version,
         torch_backend="auto" if wanted.assumed else wanted.variant,

@@ -45,7 +45,7 @@ def from_answers(host: str, answers: Mapping[str, Any], sent: float, received: f
         remapped=smi.remapped(_value(answers, "probe_gpus", "remapped")),
         nvlinks=smi.nvlinks(_value(answers, "probe_gpus", "nvlink")),
         topology=smi.topology(_value(answers, "probe_gpus", "topology")),
-        xids=tool_text.xids(_value(answers, "probe_gpus", "xids")),
+        driver_log=tool_text.driver_log(_value(answers, "probe_gpus", "driver_log")),
         fabric_manager=_fabric_manager(_value(answers, "probe_gpus", "fabric_manager")),
         rdma=_rdma(_value(answers, "probe_machine", "infiniband")),
         gpudirect=_gpudirect(_value(answers, "probe_machine", "gpudirect")),

@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from muster.guard.host_judge import Device
 from muster.preflight.tool_text import Unreadable, command_text, first_line
 
 MAX_ROWS = 1024
@@ -34,6 +35,12 @@ class GpuFacts:
     """Degrees Celsius."""
     throttle: int | None
     """Bits of clocks_event_reasons.active."""
+    bus_id: str | None = None
+
+    @property
+    def device(self) -> Device:
+        """The part of it that the guard judges too."""
+        return Device(self.index, self.uuid, self.bus_id, self.fabric_state, self.fabric_status)
 
 
 @dataclass(frozen=True)
@@ -99,6 +106,7 @@ def gpus(answer: object) -> tuple[GpuFacts, ...] | Unreadable:
             fabric_status=_word(row.get("fabric.status")),
             temperature=_integer(row.get("temperature.gpu")),
             throttle=_integer(row.get("clocks_event_reasons.active", row.get("clocks_throttle_reasons.active"))),
+            bus_id=_word(row.get("pci.bus_id")),
         )
         for row in rows
     )

@@ -8,9 +8,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-MAX_TEXT = 1024 * 1024
+from muster.guard import host_judge
+from muster.guard.host_judge import DriverLine
 
-_XID = re.compile(r"NVRM: Xid \((?:PCI:)?([^)]{0,64})\): ?(\d{1,4})")
+MAX_TEXT = 1024 * 1024
+MAX_LINES = 1024
 
 
 @dataclass(frozen=True)
@@ -21,12 +23,16 @@ class Unreadable:
 
 
 @dataclass(frozen=True)
-class Xid:
-    """A GPU error the driver wrote to the kernel log."""
+class DriverLog:
+    """The NVIDIA driver's lines in the kernel log since boot.
 
-    number: int
-    device: str
-    line: str
+    Args:
+        lines: in the log's order.
+        repaired: when the host's marker says that it was repaired, in seconds of the kernel's clock.
+    """
+
+    lines: tuple[DriverLine, ...]
+    repaired: float | None = None
 
 
 @dataclass(frozen=True)
@@ -60,23 +66,28 @@ def command_text(answer: object, tool: str) -> str | Unreadable:
     return text[:MAX_TEXT]
 
 
-def first_line(value: object) -> str:
-    """Return the first line with anything on it, printable and at most 200 characters; else nothing."""
+def first_line(value: object, limit: int = 200) -> str:
+    """Return the first line with anything on it, printable and at most `limit` characters; else nothing."""
     if not isinstance(value, str):
         return ""
     line = next((line.strip() for line in value[:4096].splitlines() if line.strip()), "")
-    return "".join(char if char.isprintable() else "?" for char in line)[:200]
+    return "".join(char if char.isprintable() else "?" for char in line)[:limit]
 
 
-def xids(answer: object) -> tuple[Xid, ...] | Unreadable:
-    """Read the kernel log's lines about GPU errors."""
+def driver_log(answer: object) -> DriverLog | Unreadable:
+    """Read the kernel log's lines about the health of GPUs and NVSwitches."""
     text = command_text(answer, "kernel log")
     if isinstance(text, Unreadable):
         return text
-    if isinstance(answer, Mapping) and answer.get("rc") != 0:
-        return Unreadable(f"kernel log: {first_line(answer.get('stderr')) or 'not readable'}")
-    matches = ((_XID.search(line[:2048]), line) for line in text.splitlines())
-    return tuple(Xid(int(m.group(2)), m.group(1), first_line(line)) for m, line in matches if m)
+    if not isinstance(answer, Mapping) or answer.get("rc") != 0:
+        complaint = answer.get("stderr") if isinstance(answer, Mapping) else ""
+        return Unreadable(f"kernel log: {first_line(complaint) or 'not readable'}")
+    repaired = answer.get("repaired")
+    lines = (host_judge.driver_line(first_line(line, 1024)) for line in text.splitlines()[-MAX_LINES:])
+    return DriverLog(
+        tuple(line for line in lines if line is not None),
+        float(repaired) if isinstance(repaired, (int, float)) and not isinstance(repaired, bool) else None,
+    )
 
 
 def links(answer: object) -> tuple[NetworkLink, ...] | Unreadable:

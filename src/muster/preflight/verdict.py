@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, cast
+
+from muster.guard.host_judge import Finding
 
 Level = Literal["ok", "warn", "fail"]
 ORDER: dict[Level, int] = {"ok": 0, "warn": 1, "fail": 2}
@@ -51,6 +53,11 @@ def warn(check: str, found: str, needed: str, fix: str) -> Verdict:
 def fail(check: str, found: str, needed: str, fix: str) -> Verdict:
     """Return a verdict that serving would not work."""
     return Verdict(check, "fail", found, needed, fix)
+
+
+def of_finding(finding: Finding) -> Verdict:
+    """Return the verdict of the judge that the guard shares."""
+    return Verdict(finding.check, cast("Level", finding.level), finding.found, finding.needed, finding.fix)
 
 
 def worst(verdicts: Iterable[Verdict]) -> Level:

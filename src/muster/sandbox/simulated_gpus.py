@@ -10,6 +10,7 @@ Each fault takes a file's content and returns a changed copy. The file holds `dr
 from __future__ import annotations
 
 import copy
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -178,6 +179,8 @@ def xid(gpus: Mapping[str, Any], index: int, number: int, *, boot_id: str | None
     out = _changed(gpus)
     entry: dict[str, Any] = {"gpu": index, "xid": number, "text": XID_TEXTS.get(number, "see the Xid catalogue")}
     entry["bus_id"] = _gpu(out, index)["bus_id"]
+    # Hosts share this machine's kernel, hence its clock: a repair must lie after the errors that it answers.
+    entry["at"] = time.monotonic()
     if boot_id:
         entry["boot_id"] = boot_id
     out["xids"].append(entry)

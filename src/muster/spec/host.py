@@ -14,7 +14,8 @@ class HostSpec:
         address: the address peers reach it at, on the fabric.
         interface: the network interface that carries the address; None lets the engine choose.
         gpu: hardware profile name.
-        gpus: number of GPUs.
+        gpus: number of GPUs that the group uses.
+        devices: which of the host's GPUs, by index or UUID; empty takes the first by index.
     """
 
     name: str
@@ -22,3 +23,4 @@ class HostSpec:
     interface: str | None
     gpu: str
     gpus: int
+    devices: tuple[str, ...] = ()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections import Counter
 from collections.abc import Mapping
@@ -212,4 +213,17 @@ def _host(name: str, data: Mapping[str, Any], where: str) -> HostSpec:
                 check(str(value))
         except ValueError as error:
             raise Refusal(f"{where}: {shown(name)}: {key} is {literal(value)}", needed=str(error)) from None
-    return HostSpec(name, address, interface, str(data["gpu"]), data["gpus"])
+    return HostSpec(name, address, interface, str(data["gpu"]), data["gpus"], _devices(name, data, where))
+
+
+def _devices(name: str, data: Mapping[str, Any], where: str) -> tuple[str, ...]:
+    """Return which GPUs of the host the group uses, by index or UUID; empty for the first ones."""
+    given = data.get("gpu_devices") or ()
+    devices = tuple(str(each) for each in given) if isinstance(given, (list, tuple)) else ()
+    bad = [each for each in devices if not re.fullmatch(r"\d{1,3}|GPU-[0-9a-fA-F-]{8,40}", each)]
+    if bad or (given and len(set(devices)) != data["gpus"]):
+        raise Refusal(
+            f"{where}: {name}: gpu_devices is {literal(given)}, gpus is {data['gpus']}",
+            needed="a list of as many different GPUs as `gpus`, by index or UUID (nvidia-smi -L)",
+        )
+    return devices

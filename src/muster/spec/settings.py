@@ -226,7 +226,7 @@ NAMES: tuple[str, ...] = (*(name for name in Settings.model_fields if name not i
 
 
 # Host data of pyinfra and its connectors, and what an inventory says of one host.
-HOST_KEYS = frozenset({"gpu", "gpus", "fabric_address", "fabric_interface"})
+HOST_KEYS = frozenset({"gpu", "gpus", "gpu_devices", "fabric_address", "fabric_interface"})
 _FOREIGN_PREFIXES = ("_", "x_", "ssh_", "docker_", "podman_", "winrm_", "terraform_", "vagrant_", "fake_")
 
 

@@ -123,14 +123,14 @@ CASES: list[tuple[str, str, str, dict[str, Any], dict[str, Any]]] = [
     ("fabric_manager.state", "fail", "GPU 0: In Progress", {}, {"probe_gpus__gpus": FABRIC_DOWN}),
     ("gpu.count", "fail", "missing: GPU 2, 3", {"gpus": 4}, {}),
     ("gpu.count", "fail", "0; missing", {}, {"probe_gpus__gpus": printed("No devices were found\n", rc=6)}),
-    ("gpu.count", "warn", "2", {"gpus": 1}, {}),
+    ("gpu.count", "ok", "2, of which the group uses 0", {"gpus": 1}, {}),
     ("gpu.product", "fail", "NVIDIA H20 (GPU 1)", {}, {"probe_gpus__gpus": one_gpu("NVIDIA H200", "NVIDIA H20")}),
     ("gpu.memory", "fail", "97871 MiB (GPU 1)", {}, {"probe_gpus__gpus": one_gpu("143771 MiB", "97871 MiB")}),
     ("gpu.mig", "fail", "Enabled (GPU 1)", {}, {"probe_gpus__gpus": one_gpu("Disabled", "Enabled")}),
     ("gpu.ecc_mode", "warn", "Disabled (GPU 1)", {}, {"probe_gpus__gpus": one_gpu("Enabled, 0", "Disabled, 0")}),
     ("gpu.ecc_errors", "fail", "1 on GPU 1", {}, {"probe_gpus__gpus": one_gpu("Enabled, 0", "Enabled, 1")}),
     ("gpu.ecc_errors", "warn", "not readable", {}, {"probe_gpus__gpus": one_gpu("Enabled, 0", "Enabled, [N/A]")}),
-    ("gpu.remap", "fail", "pending on GPU 1", {}, {
+    ("gpu.remap", "warn", "pending on GPU 1", {}, {
         "probe_gpus__remapped": printed(
             "gpu_uuid, remapped_rows.pending, remapped_rows.failure\nGPU-00000000-0000-0000-0000-000000000001, 1, 0\n"
         )
@@ -152,11 +152,11 @@ CASES: list[tuple[str, str, str, dict[str, Any], dict[str, Any]]] = [
     ("gpu.topology", "warn", "GPU 0 to 1: SYS", {}, {
         "probe_gpus__topology": printed(sample.recorded("h200x2-topo-m.txt").replace("NV18", "SYS"))
     }),
-    ("gpu.xid", "fail", "Xid 79", {}, {"probe_gpus__xids": xid(79)}),
-    ("gpu.xid", "warn", "Xid 63", {}, {"probe_gpus__xids": xid(63)}),
-    ("gpu.xid", "ok", "1 of applications", {}, {"probe_gpus__xids": xid(31)}),
+    ("gpu.xid", "fail", "Xid 79", {}, {"probe_gpus__driver_log": xid(79)}),
+    ("gpu.xid", "warn", "Xid 63", {}, {"probe_gpus__driver_log": xid(63)}),
+    ("gpu.xid", "ok", "1 harmless", {}, {"probe_gpus__driver_log": xid(31)}),
     ("gpu.xid", "warn", "Operation not permitted", {}, {
-        "probe_gpus__xids": printed("", rc=1, stderr="dmesg: read kernel buffer failed: Operation not permitted\n")
+        "probe_gpus__driver_log": printed("", rc=1, stderr="dmesg: read kernel buffer: Operation not permitted\n")
     }),
     ("memory.fit", "fail", "119 GiB of 140 GiB", {"gpu_bytes": 125 * GIB}, {}),
     ("memory.fit", "warn", "119 GiB", {"gpu_bytes": 125 * GIB, "oversubscribe": True}, {}),
@@ -272,7 +272,7 @@ def test_host_without_promised_gpus_is_asked_for_none() -> None:
     assert not [verdict for verdict in verdicts if verdict.check.startswith(("gpu.", "driver."))]
 
 
-@pytest.mark.parametrize("source", ["gpus", "apps", "remapped", "nvlink", "topology", "xids", "fabric_manager",
+@pytest.mark.parametrize("source", ["gpus", "apps", "remapped", "nvlink", "topology", "driver_log", "fabric_manager",
                                     "links", "systemd", "names"])  # fmt: skip
 def test_one_missing_tool_costs_its_own_checks_only(source: str) -> None:
     own: dict[str, Callable[[str], bool]] = {
@@ -281,7 +281,7 @@ def test_one_missing_tool_costs_its_own_checks_only(source: str) -> None:
         "remapped": lambda name: name == "gpu.remap",
         "nvlink": lambda name: name == "gpu.nvlink",
         "topology": lambda name: name == "gpu.topology",
-        "xids": lambda name: name == "gpu.xid",
+        "driver_log": lambda name: name == "gpu.xid",
         "fabric_manager": lambda name: name.startswith("fabric_manager."),
         "links": lambda name: name.startswith("fabric."),
         "systemd": lambda name: name == "host.systemd",

@@ -16,6 +16,7 @@ from muster.preflight.checks import (
     installed_engine,
     rdma,
 )
+from muster.preflight.chosen_gpus import reduced
 from muster.preflight.host_report import HostReport
 from muster.preflight.needs import Needs
 from muster.preflight.verdict import Verdict, fail, ok
@@ -45,6 +46,7 @@ def local(report: HostReport, needs: Needs) -> tuple[Verdict, ...]:
             f"ssh to {report.host} by hand with the inventory's user and key; then run again",
         )
         return (replace(gone, host=report.host),)
+    report = reduced(report, needs)
     found = [ok("host.reached", "answers")]
     for subject in SUBJECTS:
         found.extend(subject(report, needs))

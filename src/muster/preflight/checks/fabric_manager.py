@@ -4,26 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from muster.guard import host_judge
 from muster.preflight.host_report import HostReport
 from muster.preflight.needs import Needs
 from muster.preflight.tool_text import Unreadable
-from muster.preflight.verdict import Verdict, fail, ok
+from muster.preflight.verdict import Verdict, fail, of_finding, ok
 from muster.spec.versions import version
-
-START = "systemctl enable --now nvidia-fabricmanager; then check nvidia-smi -q -d FABRIC"
 
 
 def check(report: HostReport, needs: Needs) -> Iterator[Verdict]:
     """Judge the service, its version and the fabric state of the GPUs."""
     if isinstance(report.gpus, Unreadable) or not report.gpus:
         return
-    states = {(gpu.fabric_state, gpu.fabric_status) for gpu in report.gpus}
-    fabric = states != {(None, None)}
-    done = states == {("Completed", "Success")}
+    finding = host_judge.fabric(gpu.device for gpu in report.gpus)
+    fabric, done = finding is not None, finding is not None and finding.level == host_judge.OK
     manager = report.fabric_manager
     if isinstance(manager, Unreadable):
         if fabric:
-            yield fail("fabric_manager.service", manager.why, "systemd's view of the service", START)
+            yield fail("fabric_manager.service", manager.why, "systemd's view of the service", host_judge.START_FABRIC)
     elif manager.active == "active":
         yield ok("fabric_manager.service", "active")
         yield _version(manager.version, report.driver)
@@ -32,15 +30,11 @@ def check(report: HostReport, needs: Needs) -> Iterator[Verdict]:
         yield ok("fabric_manager.service", "not on this host; the fabric is up without it")
     elif fabric or manager.load == "loaded":
         found = f"{manager.load}, {manager.active}"
-        yield fail("fabric_manager.service", found, "active", START)
+        yield fail("fabric_manager.service", found, "active", host_judge.START_FABRIC)
     else:
         yield ok("fabric_manager.service", "not needed: no NVSwitch fabric")
-    if done:
-        yield ok("fabric_manager.state", "Completed, Success")
-    elif fabric:
-        odd = next(gpu for gpu in report.gpus if (gpu.fabric_state, gpu.fabric_status) != ("Completed", "Success"))
-        found = f"GPU {odd.index}: {odd.fabric_state}, {odd.fabric_status}"
-        yield fail("fabric_manager.state", found, "Completed, Success", START)
+    if finding is not None:
+        yield of_finding(finding)
 
 
 def _version(found: str, driver: str | None) -> Verdict:

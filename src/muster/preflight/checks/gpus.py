@@ -4,17 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from muster.guard import host_judge
+from muster.preflight import chosen_gpus
 from muster.preflight.host_report import HostReport
 from muster.preflight.needs import Needs
 from muster.preflight.smi import GpuFacts
 from muster.preflight.tool_text import Unreadable
-from muster.preflight.verdict import Verdict, fail, ok, warn
+from muster.preflight.verdict import Verdict, fail, of_finding, ok, warn
 
-# NVIDIA's Xid catalogue: 48 double-bit ECC, 61/62 microcontroller, 64 row remap failed, 74 NVLink, 79 off the bus,
-# 95 uncontained ECC, 119/120 GSP does not answer, 140 unrecovered ECC, 145 to 150 NVLink 5, 154 reset or reboot needed.
-FATAL_XIDS = frozenset({48, 61, 62, 64, 74, 79, 95, 119, 120, 140, 145, 146, 147, 148, 149, 150, 154})
-# Caused by a program's own fault, or by killing it: 13 exception, 31 page fault, 43 stopped, 45 cleaned up.
-APPLICATION_XIDS = frozenset({13, 31, 43, 45})
 # Bits of clocks_event_reasons.active (NVML).
 SLOWDOWNS = {0x8: "hardware", 0x20: "software thermal", 0x40: "hardware thermal", 0x80: "power brake"}
 # ECC and firmware reserve some memory, and the figure varies by MiB between drivers.
@@ -25,30 +22,17 @@ def check(report: HostReport, needs: Needs) -> Iterator[Verdict]:
     """Judge every GPU; one verdict per property names the odd ones."""
     if not needs.gpus or isinstance(report.gpus, Unreadable):
         return  # driver.present says why
-    yield _count(report.gpus, needs)
+    yield of_finding(chosen_gpus.count(report, needs))
     if report.gpus:
         yield from _identity(report.gpus, needs)
         yield from _health(report, report.gpus)
         yield _processes(report, needs)
         yield from _connected(report, min(len(report.gpus), needs.gpus))
-    yield _xids(report)
+    yield _driver_log(report)
 
 
 def _where(gpus: list[GpuFacts]) -> str:
     return "GPU " + ", ".join(str(gpu.index) for gpu in gpus)
-
-
-def _count(gpus: tuple[GpuFacts, ...], needs: Needs) -> Verdict:
-    found, wanted = str(len(gpus)), str(needs.gpus)
-    if len(gpus) < needs.gpus:
-        there = {gpu.index for gpu in gpus}
-        missing = ", ".join(str(index) for index in range(needs.gpus) if index not in there)
-        fix = "see dmesg for Xid 79 and lspci | grep -i nvidia; power-cycle the host, then have the GPU replaced"
-        return fail("gpu.count", f"{found}; missing: GPU {missing}", wanted, fix)
-    if len(gpus) > needs.gpus:
-        fix = "set gpus in the inventory; the plan leaves the others idle"
-        return warn("gpu.count", found, wanted, fix)
-    return ok("gpu.count", found, wanted)
 
 
 def _identity(gpus: tuple[GpuFacts, ...], needs: Needs) -> Iterator[Verdict]:
@@ -117,10 +101,12 @@ def _remap(report: HostReport, gpus: tuple[GpuFacts, ...]) -> Verdict:
     if isinstance(report.remapped, Unreadable):
         return warn("gpu.remap", report.remapped.why, "none pending", "nvidia-smi -q -d ROW_REMAPPER")
     index = {gpu.uuid: gpu.index for gpu in gpus}
-    for uuid, (pending, failed) in report.remapped.items():
-        if pending or failed:
-            what = "failed" if failed else "pending"
-            return fail("gpu.remap", f"row remap {what} on GPU {index.get(uuid, uuid)}", "none pending", fix)
+    failed = [uuid for uuid, (_, broken) in report.remapped.items() if broken]
+    pending = [uuid for uuid, (waits, _) in report.remapped.items() if waits]
+    if failed:
+        return fail("gpu.remap", f"row remap failed on GPU {index.get(failed[0], failed[0])}", "none pending", fix)
+    if pending:  # The page is offline already; Xid 63 asks for the same reset.
+        return warn("gpu.remap", f"row remap pending on GPU {index.get(pending[0], pending[0])}", "none pending", fix)
     return ok("gpu.remap", "none pending")
 
 
@@ -160,15 +146,8 @@ def _connected(report: HostReport, count: int) -> Iterator[Verdict]:
         yield ok("gpu.topology", "NVLink between all")
 
 
-def _xids(report: HostReport) -> Verdict:
-    if isinstance(report.xids, Unreadable):
-        return warn("gpu.xid", report.xids.why, "a readable kernel log", "connect as root or with _sudo")
-    fatal = [xid for xid in report.xids if xid.number in FATAL_XIDS]
-    other = [xid for xid in report.xids if xid.number not in FATAL_XIDS | APPLICATION_XIDS]
-    if fatal:
-        found = ", ".join(sorted({f"Xid {xid.number} on {xid.device}" for xid in fatal}))
-        return fail("gpu.xid", found[:300], "none since boot", "reboot; if it comes back, have the GPU replaced")
-    if other:
-        found = ", ".join(sorted({f"Xid {xid.number} on {xid.device}" for xid in other}))
-        return warn("gpu.xid", found[:300], "none since boot", "journalctl -k | grep Xid; NVIDIA's Xid catalogue")
-    return ok("gpu.xid", f"{len(report.xids)} of applications" if report.xids else "none since boot")
+def _driver_log(report: HostReport) -> Verdict:
+    log = report.driver_log
+    if isinstance(log, Unreadable):
+        return warn("gpu.xid", log.why, "a readable kernel log", "connect as root or with _sudo")
+    return of_finding(host_judge.kernel_log(log.lines, log.repaired, [gpu.device for gpu in report.unused]))
