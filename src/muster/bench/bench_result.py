@@ -62,7 +62,7 @@ def parse_text(text: str) -> BenchResult:
     """
     try:
         return parse(json.loads(text))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         if isinstance(error, UnreadableResult):
             raise
         raise UnreadableResult(f"no JSON of a benchmark run: {error}; it begins with {text[:60]!r}") from None

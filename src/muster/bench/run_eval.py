@@ -14,6 +14,7 @@ from muster.bench.measured_group import MeasuredGroup, RunningEngine, ToolResult
 from muster.bench.run_scenarios import entry_of, new_session
 from muster.errors import Refusal
 from muster.hosts import uv_binary
+from muster.hosts.printable import printable_data
 
 INSTALL_SECONDS, RUN_SECONDS = 1800, 6 * 3600
 
@@ -112,9 +113,9 @@ def outcome(done: ToolResult) -> tuple[list[eval_result.Score], tuple[str, ...],
         last = " / ".join(done.lines[-3:]) or "it printed nothing"
         return [], (f"lm_eval ended with {done.status}: {last}",), None
     try:
-        raw = json.loads(done.result)
+        raw = printable_data(json.loads(done.result), finite=False)  # its names of scores are printed
         return eval_result.parse(raw), (), raw
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         return [], (str(error),), None
 
 

@@ -76,8 +76,9 @@ def _print(answers: Mapping[str, Mapping[str, Any]]) -> int:
         if error:
             status = 1
             click.echo(f"{host}: {error}", err=True)
-        for line in answer.get("lines", ()):
-            click.echo(f"{host}  {line}")
+        for text in answer.get("lines", ()):
+            for line in text.splitlines():
+                click.echo(f"{host}  {line}")
     return status
 
 

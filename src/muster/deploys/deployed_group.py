@@ -200,12 +200,13 @@ def from_manifests(group: str, manifests: Mapping[str, Mapping[str, Any]], unrea
         unreached: hosts of this run without an SSH session.
 
     Raises:
-        Refusal: hosts are missing, or differ in their plan.
+        Refusal: hosts are missing, or differ in their plan; a manifest is not whole, or speaks for another host.
     """
+    manifests = {host: _own_part(group, host, each_manifest) for host, each_manifest in manifests.items()}
     first = next(iter(manifests.values()))
     hosts = sorted(manifests, key=lambda name: int(manifests[name]["node_rank"]))
-    digests = {each_manifest["digest"] for each_manifest in manifests.values()}
-    if len(hosts) != first["hosts"] or len(digests) > 1:
+    shapes = {(each_manifest["digest"], len(each_manifest["steps"])) for each_manifest in manifests.values()}
+    if len(hosts) != first["hosts"] or len(shapes) > 1:
         missing = len(hosts) != first["hosts"]
         found = f"{', '.join(hosts)} of {first['hosts']} hosts in this run" if missing else "its hosts differ in plan"
         fix = "run without --limit on the group's own inventory" if missing else "run the recipe's deploy"
@@ -226,3 +227,31 @@ def from_manifests(group: str, manifests: Mapping[str, Mapping[str, Any]], unrea
         guarded=bool(first.get("heals")),
         drain_seconds=int(first.get("drain_seconds", 0)),
     )
+
+
+_NEEDED = ("recipe", "digest", "label", "host", "hosts", "node_rank", "units", "steps", "ready_timeout")
+
+
+def _own_part(group: str, host: str, manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a manifest under its host's name in this inventory.
+
+    Raises:
+        Refusal: it is not whole, or plans work for another host; a check may be a command.
+    """
+    path = f"{host}: /etc/muster/{group}/plan.json"
+    lacking = [key for key in _NEEDED if key not in manifest]
+    if lacking:
+        raise Refusal(
+            f"{path} has no {', '.join(lacking)}",
+            needed="a manifest as this muster writes it",
+            fix="run the recipe's deploy, which writes it again",
+        )
+    foreign = {check["host"] for step in manifest["steps"] for check in step["checks"]} - {manifest["host"]}
+    if foreign:
+        raise Refusal(
+            f"{path} has checks for {', '.join(sorted(foreign))}",
+            needed="manifests in which each host plans its own part only",
+            fix="find out who wrote it; the recipe's deploy writes it again",
+        )
+    steps = [{**step, "checks": [{**check, "host": host} for check in step["checks"]]} for step in manifest["steps"]]
+    return {**manifest, "steps": steps}

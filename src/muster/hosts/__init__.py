@@ -1,6 +1,8 @@
 """The control machine's one way to hosts, over SSH.
 
 programs       host programs as text for one SSH session, and the JSON that comes back: pure
+printable      the one filter for text that hosts sent: pure
+answer_models  what each host program may answer: pure
 ssh_session    one command over SSH, with bounds on time and size
 run_programs   host programs run in one session, and their answers
 session        one host program as a pyinfra command

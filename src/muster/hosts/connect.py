@@ -17,6 +17,7 @@ from pyinfra_cli.util import exec_file
 
 from muster.errors import Refusal
 from muster.hosts.all_hosts import each
+from muster.hosts.printable import one_line
 from muster.spec.inventory import files_of
 
 if TYPE_CHECKING:
@@ -83,9 +84,9 @@ def connect(state: State, names: Collection[str] | None = None) -> dict[str, str
             with ctx_config.use(state.config.copy()), ctx_host.use(host):
                 host.connect(show_errors=False, raise_exceptions=True)
         except ConnectError as error:
-            return " ".join(str(part) for part in error.args) or "no SSH connection"
+            return one_line(" ".join(str(part) for part in error.args)) or "no SSH connection"
         except Exception as error:  # a connection can break in as many ways as there are libraries below
-            return f"{type(error).__name__}: {error}"
+            return one_line(f"{type(error).__name__}: {error}")
         state.activate_host(host)
         return ""
 

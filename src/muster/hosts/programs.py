@@ -13,6 +13,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from muster.hosts.printable import one_line, printable_data
+
 Request = Mapping[str, Any]
 Answer = dict[str, Any]
 
@@ -116,24 +118,38 @@ def _literal(value: object) -> str:
 
 
 def answers(lines: Iterable[str]) -> dict[str, Answer]:
-    """Return program name -> answer, from the lines of a session's standard output.
+    """Return program name -> answer, from the lines of a session's standard output; every string is printable.
 
     Args:
         lines: everything the session printed, banners of the login shell included.
 
     Raises:
-        ValueError: there is no answer among them; the message quotes the last line.
+        ValueError: there is no answer among them, with the last line; or it is no JSON within bounds.
     """
     lines = list(lines)
     for line in reversed(lines):
         if line.startswith("{") and line.endswith("}"):
-            answers: dict[str, Answer] = json.loads(line)
+            answers = _parsed(line)
             if "no_python" in answers:
                 raise ValueError(
-                    f"found {answers['no_python'] or 'no python3'};"
+                    f"found {one_line(str(answers['no_python'])) or 'no python3'};"
                     " needed: a complete python3 of 3.9 or newer;"
                     " fix: install the distribution's python3 package"
                 )
             return answers
-    last = next((line for line in reversed(lines) if line.strip()), "nothing")
+    last = one_line(next((line for line in reversed(lines) if line.strip()), "nothing"))
     raise ValueError(f"the host's program printed no answer; its last line was: {last}")
+
+
+def _parsed(line: str) -> dict[str, Answer]:
+    if line.count("{") + line.count("[") + line.count(",") > _VALUES:
+        raise ValueError(f"the host's program printed an answer of more than {_VALUES} values")
+    try:
+        answers: dict[str, Answer] = printable_data(json.loads(line))
+    except (ValueError, RecursionError) as error:
+        why = "it is nested too deep" if isinstance(error, RecursionError) else one_line(str(error))
+        raise ValueError(f"the host's program printed an answer that cannot be read: {why}") from None
+    return answers
+
+
+_VALUES = 2_000_000

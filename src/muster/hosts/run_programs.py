@@ -14,7 +14,8 @@ from pyinfra.api.output import echo, format_text
 from pyinfra.api.state import State
 from pyinfra.context import ctx_config
 
-from muster.hosts import programs, ssh_session
+from muster.hosts import answer_models, programs, ssh_session
+from muster.hosts.printable import one_line, printable
 from muster.hosts.programs import Answer, Request
 
 
@@ -44,7 +45,7 @@ def run_programs(
     Args:
         state, host: pyinfra's; the host is connected.
         requests: program name -> what its `main` takes; run in this order.
-        seconds: how long the session may take.
+        seconds: how long the session may take; by the programs and their requests when None.
         python: interpreter of the host; the first that is new enough when None.
         streams: print the programs' lines as they come; then an answer holds nothing but an error.
     """
@@ -56,7 +57,7 @@ def run_programs(
             command,
             _bundle(json.dumps(requests, default=dict), streams),
             connector_arguments(state, host),
-            seconds=seconds,
+            seconds=allowed_seconds(requests) if seconds is None else seconds,
             on_line=_printer(host) if streams or state.print_output else None,
         )
     except Exception as error:  # a connection can break in as many ways as there are libraries below
@@ -67,8 +68,13 @@ def run_programs(
     try:
         answers = programs.answers(output.stdout)
     except (ValueError, RecursionError) as error:
-        return _lost(requests, "\n".join([_words(error), *output.stderr[-5:]]))
-    return Answers({name: answers.get(name, {"error": f"{name} gave no answer"}) for name in requests})
+        return _lost(requests, "\n".join([_words(error), *map(one_line, output.stderr[-5:])]))
+    return Answers(
+        {
+            name: answer_models.checked(name, request, answers.get(name, {"error": f"{name} gave no answer"}))
+            for name, request in requests.items()
+        }
+    )
 
 
 def run_program(
@@ -100,6 +106,28 @@ def connector_arguments(state: State, host: Host) -> dict[str, Any]:
     return {key: given[key] for key in CONNECTOR_ARGUMENT_KEYS if key in given}
 
 
+def allowed_seconds(requests: Mapping[str, Request]) -> float | None:
+    """Return how long programs may take together; None where one streams, and only its silence is bounded."""
+    seconds = 0.0
+    for name, request in requests.items():
+        if name in _UNBOUNDED:
+            return None
+        # What a request allows for waiting comes on top of the program's own work.
+        seconds += _SECONDS.get(name, 300.0) + float(request.get("seconds") or 0) + float(request.get("wait") or 0)
+        seconds += float(request.get("seconds") or 0) * float(request.get("ranks") or 0)
+    return seconds
+
+
+_UNBOUNDED = ("install_engine", "transfer_stage")
+_SECONDS = {
+    "ask_guard": 90.0,
+    "ask_parser": 900.0,
+    "resolve_engine": 7200.0,
+    "run_units": 240.0,
+    "weights_on_disk": 7200.0,
+}
+
+
 @lru_cache(maxsize=8)
 def _bundle(requests: str, streams: bool) -> str:
     """Most hosts are asked the same: the text is made once for all of them."""
@@ -108,7 +136,8 @@ def _bundle(requests: str, streams: bool) -> str:
 
 def _printer(host: Host) -> ssh_session.OnLine:
     def show(line: str, is_error: bool) -> None:
-        echo(f"{host.print_prefix}{format_text(line, 'red') if is_error else line}", err=True)
+        text = printable(line)
+        echo(f"{host.print_prefix}{format_text(text, 'red') if is_error else text}", err=True)
 
     return show
 
@@ -118,9 +147,10 @@ def _lost(requests: Mapping[str, Request], why: str) -> Answers:
 
 
 def _first(lines: list[str]) -> str:
-    return next((line for line in lines if line.strip()), "")
+    return one_line(next((line for line in lines if line.strip()), ""), 4000)
 
 
 def _words(error: Exception) -> str:
-    """Say what an error is; its class too, where its own words are few or a library's."""
-    return str(error) if isinstance(error, (ValueError, ssh_session.Broken)) else f"{type(error).__name__}: {error}"
+    """Return an error in words; with its class, unless the words are ours."""
+    ours = isinstance(error, (ValueError, ssh_session.Broken))
+    return str(error) if ours else one_line(f"{type(error).__name__}: {error}")

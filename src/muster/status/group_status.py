@@ -6,8 +6,11 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from muster.hosts.printable import one_line
 from muster.plan.types import Plan
 
+NOTE = 2000
+"""Characters of a reason or note that are kept."""
 SILENT = 5.0
 """Seconds of silence from the head after which trouble on the way to it is worth a note: members ask every 2."""
 
@@ -87,12 +90,12 @@ def group_status(plan: Plan, answers: Mapping[str, Mapping[str, Any]]) -> GroupS
     return GroupStatus(
         group=plan.group,
         digest=str(head.get("digest") or ""),
-        phase=str(head.get("phase") or "unknown"),
+        phase=one_line(head.get("phase") or "unknown"),
         ready=bool(head.get("ready")),
-        reason=str(head.get("reason") or _why(answers.get(plan.head.name, {}))),
+        reason=one_line(head.get("reason") or _why(answers.get(plan.head.name, {})), NOTE),
         generation=str(head.get("generation") or ""),
         restarts=head.get("restarts"),
-        failure=failures[0] if failures else None,
+        failure=_one_line_each(failures[0]) if failures else None,
         hosts=rows,
     )
 
@@ -118,8 +121,16 @@ def _row(
         tokens_per_s=sum(float(engine.get("tokens_per_s") or 0) for engine in own_engines) if own_engines else None,
         proof=max(proofs) if own_engines and len(proofs) == len(own_engines) else None,
         restarts=unit.get("restarts"),
-        note=_why(reply) or _note(_answer(reply), member),
+        note=one_line(_why(reply) or _note(_answer(reply), member), NOTE),
     )
+
+
+def _one_line_each(failure: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return a failure whose texts but the log are lines: a break in them could pass for another line of the table."""
+    return {
+        key: one_line(value, NOTE) if isinstance(value, str) and key != "lines" else value
+        for key, value in failure.items()
+    }
 
 
 def _engine(child: str, dp_ranks: tuple[int, ...], proved: int) -> str:

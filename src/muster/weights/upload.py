@@ -37,9 +37,11 @@ def send(state: State, host: Host, listing: Listing, directory: str, origin: str
         fail(host, answer["error"])
         return False
     missing: dict[str, int] = answer["missing"]
-    total = sum(entry.size - missing[entry.path] for entry in listing.files if entry.path in missing)
+    # By our own listing: a host that asks for another file of this machine does not get it.
+    starts = {entry.path: min(missing[entry.path], entry.size) for entry in listing.files if entry.path in missing}
+    total = sum(entry.size - starts[entry.path] for entry in listing.files if entry.path in starts)
     sent, began, printed = 0, time.monotonic(), time.monotonic()
-    for path, start in missing.items():
+    for path, start in starts.items():
         place = Path(origin, path)
         try:
             with place.open("rb") as handle:

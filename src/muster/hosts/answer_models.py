@@ -1,0 +1,396 @@
+"""What each host program may answer, as models: what is of another form is an error of that host. Pure.
+
+Only fields that the control machine reads are described; others are dropped, or kept unread where a newer guard may
+send more. Types are exact: "1" is no number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from muster.hosts.printable import one_line
+
+Json = Mapping[str, Any]
+
+Word = Annotated[str, Field(max_length=300)]
+Text = Annotated[str, Field(max_length=100_000)]
+Path = Annotated[str, Field(max_length=4096)]
+Count = Annotated[int, Field(ge=0)]
+Age = Annotated[float, Field(ge=-1e9, le=1e9)]
+Group = Annotated[str, Field(pattern=r"\A[A-Za-z0-9][A-Za-z0-9._-]{0,99}\z")]
+Unit = Annotated[str, Field(pattern=r"\A[A-Za-z0-9@._:\\-]{1,255}\z")]
+Sha256 = Annotated[str, Field(pattern=r"\A[0-9a-f]{64}\z")]
+Machine = Annotated[str, Field(pattern=r"\A[a-z0-9_]{1,20}\z")]
+Time = Annotated[str, Field(pattern=r"\A\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ\z")]
+
+
+class Model(BaseModel):
+    """Exact types; unknown fields are dropped."""
+
+    model_config = ConfigDict(strict=True, extra="ignore")
+
+
+class Open(BaseModel):
+    """Exact types; unknown fields are kept."""
+
+    model_config = ConfigDict(strict=True, extra="allow")
+
+
+class Anything(Open):
+    """An object whose reader takes whatever is in it."""
+
+
+class Nothing(Model):
+    """No field is read."""
+
+
+# probe_group
+
+
+class FileState(Model):
+    kind: Word
+    sha256: Word | None = None
+    mode: Annotated[str, Field(pattern=r"\A[0-7]{1,6}\z")] | None = None
+    owner: Word | None = None
+    group: Word | None = None
+    text: Text | None = None
+
+
+class UnitState(Model):
+    active: Word
+    sub: Word = ""
+    load: Word = ""
+    result: Word = ""
+    main_pid: Count = 0
+    restarts: Count = 0
+    enabled: bool = False
+    invocation: Word = ""
+    reload: bool = False
+    digest: Word | None = None
+
+
+class NoUnits(Model):
+    error: Text
+
+
+class ReleaseState(Model):
+    exists: bool
+    complete: bool
+    runs: bool
+
+
+class StepCheck(Model):
+    host: Word
+    kind: Word
+    target: Text | list[Text]
+    text: Text
+
+
+class ManifestStep(Model):
+    text: Word
+    units: list[Unit]
+    checks: list[StepCheck]
+
+
+class Manifest(Open):
+    """A group's plan.json; each version of muster has written more into it."""
+
+    recipe: Word = ""
+    digest: Word = ""
+    label: Word = ""
+    host: Word = ""
+    hosts: Count = 0
+    node_rank: Count = 0
+    units: list[Unit] = []
+    ports: list[int] = []
+    steps: list[ManifestStep] = []
+    ready_timeout: Annotated[int, Field(ge=1, le=10**6)] = 3600
+    drain_seconds: Annotated[int, Field(ge=0, le=10**6)] = 0
+    heals: bool = False
+
+
+class ProbeGroup(Model):
+    python: Word
+    machine: Machine
+    files: dict[Path, FileState]
+    secrets: dict[Path, FileState]
+    stale: list[Path]
+    units: dict[Unit, UnitState] | NoUnits
+    groups: dict[Group, Manifest]
+    release: ReleaseState
+    uv: bool
+    accepted: list[bool]
+    ready: bool | None
+    held: Word
+
+
+# ask_guard
+
+
+class GuardUnit(Model):
+    active: Word
+    sub: Word
+    restarts: Count
+    since: Word = ""
+
+
+class GuardFailure(Open):
+    host: Word
+    reason: Text
+    process: Word = ""
+    lines: Text = ""
+    age: Age | None = None
+
+
+class GuardMember(Open):
+    host: Word
+    child: Word
+    blocked: Text = ""
+    refused: Text = ""
+    lacks: Text = ""
+
+
+class GuardEngine(Open):
+    dp_rank: Annotated[int, Field(ge=0, le=100_000)]
+    proof: Age | None = None
+    tokens_per_s: Age = 0.0
+
+
+class GuardGroup(Open):
+    phase: Word
+    ready: bool = False
+    reason: Text = ""
+    generation: Word
+    digest: Word = ""
+    restarts: Count | None = None
+    members: list[GuardMember]
+    engines: list[GuardEngine] = []
+    failures: list[GuardFailure] = []
+
+
+class GuardOwn(Open):
+    child: Word = ""
+    blocked: Text = ""
+    head_heard: Age | None = None
+
+
+class BundleProcess(Open):
+    name: Word
+    lines: Annotated[str, Field(max_length=4_000_000)]
+
+
+class FirstHere(Open):
+    reason: Text
+    process: Word = ""
+
+
+class Bundle(Open):
+    """What a guard kept of one failure."""
+
+    generation: Word
+    wall: Time
+    reason: Text = ""
+    first_here: FirstHere | None = None
+    processes: list[BundleProcess] = []
+
+
+class GuardAnswer(Open):
+    """Of the guard's own command line: each command has some of these."""
+
+    error: Text | None = None
+    pending: Text | None = None
+    answer: Text | None = None
+    member: GuardOwn | None = None
+    group: GuardGroup | None = None
+    detail: Text = ""
+    link_problem: Text = ""
+    bundles: list[Bundle] | None = None
+    lines: list[Text] | None = None
+
+
+class AskGuard(Model):
+    unit: GuardUnit | None = None
+    answer: GuardAnswer
+
+
+# the others
+
+
+class PlaceFiles(Model):
+    changed: list[Path]
+    notes: list[Text]
+
+
+class AskParser(Model):
+    refused: list[tuple[list[Text], Text]]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _pairs(cls, value: Any) -> Any:
+        # JSON has no tuples.
+        if isinstance(value, Mapping) and isinstance(value.get("refused"), list):
+            return {"refused": [tuple(pair) if isinstance(pair, list) else pair for pair in value["refused"]]}
+        return value
+
+
+class Resolve(Model):
+    text: Annotated[str, Field(max_length=8_000_000)]
+    sizes: dict[Path, Count] = {}
+
+
+class RunUnits(Model):
+    done: bool
+    died: dict[Unit, list[Text]]
+    pending: Text
+    last: dict[Unit, Text]
+    since: dict[Unit, Word]
+    host: Word = ""
+
+
+class VerifyGroup(Model):
+    problems: list[Text]
+    ranks: list[Count]
+    served: list[Word]
+
+
+class InstallTool(Model):
+    installed: bool
+    machine: Machine
+
+
+class WeightsProbe(Model):
+    complete: bool
+    good: Count
+    wrong: dict[Path, Text]
+    bytes: Count
+    free: Count
+    link: Path
+    revisions: dict[Path, Count]
+    manifest: Word | None = None
+    extra: list[Path] = []
+
+
+class WeightsMissing(Model):
+    missing: dict[Path, Count]
+
+
+class WeightsVerify(Model):
+    wrong: dict[Path, Text]
+    extra: list[Path]
+    files: Count
+    bytes: Count
+
+
+class WeightsPrune(Model):
+    removed: dict[Path, Count]
+    kept: dict[Path, Text]
+
+
+class ToolState(Model):
+    running: bool
+    status: int
+    why: Word = ""
+    lines: list[Text]
+    result: Annotated[str, Field(max_length=32_000_000)] | None
+
+
+class ToolUnit(Model):
+    active: Word
+    digest: Word | None
+
+
+class ToolLog(Model):
+    units: dict[Unit, ToolUnit]
+    lines: list[Text]
+    gpus: list[Word]
+    driver: Word
+
+
+_BY_PROGRAM: dict[str, type[BaseModel]] = {
+    "probe_group": ProbeGroup,
+    "ask_guard": AskGuard,
+    "place_files": PlaceFiles,
+    "ask_parser": AskParser,
+    "resolve_engine": Resolve,
+    "run_units": RunUnits,
+    "verify_group": VerifyGroup,
+    "install_tool": InstallTool,
+    # Their readers take each value by itself and call what they cannot read unreadable.
+    "probe_gpus": Anything,
+    "probe_machine": Anything,
+    "probe_engine": Anything,
+    "measure_pair": Anything,
+    "measure_allreduce": Anything,
+}
+_BY_COMMAND: dict[tuple[str, str], type[BaseModel]] = {
+    ("weights_on_disk", "probe"): WeightsProbe,
+    ("weights_on_disk", "missing"): WeightsMissing,
+    ("weights_on_disk", "verify"): WeightsVerify,
+    ("weights_on_disk", "link"): Nothing,
+    ("weights_on_disk", "prune"): WeightsPrune,
+    ("run_tool", "start"): Nothing,
+    ("run_tool", "poll"): ToolState,
+    ("run_tool", "end"): Nothing,
+    ("run_tool", "log"): ToolLog,
+}
+
+
+def model_of(program: str, request: Json) -> type[BaseModel]:
+    """Return the model of what a program answers to a request.
+
+    Raises:
+        KeyError: no such program answers; those that stream lines have no answer.
+    """
+    return _BY_PROGRAM[program] if program in _BY_PROGRAM else _BY_COMMAND[program, str(request.get("do"))]
+
+
+def checked(program: str, request: Json, answer: Any) -> dict[str, Any]:
+    """Return an answer as far as it has the right form.
+
+    Args:
+        program: that answered.
+        request: what it was given.
+        answer: JSON data, printable.
+
+    Returns:
+        The answer; `{"error": text}` as the program sent it, or where the form is wrong.
+    """
+    if isinstance(answer, Mapping) and isinstance(answer.get("error"), str):
+        return {"error": answer["error"][:_ERROR_LIMIT]}
+    try:
+        model = model_of(program, request).model_validate(answer)
+        _agrees(program, request, answer)
+    except (ValidationError, ValueError) as error:
+        return {"error": f"{program} answered in a form that it does not have: {_words(error)}; {_FIX}"}
+    return model.model_dump(exclude_unset=True)
+
+
+_ERROR_LIMIT = 8000
+_FIX = "look at this host: its python3, its login shell, or somebody else answers in its place"
+
+
+def _agrees(program: str, request: Json, answer: Json) -> None:
+    """Hold an answer against its request.
+
+    Raises:
+        ValueError: it does not fit.
+    """
+    if program == "probe_group" and len(answer["accepted"]) != len(request.get("argvs", ())):
+        raise ValueError(f"accepted: {len(answer['accepted'])} command lines, not {len(request.get('argvs', ()))}")
+    if program == "verify_group" and len(answer["ranks"]) > int(request.get("ranks", 0)):
+        raise ValueError(f"ranks: {len(answer['ranks'])}, not {request.get('ranks', 0)}")
+    if program == "ask_guard" and request.get("command") == "journal":
+        lines = answer["answer"].get("lines") or ()
+        if len(lines) > int(request["count"]) * max(1, len(request["units"])):
+            raise ValueError(f"answer.lines: {len(lines)} lines, more than were asked for")
+
+
+def _words(error: ValueError) -> str:
+    if not isinstance(error, ValidationError):
+        return str(error)
+    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+    place = ".".join(one_line(str(part), 60) for part in first["loc"]) or "the answer"
+    return f"{place}: {one_line(first['msg'], 200)}"
