@@ -81,12 +81,16 @@ def fake_host(*channels: FakeChannel, **arguments: Any) -> tuple[State, Host]:
         arguments: connector arguments of the running operation, such as `_sudo`.
     """
     left = list(channels)
+    printed: list[str] = []
     transport = SimpleNamespace(open_session=lambda **_: left.pop(0))
     host = SimpleNamespace(
         name="n1",
         print_prefix="[n1] ",
         connector=SimpleNamespace(client=SimpleNamespace(get_transport=lambda: transport)),
         connector_data={},
+        printed=printed,
+        log=lambda line, **_: printed.append(line),
+        log_styled=lambda line, **_: printed.append(line),
         current_op_global_arguments={"_sudo": False, "_shell_executable": "sh", **arguments},
     )
     state = SimpleNamespace(print_output=False, print_input=False)

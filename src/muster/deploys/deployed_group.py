@@ -175,7 +175,7 @@ def choose(manifests: Mapping[str, Mapping[str, Any]], *, group: str | None, rec
     Raises:
         Refusal: none is there, or several and nothing says which.
     """
-    recipes = {name: manifest["recipe"] for groups in manifests.values() for name, manifest in groups.items()}
+    recipes = {name: manifest.get("recipe", "") for groups in manifests.values() for name, manifest in groups.items()}
     fits = sorted(
         name
         for name, its_recipe in recipes.items()

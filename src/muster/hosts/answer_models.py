@@ -1,7 +1,7 @@
 """What each host program may answer, as models: what is of another form is an error of that host. Pure.
 
-Only fields that the control machine reads are described; others are dropped, or kept unread where a newer guard may
-send more. Types are exact: "1" is no number.
+Fields that the control machine reads are described; others pass unread: guards and manifests may be of another version.
+Types are exact: "1" is no number.
 """
 
 from __future__ import annotations
@@ -28,23 +28,13 @@ Time = Annotated[str, Field(pattern=r"\A\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ\z")]
 
 
 class Model(BaseModel):
-    """Exact types; unknown fields are dropped."""
-
-    model_config = ConfigDict(strict=True, extra="ignore")
-
-
-class Open(BaseModel):
-    """Exact types; unknown fields are kept."""
+    """Exact types; fields that no model names are kept, as far as they are printable."""
 
     model_config = ConfigDict(strict=True, extra="allow")
 
 
-class Anything(Open):
-    """An object whose reader takes whatever is in it."""
-
-
-class Nothing(Model):
-    """No field is read."""
+class Anything(Model):
+    """An object whose reader checks each value by itself, or reads none."""
 
 
 # probe_group
@@ -95,7 +85,7 @@ class ManifestStep(Model):
     checks: list[StepCheck]
 
 
-class Manifest(Open):
+class Manifest(Model):
     """A group's plan.json; each version of muster has written more into it."""
 
     recipe: Word = ""
@@ -137,7 +127,7 @@ class GuardUnit(Model):
     since: Word = ""
 
 
-class GuardFailure(Open):
+class GuardFailure(Model):
     host: Word
     reason: Text
     process: Word = ""
@@ -145,7 +135,7 @@ class GuardFailure(Open):
     age: Age | None = None
 
 
-class GuardMember(Open):
+class GuardMember(Model):
     host: Word
     child: Word
     blocked: Text = ""
@@ -153,13 +143,13 @@ class GuardMember(Open):
     lacks: Text = ""
 
 
-class GuardEngine(Open):
+class GuardEngine(Model):
     dp_rank: Annotated[int, Field(ge=0, le=100_000)]
     proof: Age | None = None
     tokens_per_s: Age = 0.0
 
 
-class GuardGroup(Open):
+class GuardGroup(Model):
     phase: Word
     ready: bool = False
     reason: Text = ""
@@ -171,23 +161,23 @@ class GuardGroup(Open):
     failures: list[GuardFailure] = []
 
 
-class GuardOwn(Open):
+class GuardOwn(Model):
     child: Word = ""
     blocked: Text = ""
     head_heard: Age | None = None
 
 
-class BundleProcess(Open):
+class BundleProcess(Model):
     name: Word
     lines: Annotated[str, Field(max_length=4_000_000)]
 
 
-class FirstHere(Open):
+class FirstHere(Model):
     reason: Text
     process: Word = ""
 
 
-class Bundle(Open):
+class Bundle(Model):
     """What a guard kept of one failure."""
 
     generation: Word
@@ -197,18 +187,18 @@ class Bundle(Open):
     processes: list[BundleProcess] = []
 
 
-class GuardAnswer(Open):
+class GuardAnswer(Model):
     """Of the guard's own command line: each command has some of these."""
 
-    error: Text | None = None
-    pending: Text | None = None
-    answer: Text | None = None
+    error: Text = ""
+    pending: Text = ""
+    answer: Text = ""
     member: GuardOwn | None = None
     group: GuardGroup | None = None
     detail: Text = ""
     link_problem: Text = ""
-    bundles: list[Bundle] | None = None
-    lines: list[Text] | None = None
+    bundles: list[Bundle] = []
+    lines: list[Text] = []
 
 
 class AskGuard(Model):
@@ -329,11 +319,11 @@ _BY_COMMAND: dict[tuple[str, str], type[BaseModel]] = {
     ("weights_on_disk", "probe"): WeightsProbe,
     ("weights_on_disk", "missing"): WeightsMissing,
     ("weights_on_disk", "verify"): WeightsVerify,
-    ("weights_on_disk", "link"): Nothing,
+    ("weights_on_disk", "link"): Anything,
     ("weights_on_disk", "prune"): WeightsPrune,
-    ("run_tool", "start"): Nothing,
+    ("run_tool", "start"): Anything,
     ("run_tool", "poll"): ToolState,
-    ("run_tool", "end"): Nothing,
+    ("run_tool", "end"): Anything,
     ("run_tool", "log"): ToolLog,
 }
 
@@ -358,8 +348,10 @@ def checked(program: str, request: Json, answer: Any) -> dict[str, Any]:
     Returns:
         The answer; `{"error": text}` as the program sent it, or where the form is wrong.
     """
-    if isinstance(answer, Mapping) and isinstance(answer.get("error"), str):
-        return {"error": answer["error"][:_ERROR_LIMIT]}
+    if isinstance(answer, Mapping) and "error" in answer:
+        if not isinstance(answer["error"], str):
+            return {"error": f"{program} answered with an error that is no text; {_FIX}"}
+        return {"error": answer["error"][:_ERROR_LIMIT].strip() or f"{program} failed without a word"}
     try:
         model = model_of(program, request).model_validate(answer)
         _agrees(program, request, answer)

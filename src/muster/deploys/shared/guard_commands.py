@@ -5,10 +5,11 @@ from __future__ import annotations
 import time
 from typing import Any
 
+import gevent
 from pyinfra.api.host import Host
 from pyinfra.api.state import State
 
-from muster.deploys.shared.polling import poll_seconds
+from muster.deploys.shared.polling import poll_seconds, rest_of_poll
 from muster.hosts.run_programs import run_program
 from muster.hosts.say import fail, say
 
@@ -33,6 +34,7 @@ def end_generation(state: State, host: Host, group: str, command: str, since: st
         request = {"group": group, "command": command, "wait": seconds}
         if command == "restart":
             request["since"] = since
+        poll_began = time.monotonic()
         answer = _answer(state, host, request)
         if "error" not in answer:
             return True
@@ -42,6 +44,7 @@ def end_generation(state: State, host: Host, group: str, command: str, since: st
             fail(host, "  fix: mend what the message names, or stop the units by hand (systemctl stop)")
             return False
         say(host, f"waiting: {answer['pending']}, {passed:.0f} s")
+        gevent.sleep(rest_of_poll(poll_began, seconds))
     return False
 
 
@@ -58,5 +61,5 @@ def resume(state: State, host: Host, group: str, is_head: bool) -> bool:
 
 def _answer(state: State, host: Host, request: dict[str, Any]) -> dict[str, Any]:
     answer = run_program(state, host, "ask_guard", request)
-    reply = answer.get("answer", answer)
-    return reply if isinstance(reply, dict) else {"error": f"the guard said {reply!r}"}
+    reply: dict[str, Any] = answer.get("answer", answer)
+    return reply

@@ -32,10 +32,16 @@ def poll_seconds() -> Iterator[int]:
         yield _LONGEST
 
 
+def rest_of_poll(began: float, seconds: float) -> float:
+    """Return the seconds until a poll should have ended: a host that answers at once is not asked without pause."""
+    return max(0.0, began + seconds - time.monotonic())
+
+
 def stop(state: State, host: Host, progress: Progress, units: tuple[str, ...]) -> bool:
     """Stop units and wait until none of their processes is left; systemd ends what does not go by itself."""
     began = time.monotonic()
     for seconds in poll_seconds():
+        poll_began = time.monotonic()
         answer = run_program(state, host, "run_units", {"do": "stop", "units": units, "seconds": seconds})
         if "error" in answer or time.monotonic() - began > _STOP_TIMEOUT:
             fail(host, answer.get("error") or f"{answer['pending']} after {_STOP_TIMEOUT} s")
@@ -43,6 +49,7 @@ def stop(state: State, host: Host, progress: Progress, units: tuple[str, ...]) -
         if answer["done"]:
             return True
         say(host, f"waiting for {answer['pending']}, {time.monotonic() - began:.0f} s")
+        gevent.sleep(rest_of_poll(poll_began, seconds))
     return False
 
 
@@ -113,12 +120,15 @@ def _poll(
     """Run one poll; None as soon as another host of the group has failed, or the step is up."""
     if progress.failed.is_set():
         return None
+    began = time.monotonic()
     session = gevent.spawn(run_program, state, host, "run_units", request)
     gevent.wait([session, progress.failed, up], count=1)
     if not session.ready():
         session.kill(block=False)
         return None
     answer: programs.Answer = session.get()
+    if answer.get("pending"):
+        gevent.wait([progress.failed, up], timeout=rest_of_poll(began, request["seconds"]), count=1)
     return answer
 
 
