@@ -163,7 +163,7 @@ def test_a_pin_moves_the_recipe_of_its_model_only() -> None:
         ({"files": []}, "names no file"),
         ({"files": [{"path": "../x", "size": 1, "sha256": "1" * 64}]}, "'../x'"),
         ({"files": [{"path": "/x", "size": 1, "sha256": "1" * 64}]}, "'/x'"),
-        ({"files": [{"path": "x", "size": 1, "sha256": "zz"}]}, "impossible path or digest"),
+        ({"files": [{"path": "x", "size": 1, "sha256": "zz"}]}, "impossible size or digest"),
         ({"files": [{"path": "x"}]}, "is no file"),
     ],
 )

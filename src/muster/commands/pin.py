@@ -9,8 +9,8 @@ import click
 from muster.errors import Refusal
 from muster.on_host.in_words import size
 from muster.spec import pins, recipe
-from muster.spec.listing import Listing
-from muster.weights import hub
+from muster.spec.listing import Listing, is_commit
+from muster.weights import hub, tokens
 
 
 @click.command(
@@ -51,16 +51,16 @@ def pin(
     """
     chosen = recipe.load(recipe_name)
     name = model or chosen.model
-    token = Path(token_file).read_text(encoding="utf-8").strip() if token_file else None
+    token = tokens.read(token_file, setting="--token-file") if token_file else None
     if directory:
-        if revision is not None and len(revision) != 40:
+        if revision is not None and not is_commit(revision):
             raise Refusal(f"--revision {revision}", needed="40 hexadecimal digits, or none with --from")
         listing = hub.from_directory(name, Path(directory), revision)
     elif source == "hub":
         listing = hub.from_hub(name, revision or "main", endpoint=endpoint, token=token, proxy=proxy)
     else:
         listing = hub.from_modelscope(name, revision or "master", endpoint=endpoint, token=token, proxy=proxy)
-    before = pins.read(chosen.name)
+    before = _readable_pin(chosen.name)
     for line in differences(before, listing):
         click.echo(line)
     if check:
@@ -70,6 +70,15 @@ def pin(
         return
     place = pins.write(chosen.name, listing)
     click.echo(f"{name} pinned to {listing.revision}: {len(listing.files)} files, {size(listing.size)}, in {place}")
+
+
+def _readable_pin(recipe_name: str) -> Listing | None:
+    """Return the pin that is there; one that cannot be read is said and replaced."""
+    try:
+        return pins.read(recipe_name)
+    except Refusal as refusal:
+        click.echo(f"the pin that is there cannot be read: {refusal.found}", err=True)
+        return None
 
 
 def differences(before: Listing | None, now: Listing) -> list[str]:

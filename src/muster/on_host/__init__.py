@@ -9,6 +9,8 @@ What the programs share:
     in_words           bytes and seconds for people
     mutex              one session at a time
     api_key            the API key's file, in its one form
+    bounded_http       HTTP requests, bounded in size, time and redirects
+    http_bounds        those bounds: deadlines, guarded answers, suspicious headers
     pylock             parse uv's pylock.toml
     engine_stamps      notes on installed engines: complete, command line accepted
 
@@ -17,7 +19,8 @@ What a host is and has; these change nothing:
     probe_gpus         GPUs, fabric and network, from tools
     probe_group        a group's files, secrets, units and engine
     probe_engine       an installed engine's versions, from its files
-    ask_parser         does this vLLM accept a command line? parser_script is what its own Python runs
+    ask_parser         does this vLLM accept a command line?
+    parser_script      what vLLM's own Python runs for that
     ask_guard          a guard's status, failures, and commands to it
     measure_pair       round trip and throughput between two hosts
     measure_allreduce  one host's share of an all-reduce

@@ -13,16 +13,18 @@ import platform
 import pwd
 import re
 import stat
-import urllib.request
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from muster.on_host import engine_stamps, systemd_units, whole_files
+from muster.on_host.bounded_http import Client
+from muster.on_host.http_bounds import HttpError
 
 Json = dict[str, Any]
 
 _TEXT_LIMIT = 65536
 _HELD_LIMIT = 65536
+_LARGEST_ANSWER = 1 << 20
 # What earlier versions wrote for all groups of a host, and a file of each group's own has replaced.
 _FORMER = ("/etc/tmpfiles.d/muster.conf",)
 
@@ -150,10 +152,8 @@ def answers(url: str | None) -> bool | None:
     if not url:
         return None
     try:
-        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-        with opener.open(url, timeout=3) as response:
-            return bool(response.status == 200)
-    except OSError:
+        return Client(redirects=0).get(url, limit=_LARGEST_ANSWER, seconds=3).status == 200
+    except HttpError:
         return False
 
 

@@ -17,6 +17,7 @@ from muster.on_host import (
     transfer_source,
     whole_files,
 )
+from muster.on_host.http_bounds import HttpError, length_of
 
 Json = dict[str, Any]
 
@@ -105,15 +106,25 @@ def resolve(request: Json, uv: str, place: str, env: dict[str, str]) -> None:
 
 
 def size_of(url: str, request: Json) -> int:
-    """Return the size in bytes of a file in an index or a directory.
+    """Return the bytes of a file that an index or a directory offers.
 
     Raises:
-        OSError: there is no such file.
+        OSError: it is not there, or the index does not say.
     """
     parts = urlsplit(url)
     if parts.scheme == "file":
         return os.path.getsize(unquote(parts.path))
-    asked = transfer_source.asking(url, request.get("source", {}))
-    asked.method = "HEAD"
-    with transfer_source.opener(request.get("source", {})).open(asked, timeout=30) as reply:
-        return int(reply.headers["Content-Length"])
+    source = request.get("source", {})
+    where = parts.netloc.rpartition("@")[2]
+    try:
+        credentials = transfer_source.credentials_for(url, source)
+        answer = transfer_source.client_of(source).get(url, limit=0, method="HEAD", credentials=credentials)
+    except HttpError as error:
+        raise OSError(f"{where} does not say how large {parts.path} is: {error}") from None
+    length = length_of(answer.headers)
+    if length is None:
+        raise OSError(
+            f"{where} does not say how large {parts.path} is (HEAD without Content-Length);"
+            " fix: set engine_fanout = False: every host then asks the index itself"
+        )
+    return length

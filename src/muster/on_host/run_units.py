@@ -6,14 +6,16 @@ import os
 import re
 import socket
 import time
-import urllib.request
 from typing import Any
 
 from muster.on_host import run_command, systemd_units
+from muster.on_host.bounded_http import Client
+from muster.on_host.http_bounds import HttpError
 
 Json = dict[str, Any]
 
 _POLL = 0.5
+_LARGEST_ANSWER = 1 << 20
 _STOPPED = ("inactive", "failed")
 _SEARCHED, _FIRST, _LAST = 500, 3, 8
 # vLLM's prefix of every line, tracebacks too; and a line that reports an error, rather than code that raises it.
@@ -108,10 +110,8 @@ def passes(check: Json) -> bool:
         except OSError:
             return False
     try:
-        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-        with opener.open(target, timeout=5) as response:
-            return bool(response.status == 200)
-    except OSError:
+        return Client(redirects=0).get(target, limit=_LARGEST_ANSWER, seconds=5).status == 200
+    except HttpError:
         return False
 
 

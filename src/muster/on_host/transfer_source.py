@@ -8,23 +8,24 @@ import json
 import netrc
 import os
 import queue
-import ssl
 import subprocess
 import threading
 import time
-import urllib.error
 import urllib.parse
-import urllib.request
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import IO, Any
 
 from muster.on_host import run_command
 from muster.on_host import transfer_store as store
+from muster.on_host.bounded_http import Client
+from muster.on_host.http_bounds import HttpError, WriteError, is_private_to
 
 _START = "import json, sys; r = json.load(sys.stdin); n = {'__name__': 'hub'}; exec(r['program'], n); n['main'](r)"
 _STALL = 180.0
 _ATTEMPTS = 5
+_PASSING = (408, 429, 500, 502, 503, 504)
+_LONGEST_WAIT = 60.0
 _PIECE = 4 << 20
 Entries = list[dict[str, Any]]
 
@@ -102,6 +103,7 @@ def _hub(source: dict[str, Any], listing: dict[str, Any], lacking: Entries, dire
             try:
                 line = lines.get(timeout=1.0)
             except queue.Empty:
+                _check_sizes(source, directory, lacking)
                 now = arrived(directory, lacking)
                 if now != moved:
                     moved, since = now, time.monotonic()
@@ -119,6 +121,22 @@ def _hub(source: dict[str, Any], listing: dict[str, Any], lacking: Entries, dire
     finally:
         child.kill()
         child.wait()
+
+
+def _check_sizes(source: dict[str, Any], directory: str, lacking: Entries) -> None:
+    """End a download that brings more than a file's bytes, before it fills the disk.
+
+    Raises:
+        OSError: which file.
+    """
+    for entry in lacking:
+        place = store.inside(directory, entry["path"]) + store.WAN
+        if os.path.exists(place) and os.path.getsize(place) > entry["size"]:
+            os.unlink(place)
+            raise OSError(
+                f"{source.get('endpoint') or 'the hub'} sent more than the {entry['size']} pinned bytes of"
+                f" {entry['path']}; it was discarded; fix: use another source or endpoint"
+            )
 
 
 def _stalled(source: dict[str, Any], seconds: float) -> str:
@@ -177,71 +195,82 @@ def _addressed(source: dict[str, Any], listing: dict[str, Any], lacking: Entries
 
 def _plain(source: dict[str, Any], urls: dict[str, str], lacking: Entries, directory: str) -> Iterator[str]:
     """Fetch files from addresses that support ranges; retry where that can help."""
-    opening = opener(source)
+    client = client_of(source)
 
     def one(entry: dict[str, Any]) -> str:
         url = urls[entry["path"]]
-        where = urllib.parse.urlsplit(url).netloc or "this host"
+        where = urllib.parse.urlsplit(url).netloc.rpartition("@")[2] or "this host"
         place = store.inside(directory, entry["path"]) + store.WAN
         for attempt in range(_ATTEMPTS):
             try:
-                return _ranged(opening, url, place, entry, source)
-            except urllib.error.HTTPError as error:
-                if error.code not in (408, 429, 500, 502, 503, 504) or attempt == _ATTEMPTS - 1:
-                    raise OSError(
-                        f"{where} answered {error.code} for {entry['path']}; see the pinned revision"
-                    ) from None
-                time.sleep(min(60.0, float(error.headers.get("Retry-After") or 2**attempt)))
+                return _ranged(client, url, place, entry, source)
+            except WriteError as error:
+                raise OSError(f"{entry['path']}: {error}") from None
+            except HttpError as error:
+                again = error.status is None or error.status in _PASSING
+                if not again or attempt == _ATTEMPTS - 1:
+                    see = "; see the pinned revision" if error.status == 404 else ""
+                    raise OSError(f"{where} does not deliver {entry['path']}: {error}{see}") from None
+                time.sleep(min(_LONGEST_WAIT, 2.0**attempt if error.wait is None else error.wait))
             except OSError as error:
-                if attempt == _ATTEMPTS - 1:
-                    raise OSError(f"{where} does not deliver {entry['path']}: {error}") from None
-                time.sleep(2**attempt)
+                raise OSError(f"{where} does not deliver {entry['path']}: {error.strerror or error}") from None
         raise AssertionError
 
     with ThreadPoolExecutor(4) as pool:
         yield from pool.map(one, lacking)
 
 
-def opener(source: dict[str, Any]) -> urllib.request.OpenerDirector:
-    """Return an opener that uses the source's proxy and certificate authorities."""
-    proxies = {"http": source["proxy"], "https": source["proxy"]} if source.get("proxy") else {}
-    context = ssl.create_default_context(cafile=source.get("ssl_cert_file") or None)
-    return urllib.request.build_opener(
-        urllib.request.ProxyHandler(proxies), urllib.request.HTTPSHandler(context=context)
-    )
+def client_of(source: dict[str, Any]) -> Client:
+    """Return what asks addresses through the source's proxy, trusting its certificate authorities."""
+    return Client(proxy=source.get("proxy"), cafile=source.get("ssl_cert_file"))
 
 
-def asking(url: str, source: dict[str, Any], start: int = 0) -> urllib.request.Request:
-    """Return a request for an address from some offset, with the token or root's netrc entry for that host."""
-    request = urllib.request.Request(url, headers={"Range": f"bytes={start}-"} if start else {})
+def credentials_for(url: str, source: dict[str, Any]) -> str | None:
+    """Return the `Authorization` for an address: the source's token, or root's netrc entry for its host.
+
+    Raises:
+        HttpError: a token would go to another host than this one in clear.
+    """
+    token = _token(source)
+    if token:
+        if not is_private_to(url):
+            raise HttpError("the token is not sent over http, where others could read it; use https")
+        return f"Bearer {token}"
     known = None
     with contextlib.suppress(OSError, netrc.NetrcParseError):
         known = netrc.netrc(os.path.expanduser("~/.netrc")).hosts.get(urllib.parse.urlsplit(url).hostname or "")
-    # Unredirected: credentials are for this host only, not for one that it redirects to.
-    if _token(source):
-        request.add_unredirected_header("Authorization", f"Bearer {_token(source)}")
-    elif known:
-        pair = base64.b64encode(f"{known[0]}:{known[2]}".encode()).decode()
-        request.add_unredirected_header("Authorization", f"Basic {pair}")
-    return request
+    return "Basic " + base64.b64encode(f"{known[0]}:{known[2]}".encode()).decode() if known else None
 
 
-def _ranged(opening: Any, url: str, place: str, entry: dict[str, Any], source: dict[str, Any]) -> str:
+def _ranged(client: Client, url: str, place: str, entry: dict[str, Any], source: dict[str, Any]) -> str:
     with open(place, "ab") as handle:
         if handle.tell() > entry["size"]:
             handle.truncate(0)
             handle.seek(0)
-        start = handle.tell()
-        if start < entry["size"]:
-            with opening.open(asking(url, source, start), timeout=source.get("timeout", 30)) as reply:
-                if start and reply.status != 206:  # a file of this host has neither status nor ranges
-                    handle.truncate(0)
-                    handle.seek(0)
-                for piece in iter(lambda: reply.read(1 << 20), b""):
-                    handle.write(piece)
-        if handle.tell() != entry["size"]:
-            raise OSError(f"{handle.tell()} of {entry['size']} bytes arrived")
+        if urllib.parse.urlsplit(url).scheme == "file":
+            _copy(urllib.parse.unquote(urllib.parse.urlsplit(url).path), handle, entry["size"])
+        elif handle.tell() < entry["size"]:
+            client.download(
+                url,
+                handle,
+                size=entry["size"],
+                start=handle.tell(),
+                seconds=source.get("timeout", 30),
+                credentials=credentials_for(url, source),
+                window=source.get("stall", _STALL),
+            )
     return str(entry["path"])
+
+
+def _copy(origin: str, copy: IO[bytes], size: int) -> None:
+    """Append a file of this host, continuing where the copy ends, up to a size."""
+    with open(origin, "rb", buffering=0) as handle:
+        handle.seek(copy.tell())
+        while copy.tell() < size:
+            piece = handle.read(min(_PIECE, size - copy.tell()))
+            if not piece:
+                raise OSError(f"{origin} has {copy.tell()} of {size} bytes")
+            copy.write(piece)
 
 
 def _copied(source: dict[str, Any], listing: dict[str, Any], lacking: Entries, directory: str) -> Iterator[str]:
@@ -249,15 +278,13 @@ def _copied(source: dict[str, Any], listing: dict[str, Any], lacking: Entries, d
     for entry in lacking:
         path = store.inside(directory, entry["path"]) + store.WAN
         try:
-            with (
-                open(os.path.join(source["path"], entry["path"]), "rb", buffering=0) as origin,
-                open(path, "ab") as copy,
-            ):
-                origin.seek(copy.tell())
-                for piece in iter(lambda: origin.read(_PIECE), b""):
-                    copy.write(piece)
+            with open(path, "ab") as copy:
+                if copy.tell() > entry["size"]:
+                    copy.truncate(0)
+                    copy.seek(0)
+                _copy(os.path.join(source["path"], entry["path"]), copy, entry["size"])
         except OSError as error:
-            raise OSError(f"cannot copy {entry['path']} from {source['path']}: {error.strerror}") from None
+            raise OSError(f"cannot copy {entry['path']} from {source['path']}: {error.strerror or error}") from None
         yield entry["path"]
 
 

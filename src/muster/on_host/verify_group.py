@@ -5,16 +5,17 @@ from __future__ import annotations
 import concurrent.futures
 import json
 import os
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from typing import Any
 
 from muster.on_host import api_key, systemd_units
+from muster.on_host.bounded_http import Answer, Client
+from muster.on_host.http_bounds import HttpError
 
 Json = dict[str, Any]
 
 _AT_ONCE = 32
+_LARGEST_ANSWER = 4 << 20
 _TOOL = {
     "type": "function",
     "function": {"name": "clock", "description": "Tell the time.", "parameters": {"type": "object", "properties": {}}},
@@ -33,7 +34,7 @@ def main(request: Json) -> Json:
     if not request.get("url"):
         return {"problems": problems, "ranks": [], "served": []}
     api = Api(request["url"], request["seconds"], request.get("api_key_file"))
-    if api.key and (got := api.without_key()):
+    if api.credentials and (got := api.without_key()):
         problems.append(f"{request['url']}/v1/models without the API key got {got}, not HTTP 401")
     served = api.models()
     if request["model"] not in served:
@@ -89,43 +90,50 @@ class Api:
 
     def __init__(self, url: str, seconds: float, key_file: str | None) -> None:
         self.url, self.seconds = url, seconds
-        self.opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        self.client = Client(redirects=0)
         self.headers = {"Content-Type": "application/json"}
-        self.key = {"Authorization": "Bearer " + api_key.read(key_file)} if key_file else {}
+        self.credentials = "Bearer " + api_key.read(key_file) if key_file else None
 
-    def ask(self, path: str, body: Json | None = None, headers: Json | None = None) -> tuple[Any, str]:
-        """Return (answer, error): the JSON of a 200, or the status with the start of the body."""
+    def ask(self, path: str, body: Json | None = None, headers: Json | None = None) -> tuple[Json, str]:
+        """Return (answer, error): the JSON object of a 200, or the status with the start of the body."""
         data = json.dumps(body).encode() if body is not None else None
-        request = urllib.request.Request(self.url + path, data, {**self.headers, **self.key, **(headers or {})})
         try:
-            with self.opener.open(request, timeout=self.seconds) as response:
-                return json.load(response), ""
-        except urllib.error.HTTPError as error:
-            return None, f"HTTP {error.code}: {error.read(500).decode('utf-8', 'replace').strip()}"
-        except (OSError, ValueError) as error:
-            return None, f"{getattr(error, 'reason', None) or error} (asked for at most {self.seconds} s)"
+            reply = self._send(path, data, {**self.headers, **(headers or {})}, self.credentials)
+            answer = json.loads(reply.body)
+        except HttpError as error:
+            return {}, str(error) if error.status else f"{error} (asked for at most {self.seconds} s)"
+        except (ValueError, RecursionError):
+            answer = None
+        return (answer, "") if isinstance(answer, dict) else ({}, "an answer that is no JSON object")
 
     def without_key(self) -> str:
         """Return "" when a request without the key is refused, as it must be, else what it got."""
-        request = urllib.request.Request(self.url + "/v1/models")
         try:
-            with self.opener.open(request, timeout=self.seconds) as response:
-                return f"HTTP {response.status}"
-        except urllib.error.HTTPError as error:
-            return "" if error.code == 401 else f"HTTP {error.code}"
-        except (OSError, ValueError) as error:
-            return str(getattr(error, "reason", None) or error)
+            return f"HTTP {self._send('/v1/models', None, {}, None).status}"
+        except HttpError as error:
+            return "" if error.status == 401 else str(error)
+
+    def _send(self, path: str, body: bytes | None, headers: Json, credentials: str | None) -> Answer:
+        return self.client.get(
+            self.url + path,
+            limit=_LARGEST_ANSWER,
+            seconds=self.seconds,
+            headers=headers,
+            credentials=credentials,
+            method="GET" if body is None else "POST",
+            body=body,
+        )
 
     def models(self) -> list[str]:
         """Return the served model names."""
-        answer, _ = self.ask("/v1/models")
-        return [model.get("id") for model in (answer or {}).get("data", [])]
+        rows = self.ask("/v1/models")[0].get("data")
+        return [str(row.get("id")) for row in rows if isinstance(row, dict)] if isinstance(rows, list) else []
 
     def completion(self, model: str, rank: int) -> str:
         """Return "" when a DP rank answers one token, else the error."""
         body = {"model": model, "prompt": "1 2 3", "max_tokens": 1, "temperature": 0}
         answer, error = self.ask("/v1/completions", body, {"X-data-parallel-rank": str(rank)})
-        return error if error or (answer or {}).get("choices") else "an answer without choices"
+        return error if error or answer.get("choices") else "an answer without choices"
 
     def tool_call(self, model: str) -> str:
         """Return "" when a request with tool_choice=auto is accepted, else the error."""

@@ -32,7 +32,7 @@ def read(directory: Path) -> Listing:
         raise Refusal(f"{directory} is not a bundle: it has no {NOTE}", fix=f"muster bundle RECIPE --out {directory}")
     try:
         return listings.parse(json.loads(place.read_text(encoding="utf-8")), where=str(place))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise Refusal(f"{place}: not JSON: {error}", fix="make the bundle again") from None
 
 

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
-from muster.errors import Refusal
-from muster.on_host.transfer_store import listing_digest
+from muster.errors import Refusal, literal
+from muster.on_host.transfer_store import PART, WAN, listing_digest
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+_MOST_FILES, _LONGEST_PATH, _LARGEST = 100_000, 1024, 1 << 50
 
 
 @dataclass(frozen=True)
@@ -57,34 +58,95 @@ class Listing:
 
 
 def parse(data: object, *, where: str) -> Listing:
-    """Read a listing from plain data.
+    """Read a listing from plain data; what is written passes through here too.
 
     Args:
         data: as `Listing.as_data` gives it.
-        where: file name, for messages.
+        where: file or host that says so, for messages.
 
     Raises:
-        Refusal: a path that leads out of the directory, no commit, or a malformed digest.
+        Refusal: no commit, a path that leads out of the directory or collides with another, a malformed size or digest.
     """
     if not isinstance(data, Mapping):
         raise Refusal(f"{where}: holds no listing", needed="what `muster pin` writes", fix="pin again")
-    revision, model = str(data.get("revision")), str(data.get("model"))
-    if not _COMMIT.fullmatch(revision):
-        raise Refusal(f"{where}: revision is '{revision}'", needed="40 hexadecimal digits", fix="pin again")
-    entries = []
-    for row in data.get("files", ()):
-        try:
-            entry = Entry(str(row["path"]), int(row["size"]), str(row["sha256"]))
-        except (KeyError, TypeError, ValueError):
-            raise Refusal(f"{where}: {row!r} is no file", needed="path, size, sha256", fix="pin again") from None
-        path = PurePosixPath(entry.path)
-        if path.is_absolute() or ".." in path.parts or str(path) != entry.path or not _SHA256.fullmatch(entry.sha256):
-            raise Refusal(
-                f"{where}: {entry.path!r} has an impossible path or digest",
-                needed="a path inside the repository and 64 hexadecimal digits",
-                fix="pin again, and look at who wrote this file",
-            )
-        entries.append(entry)
+    model, revision, rows = data.get("model"), data.get("revision"), data.get("files", ())
+    if not isinstance(model, str) or not model.isprintable() or not 0 < len(model) <= _LONGEST_PATH:
+        raise Refusal(f"{where}: model is {literal(model)}", needed="organisation/name", fix="pin again")
+    check_commit(revision, where=where)
+    if not isinstance(rows, (list, tuple)) or len(rows) > _MOST_FILES:
+        raise Refusal(f"{where}: files is no list", needed=f"at most {_MOST_FILES} files", fix="pin again")
+    entries = tuple(sorted((_entry(row, where) for row in rows), key=lambda entry: entry.path))
     if not entries:
         raise Refusal(f"{where}: names no file", needed="the files of the model", fix="pin again")
-    return Listing(model, revision, str(data.get("origin", "")), tuple(sorted(entries, key=lambda entry: entry.path)))
+    _check_together(entries, where)
+    origin = data.get("origin", "")
+    return Listing(model, str(revision), origin if isinstance(origin, str) else "", entries)
+
+
+def is_commit(revision: object) -> bool:
+    """Whether a revision is a commit: 40 hexadecimal digits."""
+    return isinstance(revision, str) and bool(_COMMIT.fullmatch(revision))
+
+
+def check_commit(revision: object, *, where: str) -> None:
+    """Refuse a revision that can move.
+
+    Raises:
+        Refusal: it is no commit.
+    """
+    if not is_commit(revision):
+        raise Refusal(f"{where}: revision is {literal(revision)}", needed="40 hexadecimal digits", fix="pin again")
+
+
+def check_path(path: str, *, where: str) -> None:
+    """Refuse a path that is not one of a file inside the repository.
+
+    Raises:
+        Refusal: it leads out, cannot be printed, or is a name that staging uses for itself.
+    """
+    parts = PurePosixPath(path)
+    inside = not parts.is_absolute() and ".." not in parts.parts and str(parts) == path and path not in ("", ".")
+    own = parts.name.startswith(".muster-") or path.endswith((PART, WAN))
+    if not inside or own or not path.isprintable() or len(path) > _LONGEST_PATH or not _encodes(path):
+        raise Refusal(
+            f"{where}: {literal(path)} is an impossible path",
+            needed="the path of a file inside the repository",
+            fix="pin again, and look at who wrote this",
+        )
+
+
+def _entry(row: object, where: str) -> Entry:
+    if not isinstance(row, Mapping) or not {"path", "size", "sha256"} <= row.keys():
+        raise Refusal(f"{where}: {literal(row)} is no file", needed="path, size, sha256", fix="pin again")
+    path, size, sha256 = row["path"], row["size"], row["sha256"]
+    if not isinstance(path, str):
+        raise Refusal(f"{where}: {literal(row)} is no file", needed="path, size, sha256", fix="pin again")
+    check_path(path, where=where)
+    digest_fits = isinstance(sha256, str) and bool(_SHA256.fullmatch(sha256))
+    if not digest_fits or not isinstance(size, int) or isinstance(size, bool) or not 0 <= size <= _LARGEST:
+        raise Refusal(
+            f"{where}: {path} has an impossible size or digest: {literal(size)}, {literal(sha256)}",
+            needed="bytes, and 64 hexadecimal digits",
+            fix="pin again, and look at who wrote this",
+        )
+    return Entry(path, size, sha256)
+
+
+def _check_together(entries: tuple[Entry, ...], where: str) -> None:
+    """Refuse two files of one path, and a file where another needs a directory."""
+    paths = {entry.path for entry in entries}
+    for entry in entries:
+        clash = next((str(each) for each in PurePosixPath(entry.path).parents if str(each) in paths), None)
+        if clash or len(paths) != len(entries):
+            raise Refusal(
+                f"{where}: " + (f"{clash} is a file and a directory" if clash else "a file is named twice"),
+                needed="every file once",
+                fix="pin again, and look at who wrote this",
+            )
+
+
+def _encodes(path: str) -> bool:
+    try:
+        return all(len(part) <= 200 for part in path.encode().split(b"/"))
+    except UnicodeEncodeError:
+        return False

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from muster import resources
 from muster.errors import Refusal
+from muster.on_host import whole_files
 from muster.spec import listing as listings
 from muster.spec.listing import Listing
 from muster.spec.recipe import Recipe
@@ -35,7 +36,7 @@ def read(recipe: str, bundle: Path | None = None, homes: Sequence[Path] = ()) ->
         return None
     try:
         return listings.parse(json.loads(place.read_text(encoding="utf-8")), where=str(place))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise Refusal(f"{place}: not JSON: {error}", fix="pin again") from None
 
 
@@ -49,13 +50,20 @@ def path_in_use(recipe: str, bundle: Path | None = None, homes: Sequence[Path] =
 
 
 def write(recipe: str, listing: Listing) -> Path:
-    """Write the pin of a recipe, one file per line for readable diffs; return its path."""
-    data = listing.as_data()
+    """Write the pin of a recipe whole, one file per line for readable diffs; return its path.
+
+    Raises:
+        Refusal: a listing that `read` would refuse, or a directory that cannot be written; the old pin stays.
+    """
+    data = listings.parse(listing.as_data(), where=f"the pin of {recipe}").as_data()
     files = ",\n".join("  " + json.dumps(entry) for entry in data.pop("files"))
     head = "".join(f" {json.dumps(key)}: {json.dumps(value)},\n" for key, value in data.items())
     place = path_of(recipe)
-    place.parent.mkdir(exist_ok=True)
-    place.write_text(f'{{\n{head} "files": [\n{files}\n ]\n}}\n', encoding="utf-8")
+    try:
+        place.parent.mkdir(exist_ok=True)
+        whole_files.write_whole(str(place), f'{{\n{head} "files": [\n{files}\n ]\n}}\n'.encode())
+    except OSError as error:
+        raise Refusal(f"{place} cannot be written: {error.strerror}", fix="run in a directory of yours") from None
     return place
 
 

@@ -1,6 +1,7 @@
 """Weights: which revision of a model is served, and how every host gets all of it.
 
     hub            asks a hub or ModelScope what a revision consists of, or reads a directory   network
+    tokens         a hub's token, and the addresses it may go to
     gather         the wheels of a release, and a bundle's note, on a machine with a network    network
     staging_roles  what the hosts have -> who fetches, who serves, who is complete              pure
     keys           the pair keys of one run

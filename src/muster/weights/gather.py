@@ -8,7 +8,6 @@ import shutil
 import subprocess
 import tempfile
 import urllib.parse
-import urllib.request
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -18,6 +17,8 @@ from uv import find_uv_bin
 
 from muster.errors import Refusal
 from muster.on_host import pylock, whole_files
+from muster.on_host.bounded_http import Client
+from muster.on_host.http_bounds import HttpError, length_of
 from muster.plan.types import Release
 from muster.spec import bundles
 from muster.spec.listing import Listing
@@ -26,6 +27,8 @@ from muster.weights import hub
 PLATFORM = "x86_64-manylinux_2_28"
 """glibc 2.28: the oldest that vLLM's own wheels run on."""
 _PIECE = 1 << 20
+_LARGEST = 16 << 30
+"""Bytes of one wheel, or of a Python; torch's largest take 4 GB."""
 _WHEELS = "wheels only: hosts without a network cannot build"
 _BUILD = "build one (`uv build --wheel`) and name its directory in find_links"
 
@@ -114,18 +117,44 @@ def _one(package: Mapping[str, Any], out: Path) -> Path:
     expected, place = package["sha256"], Path(out, name)
     if place.is_file() and whole_files.sha256(str(place)) == expected:
         return place
-    part = place.with_name(place.name + ".part")
-    try:
-        with urllib.request.urlopen(address, timeout=60) as reply, part.open("wb") as file:
-            shutil.copyfileobj(reply, file, _PIECE)
-    except OSError as error:
-        raise Refusal(f"{name} could not be fetched: {error}", fix="run again: what is here is kept") from None
+    part = _fetched(address, place, package["size"])
     actual = whole_files.sha256(str(part))
     if actual != expected:
         part.unlink()
         raise Refusal(f"{name} has SHA-256 {actual}", needed=expected, fix="find out who changed it, and run again")
     part.rename(place)
     return place
+
+
+def _fetched(address: str, place: Path, size: int | None) -> Path:
+    """Fetch a file beside its place and return where it is.
+
+    Args:
+        address: of http, https or a file of this machine.
+        place: its final path.
+        size: its bytes; None where the resolution does not say.
+
+    Raises:
+        Refusal: it cannot be fetched, or is larger than it may be.
+    """
+    part, parts = place.with_name(place.name + ".part"), urllib.parse.urlsplit(address)
+    try:
+        with part.open("wb") as file:
+            if parts.scheme == "file":
+                with open(urllib.parse.unquote(parts.path), "rb") as origin:
+                    shutil.copyfileobj(origin, file, _PIECE)
+            else:
+                client = Client(environment=True)
+                length = size if size is not None else length_of(client.get(address, limit=0, method="HEAD").headers)
+                if length is None or length > _LARGEST:
+                    raise HttpError("how large it is is not said" if length is None else f"it has {length} bytes")
+                client.download(address, file, size=length, seconds=60)
+    except OSError as error:
+        raise Refusal(
+            f"{place.name} could not be fetched from {parts.netloc.rpartition('@')[2] or 'this machine'}: {error}",
+            fix="run again: what is here is kept",
+        ) from None
+    return part
 
 
 def python(version: str, out: Path) -> Path:
@@ -148,10 +177,7 @@ def python(version: str, out: Path) -> Path:
     place = out / date / name
     place.parent.mkdir(parents=True, exist_ok=True)
     if not place.is_file():
-        part = place.with_name(name + ".part")
-        with urllib.request.urlopen(address, timeout=60) as reply, part.open("wb") as file:
-            shutil.copyfileobj(reply, file, _PIECE)
-        part.rename(place)
+        _fetched(address, place, None).rename(place)
     return place
 
 

@@ -2,24 +2,74 @@
 
 One documented request each, plus the small files whose SHA-256 a hub does not publish: the standard library is enough,
 and the control machine needs none of huggingface_hub's dependencies. The downloads themselves use huggingface_hub.
+
+Answers are models with bounds. What a listing may hold is judged where a pin is read: `spec.listing.parse`.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
-import urllib.error
+import time
 import urllib.parse
-import urllib.request
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from muster.errors import Refusal
+from pydantic import BaseModel, Field, ValidationError
+
+from muster.errors import Refusal, literal
 from muster.on_host import whole_files
+from muster.on_host.bounded_http import Client
+from muster.on_host.http_bounds import HttpError
+from muster.spec import listing as listings
 from muster.spec.listing import Entry, Listing
+from muster.weights import tokens
 
 HUB, MODELSCOPE = "https://huggingface.co", "https://modelscope.cn"
-_SECONDS = 30
+METADATA_LIMIT, SMALL_FILE_LIMIT = 64 << 20, 64 << 20
+"""Bytes of a revision's metadata, and of a file that is no large one; the hub takes 10 MB at most for such a file."""
+_SECONDS = 30.0
+_ALL_SECONDS = 1800.0
+"""For one revision: a hub that answers every file slowly does not hold `muster pin` for ever."""
+
+_Model = TypeVar("_Model", bound=BaseModel)
+
+
+class _Lfs(BaseModel):
+    sha256: str | None = None
+    oid: str | None = None
+    size: int | None = None
+
+
+class _Sibling(BaseModel):
+    rfilename: str
+    size: int | None = None
+    lfs: _Lfs | None = None
+
+
+class _Revision(BaseModel):
+    sha: str
+    siblings: list[_Sibling]
+
+
+class _ScopeCommitter(BaseModel):
+    revision: str | None = Field(default=None, alias="Revision")
+
+
+class _ScopeFile(BaseModel):
+    path: str = Field(alias="Path")
+    kind: str | None = Field(default=None, alias="Type")
+    size: int = Field(default=-1, alias="Size")
+    sha256: str = Field(default="", alias="Sha256")
+
+
+class _ScopeData(BaseModel):
+    files: list[_ScopeFile] = Field(alias="Files")
+    committer: _ScopeCommitter | None = Field(default=None, alias="LatestCommitter")
+    revision: str | None = Field(default=None, alias="Revision")
+
+
+class _ScopeAnswer(BaseModel):
+    data: _ScopeData = Field(alias="Data")
 
 
 def from_hub(
@@ -28,96 +78,141 @@ def from_hub(
     """Return the files of a branch, tag or commit of a hub's model.
 
     Raises:
-        Refusal: no such model or revision, no permission, or no answer.
+        Refusal: no such model or revision, no permission, no answer, or one that is no listing.
     """
     base = (endpoint or HUB).rstrip("/")
+    asker = _Asker(base, token, proxy)
     where = f"{base}/api/models/{_quoted(model)}/revision/{urllib.parse.quote(revision, safe='')}?blobs=true"
-    answer = json.loads(_get(where, token, proxy))
-    commit = str(answer["sha"])
+    answer = asker.model(where, _Revision)
+    commit = answer.sha
+    listings.check_commit(commit, where=asker.name)
     entries = []
-    for file in answer["siblings"]:
-        name, large = str(file["rfilename"]), file.get("lfs") or {}
-        if large.get("sha256") or large.get("oid"):
-            sha256 = str(large.get("sha256") or large["oid"])
-            entries.append(Entry(name, int(large.get("size") or file["size"]), sha256))
+    for file in answer.siblings:
+        listings.check_path(file.rfilename, where=asker.name)
+        sha256 = (file.lfs.sha256 or file.lfs.oid) if file.lfs else None
+        if file.lfs and sha256:
+            size = file.lfs.size if file.lfs.size is not None else file.size
+            entries.append(Entry(file.rfilename, -1 if size is None else size, sha256))
         else:
             # The hub gives small files only git's name; reading them pins the code among them too.
-            body = _get(f"{base}/{_quoted(model)}/resolve/{commit}/{urllib.parse.quote(name)}", token, proxy)
-            entries.append(Entry(name, len(body), hashlib.sha256(body).hexdigest()))
-    return Listing(model, commit, "hub", tuple(sorted(entries, key=lambda entry: entry.path)))
+            limit = SMALL_FILE_LIMIT if file.size is None else min(SMALL_FILE_LIMIT, max(0, file.size))
+            body = asker.get(f"{base}/{_quoted(model)}/resolve/{commit}/{urllib.parse.quote(file.rfilename)}", limit)
+            entries.append(Entry(file.rfilename, len(body), hashlib.sha256(body).hexdigest()))
+    return _checked(model, revision, commit, "hub", entries, asker.name)
 
 
 def from_modelscope(
     model: str, revision: str, *, endpoint: str | None = None, token: str | None = None, proxy: str | None = None
 ) -> Listing:
     """Return the files of a revision of a ModelScope model; raises as `from_hub`."""
-    base = f"{(endpoint or MODELSCOPE).rstrip('/')}/api/v1/models/{_quoted(model)}"
+    base = (endpoint or MODELSCOPE).rstrip("/")
+    asker = _Asker(base, token, proxy)
     query = urllib.parse.urlencode({"Revision": revision, "Recursive": "true"})
-    data = json.loads(_get(f"{base}/repo/files?{query}", token, proxy))["Data"]
-    commit = str(data.get("LatestCommitter", {}).get("Revision") or data.get("Revision") or revision)
-    files = [file for file in data["Files"] if file.get("Type") != "tree"]
-    entries = [Entry(str(file["Path"]), int(file["Size"]), str(file["Sha256"])) for file in files]
-    return Listing(model, commit, "modelscope", tuple(sorted(entries, key=lambda entry: entry.path)))
+    data = asker.model(f"{base}/api/v1/models/{_quoted(model)}/repo/files?{query}", _ScopeAnswer).data
+    commit = (data.committer.revision if data.committer else None) or data.revision or revision
+    entries = [Entry(file.path, file.size, file.sha256) for file in data.files if file.kind != "tree"]
+    return _checked(model, revision, commit, "modelscope", entries, asker.name)
 
 
 def from_directory(model: str, directory: Path, revision: str | None = None) -> Listing:
     """Return the files of a directory; without a commit the revision is a digest of the content.
 
     Raises:
-        Refusal: it holds no file.
+        Refusal: it holds no file, or a file that cannot be read.
     """
     entries = []
     for path in sorted(directory.rglob("*")):
         name = path.relative_to(directory).as_posix()
         if path.is_file() and not any(part.startswith(".") for part in Path(name).parts):
-            entries.append(Entry(name, path.stat().st_size, whole_files.sha256(str(path))))
+            try:
+                entries.append(Entry(name, path.stat().st_size, whole_files.sha256(str(path))))
+            except OSError as error:
+                raise Refusal(f"{path} cannot be read: {error.strerror}", fix="make it readable") from None
     if not entries:
         raise Refusal(f"{directory} holds no file", needed="a model's directory", fix="name another directory")
     listing = Listing(model, revision or "0" * 40, str(directory), tuple(entries))
     return listing if revision else Listing(model, listing.digest[:40], str(directory), tuple(entries))
 
 
+def _checked(model: str, asked: str, commit: str, origin: str, entries: list[Entry], name: str) -> Listing:
+    """Return a listing that the pin file's own reader accepts, of the commit that was asked for if it was one."""
+    if listings.is_commit(asked) and commit != asked:
+        raise Refusal(
+            f"{name} was asked for commit {asked} and answered {literal(commit)}",
+            needed="the files of that commit",
+            fix="find out who answers there, or use another endpoint",
+        )
+    listing = Listing(model, commit, origin, tuple(sorted(entries, key=lambda entry: entry.path)))
+    return listings.parse(listing.as_data(), where=name)
+
+
 def _quoted(model: str) -> str:
     return urllib.parse.quote(model, safe="/")
 
 
-class _Same(urllib.request.HTTPRedirectHandler):
-    """A token goes to the host it was given for, and to no host that this one sends us to."""
+class _Asker:
+    """Requests to one hub, with a token that goes there and nowhere else."""
 
-    def redirect_request(self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> Any:
-        new = super().redirect_request(req, fp, code, msg, headers, newurl)
-        if new is not None and urllib.parse.urlsplit(newurl).netloc != urllib.parse.urlsplit(req.full_url).netloc:
-            new.remove_header("Authorization")
-        return new
+    def __init__(self, base: str, token: str | None, proxy: str | None) -> None:
+        self.name = urllib.parse.urlsplit(base).netloc.rpartition("@")[2] or literal(base)
+        if token:
+            tokens.check_goes_to(base, setting="--endpoint")
+        self._credentials = f"Bearer {token}" if token else None
+        self._client = Client(proxy=proxy, environment=True)
+        self._until = time.monotonic() + _ALL_SECONDS
+
+    def model(self, url: str, kind: type[_Model]) -> _Model:
+        """Return an answer as a model.
+
+        Raises:
+            Refusal: no answer, or another one.
+        """
+        body = self.get(url, METADATA_LIMIT)
+        try:
+            return kind.model_validate_json(body)
+        except ValidationError as error:
+            first: Any = error.errors(include_url=False, include_input=False)[0]
+            place = ".".join(str(each)[:40] for each in first["loc"][:6])
+            raise Refusal(
+                f"{self.name} answered something else than a revision's metadata: {place or 'all of it'}:"
+                f" {first['msg'][:120]}",
+                needed="the revision's metadata",
+                fix="find out what answers there, or use another endpoint",
+            ) from None
+
+    def get(self, url: str, limit: int) -> bytes:
+        """Return the body of an answer.
+
+        Raises:
+            Refusal: there is none, or a larger one.
+        """
+        left = self._until - time.monotonic()
+        if left <= 0:
+            raise Refusal(
+                f"{self.name} has taken {_ALL_SECONDS / 60:.0f} minutes for one revision",
+                needed="the revision's metadata and its small files",
+                fix="use another endpoint, or pin a directory with --from",
+            )
+        try:
+            return self._client.get(url, limit=limit, seconds=min(_SECONDS, left), credentials=self._credentials).body
+        except HttpError as error:
+            path = urllib.parse.urlsplit(url).path
+            if error.status is not None and error.status >= 400:
+                raise Refusal(
+                    f"{self.name} answered {error.status} for {path}",
+                    needed="the revision's metadata",
+                    fix=_FIXES.get(error.status, "try again, or set another endpoint"),
+                ) from None
+            raise Refusal(
+                f"{self.name} does not answer for {path}: {error}",
+                needed="the revision's metadata",
+                fix="set --endpoint or --proxy, or pin on a machine that reaches the hub: the pin is a file",
+            ) from None
 
 
-def _get(url: str, token: str | None, proxy: str | None) -> bytes:
-    handlers: list[urllib.request.BaseHandler] = [_Same()]
-    if proxy:
-        handlers.append(urllib.request.ProxyHandler({"http": proxy, "https": proxy}))
-    headers = {"Authorization": f"Bearer {token}"} if token else {}
-    place = urllib.parse.urlsplit(url)
-    try:
-        opener = urllib.request.build_opener(*handlers)
-        with opener.open(urllib.request.Request(url, headers=headers), timeout=_SECONDS) as reply:
-            body: bytes = reply.read()
-            return body
-    except urllib.error.HTTPError as error:
-        fixes = {
-            401: "give a token that may read it (--token-file), and accept the model's conditions at the hub",
-            403: "accept the model's conditions at the hub with the account of this token",
-            404: "correct model and revision; a private model answers so without a token",
-            429: "wait, or give a token",
-        }
-        raise Refusal(
-            f"{place.netloc} answered {error.code} for {place.path}",
-            needed="the revision's metadata",
-            fix=fixes.get(error.code, "try again, or set another endpoint"),
-        ) from None
-    except OSError as error:
-        reason = getattr(error, "reason", error)
-        raise Refusal(
-            f"{place.netloc} does not answer: {reason}",
-            needed="the revision's metadata",
-            fix="set --endpoint or --proxy, or pin on a machine that reaches the hub: the pin is a file",
-        ) from None
+_FIXES = {
+    401: "give a token that may read it (--token-file), and accept the model's conditions at the hub",
+    403: "accept the model's conditions at the hub with the account of this token",
+    404: "correct model and revision; a private model answers so without a token",
+    429: "wait, or give a token",
+}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from pyinfra import logger
@@ -18,7 +17,7 @@ from muster.plan.weights_path import revision_path
 from muster.spec import bundles, inventory, pins, recipe
 from muster.spec.listing import Listing
 from muster.spec.settings import Settings, Weights
-from muster.weights import ask_hosts
+from muster.weights import ask_hosts, tokens
 from muster.weights.keys import pair_keys
 from muster.weights.staging_roles import Staging, secret, staging
 
@@ -128,7 +127,7 @@ def source_of(settings: Settings, options: Weights) -> dict[str, Any]:
         "endpoint": settings.hf_endpoint,
         "proxy": settings.proxy,
         "ssl_cert_file": settings.ssl_cert_file,
-        "token": secret(_token(options)),
+        "token": secret(_token(settings, options)),
         "program": programs.source("transfer_hub"),
         "pythons": [f"{release.path}/bin/python"],
         "venv": f"{settings.root}/hub",
@@ -138,14 +137,9 @@ def source_of(settings: Settings, options: Weights) -> dict[str, Any]:
     }
 
 
-def _token(options: Weights) -> str | None:
-    if options.token_file is None:
+def _token(settings: Settings, options: Weights) -> str | None:
+    if options.token_file is None or options.kind not in ("hub", "modelscope"):
         return None
-    try:
-        return Path(options.token_file).read_text(encoding="utf-8").strip()
-    except OSError as error:
-        raise Refusal(
-            f"weights_token_file {options.token_file}: {error.strerror}",
-            needed="a file on this machine with nothing but the token",
-            fix="correct weights_token_file",
-        ) from None
+    if settings.hf_endpoint:
+        tokens.check_goes_to(settings.hf_endpoint, setting="hf_endpoint")
+    return tokens.read(options.token_file, setting="weights_token_file")
