@@ -30,6 +30,7 @@ LEAVES = ("guard", "on_host")
 
 PURE_ROOMS = ("spec", "plan")
 PURE_MODULES = (
+    "hosts.explain",
     "hosts.programs",
     "status.group_status",
     "status.failures",

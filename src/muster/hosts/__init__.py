@@ -8,6 +8,7 @@ run_programs   host programs run in one session, and their answers
 session        one host program as a pyinfra command
 operations     pyinfra operations, each named by its outcome
 connect        connect the hosts of an inventory
+explain        why a host could not be used, with a fix   pure
 all_hosts      work on every host at once
 once           work that whichever host asks first does for all
 say            lines under a host's name

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from pyinfra.api.config import Config
 from pyinfra.api.connect import disconnect_all
-from pyinfra.api.exceptions import ConnectError
+from pyinfra.api.exceptions import ConnectError, ConnectorDataTypeError
 from pyinfra.api.host import Host
 from pyinfra.api.state import State
 from pyinfra.context import ctx_config, ctx_host, ctx_state
@@ -17,6 +17,7 @@ from pyinfra_cli.util import exec_file
 
 from muster.errors import Refusal
 from muster.hosts.all_hosts import each
+from muster.hosts.explain import refusal
 from muster.hosts.printable import one_line
 from muster.spec.inventory import files_of
 
@@ -48,12 +49,17 @@ def connected(inventory: Inventory, *, needs_all: bool = False) -> Iterator[Conn
     Raises:
         Refusal: a host that could not be reached, with `needs_all`; a config.py that cannot be run.
     """
-    state = State(inventory, _config(inventory))
+    try:
+        state = State(inventory, _config(inventory))
+    except ConnectorDataTypeError as error:
+        raise Refusal(
+            f"the inventory holds {error}", needed="SSH settings of the types that pyinfra takes", fix="correct them"
+        ) from error
     ctx_state.set(state)
     try:
         unreached = connect(state)
         if needs_all and unreached:
-            raise Refusal("no SSH session to " + ", ".join(f"{name} ({why})" for name, why in unreached.items()))
+            raise refusal(unreached)
         yield Connected(state, unreached)
     finally:
         disconnect_all(state)

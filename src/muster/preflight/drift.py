@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
+from muster.hosts.explain import explain
 from muster.preflight import parity
 from muster.preflight.chosen_gpus import reduced
 from muster.preflight.host_report import HostReport
@@ -32,7 +33,8 @@ def judge_drift(title: str, reports: Sequence[HostReport], needs: Mapping[str, N
 def of_host(report: HostReport, needs: Needs) -> tuple[Verdict, ...]:
     """Return the verdicts on one host against the plan."""
     if report.unreached is not None:
-        gone = fail("host.reached", report.unreached, "an SSH login", f"ssh to {report.host} by hand")
+        why = explain(report.host, report.unreached)
+        gone = fail("host.reached", why.found, why.needed, why.fix)
         return (replace(gone, host=report.host),)
     return tuple(replace(verdict, host=report.host) for verdict in _drifts(report, needs))
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
+from muster.hosts.explain import explain
 from muster.preflight.checks import (
     driver,
     fabric,
@@ -39,12 +40,8 @@ def local(report: HostReport, needs: Needs) -> tuple[Verdict, ...]:
     A host that was not reached gets one failing verdict.
     """
     if report.unreached is not None:
-        gone = fail(
-            "host.reached",
-            report.unreached,
-            "an SSH login and Python 3.9 or newer",
-            f"ssh to {report.host} by hand with the inventory's user and key; then run again",
-        )
+        why = explain(report.host, report.unreached)
+        gone = fail("host.reached", why.found, why.needed, why.fix)
         return (replace(gone, host=report.host),)
     report = reduced(report, needs)
     found = [ok("host.reached", "answers")]
