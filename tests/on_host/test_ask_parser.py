@@ -9,6 +9,8 @@ import pytest
 
 from muster.on_host import ask_parser, engine_stamps
 
+pytestmark = pytest.mark.usefixtures("as_myself")
+
 SERVE = """\
 class Serve:
     name = "serve"

@@ -195,6 +195,7 @@ def test_installed_engine_is_read_without_importing_it(tmp_path: Path) -> None:
     assert probe_engine.main({"path": str(tmp_path / "none")})["release"] is None
 
 
+@pytest.mark.usefixtures("as_myself")
 def test_import_is_tried_with_the_release_s_python(tmp_path: Path) -> None:
     python = release(tmp_path) / "bin/python"
     python.parent.mkdir()

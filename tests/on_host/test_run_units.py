@@ -180,12 +180,15 @@ def test_the_layer_is_up_when_every_check_passes(systemd: Systemd, health: http.
     assert do("wait", ["a.service"], checks=[check], seconds=5)["done"]
 
 
+@pytest.mark.usefixtures("as_myself")
 def test_checks_by_port_and_by_command() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         target = f"127.0.0.1:{server.getsockname()[1]}"
         assert run_units.passes({"kind": "tcp", "target": target})
     assert not run_units.passes({"kind": "tcp", "target": target})
     assert run_units.passes({"kind": "command", "target": ["true"]})
+    words = ["/usr/bin/env", "A=1=2", "RAY_AUTH_TOKEN_PATH=/t", "sh", "-c", 'test "$A$RAY_AUTH_TOKEN_PATH" = 1=2/t']
+    assert run_units.passes({"kind": "command", "target": words})
     assert not run_units.passes({"kind": "command", "target": ["false"]})
     assert not run_units.passes({"kind": "http", "target": f"http://{target}/"})
 

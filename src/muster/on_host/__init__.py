@@ -7,6 +7,7 @@ What the programs share:
     whole_files        files written whole and synced, read within bounds, hashed
     progress_lines     lines of progress
     in_words           bytes and seconds for people
+    hardening          how transient units are confined
     mutex              one session at a time
     api_key            the API key's file, in its one form
     bounded_http       HTTP requests, bounded in size, time and redirects
@@ -20,7 +21,8 @@ What a host is and has; these change nothing:
     probe_group        a group's files, secrets, units and engine
     probe_engine       an installed engine's versions, from its files
     ask_parser         does this vLLM accept a command line?
-    parser_script      what vLLM's own Python runs for that
+    parser_script      what the engine's own Python runs for ask_parser
+    run_unprivileged   an engine's Python as a user that may do nothing
     ask_guard          a guard's status, failures, and commands to it
     measure_pair       round trip and throughput between two hosts
     measure_allreduce  one host's share of an all-reduce

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 from typing import Any
 
-from muster.on_host import engine_stamps, run_command
+from muster.on_host import engine_stamps, run_command, run_unprivileged
 from muster.on_host.parser_script import SCRIPT
 
 Json = dict[str, Any]
+
+_SECONDS = 600.0
+_ERROR_LIMIT = 4000
 
 
 def main(request: Json) -> Json:
@@ -27,26 +29,29 @@ def main(request: Json) -> Json:
     root, path = request.get("root", ""), request["release"]["path"]
     python = root + os.path.join(path, "bin", "python")
     question = {key: request.get(key, []) for key in ("argvs", "decided", "dests")}
-    with tempfile.TemporaryDirectory() as home:
-        # Importing vLLM writes caches; keep them out of root's.
-        env = {
-            **run_command.environment(),
-            "VLLM_LOGGING_LEVEL": "ERROR",
-            "HF_HUB_OFFLINE": "1",
-            **request.get("env", {}),
-        }
-        env.update({"HOME": home, "VLLM_CACHE_ROOT": home, "XDG_CACHE_HOME": home, "PYTHONDONTWRITEBYTECODE": "1"})
-        env["PATH"] = root + os.path.join(path, "bin") + ":" + env["PATH"]
-        try:
-            done = run_command.finish([python, "-c", SCRIPT], 600, stdin=json.dumps(question), env=env, cwd=home)
-        except TimeoutError:
-            raise OSError(f"importing vLLM from {path} took more than 600 s") from None
-    answer = next((line for line in reversed(done.output.splitlines()) if line.startswith("[")), None)
-    if done.status != 0 or answer is None:
-        tail = "\n".join((done.errors or done.output).strip().splitlines()[-12:])
-        raise OSError(f"the vLLM in {path} does not import:\n{tail}")
-    errors = json.loads(answer)
+    env = {"VLLM_LOGGING_LEVEL": "ERROR", "HF_HUB_OFFLINE": "1", **request.get("env", {})}
+    env |= {"VLLM_CACHE_ROOT": "/tmp", "XDG_CACHE_HOME": "/tmp"}
+    env["PATH"] = root + os.path.join(path, "bin") + ":" + run_command.environment()["PATH"]
+    try:
+        done = run_unprivileged.finish([python, "-c", SCRIPT], _SECONDS, stdin=json.dumps(question), env=env)
+    except TimeoutError:
+        raise OSError(f"importing vLLM from {path} took more than {_SECONDS:.0f} s") from None
+    errors = answer(done.output, len(request["argvs"]))
+    if done.status != 0 or errors is None:
+        raise OSError(f"the vLLM in {path} does not import:\n{run_unprivileged.tail(done)}")
     for argv, error in zip(request["argvs"], errors):
         if not error:
             engine_stamps.note(root, path, argv)
     return {"refused": [[argv, error] for argv, error in zip(request["argvs"], errors) if error]}
+
+
+def answer(output: str, count: int) -> list[str] | None:
+    """Return one text per command line from what the engine printed, None where that is no such list."""
+    line = next((line for line in reversed(output.splitlines()) if line.startswith("[")), "")
+    try:
+        errors = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(errors, list) or len(errors) != count or not all(isinstance(error, str) for error in errors):
+        return None
+    return [error[:_ERROR_LIMIT] for error in errors]

@@ -11,7 +11,7 @@ import os
 import re
 from typing import Any
 
-from muster.on_host import run_command, whole_files
+from muster.on_host import run_unprivileged, whole_files
 
 Json = dict[str, Any]
 
@@ -60,7 +60,7 @@ def imported(path: str, seconds: float) -> Json:
     """Import vLLM and torch with the release's own Python and return {"value": versions} or {"error": text}."""
     argv = [os.path.join(path, "bin", "python"), "-c", IMPORT]
     try:
-        done = run_command.finish(argv, seconds, env=os.environ, cwd="/")
+        done = run_unprivileged.finish(argv, seconds)
     except TimeoutError:
         return {"error": f"import did not finish in {seconds:g} s"}
     except OSError as error:
@@ -68,9 +68,10 @@ def imported(path: str, seconds: float) -> Json:
     lines = done.output.strip().splitlines()
     if done.status == 0 and lines:
         try:
-            return {"value": json.loads(lines[-1])}
-        except ValueError:
-            return {"error": "unexpected answer: " + lines[-1][:200]}
+            value = json.loads(lines[-1])
+        except (ValueError, RecursionError):
+            value = None
+        return {"value": value} if isinstance(value, dict) else {"error": "unexpected answer: " + lines[-1][:200]}
     errors = done.errors.strip().splitlines()
     return {"error": (errors[-1] if errors else f"exit status {done.status}")[:500]}
 

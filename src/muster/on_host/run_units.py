@@ -8,7 +8,7 @@ import socket
 import time
 from typing import Any
 
-from muster.on_host import run_command, systemd_units
+from muster.on_host import run_command, run_unprivileged, systemd_units
 from muster.on_host.bounded_http import Client
 from muster.on_host.http_bounds import HttpError
 
@@ -17,6 +17,8 @@ Json = dict[str, Any]
 _POLL = 0.5
 _LARGEST_ANSWER = 1 << 20
 _STOPPED = ("inactive", "failed")
+# Variables that name a file which only root reads.
+_SECRET_FILES = ("RAY_AUTH_TOKEN_PATH",)
 _SEARCHED, _FIRST, _LAST = 500, 3, 8
 # vLLM's prefix of every line, tracebacks too; and a line that reports an error, rather than code that raises it.
 _PREFIX = re.compile(r"^(\([^)]*\) )?([A-Z]+ \d\d-\d\d \d\d:\d\d:\d\d \[[^]]*\] ?)?")
@@ -101,7 +103,7 @@ def passes(check: Json) -> bool:
     """Try a check once."""
     kind, target = check["kind"], check["target"]
     if kind == "command":
-        return run_command.run(list(target), 60)[0] == 0
+        return succeeds(list(target))
     if kind == "tcp":
         address, port = target.rsplit(":", 1)
         try:
@@ -113,6 +115,21 @@ def passes(check: Json) -> bool:
         return Client(redirects=0).get(target, limit=_LARGEST_ANSWER, seconds=5).status == 200
     except HttpError:
         return False
+
+
+def succeeds(argv: list[str]) -> bool:
+    """Whether a command of the engine's own Python, after `/usr/bin/env NAME=VALUE ...`, ends with 0, unprivileged."""
+    env: dict[str, str] = {}
+    if argv[0] == "/usr/bin/env":
+        argv = argv[1:]
+        while "=" in argv[0]:
+            name, _, env[name] = argv.pop(0).partition("=")
+    secret_files = {name: env.pop(name) for name in _SECRET_FILES if name in env}
+    try:
+        done = run_unprivileged.finish(argv, 60, env=env, network=True, secret_files=secret_files)
+    except OSError:
+        return False
+    return done.status == 0
 
 
 def _answer(done: bool, died: Json, pending: str, names: list[str], since: Json) -> Json:

@@ -5,23 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
+from muster.on_host.hardening import DEVICES
 from muster.plan import guard_files, vllm_flags
 from muster.plan.group import Group
 from muster.plan.render import render
 from muster.plan.topology import Node
 from muster.plan.types import File, Process
 
-# Device nodes a GPU engine opens. char-* resolve through /proc/devices: the modules must be loaded first.
-DEVICES = (
-    "char-nvidia",
-    "char-nvidia-uvm",
-    "char-nvidia-caps",
-    "char-nvidia-nvswitch",
-    "char-nvidiactl",
-    "char-infiniband_verbs",
-    "/dev/infiniband/rdma_cm",
-    "/dev/gdrdrv",
-)
 SYSTEM_PATH = "/usr/local/cuda/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
