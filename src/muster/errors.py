@@ -53,6 +53,9 @@ def nearest(word: str, known: Iterable[str]) -> str | None:
     return next(iter([*swapped, *close]), None)
 
 
+_FEW_NAMES = 12
+
+
 def unknown(what: str, word: str, known: Iterable[str], *, where: str = "") -> Refusal:
     """Build the refusal of an unknown name, with the nearest known one.
 
@@ -66,4 +69,7 @@ def unknown(what: str, word: str, known: Iterable[str], *, where: str = "") -> R
     guess = nearest(word, names)
     hint = f"; did you mean '{guess}'?" if guess else ""
     place = f"{where}: " if where else ""
-    return Refusal(f"{place}unknown {what} '{shown(word)}'{hint}", needed=f"one of {', '.join(names)}")
+    # After a right guess, a long list of other names hides the answer.
+    needed = "" if guess and len(names) > _FEW_NAMES else f"one of {', '.join(names)}"
+    fix = f"write '{guess}'" if guess else ""
+    return Refusal(f"{place}unknown {what} '{shown(word)}'{hint}", needed=needed, fix=fix)

@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Sequence
 from typing import Any
 
-from muster.plan.types import Plan
+from muster.plan.types import HostPlan, Plan, Process
 
 
 def as_json(plan: Plan, sources: Sequence[str] = ()) -> dict[str, Any]:
@@ -57,6 +57,7 @@ def as_json(plan: Plan, sources: Sequence[str] = ()) -> dict[str, Any]:
             }
             for name, host in plan.hosts.items()
         },
+        "serves": _served(plan),
         "order": [list(layer) for layer in plan.order],
         "memory": plan.memory
         and {
@@ -73,10 +74,14 @@ def as_json(plan: Plan, sources: Sequence[str] = ()) -> dict[str, Any]:
 
 
 ASSUMED = ", assumed: a deploy takes what the oldest driver of the hosts runs; torch_backend fixes it"
+GUARD = "/guard/"
+"""In the path of every file of the guard's program."""
 
 
 def as_text(plan: Plan, sources: Sequence[str] = ()) -> str:
-    """Return the plan for reading: one block per host, commands as one would type them.
+    """Return the plan for reading from the top: what it serves, memory, hosts, order, notes.
+
+    The head is printed whole; a host that resembles it is printed as its differences from it.
 
     Args:
         plan: to show.
@@ -84,36 +89,118 @@ def as_text(plan: Plan, sources: Sequence[str] = ()) -> str:
     """
     lines = [
         f"{plan.recipe} as {plan.label} (strategy {plan.strategy}), vLLM {plan.vllm_version}",
-        f"group {plan.group} · digest {plan.digest} · release {plan.release.id}",
         f"endpoint {plan.endpoint} · served as {plan.served_model_name}",
+        f"serves {' · '.join(_served(plan))}",
+        f"group {plan.group} · digest {plan.digest} · release {plan.release.id}",
         *([f"build {plan.variant}{ASSUMED if plan.variant_assumed else ''}"] if plan.variant else []),
         *([f"read {' · '.join(sources)}"] if sources else []),
-        "",
     ]
-    for name, host in plan.hosts.items():
-        ranks = f" · DP ranks {host.dp_ranks[0]}-{host.dp_ranks[-1]}" if len(host.dp_ranks) > 1 else ""
-        lines.append(
-            f"{name} · {host.role} · node rank {host.node_rank}{ranks} · {host.address} · {host.gpus} x {host.gpu}"
-        )
-        for process in host.processes:
-            lines += ["", *(f"    {line}" for line in command_lines(process.argv)), ""]
-            lines += [f"    {key}={shlex.quote(value)}" for key, value in sorted(process.env.items())]
-        lines += ["", "    files"]
-        lines += [f"      {file.mode} {file.owner}:{file.group} {path}" for path, file in sorted(host.files.items())]
-        lines += [
-            f"      {secret.mode} {secret.owner}:{secret.group} {secret.path} (secret)" for secret in plan.secrets
-        ]
-        lines += [f"    units {' '.join(host.units)}", ""]
-    lines.append("order of bring-up")
-    lines += [f"  {number}. {', '.join(layer)}" for number, layer in enumerate(plan.order, 1)]
     if plan.memory:
         lines += ["", "memory of one GPU", plan.memory.table()]
+    for host in plan.hosts.values():
+        lines += ["", _host_line(host)]
+        lines += _differences(plan.head, host) if host.name != plan.head.name else _whole(plan, host)
+    lines += ["", "order of bring-up"]
+    lines += [f"  {number}. {', '.join(layer)}" for number, layer in enumerate(plan.order, 1)]
     if plan.warnings:
-        lines += ["", "take note"]
-        lines += [f"  - {warning}" for warning in plan.warnings]
+        lines += ["", "notes", *(f"  - {warning}" for warning in plan.warnings)]
     if plan.refused:
         lines += ["", "no deploy brings this plan to a host", *(f"  {line}" for line in plan.refused.splitlines())]
     return "\n".join(lines)
+
+
+def _served(plan: Plan) -> list[str]:
+    """Return in words what a client can ask for, and what the cache holds of it."""
+    ranks = max(1, sum(len(host.dp_ranks) for host in plan.hosts.values()))
+    each = "per rank" if ranks > 1 else ""
+    parts = []
+    if plan.memory:
+        parts.append(f"{plan.memory.needed_tokens:,} tokens of context")
+    requests = _flag(plan.head, "--max-num-seqs")
+    if requests:
+        parts.append(f"{int(requests):,} request{'' if requests == '1' else 's'} at once {each}".rstrip())
+    parts.append("tool calls" if plan.tool_calling else "no tool calls")
+    if plan.memory and plan.memory.needed_tokens:
+        times = plan.memory.tokens / plan.memory.needed_tokens
+        cache = f"a cache of {plan.memory.tokens:,} tokens {each}".rstrip()
+        parts.append(f"{cache}, {times:,.1f} requests of full length")
+    return [*parts, f"{ranks} DP ranks"] if ranks > 1 else parts
+
+
+def _flag(host: HostPlan, flag: str) -> str | None:
+    """Return the value of a flag of a host's vLLM, None where it is not given."""
+    for process in host.processes:
+        if flag in process.argv[:-1]:
+            return process.argv[process.argv.index(flag) + 1]
+    return None
+
+
+def _host_line(host: HostPlan) -> str:
+    ranks = f" · DP ranks {host.dp_ranks[0]}-{host.dp_ranks[-1]}" if len(host.dp_ranks) > 1 else ""
+    return f"{host.name} · {host.role} · node rank {host.node_rank}{ranks} · {host.address} · {host.gpus} x {host.gpu}"
+
+
+def _whole(plan: Plan, host: HostPlan) -> list[str]:
+    """Return a host's processes, files and units."""
+    lines = []
+    for process in host.processes:
+        lines += ["", *(f"    {line}" for line in command_lines(process.argv)), ""]
+        lines += [f"    {line}" for line in _environment(process)]
+    lines += ["", "    files", *(f"      {line}" for line in _files(host))]
+    lines += [f"      {secret.mode} {secret.owner}:{secret.group} {secret.path} (secret)" for secret in plan.secrets]
+    return [*lines, f"    units {' '.join(host.units)}"]
+
+
+def _environment(process: Process) -> list[str]:
+    return [f"{key}={shlex.quote(value)}" for key, value in sorted(process.env.items())]
+
+
+def _files(host: HostPlan) -> list[str]:
+    """Return a host's files, one per line; the guard's program is one line."""
+    lines, guard = [], [path for path in host.files if GUARD in path]
+    for path, file in sorted(host.files.items()):
+        if path not in guard:
+            lines.append(f"{file.mode} {file.owner}:{file.group} {path}")
+    if guard:
+        directory, file = guard[0].split(GUARD)[0], host.files[guard[0]]
+        program = guard[0].removeprefix(directory + GUARD).split("/")[0]
+        lines.append(f"{file.mode} {file.owner}:{file.group} {directory}{GUARD}{program}/ ({len(guard)} files)")
+    return lines
+
+
+def _differences(head: HostPlan, host: HostPlan) -> list[str]:
+    """Return what a host has otherwise than the head: flags, environment, files, units."""
+    processes = {process.name: process for process in head.processes}
+    lines, whole = [], []
+    for process in host.processes:
+        like = processes.pop(process.name, None)
+        if like is None:
+            whole += ["", *(f"    {line}" for line in command_lines(process.argv)), ""]
+            whole += [f"    {line}" for line in _environment(process)]
+        else:
+            changes = _changes(_words(like.argv), _words(process.argv))
+            changes += _changes(_environment(like), _environment(process))
+            lines += [f"{process.name}: {line}" for line in changes] if len(head.processes) > 1 else changes
+    lines += [f"no {name}" for name in processes]
+    lines += _changes(_files(head), _files(host))
+    lines += _changes([f"unit {unit}" for unit in head.units], [f"unit {unit}" for unit in host.units])
+    return [f"    as {head.name}{', but:' if lines or whole else ''}", *(f"      {line}" for line in lines), *whole]
+
+
+def _changes(before: Sequence[str], after: Sequence[str]) -> list[str]:
+    """Return the lines that are new in `after`, and those that it lacks where nothing took their place."""
+    new = [line for line in after if line not in before]
+    named = {_name(line) for line in new}
+    return [*new, *(f"without {line}" for line in before if line not in after and _name(line) not in named)]
+
+
+def _name(line: str) -> str:
+    """Return what a line sets: the flag, the variable, the path."""
+    return line.split("=")[0].split(" ")[0] if line.startswith("--") or "=" in line.split(" ")[0] else line
+
+
+def _words(argv: Sequence[str]) -> list[str]:
+    return [line.strip().removesuffix(" \\") for line in command_lines(argv)]
 
 
 def command_lines(argv: Sequence[str]) -> list[str]:

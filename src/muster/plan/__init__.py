@@ -3,6 +3,7 @@
 prepare          recipe file, pin, bundle and staged weights -> what the plan is made from
 make             all of it -> Plan: the one place where a deploy's decisions meet
 topology         hosts x GPUs -> nodes, ranks, parallel sizes
+strategies       the strategy: as set, or the recipe's for these GPUs and so many hosts
 gpu_memory       what one GPU must hold, in bytes and words
 requested_flags  which flags a group asks for: recipe, strategy, features, settings
 vllm_flags       how vLLM and Ray spell them, by version

@@ -9,7 +9,16 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from muster.errors import Refusal, unknown
-from muster.plan import gpu_memory, known_faults, remote_code, requested_flags, unit_files, visible_paths, vllm_flags
+from muster.plan import (
+    gpu_memory,
+    known_faults,
+    remote_code,
+    requested_flags,
+    strategies,
+    unit_files,
+    visible_paths,
+    vllm_flags,
+)
 from muster.plan.decision import is_base
 from muster.plan.firewall import firewall_of
 from muster.plan.group import Group
@@ -26,6 +35,10 @@ LEAST_MODEL_LEN = 4096
 """Tokens; a context shorter than this is not chosen by itself."""
 
 
+class DoesNotFit(Refusal):
+    """A strategy for which the GPUs have too little memory."""
+
+
 def build_plan(recipe: Recipe, hosts: Sequence[HostSpec], settings: Settings) -> Plan:
     """Return the whole plan of a group.
 
@@ -37,11 +50,27 @@ def build_plan(recipe: Recipe, hosts: Sequence[HostSpec], settings: Settings) ->
     Raises:
         Refusal: anything that can be known to fail without asking a host.
     """
+    try:
+        return _build(recipe, hosts, settings)
+    except DoesNotFit as refusal:
+        better = [name for name in recipe.strategies if _can_be_planned(recipe, hosts, settings, name)]
+        ways = [f"strategy {' or '.join(better)}, which fits"] if better else []
+        fix = f"take {', '.join([*ways, 'more hosts', 'a smaller max_model_len'])}, or set allow_oversubscription"
+        raise Refusal(refusal.found, needed=refusal.needed, fix=fix, detail=refusal.detail) from None
+
+
+def _can_be_planned(recipe: Recipe, hosts: Sequence[HostSpec], settings: Settings, strategy: str) -> bool:
+    try:
+        _build(recipe, hosts, settings.model_copy(update={"strategy": strategy}))
+    except Refusal:
+        return False
+    return True
+
+
+def _build(recipe: Recipe, hosts: Sequence[HostSpec], settings: Settings) -> Plan:
     topology = build_topology(hosts)
     vllm_flags.check_version(settings.vllm_version, recipe.min_vllm, recipe=recipe.name)
-    name = settings.strategy or recipe.defaults.get(topology.gpu.profile) or recipe.defaults["any"]
-    if name not in recipe.strategies:
-        raise unknown("strategy", name, recipe.strategies, where=f"recipe {recipe.name}")
+    name, choice = strategies.choose(recipe, settings.strategy, topology)
     strategy = recipe.strategies[name]
     shape = _shape(recipe, settings)
     layout = lay_out(
@@ -51,8 +80,6 @@ def build_plan(recipe: Recipe, hosts: Sequence[HostSpec], settings: Settings) ->
         dcp=settings.decode_context_parallel_size,
         dcp_default=strategy.decode_context_parallel,
         expert_parallel=settings.expert_parallel,
-        hosts=strategy.hosts,
-        min_hosts=strategy.min_hosts,
     )
     wanted = requested_flags.wanted(recipe, strategy, settings)
     spoken, notes = vllm_flags.translate(wanted, settings.vllm_version)
@@ -93,7 +120,7 @@ def build_plan(recipe: Recipe, hosts: Sequence[HostSpec], settings: Settings) ->
         digest="",
         hosts={},
         release=group.release,
-        warnings=(*notes, *_cautions(settings), *faults),
+        warnings=(*choice, *notes, *_cautions(settings), *faults),
         steps=steps_of(group),
         secrets=_secrets(group),
         endpoint=f"http://{topology.head.host.address}:{settings.port}",
@@ -158,11 +185,10 @@ def _fit(
     if settings.allow_oversubscription:
         notes.append(f"{layout.label} does not fit {topology.gpu.product}; allow_oversubscription is set")
         return fit
-    raise Refusal(
+    raise DoesNotFit(
         f"{recipe.name} as {layout.label} does not fit {topology.hosts} x {topology.gpus_per_host}"
         f" {topology.gpu.product}",
         needed="room for the weights, the allowance and one request of full length on every GPU",
-        fix="take another strategy, more hosts, a smaller max_model_len, or set allow_oversubscription",
         detail=f"per GPU:\n{fit.table()}",
     )
 

@@ -134,8 +134,6 @@ def lay_out(
     dcp: int | None,
     dcp_default: bool,
     expert_parallel: bool,
-    hosts: int | None = None,
-    min_hosts: int = 1,
 ) -> Layout:
     """Work out the parallel sizes of a strategy on these hosts.
 
@@ -146,29 +144,15 @@ def lay_out(
         dcp: decode context parallel size asked for, or None for the strategy's own.
         dcp_default: whether the strategy uses DCP of TP's size by itself.
         expert_parallel: whether `dp-ep` spreads experts.
-        hosts: exact number of hosts the strategy takes.
-        min_hosts: least number of hosts the strategy takes.
 
     Raises:
-        Refusal: a host count the strategy cannot use, TP not dividing the heads, DCP not dividing TP, DCP with DP.
+        Refusal: TP not dividing the heads, DCP not dividing TP, DCP with DP.
     """
     count, per_host = topology.hosts, topology.gpus_per_host
-    if hosts is not None and count != hosts:
-        raise Refusal(
-            f"strategy {strategy} asked for on {count} hosts",
-            needed=f"exactly {hosts} host{'s' if hosts > 1 else ''}: tensor parallel stays inside NVLink",
-            fix="take another strategy, or an inventory of that many hosts",
-        )
-    if count < min_hosts:
-        raise Refusal(
-            f"strategy {strategy} asked for on {count} host{'s' if count > 1 else ''}",
-            needed=f"at least {min_hosts} hosts: it pipelines across hosts",
-            fix="take another strategy, or add hosts to the inventory",
-        )
     if strategy == "dp-ep":
         if dcp not in (None, 1):
             raise Refusal(
-                f"decode_context_parallel_size {dcp} asked for with {strategy}",
+                f"decode_context_parallel_size is {dcp} with strategy {strategy}",
                 needed="1: DCP divides TP's GPUs, and TP is 1 here",
                 fix="drop decode_context_parallel_size, or take strategy tp-pp or tp-dcp",
             )
@@ -184,7 +168,7 @@ def lay_out(
     size = dcp if dcp is not None else (tp if dcp_default else 1)
     if tp % size:
         raise Refusal(
-            f"decode_context_parallel_size {size} asked for with TP{tp}",
+            f"decode_context_parallel_size is {size} with TP{tp}",
             needed=f"a divisor of {tp}: DCP reuses TP's GPUs",
             fix="set decode_context_parallel_size to a divisor, or 1 to turn it off",
         )

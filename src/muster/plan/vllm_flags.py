@@ -66,7 +66,7 @@ def check_version(version: str, floor: str, *, recipe: str) -> None:
     """
     if version_of(version) < version_of(floor):
         raise Refusal(
-            f"vllm_version {version} asked for with recipe {recipe}",
+            f"vllm_version is {version} with recipe {recipe}",
             needed=f"vLLM {floor} or newer",
             fix=f"set vllm_version to {floor} or newer, or drop the setting",
         )
