@@ -220,7 +220,7 @@ CASES = {
         lambda answer: [f"{error} {' '.join(argv)}" for argv, error in answer["refused"]],
     ),
     "resolve_engine": Case(
-        "resolve_engine", {}, {"text": "lock-version", "sizes": {"a.whl": 3}}, lambda a: [a["text"], *a["sizes"]]
+        "resolve_engine", {}, {"text": "lock-version", "sizes": {"a.whl": 3}}, lambda a: [a["text"], *a.get("sizes", {})]
     ),
     "run_units": Case("run_units", {}, RUN_UNITS, read_units),
     "verify_group": Case(

@@ -22,6 +22,12 @@ CASES: dict[str, tuple[Change, str, str, str]] = {
     "deploy.state": (lambda s: s.update(error="disk on fire"), "disk on fire", "probe", "repair"),
     "deploy.systemd": (lambda s: s.update(units={"error": "no bus"}), "no bus", "answers", "systemctl"),
     "deploy.engine": (lambda s: s["release"].update(runs=False), "/opt/mine has no bin/vllm", "vLLM", "engine_path"),
+    "deploy.units": (
+        lambda s: s.update(groups={"older-vllm": {"units": [f"muster-{PLAN.group}-vllm.service", "x.service"]}}),
+        f"muster-{PLAN.group}-vllm.service is a unit of group older-vllm",
+        "units of its own",
+        "set group",
+    ),
     "deploy.ports": (
         lambda s: s.update(groups={"older": {"ports": [29550, 1]}}),
         "group older on this host uses port 29550",

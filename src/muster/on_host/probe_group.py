@@ -112,8 +112,9 @@ def stale(root: str, group: str, planned: set[str]) -> list[str]:
 
 def staged_units(root: str, group: str) -> list[str]:
     """Return the unit files that an interrupted run staged and never renamed."""
-    rule = re.compile(rf"\.{_unit_rule(group)}\.muster-new")
-    return [name for name in _listed(root + "/etc/systemd/system") if rule.fullmatch(name)]
+    rule, others = re.compile(rf"\.({_unit_rule(group)})\.muster-new"), units_of_others(root, group)
+    staged = [rule.fullmatch(name) for name in _listed(root + "/etc/systemd/system")]
+    return [match.group(0) for match in staged if match and match.group(1) not in others]
 
 
 def _unit_rule(group: str) -> str:
@@ -128,12 +129,26 @@ def _listed(directory: str) -> list[str]:
 
 
 def present_units(root: str, group: str) -> list[str]:
-    """Return a group's unit files on this host, from its plan.json and by the naming rule."""
+    """Return a group's unit files on this host: those of its plan.json, and by the naming rule those of nobody else.
+
+    The unit of the group `x-vllm` has the name that a plain rank of the group `x` would have.
+    """
     if not group:
         return []
     rule, names = re.compile(_unit_rule(group)), _listed(root + "/etc/systemd/system")
-    listed = whole_files.read_object(root + f"/etc/muster/{group}/plan.json").get("units", [])
-    return sorted(name for name in names if rule.fullmatch(name) or name in listed)
+    own, others = _units_of(root, group), units_of_others(root, group)
+    return sorted(name for name in names if name in own or (rule.fullmatch(name) and name not in others))
+
+
+def units_of_others(root: str, group: str) -> set[str]:
+    """Return the units that the plan.json of other groups name, and the first unit of each group that has none yet."""
+    names = {os.path.basename(path) for path in glob.glob(glob.escape(root) + "/etc/muster/*")} - {group}
+    return {unit for name in names for unit in (_units_of(root, name) or {f"muster-{name}.service"})}
+
+
+def _units_of(root: str, group: str) -> set[str]:
+    units = whole_files.read_object(f"{root}/etc/muster/{group}/plan.json").get("units")
+    return {unit for unit in units if isinstance(unit, str)} if isinstance(units, list) else set()
 
 
 def other_groups(root: str, group: str) -> dict[str, Json]:

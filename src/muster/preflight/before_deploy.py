@@ -59,6 +59,8 @@ def probe(
     programs = {name: {"probe_group": request} for name, request in requests.items()}
     hosts = probe_hosts(state, needs, unreached, besides=programs)
     observations = {name: answers["probe_group"] for name, answers in hosts.besides.items()}
+    groups = {name: answer.get("groups", {}) for name, answer in observations.items()}
+    needs = {name: plan_needs.without_others(need, plan.group, groups.get(name, {})) for name, need in needs.items()}
     return Probed(plan, needs, hosts.reports, observations)
 
 

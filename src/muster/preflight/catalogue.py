@@ -152,6 +152,7 @@ CHECKS: dict[str, CatalogueEntry] = {
     "deploy.state": CatalogueEntry("the group's files and units", fails="they cannot be read"),
     "deploy.systemd": CatalogueEntry("whether systemd answers about the group's units", fails="it does not"),
     "deploy.engine": CatalogueEntry("`engine_path`", fails="no vLLM there that can be run"),
+    "deploy.units": CatalogueEntry("units of other groups on the host", fails="one is also the plan's"),
     "deploy.ports": CatalogueEntry("ports of other groups on the host", fails="one is also the plan's"),
     "deploy.files": CatalogueEntry("what is at the paths of the plan's files", fails="a directory or a link"),
 }

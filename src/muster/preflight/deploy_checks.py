@@ -20,7 +20,7 @@ def verdicts(plan: Plan, seen: Mapping[str, Observation]) -> tuple[Verdict, ...]
     """
     reasons: list[Verdict] = []
     for name, host in plan.hosts.items():
-        for check in (_answers, _systemd, _engine, _ports, _files):
+        for check in (_answers, _systemd, _engine, _units, _ports, _files):
             if name in seen and (check is _answers or "error" not in seen[name]):
                 reasons += [replace(verdict, host=name) for verdict in check(plan, host, seen[name])]
     return tuple(reasons)
@@ -45,6 +45,17 @@ def _engine(plan: Plan, _host: HostPlan, seen: Observation) -> Iterator[Verdict]
             "a virtual environment with vLLM in it",
             "install vLLM there, or unset engine_path so that muster installs it",
         )
+
+
+def _units(plan: Plan, host: HostPlan, seen: Observation) -> Iterator[Verdict]:
+    for name, other in sorted(seen["groups"].items()):
+        for unit in sorted(set(other.get("units", [])) & set(host.units)):
+            yield fail(
+                "deploy.units",
+                f"{unit} is a unit of group {name} on this host",
+                f"units of its own for group {plan.group}",
+                "set group to a name whose units are called otherwise, or stop and remove that group",
+            )
 
 
 def _ports(plan: Plan, host: HostPlan, seen: Observation) -> Iterator[Verdict]:

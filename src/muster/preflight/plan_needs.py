@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 from muster.errors import Refusal
 from muster.plan import cuda_variants, gpu_memory
@@ -59,6 +60,18 @@ def needs_of_host(spec: HostSpec | HostPlan, settings: Settings, hosts: int) -> 
             PathNeed(settings.hf_home, "weights"),
         ),
     )
+
+
+def without_others(need: Needs, group: str, groups: Mapping[str, Mapping[str, Any]]) -> Needs:
+    """Return needs without the units of other groups on the host, whose names may look like the group's own.
+
+    Args:
+        need: of the host.
+        group: that is planned.
+        groups: name -> its plan.json on the host.
+    """
+    others = {unit for name, manifest in groups.items() if name != group for unit in manifest.get("units", ())}
+    return replace(need, units=tuple(unit for unit in need.units if unit not in others))
 
 
 def needs_of_plan(plan: Plan, settings: Settings) -> dict[str, Needs]:

@@ -247,7 +247,11 @@ def run_recipe(
 
     def probe(plan: Plan) -> tuple[Mapping[str, Needs], list[HostReport]]:
         needs = plan_needs.needs_of_plan(plan, settings)
-        return needs, probe_hosts(state, needs, unreached, imports=IMPORT_SECONDS).reports
+        besides: dict[str, dict[str, Any]] = {name: {"probe_group": {}} for name in needs}
+        hosts = probe_hosts(state, needs, unreached, imports=IMPORT_SECONDS, besides=besides)
+        groups = {name: answers["probe_group"].get("groups", {}) for name, answers in hosts.besides.items()}
+        own = {name: plan_needs.without_others(need, plan.group, groups.get(name, {})) for name, need in needs.items()}
+        return own, hosts.reports
 
     _, (needs, reports) = plan_for_drivers(plan, replan, probe, lambda answers: outcome.drivers_of(answers[1]))
     return preflight(state, needs, settings, title=title, unreached=unreached, reports=reports)
