@@ -220,7 +220,10 @@ CASES = {
         lambda answer: [f"{error} {' '.join(argv)}" for argv, error in answer["refused"]],
     ),
     "resolve_engine": Case(
-        "resolve_engine", {}, {"text": "lock-version", "sizes": {"a.whl": 3}}, lambda a: [a["text"], *a.get("sizes", {})]
+        "resolve_engine",
+        {},
+        {"text": "lock-version", "sizes": {"a.whl": 3}},
+        lambda answer: [answer["text"], *answer.get("sizes", {})],
     ),
     "run_units": Case("run_units", {}, RUN_UNITS, read_units),
     "verify_group": Case(
