@@ -70,8 +70,11 @@ extra_args = []
 # Names of recipe flags to leave out, such as ["quantization"].
 drop_args = []
 
-# Further environment of the engine. No secrets: the file is readable by all.
+# Further environment of the engine. No secrets: everybody on the hosts can read it; they go into secret_env_file.
 extra_env = {}
+
+# Names of variables, flags and settings that muster takes for secrets and that are none, such as ["--sort-key"].
+not_secret = []
 
 # Go on although the memory table says that it does not fit.
 allow_oversubscription = False
@@ -104,7 +107,7 @@ monitor_networks = []
 
 # --- The engine ---------------------------------------------------------------------------------------------------
 
-# Exact versions. Ray is installed only where the strategy needs it.
+# Exact versions. Ray is installed only where the strategy needs it; 2.52.0 is the first that asks for a token.
 vllm_version = "0.33.0"
 ray_version = "2.60.0"
 
@@ -208,8 +211,13 @@ stall_timeout = 120
 # Seconds an idle rank may go without proof of life until the guard asks it for one token.
 canary_idle = 30
 
-# File on the control machine with `VLLM_API_KEY=...`; goes to the hosts over SSH, readable by root only. None: open.
+# File on the control machine with `VLLM_API_KEY=...`; goes to the hosts over SSH, readable by root only. None: open
+# to everybody that client_networks lets in.
 api_key_file = None
+
+# File on the control machine with further secrets of the engine, one NAME=value a line (HF_TOKEN=...). It goes to the
+# hosts as api_key_file does; only root, and the engine's processes in their environment, get it. None: none.
+secret_env_file = None
 
 # --- Preflight (docs/preflight.md has the checks) ------------------------------------------------------------------
 

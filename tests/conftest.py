@@ -22,7 +22,7 @@ monkey.patch_all = lambda **_: False
 
 # `script/test nightly` takes the other one.
 hypothesis.settings.register_profile("quick", max_examples=40, deadline=None)
-hypothesis.settings.register_profile("nightly", max_examples=500, deadline=None)
+hypothesis.settings.register_profile("nightly", max_examples=1000, deadline=None)
 hypothesis.settings.load_profile("quick")
 
 

@@ -56,7 +56,7 @@ def test_what_is_planted_is_as_if_nothing_were_there(tmp_path: Path, name: str, 
     assert store.load_record() == RestartRecord()
     bundles = store.bundles(10**9)
     assert bundles == [] or isinstance(bundles[0], dict)
-    assert store.load_xids() == set()
+    assert store.load_resumed() is None
     assert store.take_ended() == ""
     store.save_record(RestartRecord(held="stopped"))
     store.lift_hold()

@@ -13,9 +13,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from muster.errors import Refusal
+from muster.guard import credentials
 from muster.hosts.secret_store import open_store
 from muster.on_host import api_key, verify_group
-from muster.spec import secret_files
+from muster.plan.make import build_plan
+from muster.spec import recipe, secret_files
+from muster.spec.settings import from_data
 from tests import sample_observations, sample_plans
 
 
@@ -42,7 +45,7 @@ def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("VLLM_API_KEY=sésame\n", "readers take differently"),
         ("VLLM_API_KEY=one\nVLLM_API_KEY=two\n", "holds 2 lines"),
         ("one\ntwo\n", "holds 2 lines"),
-        ("OPENAI_API_KEY=sesame\n", "sets OPENAI_API_KEY"),
+        ("OPENAI_API_KEY=sesame\n", "sets another variable"),
     ],
 )
 def test_a_file_that_is_not_one_key_is_refused_before_anything_stops(tmp_path: Path, text: str, says: str) -> None:
@@ -163,3 +166,139 @@ def test_verify_sees_401_without_the_key_and_200_with_it(endpoint: Any, tmp_path
     }
     problems = verify_group.main(request)["problems"]
     assert problems == [] if closed else "without the API key got HTTP 200" in problems[0]
+
+
+TOKEN = "hf_" + "a1B2" * 8
+
+OPEN = [
+    ({"extra_args": ["--api-key", "sesame"]}, "--api-key"),
+    ({"extra_args": ["--api_key=sesame"]}, "--api-key"),
+    ({"extra_args": ["--api-k", "sesame"]}, "--api-k"),
+    ({"extra_args": ["--hf-token", "sesame"]}, "--hf-token"),
+    ({"extra_args": ["--speculative-config", '{"model": "m", "hf_token": "sesame"}']}, "JSON"),
+    ({"extra_args": ['--model-loader-extra-config={"s3": [{"secretKey": "sesame"}]}']}, "JSON"),
+    ({"extra_args": ["--speculative-config.hf_token", "sesame"]}, "hf-token"),
+    ({"extra_env": {"HF_TOKEN": "sesame"}}, "HF_TOKEN"),
+    ({"extra_env": {"hf_token": "sesame"}}, "hf_token"),
+    ({"extra_env": {"VLLM_API_KEY": "sesame"}}, "VLLM_API_KEY"),
+    ({"extra_env": {"DB_PASSWD": "sesame"}}, "DB_PASSWD"),
+    ({"extra_env": {"PGPASSWORD": "sesame"}}, "PGPASSWORD"),
+    ({"extra_env": {"AWS_ACCESS_KEY_ID": "sesame"}}, "AWS_ACCESS_KEY_ID"),
+    ({"extra_env": {"HTTPS_PROXY": "http://me:sesame@10.0.0.9:3128"}}, "HTTPS_PROXY"),
+    ({"extra_env": {"ALL_PROXY": "me:sesame@10.0.0.9:3128"}}, "ALL_PROXY"),
+    ({"extra_env": {"HARMLESS": TOKEN}}, "a Hugging Face token"),
+    ({"index_url": "https://sesame@index.example/simple"}, "index_url"),
+    ({"extra_index_urls": ["https://x.example", "https://__token__:sesame@index.example/simple"]}, "extra_index_urls"),
+    ({"find_links": ["https://x.example/w?X-Amz-Signature=sesame"]}, "a signed address"),
+    ({"vllm_index_url": "https://sesame@wheels.example/{version}/{build}"}, "vllm_index_url"),
+    ({"hf_endpoint": "https://sesame@hub.example"}, "hf_endpoint"),
+    ({"proxy": "http://me:sesame@10.0.0.9:3128"}, "proxy"),
+    ({"engine_requirements": ["vllm @ https://sesame@mirror.example/vllm.whl"]}, "engine_requirements"),
+    ({"overrides": ["torch @ https://me:sesame@mirror.example/torch.whl"]}, "overrides"),
+    ({"deep_ep": "https://sesame@mirror.example/deep_ep.whl"}, "deep_ep"),
+    ({"deep_gemm": "https://mirror.example/deep_gemm.whl?token=sesame"}, "deep_gemm"),
+    ({"eval_requirements": ["lm-eval @ git+https://sesame@git.example/lm-eval"]}, "eval_requirements"),
+]
+
+
+@pytest.mark.parametrize(("data", "says"), OPEN)
+def test_no_setting_carries_a_secret_to_where_everybody_reads_it(data: dict[str, Any], says: str) -> None:
+    with pytest.raises(Refusal, match=says) as refusal:
+        from_data(data)
+    assert "sesame" not in str(refusal.value)
+    assert TOKEN not in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        {"extra_env": {"NCCL_IB_PKEY": "0x8001", "NCCL_IB_GID_INDEX": "3"}},
+        {"extra_env": {"TOKENIZERS_PARALLELISM": "false", "VLLM_MAX_TOKENS_PER_EXPERT_FUSED_MOE_CHUNK": "16384"}},
+        {"extra_env": {"HF_TOKEN_PATH": "/etc/hub/token", "GOOGLE_APPLICATION_CREDENTIALS": "/etc/gcp.json"}},
+        {"extra_env": {"HF_HUB_DISABLE_IMPLICIT_TOKEN": "1"}},
+        {"extra_args": ["--long-prefill-token-threshold", "1024", "--return-tokens-as-token-ids", "--hf-token"]},
+        {"extra_args": ["--hf-overrides", '{"eos_token": "</s>", "pad_token_id": 1}']},
+        {"extra_args": ["--limit-mm-per-prompt", '{"image": 2}']},
+        {"engine_requirements": ["x @ git+ssh://git@git.example/x.git"]},
+        {"extra_args": ["--sort-key", "priority"], "not_secret": ["--sort-key"]},
+        {"index_url": "https://team@index.example/simple", "not_secret": ["index_url"]},
+    ],
+)
+def test_what_only_resembles_a_secret_passes_or_is_waived_by_name(data: dict[str, Any]) -> None:
+    from_data(data)
+
+
+@pytest.mark.parametrize("name", ["HF_TOKEN", "VLLM_API_KEY"])
+def test_what_vllm_itself_reads_as_a_secret_has_no_waiver(name: str) -> None:
+    with pytest.raises(Refusal, match=name):
+        from_data({"extra_env": {name: "sesame"}, "not_secret": [name]})
+
+
+def test_a_recipe_carries_no_secret_in_its_flags() -> None:
+    raw = recipe.load("kimi-k2-thinking").model_dump()
+    raw["flags"] = {"hf-token": "sesame"}
+    with pytest.raises(Refusal, match="recipe kimi-k2-thinking holds --hf-token") as refusal:
+        build_plan(recipe.parse(raw, where="r.yaml"), sample_plans.hosts(1, "H200"), from_data({}))
+    assert "sesame" not in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("", "sets no variable"),
+        ("HF_TOKEN\n", "setting 1 is no NAME=value"),
+        ("HF_TOKEN=\n", "HF_TOKEN without a value"),
+        ("HF_TOKEN=a b\n", "HF_TOKEN to a value that"),
+        ("A=1\nA=2\n", "A twice"),
+        ("A-B=1\n", "setting 1 is no NAME=value"),
+        ("VLLM_API_KEY=x\n", "change api_key_file"),
+        ("RAY_AUTH_MODE=disabled\n", "RAY_AUTH_MODE"),
+    ],
+)
+def test_a_file_with_further_secrets_is_refused_as_a_whole(tmp_path: Path, text: str, says: str) -> None:
+    file = tmp_path / "engine.env"
+    file.write_text(text)
+    plan = sample_plans.plan("kimi-k2-thinking", 1, "H200", secret_env_file=str(file))
+    with pytest.raises(Refusal, match=says):
+        open_store(plan, sample_observations.fresh(plan))
+
+
+@pytest.mark.parametrize("supervisor", ["guard", "systemd"])
+def test_further_secrets_reach_the_engine_and_no_readable_file(
+    tmp_path: Path, supervisor: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "engine.env"
+    file.write_text("# the hub's\nexport HF_TOKEN='" + TOKEN + "'\nDB_PASSWD=se$same#;&\n")
+    plan = sample_plans.plan("kimi-k2-thinking", 1, "H200", secret_env_file=str(file), supervisor=supervisor)
+    (secret,) = (secret for secret in plan.secrets if secret.kind == "environment")
+    store = open_store(plan, sample_observations.fresh(plan))
+    assert store.texts[secret.path] == f"DB_PASSWD=se$same#;&\nHF_TOKEN={TOKEN}\n"
+    assert (secret.mode, secret.owner) == ("600", "root")
+    assert TOKEN not in repr(plan)
+    (unit,) = (file.text for path, file in plan.head.files.items() if path.endswith(".service"))
+    if supervisor == "systemd":
+        assert f"EnvironmentFile={secret.path}\n" in unit
+        return
+    assert f"LoadCredential=engine-secrets:{secret.path}\n" in unit
+    (tmp_path / "guard-key").write_text("k")
+    (tmp_path / "engine-secrets").write_text(store.texts[secret.path])
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
+    assert credentials.read().engine == {"DB_PASSWD": "se$same#;&", "HF_TOKEN": TOKEN}
+
+
+@given(st.text(max_size=60))
+def test_the_guard_reads_the_same_key_as_the_host_s_programs(tmp_path_factory: Any, text: str) -> None:
+    folder = tmp_path_factory.mktemp("credentials")
+    (folder / "guard-key").write_text("k")
+    (folder / "api-key").write_text(text, encoding="utf-8", errors="surrogatepass")
+
+    def attempt(read: Any) -> str:
+        try:
+            return str(read())
+        except ValueError:
+            return ""
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("CREDENTIALS_DIRECTORY", str(folder))
+        guards = attempt(lambda: credentials.read().api_key)
+    assert guards == attempt(lambda: api_key.read(str(folder / "api-key")))

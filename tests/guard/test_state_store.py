@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from muster.guard import state_store
 from muster.guard.messages import Failure
 from muster.guard.restart_policy import RestartRecord
 from muster.guard.state_store import BUNDLE_LIMIT, BUNDLES, StateStore
@@ -48,22 +47,3 @@ def test_bundles_are_bounded_in_number_and_size(tmp_path: Path) -> None:
     sizes = [path.stat().st_size for path in (tmp_path / "failures").iterdir()]
     assert max(sizes) <= BUNDLE_LIMIT
     assert store.bundles(1) == kept[:1]
-
-
-@pytest.mark.parametrize(
-    ("text", "key"),
-    [
-        ("VLLM_API_KEY=sesame\n", "sesame"),
-        ('# ours\nVLLM_API_KEY="se=same"\nOTHER=1\n', "se=same"),
-        ("sesame\n", "sesame"),
-        (None, ""),
-    ],
-)
-def test_the_api_key_is_read_as_plain_units_read_it(
-    text: str | None, key: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "guard-key").write_text("k\n")
-    if text is not None:
-        (tmp_path / "api-key").write_text(text)
-    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
-    assert state_store.credentials() == ("k\n", key)

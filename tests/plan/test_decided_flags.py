@@ -53,7 +53,6 @@ def test_every_name_of_a_decided_flag_is_known_and_no_other_is() -> None:
         ["--ssl-certfile", "/etc/x.pem"],
         ["--served_model_name", "other"],
         ["--config", "/etc/x.yaml"],
-        ["--api-key", "sk-example"],
         ["--headless"],
         ["--max-num-seqs", "8", "--nnodes=3"],
     ],

@@ -171,7 +171,7 @@ REFUSED = [
     ({"drop_args": ["--quantisation"]}, 2, "H800", "did you mean 'quantization'"),
     ({"reasoning": True}, 2, "H200", "unknown feature 'reasoning'"),
     ({"model_shape": {"hiden_size": 1}}, 2, "H200", "did you mean 'hidden_size'"),
-    ({"index_url": "https://me:pw@index.example/simple"}, 2, "H200", "carries a password"),
+    ({"index_url": "https://me:pw@index.example/simple"}, 2, "H200", "holds an address with a user or password"),
 ]
 
 

@@ -21,6 +21,7 @@
     start_checks     what must hold on this host before a start
     bounded_file     reads files that the engine's user may have replaced
     xids             the driver's errors in the kernel's log
+    credentials      the secrets of the unit: the group's key, the engine's variables
     state_store      files kept between two lives of the guard
     failure_bundle   what one host keeps of a failed generation
     sd_notify        READY, STATUS and WATCHDOG for systemd

@@ -8,7 +8,7 @@ import secrets
 import signal
 import time
 from collections import deque
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import replace
 
 from . import engine_watch, failure_bundle, head_core, member_core, start_checks
@@ -16,6 +16,7 @@ from .answers import Answers
 from .cgroup import Fence, Titles
 from .children import Children, Journal
 from .config import Config, ConfigError, load
+from .credentials import API_KEY
 from .head_io import Head
 from .head_link import HeadLink
 from .member_core import MemberEvent, MemberState
@@ -37,9 +38,17 @@ class Guard:
     """One guard, from its start to its exit."""
 
     def __init__(
-        self, config: Config, path: str, command_lines: Sequence[Sequence[str]], key: bytes, api_key: str
+        self,
+        config: Config,
+        path: str,
+        command_lines: Sequence[Sequence[str]],
+        key: bytes,
+        engine_secrets: Mapping[str, str],
     ) -> None:
-        """`path` is where `config` was read from; it is read again to notice a changed plan."""
+        """`path` is where `config` was read from; it is read again to notice a changed plan.
+
+        `engine_secrets` are variables of the engine's processes; the API key is one of them.
+        """
         self.config = config
         self._path = path
         self._key = key
@@ -52,8 +61,9 @@ class Guard:
         )
         self._fence = Fence(config.unit, instance)
         self._titles = Titles(config.engine_titles, self._fence.pids)
-        secret = {"VLLM_API_KEY": api_key} if api_key else {}
-        self.children = Children(list(zip(config.children, command_lines)), secret, self._journal, self._child_failed)
+        plan = list(zip(config.children, command_lines))
+        self.children = Children(plan, engine_secrets, self._journal, self._child_failed)
+        api_key = engine_secrets.get(API_KEY, "")
         users = frozenset({0}) if self._fence.is_cgroup else frozenset({0, os.geteuid()})
         self.answers = Answers(self, api_key, users)
         self.xid_log = XidLog(config.kernel_log, self.store.load_resumed(), self._xid)

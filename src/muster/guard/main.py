@@ -12,10 +12,10 @@ import os
 import sys
 from collections.abc import Sequence
 
-from . import client, protocol
+from . import client, credentials, protocol
 from .config import ConfigError, load
 from .loop import Guard
-from .state_store import StateStore, credentials
+from .state_store import StateStore
 
 NEXT = "--then"
 UNUSABLE = 78
@@ -35,8 +35,8 @@ def main(arguments: Sequence[str]) -> int:
                 f"{len(command_lines)} commands after `--`, but {path} names {len(config.children)} processes; "
                 "reload systemd (daemon-reload) and run the deploy again"
             )
-        key, api_key = credentials()
-        guard = Guard(config, path, command_lines, protocol.read_key(key), api_key)
+        secrets = credentials.read()
+        guard = Guard(config, path, command_lines, protocol.read_key(secrets.group_key), secrets.engine)
     except KeyError as error:
         return _unusable(f"{error.args[0]} is not set: the unit needs LoadCredential=guard-key")
     except (OSError, ConfigError, ValueError, protocol.ProtocolError) as error:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import re
 import time
 from typing import Any
 
@@ -28,23 +27,6 @@ def boot_id() -> str:
             return file.read().strip()
     except OSError:
         return ""
-
-
-def credentials() -> tuple[str, str]:
-    """The group's key and the API key, from the files that systemd laid out. Raises OSError, KeyError.
-
-    The API key's file is an environment file (`VLLM_API_KEY=...`), as plain units read it, or holds the key alone.
-    """
-    folder = os.environ["CREDENTIALS_DIRECTORY"]
-    with open(os.path.join(folder, "guard-key"), encoding="utf-8") as file:
-        key = file.read()
-    try:
-        with open(os.path.join(folder, "api-key"), encoding="utf-8") as file:
-            text = file.read().strip()
-    except FileNotFoundError:
-        return key, ""
-    named = re.search(r"^VLLM_API_KEY=[\"']?([^\"'\s]+)", text, re.MULTILINE)
-    return key, named.group(1) if named else text
 
 
 class StateStore:

@@ -18,6 +18,7 @@ group            names and sizes that all files of a group share
 unit_files       units, environment files, and what a host needs besides
 guard_files      the guard's program, unit and guard.json
 firewall         who may open connections to which ports of a host
+own_values       the plan's values held against each other: ports, variables, Ray
 render           templates -> text
 start_order      the order of bring-up
 manifest         what a group says of itself on each host

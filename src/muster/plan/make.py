@@ -12,6 +12,7 @@ from muster.errors import Refusal, unknown
 from muster.plan import (
     gpu_memory,
     known_faults,
+    own_values,
     remote_code,
     requested_flags,
     strategies,
@@ -109,6 +110,7 @@ def _build(recipe: Recipe, hosts: Sequence[HostSpec], settings: Settings) -> Pla
         settings=settings,
         release=release_of(settings, ray=layout.pp > 1 and settings.executor == "ray"),
     )
+    own_values.check(group)
     plan = Plan(
         group=group.name,
         recipe=recipe.name,
@@ -221,6 +223,9 @@ def _secrets(group: Group) -> tuple[Secret, ...]:
         secrets.append(Secret(f"{group.config}/ray-token"))
     if group.settings.api_key_file:
         secrets.append(Secret(f"{group.config}/secrets.env", source=group.settings.api_key_file, kind="api key"))
+    if group.settings.secret_env_file:
+        path = f"{group.config}/engine-secrets.env"
+        secrets.append(Secret(path, source=group.settings.secret_env_file, kind="environment"))
     return tuple(secrets)
 
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from dataclasses import dataclass
-from urllib.parse import urlsplit
 
-from muster.errors import Refusal
 from muster.plan import cuda_variants
 from muster.plan.types import Release
 from muster.spec.settings import Settings
@@ -47,7 +46,7 @@ def _brings_own(settings: Settings) -> bool:
 
 
 def _name(requirement: str) -> str:
-    return requirement.split("==")[0].split("@")[0].strip()
+    return re.split(r"==|@|\[", requirement)[0].strip()
 
 
 def release_of(settings: Settings, *, ray: bool) -> Release:
@@ -60,14 +59,6 @@ def release_of(settings: Settings, *, ray: bool) -> Release:
     Raises:
         Refusal: an index address that carries a password, which would end in world-readable places.
     """
-    urls = [settings.index_url, settings.vllm_index_url, *settings.extra_index_urls, *settings.find_links]
-    for url in filter(None, [*urls, settings.proxy]):
-        if urlsplit(url).password:
-            raise Refusal(
-                f"{urlsplit(url).hostname}: the address carries a password",
-                needed="addresses without one: they stand in command lines and stamps",
-                fix="put the credentials into a netrc file on the hosts",
-            )
     pinned = {_name(requirement) for requirement in settings.engine_requirements}
     requirements = list(settings.engine_requirements)
     variant = chosen(settings).variant

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import re
-
-from muster.errors import Refusal, unknown
+from muster.errors import unknown
 from muster.plan import decided_flags
 from muster.plan.vllm_flags import flag_names
+from muster.spec import plain_secrets
 from muster.spec.recipe import FlagValue, Recipe, Strategy
 from muster.spec.settings import Settings
 
 SIZES = ("max_model_len", "max_num_batched_tokens", "max_num_seqs", "gpu_memory_utilization")
-_SECRET_NAME = re.compile(r"KEY|TOKEN|SECRET|PASSWORD")
 
 
 def wanted(recipe: Recipe, strategy: Strategy, settings: Settings) -> dict[str, FlagValue]:
@@ -22,7 +20,7 @@ def wanted(recipe: Recipe, strategy: Strategy, settings: Settings) -> dict[str, 
         settings: the user's; they win.
 
     Raises:
-        Refusal: a feature the recipe lacks, a flag that muster works out itself, a secret in `extra_env`.
+        Refusal: a feature the recipe lacks, a flag that the plan decides, a secret in the recipe's flags.
     """
     flags: dict[str, FlagValue] = {**recipe.flags, **strategy.flags}
     decided_flags.flags(flags, where=f"recipe {recipe.name}")
@@ -45,7 +43,8 @@ def wanted(recipe: Recipe, strategy: Strategy, settings: Settings) -> dict[str, 
     for name in settings.drop_args:
         if flags.pop(name.removeprefix("--"), None) is None:
             raise unknown("recipe flag", name.removeprefix("--"), flags, where="drop_args")
-    _check_extras(settings)
+    decided_flags.check(settings.extra_args, where="extra_args")
+    plain_secrets.check_flags(flags, where=f"recipe {recipe.name}", waived=settings.not_secret)
     for token in flag_names(settings.extra_args):
         flags.pop(token.removeprefix("--"), None)
     return flags
@@ -57,14 +56,3 @@ def _revisions(recipe: Recipe, settings: Settings) -> dict[str, FlagValue]:
         return {}
     pinned: dict[str, FlagValue] = {"revision": revision, "tokenizer-revision": revision}
     return pinned | ({"code-revision": revision} if settings.trust_remote_code else {})
-
-
-def _check_extras(settings: Settings) -> None:
-    decided_flags.check(settings.extra_args, where="extra_args")
-    for name in settings.extra_env:
-        if _SECRET_NAME.search(name):
-            raise Refusal(
-                f"extra_env holds {name}",
-                needed="no secrets there: environment files are readable by all",
-                fix="use api_key_file, or a file on the hosts that only the engine's user reads",
-            )

@@ -113,6 +113,8 @@ def _guard_unit(group: Group, node: Node, processes: tuple[Process, ...], digest
     credentials = [("guard-key", f"{group.config}/guard-key")]
     if group.settings.api_key_file:
         credentials.append(("api-key", f"{group.config}/secrets.env"))
+    if group.settings.secret_env_file:
+        credentials.append(("engine-secrets", f"{group.config}/engine-secrets.env"))
     if group.uses_ray:
         credentials.append(("ray-token", f"{group.config}/ray-token"))
     post = ("/usr/bin/python3", "-I", guard_files.directory(group), "post", "--config", guard_files.config_path(group))
@@ -150,4 +152,6 @@ def _env_files(group: Group, process: Process) -> list[str]:
     files = [f"{group.config}/{process.name}.env"]
     if process.name == "vllm" and group.settings.api_key_file:
         files.append(f"{group.config}/secrets.env")  # 0600, read by systemd as root; without it no start
+    if group.settings.secret_env_file:
+        files.append(f"{group.config}/engine-secrets.env")
     return files

@@ -1,6 +1,8 @@
 """What the user gives, as types: recipe, settings, inventory, GPU products, pins, bundles.
 
     recipe           one YAML per model
+    decided_variables  environment variables that are not the user's to set
+    plain_secrets    is a value that everybody on the hosts can read a secret?
     secret_files     the user's files with secrets -> the one form that hosts get
     safe_text        what text may enter a unit, a path, an environment, a command line
     settings         every setting, its default and its bounds; flat names outside, groups inside

@@ -177,6 +177,12 @@ def parse(raw: object, *, where: str) -> Recipe:
         for feature in strategy.features:
             if feature not in recipe.features:
                 raise unknown("feature", feature, recipe.features, where=f"{where}: {strategy_name}")
+    if "any" not in recipe.defaults:
+        raise Refusal(
+            f"{where}: defaults names no strategy for 'any'",
+            needed="one for GPUs that it does not name",
+            fix="add 'any' to defaults",
+        )
     for profile, strategy_name in recipe.defaults.items():
         if strategy_name not in recipe.strategies:
             raise unknown("strategy", strategy_name, recipe.strategies, where=f"{where}: defaults: {profile}")

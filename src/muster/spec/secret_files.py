@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from muster.errors import Refusal, shown
+from muster.errors import Refusal
 from muster.on_host.api_key import KEY, NAME
-from muster.spec import safe_text
+from muster.spec import decided_variables, safe_text
 
 LONGEST = 1 << 16
 _CHARACTERS = "visible ASCII without blanks, quotes and backslashes"
@@ -53,7 +53,7 @@ def api_key(text: str, *, where: str) -> str:
         raise Refusal(f"{where} {state}", needed=needed, fix=f"write the key into {where}, or unset api_key_file")
     name, equals, value = lines[0].partition("=")
     if equals and name.strip() != NAME and name.isidentifier() and name.isupper() and value:
-        raise Refusal(f"{where} sets {shown(name)}", needed=needed, fix=f"call it {NAME}")
+        raise Refusal(f"{where} sets another variable", needed=needed, fix=f"call it {NAME}")
     key = _unquoted(value if equals and name.strip() == NAME else lines[0])
     if not KEY.fullmatch(key):
         raise Refusal(
@@ -75,20 +75,19 @@ def environment(text: str, *, where: str) -> str:
         Refusal: no variable, one twice, no such name, or a value that not every reader would take literally.
     """
     values: dict[str, str] = {}
-    for line in _lines(text):
+    for number, line in enumerate(_lines(text), 1):
         name, equals, value = line.partition("=")
         name, value = name.strip(), _unquoted(value)
         try:
-            safe_text.env_name(name)
-        except ValueError as error:
-            name = "a line" if not equals else f"the name {shown(name)}"
-            raise Refusal(f"{where} holds {name}", needed=f"NAME=value lines; {error}") from None
-        if name == NAME:
-            raise Refusal(f"{where} sets {NAME}", needed="the API key in its own file", fix="set api_key_file")
+            safe_text.env_name(name if equals else "")
+        except ValueError as error:  # the line is not shown: it may be the secret alone
+            raise Refusal(f"{where}: setting {number} is no NAME=value", needed=str(error), fix="correct it") from None
+        if (instead := decided_variables.instead_of(name)) is not None:
+            raise Refusal(f"{where} sets {name}", needed="variables that the plan leaves open", fix=f"change {instead}")
         if name in values:
             raise Refusal(f"{where} sets {name} twice", needed="each variable once", fix=f"remove one from {where}")
         if not KEY.fullmatch(value):
-            state = "without a value" if not value else "to what readers take differently"
+            state = "without a value" if not value else "to a value that readers take differently"
             raise Refusal(f"{where} sets {name} {state}", needed=_CHARACTERS, fix=f"correct {name} in {where}")
         values[name] = value
     if not values:

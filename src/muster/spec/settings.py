@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal
-from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from muster.errors import Refusal, unknown
+from muster.spec import plain_secrets
 from muster.spec.safe_text import (
     AbsolutePath,
     Commit,
@@ -133,6 +133,7 @@ class Settings(BaseModel):
     extra_args: list[Word] = []
     drop_args: list[Word] = []
     extra_env: dict[EnvName, Word] = {}
+    not_secret: list[Line] = []
     allow_oversubscription: bool = False
     allow_known_fault: bool = False
 
@@ -178,6 +179,7 @@ class Settings(BaseModel):
     stall_timeout: Seconds = 120
     canary_idle: Seconds = 30
     api_key_file: Line | None = None
+    secret_env_file: Line | None = None
 
     # The sandbox and other odd places
     min_driver: Line | None = None
@@ -211,12 +213,10 @@ class Settings(BaseModel):
         """Return these settings with some replaced, by flat name, validated as if they had been written so."""
         return Settings(**{**self.flat(), **flat})
 
-    @field_validator("hf_endpoint")
-    @classmethod
-    def _no_password(cls, value: str | None) -> str | None:
-        if value and urlsplit(value).password:
-            raise ValueError("an address without a password: files that anybody reads carry it; use weights_token_file")
-        return value
+    @model_validator(mode="after")
+    def _without_secrets(self) -> Settings:
+        plain_secrets.check_settings(self.flat(), waived=self.not_secret)
+        return self
 
 
 _GROUPS: dict[str, type[Group]] = {"weights": Weights, "preflight": Preflight, "evaluation": Evaluation}
