@@ -15,6 +15,9 @@ group = None
 # tp | tp-dcp | tp-pp | dp-ep. None: the recipe's default for the GPUs, which fits them.
 strategy = None
 
+# serving (what serves people, and was seen to run) | published (the authors' command to the letter).
+profile = "serving"
+
 # What carries tp-pp across hosts: "ray", or "mp" (vLLM's own --nnodes with headless followers, no Ray installed).
 executor = "ray"
 

@@ -12,8 +12,10 @@ from tests.sample_plans import plan
 def test_it_is_read_from_the_top() -> None:
     text = as_text(plan("kimi-k2-instruct", 2, "H200", allow_unpinned_code=True), ["inventories/h200-16.py"])
     lines = text.splitlines()
-    assert lines[2].startswith("serves 131,072 tokens of context · 256 requests at once per rank · tool calls")
-    assert "a cache of 572,800 tokens per rank, 4.4 requests of full length" in lines[2]
+    assert lines[2].startswith(
+        "serves contexts up to 131,072 tokens, 256 requests at once on each of 16 ranks, tool calls"
+    )
+    assert "the cache of each rank holds 572,800 tokens, 4 contexts of full length" in lines[2]
     assert "read inventories/h200-16.py" in lines
     places = [text.index(part) for part in ("\nmemory of one GPU", "\nh200-0 · head", "\norder of bring-up", "\nnotes")]
     assert places == sorted(places)
@@ -39,7 +41,7 @@ def test_a_process_that_only_the_head_runs_is_named() -> None:
     assert "ray: --address 198.51.100.1:6379" in block
     assert "ray: without --head" in block
     assert "no vllm" in block
-    assert "1 request at once" in text
+    assert "256 requests at once" in text
 
 
 def test_plain_units_of_other_names_are_shown() -> None:

@@ -25,7 +25,7 @@ def value(argv: list[str], flag: str) -> str | None:
 
 
 def test_tp_pp_on_h800_is_the_seeds_command_without_what_vllm_dropped() -> None:
-    argv = vllm_argv(plan("kimi-k2-instruct", 2, "H800"), "h800-0")
+    argv = vllm_argv(plan("kimi-k2-instruct", 2, "H800", profile="published"), "h800-0")
     assert argv[:3] == ["vllm", "serve", "moonshotai/Kimi-K2-Instruct"]
     seed = {
         "--tokenizer-mode": "auto",
@@ -47,7 +47,15 @@ def test_tp_pp_on_h800_is_the_seeds_command_without_what_vllm_dropped() -> None:
 
 def test_disable_log_requests_is_kept_where_vllm_still_takes_it() -> None:
     argv = vllm_argv(
-        plan("kimi-k2-instruct", 2, "H800", vllm_version="0.12.0", decode_context_parallel_size=1), "h800-0"
+        plan(
+            "kimi-k2-instruct",
+            2,
+            "H800",
+            profile="published",
+            vllm_version="0.12.0",
+            decode_context_parallel_size=1,
+        ),
+        "h800-0",
     )
     assert "--disable-log-requests" in argv
 

@@ -21,6 +21,8 @@ def as_json(plan: Plan, sources: Sequence[str] = ()) -> dict[str, Any]:
         "group": plan.group,
         "recipe": plan.recipe,
         "strategy": plan.strategy,
+        "profile": plan.profile,
+        "serves": plan.serves,
         "label": plan.label,
         "model": plan.model,
         "served_model_name": plan.served_model_name,
@@ -57,7 +59,6 @@ def as_json(plan: Plan, sources: Sequence[str] = ()) -> dict[str, Any]:
             }
             for name, host in plan.hosts.items()
         },
-        "serves": _served(plan),
         "order": [list(layer) for layer in plan.order],
         "memory": plan.memory
         and {
@@ -90,7 +91,7 @@ def as_text(plan: Plan, sources: Sequence[str] = ()) -> str:
     lines = [
         f"{plan.recipe} as {plan.label} (strategy {plan.strategy}), vLLM {plan.vllm_version}",
         f"endpoint {plan.endpoint} · served as {plan.served_model_name}",
-        f"serves {' · '.join(_served(plan))}",
+        f"serves {plan.serves}{f' (profile {plan.profile})' if plan.profile else ''}",
         f"group {plan.group} · digest {plan.digest} · release {plan.release.id}",
         *([f"build {plan.variant}{ASSUMED if plan.variant_assumed else ''}"] if plan.variant else []),
         *([f"read {' · '.join(sources)}"] if sources else []),
@@ -107,32 +108,6 @@ def as_text(plan: Plan, sources: Sequence[str] = ()) -> str:
     if plan.refused:
         lines += ["", "no deploy brings this plan to a host", *(f"  {line}" for line in plan.refused.splitlines())]
     return "\n".join(lines)
-
-
-def _served(plan: Plan) -> list[str]:
-    """Return in words what a client can ask for, and what the cache holds of it."""
-    ranks = max(1, sum(len(host.dp_ranks) for host in plan.hosts.values()))
-    each = "per rank" if ranks > 1 else ""
-    parts = []
-    if plan.memory:
-        parts.append(f"{plan.memory.needed_tokens:,} tokens of context")
-    requests = _flag(plan.head, "--max-num-seqs")
-    if requests:
-        parts.append(f"{int(requests):,} request{'' if requests == '1' else 's'} at once {each}".rstrip())
-    parts.append("tool calls" if plan.tool_calling else "no tool calls")
-    if plan.memory and plan.memory.needed_tokens:
-        times = plan.memory.tokens / plan.memory.needed_tokens
-        cache = f"a cache of {plan.memory.tokens:,} tokens {each}".rstrip()
-        parts.append(f"{cache}, {times:,.1f} requests of full length")
-    return [*parts, f"{ranks} DP ranks"] if ranks > 1 else parts
-
-
-def _flag(host: HostPlan, flag: str) -> str | None:
-    """Return the value of a flag of a host's vLLM, None where it is not given."""
-    for process in host.processes:
-        if flag in process.argv[:-1]:
-            return process.argv[process.argv.index(flag) + 1]
-    return None
 
 
 def _host_line(host: HostPlan) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 
 from muster.errors import Refusal, unknown
 from muster.plan import (
+    capacity,
     gpu_memory,
     known_faults,
     own_values,
@@ -72,7 +73,7 @@ def _build(recipe: Recipe, hosts: Sequence[HostSpec], settings: Settings) -> Pla
     topology = build_topology(hosts)
     vllm_flags.check_version(settings.vllm_version, recipe.min_vllm, recipe=recipe.name)
     name, choice = strategies.choose(recipe, settings.strategy, topology)
-    strategy = recipe.strategies[name]
+    strategy = recipe.strategies[name].in_profile(settings.profile)
     shape = _shape(recipe, settings)
     layout = lay_out(
         name,
@@ -115,6 +116,8 @@ def _build(recipe: Recipe, hosts: Sequence[HostSpec], settings: Settings) -> Pla
         group=group.name,
         recipe=recipe.name,
         strategy=name,
+        profile=settings.profile if recipe.strategies[name].profiles else "",
+        serves=capacity.line(spoken, fit, ranks=layout.dp),
         label=layout.label,
         model=model,
         served_model_name=served or model,

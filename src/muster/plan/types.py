@@ -199,6 +199,10 @@ class Plan:
     """Whether the units bring the whole group back together after a death (the guard); plain units only themselves."""
     memory: Memory | None = None
     """What one GPU must hold; None when the model's shape is not known."""
+    profile: str = ""
+    """Which of the strategy's profiles; empty where it has none."""
+    serves: str = ""
+    """What this plan serves, in one line: context, requests at once, tool calls, beside what the cache holds."""
     variant: str | None = None
     """CUDA variant of the engine (`cu130`, `cu129`, `cpu`); None where the user's own engine or index decides."""
     variant_assumed: bool = False

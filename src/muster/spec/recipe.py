@@ -13,6 +13,7 @@ from muster.errors import Refusal, unknown
 from muster.spec.safe_text import Commit, Flag, Line, ModelId, Name, ServedName, UnitText, Version, Word
 from muster.spec.validation import refusal_of
 
+DEFAULT_PROFILE = "serving"
 STRATEGIES = ("tp", "tp-dcp", "tp-pp", "dp-ep")
 
 FlagValue = bool | int | float | str
@@ -61,6 +62,18 @@ class Feature(_Frozen):
     about: Line = ""
 
 
+class Profile(_Frozen):
+    """What a strategy is set up for: to serve people, or as the recipe's authors published it."""
+
+    about: Line
+    decode_context_parallel: bool | None = None
+    """As in the strategy; None leaves that alone."""
+    features: tuple[Line, ...] = ()
+    """Besides the strategy's."""
+    flags: Flags = {}
+    """Over the strategy's."""
+
+
 class Strategy(_Frozen):
     """How the model is spread, and the seed's flags for it; sizes come from the topology."""
 
@@ -73,6 +86,28 @@ class Strategy(_Frozen):
     """Decode context parallel size equal to TP unless the setting says otherwise."""
     features: tuple[Line, ...] = ()
     flags: Flags = {}
+    profiles: dict[Line, Profile] = {}
+    """Empty where one set of flags serves people and was published."""
+
+    def in_profile(self, name: str) -> Strategy:
+        """Return the strategy with the flags and features of one of its profiles.
+
+        Raises:
+            Refusal: the strategy has profiles, and none of that name.
+        """
+        if not self.profiles:
+            return self
+        if name not in self.profiles:
+            raise unknown("profile", name, self.profiles)
+        profile = self.profiles[name]
+        dcp = profile.decode_context_parallel
+        return self.model_copy(
+            update={
+                "flags": {**self.flags, **profile.flags},
+                "features": (*self.features, *profile.features),
+                "decode_context_parallel": self.decode_context_parallel if dcp is None else dcp,
+            }
+        )
 
 
 class Published(_Frozen):
@@ -174,7 +209,14 @@ def parse(raw: object, *, where: str) -> Recipe:
     except ValidationError as error:
         raise refusal_of(error, Recipe, where=where, what="recipe key") from None
     for strategy_name, strategy in recipe.strategies.items():
-        for feature in strategy.features:
+        named = [*strategy.features, *(name for profile in strategy.profiles.values() for name in profile.features)]
+        if strategy.profiles and DEFAULT_PROFILE not in strategy.profiles:
+            raise Refusal(
+                f"{where}: {strategy_name} has profiles {', '.join(strategy.profiles)}",
+                needed=f"one called {DEFAULT_PROFILE}: it is taken where nobody says otherwise",
+                fix="add it, or move its flags into the strategy",
+            )
+        for feature in named:
             if feature not in recipe.features:
                 raise unknown("feature", feature, recipe.features, where=f"{where}: {strategy_name}")
     if "any" not in recipe.defaults:

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from muster.errors import Refusal, unknown
 from muster.spec import plain_secrets
+from muster.spec.recipe import DEFAULT_PROFILE
 from muster.spec.safe_text import (
     AbsolutePath,
     Commit,
@@ -113,6 +114,7 @@ class Settings(BaseModel):
     # What is served
     group: Name | None = None
     strategy: Line | None = None
+    profile: Line = DEFAULT_PROFILE
     executor: Literal["ray", "mp"] = "ray"
     model: ModelId | None = None
     served_model_name: ServedName | None = None
