@@ -165,6 +165,7 @@ def test_a_variable_with_a_free_port_passes() -> None:
         {"engine_requirements": ["ray==2.40.0"]},
         {"engine_requirements": ["ray[default] == 2.40.0"]},
         {"engine_requirements": ["ray>=2.40"]},
+        {"overrides": ["ray==2.40.0"]},
         {"engine_requirements": ["ray"]},
     ],
 )

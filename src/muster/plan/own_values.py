@@ -88,11 +88,11 @@ def _check_variable(name: str, value: str, listeners: list[Opening]) -> None:
 
 def _check_ray(group: Group) -> None:
     versions = [group.settings.ray_version]
-    for requirement in group.release.requirements:
+    for requirement in (*group.release.requirements, *group.release.overrides):
         match = re.match(r"ray\s*(?:\[[^\]]*\])?\s*(==|<=|<|~=|>=|>|!=|$)\s*([0-9][0-9.]*)?", requirement.strip(), re.I)
         if match and (match[1] != "==" or not match[2]):
             raise Refusal(
-                f"engine_requirements holds {requirement}",
+                f"engine_requirements or overrides holds {requirement}",
                 needed="one exact Ray: older ones serve everybody",
                 fix="leave it out and set ray_version",
             )

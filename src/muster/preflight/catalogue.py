@@ -41,6 +41,7 @@ CHECKS: dict[str, CatalogueEntry] = {
         fails="this driver does not run it, or it has no CUDA",
     ),
     "engine.import": CatalogueEntry("whether the installed vLLM and torch import", fails="they do not"),
+    "engine.ray": CatalogueEntry("the installed Ray, where the group runs one", fails="older than its tokens (2.52.0)"),
     # Fabric Manager
     "fabric_manager.service": CatalogueEntry(
         "nvidia-fabricmanager.service",

@@ -58,6 +58,7 @@ class Needs:
         rdma: whether RDMA must be there.
         units: this group's own units, or how their names begin; what they hold is not a stranger's.
         release: the engine's virtual environment; `versions` what must be installed in it once it is there.
+        ray: the oldest Ray that the group may run; None where it runs none.
         files: path -> planned sha256, for drift.
         model: `cache` and `repository` where the model's revision can be read; `revision` the planned one.
     """
@@ -90,6 +91,7 @@ class Needs:
     systemd: int = 247
     release: str | None = None
     versions: dict[str, str] = field(default_factory=dict)
+    ray: tuple[int, int, int] | None = None
     files: dict[str, str] = field(default_factory=dict)
     model: dict[str, str] = field(default_factory=dict)
     revision: str | None = None

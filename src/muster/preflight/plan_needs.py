@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from muster.errors import Refusal
-from muster.plan import cuda_variants, gpu_memory
+from muster.plan import cuda_variants, gpu_memory, own_values
 from muster.plan.release import chosen
 from muster.plan.topology import Layout
 from muster.plan.types import HostPlan, Plan
@@ -103,6 +103,7 @@ def needs_of(plan: Plan, host: HostPlan, settings: Settings) -> Needs:
         units=tuple(f"muster-{plan.group}{part}.service" for part in ("", "-vllm", "-ray")),
         release=plan.release.path,
         versions={"vllm": plan.vllm_version},
+        ray=own_values.RAY_WITH_TOKENS if any(process.name == "ray" for process in host.processes) else None,
         files={path: hashlib.sha256(file.text.encode()).hexdigest() for path, file in host.files.items()},
         model={} if plan.model.startswith("/") else {"cache": f"{settings.hf_home}/hub", "repository": plan.model},
         revision=settings.revision,

@@ -112,6 +112,15 @@ CASES: list[tuple[str, str, str, dict[str, Any], dict[str, Any]]] = [
     ("engine.import", "fail", "libcudart.so.13", {}, {
         "probe_engine": installed(imported={"error": "ImportError: libcudart.so.13: cannot open shared object file"})
     }),
+    ("engine.ray", "fail", "Ray 2.40.0", {"ray": (2, 52, 0)}, {
+        "probe_engine": installed(versions={"vllm": "0.33.0", "torch": "2.14.0", "ray": "2.40.0"})
+    }),
+    ("engine.ray", "fail", "Ray is missing", {"ray": (2, 52, 0)}, {
+        "probe_engine": installed(versions={"vllm": "0.33.0", "torch": "2.14.0"})
+    }),
+    ("engine.ray", "ok", "Ray 2.60.0", {"ray": (2, 52, 0)}, {
+        "probe_engine": installed(versions={"vllm": "0.33.0", "torch": "2.14.0", "ray": "2.60.0"})
+    }),
     ("fabric_manager.service", "fail", "inactive", {}, {"probe_gpus__fabric_manager": manager("inactive")}),
     ("fabric_manager.service", "ok", "up without it", {}, {
         "probe_gpus__fabric_manager": manager("inactive", load="not-found")
@@ -235,7 +244,8 @@ def test_check_sees_it(check: str, level: str, found: str, needs: dict[str, Any]
 
 
 def test_recorded_machine_passes_every_check() -> None:
-    verdicts = local(sample.report(), sample.needs())
+    answer = installed(versions={"vllm": "0.33.0", "torch": "2.14.0", "ray": "2.60.0"})
+    verdicts = local(sample.report(probe_engine=answer), sample.needs(ray=(2, 52, 0)))
     assert [verdict for verdict in verdicts if verdict.level != "ok"] == []
     assert {verdict.check for verdict in verdicts} == {name for name in CHECKS if not name.startswith(GROUP)}
 

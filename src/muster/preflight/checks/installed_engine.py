@@ -10,6 +10,7 @@ from muster.preflight.host_report import NOT_ASKED, HostReport
 from muster.preflight.needs import Needs
 from muster.preflight.tool_text import Unreadable
 from muster.preflight.verdict import Verdict, fail, ok, warn
+from muster.spec import versions
 
 AGAIN = "remove {path} on this host and run the deploy again; it installs the chosen build"
 OWN = "install another vLLM in {path}, or a newer driver, or unset engine_path so that muster chooses"
@@ -18,6 +19,8 @@ OWN = "install another vLLM in {path}, or a newer driver, or unset engine_path s
 def check(report: HostReport, needs: Needs) -> Iterator[Verdict]:
     """Judge the installed variant, and its import where that was tried."""
     installed = report.installed
+    if installed is not None and not isinstance(installed, Unreadable) and needs.ray and "torch" in installed.versions:
+        yield _ray(installed.versions.get("ray"), needs.ray)
     fix = (OWN if needs.torch_backend is None else AGAIN).format(path=needs.release)
     if installed is None or isinstance(installed, Unreadable) or "torch" not in installed.versions:
         return
@@ -33,6 +36,15 @@ def check(report: HostReport, needs: Needs) -> Iterator[Verdict]:
             yield fail("engine.import", installed.imported.why, "vLLM and torch that import", fix)
     else:
         yield ok("engine.import", f"vLLM {installed.imported.get('vllm')}")
+
+
+def _ray(found: str | None, floor: tuple[int, int, int]) -> Verdict:
+    needed = f"Ray {'.'.join(map(str, floor))} or newer: older ones ignore the group's token and run anybody's code"
+    if found is not None and (versions.version(found) or (0,)) >= floor:
+        return ok("engine.ray", f"Ray {found}")
+    return fail(
+        "engine.ray", f"Ray {found or 'is missing'}", needed, "install it into engine_path, or set executor to mp"
+    )
 
 
 def _cuda(found: str, variant: cuda_variants.Variant, driver: str | None, fix: str) -> Verdict:
