@@ -35,7 +35,7 @@ from muster.hosts import answer_models, uv_binary
 from muster.hosts.printable import one_line, printable, printable_data
 from muster.hosts.run_programs import run_programs
 from muster.plan.decision import decide
-from muster.preflight import allreduce, outcome, pairs, read_report
+from muster.preflight import allreduce, meeting, outcome, pairs, read_report
 from muster.preflight.deploy_checks import verdicts
 from muster.preflight.table import render
 from muster.spec.listing import Entry, Listing
@@ -175,8 +175,11 @@ def read_log(answer: Mapping[str, Any]) -> list[str]:
 
 def read_pair(answer: Mapping[str, Any]) -> list[str]:
     pair = pairs.rounds(["n0", "n1"])[0][0]
-    measured = [pairs.measured(pair, {"n0": answer, "n1": answer}), *pairs.met({"n0": answer, "n1": answer})]
-    return [str(result) for result in measured]
+    return [str(pairs.measured(pair, {"n0": answer, "n1": answer}))]
+
+
+def read_meeting(answer: Mapping[str, Any]) -> list[str]:
+    return [str(result) for result in meeting.results({"n0": answer, "n1": answer})]
 
 
 def read_all_reduce(answer: Mapping[str, Any]) -> list[str]:
@@ -270,16 +273,21 @@ CASES = {
     "measure_pair": Case(
         "measure_pair",
         {},
-        {"packet": 9000, "round_trip": 0.001, "bits": 1e9, "ping": {"arrived": True, "complaint": ""},
-         "peers": {"n1": {"packet": 9000, "round_trip": 0.1}}},
+        {"packet": 9000, "round_trip": 0.001, "bits": 1e9, "ping": {"arrived": True, "complaint": ""}},
         read_pair,
+    ),
+    "meet_peers": Case(
+        "meet_peers",
+        {},
+        {"peers": {"n1": {"packet": 9000, "ping": {"arrived": True}, "ports": [[40001, "low", "no"]]}}},
+        read_meeting,
     ),
     "measure_allreduce": Case(
         "measure_allreduce", {}, {"ranks": 2, "seconds": 0.1, "bytes": 8, "log": " via NET/IB"}, read_all_reduce
     ),
     **{
         program: Case(program, {}, sample.answers()[program], read_probes(program))
-        for program in ("probe_gpus", "probe_machine", "probe_engine")
+        for program in ("probe_gpus", "probe_firewall", "probe_machine", "probe_engine")
     },
 }  # fmt: skip
 

@@ -108,6 +108,14 @@ def answers(address: str = "198.51.100.11") -> dict[str, Any]:
                 },
                 "started": {"value": {"wall": NOW}},
             },
+            "probe_firewall": {
+                "ruleset": printed(""),
+                "trial": printed(""),
+                "firewalld": {"error": "firewall-cmd is not installed"},
+                "ufw": {"error": "ufw is not installed"},
+                "ip_filter": {"value": {"works": True, "why": ""}},
+                "port_range": {"value": {"first": 32768, "last": 60999}},
+            },
             "probe_machine": {
                 "system": {
                     "value": {
@@ -203,6 +211,7 @@ def needs(host: str = "h200-0", address: str = "198.51.100.11", **changed: Any) 
         "memory_bytes": 8 * GIB,
         "shm_bytes": GIB,
         "units": ("muster-g.service",),
+        "filtered": True,
         "release": "/opt/muster/engines/r",
         "versions": {"vllm": "0.33.0"},
         "files": {"/etc/muster/g/vllm.env": "a" * 64},

@@ -222,56 +222,6 @@ def test_data_that_stalls_is_the_way_s_fault_unless_full_packets_explain_it() ->
     assert plain.error == "connects, but data stalls: timed out"
 
 
-def answered(*peers: str, **odd: dict[str, Any]) -> dict[str, Any]:
-    well = {"packet": 1500, "ping": {"arrived": True}}
-    return {"peers": {peer: odd.get(peer, well) for peer in peers}}
-
-
-def test_hosts_that_met_reach_each_other_and_are_judged_by_nothing_else() -> None:
-    answers = {"a": answered("b", "c"), "b": answered("a", "c"), "c": answered("a", "b")}
-    met = pairs.met(answers)
-    assert [tuple(sorted(one.hosts)) for one in met] == [("a", "b"), ("a", "c"), ("b", "c")]
-    assert {(v.check, v.level, v.found) for v in pairs.verdicts(met)} == {("fabric.reach", "ok", "reaches 2 of 2")}
-    assert pairs.slowest(met) is None
-
-
-def test_one_way_that_is_shut_shows_on_both_hosts_of_the_pair() -> None:
-    shut = {"error": "timed out"}
-    met = pairs.met({"a": answered("b", "c"), "b": answered("a", "c"), "c": answered("a", "b", a=shut)})
-    assert {v.host for v in pairs.verdicts(met) if v.level == "fail"} == {"a", "c"}
-    gone = pairs.met({"a": answered("b"), "b": {"error": "the SSH session ended"}})
-    assert [one.error for one in gone] == ["the SSH session ended"]
-
-
-def test_packets_lost_either_way_are_told() -> None:
-    lost = {"packet": 9000, "ping": {"arrived": False, "complaint": "no answer"}}
-    met = pairs.met({"a": answered("b"), "b": answered("a", a=lost)})
-    assert {(v.check, v.host) for v in pairs.verdicts(met) if v.level == "fail"} == {
-        ("fabric.mtu", "a"),
-        ("fabric.mtu", "b"),
-    }
-
-
-@given(st.dictionaries(st.sampled_from(["a", "b"]), st.dictionaries(
-    st.sampled_from(["error", "peers"]),
-    st.none() | st.text(max_size=5) | st.dictionaries(st.sampled_from(["a", "b"]), st.none() | st.dictionaries(
-        st.sampled_from(["error", "packet", "ping"]), st.none() | st.integers() | st.text(max_size=3)))
-)))  # fmt: skip
-def test_meetings_of_any_shape_are_read(answers: dict[str, dict[str, Any]]) -> None:
-    pairs.verdicts(pairs.met(answers))
-
-
-def test_every_host_is_asked_to_meet_every_other() -> None:
-    reports = sample_reports(3)
-    needs = wants(reports)
-    asked = pairs.meeting(needs, {**pairs.mtus(reports, needs), "h200-1": 1500}, 29650, "t")
-    assert {host: set(request["peers"]) for host, request in asked.items()} == {
-        host: set(HOSTS) - {host} for host in HOSTS
-    }
-    assert asked["h200-0"]["peers"]["h200-1"] == {"address": "198.51.100.12", "packet": 1500}
-    assert asked["h200-0"]["peers"]["h200-2"]["packet"] == 9000
-
-
 # NCCL
 
 LOG = """h0:1:1 [0] NCCL INFO Channel 00/0 : 7[7] -> 8[0] [send] via NET/IB/3/GDRDMA

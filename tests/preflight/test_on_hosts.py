@@ -87,7 +87,7 @@ GPU_FAULTS: dict[str, tuple[Fault, list[tuple[str, str, str]]]] = {
     "no output": (lambda g: simulated_gpus.command(g, "nvidia-smi", exit=0), [("driver.present", "fail", "nothing")]),
     "gigantic output": (
         lambda g: simulated_gpus.command(g, "nvidia-smi", exit=0, stdout="x" * 600_000),
-        [("driver.present", "fail", "more than")],
+        [("driver.present", "fail", "too much")],
     ),
     "driver 515": (lambda g: simulated_gpus.driver(g, "515.65.01"), [("driver.version", "fail", "515.65.01")]),
     "driver 535": (
@@ -116,7 +116,7 @@ GPU_FAULTS: dict[str, tuple[Fault, list[tuple[str, str, str]]]] = {
             ("parity.product", "fail", "NVIDIA H20, NVIDIA H200"),
             ("gpu.memory", "fail", "97871 MiB (GPU 0)"),
             ("gpu.ecc_mode", "warn", "Disabled (GPU 0)"),
-            ("gpu.remap", "fail", "pending on GPU 0"),
+            ("gpu.remap", "warn", "pending on GPU 0"),
             ("gpu.persistence", "warn", "Disabled (GPU 0)"),
             ("gpu.throttle", "warn", "GPU 1: hardware thermal slowdown"),
             ("gpu.processes", "fail", "python3 (pid 4242)"),

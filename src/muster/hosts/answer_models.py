@@ -312,7 +312,9 @@ _BY_PROGRAM: dict[str, type[BaseModel]] = {
     "probe_gpus": Anything,
     "probe_machine": Anything,
     "probe_engine": Anything,
+    "probe_firewall": Anything,
     "measure_pair": Anything,
+    "meet_peers": Anything,
     "measure_allreduce": Anything,
 }
 _BY_COMMAND: dict[tuple[str, str], type[BaseModel]] = {

@@ -19,12 +19,14 @@ What a host is and has; these change nothing:
     probe_machine      clock, limits, memory, disks, listeners, RDMA ports, from files alone
     probe_gpus         GPUs, fabric and network, from tools
     probe_group        a group's files, secrets, units and engine
+    probe_firewall     what filters the network, and would the kernel enforce the plan's filters?
     probe_engine       an installed engine's versions, from its files
     ask_parser         does this vLLM accept a command line?
     parser_script      what the engine's own Python runs for ask_parser
     run_unprivileged   an engine's Python as a user that may do nothing
     ask_guard          a guard's status, failures, and commands to it
     measure_pair       round trip and throughput between two hosts
+    meet_peers         all hosts at once: which ports answer, do full packets pass
     measure_allreduce  one host's share of an all-reduce
     verify_group       does the group serve what the plan says?
 

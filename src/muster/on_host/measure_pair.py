@@ -1,13 +1,12 @@
 """One end of a measurement between two hosts: reachability, round trip, throughput, unfragmented packets.
 
 A host program: standard library only, Python 3.9 or newer. The server takes one connection that sends the token, and
-ends; nothing stays behind. `meet` does so with every peer at once, without load.
+ends; nothing stays behind.
 """
 
 from __future__ import annotations
 
 import socket
-import threading
 import time
 from typing import Any
 
@@ -160,57 +159,15 @@ def ping(request: Json) -> Json:
     return {"arrived": done.status == 0, "complaint": complaint[:200]}
 
 
-def meet(request: Json) -> Json:
-    """Meet every peer: take a call from each, call each, and send each a full packet. Answers {peers: {name: ...}}."""
-    token, peers, answers = request["token"].encode(), request["peers"], {}
-    missing = {peer["address"] for peer in peers.values()}
-    deadline = time.monotonic() + request["wait"] + 4.0
-
-    def visit(name: str) -> None:
-        peer = {**request, "peer": peers[name]["address"], "packet": peers[name]["packet"]}
-        answer: Json = {"packet": peer["packet"]}
-        try:
-            with connect(peer) as connection:
-                connection.sendall(token)
-                receive(connection, len(token))
-            answer["ping"] = ping(peer) if peer["packet"] else None
-        except OSError as error:
-            answer["error"] = str(error) or type(error).__name__
-        answers[name] = answer
-
-    visits = [threading.Thread(target=visit, args=(name,), daemon=True) for name in peers]
-    with socket.socket(family(request["address"]), socket.SOCK_STREAM) as listener:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind((request["address"], request["port"]))
-        listener.listen(len(peers) + 4)
-        for thread in visits:
-            thread.start()
-        while missing and time.monotonic() < deadline:
-            listener.settimeout(max(0.1, deadline - time.monotonic()))
-            try:
-                connection, (caller, *_) = listener.accept()
-                with connection:
-                    connection.settimeout(2.0)
-                    if receive(connection, len(token)) == token:
-                        connection.sendall(token)
-                        missing.discard(caller)
-            except OSError:
-                continue
-    for thread in visits:
-        thread.join(max(0.1, deadline + 4.0 - time.monotonic()))
-    return {"peers": {name: answers.get(name, {"error": "no answer in time"}) for name in peers}}
-
-
-ROLES = {"serve": serve, "call": call, "meet": meet}
+ROLES = {"serve": serve, "call": call}
 
 
 def main(request: Json) -> Json:
     """Be one end of a measurement.
 
     Args:
-        request: `role` (`serve`, `call`, `meet`), `address` (own, on the fabric), `peer`, `port`, `token`, `packet`
-            (bytes with headers, 0 for no ping), `seconds` of throughput, `wait` (seconds for the peer to come); with
-            `meet`, `peers` {name: {address, packet}}.
+        request: `role` (`serve`, `call`), `address` (own, on the fabric), `peer`, `port`, `token`, `packet`
+            (bytes with headers, 0 for no ping), `seconds` of throughput, `wait` (seconds for the peer to come).
     """
     try:
         return ROLES[request["role"]](request)

@@ -97,7 +97,10 @@ CHECKS: dict[str, CatalogueEntry] = {
         fails="on no interface, or on another than `fabric_interface`",
     ),
     "fabric.link": CatalogueEntry("state of that interface", fails="down"),
-    "fabric.reach": CatalogueEntry("TCP between each two hosts on the fabric", fails="no connection"),
+    "fabric.reach": CatalogueEntry(
+        "TCP between each two hosts on the fabric, both ways: the group's own ports, and some that the kernel picks",
+        fails="no connection on one of them",
+    ),
     "fabric.mtu": CatalogueEntry(
         "MTU of the interface on all hosts, and a do-not-fragment ping between each two",
         warns="ping is not there to try",
@@ -123,6 +126,19 @@ CHECKS: dict[str, CatalogueEntry] = {
     ),
     "host.name": CatalogueEntry("what the host's own name resolves to", warns="nothing, or only a loopback address"),
     "host.ports": CatalogueEntry("the plan's ports", fails="taken by a process that is not this group's"),
+    "host.firewall": CatalogueEntry(
+        "firewalls that are not muster's: firewalld, ufw, chains of nftables that refuse incoming connections",
+        warns="there is one, and the group's hosts have not shown that it lets them through",
+    ),
+    "host.nftables": CatalogueEntry(
+        "whether the kernel would take the plan's nftables table", fails="nft is missing, or the kernel refuses it"
+    ),
+    "host.ip_filter": CatalogueEntry(
+        "whether the kernel enforces the units' IPAddressDeny=", warns="no cgroup v2, or no cgroup programs (eBPF)"
+    ),
+    "host.port_range": CatalogueEntry(
+        "net.ipv4.ip_local_port_range", warns="it begins below the ports that the plan's table covers"
+    ),
     "host.clock": CatalogueEntry(
         "clocks of the hosts against each other", warns="certainly over 1 s apart", fails="over 60 s apart"
     ),

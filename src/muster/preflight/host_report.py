@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from muster.preflight.filters import Filters
 from muster.preflight.smi import App, GpuFacts
 from muster.preflight.tool_text import DriverLog, NetworkLink, Unreadable
 
@@ -137,6 +138,7 @@ class HostReport:
     rdma: tuple[RdmaPort, ...] | Unreadable = NOT_ASKED
     gpudirect: GpuDirect | Unreadable = NOT_ASKED
     links: tuple[NetworkLink, ...] | Unreadable = NOT_ASKED
+    filters: Filters | Unreadable = NOT_ASKED
     systemd: int | Unreadable = NOT_ASKED
     hostname: str = ""
     resolves: tuple[str, ...] | Unreadable = NOT_ASKED

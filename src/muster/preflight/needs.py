@@ -53,7 +53,8 @@ class Needs:
         gpu_bytes: what one GPU must hold before the cache, in bytes; `utilization` is the share it may use.
         oversubscribe: go on where that does not fit.
         address, interface: where peers reach this host, and on which interface (None: any).
-        ports, paths: listeners and disk.
+        ports, paths: listeners and disk; `peer_ports` those that the other hosts of the group connect to.
+        filtered: whether the plan brings a firewall table and IP filters of its own.
         memory_bytes, shm_bytes: of RAM and /dev/shm.
         rdma: whether RDMA must be there.
         units: this group's own units, or how their names begin; what they hold is not a stranger's.
@@ -79,7 +80,9 @@ class Needs:
     address: str | None = None
     interface: str | None = None
     ports: tuple[PortNeed, ...] = ()
+    peer_ports: tuple[int, ...] = ()
     paths: tuple[PathNeed, ...] = ()
+    filtered: bool = False
     memory_bytes: int = 0
     shm_bytes: int = 0
     rdma: Rdma = "auto"
@@ -111,6 +114,7 @@ class Needs:
         alone = [] if self.gpus > 1 else ["nvlink", "topology"]
         return {
             "probe_gpus": {"without": alone},
+            "probe_firewall": {},
             **({"probe_engine": engine} if self.release else {}),
             # Last: its reading of the clock bounds the offset from the side of the answer.
             "probe_machine": {

@@ -13,6 +13,7 @@ from muster.preflight import clocks, pairs, parity
 from muster.preflight.catalogue import CHECKS
 from muster.preflight.checks import local
 from muster.preflight.chosen_gpus import reduced
+from muster.preflight.filters import Filters
 from muster.preflight.host_report import HostReport
 from muster.preflight.needs import Needs
 from muster.preflight.pairs import Measured
@@ -102,6 +103,7 @@ def judge_group(
     verdicts += _fabric(reports, needs, measured)
     verdicts += parity.verdicts(rows)
     verdicts += more
+    verdicts = _explained(verdicts, reports, measured)
     names = frozenset(waived)
     slowest = pairs.slowest(measured)
     lines = [_variant_note(variant, reports, needs), *notes, *([slowest] if slowest else [])]
@@ -129,6 +131,32 @@ def _fabric(
     odd = {verdict.host for verdict in local_mtus if verdict.level != "ok"}
     kept = tuple(verdict for verdict in local_mtus if verdict.host in odd or verdict.host not in judged)
     return kept + tuple(v for v in by_pairs if v.check != "fabric.mtu" or v.host not in odd)
+
+
+def _explained(verdicts: list[Verdict], reports: Sequence[HostReport], measured: Sequence[Measured]) -> list[Verdict]:
+    """Let the meeting on the fabric decide about firewalls: one that lets peers through passes, else it is named."""
+    met = {host: True for result in measured for host in result.hosts}
+    for result in measured:
+        if result.error is not None:
+            met |= dict.fromkeys(result.hosts, False)
+    foreign = {
+        report.host: report.filters.foreign
+        for report in reports
+        if isinstance(report.filters, Filters) and isinstance(report.filters.foreign, tuple) and report.filters.foreign
+    }
+    explained = []
+    for verdict in verdicts:
+        if verdict.check == "host.firewall" and verdict.level == "warn" and met.get(verdict.host):
+            verdict = replace(verdict, level="ok", found=f"{verdict.found}: lets the group's hosts through", fix="")
+        elif verdict.check == "fabric.reach" and verdict.level == "fail":
+            near = {verdict.host, *(h for r in measured if r.error and verdict.host in r.hosts for h in r.hosts)}
+            walls = [f"{host} has {one}" for host in sorted(near) for one in foreign.get(host, ())[:2]]
+            if walls:
+                fixes = dict.fromkeys(one.fix for host in sorted(near) for one in foreign.get(host, ()))
+                fix = f"{pairs.OPEN_PORTS}: {'; '.join(list(fixes)[:3])}"
+                verdict = replace(verdict, found=f"{verdict.found}; {', '.join(walls[:4])}", fix=fix)
+        explained.append(verdict)
+    return explained
 
 
 def drivers_of(reports: Iterable[HostReport]) -> dict[str, str | None]:

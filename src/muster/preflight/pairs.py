@@ -15,6 +15,8 @@ from muster.preflight.verdict import Verdict
 
 Pair = tuple[str, str]
 
+OPEN_PORTS = "let the group's own hosts reach all TCP ports of each other (docs/preflight.md, Ports between hosts)"
+
 SLOW_ROUND_TRIP = 0.002
 SLOW_BITS = 1e9
 ODD_FACTOR = 5.0
@@ -99,7 +101,7 @@ def measured(pair: Pair, answers: Mapping[str, Mapping[str, Any]]) -> Measured:
     caller, server = pair
     called, served = answers.get(caller, {}), answers.get(server, {})
     round_trip, bits, packet = (called.get(name) for name in ("round_trip", "bits", "packet"))
-    fragments, error = _fragments(called), called.get("error")
+    fragments, error = fragments_of(called), called.get("error")
     if error is None and not isinstance(round_trip, (int, float)):
         error = served.get("error") or "no answer"
     if error is None and "stalled" in called and not isinstance(fragments, str):
@@ -115,58 +117,8 @@ def measured(pair: Pair, answers: Mapping[str, Mapping[str, Any]]) -> Measured:
     )
 
 
-def meeting(needs: Mapping[str, Needs], mtus: Mapping[str, int], port: int, token: str) -> dict[str, Any]:
-    """Return the request of each host for meeting all others at once: reachability and full packets, no load.
-
-    Args:
-        needs: by host; their addresses are used.
-        mtus: MTU of the fabric interface in bytes, for each host that takes part.
-        port: TCP port of every host.
-        token: sent by peers; a connection without it is a stranger's.
-    """
-
-    def peers(host: str) -> dict[str, Any]:
-        return {
-            peer: {"address": needs[peer].address, "packet": min(mtus[host], size)}
-            for peer, size in mtus.items()
-            if peer != host
-        }
-
-    common = {"role": "meet", "port": port, "token": token, "wait": 12.0}
-    return {host: {**common, "address": needs[host].address, "peers": peers(host)} for host in mtus}
-
-
-def met(answers: Mapping[str, Mapping[str, Any]]) -> list[Measured]:
-    """Read the answers of hosts that met: one result per pair, with what went wrong at either end.
-
-    Args:
-        answers: host -> answer of its `measure_pair`, or `{"error": ...}`.
-    """
-    hosts = list(answers)
-    return [_met(a, b, answers) for place, a in enumerate(hosts) for b in hosts[place + 1 :]]
-
-
-def _met(one: str, other: str, answers: Mapping[str, Mapping[str, Any]]) -> Measured:
-    ends = [_end(answers[one], other), _end(answers[other], one)]
-    fragments = [found for found in map(_fragments, ends) if found is not None]
-    errors = [str(end["error"])[:300] for end in ends if "error" in end]
-    packet = ends[0].get("packet")
-    return Measured(
-        one,
-        other,
-        error=errors[0] if errors else None,
-        packet=packet if isinstance(packet, int) else 0,
-        fragments=next((found for found in fragments if isinstance(found, str)), fragments[0] if fragments else None),
-    )
-
-
-def _end(answer: Mapping[str, Any], peer: str) -> Mapping[str, Any]:
-    peers = answer.get("peers")
-    found = peers.get(peer) if isinstance(peers, Mapping) else None
-    return found if isinstance(found, Mapping) else {"error": answer.get("error", "no answer")}
-
-
-def _fragments(answer: Mapping[str, Any]) -> str | Unreadable | None:
+def fragments_of(answer: Mapping[str, Any]) -> str | Unreadable | None:
+    """Return why full packets did not arrive, from an answer's `ping`; None when they did or were not tried."""
     ping = answer.get("ping")
     if not isinstance(ping, Mapping) or ping.get("arrived"):
         return None
@@ -245,7 +197,7 @@ def _reach(host: str, mine: list[Measured]) -> Verdict:
     if not broken:
         return Verdict("fabric.reach", "ok", f"reaches {len(mine)} of {len(mine)}", host=host)
     found = "; ".join(f"{_peer(host, result)}: {result.error}" for result in broken[:4])
-    fix = "open the fabric between the cluster's own hosts (nft list ruleset), check routes (ip route get PEER)"
+    fix = f"{OPEN_PORTS}; check routes (ip route get PEER)"
     return Verdict("fabric.reach", "fail", found, f"a connection to all {len(mine)}", fix, host)
 
 

@@ -93,6 +93,8 @@ def needs_of(plan: Plan, host: HostPlan, settings: Settings) -> Needs:
         gpu_bytes=None if fit is None else fit.used + int(fit.token_bytes * fit.needed_tokens),
         utilization=1.0 if fit is None else fit.utilization,
         oversubscribe=settings.allow_oversubscription,
+        filtered=True,
+        peer_ports=tuple(one.first for one in host.firewall.openings if one.audience != "clients"),
         ports=tuple(PortNeed(port, _port_names(settings).get(port, "a rank")) for port in host.ports),
         paths=(
             *base.paths[:1],

@@ -6,7 +6,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from muster.preflight import smi, tool_text
+from muster.preflight import filters, smi, tool_text
+from muster.preflight.filters import Filters
 from muster.preflight.host_report import (
     NOT_ASKED,
     Clock,
@@ -50,6 +51,7 @@ def from_answers(host: str, answers: Mapping[str, Any], sent: float, received: f
         rdma=_rdma(_value(answers, "probe_machine", "infiniband")),
         gpudirect=_gpudirect(_value(answers, "probe_machine", "gpudirect")),
         links=tool_text.links(_value(answers, "probe_gpus", "links")),
+        filters=_filters(answers.get("probe_firewall")),
         systemd=_systemd(_value(answers, "probe_gpus", "systemd")),
         hostname=_text(names, "hostname"),
         resolves=_resolves(names),
@@ -66,6 +68,10 @@ def from_answers(host: str, answers: Mapping[str, Any], sent: float, received: f
         revision=_text(engine, "revision") or None,
         digest=_text(engine, "digest") or None,
     )
+
+
+def _filters(answer: object) -> Filters | Unreadable:
+    return filters.read(answer) if isinstance(answer, Mapping) else NOT_ASKED
 
 
 def _value(answers: Mapping[str, Any], program: str, source: str) -> Mapping[str, Any]:

@@ -16,7 +16,7 @@ from muster.hosts.once import OncePerRun
 from muster.hosts.run_programs import run_program, run_programs
 from muster.plan.prepare import plan_for_drivers
 from muster.plan.types import Plan
-from muster.preflight import allreduce, catalogue, drift, outcome, pairs, plan_needs, read_report
+from muster.preflight import allreduce, catalogue, drift, meeting, outcome, pairs, plan_needs, read_report
 from muster.preflight.host_report import HostReport, unreachable
 from muster.preflight.needs import Needs
 from muster.preflight.outcome import Outcome
@@ -111,13 +111,13 @@ def meet(state: State, needs: Mapping[str, Needs], reports: Iterable[HostReport]
     sizes = pairs.mtus([report for report in reports if report.unreached is None], needs)
     if len(sizes) < 2:
         return []
-    requests = pairs.meeting(needs, sizes, port, secrets.token_hex(16))
+    requests = meeting.requests(needs, sizes, port, secrets.token_hex(16))
 
     def one(host: Host) -> dict[str, Any]:
-        return run_program(state, host, "measure_pair", requests[host.name], seconds=PAIR_SECONDS)
+        return run_program(state, host, "meet_peers", requests[host.name], seconds=PAIR_SECONDS)
 
     hosts = hosts_of(state)
-    return pairs.met(each([hosts[name] for name in requests], one))
+    return meeting.results(each([hosts[name] for name in requests], one))
 
 
 def all_reduce(
@@ -175,7 +175,8 @@ def preflight(
     measured: list[pairs.Measured] = []
     several = len(needs) > 1
     if options.pairs and several and idle:
-        measured = measure(state, needs, reports, options.port)
+        met = meet(state, needs, reports, options.port)
+        measured = meeting.combined(measure(state, needs, reports, options.port), met)
     elif options.pairs and several:
         notes.append("pairs of hosts were not measured: a group is running there")
     more: list[Any] = []

@@ -17,6 +17,13 @@ from muster.preflight.verdict import Verdict
 from .. import sample
 from ..sample import GIB, ib_port, links, place, printed
 
+FIREWALL = """table inet fw {
+\tchain input {
+\t\ttype filter hook input priority 0; policy drop;
+\t\ttcp dport { 22, 8000 } accept
+\t}
+}
+"""
 # Verdicts of several hosts, of a measurement or of a comparison with the plan have tests of their own.
 GROUP = (
     "host.clock",
@@ -197,6 +204,22 @@ CASES: list[tuple[str, str, str, dict[str, Any], dict[str, Any]]] = [
         "probe_gpus__links": printed(links("198.51.100.11", interface="eth0")),
     }),
     ("fabric.link", "fail", "down", {}, {"probe_gpus__links": printed(links("198.51.100.11", up=False))}),
+    ("host.firewall", "warn", "nftables table inet fw, chain input (policy drop)", {}, {
+        "probe_firewall__ruleset": printed(FIREWALL)
+    }),
+    ("host.firewall", "ok", "open the API's port", {"hosts": 1}, {"probe_firewall__ruleset": printed(FIREWALL)}),
+    ("host.firewall", "warn", "firewalld (running)", {}, {"probe_firewall__firewalld": printed("running\n")}),
+    ("host.firewall", "warn", "ufw (active)", {}, {"probe_firewall__ufw": printed("Status: active\n")}),
+    ("host.nftables", "fail", "nft is not installed", {}, {"probe_firewall__trial": {"error": "nft is not installed"}}),
+    ("host.nftables", "fail", "Operation not supported", {}, {
+        "probe_firewall__trial": printed("", rc=1, stderr="Error: Could not process rule: Operation not supported")
+    }),
+    ("host.ip_filter", "warn", "cgroup v2", {}, {
+        "probe_firewall__ip_filter": {"value": {"works": False, "why": "no unified control group tree (cgroup v2)"}}
+    }),
+    ("host.port_range", "warn", "from 1024 on", {}, {
+        "probe_firewall__port_range": {"value": {"first": 1024, "last": 65535}}
+    }),
     ("host.user", "fail", "uid 1000", {}, {"probe_machine__system": system(uid=1000)}),
     ("host.machine", "fail", "aarch64", {}, {"probe_machine__system": system(machine="aarch64")}),
     ("host.glibc", "fail", "glibc 2.17", {}, {"probe_machine__system": system(libc="glibc 2.17")}),

@@ -1,5 +1,6 @@
 """Checks of one host: `(report, needs) -> verdicts`, pure, one module per subject: driver, gpus, gpu_memory, fabric,
-fabric_manager, rdma, host_system, installed_engine."""
+fabric_manager, rdma, host_system, installed_engine,
+network_filters."""
 
 from __future__ import annotations
 
@@ -15,6 +16,7 @@ from muster.preflight.checks import (
     gpus,
     host_system,
     installed_engine,
+    network_filters,
     rdma,
 )
 from muster.preflight.chosen_gpus import reduced
@@ -31,6 +33,7 @@ SUBJECTS: tuple[Callable[[HostReport, Needs], Iterator[Verdict]], ...] = (
     rdma.check,
     fabric.check,
     host_system.check,
+    network_filters.check,
 )
 
 
