@@ -18,7 +18,7 @@ from muster.hosts.secret_store import open_store
 from muster.on_host import api_key, verify_group
 from muster.plan.make import build_plan
 from muster.spec import recipe, secret_files
-from muster.spec.settings import from_data
+from muster.spec.settings import from_data, same_on_all
 from tests import sample_observations, sample_plans
 
 
@@ -232,6 +232,28 @@ def test_what_only_resembles_a_secret_passes_or_is_waived_by_name(data: dict[str
 def test_what_vllm_itself_reads_as_a_secret_has_no_waiver(name: str) -> None:
     with pytest.raises(Refusal, match=name):
         from_data({"extra_env": {name: "sesame"}, "not_secret": [name]})
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        {"extra_env": {"HF_TOKEN": ["sesame"]}},
+        {"extra_env": {"HF_TOKEN": "sesame\nX=1"}},
+        {"proxy": "me:sesame@host"},
+        {"hf_endpoint": "ftp://me:sesame@host"},
+    ],
+)
+def test_a_value_that_is_refused_for_its_form_is_not_shown_where_it_may_be_a_secret(data: dict[str, Any]) -> None:
+    with pytest.raises(Refusal) as refusal:
+        from_data(data)
+    assert "sesame" not in str(refusal.value)
+
+
+def test_a_secret_that_differs_between_hosts_is_not_shown() -> None:
+    data = {"h0": {"extra_env": {"HF_TOKEN": "sesame"}}, "h1": {"extra_env": {"HF_TOKEN": "sesame2"}}}
+    with pytest.raises(Refusal, match="extra_env") as refusal:
+        same_on_all(data, where="inventory")
+    assert "sesame" not in str(refusal.value)
 
 
 def test_a_recipe_carries_no_secret_in_its_flags() -> None:

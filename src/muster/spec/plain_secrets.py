@@ -13,7 +13,8 @@ from itertools import pairwise
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
-from muster.errors import Refusal, shown
+from muster.errors import Refusal, literal, shown
+from muster.spec.safe_text import LONGEST
 
 KNOWN = frozenset(
     {"VLLM_API_KEY", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HUGGINGFACE_HUB_TOKEN", "MODELSCOPE_API_TOKEN"}
@@ -111,7 +112,8 @@ def check_flags(flags: Mapping[str, Any], *, where: str, waived: Collection[str]
 
 def in_text(text: str) -> str:
     """Return why a text is a secret whatever it is called, or nothing."""
-    for match in _USER.finditer(text):
+    text = text[:LONGEST]
+    for match in _USER.finditer(text) if "://" in text and "@" in text else ():
         user, _, password = match.group(1).partition(":")
         if password or user not in ("git", ""):
             return "an address with a user or password"
@@ -126,6 +128,13 @@ def in_text(text: str) -> str:
         if shape.search(text):
             return what
     return _in_json(text)
+
+
+def literal_of(name: str, value: object) -> str:
+    """Return a value as a message may show it: as Python writes it, unless it is a secret by name or shape."""
+    secret = named_secret(name) or any(in_text(text) or _BARE_USER.match(text[:LONGEST]) for text in _texts(value))
+    nested = isinstance(value, Mapping) and any(_in_variable(str(key), str(text)) for key, text in value.items())
+    return "a value that may be a secret" if secret or nested else literal(value)
 
 
 def named_secret(name: str) -> bool:

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from muster.errors import Refusal, unknown
+from muster.errors import Refusal, shown, unknown
 from muster.spec import plain_secrets
 from muster.spec.recipe import DEFAULT_PROFILE
 from muster.spec.safe_text import (
@@ -271,8 +271,9 @@ def same_on_all(per_host: Mapping[str, Mapping[str, Any]], *, where: str) -> dic
             continue
         for key in _keys(shared, mine):
             if shared.get(key) != mine.get(key):
+                one, other = (plain_secrets.literal_of(key, values.get(key)) for values in (shared, mine))
                 raise Refusal(
-                    f"{where}: setting '{key}' is {shared.get(key)!r} on {first_name} but {mine.get(key)!r} on {name}",
+                    f"{where}: setting '{shown(key)}' is {one} on {shown(first_name)} but {other} on {shown(name)}",
                     needed="one value for the whole group: its ranks must run the same configuration",
                     fix=f"set '{key}' in group_data, not on a host",
                 )

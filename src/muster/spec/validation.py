@@ -7,7 +7,8 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from muster.errors import Refusal, literal, shown, unknown
+from muster.errors import Refusal, shown, unknown
+from muster.spec import plain_secrets
 
 
 def refusal_of(
@@ -29,7 +30,11 @@ def refusal_of(
         return unknown(what, path[-1], _fields_at(model, path[:-1]), where=where)
     key = next((part for part in reversed(path) if not part.isdigit()), what)
     needed = first["msg"].removeprefix("Value error, ")
-    return Refusal(f"{where}: {'.'.join(path)} is {literal(first.get('input'))}", needed=needed, fix=f"set '{key}'")
+    return Refusal(
+        f"{where}: {'.'.join(path)} is {plain_secrets.literal_of(key, first.get('input'))}",
+        needed=needed,
+        fix=f"set '{key}'",
+    )
 
 
 def _fields_at(model: type[BaseModel], path: list[str]) -> list[str]:
