@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from muster.errors import Refusal
 from muster.plan.topology import Layout
-from muster.plan.vllm_flags import Version, version_of
+from muster.plan.vllm_flags import Version, values_of, version_of
 from muster.spec.hardware import Gpu
 from muster.spec.recipe import FlagValue, Shape
 
@@ -116,23 +116,3 @@ def cured(
                 " or set allow_known_fault",
             )
     return kept, notes
-
-
-def values_of(words: Sequence[str]) -> dict[str, str]:
-    """Return flag -> value of command-line words, as vLLM's parser reads them: `--a b`, `--a=b`, `_` for `-`.
-
-    A flag without a value has the value "".
-    """
-    found: dict[str, str] = {}
-    name = ""
-    for word in words:
-        if word.startswith("--"):
-            flag, equals, value = word[2:].partition("=")
-            name = flag.replace("_", "-")
-            found[name] = value
-            if equals:
-                name = ""
-        elif name:
-            found[name] = word
-            name = ""
-    return found

@@ -142,6 +142,7 @@ def _build(recipe: Recipe, hosts: Sequence[HostSpec], settings: Settings) -> Pla
     for mine in processes.values():
         for process in mine:
             visible_paths.check(process.argv, process.env, settings={"engine_path": settings.engine_path})
+    plan = replace(plan, warnings=(*plan.warnings, *_draft(settings, processes[topology.head.host.name][-1])))
     plan = replace(plan, **_own_code(recipe.name, settings, processes[topology.head.host.name][-1], plan))
     digest = _digest(plan, _host_plans(group, processes, digest=""))
     return with_manifest(replace(plan, digest=digest, hosts=_host_plans(group, processes, digest=digest)))
@@ -205,6 +206,24 @@ def _cautions(settings: Settings) -> list[str]:
     return notes
 
 
+def _draft(settings: Settings, process: Process) -> list[str]:
+    """Return what the plan does not know of a draft model.
+
+    Raises:
+        Refusal: it is to come from the hub, and the engine fetches nothing.
+    """
+    found = remote_code.draft(process.argv)
+    if found is None:
+        return []
+    if settings.offline and not found.model.startswith("/"):
+        raise Refusal(
+            f"the draft model {found.model} of --speculative-config is a repository, and the engine is offline",
+            needed="a directory that every host has: muster stages the main model alone",
+            fix="copy the draft below /srv on every host and name the directory, or drop --speculative-config",
+        )
+    return [f"the draft model {found.model} is in no memory table: leave room for its weights and cache"]
+
+
 def _own_code(recipe: str, settings: Settings, process: Process, plan: Plan) -> dict[str, Any]:
     """Return what the plan says of a model's own code that can change by itself."""
     found = remote_code.unpinned(process.argv, plan.model)
@@ -212,10 +231,13 @@ def _own_code(recipe: str, settings: Settings, process: Process, plan: Plan) -> 
         return {}
     if settings.allow_unpinned_code:
         return {"warnings": (*plan.warnings, f"{found}; allow_unpinned_code is set")}
+    mend = f"muster pin {recipe}, or set revision to a commit"
+    if found.startswith("the draft model"):
+        mend = "give its revision in --speculative-config, or a directory that every host has"
     refusal = Refusal(
         found,
         needed="a commit of 40 hexadecimal digits: the code that runs on every host is then the code that was reviewed",
-        fix=f"muster pin {recipe}, or set revision to a commit (allow_unpinned_code lets it pass)",
+        fix=f"{mend} (allow_unpinned_code lets it pass)",
     )
     return {"refused": str(refusal)}
 

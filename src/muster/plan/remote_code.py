@@ -1,13 +1,36 @@
-"""Whether a command line runs a model's own Python code, and whether that code is fixed to one commit."""
+"""Whether a command line runs a model's own Python code, and whether that code is fixed to one commit.
+
+Every repository that the engine loads code from counts: the model, its tokenizer, the draft model of speculative
+decoding, a configuration from elsewhere.
+"""
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from muster.plan.vllm_flags import values_of
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
-_ON, _OFF = "--trust-remote-code", "--no-trust-remote-code"
-_VALUES = ("--revision", "--code-revision", "--tokenizer", "--tokenizer-revision")
+_ON, _OFF = "trust-remote-code", "no-trust-remote-code"
+_REVISIONS = ("revision", "code-revision", "tokenizer-revision")
+_SPECULATIVE = ("speculative-config", "sc")
+
+
+@dataclass(frozen=True)
+class Draft:
+    """The draft model of speculative decoding.
+
+    Args:
+        model: repository or directory.
+        revision, code_revision: as `--speculative-config` has them; None where it says nothing.
+    """
+
+    model: str
+    revision: str | None = None
+    code_revision: str | None = None
 
 
 def unpinned(argv: Sequence[str], model: str) -> str | None:
@@ -19,23 +42,65 @@ def unpinned(argv: Sequence[str], model: str) -> str | None:
         argv: of `vllm serve`, whole, so that what `extra_args` says counts too.
         model: repository or directory that is served.
     """
-    given: dict[str, str] = {}
-    trusted = False
-    for number, word in enumerate(argv):
-        flag, equals, value = word.partition("=")
-        flag = flag.replace("_", "-")
-        if flag in (_ON, _OFF):
-            trusted = flag == _ON
-        elif flag in _VALUES:
-            given[flag] = value if equals else next(iter(argv[number + 1 :]), "")
-    if not trusted:
+    given = values_of(argv)
+    order = [name for name in given if name in (_ON, _OFF)]
+    if not order or order[-1] == _OFF:
         return None
-    if not model.startswith("/") and "--revision" not in given:
+    if not model.startswith("/") and "revision" not in given:
         return f"{model} runs its own code (--trust-remote-code) at no pinned revision"
-    tokenizer = given.get("--tokenizer", "/")
-    if not tokenizer.startswith("/") and "--tokenizer-revision" not in given:
+    tokenizer = given.get("tokenizer", "/")
+    if not tokenizer.startswith("/") and "tokenizer-revision" not in given:
         return f"the tokenizer {tokenizer} runs its own code (--trust-remote-code) at no pinned revision"
-    for flag in _VALUES:
-        if flag.endswith("revision") and flag in given and not _COMMIT.fullmatch(given[flag]):
-            return f"{model} runs its own code (--trust-remote-code), and {flag} {given[flag]} is no commit"
+    for name in _REVISIONS:
+        if name in given and not _COMMIT.fullmatch(given[name]):
+            return f"{model} runs its own code (--trust-remote-code), and --{name} {given[name]} is no commit"
+    other = given.get("hf-config-path", "/")
+    if not other.startswith("/"):
+        return f"--hf-config-path {other} runs its own code (--trust-remote-code) at no pinned revision"
+    found = draft(argv)
+    return None if found is None else _unpinned_draft(found)
+
+
+def _unpinned_draft(found: Draft) -> str | None:
+    if found.model.startswith("/"):
+        return None
+    for name, value in (("revision", found.revision), ("code_revision", found.code_revision)):
+        if value is None and name == "revision":
+            return f"the draft model {found.model} runs its own code (--trust-remote-code) at no pinned revision"
+        if value is not None and not _COMMIT.fullmatch(value):
+            return f"the draft model {found.model} runs its own code, and its {name} {value} is no commit"
     return None
+
+
+def draft(argv: Sequence[str]) -> Draft | None:
+    """Return the draft model that a command line speculates with; None where it has none of its own.
+
+    Args:
+        argv: of `vllm serve`; `--speculative-config` as JSON, with dots, or in its short form.
+    """
+    config: dict[str, object] = {}
+    given = values_of([f"-{word}" if re.match(r"-sc\b", word) else word for word in argv])
+    for name, value in given.items():
+        flag, _, key = name.partition(".")
+        if flag not in _SPECULATIVE:
+            continue
+        if key:
+            config[key.replace("-", "_")] = value
+        else:
+            config |= _read(value)
+    model = config.get("model")
+    if not isinstance(model, str) or not model:
+        return None
+    return Draft(model, _text(config.get("revision")), _text(config.get("code_revision")))
+
+
+def _read(text: str) -> Mapping[str, object]:
+    try:
+        value = json.loads(text)
+    except ValueError:
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def _text(value: object) -> str | None:
+    return value if isinstance(value, str) else None

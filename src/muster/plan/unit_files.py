@@ -34,6 +34,7 @@ def environment(group: Group, node: Node, process: str) -> dict[str, str]:
     }
     if settings.hf_endpoint:
         env["HF_ENDPOINT"] = settings.hf_endpoint
+        env["HF_HUB_DISABLE_XET"] = "1"  # mirrors pass Xet's headers on and have no Xet behind them
     if settings.offline:
         env["HF_HUB_OFFLINE"] = "1"
     if settings.ssl_cert_file:

@@ -259,3 +259,24 @@ def flag_names(argv: Iterable[str]) -> list[str]:
     """Return the flags of a command line without their values; vLLM takes `_` for `-`, and so does this."""
     words = [token.split("=")[0] for token in argv if token.startswith("-")]
     return [word.replace("_", "-") for word in words if not word.lstrip("-.").isdigit()]
+
+
+def values_of(words: Sequence[str]) -> dict[str, str]:
+    """Return flag -> value of command-line words, as vLLM's parser reads them: `--a b`, `--a=b`, `_` for `-`.
+
+    A flag without a value has the value "".
+    """
+    found: dict[str, str] = {}
+    name = ""
+    for word in words:
+        if word.startswith("--"):
+            flag, equals, value = word[2:].partition("=")
+            name = flag.replace("_", "-")
+            found.pop(name, None)  # the last one wins, and stands last
+            found[name] = value
+            if equals:
+                name = ""
+        elif name:
+            found[name] = word
+            name = ""
+    return found
