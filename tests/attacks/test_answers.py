@@ -203,11 +203,11 @@ CASES = {
     "groups": Case("probe_group", ARGVS, {**OBSERVATION, "groups": {PLAIN.group: MANIFEST}}, read_groups),
     "guard status": Case("ask_guard", {"command": "status"}, GUARD_STATUS, read_status),
     "guard logs": Case("ask_guard", {"command": "logs"}, BUNDLES, read_bundles),
-    "guard journal": Case(
-        "ask_guard",
-        {"command": "journal", "count": 5, "units": ["u"]},
-        {"answer": {"lines": ["one", "two"]}},
-        lambda answer: [str(logs_command._print({"n1": answer}))],
+    "journal": Case(
+        "read_journal",
+        {"count": 5, "units": ["u"]},
+        {"lines": [{"at": 0.0, "text": "one"}, {"at": 1.5, "text": "two"}], "cursor": "s=0;i=1"},
+        lambda answer: [str(logs_command.print_journals({"n1": answer}))],
     ),
     "guard stop": Case(
         "ask_guard",
@@ -510,8 +510,9 @@ def test_a_machine_name_becomes_no_path_and_no_option(machine: str) -> None:
 
 
 def test_a_line_of_a_log_forges_no_line_of_another_host(capsys: pytest.CaptureFixture[str]) -> None:
-    told(CASES["guard journal"], {"answer": {"lines": ["fine\nnode9  owned", "b\x85node9  owned"]}})
-    assert all(line.startswith("n1  ") for line in capsys.readouterr().out.splitlines())
+    texts = ["fine\nnode9  owned", "b\x85node9  owned"]
+    told(CASES["journal"], {"lines": [{"at": 0.0, "text": text} for text in texts]})
+    assert all(line.startswith("1970-01-01T00:00:00Z  n1  ") for line in capsys.readouterr().out.splitlines())
 
 
 def test_a_host_that_answers_at_once_is_not_asked_without_pause(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -585,5 +586,5 @@ def test_too_deep_and_too_large_is_refused() -> None:
 
 
 def test_a_log_is_printed_without_sequences(capsys: pytest.CaptureFixture[str]) -> None:
-    told(CASES["guard journal"], {"answer": {"lines": [f"x{CLIPBOARD}y"]}})
-    assert capsys.readouterr().out == "n1  xy\n"
+    told(CASES["journal"], {"lines": [{"at": 0.0, "text": f"x{CLIPBOARD}y"}]})
+    assert capsys.readouterr().out == "1970-01-01T00:00:00Z  n1  xy\n"

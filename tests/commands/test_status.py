@@ -12,6 +12,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from muster.cli import main
+from muster.commands import journal_text
 from tests.status.test_failures import ANSWERS, KILLED
 from tests.status.test_group_status import HEAD, OTHER, PLAN, answers
 
@@ -27,6 +28,9 @@ class Guards:
     def __init__(self) -> None:
         self.asked: list[tuple[str, dict[str, Any]]] = []
         self.answers: list[dict[str, Any]] = [answers()]
+
+    def journals(self, requests: dict[str, Any]) -> dict[str, Any]:
+        return self.ask("journals", **requests)
 
     def ask(self, verb: str, **more: Any) -> dict[str, Any]:
         self.asked.append((verb, more))
@@ -97,13 +101,55 @@ def test_help_has_examples_and_exit_statuses_in_80_columns(command: str) -> None
     assert max(map(len, help_text.splitlines())) <= 80
 
 
-def test_logs_are_every_hosts_last_lines(guards: Guards) -> None:
-    guards.answers = [{HEAD: {"answer": {"lines": ["one", "two"]}}, OTHER: {"error": "timed out"}}]
-    ran = muster("logs", "x.py", "kimi-k2-instruct", "--lines", "7")
-    assert (ran.exit_code, ran.stdout) == (1, f"{HEAD}  one\n{HEAD}  two\n")
-    assert ran.stderr == f"{OTHER}: timed out\n"
-    units = {name: ["muster-kimi-k2-instruct.service"] for name in PLAN.hosts}
-    assert guards.asked == [("journal", {"count": 7, "units": units})]
+def line(at: float, text: str) -> dict[str, Any]:
+    return {"at": at, "text": text}
+
+
+def test_logs_are_the_lines_of_all_hosts_in_order_with_their_time(guards: Guards) -> None:
+    first, second = {"lines": [line(60, "one"), line(180, "three")]}, {"lines": [line(120, "two")]}
+    guards.answers = [{HEAD: first, OTHER: second}, {HEAD: first, OTHER: {"error": "timed out"}}]
+    ran = muster("logs", "x.py", "kimi-k2-instruct", "--lines", "7", "--since", "10m")
+    rows = [(60, HEAD, "one"), (120, OTHER, "two"), (180, HEAD, "three")]
+    assert ran.stdout == "".join(f"1970-01-01T00:0{at // 60}:00Z  {host}  {text}\n" for at, host, text in rows)
+    assert ran.exit_code == 0
+    request = {"count": 7, "polling": False, "age": 600.0}
+    assert guards.asked == [("journals", dict.fromkeys(PLAN.hosts, request))]
+    ran = muster("logs", "x.py", "kimi-k2-instruct")
+    assert (ran.exit_code, ran.stderr) == (1, f"{OTHER}: timed out\n")
+
+
+def test_logs_of_one_host_are_followed_from_where_they_ended(guards: Guards, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("muster.commands.logs.FOLLOW_SECONDS", 0)
+    guards.answers = [
+        {HEAD: {"lines": [line(0, "one")], "cursor": "c1"}},
+        {HEAD: {"error": "timed out"}},
+        {HEAD: {"error": "timed out"}},
+        {HEAD: {"lines": [line(1, "two")], "cursor": "c2"}},
+        KeyboardInterrupt(),  # type: ignore[list-item]
+    ]
+    ran = muster("logs", "x.py", "kimi-k2-instruct", "-f", "--host", HEAD, "--all")
+    assert ran.exit_code == 0
+    assert [text.split("  ")[-1] for text in ran.stdout.splitlines()] == ["one", "two"]
+    assert ran.stderr == f"{HEAD}: timed out\n"
+    begun, then = {"count": 20, "polling": True}, {"count": 2000, "polling": True, "after": "c1"}
+    assert [more[HEAD] for _, more in guards.asked][:4] == [begun, then, then, then]
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("--since", "yesterday"), "a duration such as 10m"),
+        (("--host", "h200-9"), "unknown host 'h200-9'; did you mean"),
+        (("--failure", "--follow"), "do not go with --failure"),
+    ],
+)
+def test_a_wrong_word_of_logs_is_refused(guards: Guards, words: tuple[str, ...], says: str) -> None:
+    ran = muster("logs", "x.py", "kimi-k2-instruct", *words)
+    assert (ran.exit_code, says in ran.stderr) == (2, True), ran.stderr
+
+
+def test_a_time_is_utc_unless_it_says_otherwise() -> None:
+    assert journal_text.since("1970-01-01T00:10") == journal_text.since("1970-01-01T01:10+01:00") == {"time": 600.0}
 
 
 def test_a_failure_is_one_file_and_a_few_words(guards: Guards, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from muster.on_host import ask_guard, systemd_units
+from muster.on_host import ask_guard
 
 # Prints its own arguments as the guard's `ctl` prints its answer.
 CTL = """\
@@ -93,11 +92,3 @@ def test_no_unit_and_plain_units_are_said_in_words(root: Path) -> None:
 def test_a_guard_program_that_is_broken_is_quoted(root: Path) -> None:
     (root / "ctl.py").write_text("raise SystemExit('cannot be')")
     assert asked(root, "status")["answer"] == {"error": "cannot be"}
-
-
-def test_the_journal_needs_no_guard(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    said = {"a.service": ["one"], "b.service": ["two", "three"]}
-    monkeypatch.setattr(systemd_units, "journal", lambda unit, lines: said[unit][-lines:])
-    told = asked(root / "nowhere", "journal", units=list(said), count=1)
-    assert told == {"answer": {"lines": ["one", "three"]}}
-    assert json.dumps(told)

@@ -2,6 +2,7 @@
 
 options    INVENTORY and RECIPE, `--data`, `--strategy`, `--format`, `--ledger`: declared and read in one place
 plan_text  a plan as text for people and as JSON for scripts
+journal_text  the journals of several hosts as one text
 
 plan       what every host would get
 preflight  what is wrong with hosts; `muster drift`: what has moved away from the plan

@@ -25,6 +25,7 @@ What a host is and has; these change nothing:
     parser_script      what the engine's own Python runs for ask_parser
     run_unprivileged   an engine's Python as a user that may do nothing
     ask_guard          a guard's status, failures, and commands to it
+    read_journal       what units wrote to the journal, without the guard's polling
     measure_pair       round trip and throughput between two hosts
     meet_peers         all hosts at once: which ports answer, do full packets pass
     measure_allreduce  one host's share of an all-reduce

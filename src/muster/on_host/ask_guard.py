@@ -20,15 +20,12 @@ def main(request: Json) -> Json:
     Args:
         request: `group`, `command` (`status`, `logs`, `stop`, `restart`, `resume`), `wait` (seconds, for the commands
             that change something), `since` (generation, for `restart`) and `count` (of failure bundles, for `logs`).
-            `resume` of a stopped unit lifts the hold that would stop it again. The command `journal` needs no guard:
-            the last `count` lines of `units`, as {answer: {lines}}. `root` (tests): where the file system begins.
+            `resume` of a stopped unit lifts the hold that would stop it again. `root` (tests): where the file system
+            begins.
 
     Raises:
         OSError: the group has no guard on this host, or its program is gone.
     """
-    if request["command"] == "journal":
-        lines = [line for unit in request["units"] for line in systemd_units.journal(unit, request["count"])]
-        return {"answer": {"lines": lines}}
     unit = "muster-{}.service".format(request["group"])
     root = request.get("root", "")
     config = "{}/etc/muster/{}/guard.json".format(root, request["group"])

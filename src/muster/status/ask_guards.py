@@ -33,23 +33,38 @@ class Guards:
         """Ask every reachable host's guard.
 
         Args:
-            command: `status`, `logs` or `journal`.
-            more: as `muster.on_host.ask_guard` takes; `units` by host.
+            command: `status` or `logs`.
+            more: as `muster.on_host.ask_guard` takes.
 
         Returns:
             Host -> answer, in the plan's order; {error: text} for a host that gave none.
         """
+        request = {"group": self.plan.group, "command": command, **more}
+        return self._run("ask_guard", dict.fromkeys(self.plan.hosts, request))
+
+    def journals(self, requests: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+        """Read the journals of the group's units on some hosts.
+
+        Args:
+            requests: host -> what `muster.on_host.read_journal` takes besides `units`.
+
+        Returns:
+            Host -> answer, in the plan's order; {error: text} for a host that gave none.
+        """
+        with_units = {name: {**request, "units": self.plan.hosts[name].units} for name, request in requests.items()}
+        return self._run("read_journal", with_units)
+
+    def _run(self, program: str, requests: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
         hosts = hosts_of(self._state)
-        units: Mapping[str, Any] = more.pop("units", {})
 
         def one(host: Host) -> dict[str, Any]:
-            request = {"group": self.plan.group, "command": command, **more, "units": units.get(host.name, [])}
-            return run_program(self._state, host, "ask_guard", request, seconds=SECONDS)
+            return run_program(self._state, host, program, requests[host.name], seconds=SECONDS)
 
         self._reconnect()
-        answers = each([hosts[name] for name in self.plan.hosts if name not in self._unreached], one)
+        names = [name for name in self.plan.hosts if name in requests]
+        answers = each([hosts[name] for name in names if name not in self._unreached], one)
         self._silent = {name for name, answer in answers.items() if "error" in answer}
-        return {name: answers.get(name) or {"error": self._unreached[name]} for name in self.plan.hosts}
+        return {name: answers.get(name) or {"error": self._unreached[name]} for name in names}
 
     def _reconnect(self) -> None:
         """Connect again to hosts that were out of reach, or gave no answer the last time: they may be back."""
