@@ -192,6 +192,18 @@ def test_any_value_of_a_host_is_refused_or_planned(key: str, value: object) -> N
     same_directives(plan)
 
 
+@pytest.mark.parametrize("address", ["127.0.0.1", "::1", "0.0.0.0", "::", "224.0.0.1", "255.255.255.255.255"])
+def test_a_host_of_several_has_an_address_that_others_reach(address: str) -> None:
+    def plan() -> Plan:
+        addresses = {"h0": address, "h1": "10.0.0.2"}
+        data = {name: {"gpu": "H200", "gpus": 8, "fabric_address": each} for name, each in addresses.items()}
+        hosts = [inventory._host(name, values, "inventory") for name, values in data.items()]
+        return build_plan(recipe.load("kimi-k2-instruct"), hosts, Settings())
+
+    with pytest.raises(Refusal, match="address"):
+        plan()
+
+
 @pytest.mark.parametrize("address", ["fe80::1%eth0", "fe80::1%\nUser=root", "10.0.0.1\n", "0x7f.1", " 10.0.0.1"])
 def test_an_address_is_one(address: str) -> None:
     for check in (safe_text.address, safe_text.network):

@@ -145,13 +145,23 @@ def network(value: str) -> str:
 
 
 def address(value: str) -> str:
-    """Let an IP address through, as the address module writes it."""
+    """Let the IP address of one host through, as the address module writes it."""
     try:
         if "%" in value:
             raise ValueError("it names a zone")
-        return str(ipaddress.ip_address(value))
+        found = ipaddress.ip_address(value)
+        if found.is_unspecified or found.is_multicast:
+            raise ValueError("no host has it")
+        return str(found)
     except ValueError as error:
         raise ValueError(f"an IP address ({shown(str(error))})") from None
+
+
+def dotted(value: str) -> str:
+    """Let the beginning of a version through: `580`, `570.124`."""
+    if not re.fullmatch(r"[0-9]{1,6}(\.[0-9]{1,6}){0,3}", value):
+        raise ValueError("the beginning of a version, such as 570.124")
+    return value
 
 
 def interface(value: str) -> str:
@@ -195,6 +205,7 @@ Commit = Annotated[str, AfterValidator(commit)]
 Flag = Annotated[str, AfterValidator(flag)]
 Network = Annotated[str, AfterValidator(network)]
 Address = Annotated[str, AfterValidator(address)]
+Dotted = Annotated[str, AfterValidator(dotted)]
 Interface = Annotated[str, AfterValidator(interface)]
 Url = Annotated[str, AfterValidator(url)]
 Word = Annotated[str, AfterValidator(word)]

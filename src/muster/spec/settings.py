@@ -17,6 +17,7 @@ from muster.spec.recipe import DEFAULT_PROFILE
 from muster.spec.safe_text import (
     AbsolutePath,
     Commit,
+    Dotted,
     EnvName,
     Line,
     ModelId,
@@ -184,7 +185,7 @@ class Settings(BaseModel):
     secret_env_file: Line | None = None
 
     # The sandbox and other odd places
-    min_driver: Line | None = None
+    min_driver: Dotted | None = None
 
     def __init__(self, **flat: Any) -> None:
         super().__init__(**flat)
