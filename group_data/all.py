@@ -74,6 +74,7 @@ extra_args = []
 drop_args = []
 
 # Further environment of the engine. No secrets: everybody on the hosts can read it; they go into secret_env_file.
+# NCCL_IB_HCA, NCCL_IB_GID_INDEX, NCCL_SOCKET_IFNAME and GLOO_SOCKET_IFNAME may differ by host, given in the inventory.
 extra_env = {}
 
 # Names of variables, flags and settings that muster takes for secrets and that are none, such as ["--sort-key"].

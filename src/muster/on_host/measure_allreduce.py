@@ -28,7 +28,8 @@ def environment(request: Json, log: str) -> None:
     os.environ["NCCL_DEBUG"] = "INFO"
     os.environ["NCCL_DEBUG_FILE"] = log
     if request.get("interface"):
-        os.environ.setdefault("NCCL_SOCKET_IFNAME", request["interface"])
+        # As the plan sets it: without `=` a name is a prefix.
+        os.environ.setdefault("NCCL_SOCKET_IFNAME", "=" + request["interface"])
         os.environ["GLOO_SOCKET_IFNAME"] = request["interface"]
 
 

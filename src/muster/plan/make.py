@@ -301,6 +301,7 @@ def _host_plans(group: Group, processes: Mapping[str, tuple[Process, ...]], *, d
             ports=tuple(opening.first for opening in firewall.openings if opening.first == opening.last),
             firewall=firewall,
             devices=host.devices,
+            env=host.env,
         )
     return plans
 

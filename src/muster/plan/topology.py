@@ -105,13 +105,19 @@ def build_topology(hosts: Sequence[HostSpec]) -> Topology:
         if host.gpus < 1:
             raise Refusal(f"{host.name}: gpus is {host.gpus}", needed="at least 1")
         try:
-            ipaddress.ip_address(host.address)
+            version = ipaddress.ip_address(host.address).version
         except ValueError:
             raise Refusal(
                 f"{host.name}: fabric address '{host.address}' is no IP address",
                 needed="the address that peers reach this host at",
                 fix="set fabric_address in the inventory",
             ) from None
+        if version == 6:
+            raise Refusal(
+                f"{host.name}: fabric address {host.address} is an IPv6 address",
+                needed="IPv4 on the fabric: vLLM's and Ray's addresses between ranks have not been shown with IPv6",
+                fix="give the fabric interface an IPv4 address, and set it as fabric_address in the inventory",
+            )
     for what in ("gpus", "gpu"):
         counts = Counter(getattr(h, what) for h in hosts)
         if len(counts) > 1:

@@ -117,6 +117,8 @@ class HostPlan:
     """Who may reach which of them."""
     devices: tuple[str, ...] = ()
     """Which of the host's GPUs the group uses, by index or UUID; empty takes the first by index."""
+    env: tuple[tuple[str, str], ...] = ()
+    """Environment of its ranks that differs from other hosts'."""
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from muster.plan.group import Group
 from muster.plan.render import render
 from muster.plan.topology import Node
 from muster.plan.types import File, Process
+from muster.spec.host import PER_HOST_ENV
 
 SYSTEM_PATH = "/usr/local/cuda/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
@@ -47,7 +48,7 @@ def environment(group: Group, node: Node, process: str) -> dict[str, str]:
         env |= vllm_flags.ray_env(group.topology, port=settings.ray_port, token_file=token)
         if process == "ray":
             del env["RAY_ADDRESS"]  # `ray start --head` would take it for a cluster to join
-    return env | settings.extra_env
+    return env | settings.extra_env | dict(node.host.env)
 
 
 def unit_names(group: Group, processes: Sequence[Process]) -> tuple[str, ...]:
@@ -83,7 +84,7 @@ def host_files(group: Group, node: Node, processes: tuple[Process, ...], digest:
             files[unit] = File(_plain_unit(group, node, process, digest))
     if group.uses_ray:
         files[f"{group.config}/ray_ready.py"] = File(render("ray_ready.py.j2", {}))
-        names = sorted({*vllm_flags.PER_HOST_ENV, "RAY_AUTH_TOKEN_PATH", "HOME", "PATH"})
+        names = sorted({*PER_HOST_ENV, "RAY_AUTH_TOKEN_PATH", "HOME", "PATH"})
         files[f"{group.config}/vllm/ray_non_carry_over_env_vars.json"] = File(json.dumps(names) + "\n")
     return files
 

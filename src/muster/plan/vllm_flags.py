@@ -216,10 +216,6 @@ def ray_argv(node: Node, topology: Topology, *, port: int) -> list[str]:
     return argv
 
 
-# Names that must not follow the driver's environment to the other hosts: they differ from host to host.
-PER_HOST_ENV = ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME", "NCCL_IB_HCA", "NCCL_IB_GID_INDEX")
-
-
 def common_env(
     node: Node, topology: Topology, *, cache: str, config_root: str, hf_home: str, ready_timeout: int
 ) -> dict[str, str]:
@@ -243,7 +239,8 @@ def common_env(
     }
     if node.host.interface and topology.hosts > 1:
         env["GLOO_SOCKET_IFNAME"] = node.host.interface
-        env["NCCL_SOCKET_IFNAME"] = node.host.interface
+        # Without `=` NCCL takes a prefix: eth1 would take eth10 in. Gloo takes the whole name.
+        env["NCCL_SOCKET_IFNAME"] = f"={node.host.interface}"
     return env
 
 

@@ -72,13 +72,22 @@ def requests(
             "master": master,
             "port": port,
             "interface": need.interface,
-            "env": dict(env),
+            "env": {**env, **_own_env(need)},
             "backend": backend,
             "bytes": size,
             "seconds": SECONDS,
         }
         for node, (host, need) in enumerate(needs.items())
     }
+
+
+def _own_env(need: Needs) -> dict[str, str]:
+    """Return the variables that one host's ranks have for themselves: its network devices, its GPUs."""
+    env = {name: value for name, value in need.env if name.startswith("NCCL_")}
+    if need.devices:
+        # nvidia-smi numbers GPUs by PCI address, CUDA does so only when told.
+        env |= {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": ",".join(need.devices)}
+    return env
 
 
 def read(answer: Mapping[str, Any]) -> AllReduce:

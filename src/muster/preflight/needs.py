@@ -57,6 +57,7 @@ class Needs:
         filtered: whether the plan brings a firewall table and IP filters of its own.
         memory_bytes, shm_bytes: of RAM and /dev/shm.
         rdma: whether RDMA must be there.
+        env: NCCL's variables of this host's ranks that differ from other hosts'.
         units: this group's own units, or how their names begin; what they hold is not a stranger's.
         release: the engine's virtual environment; `versions` what must be installed in it once it is there.
         ray: the oldest Ray that the group may run; None where it runs none.
@@ -86,6 +87,7 @@ class Needs:
     memory_bytes: int = 0
     shm_bytes: int = 0
     rdma: Rdma = "auto"
+    env: tuple[tuple[str, str], ...] = ()
     units: tuple[str, ...] = ()
     machine: str = "x86_64"
     # Both vLLM's and torch's wheels are manylinux_2_28 (read from vLLM 0.32.0's file name).

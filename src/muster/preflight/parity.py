@@ -59,7 +59,7 @@ def _values(reports: Sequence[HostReport]) -> dict[str, dict[str, str]]:
             "driver": report.driver,
             "kernel": system.kernel if system else None,
             "product": ", ".join(sorted({gpu.name or "unknown" for gpu in gpus})),
-            "count": str(len(gpus)),
+            "count": None if isinstance(report.gpus, Unreadable) else str(len(gpus)),
             "python": (installed.python if installed else None) or (system.python if system else None),
             "revision": report.revision,
             "config": report.digest,
@@ -71,9 +71,12 @@ def _values(reports: Sequence[HostReport]) -> dict[str, dict[str, str]]:
 
 
 def _row(name: str, values: dict[str, str]) -> ParityRow:
-    counts = Counter(values.values()).most_common(2)
+    # What a host could not tell makes no other host odd; its own checks say why.
+    counts = Counter(value for value in values.values() if value != NONE).most_common(2)
+    usual: str | None
     if len(counts) < 2:
-        return ParityRow(name, values, counts[0][0] if counts else None, ())
+        usual = counts[0][0] if counts else NONE
+        return ParityRow(name, values, usual, tuple(host for host, value in values.items() if value != usual))
     tie = counts[0][1] == counts[1][1]
     usual = None if tie else counts[0][0]
     return ParityRow(name, values, usual, tuple(host for host, value in values.items() if value != usual))

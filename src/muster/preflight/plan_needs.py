@@ -43,6 +43,7 @@ def needs_of_host(spec: HostSpec | HostPlan, settings: Settings, hosts: int) -> 
         product=product.product,
         gpus=spec.gpus,
         devices=spec.devices,
+        env=spec.env,
         memory_mib=product.memory_mib,
         vllm=settings.vllm_version,
         torch_backend="auto" if wanted.assumed else wanted.variant,

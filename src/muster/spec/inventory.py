@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 import sys
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from ipaddress import ip_address
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
@@ -14,7 +15,7 @@ from weakref import WeakKeyDictionary
 from muster.errors import Refusal, literal, shown
 from muster.spec import safe_text, settings_files
 from muster.spec.host import HostSpec
-from muster.spec.settings import Settings, from_data, same_on_all
+from muster.spec.settings import Settings, from_data, own_env, same_on_all
 from muster.spec.settings_files import SettingsFiles
 
 if TYPE_CHECKING:
@@ -180,15 +181,33 @@ def from_pyinfra(inventory: Inventory, *, name: str) -> Fleet:
         Refusal: a host without `gpu`, `gpus` or an address, an unknown or uneven setting.
     """
     data: dict[str, dict[str, Any]] = {host.name: host.data.dict() for host in inventory}
-    settings = from_data(same_on_all(data, where=name), where=name)
+    common, own = own_env(data)
+    shared = same_on_all(common, where=name)
+    settings = from_data(shared, where=name)
+    for host, env in own.items():  # held to the same rules as the rest of extra_env
+        from_data({**shared, "extra_env": {**settings.extra_env, **env}}, where=f"{name}: {host}")
+    hosts = tuple(replace(_host(key, value, name), env=tuple(own.get(key, {}).items())) for key, value in data.items())
+    _require_reachable(hosts, name)
     files = files_of(inventory)
     return Fleet(
         name,
-        tuple(_host(key, value, name) for key, value in data.items()),
+        hosts,
         settings,
         homes=files.homes if files else (),
         files=files.read_for(_groups(inventory)) if files else (),
     )
+
+
+def _require_reachable(hosts: Sequence[HostSpec], where: str) -> None:
+    """Refuse fabric addresses at which no other host can be reached."""
+    for host in hosts:
+        address = ip_address(host.address)
+        if address.is_unspecified or address.is_multicast or (address.is_loopback and len(hosts) > 1):
+            raise Refusal(
+                f"{where}: {host.name}: fabric address {host.address} is none that other hosts can reach",
+                needed="the IP address of its fabric interface",
+                fix="set fabric_address in the inventory (ip -br addr shows what the host has)",
+            )
 
 
 def _host(name: str, data: Mapping[str, Any], where: str) -> HostSpec:

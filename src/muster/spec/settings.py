@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from muster.errors import Refusal, shown, unknown
 from muster.spec import plain_secrets
+from muster.spec.host import PER_HOST_ENV
 from muster.spec.recipe import DEFAULT_PROFILE
 from muster.spec.safe_text import (
     AbsolutePath,
@@ -256,6 +257,31 @@ def from_data(data: Mapping[str, Any], *, where: str = "settings") -> Settings:
         return Settings.model_validate(mine)
     except ValidationError as error:
         raise refusal_of(error, Settings, where=where, what="setting", unwritten=_GROUPS) from None
+
+
+def own_env(
+    per_host: Mapping[str, Mapping[str, Any]],
+) -> tuple[dict[str, Mapping[str, Any]], dict[str, dict[str, str]]]:
+    """Take out of `extra_env` what may differ from host to host, and does.
+
+    Args:
+        per_host: host -> data as pyinfra merged them.
+
+    Returns:
+        The data without it, and host -> its own values, of the names in PER_HOST_ENV.
+    """
+    given = {host: data.get("extra_env") or {} for host, data in per_host.items()}
+    if not all(isinstance(env, Mapping) for env in given.values()):
+        return dict(per_host), {}  # refused as any other value of a wrong type
+    values = [[env.get(name) for env in given.values()] for name in PER_HOST_ENV]
+    differ = {name for name, row in zip(PER_HOST_ENV, values, strict=True) if any(value != row[0] for value in row)}
+    if not differ:
+        return dict(per_host), {}
+    common: dict[str, Mapping[str, Any]] = {
+        host: {**data, "extra_env": {name: value for name, value in given[host].items() if name not in differ}}
+        for host, data in per_host.items()
+    }
+    return common, {host: {name: env[name] for name in env if name in differ} for host, env in given.items()}
 
 
 def same_on_all(per_host: Mapping[str, Mapping[str, Any]], *, where: str) -> dict[str, Any]:

@@ -12,6 +12,8 @@ from muster.preflight.tool_text import Unreadable
 from muster.preflight.verdict import Verdict, fail, ok
 from muster.spec.versions import version
 
+# The kernel still runs the module of before the update.
+REBOOT = "reboot the host: the driver was updated, and the old one is still loaded"
 INSTALL = "install NVIDIA driver 580 or newer with the distribution's packages, and reboot"
 
 
@@ -20,7 +22,9 @@ def check(report: HostReport, needs: Needs) -> Iterator[Verdict]:
     if not needs.gpus:
         return
     if isinstance(report.gpus, Unreadable):
-        yield fail("driver.present", report.gpus.why, "nvidia-smi that answers", INSTALL)
+        mismatch = "version mismatch" in report.gpus.why.lower()
+        fix = REBOOT if mismatch else INSTALL
+        yield fail("driver.present", report.gpus.why, "nvidia-smi that answers", fix)
         return
     if report.driver is None:
         yield fail("driver.present", "nvidia-smi names no driver version", "a loaded driver", INSTALL)
