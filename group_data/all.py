@@ -42,7 +42,7 @@ model_shape = None
 # --- How it is served ---------------------------------------------------------------------------------------------
 
 # Longest request, in tokens, prompt and answer together. 65536 is good for most uses and leaves more cache for
-# further requests. None: the recipe's or the model's own, shortened (and said) where it does not fit.
+# further requests. None: the recipe's or the model's own, shortened where it does not fit, as the plan then reports.
 max_model_len = None
 
 # Tokens of one batch. 32768 suits long prompts; 16384 or 8192 take less memory for activations and answer sooner.
@@ -67,7 +67,7 @@ expert_parallel = True
 tool_calling = None
 reasoning = None
 
-# Further words for `vllm serve`, such as ["--enable-prefix-caching"]; they replace the recipe's flag of that name.
+# Further arguments of `vllm serve`, such as ["--enable-prefix-caching"]; they replace the recipe's flag of that name.
 extra_args = []
 
 # Names of recipe flags to leave out, such as ["quantization"].
@@ -80,7 +80,7 @@ extra_env = {}
 # Names of variables, flags and settings that muster takes for secrets and that are none, such as ["--sort-key"].
 not_secret = []
 
-# Go on although the memory table says that it does not fit.
+# Deploy although the memory table shows that it does not fit.
 allow_oversubscription = False
 # Plan a flag combination that was seen to kill engines on GPUs (plan/known_faults.py has the table); otherwise its
 # cure is planned, and what cannot be cured is refused.

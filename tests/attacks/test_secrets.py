@@ -228,6 +228,13 @@ def test_what_only_resembles_a_secret_passes_or_is_waived_by_name(data: dict[str
     from_data(data)
 
 
+@pytest.mark.parametrize("path", ["", "  ", "\n"])
+@pytest.mark.parametrize("name", ["api_key_file", "secret_env_file", "weights_token_file", "bundle"])
+def test_an_empty_path_does_not_pass_for_no_key(name: str, path: str) -> None:
+    with pytest.raises(Refusal, match=name):
+        from_data({name: path})
+
+
 @pytest.mark.parametrize("name", ["HF_TOKEN", "VLLM_API_KEY"])
 def test_what_vllm_itself_reads_as_a_secret_has_no_waiver(name: str) -> None:
     with pytest.raises(Refusal, match=name):

@@ -82,6 +82,13 @@ def absolute_path(value: str) -> str:
     return value
 
 
+def local_path(value: str) -> str:
+    """Let a path on the control machine through: not empty, since an empty one would pass for none."""
+    if not line(value).strip():
+        raise ValueError("the path of a file on this machine; leave the setting out, or set None, for none")
+    return value
+
+
 def own_directory(value: str) -> str:
     """Let a directory through that muster makes, and may give to the engine's user."""
     absolute_path(value)
@@ -150,7 +157,7 @@ def address(value: str) -> str:
         if "%" in value:
             raise ValueError("it names a zone")
         found = ipaddress.ip_address(value)
-        if found.is_unspecified or found.is_multicast:
+        if found.is_unspecified or found.is_multicast or value == "255.255.255.255":
             raise ValueError("no host has it")
         return str(found)
     except ValueError as error:
@@ -196,6 +203,7 @@ UnitText = Annotated[str, AfterValidator(unit_text)]
 Name = Annotated[str, AfterValidator(name)]
 PathSegment = Annotated[str, AfterValidator(path_segment)]
 AbsolutePath = Annotated[str, AfterValidator(absolute_path)]
+LocalPath = Annotated[str, AfterValidator(local_path)]
 OwnDirectory = Annotated[str, AfterValidator(own_directory)]
 EnvName = Annotated[str, AfterValidator(env_name)]
 ServedName = Annotated[str, AfterValidator(served_name)]

@@ -21,6 +21,7 @@ from muster.spec.safe_text import (
     Dotted,
     EnvName,
     Line,
+    LocalPath,
     ModelId,
     Name,
     Network,
@@ -59,7 +60,7 @@ class Weights(Group):
     root: OwnDirectory = "/var/lib/muster/weights"
     seed: Line | None = None
     port: Port = 29610
-    token_file: Line | None = None
+    token_file: LocalPath | None = None
     patience: Seconds = 60
     interval: Seconds = 10
 
@@ -174,7 +175,7 @@ class Settings(BaseModel):
     hf_home: OwnDirectory = "/var/lib/muster/hf"
     hf_endpoint: Url | None = None
     offline: bool = False
-    bundle: Line | None = None
+    bundle: LocalPath | None = None
 
     # Keeping it up
     supervisor: Literal["guard", "systemd"] = "guard"
@@ -182,8 +183,8 @@ class Settings(BaseModel):
     drain_seconds: int = Field(default=30, ge=0, le=MONTH)
     stall_timeout: Seconds = 120
     canary_idle: Seconds = 30
-    api_key_file: Line | None = None
-    secret_env_file: Line | None = None
+    api_key_file: LocalPath | None = None
+    secret_env_file: LocalPath | None = None
 
     # The sandbox and other odd places
     min_driver: Dotted | None = None
