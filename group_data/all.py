@@ -212,7 +212,7 @@ drain_seconds = 30
 # Seconds that an engine with work in flight may go without a token until the guard calls it hung.
 stall_timeout = 120
 
-# Seconds an idle rank may go without proof of life until the guard asks it for one token.
+# Seconds an idle rank may go without proof of life until the guard asks it for three tokens.
 canary_idle = 30
 
 # File on the control machine with `VLLM_API_KEY=...`; goes to the hosts over SSH, readable by root only. None: open

@@ -38,6 +38,7 @@ PLANTED: dict[str, Callable[[Path], None]] = {
     "something huge": lambda path: (path.touch(), os.truncate(path, 2**40))[0],
     "a hold of another kind": written(json.dumps({**RECORD, "held": ["stopped"]})),
     "endless numbers": written(json.dumps({**RECORD, "streak": float("inf"), "aborts": [float("nan")]})),
+    "a number beyond any": lambda path: path.write_text('{"resumed": 1' + "0" * 400 + "}") and None,
     "nested numbers": written(json.dumps({**RECORD, "aborts": [[1]], "restarts": "many"})),
     "a failure of another shape": written(json.dumps({**RECORD, "failures": [[]]})),
 }

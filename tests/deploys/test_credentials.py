@@ -15,6 +15,7 @@ API_KEY = "sk-open-sesame-0123456789"
 DB_PASSWD = "se$same#;&0123"
 READABLE_BY_ALL = (
     "find /etc/muster /etc/systemd/system /var/lib/muster /run/muster /opt/muster/guard -type f -perm -o=r"
+    " ! -name '*.pyc'"
 )
 
 
@@ -31,7 +32,7 @@ def test_no_key_leaves_its_credential(guarded: GuardedTestbed, tmp_path: Path) -
         for name in ("guard-key", "secrets.env", "engine-secrets.env"):
             assert guarded.sh(host, f"stat -c '%a %U' /etc/muster/{GROUP}/{name}") == "600 root"
         unit = guarded.sh(host, f"cat /etc/systemd/system/{GUARD_UNIT}")
-        assert f"LoadCredential=guard-key:/etc/muster/{GROUP}/guard-key" in unit
+        assert f"StandardInput=file:/etc/muster/{GROUP}/guard-key" in unit
         assert f"LoadCredential=api-key:/etc/muster/{GROUP}/secrets.env" in unit
         main = guarded.sh(host, f"systemctl show -P MainPID {GUARD_UNIT}")
         engine = guarded.sh(host, "pgrep -f '^/opt/standin/bin/python' | head -1")

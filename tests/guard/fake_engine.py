@@ -4,7 +4,8 @@
 
 Writes FOLDER/NAME-<pid>.json with its generation, and leaves an orphan in a session of its own, as an EngineCore
 that outlives its parent. With PORT it serves the endpoint for RANKS ranks; `FOLDER/hang` lists the ranks whose
-requests hang from then on, while `/health` stays 200.
+requests hang from then on, while `/health` stays 200, which it is not while `FOLDER/loading` exists. Once
+`FOLDER/NAME.dead` exists it logs that a worker is dead, as vLLM does, and lives on.
 """
 
 import json
@@ -24,7 +25,7 @@ class Endpoint(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         if self.path == "/health":
-            self.answer("")
+            self.answer("", 503 if (FOLDER / "loading").exists() else 200)
         lines = []
         for rank, tokens in self.tokens.items():
             label = f'{{engine="{rank}",model_name="m"}}'
@@ -65,8 +66,13 @@ def main() -> None:
         Endpoint.tokens = dict.fromkeys(range(int(sys.argv[4])), 0)
         server = ThreadingHTTPServer(("127.0.0.1", int(sys.argv[3])), Endpoint)
         threading.Thread(target=server.serve_forever, daemon=True).start()
+    dead = FOLDER / f"{NAME}.dead"
     while True:
-        time.sleep(3600)
+        if kind == "child" and dead.exists():
+            dead.unlink()
+            prefix = os.environ["VLLM_LOGGING_PREFIX"] + f"(EngineCore pid={os.getpid()}) ERROR 11-26 10:44:43 "
+            print(f"{prefix}[multiproc_executor.py:380] Worker proc VllmWorker-1 died unexpectedly", flush=True)
+        time.sleep(0.1)
 
 
 if __name__ == "__main__":

@@ -156,7 +156,7 @@ class Cluster:
         credentials = folder / "credentials"
         credentials.mkdir()
         (credentials / "guard-key").write_text(KEY + "\n")
-        (credentials / "api-key").write_text(API_KEY + "\n")
+        (credentials / "api-key").write_text(f"VLLM_API_KEY={API_KEY}\n")
         self.work = folder / "work"
         self.work.mkdir()
         self.units: dict[str, Unit] = {}

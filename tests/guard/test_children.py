@@ -46,8 +46,11 @@ class Run:
     def __init__(self, mark: str, *plan: tuple[Child, list[str]]) -> None:
         self.reader, self.writer = os.pipe()
         self.failures: list[Failure] = []
+        self.deaths: list[Failure] = []
         self.mark = mark
-        self.children = Children(plan, {"VLLM_API_KEY": "secret"}, Journal(self.writer), self.failures.append)
+        self.children = Children(
+            plan, {"VLLM_API_KEY": "secret"}, Journal(self.writer), self.failures.append, self.deaths.append
+        )
 
     async def until_failure(self, seconds: float = 20.0) -> None:
         await self.children.start("g1", "g", self.mark)

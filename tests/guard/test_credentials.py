@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -52,3 +55,34 @@ def test_a_unit_without_the_group_s_key_does_not_start(tmp_path: Path, monkeypat
     monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
     with pytest.raises(OSError, match="guard-key"):
         credentials.read()
+
+
+def run(script: str, tmp_path: Path, stdin: str | None = None) -> str:
+    """What a Python of its own prints, with a file as standard input."""
+    (tmp_path / "stdin").write_text(stdin or "")
+    with (tmp_path / "stdin").open() as file:
+        done = subprocess.run(
+            [sys.executable, "-c", f"from muster.guard import credentials\nimport os\n{script}"],
+            stdin=file if stdin is not None else subprocess.DEVNULL,
+            capture_output=True, text=True, check=True, env={**os.environ, "CREDENTIALS_DIRECTORY": str(tmp_path)},
+        )  # fmt: skip
+    return done.stdout.strip()
+
+
+def test_the_groups_key_comes_from_standard_input_and_is_gone_from_there(tmp_path: Path) -> None:
+    script = "print(credentials._take_group_key().strip(), os.readlink('/proc/self/fd/0'))"
+    assert run(script, tmp_path, "k" * 64 + "\n") == "k" * 64 + " /dev/null"
+
+
+def test_outside_a_unit_it_is_a_credential(tmp_path: Path) -> None:
+    (tmp_path / "guard-key").write_text("k" * 64)
+    assert run("print(credentials._take_group_key())", tmp_path) == "k" * 64
+
+
+def test_memory_is_hidden_until_the_next_program(tmp_path: Path) -> None:
+    script = (
+        "import subprocess, sys\nprint(repr(credentials.hide_memory()), os.stat('/proc/self/mem').st_uid)\n"
+        "subprocess.run([sys.executable, '-c', 'import ctypes; print(ctypes.CDLL(None).prctl(3))'], close_fds=True)"
+    )
+    # Not dumpable, its files in /proc are root's; a program that it starts is dumpable again (1).
+    assert run(f"{script}\nprint(__import__('ctypes').CDLL(None).prctl(3))", tmp_path).split() == ["''", "0", "1", "0"]

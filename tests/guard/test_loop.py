@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from .loopback import API_KEY, KEY, Cluster, wait_for
+from .loopback import API_KEY, FAST, KEY, Cluster, wait_for
 
 pytestmark = pytest.mark.slow
 # The rest of what real guards do to each other; what is without this mark is enough to see that they do it.
@@ -143,6 +143,25 @@ def test_a_hanging_rank_is_found_while_health_stays_200(make: Make) -> None:
     (cluster.work / "hang").unlink()
     status = recovered(cluster, before)
     assert status["failures"][0]["reason"] == ("DP rank 1 did not answer 2 canaries, the last one: no answer in 4 s")
+
+
+@pytest.mark.parametrize("starting", [True, pytest.param(False, marks=nightly)])
+def test_a_worker_dead_by_its_engines_words_ends_the_generation(make: Make, starting: bool) -> None:
+    """All processes stay alive and nothing is asked of the rank; the words alone must do it."""
+    cluster = make(2, settings={**FAST, "canary_idle": 1000.0, "stall_timeout": 1000.0}, start=False)
+    if starting:
+        (cluster.work / "loading").touch()
+    cluster.start()
+    wait_for(lambda: cluster.group().get("phase") == ("starting" if starting else "running"))
+    before = wait_for(lambda: all(len(pairs) == 2 for pairs in cluster.alive().values()) and cluster.alive())
+    (cluster.work / "h1.dead").touch()
+    wait_for(lambda: not {pid for pid, _ in before["h0"]} & {pid for pid, _ in cluster.alive()["h0"]}, 15)
+    (cluster.work / "loading").unlink(missing_ok=True)
+    failure = recovered(cluster, before)["failures"][0]
+    reason = "EngineCore: Worker proc VllmWorker-1 died unexpectedly"
+    assert (failure["host"], failure["process"], failure["reason"]) == ("h1", "vllm", reason)
+    lines = cluster.ctl("h0", "status")["group"]["failures"][0]["lines"]
+    assert "\n(EngineCore pid=" in lines, "people read the record without its mark"
 
 
 @nightly

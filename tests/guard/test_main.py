@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from muster import guard
-from muster.guard import main
+from muster.guard import credentials, main
 
 from .test_config import DATA
 
@@ -44,10 +44,11 @@ def test_the_guard_says_that_it_has_no_key(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("CREDENTIALS_DIRECTORY", raising=False)
+    monkeypatch.setattr(credentials, "hide_memory", str)
     path = tmp_path / "guard.json"
     path.write_text(json.dumps(DATA))
     assert main.main(["--config", str(path), "--", "ray", "--then", "vllm"]) == main.UNUSABLE
-    assert "the unit needs LoadCredential=guard-key" in capsys.readouterr().err
+    assert "the unit needs StandardInput=file: with the group's key" in capsys.readouterr().err
 
 
 def test_the_program_imports_nothing_but_the_standard_library() -> None:

@@ -15,13 +15,14 @@
     connection_slots which connections the control port holds, and which give way                    pure
     control_port     the head's listening socket: guards and HTTP readers
     head_link        a member's connection to the head
+    engine_deaths    the engine's own words for a dead worker                                         pure
     cgroup           the processes below the guard, their titles, and how they are killed
     children         starts the engine's processes, keeps their output, notices their ends
     engine_watch     asks the engine for /health, /metrics and canaries
     start_checks     what must hold on this host before a start
     bounded_file     reads files that the engine's user may have replaced
     xids             the driver's errors in the kernel's log
-    credentials      the secrets of the unit: the group's key, the engine's variables
+    credentials      the secrets of the unit, and how the group's key is kept from the children
     state_store      files kept between two lives of the guard
     failure_bundle   what one host keeps of a failed generation
     sd_notify        READY, STATUS and WATCHDOG for systemd

@@ -12,8 +12,11 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from secrets import token_hex
 
+from . import engine_deaths
 from .cgroup import INSTANCE
+from .engine_deaths import DeathWatch, MarkRemover
 from .group_settings import Child, Probe
 from .messages import Failure
 
@@ -31,9 +34,12 @@ class RunningChild:
     child: Child
     argv: Sequence[str]
     process: subprocess.Popen[bytes]
+    death_watch: DeathWatch
+    mark_remover: MarkRemover
     output: deque[bytes] = field(default_factory=deque)
     kept: int = 0
     ended: bool = False
+    death_reported: bool = False
 
     def lines(self, limit: int = KEPT) -> str:
         """The end of its output."""
@@ -82,12 +88,17 @@ class Children:
         secrets: Mapping[str, str],
         journal: Journal,
         on_failure: Callable[[Failure], None],
+        on_death: Callable[[Failure], None],
     ) -> None:
-        """`plan` pairs what guard.json says of each child with its command line."""
+        """`plan` pairs what guard.json says of each child with its command line. `on_failure` hears of a child's end,
+        `on_death` of a part of it that is dead by its own words while the child lives on.
+        """
         self._plan = plan
         self._secrets = secrets
         self._journal = journal
         self._on_failure = on_failure
+        self._on_death = on_death
+        self._mark = f"<{token_hex(16)}> "
         self.running: list[RunningChild] = []
         self.device_env: Mapping[str, str] = {}
         """Shows the children the group's GPUs alone, where the host has more."""
@@ -120,6 +131,8 @@ class Children:
         env.update(child.env)
         env.update(self.device_env)
         env.update(self._secrets)
+        if not any(name in env for name in engine_deaths.OVERRIDES):
+            env[engine_deaths.SETTING] = self._mark
         env.update({"MUSTER_GROUP": group, "MUSTER_GENERATION": generation, INSTANCE: instance})
         program = shutil.which(argv[0], path=env.get("PATH", os.defpath))
         if program is None:
@@ -133,7 +146,7 @@ class Children:
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
-        started = RunningChild(child, argv, process)
+        started = RunningChild(child, argv, process, DeathWatch(self._mark), MarkRemover(self._mark))
         self.running.append(started)
         assert process.stdout is not None
         descriptor = process.stdout.fileno()
@@ -147,8 +160,13 @@ class Children:
             return
         except OSError:
             data = b""
-        if not data:
+        if data:
+            running.death_watch.feed(data, time.monotonic())
+            data = running.mark_remover.feed(data)
+        else:
             asyncio.get_running_loop().remove_reader(descriptor)
+            data = running.mark_remover.rest()
+        if not data:
             return
         self._journal.write(data)
         running.output.append(data)
@@ -159,7 +177,10 @@ class Children:
     def reap(self) -> None:
         """Notice ends: on SIGCHLD, and at every tick in case a signal was missed."""
         for running in self.running:
-            if running.ended or running.process.poll() is None:
+            if running.ended:
+                continue
+            if running.process.poll() is None:
+                self._report_death(running)
                 continue
             running.ended = True
             for _ in range(KEPT // CHUNK + 1):
@@ -170,6 +191,12 @@ class Children:
                 "", f"{name} {describe_exit(running.process.returncode)}", process=name, lines=running.lines(15_000)
             )
             self._on_failure(failure)
+
+    def _report_death(self, running: RunningChild) -> None:
+        reason = running.death_watch.verdict(time.monotonic())
+        if reason and not running.death_reported:
+            running.death_reported = True
+            self._on_death(Failure("", reason, process=running.child.name, lines=running.lines(15_000)))
 
     async def _wait_until(self, probe: Probe, child: Child, why: str) -> None:
         name = f"{probe.tcp[0]}:{probe.tcp[1]}" if probe.tcp else " ".join(probe.command)

@@ -12,6 +12,8 @@ from .liveness import AllAnswered, Canary, CanaryBack, LivenessEvent, Scraped, S
 
 HEALTH_INTERVAL = 1.0
 TICK = 1.0
+CANARY_TOKENS = 3
+"""The first comes from the prefill, the others from decode steps."""
 
 
 class EngineWatch:
@@ -83,8 +85,15 @@ class EngineWatch:
 
     async def _canary(self, rank: int) -> None:
         assert self._config.endpoint is not None
-        # Several tokens: on a fresh engine the CPU build's attention died of SIGILL at a prompt of one (0.32.0, AMX).
-        body = {"model": self._config.served_model_name, "prompt": "1 2 3 4 5 6 7 8", "max_tokens": 1, "temperature": 0}
+        # Several tokens in: a fresh CPU build's attention died of SIGILL at a prompt of one (0.32.0, AMX).
+        # And several out: a rank that can prefill and not decode answers a canary of one token.
+        body = {
+            "model": self._config.served_model_name,
+            "prompt": "1 2 3 4 5 6 7 8",
+            "max_tokens": CANARY_TOKENS,
+            "ignore_eos": True,
+            "temperature": 0,
+        }
         headers = {**self._headers, "X-data-parallel-rank": str(rank)}
         timeout = self._settings.canary_timeout
         try:

@@ -1,4 +1,4 @@
-"""Does every DP rank answer? Judged from the engine's own counters and one-token canaries. Pure.
+"""Does every DP rank answer? Judged from the engine's own counters and short canaries. Pure.
 
 `/health` cannot tell: it stays 200 while requests hang. Proof of life is work done: the engine's counters advance, or
 it answers a canary pinned to that rank. Work in flight without progress for `stall_timeout` is a stall. A quiet rank
@@ -71,7 +71,7 @@ LivenessEvent = Union[Tick, Up, Scraped, CanaryBack]
 
 @dataclass(frozen=True)
 class Canary:
-    """Ask this rank for one token."""
+    """Ask this rank for a few tokens."""
 
     rank: int
 

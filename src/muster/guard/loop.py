@@ -62,7 +62,7 @@ class Guard:
         self._fence = Fence(config.unit, instance)
         self._titles = Titles(config.engine_titles, self._fence.pids)
         plan = list(zip(config.children, command_lines))
-        self.children = Children(plan, engine_secrets, self._journal, self._child_failed)
+        self.children = Children(plan, engine_secrets, self._journal, self._child_failed, self._engine_died)
         api_key = engine_secrets.get(API_KEY, "")
         users = frozenset({0}) if self._fence.is_cgroup else frozenset({0, os.geteuid()})
         self.answers = Answers(self, api_key, users)
@@ -166,6 +166,11 @@ class Guard:
         self.log(f"{failed.process or 'host'}: {failed.reason}")
         self.post_member(member_core.ChildEnded(failed))
 
+    def _engine_died(self, failure: Failure) -> None:
+        """A part of the engine is dead by its own words: not while it is being stopped on purpose."""
+        if not self.member.drained and self.member.leave_by is None:
+            self._child_failed(failure)
+
     def _xid(self, line: str) -> None:
         if self.member.child == NONE:
             self.post_member(member_core.Checked(self.xid_log.reason()))
@@ -242,11 +247,11 @@ class Guard:
                 if self.head is not None:
                     self.head.post(head_core.Outdated())
                 self.post_member(member_core.Outdated())
-        elif not self.member.drained and self.member.leave_by is None:
+        else:
             gone = self._titles.scan()
             if gone:
                 last = self.children.running[-1].lines(15_000) if self.children.running else ""
-                self._child_failed(Failure("", f"engine process {gone} is gone", process="vllm", lines=last))
+                self._engine_died(Failure("", f"engine process {gone} is gone", process="vllm", lines=last))
 
     async def _check(self) -> None:
         while True:

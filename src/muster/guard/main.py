@@ -35,10 +35,13 @@ def main(arguments: Sequence[str]) -> int:
                 f"{len(command_lines)} commands after `--`, but {path} names {len(config.children)} processes; "
                 "reload systemd (daemon-reload) and run the deploy again"
             )
+        exposed = credentials.hide_memory()
         secrets = credentials.read()
         guard = Guard(config, path, command_lines, protocol.read_key(secrets.group_key), secrets.engine)
+        if exposed:
+            guard.log(f"processes of this user can read the guard's memory, the group's key in it: {exposed}")
     except KeyError as error:
-        return _unusable(f"{error.args[0]} is not set: the unit needs LoadCredential=guard-key")
+        return _unusable(f"{error.args[0]} is not set: the unit needs StandardInput=file: with the group's key")
     except (OSError, ConfigError, ValueError, protocol.ProtocolError) as error:
         return _unusable(str(error))
     return asyncio.run(guard.run())

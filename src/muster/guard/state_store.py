@@ -77,7 +77,7 @@ class StateStore:
 
     def load_resumed(self) -> float | None:
         """When an operator last resumed, in seconds of the kernel's clock."""
-        with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
+        with contextlib.suppress(OSError, ValueError, TypeError, KeyError, OverflowError):
             resumed = float(read_json(self._xids)["resumed"])
             return resumed if 0.0 <= resumed <= time.monotonic() else None
         return None

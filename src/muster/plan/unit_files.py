@@ -112,7 +112,7 @@ def _common(group: Group, node: Node, digest: str) -> dict[str, object]:
 
 def _guard_unit(group: Group, node: Node, processes: tuple[Process, ...], digest: str) -> str:
     values = _common(group, node, digest)
-    credentials = [("guard-key", f"{group.config}/guard-key")]
+    credentials = []
     if group.settings.api_key_file:
         credentials.append(("api-key", f"{group.config}/secrets.env"))
     if group.settings.secret_env_file:
@@ -124,6 +124,7 @@ def _guard_unit(group: Group, node: Node, processes: tuple[Process, ...], digest
         "guarded": True,
         "command": guard_files.command(group, processes),
         "stop_post": [post],
+        "standard_input": f"{group.config}/guard-key",
         "restart_seconds": 3,
         "start_seconds": 90,
         "credentials": credentials,
