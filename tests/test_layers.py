@@ -44,6 +44,7 @@ PURE_MODULES = (
     "bench.scenario",
     "bench.bench_result",
     "bench.engine_log",
+    "bench.failed_requests",
     "bench.figures",
     "bench.eval_result",
     "bench.eval_task",

@@ -97,6 +97,22 @@ def test_sides_are_chosen_by_shape_or_session() -> None:
         summary(ledger(), compare=("TP4", "TP8"))
 
 
+def test_a_run_stands_with_its_date_session_and_plan() -> None:
+    text = report_markdown.render(summary(ledger()))
+    assert "| date | session | plan | load |" in text
+    assert "| 2026-01-01 00:00 | 20260101T000000Z-aaaa | 0123456789abcdef | h200, " in text
+
+
+def test_sessions_are_not_pooled() -> None:
+    (row, *_) = (row for row in summary(ledger()).rows if "64 prompts" in row.load and row.name.startswith("Output"))
+    assert row.sessions == ("20260103T000000Z-cccc", "20260102T000000Z-aaaa")
+    assert row.before == 909.0
+    assert row.spread is not None
+    assert "| 20260103T000000Z-cccc -> 20260102T000000Z-aaaa |" in report_markdown.render(summary(ledger()))
+    steps = report_charts._steps(summary(ledger()).series["TP8, vLLM 0.33.0, 8x NVIDIA H200"])
+    assert {run.session for runs in steps.values() for run in runs} == {"20260101T000000Z-aaaa"}
+
+
 def test_an_empty_ledger_is_refused() -> None:
     with pytest.raises(Refusal, match="empty"):
         report_data.summarize([], None)

@@ -32,7 +32,7 @@ def test_the_seeds_bench_with_flags_in_full_and_the_served_name() -> None:
         *("--random-input-len", "1000", "--random-output-len", "512", "--request-rate", "1.0", "--num-prompts", "8"),
         *("--ignore-eos", "--trust-remote-code"),
         *("--percentile-metrics", "ttft,tpot,itl,e2el", "--metric-percentiles", "50,90,95,99"),
-        *("--disable-tqdm", "--save-result", "--result-dir", "/var/lib/muster/k2/bench"),
+        *("--disable-tqdm", "--save-result", "--save-detailed", "--result-dir", "/var/lib/muster/k2/bench"),
         *("--result-filename", "result.json", "--metadata", "digest=0123"),
     ]
 
@@ -76,3 +76,24 @@ def test_a_wrong_scenario_is_refused(own: dict[str, Any], message: str) -> None:
     loaded = recipe.load("kimi-k2-instruct").model_copy(update={"bench": {"mine": {"num-prompts": 1} | own}})
     with pytest.raises(Refusal, match=message):
         scenario.scenarios(loaded)
+
+
+@pytest.mark.parametrize(
+    ("flags", "tokens"),
+    [
+        ({"random-input-len": 1000, "random-output-len": 512}, 1512),
+        (
+            {"random-input-len": 1000, "random-output-len": 500, "random-range-ratio": 0.5, "random-prefix-len": 10},
+            2260,
+        ),
+        ({}, 1024 + 128),
+        ({"dataset-name": "sharegpt", "sharegpt-output-len": 300}, 300),
+    ],
+)
+def test_the_longest_request_is_held_against_what_is_served(flags: dict[str, Any], tokens: int) -> None:
+    load = scenario.Scenario("mine", "", {"num-prompts": 1, **flags})
+    assert scenario.longest(load) == tokens
+    scenario.require_served([load], tokens)
+    scenario.require_served([load], None)
+    with pytest.raises(Refusal, match=f"requests of {tokens:,} tokens, and {tokens - 1:,} are served"):
+        scenario.require_served([load], tokens - 1)

@@ -29,10 +29,10 @@ RECORDED = Path(__file__).parents[1] / "bench" / "recorded"
 class Group:
     """Stands for a connected group: its tool answers with what it was given, run after run."""
 
-    def __init__(self, answers: Sequence[measured_group.ToolResult], problems: str = "") -> None:
+    def __init__(self, answers: Sequence[measured_group.ToolResult], problems: str = "", **settings: Any) -> None:
         self.answers, self.problems, self.argvs = list(answers), problems, list[list[str]]()
         self.recipe = recipe.load("kimi-k2-thinking")
-        self.settings = Settings()
+        self.settings = Settings.model_validate(settings)
         self.plan = build_plan(self.recipe, [HostSpec("gpu0", "10.0.0.1", None, "H200", 8)], self.settings)
 
     def check(self) -> measured_group.RunningEngine:
@@ -153,6 +153,34 @@ def test_an_evaluation_without_scores_is_kept_and_refused(monkeypatch: pytest.Mo
     assert isinstance(ran.exception, Refusal)
     assert "no data set" in str(ran.exception)
     assert kept(tmp_path)[0]["problems"]
+
+
+def test_a_load_longer_than_what_is_served_is_refused_before_a_tool_is_started(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    group = Group([done()], max_model_len=2048)
+    ran = invoke(monkeypatch, tmp_path, group)
+    assert isinstance(ran.exception, Refusal)
+    assert "12,000 tokens, and 2,048 are served" in str(ran.exception)
+    assert "max_model_len=12000" in ran.exception.fix
+    assert group.argvs == []
+
+
+def test_a_failed_request_is_said_with_its_reason(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    ran = invoke(monkeypatch, tmp_path, Group([done(failed=1, completed=7, errors=[["Bad Request", 1]])]))
+    assert "1 of 8 requests failed: 1 x Bad Request" in ran.output
+
+
+def test_an_evaluation_without_internet_names_the_setting(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(evaluation, "install", lambda *_: "lm_eval")
+    lines = ("ConnectionError: Couldn't reach 'openai/gsm8k' on the Hub (LocalEntryNotFoundError)",)
+    ran = invoke(monkeypatch, tmp_path, Group([measured_group.ToolResult(1, lines, None)]), command=evaluate)
+    assert isinstance(ran.exception, Refusal)
+    assert "gsm8k_path=DIRECTORY" in ran.exception.fix
+    group = Group([measured_group.ToolResult(1, lines, None)], offline=True)
+    ran = invoke(monkeypatch, tmp_path, group, command=evaluate)
+    assert "gpu0 is offline and has no questions" in str(ran.exception)
+    assert group.argvs == []
 
 
 def test_the_report_of_what_was_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ figures          each figure's key, words, unit and direction                   
 scenario         the recipe's scenarios and their `vllm bench serve` commands      pure
 bench_result     what `vllm bench serve` wrote                                     pure
 engine_log       what an engine's log says of its start                            pure
+failed_requests  why requests failed, counted beside the tool                     pure
 run_scenarios    run scenarios, keep every run
 eval_task        the lm_eval command, and GSM8K from files                         pure
 eval_result      what lm_eval wrote                                                pure

@@ -28,6 +28,7 @@ class BenchResult:
         request_throughput: requests per second.
         output_throughput, total_token_throughput: tokens per second.
         latency: `mean_ttft_ms` and so on, in milliseconds, without those that the tool did not measure.
+        errors: reasons of failed requests, with how often each occurred, most frequent first.
     """
 
     prompts: int
@@ -40,13 +41,15 @@ class BenchResult:
     output_throughput: float
     total_token_throughput: float
     latency: Mapping[str, float] = field(default_factory=dict)
+    errors: tuple[tuple[str, int], ...] = ()
 
     @property
     def problems(self) -> tuple[str, ...]:
         """Why this run does not count, whatever the tool's exit status; empty when it counts."""
         problems = []
         if self.failed:
-            problems.append(f"{self.failed} of {self.prompts} requests failed")
+            reasons = ", ".join(f"{count} x {text}" for text, count in self.errors)
+            problems.append(f"{self.failed} of {self.prompts} requests failed{f': {reasons}' if reasons else ''}")
         if self.completed < self.prompts and self.completed + self.failed != self.prompts:
             problems.append(f"{self.completed} of {self.prompts} requests completed")
         if self.completed and not self.output_tokens:
@@ -89,6 +92,17 @@ def parse(raw: object) -> BenchResult:
         output_throughput=_figure(raw, "output_throughput"),
         total_token_throughput=_figure(raw, "total_token_throughput"),
         latency=_latency(raw),
+        errors=_errors(raw.get("errors")),
+    )
+
+
+def _errors(raw: object) -> tuple[tuple[str, int], ...]:
+    """Read [[reason, count], ...]; anything else says nothing."""
+    pairs = raw if isinstance(raw, list) else []
+    return tuple(
+        (" ".join(pair[0].split())[:300], pair[1])
+        for pair in pairs[:5]
+        if isinstance(pair, list) and len(pair) == 2 and isinstance(pair[0], str) and type(pair[1]) is int
     )
 
 

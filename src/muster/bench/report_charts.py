@@ -98,18 +98,18 @@ def _sweeps(summary: Summary) -> str:
 
 
 def _steps(runs: Sequence[LedgerEntry]) -> dict[int, list[LedgerEntry]]:
-    """Return the runs of the load with the most steps, by number of prompts."""
-    loads: dict[str, dict[int, list[LedgerEntry]]] = {}
+    """Return the runs of the load and session with the most steps, by number of prompts; the last of equal ones."""
+    loads: dict[tuple[str, str], dict[int, list[LedgerEntry]]] = {}
     for run in runs:
         load = run.load_key.rsplit(", ", 1)[0]
-        loads.setdefault(load, {}).setdefault(run.prompts, []).append(run)
-    most = max(loads.values(), key=len)
+        loads.setdefault((load, run.session), {}).setdefault(run.prompts, []).append(run)
+    most = max(reversed(loads.values()), key=len)
     return dict(sorted(most.items()))
 
 
 def _percentiles(summary: Summary) -> str:
-    """Draw TTFT and TPOT at four percentiles, for each series' largest load."""
-    largest = {name: max(runs, key=lambda run: run.prompts) for name, runs in summary.series.items()}
+    """Draw TTFT and TPOT at four percentiles, for the last run of each series' largest load."""
+    largest = {name: max(reversed(runs), key=lambda run: run.prompts) for name, runs in summary.series.items()}
     figure, axes = _panels(2)
     for axis, metric in zip(axes, ("ttft", "tpot"), strict=True):
         for name, run in largest.items():

@@ -28,6 +28,7 @@ class ComparedRow:
 
     Args:
         load: of the runs, in words.
+        sessions: of the runs on each side: the last that ran this load.
         name, unit: of the figure.
         before, now: means.
         change: relative; None when `before` is 0.
@@ -36,6 +37,7 @@ class ComparedRow:
     """
 
     load: str
+    sessions: tuple[str, str]
     name: str
     unit: str
     before: float
@@ -122,6 +124,11 @@ def series_name(entry: LedgerEntry) -> str:
     return f"{entry.label}, vLLM {entry.vllm_version}, {entry.hardware or 'unknown hardware'}"
 
 
+def last_session(runs: Sequence[LedgerEntry]) -> list[LedgerEntry]:
+    """Return the runs of the last session among some, oldest first; runs of several sessions are not repeats."""
+    return [run for run in runs if run.session == runs[-1].session] if runs else []
+
+
 def summarize(
     entries: Sequence[LedgerEntry], recipe: Recipe | None, *, compare: Sequence[str] = (), broken: Sequence[str] = ()
 ) -> Summary:
@@ -179,7 +186,7 @@ def _sides(
 def _rows(before: Sequence[LedgerEntry], now: Sequence[LedgerEntry]) -> Iterable[ComparedRow]:
     loads = [load for load in dict.fromkeys(e.load_key for e in now) if any(e.load_key == load for e in before)]
     for load in loads:
-        left, right = ([e for e in side if e.load_key == load] for side in (before, now))
+        left, right = (last_session([e for e in side if e.load_key == load]) for side in (before, now))
         for kind in FIGURES.values():
             if not all(kind.key in entry.figures for entry in [*left, *right]):
                 continue
@@ -187,6 +194,7 @@ def _rows(before: Sequence[LedgerEntry], now: Sequence[LedgerEntry]) -> Iterable
             change = (mean(new) - mean(old)) / mean(old) if mean(old) else None
             yield ComparedRow(
                 load,
+                (left[-1].session, right[-1].session),
                 kind.words,
                 kind.unit,
                 mean(old),

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from muster.bench.ledger import LedgerEntry
 from muster.bench.report_data import ComparedRow, PublishedRow, Summary
 
-RUN_COLUMNS = ("load", "req/s", "tok/s", "TTFT mean", "TTFT p99", "TPOT mean", "TPOT p99")
+RUN_COLUMNS = ("date", "session", "plan", "load", "req/s", "tok/s", "TTFT mean", "TTFT p99", "TPOT mean", "TPOT p99")
 RUN_FIGURES = (
     "request_throughput",
     "output_throughput",
@@ -54,7 +54,7 @@ def render(summary: Summary) -> str:
     return "\n".join(parts)
 
 
-COMPARED_COLUMNS = ("load", "figure", "before", "now", "change", "repeats explain")
+COMPARED_COLUMNS = ("load", "sessions", "figure", "before", "now", "change", "repeats explain")
 PUBLISHED_COLUMNS = ("figure (published)", "hardware", "shapes", "published", "change", "measured here", "change")
 SCORE_COLUMNS = ("shape", "score", "measured", "95 %", "questions", "published", "hardware")
 
@@ -62,6 +62,9 @@ SCORE_COLUMNS = ("shape", "score", "measured", "95 %", "questions", "published",
 def run_cells(run: LedgerEntry) -> list[str]:
     """Return a run's cells under RUN_COLUMNS; latencies in ms."""
     return [
+        run.at[:16].replace("T", " "),
+        run.session,
+        run.digest,
         run.load_key,
         *(number(run.figures.get(name), "ms" if name.endswith("_ms") else "") for name in RUN_FIGURES),
     ]
@@ -71,14 +74,15 @@ def compared_cells(summary: Summary) -> list[list[str]]:
     """Return the comparison's cells under COMPARED_COLUMNS; each load is named once, before its figures."""
     cells = [_row_cells(row) for row in summary.rows]
     loads = [row.load for row in summary.rows]
-    return [["" if at and loads[at - 1] == load else load, *cells[at][1:]] for at, load in enumerate(loads)]
+    again = [at > 0 and loads[at - 1] == load for at, load in enumerate(loads)]
+    return [["", "", *row[2:]] if repeated else row for row, repeated in zip(cells, again, strict=True)]
 
 
 def _row_cells(row: ComparedRow) -> list[str]:
     better = "" if not row.change else (" better" if row.better else " worse")
     spread = "not repeated" if row.spread is None else f"± {row.spread:.1%}".replace("%", " %")
     before, now = number(row.before, row.unit), number(row.now, row.unit)
-    return [row.load, row.name, before, now, change(row.change) + better, spread]
+    return [row.load, " -> ".join(row.sessions), row.name, before, now, change(row.change) + better, spread]
 
 
 def published_cells(row: PublishedRow) -> list[str]:

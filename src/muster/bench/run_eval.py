@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -77,8 +78,10 @@ def evaluate(
         say: prints progress.
 
     Raises:
-        Refusal: lm_eval cannot be installed.
+        Refusal: lm_eval cannot be installed, or the hosts are offline and have no questions.
     """
+    if group.settings.offline and not group.settings.evaluation.gsm8k_path:
+        raise Refusal(f"{group.plan.head.name} is offline and has no questions", needed=_QUESTIONS, fix=_QUESTIONS_FIX)
     questions, session = group.settings.evaluation.gsm8k_path, new_session()
     program, name = install(group), f"muster-bench-{session.lower()}-eval"
     place = group.directory(name)
@@ -130,11 +133,24 @@ def verdict(group: MeasuredGroup, score: eval_result.Score) -> str:
     return line
 
 
+_QUESTIONS = "GSM8K's train.jsonl and test.jsonl in a directory on the head"
+_QUESTIONS_FIX = "copy them there, and --data gsm8k_path=DIRECTORY"
+_NO_HUB = re.compile(
+    r"ConnectionError|Couldn't reach|Max retries exceeded|name resolution|Name or service not known"
+    r"|Hub is not reachable|Network is unreachable|OfflineMode|LocalEntryNotFound"
+    r"|Connection (?:refused|timed out|reset)|(?:Read|Connect)Timeout"
+)
+"""How lm_eval and the libraries below it say that the questions cannot be fetched."""
+
+
 def require(scores: list[eval_result.Score], entry: LedgerEntry) -> None:
     """Refuse an evaluation without scores.
 
     Raises:
-        Refusal: with lm_eval's last lines.
+        Refusal: with lm_eval's last lines; where the hub was out of reach, with how to do without it.
     """
     if not scores:
-        raise Refusal("the evaluation gave no score: " + "; ".join(entry.problems))
+        problems = "; ".join(entry.problems)
+        hub = _NO_HUB.search(problems)
+        needed, fix = (_QUESTIONS, _QUESTIONS_FIX) if hub else ("", "")
+        raise Refusal(f"the evaluation gave no score: {problems}", needed=needed, fix=fix)

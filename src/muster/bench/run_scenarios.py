@@ -10,7 +10,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from muster.bench import bench_result, ledger, scenario
+from muster.bench import bench_result, failed_requests, ledger, scenario
 from muster.bench.ledger import LedgerEntry
 from muster.bench.measured_group import MeasuredGroup, RunningEngine, ToolResult
 
@@ -84,19 +84,22 @@ def measure(
 
 
 def _run(group: MeasuredGroup, load: scenario.Scenario, prompts: int, name: str, seconds: int, say: Say) -> ToolResult:
-    plan = group.plan
-    argv = scenario.argv(
+    plan, directory = group.plan, group.directory(name)
+    tool = scenario.argv(
         load,
         prompts=prompts,
         base_url=plan.local_endpoint,
         model=plan.model,
         served_model_name=plan.served_model_name,
-        result_dir=group.directory(name),
+        result_dir=directory,
         result_filename="result.json",
         trust_remote_code=group.settings.trust_remote_code,
         metadata={"digest": plan.digest, "scenario": load.name},
     )
-    return group.run_tool(name, argv, result="result.json", seconds=seconds, say=say)
+    tool[0] = f"{plan.release.path}/bin/{tool[0]}"
+    argv = failed_requests.argv(f"{directory}/result.json", tool)
+    files = {failed_requests.FILE: failed_requests.PROGRAM}
+    return group.run_tool(name, argv, result="result.json", files=files, seconds=seconds, say=say)
 
 
 def _entry(

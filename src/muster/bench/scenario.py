@@ -36,6 +36,10 @@ LOAD_FLAGS = frozenset(
 )
 
 
+# The tool's own lengths of prompt and answer.
+_RANDOM = {"random-input-len": 1024, "random-output-len": 128}
+
+
 @dataclass(frozen=True)
 class Scenario:
     """One named load.
@@ -67,6 +71,36 @@ class Scenario:
                 fix=f"run it without --sweep, or give 'sweep' under bench.{self.name} in the recipe",
             )
         return self.sweep
+
+
+def longest(scenario: Scenario) -> int:
+    """Return the tokens of a scenario's longest request, prompt and answer; of a data set only the answer is known."""
+    flags = scenario.flags
+    lengths = [float(flags.get(key, default)) for key, default in _RANDOM.items()]
+    spread = 1 + float(flags.get("random-range-ratio", 0))
+    if flags.get("dataset-name", "random") == "random":
+        return int(float(flags.get("random-prefix-len", 0)) + sum(int(length * spread) for length in lengths))
+    return max(int(flags.get(key, 0)) for key in ("sharegpt-output-len", "custom-output-len"))
+
+
+def require_served(scenarios: Sequence[Scenario], served: int | None) -> None:
+    """Refuse scenarios whose requests are longer than what is served; each of them would fail.
+
+    Args:
+        scenarios: to run.
+        served: tokens of the longest request that is served; None when not known.
+
+    Raises:
+        Refusal: naming the scenario and both lengths.
+    """
+    for scenario in scenarios:
+        length = longest(scenario)
+        if served is not None and length > served:
+            raise Refusal(
+                f"scenario {scenario.name} has requests of {length:,} tokens, and {served:,} are served",
+                needed="a served length that holds prompt and answer",
+                fix=f"deploy with max_model_len={length} or more, or take another scenario with --scenario",
+            )
 
 
 def scenarios(recipe: Recipe) -> dict[str, Scenario]:
@@ -152,7 +186,15 @@ def argv(
     if trust_remote_code:
         words.append("--trust-remote-code")
     words += ["--percentile-metrics", ",".join(LATENCIES), "--metric-percentiles", ",".join(map(str, PERCENTILES))]
-    words += ["--disable-tqdm", "--save-result", "--result-dir", result_dir, "--result-filename", result_filename]
+    words += [
+        "--disable-tqdm",
+        "--save-result",
+        "--save-detailed",
+        "--result-dir",
+        result_dir,
+        "--result-filename",
+        result_filename,
+    ]
     if metadata:
         words += ["--metadata", *(f"{key}={value}" for key, value in metadata.items())]
     return words

@@ -76,7 +76,9 @@ def bench(
         picked = scenario.pick(group.recipe, names, gpu=group.plan.head.gpu)
         for load in picked:
             load.prompts(sweep=sweep)  # refused before any host is asked
+        scenario.require_served(picked, group.plan.memory.needed_tokens if group.plan.memory else None)
         running = group.check()
+        scenario.require_served(picked, running.log.concurrency[0] if running.log.concurrency else None)
         click.echo(_heading(group.plan.label, group.plan.digest, running.hardware, running.log.tokens))
         runs = []
         for entry in run_scenarios.measure(
