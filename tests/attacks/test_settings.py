@@ -198,6 +198,7 @@ def test_a_host_of_several_has_an_address_that_others_reach(address: str) -> Non
         addresses = {"h0": address, "h1": "10.0.0.2"}
         data = {name: {"gpu": "H200", "gpus": 8, "fabric_address": each} for name, each in addresses.items()}
         hosts = [inventory._host(name, values, "inventory") for name, values in data.items()]
+        inventory.require_reachable(hosts, "inventory")
         return build_plan(recipe.load("kimi-k2-instruct"), hosts, Settings())
 
     with pytest.raises(Refusal, match="address"):

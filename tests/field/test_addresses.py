@@ -24,8 +24,16 @@ HOSTS = """hosts = (
     [
         ("2001:db8:cd51::11", "gpu-a: fabric address 2001:db8:cd51::11 is an IPv6 address", "IPv4 address"),
         ("127.0.0.1", "gpu-a: fabric address 127.0.0.1 is none that other hosts can reach", "fabric_address"),
-        ("0.0.0.0", "gpu-a: fabric address 0.0.0.0 is none that other hosts can reach", "fabric_address"),
-        ("224.0.0.1", "gpu-a: fabric address 224.0.0.1 is none that other hosts can reach", "fabric_address"),
+        (
+            "0.0.0.0",
+            "gpu-a has no address of its own: '0.0.0.0' is not",
+            "fabric_address",
+        ),
+        (
+            "224.0.0.1",
+            "gpu-a has no address of its own: '224.0.0.1' is not",
+            "fabric_address",
+        ),
     ],
 )
 def test_the_address_is_named_with_its_host(tmp_path: Path, address: str, found: str, fix: str) -> None:

@@ -128,6 +128,26 @@ def test_rdma_that_is_required_and_down(box: Sandbox) -> None:
     assert "no RDMA device" in run.found("rdma.link", "node0")
 
 
+def test_filters_that_the_kernel_does_not_enforce(box: Sandbox) -> None:
+    old = "import os\n_there = os.path.exists\nos.path.exists = lambda p: 'cgroup.contr' not in str(p) and _there(p)"
+    tool = "/usr/sbin/nft"
+    with ExitStack() as stack:
+        stack.enter_context(python(box, old))
+        stack.enter_context(bound(box, "1024\t60999\n", "/proc/sys/net/ipv4/ip_local_port_range"))
+        stack.enter_context(boxes.inside(box, "node1", ["mv", tool, f"{tool}.away"], ["mv", f"{tool}.away", tool]))
+        run = boxes.check(box, "kimi-k2-instruct")
+    seen(run, host__nftables="fail", host__ip_filter="warn", host__port_range="warn")
+    assert run.levels("host.nftables")["node0"] == "ok"
+
+
+def test_a_firewall_that_nobody_has_tried(box: Sandbox) -> None:
+    rules = "table inet site { chain input { type filter hook input priority 0; tcp dport 9 drop; }; }"
+    with boxes.inside(box, "node1", ["nft", rules], ["nft", "delete table inet site"]):
+        run = boxes.check(box)
+    seen(run, host__firewall="warn")
+    assert "tcp dport 9 drop" in run.found("host.firewall", "node1")
+
+
 def test_a_login_that_is_not_root(box: Sandbox) -> None:
     with python(box, within="setpriv --reuid=65534 --clear-groups"):
         seen(boxes.check(box), host__user="fail")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from ipaddress import ip_address
 
 from muster.errors import Refusal
 from muster.plan import vllm_flags
@@ -22,26 +21,15 @@ def check(group: Group) -> None:
     """Refuse values of a group that contradict each other.
 
     Raises:
-        Refusal: a host that the others cannot reach, two listeners on one port, a port that only root can bind, a
-            variable that the plan decides or that names a planned port, a Ray without token authentication.
+        Refusal: two listeners on one port, a port that only root can bind, a variable that the plan decides or that
+            names a planned port, a Ray without token authentication.
     """
-    _check_addresses(group)
     listeners = _listeners(group)
     _check_ports(listeners)
     for name, value in group.settings.extra_env.items():
         _check_variable(name, value, listeners)
     if group.uses_ray:
         _check_ray(group)
-
-
-def _check_addresses(group: Group) -> None:
-    for node in group.topology.nodes if group.topology.hosts > 1 else ():
-        if ip_address(node.host.address).is_loopback:
-            raise Refusal(
-                f"{node.host.name} has the fabric address {node.host.address}",
-                needed="an address that the other hosts reach it at",
-                fix="give 'fabric_address' in the inventory",
-            )
 
 
 def _listeners(group: Group) -> list[Opening]:

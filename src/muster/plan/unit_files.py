@@ -48,6 +48,9 @@ def environment(group: Group, node: Node, process: str) -> dict[str, str]:
         env |= vllm_flags.ray_env(group.topology, port=settings.ray_port, token_file=token)
         if process == "ray":
             del env["RAY_ADDRESS"]  # `ray start --head` would take it for a cluster to join
+    if node.host.devices and not group.guarded:
+        # The guard shows its children UUIDs. CUDA numbers GPUs as nvidia-smi does only when told.
+        env |= {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": ",".join(node.host.devices)}
     return env | settings.extra_env | dict(node.host.env)
 
 

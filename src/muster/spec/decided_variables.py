@@ -8,6 +8,7 @@ _DECIDED = {
     "VLLM_CONFIG_ROOT": "nothing: the plan writes a file there",
     "VLLM_ENGINE_READY_TIMEOUT_S": "ready_timeout",
     "HF_HOME": "hf_home",
+    "CUDA_VISIBLE_DEVICES": "gpus and gpu_devices in the inventory",
     "HOME": "nothing: it is the unit's state directory",
     "RAY_ADDRESS": "ray_port",
     "RAY_AUTH_MODE": "nothing: the group's Ray asks for its token",

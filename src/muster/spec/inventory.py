@@ -187,7 +187,7 @@ def from_pyinfra(inventory: Inventory, *, name: str) -> Fleet:
     for host, env in own.items():  # held to the same rules as the rest of extra_env
         from_data({**shared, "extra_env": {**settings.extra_env, **env}}, where=f"{name}: {host}")
     hosts = tuple(replace(_host(key, value, name), env=tuple(own.get(key, {}).items())) for key, value in data.items())
-    _require_reachable(hosts, name)
+    require_reachable(hosts, name)
     files = files_of(inventory)
     return Fleet(
         name,
@@ -198,11 +198,10 @@ def from_pyinfra(inventory: Inventory, *, name: str) -> Fleet:
     )
 
 
-def _require_reachable(hosts: Sequence[HostSpec], where: str) -> None:
-    """Refuse fabric addresses at which no other host can be reached."""
+def require_reachable(hosts: Sequence[HostSpec], where: str) -> None:
+    """Refuse loopback addresses of a group of several hosts: each would reach itself alone."""
     for host in hosts:
-        address = ip_address(host.address)
-        if address.is_unspecified or address.is_multicast or (address.is_loopback and len(hosts) > 1):
+        if ip_address(host.address).is_loopback and len(hosts) > 1:
             raise Refusal(
                 f"{where}: {host.name}: fabric address {host.address} is none that other hosts can reach",
                 needed="the IP address of its fabric interface",
@@ -217,9 +216,9 @@ def _host(name: str, data: Mapping[str, Any], where: str) -> HostSpec:
     given = data.get("fabric_address") or data.get("ssh_hostname") or name
     try:
         address = safe_text.address(str(given))
-    except ValueError:
+    except ValueError as error:
         raise Refusal(
-            f"{where}: {name} has no address of its own: '{shown(str(given))}' is a name",
+            f"{where}: {name} has no address of its own: '{shown(str(given))}' is not {error}",
             needed="the IP address that the other hosts reach it at",
             fix="give 'fabric_address' in the inventory",
         ) from None
