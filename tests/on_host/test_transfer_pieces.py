@@ -28,7 +28,7 @@ def test_chunks_cover_every_file_once(sizes: list[int]) -> None:
 def one_file(chunks: int, here: Sequence[int] = (), **peers: Iterable[int]) -> PieceMap:
     """Return the piece map of a host that knows one file, with the chunks here and at each peer."""
     pieces = PieceMap([{"path": "x", "size": chunks * CHUNK, "sha256": ""}], list(peers))
-    pieces.learn_hashes(0, "", ["h"] * chunks)
+    pieces.learn_hashes(0, ["h"] * chunks)
     pieces.open_file(0, list(here))
     for name, gained in peers.items():
         has = array("I", gained)

@@ -30,7 +30,13 @@ def good(ended: list[tuple[int, str, str]]) -> list[str]:
 
 
 def probe(home: Path, origin: Path) -> dict[str, Any]:
-    return weights_on_disk.probe({"directory": str(home), "manifest": listing_of(origin).digest})
+    return weights_on_disk.probe(pinned(home, origin))
+
+
+def pinned(home: Path, origin: Path) -> dict[str, Any]:
+    """Return what the control machine sends of the pin."""
+    listing = listing_of(origin)
+    return {"directory": str(home), "manifest": listing.digest, "files": listing.as_data()["files"]}
 
 
 def test_every_host_gets_every_file_and_none_keeps_scraps(tmp_path: Path, origin: Path) -> None:
@@ -89,7 +95,7 @@ def test_a_silent_flip_is_found_by_reading_all(tmp_path: Path, origin: Path) -> 
         handle.write(b"\0")
     os.utime(victim, ns=(times.st_atime_ns, times.st_mtime_ns))
     assert probe(place, origin)["complete"]  # that is what a note can know
-    answer = weights_on_disk.verify({"directory": str(place)})
+    answer = weights_on_disk.verify(pinned(place, origin))
     assert list(answer["wrong"]) == ["b.safetensors"]
     assert not probe(place, origin)["complete"]
     good(all_of(requests([place], origin)))

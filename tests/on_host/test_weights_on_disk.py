@@ -12,8 +12,10 @@ from tests.on_host.transfer_runs import model
 
 def test_prune_spares_what_a_unit_or_a_process_names(tmp_path: Path) -> None:
     root = tmp_path / "org--model"
-    for name in "abcde":
+    for name in "abcdef":
         model(root / (name * 40), {"x": 10})
+        if name != "f":  # which is somebody else's
+            (root / f"{name * 40}.lock").touch()
     (root / "current").symlink_to("b" * 40)
     unit = tmp_path / "etc" / "systemd" / "system" / "muster-g.service"
     unit.parent.mkdir(parents=True)
@@ -31,10 +33,14 @@ def test_prune_spares_what_a_unit_or_a_process_names(tmp_path: Path) -> None:
     assert list(dry["removed"]) == ["e" * 40]
     assert (root / ("e" * 40)).is_dir()
     assert weights_on_disk.main(asked)["removed"] == dry["removed"]
-    assert {path.name for path in root.iterdir()} == {*(name * 40 for name in "abcd"), "current"}
+    assert {path.name for path in root.iterdir()} == {
+        *(name * 40 for name in "abcdf"),
+        *(f"{name * 40}.lock" for name in "abcd"),
+        "current",
+    }
 
 
 def test_a_link_is_not_moved_to_what_is_not_complete(tmp_path: Path) -> None:
     model(tmp_path / ("a" * 40), {"x": 10})
     with pytest.raises(OSError, match="is not complete"):
-        weights_on_disk.main({"do": "link", "directory": str(tmp_path / ("a" * 40))})
+        weights_on_disk.main({"do": "link", "directory": str(tmp_path / ("a" * 40)), "manifest": "0" * 64})

@@ -90,9 +90,13 @@ class Run:
             text=True,
         )
         assert self.child.stdin
-        self.child.stdin.write(programs.bundle({"transfer_stage": json.loads(json.dumps(request))}, streams=streams))
+        self.child.stdin.write(self.program(json.loads(json.dumps(request)), streams=streams))
         self.child.stdin.close()
         self.child.stdin = None
+
+    def program(self, request: Mapping[str, Any], *, streams: bool) -> str:
+        """Return what is sent to the host's Python."""
+        return programs.bundle({"transfer_stage": request}, streams=streams)
 
     def end(self) -> tuple[int, str, str]:
         """Wait for it and return status, output and errors."""

@@ -38,7 +38,7 @@ def status(inventory_file: str, recipe_name: str, overrides: Mapping[str, Any]) 
 @click.pass_context
 def verify(ctx: click.Context, inventory_file: str, recipe_name: str, overrides: Mapping[str, Any]) -> None:
     """Read every byte on every host again; exit 1 if anything is wrong, which the next staging repairs."""
-    _, answers = _ask(inventory_file, recipe_name, overrides, {"do": "verify"})
+    _, answers = _ask(inventory_file, recipe_name, overrides, {"do": "verify"}, files=True)
     bad = False
     for host, answer in answers.items():
         wrong = [
@@ -79,8 +79,14 @@ def status_lines(listing: Listing, answers: Answers) -> list[str]:
 
 
 def _ask(
-    inventory_file: str, recipe_name: str, overrides: Mapping[str, Any], request: Mapping[str, Any]
+    inventory_file: str,
+    recipe_name: str,
+    overrides: Mapping[str, Any],
+    request: Mapping[str, Any],
+    *,
+    files: bool = False,
 ) -> tuple[Listing, Answers]:
+    """Send every host a request about the pinned revision, with the pin's digest, and with its files where asked."""
     fleet = inventory.from_path(inventory_file, overrides)
     chosen = recipe.load(recipe_name)
     listing = pins.read(chosen.name, homes=fleet.homes)
@@ -88,4 +94,6 @@ def _ask(
         raise Refusal(f"there is no {pins.path_of(chosen.name)}", fix=f"muster pin {chosen.name}")
     directory = revision_path(fleet.settings.weights.root, listing.model, listing.revision)
     full = {**request, "directory": directory, "manifest": listing.digest}
+    if files:
+        full["files"] = listing.as_data()["files"]
     return listing, ask_hosts.every_host(inventory_file, overrides, "weights_on_disk", full)

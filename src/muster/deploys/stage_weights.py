@@ -55,7 +55,11 @@ def _bring(run: runs.StageRun, host: str) -> None:
         name=f"the seed has all of {what} from the control machine",
     )
     weights_complete(run.staging.requests.get(host), name=f"{what} is complete and verified")
-    weights_linked(run.staging.directory if host in run.staging.links else None, name=f"'current' points to {what}")
+    weights_linked(
+        run.staging.directory if host in run.staging.links else None,
+        run.listing.digest,
+        name=f"'current' points to {what}",
+    )
 
 
 @operation
@@ -83,12 +87,13 @@ def weights_complete(request: programs.Request | None) -> Iterator[PyinfraComman
 
 
 @operation
-def weights_linked(directory: str | None) -> Iterator[PyinfraCommand]:
+def weights_linked(directory: str | None, digest: str) -> Iterator[PyinfraCommand]:
     """`current`, beside the revisions, points to this one.
 
     Args:
         directory: of the revision, or None where it already does.
+        digest: of the pinned files.
     """
     if directory is not None:
-        request = {"do": "link", "directory": directory}
+        request = {"do": "link", "directory": directory, "manifest": digest}
         yield Session("weights_on_disk", request, f"point current to {shlex.quote(directory)}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 
+from muster.on_host import safe_paths
 from muster.on_host import transfer_store as store
 from muster.on_host.transfer_pieces import PieceMap
 
@@ -32,11 +33,11 @@ class Files:
         with self._lock:
             if at not in self._handles:
                 path = store.inside(self.directory, self.pieces.files[at]["path"])
-                if os.path.exists(path):
-                    self._handles[at] = os.open(path, os.O_RDONLY)
+                if os.path.lexists(path):
+                    self._handles[at] = store.open_own(path)
                 else:
-                    os.makedirs(os.path.dirname(path), 0o755, exist_ok=True)
-                    self._handles[at] = os.open(path + store.PART, os.O_RDWR | os.O_CREAT, 0o644)
+                    safe_paths.make_directory(os.path.dirname(path))
+                    self._handles[at] = store.open_own(path + store.PART, os.O_RDWR | os.O_CREAT)
                     os.ftruncate(self._handles[at], self.pieces.files[at]["size"])
             return self._handles[at]
 

@@ -101,15 +101,18 @@ class PieceMap:
             self.error = self.error or reason
             self.changed.notify_all()
 
-    def learn_hashes(self, at: int, sha256: str, hashes: list[str]) -> bool:
-        """Note the digests of a file's chunks; return whether they are new."""
+    def learn_hashes(self, at: int, hashes: list[str]) -> bool:
+        """Note the digests of a file's chunks; return whether they are new.
+
+        Raises:
+            ValueError: there are more or fewer than the file has chunks.
+        """
         with self.changed:
+            if len(hashes) != self.counts[at]:
+                raise ValueError(f"{len(hashes)} digests for {self.counts[at]} chunks of {self.files[at]['path']}")
             if at in self.hashes:
                 return False
             self.announced.append(at)
-            if len(hashes) != self.counts[at]:
-                raise ValueError(f"{len(hashes)} digests for {self.counts[at]} chunks of {self.files[at]['path']}")
-            self.files[at]["sha256"] = sha256
             self.hashes[at] = hashes
             return True
 

@@ -1,7 +1,12 @@
-"""Whether a whole transfer fits on a host's disk."""
+"""Whether a transfer may write where it should, and whether all of it fits on the disk."""
 
 from __future__ import annotations
 
+import os
+import pwd
+import stat
+
+from muster.on_host import safe_paths
 from muster.on_host import transfer_store as store
 from muster.on_host.in_words import size
 from muster.on_host.transfer_progress import RESERVE
@@ -26,3 +31,52 @@ def check_room(directory: str, total: int) -> None:
             f" {size(needed)} needed, {size(free)} free;"
             f" fix: free {size(needed - free)}, `muster weights prune`, or set weights_root"
         )
+
+
+def make_own(directory: str) -> None:
+    """Make a directory for files that only this user (root) may put there.
+
+    Args:
+        directory: absolute.
+
+    Raises:
+        OSError: it, or one on the way to it, belongs to somebody else, who could exchange what root writes.
+    """
+    safe_paths.make_directory(directory)
+    check_own(directory)
+
+
+def check_own(directory: str) -> None:
+    """Refuse a directory that is not this user's (root's) own, from the root of the file system on.
+
+    Args:
+        directory: absolute; what is missing of it is not looked at.
+
+    Raises:
+        OSError: whose it is, and what to do.
+    """
+    path = os.path.realpath(directory)
+    for at in ["/", *(path[:end] for end in range(1, len(path) + 1) if end == len(path) or path[end] == "/")]:
+        try:
+            handle = safe_paths.open_directory(at)
+        except FileNotFoundError:
+            return
+        try:
+            status = os.fstat(handle)
+        finally:
+            os.close(handle)
+        # In a directory with the sticky bit others can make names, but not exchange ours: the next step is judged.
+        open_to = status.st_mode & (0o002 if status.st_gid == 0 else 0o022) and not status.st_mode & stat.S_ISVTX
+        if status.st_uid not in (0, os.geteuid()) or open_to:
+            raise OSError(
+                f"{at} belongs to {_name(status.st_uid)} (mode {stat.S_IMODE(status.st_mode):04o}), who could exchange"
+                f" what root writes below it; needed: a directory of root's that nobody else writes to;"
+                f" fix: chown root:root {at}; chmod go-w {at}; or set weights_root to another directory"
+            )
+
+
+def _name(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return f"user {uid}"

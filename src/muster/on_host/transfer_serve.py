@@ -21,6 +21,11 @@ _BATCH = 0.1
 cost more than the chunk itself."""
 
 
+def shown(text: Any) -> str:
+    """Return another host's words as they may be printed: on one line, cut, without control characters."""
+    return "".join(each if each.isprintable() else " " for each in str(text)[:1000])
+
+
 class Server:
     """What one host serves in a run.
 
@@ -61,7 +66,7 @@ class Server:
                 sock.close()
 
     def _serve(self, sock: socket.socket) -> None:
-        with sock, contextlib.suppress(OSError, ValueError, KeyError):
+        with sock, contextlib.suppress(OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
             wire.tune(sock)
             name, line = wire.answer(sock, self.me, self.keys)
             while not self.over.is_set():
@@ -79,7 +84,7 @@ class Server:
                 peer.done = True
                 self.pieces.changed.notify_all()
         if request.get("error") and name == self.seed:
-            self.pieces.fail(f"{name}, the seed: {request['error']}")
+            self.pieces.fail(f"{name}, the seed: {shown(request['error'])}")
         if "bad" in request:
             self.reported_bad(self.pieces.file_of[int(request["bad"])])
 

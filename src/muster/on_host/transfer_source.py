@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import IO, Any
 
-from muster.on_host import run_command
+from muster.on_host import run_command, safe_paths
 from muster.on_host import transfer_store as store
 from muster.on_host.bounded_http import Client
 from muster.on_host.http_bounds import HttpError, WriteError, is_private_to
@@ -43,7 +43,10 @@ def fetch(source: dict[str, Any], listing: dict[str, Any], lacking: Entries, dir
         OSError: the source's answer, and what to do.
     """
     for entry in lacking:
-        os.makedirs(os.path.dirname(store.inside(directory, entry["path"])), 0o755, exist_ok=True)
+        place = store.inside(directory, entry["path"]) + store.WAN
+        safe_paths.make_directory(os.path.dirname(place))
+        if os.path.lexists(place):
+            store.take_over(place)
     kinds = {"hub": _hub, "modelscope": _modelscope, "directory": _copied, "control": _sent, "urls": _addressed}
     if source["kind"] not in kinds:
         raise OSError(f"{len(lacking)} files are missing and there is no source; first {lacking[0]['path']}")

@@ -20,7 +20,7 @@ from muster.on_host.progress_lines import say
 from muster.on_host.transfer_files import Files
 from muster.on_host.transfer_pieces import PieceMap
 from muster.on_host.transfer_progress import Meter
-from muster.on_host.transfer_swarm import Swarm
+from muster.on_host.transfer_swarm import Swarm, distrust
 
 
 def main(request: dict[str, Any]) -> dict[str, Any]:
@@ -36,7 +36,7 @@ def main(request: dict[str, Any]) -> dict[str, Any]:
     """
     os.umask(0o022)  # the ranks run as another user and must read all of it
     directory = request["directory"]
-    os.makedirs(directory, 0o755, exist_ok=True)
+    transfer_room.make_own(directory)
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (limits[1], limits[1]))
     with mutex.held(directory + ".lock", "writes here", minutes=5):
@@ -56,7 +56,7 @@ class Stage:
         self.me, self.seed = request["me"], request["seed"]
         self.pieces = PieceMap(files, sorted(request["peers"]))
         self.stamps = store.Stamps(self.directory)
-        self.chunks = store.known_chunks(self.directory, self.pieces.chunk)
+        self.chunks = store.known_chunks(self.directory, self.pieces.chunk, files)
         self.files = Files(self.pieces, self.directory)
         self.swarm = Swarm(
             self.pieces,
@@ -130,14 +130,15 @@ class Stage:
         entry = self.pieces.files[at]
         path, name = store.inside(self.directory, entry["path"]), entry["path"]
         if self.stamps.trusts(name, entry["sha256"]) and len(self.chunks.get(name, ())) == self.pieces.counts[at]:
-            self._offer(at, entry["sha256"], self.chunks[name])
+            self._offer(at, self.chunks[name])
             return True
-        if not os.path.exists(path):
+        if not os.path.lexists(path):
             return False
+        store.take_over(path)
         sha256, hashes = store.digests(path, self.pieces.chunk)
         if self._right(at, path, sha256):
             self.stamps.add(name, sha256)
-            self._offer(at, sha256, hashes)
+            self._offer(at, hashes)
             return True
         known = self.chunks.get(name, [])
         good = next((n for n, (a, b) in enumerate(zip(hashes, known)) if a != b), min(len(hashes), len(known)))
@@ -159,14 +160,14 @@ class Stage:
             )
         self._in_place(path, path + store.WAN)
         self.stamps.add(entry["path"], sha256)
-        self._offer(at, sha256, hashes)
+        self._offer(at, hashes)
 
     def _right(self, at: int, path: str, sha256: str) -> bool:
         entry = self.pieces.files[at]
         return bool(os.path.getsize(path) == entry["size"] and sha256 == entry["sha256"])
 
-    def _offer(self, at: int, sha256: str, hashes: list[str]) -> None:
-        self.pieces.learn_hashes(at, sha256, hashes)
+    def _offer(self, at: int, hashes: list[str]) -> None:
+        self.pieces.learn_hashes(at, hashes)
         self.pieces.open_file(at, list(range(len(hashes))))
         self.pieces.note_verified(at)
 
@@ -181,11 +182,12 @@ class Stage:
             self.pieces.note_verified(at)
             return
         whole_files.remove(path + store.WAN)
-        if os.path.exists(path):
+        if os.path.lexists(path):
             self.stamps.drop(name)
             os.rename(path, path + store.PART)
         here: list[int] = []
-        if os.path.exists(path + store.PART):
+        if os.path.lexists(path + store.PART):
+            store.take_over(path + store.PART)
             os.truncate(path + store.PART, entry["size"])
             here = store.good_chunks(path + store.PART, hashes, self.pieces.chunk)
         self.files.open(at)
@@ -198,9 +200,11 @@ class Stage:
         entry, path = self.pieces.files[at], store.inside(self.directory, self.pieces.files[at]["path"])
         sha256 = whole_files.sha256(path + store.PART)
         if not self._right(at, path + store.PART, sha256):
+            whole_files.remove(path + store.PART)
             raise OSError(
-                f"{entry['path']} has SHA-256 {sha256}, not {entry['sha256']}, though every chunk has the digest that"
-                f" {self.seed} announced: {self.seed} announces false digests, or this disk corrupts data"
+                f"{entry['path']} has SHA-256 {sha256}, but {entry['sha256']} is pinned, though every chunk has the"
+                f" digest that {self.seed} announced: {self.seed} announces false digests, or this disk corrupts data;"
+                f" nothing of it was kept; {distrust(self.seed)}"
             )
         os.fsync(self.files.open(at))
         self._in_place(path, path + store.PART)
@@ -208,7 +212,7 @@ class Stage:
         self.pieces.note_verified(at)
 
     def _in_place(self, path: str, temporary: str) -> None:
-        os.chmod(temporary, 0o644)
+        store.take_over(temporary)
         os.rename(temporary, path)
         whole_files.sync_directory(os.path.dirname(path))
 

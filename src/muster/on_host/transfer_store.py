@@ -16,10 +16,11 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from muster.on_host import whole_files
+from muster.on_host import safe_paths, whole_files
 
 LEAST_CHUNK, LARGEST_CHUNK, FEWEST_CHUNKS = 256 << 10, 4 << 20, 512
 MANIFEST, VERIFIED, CHUNKS = ".muster-manifest.json", ".muster-verified.json", ".muster-chunks.json"
+RECORDS = (MANIFEST, VERIFIED, CHUNKS)
 PART, WAN = ".muster-part", ".muster-wan"
 
 
@@ -45,8 +46,8 @@ def state_of(directory: str) -> dict[str, Any]:
         `manifest` (or None), `good` [path] whose stamp holds, `wrong` {path: why}, `extra` [path] that no manifest
         names, `bytes` on the disk, `complete`, `free` bytes for further files.
     """
-    manifest = whole_files.read_json(os.path.join(directory, MANIFEST))
-    stamps = whole_files.read_json(os.path.join(directory, VERIFIED)) or {}
+    manifest = manifest_of(directory)
+    stamps = whole_files.read_object(os.path.join(directory, VERIFIED))
     present = walk(directory)
     good, wrong = [], {}
     for path, entry in (manifest or {}).get("files", {}).items():
@@ -70,13 +71,26 @@ def state_of(directory: str) -> dict[str, Any]:
     }
 
 
+def manifest_of(directory: str) -> dict[str, Any] | None:
+    """Return the manifest of a complete revision; None where there is none, or something else in its place."""
+    manifest = whole_files.read_object(os.path.join(directory, MANIFEST))
+    files = manifest.get("files")
+    if not isinstance(files, dict) or not all(_is_entry(entry) for entry in files.values()):
+        return None
+    return manifest
+
+
+def _is_entry(entry: Any) -> bool:
+    return isinstance(entry, dict) and isinstance(entry.get("size"), int) and isinstance(entry.get("sha256"), str)
+
+
 def walk(directory: str) -> dict[str, os.stat_result]:
     """Return every file below a directory except muster's own records, by its path from there."""
     present = {}
     for place, _, names in os.walk(directory):
         for name in names:
             path = os.path.relpath(os.path.join(place, name), directory)
-            if path not in (MANIFEST, VERIFIED, CHUNKS):
+            if path not in RECORDS:
                 present[path] = os.lstat(os.path.join(place, name))
     return present
 
@@ -120,6 +134,32 @@ def inside(directory: str, path: str) -> str:
     return full
 
 
+def open_own(path: str, flags: int = os.O_RDONLY) -> int:
+    """Return a descriptor of a file of a revision; staging makes regular files only, with one name each.
+
+    Raises:
+        OSError: it is a link, or something else than a regular file.
+    """
+    if os.path.islink(path):
+        raise OSError(f"{path} is a symbolic link, which staging never makes; fix: remove it")
+    return safe_paths.open_below(path, flags, 0o644)
+
+
+def take_over(path: str) -> None:
+    """Make a file this user's (root's), readable by all and writable by nobody else.
+
+    Raises:
+        OSError: it is no regular file, or has a second name, under which it may be another's.
+    """
+    handle = open_own(path, os.O_RDWR)
+    try:
+        if os.fstat(handle).st_uid != os.geteuid():
+            os.fchown(handle, os.geteuid(), os.getegid())
+        os.fchmod(handle, 0o644)
+    finally:
+        os.close(handle)
+
+
 def digests(path: str, chunk: int) -> tuple[str, list[str]]:
     """Return a file's SHA-256 and that of each chunk, in one pass.
 
@@ -130,7 +170,7 @@ def digests(path: str, chunk: int) -> tuple[str, list[str]]:
     whole = hashlib.sha256()
     chunks: list[str] = []
     buffer = memoryview(bytearray(chunk))
-    with open(path, "rb", buffering=0) as handle:
+    with os.fdopen(open_own(path), "rb", buffering=0) as handle:
         while True:
             size = _fill(handle, buffer)
             if not size:
@@ -143,7 +183,7 @@ def good_chunks(path: str, hashes: list[str], chunk: int) -> list[int]:
     """Return which chunks of a whole or partial file are right; holes of a sparse file are not read."""
     good = []
     buffer = memoryview(bytearray(chunk))
-    with open(path, "rb", buffering=0) as handle:
+    with os.fdopen(open_own(path), "rb", buffering=0) as handle:
         for number, expected in enumerate(hashes):
             if not _has_data(handle.fileno(), number * chunk, chunk):
                 continue
@@ -204,7 +244,7 @@ class Stamps:
 
     def __init__(self, directory: str) -> None:
         self.directory = directory
-        self.known: dict[str, Any] = whole_files.read_json(os.path.join(directory, VERIFIED)) or {}
+        self.known: dict[str, Any] = whole_files.read_object(os.path.join(directory, VERIFIED))
         self._lock = threading.Lock()
 
     def trusts(self, path: str, sha256: str) -> bool:
@@ -248,12 +288,23 @@ def finish(directory: str, manifest: dict[str, Any], chunks: dict[str, list[str]
     return removed
 
 
-def known_chunks(directory: str, chunk: int) -> dict[str, list[str]]:
-    """Return path -> SHA-256 of each chunk, as recorded by an earlier run."""
-    recorded = whole_files.read_json(os.path.join(directory, CHUNKS)) or {}
-    if recorded.get("chunk") != chunk:
+def known_chunks(directory: str, chunk: int, pinned: list[dict[str, Any]]) -> dict[str, list[str]]:
+    """Return path -> SHA-256 of each chunk, as recorded by an earlier run for the files that are pinned now.
+
+    Args:
+        directory: of the revision.
+        chunk: bytes of one.
+        pinned: {path, sha256} of every file.
+    """
+    recorded = whole_files.read_object(os.path.join(directory, CHUNKS))
+    files, manifest = recorded.get("files"), manifest_of(directory)
+    if recorded.get("chunk") != chunk or not isinstance(files, dict) or manifest is None:
         return {}
-    return {path: split(base64.b64decode(text)) for path, text in recorded["files"].items()}
+    same = {p["path"] for p in pinned if manifest["files"].get(p["path"], {}).get("sha256") == p["sha256"]}
+    try:
+        return {path: split(base64.b64decode(text)) for path, text in files.items() if path in same}
+    except (TypeError, ValueError):
+        return {}
 
 
 def split(packed: bytes) -> list[str]:

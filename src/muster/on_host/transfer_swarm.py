@@ -21,12 +21,17 @@ from muster.on_host import transfer_store as store
 from muster.on_host import transfer_wire as wire
 from muster.on_host.transfer_files import Files
 from muster.on_host.transfer_pieces import HERE, PieceMap
-from muster.on_host.transfer_serve import Server
+from muster.on_host.transfer_serve import Server, shown
 
 _FIRST_RETRY, _LAST_RETRY = 0.1, 2.0
 _WAIT = 1.0
 _BAD_LIMIT = 3
 """Bad chunks after which nothing more is requested from a peer."""
+
+
+def distrust(host: str) -> str:
+    """Return what to do about a host whose files are not the pinned ones."""
+    return f"fix: find out who changed the files of {host}; leave it out of the inventory, or remove them there"
 
 
 class Swarm:
@@ -119,7 +124,7 @@ class Swarm:
                         self.pieces.forget_peer(name)
                     self._converse(line, name, leads)
                     return
-            except (OSError, ValueError, KeyError, IndexError):
+            except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
                 self.over.wait(retry)
                 retry = min(2 * retry, _LAST_RETRY)
 
@@ -145,7 +150,7 @@ class Swarm:
                     if (request.get("done") and peer.done) or request.get("error"):
                         return
                     continue
-                chunk = int(reply["data"][0])
+                chunk = self._served(request, int(reply["data"][0]))
                 at, offset, size = pieces.place(chunk)
                 wire.fill(line.sock, buffer[:size])
             except BaseException:
@@ -162,6 +167,18 @@ class Swarm:
                 self.files.write(at, buffer[:size], offset)
                 if pieces.received(chunk, name):
                     self.on_complete(at)
+
+    def _served(self, request: dict[str, Any], chunk: int) -> int:
+        """Return the chunk that follows an answer.
+
+        Raises:
+            ValueError: it was not requested, or is of a file whose digests are unknown.
+        """
+        expected = request.get("get")
+        fits = chunk == expected if expected is not None else bool(request.get("fresh"))
+        if not fits or not 0 <= chunk < self.pieces.chunks or self.pieces.file_of[chunk] not in self.pieces.opened:
+            raise ValueError(f"chunk {chunk} was not requested")
+        return chunk
 
     def _next_request(self, name: str, leads: bool) -> dict[str, Any] | None:
         """Return the next request to a peer; None when there will be no more."""
@@ -192,16 +209,36 @@ class Swarm:
             peer.last_heard = time.monotonic()
             peer.done = peer.done or bool(reply.get("done"))
         if reply.get("error") and name == self.seed:
-            self.pieces.fail(f"{name}, the seed: {reply['error']}")
+            self.pieces.fail(f"{name}, the seed: {shown(reply['error'])}")
         if not leads:
             return
         gained = array("I")
         gained.frombytes(block)
         self.pieces.learn_gains(name, gained, int(reply["cursor"]), int(reply["count"]))
-        for at, sha256, packed in reply.get("files", ()):
-            peer.files_known += 1
-            if self.pieces.learn_hashes(int(at), sha256, store.split(base64.b64decode(packed))):
-                self.on_hashes(int(at))
+        if name == self.seed:
+            for at, sha256, packed in reply.get("files", ()):
+                peer.files_known += 1
+                self._take_announcement(int(at), sha256, base64.b64decode(packed))
+
+    def _take_announcement(self, at: int, sha256: str, packed: bytes) -> None:
+        """Take the seed's digests of a file's chunks, if they are of the file that is pinned.
+
+        Raises:
+            ValueError: they are not; the transfer has ended on this host.
+        """
+        hashes, entry = store.split(packed), self.pieces.files[at] if 0 <= at < len(self.pieces.files) else None
+        fault = ""
+        if entry is None:
+            fault = f"announces a file number {at} that is not pinned"
+        elif sha256 != entry["sha256"]:
+            fault = f"announces SHA-256 {str(sha256)[:64]!r} for {entry['path']}, but {entry['sha256']} is pinned"
+        elif len(hashes) != self.pieces.counts[at]:
+            fault = f"announces {len(hashes)} chunks for {entry['path']}, but {self.pieces.counts[at]} are pinned"
+        if fault:
+            self.pieces.fail(f"{self.seed}, the seed, {fault}; nothing of it was kept; {distrust(self.seed)}")
+            raise ValueError(fault)
+        if self.pieces.learn_hashes(at, hashes):
+            self.on_hashes(at)
 
     def _reject(self, name: str, chunk: int) -> None:
         """Discard a bad chunk and name the peer that sent it."""

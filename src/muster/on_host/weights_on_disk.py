@@ -5,14 +5,14 @@ from __future__ import annotations
 import glob
 import os
 import re
-import shutil
 from typing import Any
 
+from muster.on_host import safe_paths, transfer_room, whole_files
 from muster.on_host import transfer_store as store
-from muster.on_host import whole_files
 
 LINK = "current"
 _REVISION = re.compile(r"[0-9a-f]{40}")
+_NOT_PINNED = "not what is pinned"
 
 
 def main(request: dict[str, Any]) -> dict[str, Any]:
@@ -20,9 +20,10 @@ def main(request: dict[str, Any]) -> dict[str, Any]:
 
     Args:
         request: `do`: `probe` (names, sizes and times only), `missing` (how many bytes of each of `files` are here,
-            for the sender; directories are made), `verify` (read every byte; a wrong file loses its stamp),
-            `link` (point `current` to the revision) or `prune`. `directory`: of the revision; `keep` [path] for
-            `prune`, which removes every other revision of that model that nothing on this host uses.
+            for the sender; directories are made), `verify` (read every byte of `files`; a wrong file loses its stamp),
+            `link` (point `current` to the revision) or `prune`. `directory`: of the revision; `manifest`: digest of
+            the pin, which this host's own manifest has to match; `files`: of the pin; `keep` [path] for `prune`,
+            which removes every other revision of that model that nothing on this host uses.
             `etc`, `proc` (tests): where to search units and processes.
     """
     commands = {"probe": probe, "missing": missing, "verify": verify, "link": link, "prune": prune}
@@ -33,10 +34,7 @@ def probe(request: dict[str, Any]) -> dict[str, Any]:
     """Return what the directory holds, where `current` points, and the model's other revisions."""
     directory = request["directory"]
     model = os.path.dirname(directory)
-    pinned = request.get("manifest")
-    state = store.state_of(directory)
-    if state["manifest"] and pinned and digest_of(state["manifest"]) != pinned:
-        state["complete"] = False
+    state = pinned_state(directory, request["manifest"])
     state["manifest"] = state["manifest"] and digest_of(state["manifest"])
     # Good files only as a count: the answer stays small with any number of shards.
     state["good"] = len(state["good"])
@@ -45,15 +43,32 @@ def probe(request: dict[str, Any]) -> dict[str, Any]:
     return state
 
 
+def pinned_state(directory: str, pinned: str) -> dict[str, Any]:
+    """Return `transfer_store.state_of`; a manifest that is not the pin's makes nothing good, whatever it says.
+
+    Args:
+        directory: of the revision.
+        pinned: digest of the pin's files, from the control machine.
+    """
+    state = store.state_of(directory)
+    if state["manifest"] and digest_of(state["manifest"]) != pinned:
+        state |= {"complete": False, "good": [], "wrong": {store.MANIFEST: _NOT_PINNED, **state["wrong"]}}
+    return state
+
+
 def missing(request: dict[str, Any]) -> dict[str, Any]:
     """Return {path: bytes here} of the files that are not whole, ready to be appended to."""
     directory, partial = request["directory"], {}
+    transfer_room.make_own(directory)
     for entry in request["files"]:
         path = store.inside(directory, entry["path"])
-        if os.path.exists(path) and os.path.getsize(path) == entry["size"]:
+        if os.path.lexists(path) and os.lstat(path).st_size == entry["size"]:
             continue
-        os.makedirs(os.path.dirname(path), 0o755, exist_ok=True)
-        size = os.path.getsize(path + store.WAN) if os.path.exists(path + store.WAN) else 0
+        safe_paths.make_directory(os.path.dirname(path))
+        size = 0
+        if os.path.lexists(path + store.WAN):
+            store.take_over(path + store.WAN)
+            size = os.path.getsize(path + store.WAN)
         if size > entry["size"]:
             os.truncate(path + store.WAN, 0)
             size = 0
@@ -67,36 +82,47 @@ def digest_of(manifest: dict[str, Any]) -> str:
 
 
 def verify(request: dict[str, Any]) -> dict[str, Any]:
-    """Read every file of a complete revision; a wrong one loses its stamp, so that staging repairs it."""
+    """Read every file of the pin; a wrong one loses its stamp, so that staging repairs it.
+
+    What a file has to be comes from the control machine; this host's own manifest is only compared with it.
+    """
     directory = request["directory"]
-    manifest = whole_files.read_json(os.path.join(directory, store.MANIFEST))
-    if not manifest:
-        raise OSError(f"{directory} is not complete: it has no manifest; fix: stage it first")
-    wrong = store.verify(directory, manifest["files"])
+    if not os.path.isdir(directory):
+        raise OSError(f"{directory} is not here; fix: stage it first")
+    pinned = {entry["path"]: entry for entry in request["files"]}
+    wrong = store.verify(directory, pinned)
     stamps = store.Stamps(directory)
     for path in wrong:
         stamps.drop(path)
-    for path in set(manifest["files"]) - set(wrong):
-        if not stamps.trusts(path, manifest["files"][path]["sha256"]):
-            stamps.add(path, manifest["files"][path]["sha256"])
-    extra = sorted(set(store.walk(directory)) - set(manifest["files"]))
-    read = sum(entry["size"] for entry in manifest["files"].values())
-    return {"wrong": wrong, "extra": extra, "files": len(manifest["files"]), "bytes": read}
+    for path in pinned.keys() - wrong.keys():
+        if not stamps.trusts(path, pinned[path]["sha256"]):
+            stamps.add(path, pinned[path]["sha256"])
+    manifest = store.manifest_of(directory)
+    if manifest is None or digest_of(manifest) != request["manifest"]:
+        wrong[store.MANIFEST] = _NOT_PINNED if manifest else "missing"
+    extra = sorted(set(store.walk(directory)) - set(pinned))
+    read = sum(entry["size"] for entry in pinned.values())
+    return {"wrong": wrong, "extra": extra, "files": len(pinned), "bytes": read}
 
 
 def link(request: dict[str, Any]) -> dict[str, Any]:
     """Point `current` to the revision, atomically.
 
     Raises:
-        OSError: the revision is not complete.
+        OSError: the revision is not complete, or not what is pinned.
     """
     directory = request["directory"]
-    if not store.state_of(directory)["complete"]:
-        raise OSError(f"{directory} is not complete; `{LINK}` was left unchanged")
+    transfer_room.check_own(directory)
+    state = pinned_state(directory, request["manifest"])
+    if not state["complete"]:
+        why = "; ".join(f"{path}: {fault}" for path, fault in list(state["wrong"].items())[:3])
+        raise OSError(f"{directory} is not complete{f' ({why})' if why else ''}; `{LINK}` was left unchanged")
     place = os.path.join(os.path.dirname(directory), LINK)
     name = os.path.basename(directory)
     if _target(place) == name:
         return {"changed": False}
+    if os.path.lexists(place) and not os.path.islink(place):
+        raise OSError(f"{place} is no link of muster's; it was left unchanged; fix: move it elsewhere")
     whole_files.remove(place + ".muster-new")
     os.symlink(name, place + ".muster-new")
     os.rename(place + ".muster-new", place)
@@ -107,6 +133,7 @@ def link(request: dict[str, Any]) -> dict[str, Any]:
 def prune(request: dict[str, Any]) -> dict[str, Any]:
     """Remove the revisions of a model that nothing on this host uses; with `dry`, only name them."""
     model = os.path.dirname(request["directory"])
+    transfer_room.check_own(model)
     keep = {os.path.basename(path) for path in (*request.get("keep", ()), request["directory"])}
     keep.add(os.path.basename(_target(os.path.join(model, LINK))))
     removed, kept = {}, {}
@@ -116,16 +143,25 @@ def prune(request: dict[str, Any]) -> dict[str, Any]:
         if name in keep or users:
             kept[name] = users[0] if users else "current or pinned"
             continue
+        if not _staged_here(path):
+            kept[name] = "not staged by muster"
+            continue
         removed[name] = size
         if not request.get("dry"):
             # Rename first: an interrupted removal leaves no revision that looks whole.
             os.rename(path, path + ".removing")
     if not request.get("dry"):
         for path in glob.glob(glob.escape(model) + "/*.removing"):
-            shutil.rmtree(path)
+            if _REVISION.fullmatch(os.path.basename(path).removesuffix(".removing")):
+                safe_paths.remove_below(path)
         for name in removed:
             whole_files.remove(os.path.join(model, name + ".lock"))
     return {"removed": removed, "kept": kept, "free": store.free(model)}
+
+
+def _staged_here(path: str) -> bool:
+    """Whether a directory has the lock or a record of a staging: what merely bears such a name is its owner's."""
+    return any(os.path.lexists(place) for place in (path + ".lock", *(os.path.join(path, n) for n in store.RECORDS)))
 
 
 def revisions(model: str) -> dict[str, int]:
