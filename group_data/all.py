@@ -178,7 +178,7 @@ offline = False
 # need a pin (`muster pin`); one host fetches, the rest get it from each other. See docs/weights.md.
 weights_source = "none"
 
-# Where the revisions lie on the hosts.
+# Where the revisions lie on the hosts; it and the directories above it are root's, and nobody else may write to them.
 weights_root = "/var/lib/muster/weights"
 
 # Host that fetches. None: the head, or who has most of it already.
@@ -187,7 +187,7 @@ weights_seed = None
 # TCP port on the fabric address, open only while staging.
 weights_port = 29610
 
-# File on the control machine with the hub's token. None: none.
+# File on the control machine with the hub's token, which goes to https (or this machine) only. None: none.
 weights_token_file = None
 
 # Seconds after which a silent peer counts as gone, and seconds between lines of progress.
