@@ -132,6 +132,10 @@ index_url = None
 extra_index_urls = []
 find_links = []
 
+# Further hosts on which these indexes keep their files, such as ["files.mirror.example"]. resolutions/ beside the
+# inventory keeps name, address and SHA-256 of every file of an engine; an address elsewhere is refused.
+index_file_hosts = []
+
 # CUDA build of vLLM and torch: "auto" is the newest that the oldest driver of the group runs ("cu130" from driver 580
 # on, "cu129" from 525 on); plans made without asking the hosts assume the first. "cu130", "cu129" or "cpu" fix it. None
 # leaves the choice to the index.

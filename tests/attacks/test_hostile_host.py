@@ -33,12 +33,12 @@ def box(sandbox: Boot) -> Sandbox:
 
 
 @pytest.fixture(scope="module")
-def group(box: Sandbox, tmp_path_factory: pytest.TempPathFactory) -> Iterator[GuardedTestbed]:
+def group(box: Sandbox, tmp_path_factory: pytest.TempPathFactory) -> GuardedTestbed:
     """Two hosts on which a guarded group serves."""
     testbed = GuardedTestbed(box, tmp_path_factory.mktemp("hostile"))
     testbed.boot()
     testbed.deploy()
-    yield testbed
+    return testbed
 
 
 @pytest.fixture

@@ -13,7 +13,12 @@ from urllib.parse import unquote, urlsplit
 
 _FILE = re.compile(r'\{ (?P<head>[^{}]*?)hashes = \{ sha256 = "(?P<sha256>[0-9a-f]{64})" \}')
 _WHERE = re.compile(r'\b(url|path) = "([^"]+)"')
-_SIZE = re.compile(r"\bsize = (\d+)")
+_SIZE = re.compile(r"\bsize = (\d{1,15})\b")
+# All of these enter lines and paths: a line break in a name would be an option of uv's.
+_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,200}[A-Za-z0-9])?")
+_VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+!_-]{0,100}")
+_BASENAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+!_-]{0,250}")
+_ADDRESS = re.compile(r"[a-z]{3,8}://[!-~]{1,4000}")
 
 
 def parse(text: str, base: str) -> list[dict[str, Any]]:
@@ -43,9 +48,13 @@ def _package(block: str, base: str) -> dict[str, Any]:
         if not candidates:
             break
         file, url, size, sha256 = max(candidates, key=lambda each: _fit(each[0]))
+        version = fields.get("version") or [*file.split("-"), ""][1]
+        for value, rule in ((fields.get("name", ""), _NAME), (version, _VERSION), (file, _BASENAME), (url, _ADDRESS)):
+            if not rule.fullmatch(value):
+                raise ValueError(f"{value[:80]!r} is no name, version, file or address of a package")
         return {
             "name": fields["name"],
-            "version": fields.get("version") or file.split("-")[1],
+            "version": version,
             "kind": "wheel" if file.endswith(".whl") else "sdist",
             "direct": kind == "archive",
             "file": file,

@@ -11,6 +11,7 @@
     host             a host as the inventory names it
     hardware         GPU products: memory, architecture, driver needs
     pins, listing    the commit of a model, and every file of it
+    resolutions      the files of an engine, as they were first resolved
     bundles          what hosts without a network are given
     versions         dotted versions as numbers
     validation       pydantic's errors as refusals

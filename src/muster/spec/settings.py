@@ -161,6 +161,7 @@ class Settings(BaseModel):
     index_url: Word | None = None
     extra_index_urls: list[Word] = []
     find_links: list[Word] = []
+    index_file_hosts: list[Word] = []
     torch_backend: PathSegment | None = "auto"
     engine_fanout: bool = True
     vllm_index_url: Word = "https://wheels.vllm.ai/{version}/{build}"

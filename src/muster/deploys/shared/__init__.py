@@ -1,9 +1,10 @@
 """What the stages of a deploy share: the run over one group, its progress, waiting, and the engine's resolution.
 
-group_run       plan, what the hosts have, decision: made once, by the host that comes first
-progress        which host has passed what
-gate            nobody passes before all have come
-polling         units watched in short SSH sessions
-guard_commands  stop, restart and resume, by the guards
-resolution      one resolution of a release for all hosts of a run
+group_run         plan, what the hosts have, decision: made once, by the host that comes first
+progress          which host has passed what
+gate              nobody passes before all have come
+polling           units watched in short SSH sessions
+guard_commands    stop, restart and resume, by the guards
+engine_addresses  where the files of an engine may come from: pure
+resolution        one resolution of a release for all hosts of a run
 """

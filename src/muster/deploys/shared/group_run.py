@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from pyinfra import logger
@@ -37,6 +38,7 @@ class GroupRun:
         secrets: what every secret must be.
         progress: how far the hosts are.
         settings: of the group, as the plan was made from them.
+        homes: directories of the inventory, for its resolutions.
     """
 
     plan: Plan
@@ -46,6 +48,7 @@ class GroupRun:
     secrets: Store
     progress: Progress
     settings: Settings
+    homes: tuple[Path, ...] = ()
 
     @classmethod
     def of(cls, state: State, recipe_name: str) -> GroupRun:
@@ -106,7 +109,9 @@ def _prepare(state: State, recipe_name: str) -> GroupRun:
         raise DeployError(_absent(plan, left_out, "left out by --limit or --exclude"))
     state.add_callback_handler(_FailureNotice())
     progress = Progress(tuple(here.hosts), here.steps, here.ready_timeout)
-    return GroupRun(here, fleet.settings.root, probed.observations, decision, store, progress, fleet.settings)
+    return GroupRun(
+        here, fleet.settings.root, probed.observations, decision, store, progress, fleet.settings, fleet.homes
+    )
 
 
 def _absent(plan: Plan, names: list[str], why: str) -> str:

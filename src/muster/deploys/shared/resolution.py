@@ -2,6 +2,9 @@
 
 The release is resolved on one of the hosts, while the run is under way; only then is it known what the others are to
 install. So requests are made when their operation is executed. A bundle brings its own resolution, and every file.
+
+The first resolution is kept on the control machine (`spec.resolutions`); from then on no host's word counts: every host
+gets the kept one, and a host that answers with another is refused.
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ from typing import Any
 from pyinfra.api.host import Host
 from pyinfra.api.state import State
 
+from muster.deploys.shared.engine_addresses import addresses_of, require_allowed
 from muster.deploys.shared.group_run import GroupRun
 from muster.errors import Refusal
 from muster.hosts import programs, uv_binary
@@ -24,7 +28,7 @@ from muster.hosts.session import Later, Session
 from muster.on_host import pylock, resolve_engine
 from muster.on_host.in_words import size
 from muster.plan.weights_path import revision_path
-from muster.spec import bundles
+from muster.spec import bundles, resolutions
 from muster.spec.listing import Entry, Listing
 from muster.weights.keys import pair_keys
 from muster.weights.staging_roles import requests
@@ -40,6 +44,7 @@ class Resolution:
         seed: the host that resolves, and fetches for all; "" where nothing is installed or a bundle has it all.
         gather: hosts that get the files from the seed; empty where every host asks the index itself.
         text: of the `pylock.toml`, once it is known.
+        kept: the file on the control machine that holds it; None before the first resolution, and with a bundle.
         sizes: file -> bytes, of the files whose size the text does not say.
     """
 
@@ -48,6 +53,7 @@ class Resolution:
     seed: str = ""
     gather: tuple[str, ...] = ()
     text: str = ""
+    kept: Path | None = None
     sizes: Mapping[str, int] = field(default_factory=dict)
     keys: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     packages: list[dict[str, Any]] = field(default_factory=list)
@@ -63,30 +69,51 @@ class Resolution:
         lacking = [name for name in run.plan.hosts if run.decision.hosts[name].install]
         bundle = bundles.directory_of(run.settings)
         if bundle is not None and lacking:
-            prepared.know(bundles.resolution(bundle), {})
+            text = bundles.resolution(bundle)
+            prepared.know(text, prepared.parsed(text, str(bundle)), {})
         elif lacking:
-            whole = [name for name in run.plan.hosts if name not in lacking]
-            prepared.keeper, prepared.seed = (whole[0] if whole else ""), lacking[0]
+            prepared.seed = lacking[0]
+            prepared.kept = resolutions.path_in_use(run.plan.release.id, run.homes)
+            if prepared.kept is None:
+                prepared.keeper = next((name for name in run.plan.hosts if name not in lacking), "")
             prepared.gather = tuple(lacking) if run.settings.engine_fanout and len(lacking) > 1 else ()
             prepared.keys = pair_keys(lacking, os.urandom(32))
+            if prepared.kept is not None:
+                text = resolutions.read(prepared.kept)
+                prepared.know(text, prepared.checked(text, str(prepared.kept)), {})
         return prepared
 
-    def know(self, text: str, sizes: Mapping[str, int]) -> None:
-        """Take a resolution.
+    def parsed(self, text: str, where: str) -> list[dict[str, Any]]:
+        """Return the packages of a resolution.
+
+        Args:
+            text: of the resolution.
+            where: it came from, for messages.
 
         Raises:
             Refusal: it cannot be understood.
         """
-        release = self.run.plan.release
-        place = resolve_engine.place_of(release.path)
+        directory = str(Path(resolve_engine.place_of(self.run.plan.release.path)).parent)
         try:
-            self.packages = pylock.parse(text, str(Path(place).parent))
+            return pylock.parse(text, directory)
         except ValueError as error:
             raise Refusal(
-                f"{place}: {error}", needed="what uv resolves", fix="remove this file and run again"
+                f"{where}: the resolution of {self.run.plan.release.id} cannot be read: {error}",
+                needed="what uv resolves",
+                fix=f"remove it ({directory} on a host) and run again",
             ) from None
-        self.text, self.sizes = text, sizes
-        if any(package["kind"] != "wheel" for package in self.packages):
+
+    def checked(self, text: str, where: str) -> list[dict[str, Any]]:
+        """Return the packages of a resolution that names configured addresses only; raises as `parsed` otherwise."""
+        packages = self.parsed(text, where)
+        addresses = addresses_of(self.run.plan.release, self.run.settings.index_file_hosts)
+        require_allowed(packages, addresses, where)
+        return packages
+
+    def know(self, text: str, packages: list[dict[str, Any]], sizes: Mapping[str, int]) -> None:
+        """Take a resolution that has passed every check."""
+        self.text, self.packages, self.sizes = text, packages, sizes
+        if any(package["kind"] != "wheel" for package in packages):
             self.gather = ()  # what has to be built needs the index for its tools as well
 
     def reading(self, host: str) -> Session | None:
@@ -110,16 +137,39 @@ class Resolution:
 
     def _take(self, _state: State, host: Host, answer: programs.Answer) -> bool:
         """Take a host's answer; an older muster kept no resolution of what it installed."""
-        if not answer["text"]:
+        if not answer["text"] and host.name == self.keeper:
             return True
         try:
-            self.know(answer["text"], answer.get("sizes", {}))
+            self.take(host.name, answer["text"], answer.get("sizes", {}))
         except Refusal as refusal:
             fail(host, str(refusal))
             return False
         total = sum(package["size"] or self.sizes.get(package["file"], 0) for package in self.packages)
-        say(host, f"the release is {len(self.packages)} packages, {size(total)}")
+        say(host, f"the release is {len(self.packages)} packages, {size(total)}, as {self.kept} names them")
         return True
+
+    def take(self, host: str, text: str, sizes: Mapping[str, int]) -> None:
+        """Take a host's resolution: the first one is kept on the control machine, any other must equal it.
+
+        Raises:
+            Refusal: it is another one, cannot be understood, or has files from elsewhere or of unknown size.
+        """
+        release = self.run.plan.release.id
+        if self.text and text != self.text:
+            raise Refusal(
+                f"{host}: its resolution of {release} has SHA-256 {resolutions.digest(text)[:16]}…",
+                needed=f"{resolutions.digest(self.text)[:16]}…, as {self.kept} holds: the same files on every host",
+                fix=f"find out who changed it there; to resolve again for all, remove {self.kept}",
+            )
+        packages = self.checked(text, host)
+        unknown = [package["file"] for package in packages if package["size"] is None and package["file"] not in sizes]
+        if unknown and host == self.seed:
+            raise Refusal(
+                f"{host}: no size of {', '.join(unknown[:3])}", needed="the bytes of every file of the engine"
+            )
+        if self.kept is None:
+            self.kept = resolutions.write(release, text, self.run.homes)
+        self.know(text, packages, sizes)
 
     def _resolution(self) -> dict[str, Any]:
         release = self.run.plan.release
