@@ -285,6 +285,12 @@ CASES = {
     "measure_allreduce": Case(
         "measure_allreduce", {}, {"ranks": 2, "seconds": 0.1, "bytes": 8, "log": " via NET/IB"}, read_all_reduce
     ),
+    "run_unprivileged": Case(
+        "run_unprivileged",
+        {},
+        {"measure_allreduce": {"ranks": 2, "seconds": 0.1, "bytes": 8, "log": " via NET/IB"}},
+        lambda answer: read_all_reduce(answer.get("measure_allreduce", answer)),
+    ),
     **{
         program: Case(program, {}, sample.answers()[program], read_probes(program))
         for program in ("probe_gpus", "probe_firewall", "probe_machine", "probe_engine")
@@ -399,15 +405,13 @@ def test_1000_hostile_answers(name: str, capsys: pytest.CaptureFixture[str]) -> 
 def test_every_program_that_answers_has_a_model_and_a_case() -> None:
     known = {*answer_models._BY_PROGRAM, *(program for program, _ in answer_models._BY_COMMAND)}
     assert {case.program for case in CASES.values()} == known
-    programs = Path(answer_models.__file__).parents[1] / "on_host"
-    answering = {
-        path.stem for path in programs.glob("*.py") if re.search(r"^def main\(request", path.read_text(), re.M)
-    }
-    assert answering - known == {
-        "install_engine",
-        "transfer_stage",
-        "transfer_hub",
-    }  # two stream lines, one is run by another
+    source = Path(answer_models.__file__).parents[1]
+    names = {path.stem for path in (source / "on_host").glob("*.py")}
+    rooms = [path for path in source.rglob("*.py") if path.parent.name != "on_host" and path.name != "answer_models.py"]
+    text = "".join(path.read_text() for path in rooms)
+    asked = {name for name in names if f'"{name}"' in text}
+    # Two stream lines, and one is run by another program.
+    assert asked - known == {"install_engine", "transfer_stage", "transfer_hub"}
 
 
 @pytest.mark.parametrize(

@@ -263,6 +263,12 @@ class InstallTool(Model):
     machine: Machine
 
 
+class RunUnprivileged(Model):
+    """What the program inside answered; an all-reduce is the only one."""
+
+    measure_allreduce: Anything = Anything()
+
+
 class WeightsProbe(Model):
     complete: bool
     good: Count
@@ -321,6 +327,7 @@ _BY_PROGRAM: dict[str, type[BaseModel]] = {
     "run_units": RunUnits,
     "verify_group": VerifyGroup,
     "install_tool": InstallTool,
+    "run_unprivileged": RunUnprivileged,
     # Their readers take each value by itself and call what they cannot read unreadable.
     "probe_gpus": Anything,
     "probe_machine": Anything,
@@ -344,12 +351,8 @@ _BY_COMMAND: dict[tuple[str, str], type[BaseModel]] = {
 
 
 def model_of(program: str, request: Json) -> type[BaseModel]:
-    """Return the model of what a program answers to a request.
-
-    Raises:
-        KeyError: no such program answers; those that stream lines have no answer.
-    """
-    return _BY_PROGRAM[program] if program in _BY_PROGRAM else _BY_COMMAND[program, str(request.get("do"))]
+    """Return the model of what a program answers to a request."""
+    return _BY_PROGRAM.get(program) or _BY_COMMAND.get((program, str(request.get("do")))) or Anything
 
 
 def checked(program: str, request: Json, answer: Any) -> dict[str, Any]:
