@@ -66,3 +66,10 @@ def test_a_pin_is_found_beside_the_settings(clone: Path, monkeypatch: pytest.Mon
     (clone / "pins").mkdir()
     (clone / "pins/mine.json").write_text("{}")
     assert pins.path_in_use("mine", homes=homes) == clone / "pins/mine.json"
+
+
+def test_the_inventorys_own_directory_takes_precedence_from_everywhere(tmp_path: Path) -> None:
+    beside = tmp_path / "cluster"
+    beside.mkdir()
+    for here in (tmp_path, beside, Path("/")):
+        assert settings_files.files_of(beside / "mine.py", here).homes[-2:] == (tmp_path, beside)

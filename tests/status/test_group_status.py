@@ -169,3 +169,18 @@ def test_a_host_without_a_dp_rank_runs_and_proves_nothing() -> None:
     }
     row = group_status(ray, told).hosts[1]
     assert (row.engine, row.proof, row.tokens_per_s) == ("running", None, None)
+
+
+def test_a_guard_between_two_lives_is_restarting() -> None:
+    told = answers()
+    error = {"error": "no guard answers at /run/x (Connection refused)"}
+    told[HEAD] = {"unit": {"active": "activating", "sub": "start", "restarts": 5, "since": ""}, "answer": error}
+    found = group_status(PLAN, told)
+    assert (found.phase, found.reason, found.hosts[0].note) == (
+        "restarting",
+        "the guard is between two lives",
+        "the guard is between two lives",
+    )
+    assert shown(found)[0] == "kimi-k2-instruct  restarting  the guard is between two lives"
+    told[HEAD]["unit"]["active"] = "inactive"
+    assert group_status(PLAN, told).phase == "unknown"

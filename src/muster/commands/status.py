@@ -100,7 +100,11 @@ def _watch(first: GroupStatus, more: Iterator[GroupStatus], form: str) -> GroupS
 
 def render(status: GroupStatus) -> RenderableType:
     """Return a status for a terminal: a table of 80 columns, and longer texts as lines below it."""
-    colour = "green" if status.ready else ("yellow" if status.phase in ("gather", "starting", "backoff") else "red")
+    colour = (
+        "green"
+        if status.ready
+        else ("yellow" if status.phase in ("gather", "starting", "backoff", "restarting") else "red")
+    )
     title: list[str | tuple[str, str]] = [f"{status.group}  ", (status.phase, colour), *_reasons(status)]
     restarts = "-" if status.restarts is None else str(status.restarts)
     line = f"generation {status.generation[:8] or '-'}  plan {status.digest or '-'}  restarts {restarts}"

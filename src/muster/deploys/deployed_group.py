@@ -219,12 +219,13 @@ def from_manifests(group: str, manifests: Mapping[str, Mapping[str, Any]], unrea
             fix=fix,
         )
     logger.info(f"group {group}: {first['label']} on {', '.join(hosts)}")
-    progress = Progress(tuple(hosts), manifest.steps(manifests), int(first["ready_timeout"]))
+    guarded = bool(first.get("heals"))
+    progress = Progress(tuple(hosts), manifest.steps(manifests), int(first["ready_timeout"]), group if guarded else "")
     return DeployedGroup(
         group,
         {name: tuple(each_manifest["units"]) for name, each_manifest in manifests.items()},
         progress,
-        guarded=bool(first.get("heals")),
+        guarded=guarded,
         drain_seconds=int(first.get("drain_seconds", 0)),
     )
 

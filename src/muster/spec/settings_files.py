@@ -6,7 +6,7 @@ working directory alone. A run from another directory would plan with defaults a
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -105,5 +105,6 @@ def _plain(name: str) -> str:
     return "".join(letter for letter in name.lower() if letter.isalnum())
 
 
-def _distinct(paths: Iterable[Path]) -> tuple[Path, ...]:
-    return tuple(dict.fromkeys(paths))
+def _distinct(paths: Sequence[Path]) -> tuple[Path, ...]:
+    """Return the paths without repetition, each at its last place: that is where it takes precedence."""
+    return tuple(dict.fromkeys(reversed(paths)))[::-1]

@@ -48,7 +48,8 @@ class GroupStatus:
 
     Args:
         group, digest: its name, and the digest of the plan that the head runs.
-        phase: stopped, failed, backoff, gather, starting, running, drain, abort; unknown without a head.
+        phase: stopped, failed, backoff, gather, starting, running, drain, abort; restarting while the head's guard is
+            between two lives, unknown without a head.
         ready: every DP rank has proved to be alive, lately.
         reason: what is waited for, or why there is no word.
         generation: this life of the group.
@@ -79,7 +80,8 @@ def group_status(plan: Plan, answers: Mapping[str, Mapping[str, Any]]) -> GroupS
         plan: of the group; its hosts are the rows, whether they answer or not.
         answers: host -> what `muster.on_host.ask_guard` returned, or {error: text}.
     """
-    head: Mapping[str, Any] = _answer(answers.get(plan.head.name, {})).get("group") or {}
+    head_reply = answers.get(plan.head.name, {})
+    head: Mapping[str, Any] = _answer(head_reply).get("group") or {}
     engines = {int(engine["dp_rank"]): engine for engine in head.get("engines") or ()}
     members = {member["host"]: member for member in head.get("members") or ()}
     rows = tuple(
@@ -90,9 +92,9 @@ def group_status(plan: Plan, answers: Mapping[str, Mapping[str, Any]]) -> GroupS
     return GroupStatus(
         group=plan.group,
         digest=str(head.get("digest") or ""),
-        phase=one_line(head.get("phase") or "unknown"),
+        phase=one_line(head.get("phase") or ("restarting" if _restarts(head_reply) else "unknown")),
         ready=bool(head.get("ready")),
-        reason=one_line(head.get("reason") or _why(answers.get(plan.head.name, {})), NOTE),
+        reason=one_line(head.get("reason") or _why(head_reply), NOTE),
         generation=str(head.get("generation") or ""),
         restarts=head.get("restarts"),
         failure=_one_line_each(failures[0]) if failures else None,
@@ -154,7 +156,15 @@ def _answer(reply: Mapping[str, Any]) -> Mapping[str, Any]:
     return answer if isinstance(answer, Mapping) else {}
 
 
+def _restarts(reply: Mapping[str, Any]) -> bool:
+    """Whether a host's guard gives no answer because its unit is just ending or starting."""
+    active = (reply.get("unit") or {}).get("active")
+    return active in ("activating", "deactivating", "reloading") and bool(_answer(reply).get("error"))
+
+
 def _why(reply: Mapping[str, Any]) -> str:
     if not reply:
         return "no answer"
+    if _restarts(reply):
+        return "the guard is between two lives"
     return str(reply.get("error") or _answer(reply).get("error") or "")

@@ -4,6 +4,7 @@ group_run         plan, what the hosts have, decision: made once, by the host th
 progress          which host has passed what
 gate              nobody passes before all have come
 polling           units watched in short SSH sessions
+guard_trouble     what keeps a guarded group from starting, and when waiting cannot help: pure
 guard_commands    stop, restart and resume, by the guards
 engine_addresses  where the files of an engine may come from: pure
 resolution        one resolution of a release for all hosts of a run

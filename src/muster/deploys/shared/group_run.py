@@ -108,7 +108,7 @@ def _prepare(state: State, recipe_name: str) -> GroupRun:
     if left_out and decision.changes:
         raise DeployError(_absent(plan, left_out, "left out by --limit or --exclude"))
     state.add_callback_handler(_FailureNotice())
-    progress = Progress(tuple(here.hosts), here.steps, here.ready_timeout)
+    progress = Progress(tuple(here.hosts), here.steps, here.ready_timeout, here.group if here.heals else "")
     return GroupRun(
         here, fleet.settings.root, probed.observations, decision, store, progress, fleet.settings, fleet.homes
     )

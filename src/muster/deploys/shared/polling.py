@@ -12,6 +12,7 @@ from gevent.event import Event
 from pyinfra.api.host import Host
 from pyinfra.api.state import State
 
+from muster.deploys.shared.guard_trouble import GuardTrouble
 from muster.deploys.shared.progress import Progress
 from muster.hosts import programs
 from muster.hosts.run_programs import run_program
@@ -21,6 +22,8 @@ from muster.plan.types import Step
 # Mistakes show in the first seconds; a long wait must not cost a session every few seconds.
 _FIRST = (5, 10, 20, 40)
 _LONGEST = 60
+_GUARD_POLL = 10
+"""Seconds between two looks at what the guards say: a block is told within half a minute."""
 _STOP_TIMEOUT = 3600
 _LOG_WIDTH = 160
 
@@ -70,7 +73,10 @@ def _await_step(state: State, host: Host, progress: Progress, number: int, start
     if checks:
         progress.asking.setdefault(number, set()).add(host.name)
     request: dict[str, Any] = {"do": "start" if starting else "wait", "start": starting, "checks": checks}
-    for seconds in poll_seconds():
+    # One host asks the head's guard, which knows of all: the head itself.
+    trouble = GuardTrouble() if progress.guarded_group and checks and host.name == progress.hosts[0] else None
+    for longest in poll_seconds():
+        seconds = longest if trouble is None else min(longest, _GUARD_POLL)
         request |= {
             "units": _up_to(progress, host.name, number),
             "since": progress.since.get(host.name, {}),
@@ -87,6 +93,8 @@ def _await_step(state: State, host: Host, progress: Progress, number: int, start
         progress.since[host.name] = answer["since"]
         if answer["done"] and _is_up(host, progress, number, step):
             return True
+        if trouble is not None and _is_hopeless(state, host, progress, trouble):
+            return False
         # A host that only watches leaves it to those with checks to report what is late.
         if progress.left < (0 if answer["pending"] else -_LONGEST):
             _late(host, progress, answer)
@@ -95,6 +103,20 @@ def _await_step(state: State, host: Host, progress: Progress, number: int, start
         # While others run the checks, this host only watches for the death of its own ranks.
         request |= {"do": "wait", "hold": bool(answer["done"])}
     return False
+
+
+def _is_hopeless(state: State, host: Host, progress: Progress, trouble: GuardTrouble) -> bool:
+    """Ask the head's guard what keeps the group; print what is new, and end for all where waiting cannot help."""
+    answer = run_program(state, host, "ask_guard", {"group": progress.guarded_group, "command": "status"}, seconds=30)
+    status = answer.get("answer", {}).get("group") or {}
+    for line in trouble.news(status, time.monotonic()):
+        say(host, line)
+    reason = trouble.hopeless(status, time.monotonic())
+    if reason:
+        fail(host, f"the group cannot start, and waiting does not help: {reason}")
+        fail(host, "  fix: do what this says; the guards start the group as soon as nothing blocks it")
+        progress.fail(reason)
+    return bool(reason)
 
 
 def _up_to(progress: Progress, name: str, number: int) -> tuple[str, ...]:

@@ -20,11 +20,13 @@ class Progress:
         hosts: names, the head first.
         steps: of the bring-up.
         ready_timeout: seconds from the first start until the group must be ready.
+        guarded_group: name of the group whose guards can be asked; empty for plain units.
     """
 
     hosts: tuple[str, ...]
     steps: tuple[Step, ...]
     ready_timeout: int
+    guarded_group: str = ""
     touched: bool = False
     """Whether this run has passed the gate behind which it acts on what runs."""
     failed: Event = field(default_factory=Event)

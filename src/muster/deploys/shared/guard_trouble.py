@@ -1,0 +1,59 @@
+"""What keeps a guarded group from starting, from the head's status: what is new to print, and when to stop waiting. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+PATIENCE = 20.0
+"""Seconds that a host may be blocked before waiting is given up: a GPU's memory may still be on its way back."""
+PASSES = ("In Progress",)
+"""Words of blocks that end by themselves: a fabric that is still being set up."""
+SHOWN_LINES = 5
+
+
+class GuardTrouble:
+    """The troubles of one bring-up, from one status to the next."""
+
+    def __init__(self) -> None:
+        self._since: dict[str, tuple[str, float]] = {}
+        self._failures: int | None = None
+
+    def news(self, status: Mapping[str, Any], now: float) -> list[str]:
+        """Return lines about what this status says and none before it said.
+
+        Args:
+            status: the group as the head's guard sees it; empty when it gave none.
+            now: seconds, by a clock that only goes on.
+        """
+        if not status:
+            return []
+        lines = []
+        blocks = {member["host"]: _block(member) for member in status["members"] if _block(member)}
+        for host, text in blocks.items():
+            if host not in self._since or self._since[host][0] != text:
+                lines.append(f"{host}: {text}")
+            if host not in self._since:
+                self._since[host] = (text, now)
+            self._since[host] = (text, self._since[host][1])
+        self._since = {host: known for host, known in self._since.items() if host in blocks}
+        failures = status.get("failures", [])
+        if self._failures is not None and len(failures) > self._failures:
+            newest = failures[0]
+            lines.append(f"{newest['host']}: {newest['reason']}")
+            lines += [f"  {line}" for line in newest.get("lines", "").splitlines()[-SHOWN_LINES:]]
+        self._failures = len(failures)
+        return lines
+
+    def hopeless(self, status: Mapping[str, Any], now: float) -> str:
+        """Return why waiting cannot help, with the host; empty while it may."""
+        if status.get("phase") == "failed":
+            return str(status.get("reason") or "the restart budget is spent")
+        for host, (text, since) in self._since.items():
+            if now - since >= PATIENCE and not any(word in text for word in PASSES):
+                return f"{host}: {text}"
+        return ""
+
+
+def _block(member: Mapping[str, Any]) -> str:
+    return str(member.get("refused") or member.get("blocked") or "")
