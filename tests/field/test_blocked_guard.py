@@ -1,6 +1,6 @@
 """A group that cannot come up says so in half a minute, with the host and the reason, not after `ready_timeout`.
 
-Reported of bare-metal vLLM clusters: "the deploy hangs for an hour"; a port of the head was taken by another server.
+Seen on this project's own hosts: each block of a guard was an hour of waiting, and then the advice to wait longer.
 """
 
 from __future__ import annotations

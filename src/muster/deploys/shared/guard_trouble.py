@@ -1,4 +1,4 @@
-"""What keeps a guarded group from starting, from the status of its head: what is news, and when waiting is vain. Pure."""
+"""What keeps a guarded group from starting, from its head's status: what is news, and when waiting is vain. Pure."""
 
 from __future__ import annotations
 
