@@ -4,7 +4,7 @@
 
 Needs root: boots two sandbox hosts, deploys a group of two DP ranks under the guard, and keeps every rank saturated.
 
-- The soak counts restarts (must be 0), looks at `/ready` every second, and reads each guard's processor time and
+- The soak counts restarts (must be 0), polls `/ready` every second, and reads each guard's processor time and
   resident memory from /proc.
 - `--pairs` compares throughput with and without the guards in one life of one engine: slices of `--slice` seconds in
   which every guard is stopped (SIGSTOP: it polls, relays and answers nothing) alternate with slices in which it works,
@@ -116,7 +116,7 @@ def _seconds(pid: int) -> float:
 
 
 class Load:
-    """Clients that keep every rank busy until told to stop."""
+    """Clients that keep every rank busy until `end`."""
 
     def __init__(self, head: str, clients: int, tokens: int) -> None:
         self.answered = self.failed = 0
@@ -190,16 +190,16 @@ def deploy(box: Sandbox, engine: str, directory: Path) -> None:
 def soak(head: str, guards: list[Guard], minutes: float) -> dict[str, Any]:
     """Watch a saturated group for some minutes."""
     begun, spent = time.monotonic(), {guard.host: guard.seconds() for guard in guards}
-    made, unready, looks = tokens(head), 0, 0
+    made, unready, polls = tokens(head), 0, 0
     while time.monotonic() - begun < minutes * 60:
-        looks += 1
+        polls += 1
         unready += get(f"{head}:29600", "/ready")[0] != 200
         time.sleep(1)
     passed = time.monotonic() - begun
     return {
         "minutes": round(passed / 60, 1),
         "tokens_per_s": round((tokens(head) - made) / passed, 1),
-        "looks_at_ready": looks,
+        "looks_at_ready": polls,
         "not_ready": unready,
         "guards": {
             guard.host: {

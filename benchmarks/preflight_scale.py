@@ -88,10 +88,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, help="also write the figures as JSON")
     parser.add_argument("--gpus", type=int, default=1, help="of each host; the simulated tools take longer for more")
-    wanted = parser.parse_args()
+    arguments = parser.parse_args()
     load = round(os.getloadavg()[0], 2)
     try:
-        box = Sandbox.up(NAME, SIZES[-1], gpu="H200", gpus=wanted.gpus)
+        box = Sandbox.up(NAME, SIZES[-1], gpu="H200", gpus=arguments.gpus)
         with tempfile.TemporaryDirectory() as directory:
             rows, ratios = measure(box, Path(directory))
     finally:
@@ -103,7 +103,7 @@ def main() -> None:
     result = {
         "date": date.today().isoformat(),
         "cpus": os.cpu_count(),
-        "gpus_a_host": wanted.gpus,
+        "gpus_a_host": arguments.gpus,
         "load_of_others": load,
         "python": platform.python_version(),
         "kernel": platform.release(),
@@ -112,8 +112,8 @@ def main() -> None:
         "ratio": round(ratio, 2),
         "ratios": [round(one, 2) for one in ratios],
     }
-    if wanted.out:
-        wanted.out.write_text(json.dumps(result, indent=2) + "\n")
+    if arguments.out:
+        arguments.out.write_text(json.dumps(result, indent=2) + "\n")
 
 
 if __name__ == "__main__":

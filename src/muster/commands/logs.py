@@ -111,7 +111,7 @@ def _follow(guards: Guards, requests: dict[str, dict[str, Any]]) -> int:
     try:
         while True:
             answers = guards.journals(requests)
-            # A host that stays out of reach is said once.
+            # A host that stays out of reach is printed once.
             failed = {host for host, answer in answers.items() if "error" in answer}
             print_journals({host: answer for host, answer in answers.items() if host not in silent & failed})
             silent, status = failed, 1 if failed else 0

@@ -32,7 +32,7 @@ def plan(inventory_file: str, recipe_name: str, overrides: Mapping[str, Any], fo
     """Print what every host of INVENTORY would get for RECIPE: commands, environment, files, order, memory."""
     fleet = inventory.from_path(inventory_file, overrides)
     result = plan_for(recipe_name, fleet)
-    pin = pins.path_in_use(recipe_name, bundles.directory_of(fleet.settings), fleet.homes)
+    pin = pins.path_in_use(result.recipe, bundles.directory_of(fleet.settings), fleet.homes)
     sources = tuple(
         _shortest(path) for path in (Path(inventory_file).resolve(), *fleet.files, *([pin.resolve()] if pin else []))
     )
@@ -43,7 +43,7 @@ def plan(inventory_file: str, recipe_name: str, overrides: Mapping[str, Any], fo
 
 
 def _shortest(path: Path) -> str:
-    """Return a path as seen from the working directory where it lies below it, else absolute."""
+    """Return a path relative to the working directory if it is below it, else absolute."""
     here = Path.cwd()
     return str(path.relative_to(here)) if path.is_relative_to(here) else str(path)
 

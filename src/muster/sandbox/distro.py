@@ -25,7 +25,7 @@ class Source:
 
 @dataclass(frozen=True)
 class Distro:
-    """A Debian or Ubuntu release and where its main archive lies."""
+    """A Debian or Ubuntu release and its main archive."""
 
     id: str
     suite: str

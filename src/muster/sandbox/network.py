@@ -82,7 +82,7 @@ def plug(names: Names, host: Host, network: str) -> None:
     """Give a host its network namespace, cable, address and route; replaces a half-made one."""
     space, cable = names.machine(host.name), names.veth(host.index)
     if space in namespaces() and exists(cable):
-        # A bridge made anew has lost its cables.
+        # A recreated bridge has lost its cables.
         run(["ip", "link", "set", cable, "master", names.bridge])
         return
     unplug(names, host)

