@@ -39,7 +39,7 @@ sys.path.insert(0, str(ROOT))
 from tests import guard_answers, standin  # noqa: E402
 from tests.faults.sampler import stat_fields  # noqa: E402
 
-from muster.sandbox import Sandbox  # noqa: E402
+from muster.sandbox import Sandbox, serving_settings  # noqa: E402
 
 UNIT = "muster-kimi-k2-instruct.service"
 INVENTORY = """\
@@ -172,7 +172,9 @@ def deploy(box: Sandbox, engine: str, directory: Path) -> None:
             standin.place(box.tree(host.name))
             box.exec(host.name, ["/bin/sh", "-c", "mkdir -p /etc/standin; echo 0.05 >/etc/standin/token_seconds"])
         inventory = str(directory / "inventory.py")
-        Path(inventory).write_text(INVENTORY.format(name=box.name, settings=SETTINGS))
+        Path(inventory).write_text(
+            INVENTORY.format(name=box.name, settings={**SETTINGS, **serving_settings.open_to_this_machine(box.name)})
+        )
     done = subprocess.run(
         [str(Path(sys.executable).parent / "pyinfra"), "-y", inventory, "deploys/kimi_k2_instruct.py"],
         cwd=ROOT,

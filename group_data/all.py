@@ -103,8 +103,8 @@ ray_port = 6379
 # The guard, on the head: /ready, /status, /metrics.
 control_port = 29600
 
-# Networks whose clients may reach the hosts' units, besides the hosts themselves.
-client_networks = ["10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "fc00::/7"]
+# Networks whose clients may reach the API, such as ["10.20.0.0/16"]. Empty: nobody but the group's hosts.
+client_networks = []
 
 # Networks whose load balancers and Prometheus may reach the guard's /ready, /status and /metrics on control_port.
 monitor_networks = []

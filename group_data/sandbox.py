@@ -42,6 +42,11 @@ proxy = _engine.proxy
 uv_cache_dir = _engine.uv_cache_dir
 engine_fanout = False
 
+# This machine asks the endpoint (`muster sandbox ask`) and the guard's /ready.
+_open = _settings.open_to_this_machine(_chosen_name())
+client_networks = _open["client_networks"]
+monitor_networks = _open["monitor_networks"]
+
 offline = True
 ready_timeout = 1800
 

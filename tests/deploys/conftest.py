@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from muster.sandbox import Sandbox, tiny_model
+from muster.sandbox import Sandbox, serving_settings, tiny_model
 from tests import guard_answers, standin
 from tests.conftest import Boot
 
@@ -84,6 +84,7 @@ class Testbed:
             "model_shape": dict(tiny_model.SHAPE),  # so that the disk need not hold a terabyte
             "rdma": "off",
             "ready_timeout": 60,
+            **serving_settings.open_to_this_machine(self.box.name),
         }
         inventory = self.directory / "inventory.py"
         inventory.write_text(self.inventory.format(name=self.box.name, settings={**given, **settings}))

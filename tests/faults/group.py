@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from muster.sandbox import Sandbox
+from muster.sandbox import Sandbox, serving_settings
 from tests import guard_answers, standin
 from tests.faults.sightings import Sighting
 from tests.faults.watch import Watch
@@ -82,7 +82,8 @@ class Group:
     def deploy(self, supervisor: str = "guard", **settings: Any) -> None:
         """Run the deploy command; it must succeed."""
         folder = Path(self._folder.name)
-        given = {"supervisor": supervisor, **(STANDIN if self.engine == "standin" else REAL), **settings}
+        reachable = serving_settings.open_to_this_machine(self.box.name)
+        given = {"supervisor": supervisor, **(STANDIN if self.engine == "standin" else REAL), **reachable, **settings}
         inventory = folder / ("inventory.py" if self.engine == "standin" else "sandbox.py")
         inventory.write_text(INVENTORY.format(name=self.box.name, settings=given))
         if self.engine == "standin":

@@ -110,6 +110,16 @@ TEMPLATES: dict[str, dict[str, Any]] = {
     "sysusers.conf.j2": {},
     "sysctl.conf.j2": {},
     "ray_ready.py.j2": {},
+    "firewall.service.j2": {},
+    "nftables.conf.j2": {
+        "group": "kimi-k2",
+        "unit": "muster-firewall@kimi-k2.service",
+        "table": "muster-kimi-k2",
+        "sets": [("peers", 4, ["198.51.100.1"]), ("peers", 6, ["2001:db8::/64"]), ("clients", 4, ["10.0.0.0/8"])],
+        "opened": [("clients", [(8000, 8000)])],
+        "named": [(8000, 8000), (10002, 19999)],
+        "first_ephemeral": 32768,
+    },
 }
 
 
@@ -140,6 +150,12 @@ def fields_shape(text: str) -> list[tuple[int, str]]:
     return [(len(line.split()), line.split()[0]) for line in logical_lines(text)]
 
 
+def nft_shape(text: str) -> list[str]:
+    """Return lines with every word and every list of elements as one: what is left is the grammar."""
+    lines = [line for line in re.split(r"[\n\r\x85\u2028\u2029;]", text) if not line.lstrip().startswith("#")]
+    return [re.sub(r"[A-Za-z0-9_-]+", "w", re.sub(r"\{ [0-9a-f:./, -]+ \}", "{}", line)) for line in lines]
+
+
 SHAPES: dict[str, Callable[[str], list[Any]]] = {
     "unit.service.j2": unit_shape,
     "env.j2": env_shape,
@@ -147,6 +163,8 @@ SHAPES: dict[str, Callable[[str], list[Any]]] = {
     "sysusers.conf.j2": fields_shape,
     "sysctl.conf.j2": fields_shape,
     "ray_ready.py.j2": str.splitlines,
+    "firewall.service.j2": unit_shape,
+    "nftables.conf.j2": nft_shape,
 }
 
 

@@ -51,6 +51,20 @@ def test_a_command_has_one_flag_a_line() -> None:
     )
 
 
+def test_the_firewall_s_unit_is_as_hard_as_the_ranks(tmp_path: Path) -> None:
+    p = plan("kimi-k2-instruct", 2, "H200")
+    path = tmp_path / "muster-firewall@.service"
+    path.write_text(p.head.files[f"/etc/systemd/system/{path.name}"].text)
+    command = ["systemd-analyze", "security", "--offline=true", str(path)]
+    rating = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    found = re.search(r"Overall exposure level for \S+: ([\d.]+)", rating)
+    assert found
+    assert float(found[1]) <= 1.6
+    for host in p.hosts.values():
+        text = host.files[f"/etc/systemd/system/{host.units[0]}"].text
+        assert f"Requires={p.head.firewall.unit}\nAfter={p.head.firewall.unit}\n" in text
+
+
 def test_a_missing_value_is_an_error() -> None:
     with pytest.raises(jinja2.UndefinedError):
         render("tmpfiles.conf.j2", {})

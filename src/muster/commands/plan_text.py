@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shlex
 from collections.abc import Sequence
 from typing import Any
 
+from muster.plan import firewall
 from muster.plan.types import HostPlan, Plan, Process
 
 
@@ -51,6 +53,7 @@ def as_json(plan: Plan, sources: Sequence[str] = ()) -> dict[str, Any]:
                     for process in host.processes
                 ],
                 "units": list(host.units),
+                "firewall": dataclasses.asdict(host.firewall),
                 "files": {
                     path: {"mode": file.mode, "owner": file.owner, "group": file.group, "text": file.text}
                     for path, file in host.files.items()
@@ -93,6 +96,7 @@ def as_text(plan: Plan, sources: Sequence[str] = ()) -> str:
         f"endpoint {plan.endpoint} · served as {plan.served_model_name}",
         f"serves {plan.serves}{f' (profile {plan.profile})' if plan.profile else ''}",
         f"group {plan.group} · digest {plan.digest} · release {plan.release.id}",
+        f"reached by: {firewall.reach(plan.head.firewall)}",
         *([f"build {plan.variant}{ASSUMED if plan.variant_assumed else ''}"] if plan.variant else []),
         *([f"read {' · '.join(sources)}"] if sources else []),
     ]

@@ -12,6 +12,7 @@ from muster.deploys.shared.group_run import GroupRun
 from muster.hosts import operations
 from muster.hosts.pyinfra_types import current_host, stage
 from muster.hosts.say import say
+from muster.plan import firewall
 from muster.plan.types import Plan
 
 
@@ -36,6 +37,7 @@ def text(plan: Plan) -> str:
     head = next(iter(plan.hosts.values()))
     lines = [
         f"endpoint  {plan.endpoint}/v1  ({plan.served_model_name}, {plan.label})",
+        f"reached by {firewall.reach(plan.head.firewall)}",
         *([f"engine    vLLM {plan.vllm_version}, build {plan.variant}"] if plan.variant else []),
         f"try it    {curl}",
         f"logs      journalctl -f -u {head.units[-1]}   on {head.name}",

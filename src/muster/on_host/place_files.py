@@ -53,7 +53,24 @@ def base(request: Json, root: str) -> Json:
                 if status and "sysctl" not in tool[0]:
                     raise OSError(f"`{tool[0]} {item['path']}` ended with {status}: {output.strip()}")
                 notes += [line for line in output.splitlines() if status and line.strip()]
+    if not root:
+        apply_firewall([item["path"] for item in request["files"]])
     return {"changed": [item["path"] for item in request["files"]], "notes": notes}
+
+
+def apply_firewall(paths: list[str]) -> None:
+    """Let a changed firewall take effect where a group runs behind it; where none does, its ranks will start it.
+
+    Raises:
+        OSError: the kernel does not take the ruleset.
+    """
+    if any(path.startswith("/etc/systemd/system/") for path in paths):
+        run_command.must(["systemctl", "daemon-reload"], 120)
+    for path in paths:
+        if path.endswith("/firewall.nft"):
+            group = os.path.basename(os.path.dirname(path))
+            run_command.must(["nft", "--check", "--file", path], 60)
+            run_command.must(["systemctl", "try-reload-or-restart", f"muster-firewall@{group}.service"], 60)
 
 
 def refuse_foreign(text: str, root: str) -> None:

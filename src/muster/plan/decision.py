@@ -14,8 +14,10 @@ from muster.plan.types import File, HostPlan, Plan, Secret
 
 Observation = Mapping[str, Any]
 
-# Users, directories and kernel settings: they take effect at once, and no running rank reads them again.
+# Users, directories, kernel settings, and who may reach which port: they take effect at once, and no running rank reads
+# them again.
 BASE_DIRECTORIES = ("/etc/sysusers.d/", "/etc/tmpfiles.d/", "/etc/sysctl.d/")
+FIREWALL_UNIT = "/etc/systemd/system/muster-firewall@"
 _AT_REST = ("inactive", "failed", "")
 
 
@@ -143,7 +145,7 @@ def _how(file: Mapping[str, Any]) -> str:
 
 def is_base(path: str) -> bool:
     """Whether a file takes effect at once and restarts nothing; the plan's digest leaves it out."""
-    return path.startswith(BASE_DIRECTORIES)
+    return path.startswith(BASE_DIRECTORIES) or path.startswith(FIREWALL_UNIT) or path.endswith("/firewall.nft")
 
 
 def differs(file: File, on_host: Mapping[str, Any]) -> bool:

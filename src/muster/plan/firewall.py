@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from ipaddress import ip_network
+
 from muster.plan import vllm_flags
 from muster.plan.group import Group
+from muster.plan.render import render
 from muster.plan.topology import Node
 from muster.plan.types import Audience, Firewall, Opening
 
@@ -15,15 +18,52 @@ FIRST_EPHEMERAL = 32768
 def firewall_of(group: Group, node: Node) -> Firewall:
     """Return what one host of a group lets in."""
     return Firewall(
-        # A dash is no part of an nftables name; group names hold no underscore, so that no two tables are one.
-        table=f"muster_{group.name.replace('-', '_')}",
-        unit=f"muster-firewall@{group.name}.service",
+        table=f"muster-{group.name}",
+        unit=group.firewall_unit,
         path=f"{group.config}/firewall.nft",
         peers=group.peers,
         clients=tuple(group.settings.client_networks),
         monitors=tuple(group.settings.monitor_networks),
         openings=openings(group, node),
     )
+
+
+def ruleset(group: Group, node: Node) -> str:
+    """Return the nftables file of one host.
+
+    Groups that share a host share the engine's user: where their peers differ, each closes the ports that the kernel
+    picks to the peers of the other.
+    """
+    firewall = firewall_of(group, node)
+    audiences = {"peers": firewall.peers, "clients": firewall.clients, "monitors": firewall.monitors}
+    sets = [
+        (audience, version, [one for one in networks if ip_network(one).version == version])
+        for audience, networks in audiences.items()
+        for version in (4, 6)
+    ]
+    opened = [(audience, [(o.first, o.last) for o in firewall.ports(audience)]) for audience in ("clients", "monitors")]
+    return render(
+        "nftables.conf.j2",
+        {
+            "group": group.name,
+            "unit": firewall.unit,
+            "table": firewall.table,
+            "sets": sets,
+            "opened": [(audience, ports) for audience, ports in opened if ports],
+            "named": [(opening.first, opening.last) for opening in firewall.openings],
+            "first_ephemeral": FIRST_EPHEMERAL,
+        },
+    )
+
+
+def reach(firewall: Firewall) -> str:
+    """Return in one line who can reach what of a head, for people."""
+    who = ["the group's own hosts (every port)"]
+    if firewall.clients:
+        who.append(f"{', '.join(firewall.clients)} (the API)")
+    if firewall.monitors:
+        who.append(f"{', '.join(firewall.monitors)} (/ready, /status and /metrics)")
+    return "; ".join(who) + ("" if firewall.clients else "; no clients: client_networks is empty")
 
 
 def openings(group: Group, node: Node) -> tuple[Opening, ...]:

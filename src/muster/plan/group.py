@@ -41,6 +41,11 @@ class Group:
         return f"muster-{self.name}.service"
 
     @property
+    def firewall_unit(self) -> str:
+        """The unit that admits peers, clients and monitors to the group's ports, and nobody else."""
+        return f"muster-firewall@{self.name}.service"
+
+    @property
     def uses_ray(self) -> bool:
         """Whether Ray carries the pipeline across hosts."""
         return self.layout.pp > 1 and self.settings.executor == "ray"

@@ -94,12 +94,21 @@ def env_value(value: str) -> str:
 
 
 def name(value: str) -> str:
-    """Return a name of letters, digits, dashes and underscores: of a group, a credential, a table, a digest.
+    """Return a name of letters, digits, dashes and underscores: of a group, a credential, a table.
 
     Raises:
         ValueError: any other text.
     """
-    return _matching(value, r"[A-Za-z0-9_-]*", "a name")
+    return _matching(value, r"[A-Za-z0-9_-]+", "a name")
+
+
+def digest(value: str) -> str:
+    """Return a digest; empty while it is not known, since it is made of the files that carry it.
+
+    Raises:
+        ValueError: any other text.
+    """
+    return _matching(value, r"[0-9a-f]*", "a digest")
 
 
 def path(value: str) -> str:
@@ -143,6 +152,30 @@ def network(value: str) -> str:
     return value
 
 
+def networks(values: Sequence[str]) -> str:
+    """Return IP networks as the elements of an nftables set.
+
+    Raises:
+        ValueError: one that is no network.
+    """
+    return ", ".join(network(value) for value in values)
+
+
+def port_ranges(values: Sequence[tuple[int, int]]) -> str:
+    """Return TCP ports as the elements of an nftables set.
+
+    Args:
+        values: first and last port of each range.
+
+    Raises:
+        ValueError: numbers that are no ports.
+    """
+    for first, last in values:
+        if type(first) is not int or type(last) is not int or not 0 < first <= last < 65536:
+            raise ValueError(f"not a range of ports: {first!r} to {last!r}")
+    return ", ".join(str(first) if first == last else f"{first}-{last}" for first, last in values)
+
+
 def number(value: int) -> str:
     """Return a whole number from 0 to 2**31 - 1, as seconds and ports are.
 
@@ -167,12 +200,15 @@ def _matching(value: str, pattern: str, what: str) -> str:
 
 FILTERS: Mapping[str, Callable[[Any], str]] = {
     "device": device,
+    "digest": digest,
     "env_name": env_name,
     "env_value": env_value,
     "name": name,
     "network": network,
+    "networks": networks,
     "number": number,
     "path": path,
+    "port_ranges": port_ranges,
     "systemd": systemd_word,
     "systemd_command": systemd_command,
     "unit_name": unit_name,

@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 
 from muster.on_host.hardening import DEVICES
-from muster.plan import guard_files, vllm_flags
+from muster.plan import firewall, guard_files, vllm_flags
 from muster.plan.group import Group
 from muster.plan.render import render
 from muster.plan.topology import Node
@@ -76,6 +76,8 @@ def host_files(group: Group, node: Node, processes: tuple[Process, ...], digest:
             render("tmpfiles.conf.j2", {"root": settings.root, "hf_home": settings.hf_home})
         ),
         "/etc/sysctl.d/90-muster.conf": File(render("sysctl.conf.j2", {})),
+        "/etc/systemd/system/muster-firewall@.service": File(render("firewall.service.j2", {})),
+        f"{group.config}/firewall.nft": File(firewall.ruleset(group, node)),
     }
     if group.guarded:
         files |= guard_files.files(group, node, processes, digest)
@@ -103,8 +105,8 @@ def _common(group: Group, node: Node, digest: str) -> dict[str, object]:
         "devices": DEVICES,
         "closed": not group.fetches,
         "peers": group.peers,
-        "clients": group.settings.client_networks,
-        "after": [],
+        "clients": [*group.settings.client_networks, *group.settings.monitor_networks],
+        "after": [group.firewall_unit],
         "joins": [],
         "start_pre": [],
         "stop_post": [],
@@ -145,7 +147,7 @@ def _plain_unit(group: Group, node: Node, process: Process, digest: str) -> str:
         "guarded": False,
         "command": (f"{group.release.path}/bin/{process.argv[0]}", *process.argv[1:]),
         "start_pre": [(*group.ray_command, wait)] if behind_ray else [],
-        "after": ray,
+        "after": [group.firewall_unit, *ray],
         "joins": ray,
         "env_files": _env_files(group, process),
         "restart_seconds": 5,

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from muster.sandbox import passthrough, state_file, vllm_wheel
+from muster.sandbox import names, passthrough, state_file, vllm_wheel
 
 _TORCH = re.compile(rf"torch-{re.escape(vllm_wheel.TORCH)}(\+|%2B)cpu-cp(\d)(\d+)-.*x86_64\.whl")
 
@@ -24,6 +24,17 @@ class EngineSource:
     ssl_cert_file: str | None
     proxy: str | None
     uv_cache_dir: str
+
+
+def open_to_this_machine(name: str) -> dict[str, list[str]]:
+    """Return the settings that let this machine reach the API and the guard of a sandbox's hosts.
+
+    Args:
+        name: of the sandbox; nobody is let in where it is not up.
+    """
+    state = state_file.load(state_file.place(name))
+    networks = [f"{names.gateway(state.network)}/32"] if state else []
+    return {"client_networks": networks, "monitor_networks": networks}
 
 
 def torch_python(file_names: Iterable[str]) -> str | None:

@@ -148,7 +148,7 @@ class Settings(BaseModel):
     master_port: Port = 29501
     ray_port: Port = 6379
     control_port: Port = 29600
-    client_networks: list[Network] = ["10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "fc00::/7"]
+    client_networks: list[Network] = []
     monitor_networks: list[Network] = []
 
     # The engine
