@@ -12,6 +12,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 from muster.cli import main
+from muster.errors import Refusal
+from muster.spec import inventory
 
 ROOT = Path(__file__).parents[2]
 
@@ -119,3 +121,18 @@ def test_pyinfra_from_a_directory_that_misses_settings_is_refused(tmp_path: Path
     # The last of them reads only: this one run does reach its host, which is this machine.
     there = subprocess.run(command, cwd=top, capture_output=True, text=True, timeout=60, check=False)
     assert "has not read" not in there.stderr + there.stdout
+
+
+def test_a_configuration_that_is_named_is_the_one_that_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("mine.py", "config.py", "elsewhere/other.py", "elsewhere/sudo.py"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("hosts = ['a']\n")
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    given = ["/usr/bin/pyinfra", "-y", "--data", "a=b", "../mine.py", "stop.py"]
+    monkeypatch.setattr(sys, "argv", given)
+    with pytest.raises(Refusal, match=r"has not read \S*config\.py"):
+        inventory.require_all_read(inventory.load("../mine.py"))
+    monkeypatch.setattr(sys, "argv", [*given, "--config", "sudo.py"])
+    inventory.require_all_read(inventory.load("../mine.py"))
+    monkeypatch.setattr(sys, "argv", ["/usr/bin/muster", *given[1:]])
+    inventory.require_all_read(inventory.load("../mine.py"))

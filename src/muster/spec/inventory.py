@@ -138,9 +138,13 @@ def _of_command_line() -> tuple[SettingsFiles, list[Path], Path | None] | None:
     path = here / str(given["inventory"])
     if not path.is_file():
         return None
-    config = here / str(given["config_filename"])
+    files = settings_files.files_of(path, here)
+    named = str(given["config_filename"])
+    config = here / named
+    # Whoever names a configuration wants that one.
+    read_config = files.config if named != settings_files.CONFIG else (config if config.is_file() else None)
     group_data = [here / "group_data", path.parent / "group_data", *(here / name for name in given["group_data"] or ())]
-    return settings_files.files_of(path, here), group_data, config if config.is_file() else None
+    return files, group_data, read_config
 
 
 def _groups(inventory: Inventory) -> set[str]:
