@@ -32,6 +32,11 @@ PURE_ROOMS = ("spec", "plan")
 PURE_MODULES = (
     "hosts.explain",
     "hosts.programs",
+    "hosts.printable",
+    "hosts.answer_models",
+    "hosts.check_answers",
+    "deploys.shared.engine_addresses",
+    "deploys.shared.guard_trouble",
     "status.group_status",
     "status.failures",
     "guard.head_core",

@@ -481,6 +481,8 @@ def test_a_host_gets_no_file_that_is_not_in_the_listing(tmp_path: Path, monkeypa
         def recv_exit_status(self) -> int:
             return 0
 
+        status_event = SimpleNamespace(wait=lambda _seconds: True)
+
     monkeypatch.setattr(upload, "_append", lambda _state, _host, path: Channel(path))
     state, host = fake_host(FakeChannel([json.dumps({"weights_on_disk": answer}).encode() + b"\n"]))
     assert upload.send(state, host, LISTING, "/srv/w", str(tmp_path))

@@ -112,6 +112,31 @@ def test_a_release_is_resolved_and_fetched_once_for_three_hosts(box: Sandbox, tm
         assert third.returncode == 0, third.stdout + third.stderr
         assert "the release is" not in third.stdout + third.stderr
 
+        # The resolution is on the control machine; what a host says of it counts no more.
+        (kept,) = (tmp_path / "resolutions").glob("*.toml")
+        assert kept.read_text() == locked(box, "node0")
+        evil = (
+            "sed -i 's|url = \"http://[^/]*/|url = \"http://198.51.100.66/|' /opt/muster/engines/*.locked/pylock.toml"
+        )
+        box.exec("node0", ["sh", "-c", evil])
+        box.exec("node1", ["sh", "-c", "rm -rf /opt/muster/engines /var/cache/muster/uv"])
+        despite = run(tmp_path, "pyinfra", "-y", "hosts.py", "deploy.py")
+        assert despite.returncode == 0, despite.stdout + despite.stderr
+        assert locked(box, "node1") == kept.read_text()
+
+        # Where nothing is kept, a host's word is taken for configured addresses only.
+        text = kept.read_text()
+        kept.unlink()
+        box.exec("node1", ["sh", "-c", "rm -rf /opt/muster/engines /var/cache/muster/uv"])
+        foreign = run(tmp_path, "pyinfra", "-y", "hosts.py", "deploy.py")
+        assert foreign.returncode != 0
+        assert "node0 resolves the engine to files from elsewhere" in foreign.stderr, foreign.stderr[-3000:]
+        assert "198.51.100.66" in foreign.stderr
+        assert not kept.exists()
+        kept.write_text(text)
+        third = run(tmp_path, "pyinfra", "-y", "hosts.py", "deploy.py")
+        assert third.returncode == 0, third.stdout + third.stderr
+
         # What came changed out of the index is installed nowhere.
         box.exec("node1", ["sh", "-c", "rm -rf /opt/muster/engines/vllm-*py*[0-9a-f] /var/cache/muster/uv"])
         offered = simple / NAME / "muster_test_wheel_of_no_index-1.0-py3-none-any.whl"
@@ -129,5 +154,5 @@ def packages(box: Sandbox, name: str) -> str:
 
 
 def locked(box: Sandbox, name: str) -> str:
-    """Return a host's lock."""
+    """Return the resolution on a host."""
     return str(box.exec(name, ["sh", "-c", "cat /opt/muster/engines/*.locked/pylock.toml"]).stdout)

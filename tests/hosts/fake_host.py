@@ -24,12 +24,14 @@ class FakeChannel:
         stdout, stderr: what the host prints, piece by piece.
         status: exit status; None where the host sends none.
         reads: whether the host reads its standard input.
+        begins: whether it confirms the command.
     """
 
     stdout: Iterable[Any] = ()
     stderr: Iterable[Any] = ()
     status: int | None = 0
     reads: bool = True
+    begins: bool = True
     command: str = ""
     received: bytearray = field(default_factory=bytearray)
     closed: Event = field(default_factory=Event)
@@ -43,6 +45,8 @@ class FakeChannel:
 
     def exec_command(self, command: str) -> None:
         self.command = command
+        if not self.begins:
+            self.closed.wait()
 
     def recv(self, _count: int) -> bytes:
         return self._next("stdout")

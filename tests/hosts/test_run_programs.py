@@ -60,6 +60,11 @@ def test_a_host_that_says_nothing_is_given_up(monkeypatch: pytest.MonkeyPatch) -
     assert "printed nothing for" in error
 
 
+def test_a_host_that_never_begins_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ssh_session, "_OPENING_SECONDS", 0.2)
+    assert "has not begun within" in ask(FakeChannel(begins=False))["probe_gpus"]["error"]
+
+
 def test_streamed_lines_are_printed_as_they_come(monkeypatch: pytest.MonkeyPatch) -> None:
     lines: list[str] = []
     monkeypatch.setattr(runner, "echo", lambda line, **_: lines.append(line))

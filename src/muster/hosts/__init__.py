@@ -3,6 +3,7 @@
 programs       host programs as text for one SSH session, and the JSON that comes back: pure
 printable      the one filter for text that hosts sent: pure
 answer_models  what each host program may answer: pure
+check_answers  an answer against its model and its request: pure
 ssh_session    one command over SSH, with bounds on time and size
 run_programs   host programs run in one session, and their answers
 session        one host program as a pyinfra command

@@ -14,7 +14,8 @@ from pyinfra.api.output import echo, format_text
 from pyinfra.api.state import State
 from pyinfra.context import ctx_config
 
-from muster.hosts import answer_models, programs, ssh_session
+from muster.hosts import programs, ssh_session
+from muster.hosts.check_answers import checked
 from muster.hosts.printable import one_line, printable
 from muster.hosts.programs import Answer, Request
 
@@ -71,7 +72,7 @@ def run_programs(
         return _lost(requests, "\n".join([_words(error), *map(one_line, output.stderr[-5:])]))
     return Answers(
         {
-            name: answer_models.checked(name, request, answers.get(name, {"error": f"{name} gave no answer"}))
+            name: checked(name, request, answers.get(name, {"error": f"{name} gave no answer"}))
             for name, request in requests.items()
         }
     )

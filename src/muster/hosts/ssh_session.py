@@ -30,6 +30,7 @@ LINE_LIMIT = 4000
 """Characters of one line that are passed on as it comes."""
 _PIECE = 1 << 16
 _STATUS_SECONDS = 20.0
+_OPENING_SECONDS = 60.0
 _CONTROL = ("_timeout", "_stdin", "_get_pty", "_success_exit_codes")
 
 OnLine = Callable[[str, bool], None]
@@ -84,7 +85,7 @@ def converse(
     def execute() -> tuple[int, CommandOutput]:
         # Made again for the second try, which has a password.
         line = make_unix_command_for_host(state, host, StringCommand(command), **become).get_raw_value()
-        conversation = _Conversation(client.get_transport().open_session(timeout=60), on_line)
+        conversation = _Conversation(client.get_transport().open_session(timeout=_OPENING_SECONDS), on_line)
         output = conversation.run(line, text.encode(), seconds)
         kinds = [*(("stdout", line) for line in output.stdout), *(("stderr", line) for line in output.stderr)]
         return output.status, CommandOutput([OutputLine(kind, line) for kind, line in kinds])
@@ -112,17 +113,20 @@ class _Conversation:
 
     def run(self, command: str, text: bytes, seconds: float | None) -> Output:
         """Do it; raises as `converse`."""
-        self._channel.exec_command(command)
-        readers = [gevent.spawn(self._read, self._channel.recv, is_error=False)]
-        readers.append(gevent.spawn(self._read, self._channel.recv_stderr, is_error=True))
-        writer = gevent.spawn(self._write, text)
+        greenlets: list[Any] = []
         try:
+            # paramiko waits for ever for a server that does not confirm the command.
+            with gevent.Timeout(_OPENING_SECONDS, Broken(f"the host has not begun within {_OPENING_SECONDS:.0f} s")):
+                self._channel.exec_command(command)
+            readers = [gevent.spawn(self._read, self._channel.recv, is_error=False)]
+            readers.append(gevent.spawn(self._read, self._channel.recv_stderr, is_error=True))
+            greenlets = [*readers, gevent.spawn(self._write, text)]
             self._await(readers, None if seconds is None else time.monotonic() + seconds, seconds)
             self._channel.status_event.wait(_STATUS_SECONDS)
             return Output(int(self._channel.exit_status), *(reader.get() for reader in readers))
         finally:
             self._channel.close()
-            gevent.killall([*readers, writer], block=False)
+            gevent.killall(greenlets, block=False)
 
     def _await(self, readers: list[Any], deadline: float | None, seconds: float | None) -> None:
         while True:

@@ -19,6 +19,8 @@ from muster.on_host.in_words import size
 from muster.spec.listing import Listing
 
 _PIECE, _BEAT = 1 << 20, 10.0
+_STALLED = 600.0
+"""Seconds that a host may take no byte before the upload ends."""
 _BECOME = ("_sudo", "_sudo_user", "_sudo_password", "_use_sudo_login", "_su_user", "_use_su_login", "_doas")
 
 
@@ -54,6 +56,8 @@ def send(state: State, host: Host, listing: Listing, directory: str, origin: str
                         printed = time.monotonic()
                         say(host, f"sent {size(sent)} of {size(total)}, {sent / (printed - began) / 1e6:.0f} MB/s")
                 channel.shutdown_write()
+                if not channel.status_event.wait(_STALLED):
+                    raise TimeoutError(f"the host has not confirmed it within {_STALLED:.0f} s")
                 if channel.recv_exit_status():
                     fail(host, f"could not append to {path}: {channel.recv_stderr(1000).decode(errors='replace')}")
                     return False
@@ -68,6 +72,7 @@ def _append(state: State, host: Host, path: str) -> Any:
     given: Mapping[str, Any] = host.current_op_global_arguments or {}
     become = {key: given[key] for key in _BECOME if key in given}
     command = make_unix_command_for_host(state, host, StringCommand(f"cat >> {shlex.quote(path)}"), **become)
-    channel = host.connector.client.get_transport().open_session()  # type: ignore[attr-defined]
+    channel = host.connector.client.get_transport().open_session(timeout=_STALLED)  # type: ignore[attr-defined]
+    channel.settimeout(_STALLED)
     channel.exec_command(command.get_raw_value())
     return channel
