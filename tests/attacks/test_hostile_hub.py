@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from muster.commands.pin import pin
 from muster.errors import Refusal
-from muster.on_host import bounded_http, http_bounds, resolve_engine, transfer_source, verify_group
+from muster.on_host import bounded_http, http_bounds, resolve_engine, transfer_download, transfer_source, verify_group
 from muster.spec import pins, recipe
 from muster.weights import gather, hub, staging_run, tokens
 from tests.attacks.hostile_http import (
@@ -42,7 +42,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """No example waits for long: neither for an answer nor before it asks again."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(hub, "_SECONDS", 2.0)
-    monkeypatch.setattr(transfer_source, "_LONGEST_WAIT", 0.0)
+    monkeypatch.setattr(transfer_download, "_LONGEST_WAIT", 0.0)
 
 
 def run_pin(*words: str) -> Any:
@@ -160,7 +160,7 @@ def test_staging_refuses_a_token_for_an_endpoint_in_clear(tmp_path: Path) -> Non
 
 def test_a_seed_sends_no_token_in_clear() -> None:
     with pytest.raises(http_bounds.HttpError, match="not sent over http"):
-        transfer_source.credentials_for("http://hub.example/x", {"token": {"text": "t"}})
+        transfer_download.credentials_for("http://hub.example/x", {"token": {"text": "t"}})
 
 
 # --- bounds

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from muster.on_host import transfer_room, transfer_store, weights_on_disk
+from muster.on_host import transfer_chunks, transfer_room, transfer_store, weights_on_disk
 from muster.on_host.transfer_pieces import PieceMap
 from muster.spec import pins, recipe
 from muster.weights import hub as hub_client
@@ -145,7 +145,7 @@ def test_a_broken_record_is_no_record(tmp_path: Path, origin: Path, record: str)
     place.mkdir(parents=True)
     for name in transfer_store.RECORDS:
         (place / name).write_text(record)
-    assert transfer_store.known_chunks(str(place), 262144, listing_of(origin).as_data()["files"]) == {}
+    assert transfer_chunks.known_chunks(str(place), 262144, listing_of(origin).as_data()["files"]) == {}
     assert all_of(requests([place], origin))[0][0] == 0
     assert same(origin, place)
 

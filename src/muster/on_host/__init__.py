@@ -44,8 +44,10 @@ Measuring tools:
 Weights, and other large files, brought to all hosts at once:
     transfer_stage     one host's part in a run
     transfer_source    where the seed's files come from
+    transfer_download  files from addresses of http or https
     transfer_hub       huggingface_hub, run inside a Python that has it
-    transfer_store     a revision on disk: files, chunks, notes
+    transfer_store     a revision on disk: files, records, what is right
+    transfer_chunks    chunks of a file: size, digests
     transfer_files     the open files that chunks are read from and written to
     transfer_pieces    which host has which chunk
     transfer_swarm     chunks requested from peers

@@ -14,7 +14,7 @@ from muster.on_host import (
     pylock,
     run_command,
     safe_paths,
-    transfer_source,
+    transfer_download,
     whole_files,
 )
 from muster.on_host.http_bounds import HttpError, length_of
@@ -117,8 +117,8 @@ def size_of(url: str, request: Json) -> int:
     source = request.get("source", {})
     where = parts.netloc.rpartition("@")[2]
     try:
-        credentials = transfer_source.credentials_for(url, source)
-        answer = transfer_source.client_of(source).get(url, limit=0, method="HEAD", credentials=credentials)
+        credentials = transfer_download.credentials_for(url, source)
+        answer = transfer_download.client_of(source).get(url, limit=0, method="HEAD", credentials=credentials)
     except HttpError as error:
         raise OSError(f"{where} does not say how large {parts.path} is: {error}") from None
     length = length_of(answer.headers)

@@ -9,7 +9,7 @@ import time
 from array import array
 from typing import Any
 
-from muster.on_host import transfer_store as store
+from muster.on_host import transfer_chunks
 
 LACKING, COMING, HERE = 0, 1, 2
 _IMPATIENCE = 3.0
@@ -51,7 +51,7 @@ class PieceMap:
 
     def __init__(self, files: list[dict[str, Any]], peers: list[str]) -> None:
         self.files = files
-        self.chunk = store.chunk_size(sum(int(entry["size"]) for entry in files))
+        self.chunk = transfer_chunks.chunk_size(sum(int(entry["size"]) for entry in files))
         self.counts = [-(-int(entry["size"]) // self.chunk) for entry in files]
         self.base = [sum(self.counts[:at]) for at in range(len(files))]
         self.chunks = sum(self.counts)

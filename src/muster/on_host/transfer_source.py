@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import base64
-import contextlib
 import json
-import netrc
 import os
 import queue
 import subprocess
@@ -13,20 +10,12 @@ import threading
 import time
 import urllib.parse
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from typing import IO, Any
+from typing import Any
 
-from muster.on_host import run_command, safe_paths
+from muster.on_host import run_command, safe_paths, transfer_download
 from muster.on_host import transfer_store as store
-from muster.on_host.bounded_http import Client
-from muster.on_host.http_bounds import HttpError, WriteError, is_private_to
 
 _START = "import json, sys; r = json.load(sys.stdin); n = {'__name__': 'hub'}; exec(r['program'], n); n['main'](r)"
-_STALL = 180.0
-_ATTEMPTS = 5
-_PASSING = (408, 429, 500, 502, 503, 504)
-_LONGEST_WAIT = 60.0
-_PIECE = 4 << 20
 Entries = list[dict[str, Any]]
 
 
@@ -64,10 +53,6 @@ def arrived(directory: str, files: Entries) -> int:
     return total
 
 
-def _token(source: dict[str, Any]) -> str | None:
-    return (source.get("token") or {}).get("text")
-
-
 def _environment(source: dict[str, Any]) -> dict[str, str]:
     own = {"HF_HUB_DISABLE_PROGRESS_BARS": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_DISABLE_XET": "1"}
     own["HF_HUB_DOWNLOAD_TIMEOUT"] = str(source.get("timeout", 30))
@@ -82,7 +67,11 @@ def _hub(source: dict[str, Any], listing: dict[str, Any], lacking: Entries, dire
     """Let huggingface_hub fetch, in the first Python that has it."""
     python = _python(source)
     files = [{**entry, "to": store.inside(directory, entry["path"]) + store.WAN} for entry in lacking]
-    request = {"program": source["program"], "endpoint": source.get("endpoint"), "token": _token(source)}
+    request = {
+        "program": source["program"],
+        "endpoint": source.get("endpoint"),
+        "token": transfer_download.token_of(source),
+    }
     request |= {"model": listing["model"], "revision": listing["revision"], "files": files}
     child = subprocess.Popen(
         [python, "-I", "-c", _START],
@@ -110,7 +99,7 @@ def _hub(source: dict[str, Any], listing: dict[str, Any], lacking: Entries, dire
                 now = arrived(directory, lacking)
                 if now != moved:
                     moved, since = now, time.monotonic()
-                if time.monotonic() - since > source.get("stall", _STALL):
+                if time.monotonic() - since > source.get("stall", transfer_download.STALL):
                     raise OSError(_stalled(source, time.monotonic() - since)) from None
                 continue
             if line is None:
@@ -188,92 +177,14 @@ def _modelscope(source: dict[str, Any], listing: dict[str, Any], lacking: Entrie
         query = urllib.parse.urlencode({"Revision": listing["revision"], "FilePath": path})
         return f"{base}/api/v1/models/{urllib.parse.quote(listing['model'])}/repo?{query}"
 
-    yield from _plain(source, {entry["path"]: address(entry["path"]) for entry in lacking}, lacking, directory)
+    yield from transfer_download.fetch_each(
+        source, {entry["path"]: address(entry["path"]) for entry in lacking}, lacking, directory
+    )
 
 
 def _addressed(source: dict[str, Any], listing: dict[str, Any], lacking: Entries, directory: str) -> Iterator[str]:
     """Fetch every file from its own address, as package indexes list them; some may be files of this host."""
-    yield from _plain(source, source["urls"], lacking, directory)
-
-
-def _plain(source: dict[str, Any], urls: dict[str, str], lacking: Entries, directory: str) -> Iterator[str]:
-    """Fetch files from addresses that support ranges; retry where that can help."""
-    client = client_of(source)
-
-    def one(entry: dict[str, Any]) -> str:
-        url = urls[entry["path"]]
-        where = urllib.parse.urlsplit(url).netloc.rpartition("@")[2] or "this host"
-        place = store.inside(directory, entry["path"]) + store.WAN
-        for attempt in range(_ATTEMPTS):
-            try:
-                return _ranged(client, url, place, entry, source)
-            except WriteError as error:
-                raise OSError(f"{entry['path']}: {error}") from None
-            except HttpError as error:
-                again = error.status is None or error.status in _PASSING
-                if not again or attempt == _ATTEMPTS - 1:
-                    see = "; see the pinned revision" if error.status == 404 else ""
-                    raise OSError(f"{where} does not deliver {entry['path']}: {error}{see}") from None
-                time.sleep(min(_LONGEST_WAIT, 2.0**attempt if error.wait is None else error.wait))
-            except OSError as error:
-                raise OSError(f"{where} does not deliver {entry['path']}: {error.strerror or error}") from None
-        raise AssertionError
-
-    with ThreadPoolExecutor(4) as pool:
-        yield from pool.map(one, lacking)
-
-
-def client_of(source: dict[str, Any]) -> Client:
-    """Return what asks addresses through the source's proxy, trusting its certificate authorities."""
-    return Client(proxy=source.get("proxy"), cafile=source.get("ssl_cert_file"))
-
-
-def credentials_for(url: str, source: dict[str, Any]) -> str | None:
-    """Return the `Authorization` for an address: the source's token, or root's netrc entry for its host.
-
-    Raises:
-        HttpError: a token would go to another host than this one in clear.
-    """
-    token = _token(source)
-    if token:
-        if not is_private_to(url):
-            raise HttpError("the token is not sent over http, where others could read it; use https")
-        return f"Bearer {token}"
-    known = None
-    with contextlib.suppress(OSError, netrc.NetrcParseError):
-        known = netrc.netrc(os.path.expanduser("~/.netrc")).hosts.get(urllib.parse.urlsplit(url).hostname or "")
-    return "Basic " + base64.b64encode(f"{known[0]}:{known[2]}".encode()).decode() if known else None
-
-
-def _ranged(client: Client, url: str, place: str, entry: dict[str, Any], source: dict[str, Any]) -> str:
-    with open(place, "ab") as handle:
-        if handle.tell() > entry["size"]:
-            handle.truncate(0)
-            handle.seek(0)
-        if urllib.parse.urlsplit(url).scheme == "file":
-            _copy(urllib.parse.unquote(urllib.parse.urlsplit(url).path), handle, entry["size"])
-        elif handle.tell() < entry["size"]:
-            client.download(
-                url,
-                handle,
-                size=entry["size"],
-                start=handle.tell(),
-                seconds=source.get("timeout", 30),
-                credentials=credentials_for(url, source),
-                window=source.get("stall", _STALL),
-            )
-    return str(entry["path"])
-
-
-def _copy(origin: str, copy: IO[bytes], size: int) -> None:
-    """Append a file of this host, continuing where the copy ends, up to a size."""
-    with open(origin, "rb", buffering=0) as handle:
-        handle.seek(copy.tell())
-        while copy.tell() < size:
-            piece = handle.read(min(_PIECE, size - copy.tell()))
-            if not piece:
-                raise OSError(f"{origin} has {copy.tell()} of {size} bytes")
-            copy.write(piece)
+    yield from transfer_download.fetch_each(source, source["urls"], lacking, directory)
 
 
 def _copied(source: dict[str, Any], listing: dict[str, Any], lacking: Entries, directory: str) -> Iterator[str]:
@@ -285,7 +196,7 @@ def _copied(source: dict[str, Any], listing: dict[str, Any], lacking: Entries, d
                 if copy.tell() > entry["size"]:
                     copy.truncate(0)
                     copy.seek(0)
-                _copy(os.path.join(source["path"], entry["path"]), copy, entry["size"])
+                transfer_download.append_file(os.path.join(source["path"], entry["path"]), copy, entry["size"])
         except OSError as error:
             raise OSError(f"cannot copy {entry['path']} from {source['path']}: {error.strerror or error}") from None
         yield entry["path"]

@@ -13,7 +13,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from muster.on_host import mutex, transfer_room, transfer_source, whole_files
+from muster.on_host import mutex, transfer_chunks, transfer_room, transfer_source, whole_files
 from muster.on_host import transfer_store as store
 from muster.on_host.in_words import size
 from muster.on_host.progress_lines import say
@@ -56,7 +56,7 @@ class Stage:
         self.me, self.seed = request["me"], request["seed"]
         self.pieces = PieceMap(files, sorted(request["peers"]))
         self.stamps = store.Stamps(self.directory)
-        self.chunks = store.known_chunks(self.directory, self.pieces.chunk, files)
+        self.chunks = transfer_chunks.known_chunks(self.directory, self.pieces.chunk, files)
         self.files = Files(self.pieces, self.directory)
         self.swarm = Swarm(
             self.pieces,
@@ -135,7 +135,7 @@ class Stage:
         if not os.path.lexists(path):
             return False
         store.take_over(path)
-        sha256, hashes = store.digests(path, self.pieces.chunk)
+        sha256, hashes = transfer_chunks.digests(path, self.pieces.chunk)
         if self._right(at, path, sha256):
             self.stamps.add(name, sha256)
             self._offer(at, hashes)
@@ -151,7 +151,7 @@ class Stage:
     def _offer_fetched(self, at: int) -> None:
         entry = self.pieces.files[at]
         path = store.inside(self.directory, entry["path"])
-        sha256, hashes = store.digests(path + store.WAN, self.pieces.chunk)
+        sha256, hashes = transfer_chunks.digests(path + store.WAN, self.pieces.chunk)
         if not self._right(at, path + store.WAN, sha256):
             os.unlink(path + store.WAN)
             raise OSError(
@@ -189,7 +189,7 @@ class Stage:
         if os.path.lexists(path + store.PART):
             store.take_over(path + store.PART)
             os.truncate(path + store.PART, entry["size"])
-            here = store.good_chunks(path + store.PART, hashes, self.pieces.chunk)
+            here = transfer_chunks.good_chunks(path + store.PART, hashes, self.pieces.chunk)
         self.files.open(at)
         self.pieces.open_file(at, here)
         if len(here) == len(hashes):

@@ -17,7 +17,7 @@ from array import array
 from collections.abc import Callable
 from typing import Any
 
-from muster.on_host import transfer_store as store
+from muster.on_host import transfer_chunks
 from muster.on_host import transfer_wire as wire
 from muster.on_host.transfer_files import Files
 from muster.on_host.transfer_pieces import HERE, PieceMap
@@ -226,7 +226,10 @@ class Swarm:
         Raises:
             ValueError: they are not; the transfer has ended on this host.
         """
-        hashes, entry = store.split(packed), self.pieces.files[at] if 0 <= at < len(self.pieces.files) else None
+        hashes, entry = (
+            transfer_chunks.split(packed),
+            self.pieces.files[at] if 0 <= at < len(self.pieces.files) else None,
+        )
         fault = ""
         if entry is None:
             fault = f"announces a file number {at} that is not pinned"
