@@ -192,7 +192,7 @@ def test_any_value_of_a_host_is_refused_or_planned(key: str, value: object) -> N
     same_directives(plan)
 
 
-@pytest.mark.parametrize("address", ["127.0.0.1", "::1", "0.0.0.0", "::", "224.0.0.1"])
+@pytest.mark.parametrize("address", ["127.0.0.1", "::1", "0.0.0.0", "::", "224.0.0.1", "255.255.255.255"])
 def test_a_host_of_several_has_an_address_that_others_reach(address: str) -> None:
     def plan() -> Plan:
         addresses = {"h0": address, "h1": "10.0.0.2"}

@@ -156,7 +156,10 @@ def address(value: str) -> str:
     try:
         if "%" in value:
             raise ValueError("it names a zone")
-        return str(ipaddress.ip_address(value))
+        found = ipaddress.ip_address(value)
+        if found.is_unspecified or found.is_multicast or value == "255.255.255.255":
+            raise ValueError("no host has it")
+        return str(found)
     except ValueError as error:
         raise ValueError(f"an IP address ({shown(str(error))})") from None
 
