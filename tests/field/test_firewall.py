@@ -35,7 +35,7 @@ def box() -> Iterator[Sandbox]:
 
 
 def pairs(box: Sandbox) -> boxes.Run:
-    return boxes.muster(box, "preflight", "--waive", "rdma.link", "--format", "json")
+    return boxes.muster(box, "preflight", "kimi-k2-instruct", "--waive", "rdma.link", "--format", "json")
 
 
 def test_closed_ephemeral_ports_fail_and_the_firewall_is_named(box: Sandbox) -> None:
@@ -51,6 +51,7 @@ def test_closed_ephemeral_ports_fail_and_the_firewall_is_named(box: Sandbox) -> 
     assert run.levels("fabric.reach") == dict.fromkeys(BOTH, "fail")
     found = run.found("fabric.reach", "node0")
     assert "3 of 3 ephemeral ports" in found
+    assert "of the group's own ports" not in found
     assert "node1 has nftables table inet fw, chain input (policy drop)" in found
     (verdict,) = [v for v in run.data["verdicts"] if (v["check"], v["host"]) == ("fabric.reach", "node0")]
     assert "in inet fw input, before that rule: ip saddr { ADDRESSES } accept" in verdict["fix"]

@@ -102,27 +102,27 @@ def read(answer: Mapping[str, Any]) -> AllReduce:
 
 def transports(log: str) -> dict[str, int]:
     """Return transport -> number of channels, from the lines of NCCL_DEBUG=INFO."""
-    found: dict[str, int] = {}
+    channels: dict[str, int] = {}
     for match in _VIA.finditer(log[: 4 * 1024 * 1024]):
         parts = match.group(1).split("/")
         # NET/IB/3/GDRDMA: the device number does not matter, GDRDMA (the GPU's memory is reached directly) does.
         name = "/".join([*parts[:2], *(["GDRDMA"] if "GDRDMA" in parts else [])])
-        found[name] = found.get(name, 0) + 1
-    return found
+        channels[name] = channels.get(name, 0) + 1
+    return channels
 
 
 def verdicts(results: Mapping[str, AllReduce], reports: Sequence[HostReport]) -> tuple[Verdict, ...]:
     """Judge transport and bandwidth on each host."""
     up = {r.host: not isinstance(r.rdma, Unreadable) and any(is_up(port) for port in r.rdma) for r in reports}
-    found: list[Verdict] = []
+    judged: list[Verdict] = []
     for host, result in results.items():
         if result.error is not None:
             fix = "see NCCL's own log with NCCL_DEBUG=INFO; check fabric.* and rdma.* first"
-            found.append(Verdict("nccl.transport", "fail", result.error, "an all-reduce", fix, host))
+            judged.append(Verdict("nccl.transport", "fail", result.error, "an all-reduce", fix, host))
             continue
-        found.append(_transport(host, result, rdma_up=up.get(host, False)))
-        found.append(_bandwidth(host, result))
-    return tuple(found)
+        judged.append(_transport(host, result, rdma_up=up.get(host, False)))
+        judged.append(_bandwidth(host, result))
+    return tuple(judged)
 
 
 def _transport(host: str, result: AllReduce, *, rdma_up: bool) -> Verdict:

@@ -66,8 +66,8 @@ def read(answer: Mapping[str, object]) -> Filters:
 
 
 def _value(answer: Mapping[str, object], source: str) -> Mapping[str, object]:
-    found = answer.get(source)
-    value = found.get("value", found) if isinstance(found, Mapping) else None
+    source_answer = answer.get(source)
+    value = source_answer.get("value", source_answer) if isinstance(source_answer, Mapping) else None
     return value if isinstance(value, Mapping) else {"error": str(answer.get("error", "no answer"))}
 
 

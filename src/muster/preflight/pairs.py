@@ -129,8 +129,8 @@ def fragments_of(answer: Mapping[str, Any]) -> str | Unreadable | None:
 
 def mtus(reports: Iterable[HostReport], needs: Mapping[str, Needs]) -> dict[str, int]:
     """Return the MTU of the interface that carries each host's fabric address, where there is one."""
-    found = {report.host: link_of(report, needs[report.host].address) for report in reports}
-    return {host: link.mtu for host, link in found.items() if link}
+    links = {report.host: link_of(report, needs[report.host].address) for report in reports}
+    return {host: link.mtu for host, link in links.items() if link}
 
 
 def mtu_verdicts(sizes: Mapping[str, int]) -> tuple[Verdict, ...]:
@@ -163,16 +163,16 @@ def verdicts(results: Sequence[Measured]) -> tuple[Verdict, ...]:
     usual_trip = median(trips) if trips else 0.0
     speeds = [r.bits for r in good if r.bits is not None]
     usual_bits = median(speeds) if speeds else 0.0
-    found: list[Verdict] = []
+    judged: list[Verdict] = []
     for host in hosts:
         mine = [result for result in results if host in result.hosts]
-        found.append(_reach(host, mine))
-        found.extend(_packets(host, mine))
+        judged.append(_reach(host, mine))
+        judged.extend(_packets(host, mine))
         up = [result for result in mine if result.error is None]
         if any(result.round_trip is not None for result in up):
-            found.append(_round_trip(host, up, usual_trip))
-            found.append(_throughput(host, up, usual_bits))
-    return tuple(found)
+            judged.append(_round_trip(host, up, usual_trip))
+            judged.append(_throughput(host, up, usual_bits))
+    return tuple(judged)
 
 
 def slowest(results: Sequence[Measured]) -> str | None:

@@ -79,9 +79,9 @@ def _value(answers: Mapping[str, Any], program: str, source: str) -> Mapping[str
     answer = answers.get(program)
     if not isinstance(answer, Mapping):
         return {"error": "the host's program gave no answer"}
-    found = answer.get(source, answer if "error" in answer else None)
-    if isinstance(found, Mapping):
-        value = found.get("value", found)
+    answered = answer.get(source, answer if "error" in answer else None)
+    if isinstance(answered, Mapping):
+        value = answered.get("value", answered)
         if isinstance(value, Mapping):
             return value
     return {"error": f"{source}: no answer"}
@@ -92,32 +92,32 @@ def _error(value: Mapping[str, Any]) -> Unreadable | None:
 
 
 def _text(value: Mapping[str, Any], key: str) -> str:
-    found = value.get(key)
-    return found.strip()[:4096] if isinstance(found, str) else ""
+    text = value.get(key)
+    return text.strip()[:4096] if isinstance(text, str) else ""
 
 
 def _number(value: Mapping[str, Any], key: str) -> int | None:
-    found = value.get(key)
-    if isinstance(found, str) and found.strip().isascii() and found.strip()[:18].isdigit():
-        return int(found.strip()[:18])
-    return found if isinstance(found, int) and not isinstance(found, bool) else None
+    number = value.get(key)
+    if isinstance(number, str) and number.strip().isascii() and number.strip()[:18].isdigit():
+        return int(number.strip()[:18])
+    return number if isinstance(number, int) and not isinstance(number, bool) else None
 
 
 def _items(value: Mapping[str, Any], key: str) -> list[Mapping[str, Any]]:
-    found = value.get(key)
-    return [item for item in found[:4096] if isinstance(item, Mapping)] if isinstance(found, list) else []
+    items = value.get(key)
+    return [item for item in items[:4096] if isinstance(item, Mapping)] if isinstance(items, list) else []
 
 
 def _fabric_manager(value: Mapping[str, Any]) -> FabricManager | Unreadable:
     shown = tool_text.command_text(value.get("unit", value), "systemctl")
     if isinstance(shown, Unreadable):
         return shown
-    found = tool_text.properties(shown)
-    if "LoadState" not in found:
+    unit = tool_text.properties(shown)
+    if "LoadState" not in unit:
         return Unreadable(f"systemctl printed: {tool_text.first_line(shown) or 'nothing'}")
     printed = tool_text.command_text(value.get("version"), "nv-fabricmanager")
     version = "" if isinstance(printed, Unreadable) else versions.version_text(printed)
-    return FabricManager(found["LoadState"], found.get("ActiveState", ""), version)
+    return FabricManager(unit["LoadState"], unit.get("ActiveState", ""), version)
 
 
 def _rdma(value: Mapping[str, Any]) -> tuple[RdmaPort, ...] | Unreadable:
@@ -152,10 +152,10 @@ def _systemd(value: Mapping[str, Any]) -> int | Unreadable:
     shown = tool_text.command_text(value.get("version", value), "systemctl")
     if isinstance(shown, Unreadable):
         return shown
-    found = re.match(r"systemd (\d{1,6})\b", shown)
-    if found is None:
+    match = re.match(r"systemd (\d{1,6})\b", shown)
+    if match is None:
         return Unreadable(f"systemctl printed: {tool_text.first_line(shown) or 'nothing'}")
-    return int(found.group(1)) if value.get("booted") else Unreadable("the host was not booted with systemd")
+    return int(match.group(1)) if value.get("booted") else Unreadable("the host was not booted with systemd")
 
 
 def _resolves(value: Mapping[str, Any]) -> tuple[str, ...] | Unreadable:
@@ -188,15 +188,15 @@ def _system(value: Mapping[str, Any]) -> System | Unreadable:
 def _paths(value: Mapping[str, Any]) -> dict[str, PathFacts | Unreadable]:
     if "error" in value:
         return {}
-    found: dict[str, PathFacts | Unreadable] = {}
+    paths: dict[str, PathFacts | Unreadable] = {}
     for path, facts in value.items():
         if not isinstance(facts, Mapping):
             continue
         free = _number(facts, "free")
         if free is None:
-            found[str(path)] = _error(facts) or Unreadable("no figures")
+            paths[str(path)] = _error(facts) or Unreadable("no figures")
             continue
-        found[str(path)] = PathFacts(
+        paths[str(path)] = PathFacts(
             there=_text(facts, "there"),
             mount=_text(facts, "mount"),
             options=tuple(_text(facts, "options").split(",")),
@@ -204,7 +204,7 @@ def _paths(value: Mapping[str, Any]) -> dict[str, PathFacts | Unreadable]:
             free=free,
             held=_number(facts, "held") or 0,
         )
-    return found
+    return paths
 
 
 def _listeners(value: Mapping[str, Any]) -> tuple[Listener, ...] | Unreadable:

@@ -155,20 +155,20 @@ def nvlinks(answer: object) -> dict[int, tuple[int, int]] | Unreadable:
     text = command_text(answer, "nvidia-smi nvlink")
     if isinstance(text, Unreadable):
         return text
-    found: dict[int, tuple[int, int]] = {}
+    links: dict[int, tuple[int, int]] = {}
     current = None
     for line in text.splitlines():
         gpu = re.match(r"GPU (\d{1,4}):", line)
         link = re.match(r"\s+Link \d{1,4}: (.*)", line)
         if gpu:
             current = int(gpu.group(1))
-            found[current] = (0, 0)
+            links[current] = (0, 0)
         elif link and current is not None:
-            up, links = found[current]
-            found[current] = (up + bool(re.match(r"\d+(\.\d+)? GB/s", link.group(1).strip())), links + 1)
-    if not found and text.strip():
+            up, count = links[current]
+            links[current] = (up + bool(re.match(r"\d+(\.\d+)? GB/s", link.group(1).strip())), count + 1)
+    if not links and text.strip():
         return Unreadable(f"nvidia-smi nvlink printed: {first_line(text)}")
-    return found
+    return links
 
 
 def topology(answer: object) -> dict[tuple[int, int], str] | Unreadable:
@@ -177,7 +177,7 @@ def topology(answer: object) -> dict[tuple[int, int], str] | Unreadable:
     if isinstance(text, Unreadable):
         return text
     columns: list[int] = []
-    found: dict[tuple[int, int], str] = {}
+    ways: dict[tuple[int, int], str] = {}
     for line in _ANSI.sub("", text).splitlines():
         cells = [cell.strip() for cell in line.split("\t")]
         named = [re.fullmatch(r"GPU(\d{1,4})", cell) for cell in cells]
@@ -185,10 +185,10 @@ def topology(answer: object) -> dict[tuple[int, int], str] | Unreadable:
             columns = [int(match.group(1)) for match in named if match]
         elif named[0]:
             row = int(named[0].group(1))
-            found.update({(row, to): cell for to, cell in zip(columns, cells[1:], strict=False) if to != row})
+            ways.update({(row, to): cell for to, cell in zip(columns, cells[1:], strict=False) if to != row})
     if not columns:
         return Unreadable(f"nvidia-smi topo printed: {first_line(text) or 'nothing'}")
-    return found
+    return ways
 
 
 def _word(value: str | None) -> str | None:
@@ -197,10 +197,10 @@ def _word(value: str | None) -> str | None:
 
 def _integer(value: str | None) -> int | None:
     """Return a number with or without a unit, decimal or 0x-hexadecimal."""
-    found = re.match(r"0x([0-9a-fA-F]{1,16})$|(\d{1,18})(?: |$)", (value or "").strip())
-    if not found:
+    match = re.match(r"0x([0-9a-fA-F]{1,16})$|(\d{1,18})(?: |$)", (value or "").strip())
+    if not match:
         return None
-    return int(found.group(1), 16) if found.group(1) else int(found.group(2))
+    return int(match.group(1), 16) if match.group(1) else int(match.group(2))
 
 
 def _is_set(value: str | None) -> bool:

@@ -100,10 +100,10 @@ Index = Mapping[tuple[str, str], Sequence[Verdict]]
 
 def _index(outcome: Outcome) -> Index:
     """Return (check, host) -> verdicts."""
-    found: dict[tuple[str, str], list[Verdict]] = {}
+    by_place: dict[tuple[str, str], list[Verdict]] = {}
     for verdict in outcome.verdicts:
-        found.setdefault((verdict.check, verdict.host), []).append(verdict)
-    return found
+        by_place.setdefault((verdict.check, verdict.host), []).append(verdict)
+    return by_place
 
 
 def _of(index: Index, check: str, hosts: Sequence[str]) -> list[Verdict]:

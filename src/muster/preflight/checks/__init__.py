@@ -47,7 +47,7 @@ def local(report: HostReport, needs: Needs) -> tuple[Verdict, ...]:
         gone = fail("host.reached", why.found, why.needed, why.fix)
         return (replace(gone, host=report.host),)
     report = reduced(report, needs)
-    found = [ok("host.reached", "answers")]
+    verdicts = [ok("host.reached", "answers")]
     for subject in SUBJECTS:
-        found.extend(subject(report, needs))
-    return tuple(replace(verdict, host=report.host) for verdict in found)
+        verdicts.extend(subject(report, needs))
+    return tuple(replace(verdict, host=report.host) for verdict in verdicts)

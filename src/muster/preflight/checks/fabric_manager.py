@@ -37,8 +37,8 @@ def check(report: HostReport, needs: Needs) -> Iterator[Verdict]:
         yield of_finding(finding)
 
 
-def _version(found: str, driver: str | None) -> Verdict:
-    if found and version(found) == version(driver):
-        return ok("fabric_manager.version", found)
+def _version(installed: str, driver: str | None) -> Verdict:
+    if installed and version(installed) == version(driver):
+        return ok("fabric_manager.version", installed)
     fix = f"install nvidia-fabricmanager of exactly version {driver} and restart it"
-    return fail("fabric_manager.version", found or "unknown", f"{driver}, the driver's", fix)
+    return fail("fabric_manager.version", installed or "unknown", f"{driver}, the driver's", fix)

@@ -74,10 +74,10 @@ def _system(system: System, needs: Needs) -> Iterator[Verdict]:
         yield ok("host.limits", f"pid_max {system.pid_max}, nr_open {system.nr_open}")
 
 
-def _at_least(check_name: str, found: int | None, needed: int, fix: str) -> Verdict:
-    if found is not None and found >= needed:
-        return ok(check_name, size(found), size(needed))
-    return warn(check_name, "unknown" if found is None else size(found), size(needed), fix)
+def _at_least(check_name: str, size_there: int | None, needed: int, fix: str) -> Verdict:
+    if size_there is not None and size_there >= needed:
+        return ok(check_name, size(size_there), size(needed))
+    return warn(check_name, "unknown" if size_there is None else size(size_there), size(needed), fix)
 
 
 def _disk(report: HostReport, needs: Needs) -> Iterator[Verdict]:

@@ -28,9 +28,9 @@ def check(report: HostReport, needs: Needs) -> Iterator[Verdict]:
         variant = cuda_variants.choose(report.driver, vllm=needs.vllm, requested=needs.variant or needs.torch_backend)
     except Refusal:
         return  # driver.build reports it
-    found = _cuda(installed.cuda or "unknown", variant, report.driver, fix)
+    cuda = _cuda(installed.cuda or "unknown", variant, report.driver, fix)
     # Where the user's own engine or index decides, any variant that the driver runs is as good as another.
-    yield ok(found.check, found.found) if needs.torch_backend is None and found.level == "warn" else found
+    yield ok(cuda.check, cuda.found) if needs.torch_backend is None and cuda.level == "warn" else cuda
     if isinstance(installed.imported, Unreadable):
         if installed.imported != NOT_ASKED:
             yield fail("engine.import", installed.imported.why, "vLLM and torch that import", fix)
@@ -38,20 +38,20 @@ def check(report: HostReport, needs: Needs) -> Iterator[Verdict]:
         yield ok("engine.import", f"vLLM {installed.imported.get('vllm')}")
 
 
-def _ray(found: str | None, floor: tuple[int, int, int]) -> Verdict:
+def _ray(installed: str | None, floor: tuple[int, int, int]) -> Verdict:
     needed = f"Ray {'.'.join(map(str, floor))} or newer: older ones ignore the group's token and run anybody's code"
-    if found is not None and (versions.version(found) or (0,)) >= floor:
-        return ok("engine.ray", f"Ray {found}")
+    if installed is not None and (versions.version(installed) or (0,)) >= floor:
+        return ok("engine.ray", f"Ray {installed}")
     return fail(
-        "engine.ray", f"Ray {found or 'is missing'}", needed, "install it into engine_path, or set executor to mp"
+        "engine.ray", f"Ray {installed or 'is missing'}", needed, "install it into engine_path, or set executor to mp"
     )
 
 
-def _cuda(found: str, variant: cuda_variants.Variant, driver: str | None, fix: str) -> Verdict:
-    if found == variant.cuda:
-        return ok("engine.cuda", f"CUDA {found}")
-    runs = any(known.cuda.split(".")[0] == found.split(".")[0] for known in cuda_variants.runnable(driver))
+def _cuda(installed: str, variant: cuda_variants.Variant, driver: str | None, fix: str) -> Verdict:
+    if installed == variant.cuda:
+        return ok("engine.cuda", f"CUDA {installed}")
+    runs = any(known.cuda.split(".")[0] == installed.split(".")[0] for known in cuda_variants.runnable(driver))
     needed = f"CUDA {variant.cuda} ({variant.name})"
     if runs and variant != cuda_variants.CPU:
-        return warn("engine.cuda", f"CUDA {found}, which this driver runs", needed, fix)
-    return fail("engine.cuda", f"CUDA {found}", needed, fix)
+        return warn("engine.cuda", f"CUDA {installed}, which this driver runs", needed, fix)
+    return fail("engine.cuda", f"CUDA {installed}", needed, fix)
