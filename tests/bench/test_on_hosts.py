@@ -14,15 +14,13 @@ from tests.conftest import Boot
 pytestmark = pytest.mark.sandbox
 
 NAME = "muster-bench-20260101t000000z-test-1"
-PLACE = f"/var/lib/muster-bench-test/{NAME}"
+PLACE = f"/run/{NAME}"
 
 
 @pytest.fixture
 def box(sandbox: Boot) -> Sandbox:
     """One host."""
-    box = sandbox("bench", hosts=1)
-    box.exec("node0", ["/bin/mkdir", "-p", "/var/lib/muster-bench-test"])
-    return box
+    return sandbox("bench", hosts=1)
 
 
 def ask(box: Sandbox, **request: Any) -> dict[str, Any]:
@@ -36,9 +34,7 @@ def start(box: Sandbox, script: str, **own: Any) -> dict[str, Any]:
     request = {
         "do": "start",
         "name": NAME,
-        "directory": PLACE,
         "argv": ["/bin/sh", "-c", script],
-        "user": "nobody",
         "env": {"SAID": 'a "quoted" $word'},
         "seconds": 60,
         "files": {"task.yaml": "task: x\n"},
@@ -50,7 +46,7 @@ def finish(box: Sandbox) -> dict[str, Any]:
     """Look until the tool has ended."""
     deadline = time.monotonic() + 60
     while True:
-        state = ask(box, do="poll", name=NAME, directory=PLACE, result=".json")
+        state = ask(box, do="poll", name=NAME, result=".json")
         if state.get("running") is not True or time.monotonic() > deadline:
             return state
         time.sleep(0.5)
@@ -62,10 +58,10 @@ def test_a_tool_runs_as_its_user_and_brings_its_result_back(box: Sandbox) -> Non
         assert start(box, script) == {}
         state = finish(box)
         assert (state["running"], state["status"], state["result"]) == (False, 0, '{"said": 1}\n'), state
-        assert state["lines"][-2:] == ["nobody", 'a "quoted" $word']
+        assert state["lines"][-2:] == ["muster-tools", 'a "quoted" $word']
     finally:
-        assert ask(box, do="end", name=NAME, directory=PLACE) == {}
-    assert box.exec("node0", ["/bin/ls", "/var/lib/muster-bench-test"]).stdout == ""
+        assert ask(box, do="end", name=NAME) == {}
+    assert box.exec("node0", ["/bin/sh", "-c", f"ls -d {PLACE} /run/private/{NAME} || true"]).stdout == ""
 
 
 def test_a_tool_that_fails_or_takes_too_long_says_so(box: Sandbox) -> None:
@@ -81,19 +77,20 @@ def test_a_tool_that_fails_or_takes_too_long_says_so(box: Sandbox) -> None:
             assert state["status"] == status or state["why"] == "timeout"
             assert state["lines"][-1].endswith(last)
         finally:
-            ask(box, do="end", name=NAME, directory=PLACE)
+            ask(box, do="end", name=NAME)
 
 
 def test_the_api_key_reaches_the_tool_and_no_command_line(box: Sandbox) -> None:
     box.exec("node0", ["/bin/sh", "-c", "umask 077; echo VLLM_API_KEY=s3cret-word > /root/key.env"])
     try:
         start(box, "echo ${#OPENAI_API_KEY}; sleep 2", api_key_file="/root/key.env")
-        shown = box.exec("node0", ["/bin/sh", "-c", f"systemctl show {NAME}; cat {PLACE}/run.sh; cat /proc/*/cmdline"])
+        look = f"systemctl show {NAME}; cat /proc/*/cmdline; find /run/muster-tools -type f -exec cat {{}} +"
+        shown = box.exec("node0", ["/bin/sh", "-c", look])
         assert "s3cret-word" not in shown.stdout
         assert finish(box)["lines"][-1] == "11"
     finally:
-        ask(box, do="end", name=NAME, directory=PLACE)
+        ask(box, do="end", name=NAME)
 
 
 def test_a_name_that_is_no_measurement_is_refused(box: Sandbox) -> None:
-    assert "no unit of a measurement" in ask(box, do="end", name="ssh", directory=PLACE)["error"]
+    assert "no unit of a measurement" in ask(box, do="end", name="ssh")["error"]

@@ -17,6 +17,7 @@ from muster.errors import Refusal
 from muster.hosts.all_hosts import each, hosts_of
 from muster.hosts.connect import connected as connected_hosts
 from muster.hosts.run_programs import run_programs
+from muster.on_host import run_tool
 from muster.plan.prepare import plan_for
 from muster.plan.types import Plan
 from muster.preflight.run_checks import deployed_plan
@@ -122,7 +123,7 @@ class MeasuredGroup:
         files: Mapping[str, str] | None = None,
         say: Callable[[str], None] = lambda _: None,
     ) -> ToolResult:
-        """Run a tool on the head, as the engine's user and in its environment, and wait for it to end.
+        """Run a tool on the head, as a user of its own and in the engine's environment, and wait for it to end.
 
         Args:
             name: of its unit, `muster-bench-…`.
@@ -133,15 +134,15 @@ class MeasuredGroup:
             files: name -> text, written into its directory.
             say: called with the tool's last line when that changes.
         """
-        head, directory = self.plan.head, self.directory(name)
+        head = self.plan.head
         program = argv[0] if argv[0].startswith("/") else f"{self.plan.release.path}/bin/{argv[0]}"
         start = {
-            "do": "start", "name": name, "directory": directory, "argv": [program, *argv[1:]], "user": "muster",
+            "do": "start", "name": name, "argv": [program, *argv[1:]],
             "env": {**head.processes[-1].env, **(env or {})}, "seconds": seconds, "files": dict(files or {}),
             "api_key_file": self.plan.api_key_path,
         }  # fmt: skip
         self.ask(head.name, {"run_tool": start})
-        poll = {"do": "poll", "name": name, "directory": directory, "result": result}
+        poll = {"do": "poll", "name": name, "result": result}
         try:
             deadline, printed = time.monotonic() + seconds + 60, ""
             while True:
@@ -154,11 +155,11 @@ class MeasuredGroup:
                     printed = last
                 time.sleep(POLL_SECONDS)
         finally:
-            self.ask(head.name, {"run_tool": {"do": "end", "name": name, "directory": directory}})
+            self.ask(head.name, {"run_tool": {"do": "end", "name": name}})
 
     def directory(self, name: str) -> str:
         """Return a tool's working directory on the head."""
-        return f"/var/lib/muster/{self.plan.group}/{name}"
+        return run_tool.directory(name)
 
 
 @contextmanager

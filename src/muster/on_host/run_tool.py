@@ -2,38 +2,56 @@
 
 The tool outlives the SSH session that started it: a run may take an hour, and sessions break sooner. One request does
 one thing: `start`, `poll`, `end`, or `log` (the engine's log since it started).
+
+The tool's user is neither root nor the engine's and lives as long as the unit. It writes to `/run/<name>` alone, which
+systemd makes and root only reads, and gets the API key as a credential; of the guard, the engine and other groups it
+can read no more than anybody.
 """
 
 from __future__ import annotations
 
-import json
 import os
-import pwd
 import re
-import shlex
-import shutil
+import stat
 from typing import Any
 
-from muster.on_host import api_key, run_command, run_units, systemd_units, whole_files
+from muster.on_host import api_key, hardening, run_command, run_units, safe_paths, systemd_units, whole_files
 
 Json = dict[str, Any]
 
+USER = "muster-tools"
 _NAME = re.compile(r"muster-bench-[a-z0-9-]{1,60}")
+_FILE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
+_FILES = "/run/muster-tools"
 _BIGGEST = 32 << 20
+_MOST = 10_000
+"""Files of a tool that are looked at for its result."""
 # Lines of an engine's start; the rest is one line per request.
 _TELLING = re.compile(
     r"version|attention backend|took|KV cache|Maximum concurrency|Application startup|init engine|capturing finished"
 )
 _LOG_LINES = 20000
+# The hub's cache may be the engine user's alone. The first argument is where root has laid the tool's files.
+_SCRIPT = """
+umask 077
+[ ! -d "$1" ] || cp -R "$1/." .
+shift
+if [ -f "$CREDENTIALS_DIRECTORY/api-key" ]; then
+  line=$(cat "$CREDENTIALS_DIRECTORY/api-key")
+  export OPENAI_API_KEY="${line#*=}"
+fi
+[ -r "$HF_HOME/hub" ] || export HF_HOME="$PWD/hf"
+exec "$@"
+"""
 
 
 def main(request: Json) -> Json:
     """Do what `request["do"]` says.
 
     Args:
-        request: `start`: `name` (of the unit), `directory`, `argv`, `env`, `user`, `seconds` (the longest it may take),
-            `files` {name: text} to write there, `api_key_file` or None. `poll` and `end`: `name`, `directory`, and for
-            `poll` also `result` (file name, or its ending). `log`: `units`.
+        request: `start`: `name` (of the unit), `argv`, `env` (no secrets), `seconds` (the longest it may take), `files`
+            {name: text} to find in its directory, `api_key_file` or None. `poll` and `end`: `name`, and for `poll`
+            also `result` (file name, or its ending). `log`: `units`.
 
     Returns:
         `start`: {}. `poll`: {running, status, lines, result (text) or None}. `end`: {}. `log`: {units: {unit: {active,
@@ -43,61 +61,61 @@ def main(request: Json) -> Json:
     return do(request)
 
 
+def directory(name: str) -> str:
+    """Return the working directory of a tool, its own while its unit is there."""
+    return f"/run/{name}"
+
+
 def _start(request: Json) -> Json:
-    name, directory = _checked(request["name"]), request["directory"]
-    user = pwd.getpwnam(request["user"])
-    os.makedirs(directory, mode=0o700, exist_ok=True)
+    name = _checked(request["name"])
+    place, files = directory(name), f"{_FILES}/{name}"
     for file, text in request.get("files", {}).items():
-        whole_files.write_whole(os.path.join(directory, file), text.encode(), 0o644)
-    script = "#!/bin/sh\nexec " + " ".join(shlex.quote(word) for word in request["argv"]) + "\n"
-    whole_files.write_whole(os.path.join(directory, "run.sh"), script.encode(), 0o755)
-    env = dict(request["env"])
+        if not _FILE.fullmatch(file):
+            raise ValueError(f"{file!r} is no name of a tool's file")
+        safe_paths.make_directory(files)
+        whole_files.write_whole(os.path.join(files, file), text.encode(), 0o644)
+    own = {"HOME": place, "XDG_CACHE_HOME": f"{place}/cache", "VLLM_CACHE_ROOT": f"{place}/cache/vllm"}
+    properties = [
+        "Type=exec",
+        f"RuntimeDirectory={name}",
+        "RuntimeDirectoryMode=0700",
+        "RuntimeDirectoryPreserve=yes",  # until `end`, also after a failure
+        f"WorkingDirectory={place}",
+        f"RuntimeMaxSec={int(request['seconds'])}",
+        "RemainAfterExit=yes",
+    ]
     if request.get("api_key_file"):
-        env["OPENAI_API_KEY"] = api_key.read(request["api_key_file"])
-    lines = "".join(f"{key}={_quoted(value)}\n" for key, value in env.items())
-    whole_files.write_whole(os.path.join(directory, "env"), lines.encode(), 0o600)  # systemd reads it as root
-    os.chown(directory, user.pw_uid, user.pw_gid)
-    properties = {
-        "User": request["user"],
-        "WorkingDirectory": directory,
-        "EnvironmentFile": os.path.join(directory, "env"),
-        "RuntimeMaxSec": str(int(request["seconds"])),
-        "RemainAfterExit": "yes",
-        "NoNewPrivileges": "yes",
-        "ProtectSystem": "strict",
-        "ReadWritePaths": " ".join(["-/var/lib/muster", "-/var/cache/muster", directory]),
-        "PrivateTmp": "yes",
-        "LimitNOFILE": "1048576",
-        "LimitCORE": "0",
-    }
-    options = [f"--property={key}={value}" for key, value in properties.items()]
-    run_command.must(
-        ["systemd-run", "--quiet", "--unit=" + name, *options, "/bin/sh", os.path.join(directory, "run.sh")]
-    )
+        api_key.read(request["api_key_file"])  # a file that holds no key is refused here, by name
+        properties.append("LoadCredential=api-key:" + request["api_key_file"])
+    start = hardening.systemd_run(name, USER, properties, {**request["env"], **own}, devices=True)
+    # systemd replaces variables in a unit's command line; $$ is a dollar.
+    words = ["/bin/sh", "-c", _SCRIPT, "sh", files, *request["argv"]]
+    run_command.must([*start, *(word.replace("$", "$$") for word in words)])
     return {}
 
 
 def _poll(request: Json) -> Json:
-    unit = _checked(request["name"]) + ".service"
+    name = _checked(request["name"])
+    unit = name + ".service"
     state = systemd_units.show([unit], "SubState,ExecMainStatus,Result,InvocationID").get(unit, {})
     running = state.get("SubState") in ("running", "start", "start-pre", "start-post")
-    status = int(state.get("ExecMainStatus") or 0)
-    found = None if running else _result(request["directory"], request["result"])
     invocation = state.get("InvocationID", "")
     return {
         "running": running,
-        "status": status,
+        "status": int(state.get("ExecMainStatus") or 0),
         "why": state.get("Result", ""),
         "lines": systemd_units.journal(unit, 3, invocation) if running else run_units.last_words(unit, invocation),
-        "result": found,
+        "result": None if running else _result(directory(name), request["result"]),
     }
 
 
 def _end(request: Json) -> Json:
-    unit = _checked(request["name"]) + ".service"
-    run_command.run(["systemctl", "stop", "--", unit], 30)
-    run_command.run(["systemctl", "reset-failed", "--", unit])
-    shutil.rmtree(request["directory"], ignore_errors=True)
+    name = _checked(request["name"])
+    run_command.run(["systemctl", "stop", "--", name + ".service"], 30)
+    run_command.run(["systemctl", "reset-failed", "--", name + ".service"])
+    # systemd keeps a preserved directory of a user that comes and goes in /run/private, and a link in /run.
+    for path in (f"/run/private/{name}", directory(name), f"{_FILES}/{name}"):
+        safe_paths.remove_below(path)
     return {}
 
 
@@ -116,24 +134,20 @@ def _log(request: Json) -> Json:
     return {"units": units, "lines": lines[:2000], "gpus": gpus, "driver": rows[0][1] if gpus else ""}
 
 
-def _result(directory: str, name: str) -> str | None:
-    """Return the text of the newest file below `directory` whose name ends with `name`."""
-    found = []
-    for place, _, files in os.walk(directory):
-        found += [os.path.join(place, file) for file in files if file.endswith(name)]
+def _result(place: str, name: str) -> str | None:
+    """Return the text of the newest file below `place` whose name ends with `name`; what is no file is passed over."""
+    found, seen = [], 0
+    for parent, _, files in os.walk(place):
+        for path in (os.path.join(parent, file) for file in files):
+            seen += 1
+            status = os.lstat(path)
+            if path.endswith(name) and stat.S_ISREG(status.st_mode):
+                found.append((status.st_mtime_ns, path))
+        if seen > _MOST:
+            break
     if not found:
         return None
-    newest = max(found, key=os.path.getmtime)
-    if os.path.getsize(newest) > _BIGGEST:
-        raise ValueError(f"{newest} has {os.path.getsize(newest)} bytes; at most {_BIGGEST} are brought back")
-    with open(newest, encoding="utf-8", errors="replace") as handle:
-        return handle.read()
-
-
-def _quoted(value: str) -> str:
-    if "\n" in value:
-        raise ValueError("a line break in the environment")
-    return json.dumps(value, ensure_ascii=False)
+    return safe_paths.read_bounded(max(found)[1], _BIGGEST).decode("utf-8", "replace")
 
 
 def _checked(name: str) -> str:
