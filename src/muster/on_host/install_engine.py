@@ -22,6 +22,7 @@ from muster.on_host import engine_stamps, in_words, mutex, progress_lines, pyloc
 Json = dict[str, Any]
 
 _BEAT = 30.0
+_COMPILE_SECONDS = 1800.0
 
 
 def main(request: Json) -> Json:
@@ -107,7 +108,7 @@ def install(request: Json, uv: str, path: str, env: dict[str, str]) -> int:
     python = os.path.join(path, "bin", "python")
     wheels = request["wheels"] and request.get("root", "") + request["wheels"]
     where = ["--no-index", "--find-links", wheels] if wheels else request["install_args"]
-    command = [uv, "pip", "install", "--python", python, "--compile-bytecode", "--require-hashes", "--no-deps", *where]
+    command = [uv, "pip", "install", "--python", python, "--require-hashes", "--no-deps", *where]
     place = path + ".locked/pylock.toml"
     safe_paths.make_directory(os.path.dirname(place))
     whole_files.write_whole(place, request["lock"].encode())
@@ -121,19 +122,21 @@ def install(request: Json, uv: str, path: str, env: dict[str, str]) -> int:
         stream([*command, "-r", requirements.name], env, path)
     if not os.access(os.path.join(path, "bin", "vllm"), os.X_OK):
         raise OSError(f"{path} has no bin/vllm after the installation; do the requirements name vllm?")
-    names = frozen(uv, python, env)
+    compile_bytecode(python, path)
+    names = ["{name}=={version}".format(**package) for package in packages]
     note = {"spec": request["spec"], "packages": names}
     whole_files.write_whole(os.path.join(path, engine_stamps.COMPLETE), json.dumps(note, indent=1).encode())
     progress_lines.say(f"{len(names)} packages in {time.monotonic() - began:.0f} s")
     return len(names)
 
 
-def frozen(uv: str, python: str, env: dict[str, str]) -> list[str]:
-    """Return `name==version` of every installed package."""
-    done = run_command.finish([uv, "pip", "freeze", "--python", python], 120, env=env)
-    if done.status != 0:
-        raise OSError(f"uv pip freeze ended with {done.status}: {done.errors.strip()}")
-    return [line for line in done.output.splitlines() if line.strip()]
+def compile_bytecode(python: str, path: str) -> None:
+    """Compile what was installed, for the ranks cannot write there; a file that does not compile costs only itself.
+
+    With -S no `.pth` file of a package runs: root runs nothing of what it installs.
+    """
+    for site in glob.glob(glob.escape(path) + "/lib/python*/site-packages"):
+        run_command.run([python, "-I", "-S", "-m", "compileall", "-q", "-j", "0", site], _COMPILE_SECONDS)
 
 
 def stream(argv: list[str], env: dict[str, str], path: str) -> None:
