@@ -285,11 +285,11 @@ CASES = {
     "measure_allreduce": Case(
         "measure_allreduce", {}, {"ranks": 2, "seconds": 0.1, "bytes": 8, "log": " via NET/IB"}, read_all_reduce
     ),
-    "run_unprivileged": Case(
+    "unprivileged": Case(
         "run_unprivileged",
         {},
         {"measure_allreduce": {"ranks": 2, "seconds": 0.1, "bytes": 8, "log": " via NET/IB"}},
-        lambda answer: read_all_reduce(answer.get("measure_allreduce", answer)),
+        lambda answer: [v.found for v in allreduce.verdicts({"n0": allreduce.read_inner(answer)}, [])],
     ),
     **{
         program: Case(program, {}, sample.answers()[program], read_probes(program))
