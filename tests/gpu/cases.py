@@ -156,6 +156,18 @@ CASES = {
         _serving("serve-planned", "tp-dcp", *FP8_CACHE),
         _serving("serve-bf16-cache", "tp-dcp"),
         _serving("serve-no-dcp", "tp", *FP8_CACHE),
+        # The same with the flags of the published command, one request at a time: here FlashMLA died 5 times of 5.
+        *(
+            Case(
+                name,
+                THINKING,
+                "tp-dcp",
+                settings=SMALL | {"max_model_len": 2048, "max_num_seqs": 1, "max_num_batched_tokens": 1024} | settings,
+                args=("--dtype", "bfloat16", *FP8, *FP8_CACHE, *FIXED_CACHE),
+                loads=(SHORT,),
+            )
+            for name, settings in (("published-planned", {}), ("published-fault", {"allow_known_fault": True}))
+        ),
         _serving("fault-flashmla-dcp", "tp-dcp", *FP8_CACHE, settings={"allow_known_fault": True}),
     )
 }

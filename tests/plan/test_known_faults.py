@@ -16,8 +16,13 @@ def backend(made: Plan) -> str | None:
     return argv[argv.index("--attention-backend") + 1] if "--attention-backend" in argv else None
 
 
+def planned(gpu: str, **settings: object) -> Plan:
+    """Return the published command's plan: an FP8 cache with DCP8."""
+    return plan("kimi-k2-instruct", 2, gpu, profile="published", **settings)
+
+
 def test_an_fp8_cache_with_dcp_gets_a_backend_that_runs() -> None:
-    made = plan("kimi-k2-instruct", 2, "H800")
+    made = planned("H800")
     assert backend(made) == "TRITON_MLA"
     [note] = [warning for warning in made.warnings if "fp8-cache-dcp-flashmla" in warning]
     assert "vLLM 0.33.0" in note
@@ -32,21 +37,21 @@ def test_an_fp8_cache_with_dcp_gets_a_backend_that_runs() -> None:
     ],
 )
 def test_without_the_combination_nothing_is_set(harmless: dict[str, object]) -> None:
-    made = plan("kimi-k2-instruct", 2, "H800", **harmless)
+    made = planned("H800", **harmless)
     assert backend(made) is None
     assert not any("fp8-cache-dcp-flashmla" in warning for warning in made.warnings)
 
 
 def test_piecewise_graphs_do_not_help() -> None:
     graphs = ["--compilation-config", '{"cudagraph_mode":"PIECEWISE"}']
-    assert backend(plan("kimi-k2-instruct", 2, "H800", extra_args=graphs)) == "TRITON_MLA"
+    assert backend(planned("H800", extra_args=graphs)) == "TRITON_MLA"
 
 
 @pytest.mark.parametrize("words", [["--attention-backend", "FLASHMLA"], ["--attention_backend=flashmla"]])
 def test_what_is_seen_to_die_is_planned_only_when_allowed(words: list[str]) -> None:
     with pytest.raises(Refusal, match=r"(?s)block table.*needed: .*0\.33\.0.*allow_known_fault"):
-        plan("kimi-k2-instruct", 2, "H800", extra_args=words)
-    made = plan("kimi-k2-instruct", 2, "H800", extra_args=words, allow_known_fault=True)
+        planned("H800", extra_args=words)
+    made = planned("H800", extra_args=words, allow_known_fault=True)
     assert any("planned as asked" in warning for warning in made.warnings)
 
 

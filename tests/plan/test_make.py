@@ -172,7 +172,7 @@ REFUSED = [
     ({"strategy": "tp-pp", "decode_context_parallel_size": 3}, 2, "H800", "a divisor of 8"),
     ({"strategy": "dp-ep", "decode_context_parallel_size": 8}, 2, "H200", "DCP divides TP's GPUs"),
     ({"vllm_version": "0.11.2"}, 2, "H200", "vLLM 0.12.0 or newer"),
-    ({"vllm_version": "0.23.0"}, 2, "H800", "vLLM 0.26 or newer"),
+    ({"vllm_version": "0.23.0", "profile": "published"}, 2, "H800", "vLLM 0.26 or newer"),
     ({"extra_args": ["--data-parallel-size", "3"]}, 2, "H200", "extra_args holds --data-parallel-size"),
     ({"extra_args": ["-tp", "3"]}, 2, "H200", "extra_args holds -tp"),
     ({"extra_env": {"HF_TOKEN": "x"}}, 2, "H200", "extra_env holds HF_TOKEN"),

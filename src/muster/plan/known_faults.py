@@ -73,8 +73,8 @@ FAULTS = (
         what="an FP8 cache with decode context parallel dies in FlashMLA while starting or at the first short prompt:"
         " a rank that holds no token of a sequence reads in front of its block table",
         cure={"attention-backend": "TRITON_MLA"},
-        source="2x H100, vLLM 0.33.0, 5 of 5 engines, with full and with piecewise CUDA graphs, 2026-11-26;"
-        " 2x H200, vLLM 0.26.0; vLLM issue 33664",
+        source="2x H100, vLLM 0.33.0, 6 of 6 engines with the published flags, full and piecewise CUDA graphs,"
+        " 2026-11-26; 2x H200, vLLM 0.26.0; vLLM issue 33664",
     ),
 )
 
