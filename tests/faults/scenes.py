@@ -246,6 +246,32 @@ def storm(group: Group, fault: Fault, outcome: Outcome, times: int = 20, every: 
     _finish(group, outcome)
 
 
+def exception_while_starting(group: Group, fault: Fault, outcome: Outcome) -> None:
+    """A worker hits an exception before the engine is up; its words end the start, and the next one is whole."""
+    before = _generation(group)
+    group.both("mkdir -p /etc/standin; echo 60 >/etc/standin/start_delay")
+    try:
+        group.ctl(HEAD, "restart")
+        group.wait("the next generation", lambda: set(generations(group.watch.alive)) not in ({before}, set()), 60)
+        group.wait("a worker that starts", lambda: group.alive(MEMBER, "Worker"), 30)
+        time.sleep(2)
+    finally:
+        group.both("rm /etc/standin/start_delay")
+    old = _generation(group)
+    group.watch.forget()
+    begun = time.monotonic()
+    group.signal(MEMBER, "Worker", signal.SIGUSR1)
+    group.wait("the old generation is gone", lambda: old not in generations(group.watch.alive), 60)
+    group.wait("a new one", lambda: started_at(group.watch.seen, old, HOSTS, begun) is not None, 60)
+    outcome.gone = (gone_at(group.watch.seen, old) or begun) - begun
+    outcome.started = (started_at(group.watch.seen, old, HOSTS, begun) or begun) - begun
+    outcome.answering = group.until_ready() - begun
+    reason = str(group.status()["failures"][0]["reason"])
+    outcome.note = f"/status: {reason}"
+    outcome.oracles["the engine's words are the failure"] = "" if "WorkerProc hit an exception" in reason else reason
+    _finish(group, outcome)
+
+
 def elsewhere(group: Group, fault: Fault, outcome: Outcome) -> None:
     """A row that another benchmark measures."""
     raise CannotRun(fault.how)
@@ -253,5 +279,6 @@ def elsewhere(group: Group, fault: Fault, outcome: Outcome) -> None:
 
 Scene = Callable[..., None]
 SCENES: dict[str, Scene] = {
-    each.__name__: each for each in (disk_full, clock, xid, start_in_order, mixed_digests, storm, elsewhere)
+    each.__name__: each
+    for each in (disk_full, clock, xid, start_in_order, mixed_digests, storm, exception_while_starting, elsewhere)
 }

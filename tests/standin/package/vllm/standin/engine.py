@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import queue
+import signal
 import socket
 import threading
 import time
@@ -15,11 +16,29 @@ from vllm.standin.wire import Line
 
 # vLLM gives up waiting for the head's handshake after 5 minutes.
 HELLO_SECONDS = 300.0
+EXCEPTION = """\
+WorkerProc hit an exception.
+Traceback (most recent call last):
+  File "/opt/standin/vllm/v1/executor/multiproc_executor.py", line 1177, in _execute_worker_rpc
+    output = func(*args, **kwargs)
+  File "/opt/standin/vllm/v1/worker/gpu_worker.py", line 1360, in execute_model
+    output = self.model_runner.execute_model(
+torch.AcceleratorError: CUDA error: an illegal memory access was encountered"""
 
 
 def worker(orders: int, answers: int, rank: int) -> int:
-    """Answer each step order of an EngineCore; ends when the EngineCore is gone."""
+    """Answer each step order of an EngineCore; ends when the EngineCore is gone.
+
+    At SIGUSR1 it hits an exception and lives on without another answer, as seen on GPUs after an illegal access.
+    """
     log(f"Worker_DP{rank}", "Starting to load model")
+
+    def fail(number: int, frame: object) -> None:
+        log(f"Worker_DP{rank}", EXCEPTION, "ERROR", "multiproc_executor.py:1189")
+        while True:
+            time.sleep(3600)
+
+    signal.signal(signal.SIGUSR1, fail)
     os.write(answers, b"r")
     while os.read(orders, 1):
         os.write(answers, b"s")

@@ -29,10 +29,11 @@ def knob(name: str, default: str = "") -> str:
         return default
 
 
-def log(who: str, text: str, level: str = "INFO") -> None:
-    """Print a line as vLLM's logger does."""
+def log(who: str, text: str, level: str = "INFO", place: str = "standin.py:1") -> None:
+    """Print a record as vLLM's logger does: its prefix again after every line break."""
     stamp = time.strftime("%m-%d %H:%M:%S")
-    os.write(1, f"({who} pid={os.getpid()}) {level} {stamp} [standin.py:1] {text}\n".encode())
+    prefix = f"{os.environ.get('VLLM_LOGGING_PREFIX', '')}({who} pid={os.getpid()}) {level} {stamp} [{place}] "
+    os.write(1, (prefix + text.replace("\n", "\r\n" + prefix) + "\n").encode())
 
 
 def set_title(title: str) -> None:
