@@ -26,6 +26,7 @@
     state_store      files kept between two lives of the guard
     failure_bundle   what one host keeps of a failed generation
     sd_notify        READY, STATUS and WATCHDOG for systemd
+    named_tasks      the guard's coroutines, by name
     head_io          carries out the head's decisions
     answers          HTTP reads and the local control socket
     loop             one guard from start to exit: events in, actions out

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from typing import Protocol
 
 from . import head_core, restart_policy, status
@@ -16,6 +16,7 @@ from .http import Response
 from .liveness import LivenessState
 from .member_core import MemberEvent
 from .messages import Failure, Report, View
+from .named_tasks import NamedTasks
 from .state_store import StateStore, boot_id
 
 
@@ -24,16 +25,13 @@ class HeadServices(Protocol):
 
     config: Config
     store: StateStore
+    tasks: NamedTasks
 
     def log(self, text: str) -> None: ...
 
     def post(self, work: Callable[[], None]) -> None: ...
 
     def post_member(self, event: MemberEvent) -> None: ...
-
-    def start_task(self, name: str, work: Coroutine[None, None, None]) -> None: ...
-
-    def cancel_task(self, name: str) -> None: ...
 
     def exit(self, reason: str, failure: Failure | None, deliberate: bool) -> None: ...
 
@@ -69,7 +67,7 @@ class Head:
             on_get,
             config.settings.silence_timeout + 5,
         )
-        self._services.start_task("listen", self._control_port.listen(config.bind, config.control_port))
+        self._services.tasks.start("listen", self._control_port.listen(config.bind, config.control_port))
 
     def close(self) -> None:
         if self._control_port is not None:
@@ -135,9 +133,9 @@ class Head:
         """Watch during `run` only: a draining or dying engine is asked nothing."""
         if self.engine_watch is None and self.state.phase == "run":
             self.engine_watch = EngineWatch(self._services.config, self._api_key, self._ready, self._stalled)
-            self._services.start_task("engine", self.engine_watch.run())
+            self._services.tasks.start("engine", self.engine_watch.run())
         elif self.state.phase != "run":
-            self._services.cancel_task("engine")
+            self._services.tasks.cancel("engine")
 
     def _ready(self) -> None:
         self._services.log("every DP rank has answered")

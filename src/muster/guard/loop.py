@@ -8,7 +8,7 @@ import secrets
 import signal
 import time
 from collections import deque
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from . import engine_watch, failure_bundle, head_core, member_core, start_checks
@@ -21,6 +21,7 @@ from .head_io import Head
 from .head_link import HeadLink
 from .member_core import MemberEvent, MemberState
 from .messages import NONE, Failure
+from .named_tasks import NamedTasks
 from .sd_notify import Notifier
 from .state_store import StateStore
 from .xids import XidLog
@@ -74,7 +75,7 @@ class Guard:
         self._stop_requested = False
         self._queue: deque[Callable[[], None]] = deque()
         self._busy = False
-        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self.tasks = NamedTasks(self.exit)
         self._done: asyncio.Future[int] | None = None
 
     async def run(self) -> int:
@@ -87,10 +88,10 @@ class Guard:
         if self.head is not None:
             self.head.listen(self.answers.command, self.answers.get)
         if self.link is not None:
-            self.start_task("link", self.link.run())
-        self.start_task("control", self.answers.serve(self.config.runtime_directory))
-        self.start_task("tick", self._tick())
-        self.start_task("checks", self._check())
+            self.tasks.start("link", self.link.run())
+        self.tasks.start("control", self.answers.serve(self.config.runtime_directory))
+        self.tasks.start("tick", self._tick())
+        self.tasks.start("checks", self._check())
         self.log(f"{'head' if self.head else 'member'} of {self.config.group.name}, instance {self.member.instance}")
         self._notifier.ready()
         try:
@@ -98,8 +99,7 @@ class Guard:
         finally:
             # Whatever is killed from here on ends after the loop does, which would complain.
             loop.remove_signal_handler(signal.SIGCHLD)
-            for task in self._tasks.values():
-                task.cancel()
+            self.tasks.cancel_all()
             if self.head is not None:
                 self.head.close()
             self.answers.close()
@@ -142,7 +142,7 @@ class Guard:
                 self._start(action.generation)
             elif isinstance(action, member_core.Drain):
                 self.log("draining until nothing is in flight")
-                self.start_task("drain", self._drained())
+                self.tasks.start("drain", self._drained())
             else:
                 self.exit(action.reason, action.failure, action.deliberate)
 
@@ -153,7 +153,7 @@ class Guard:
             return
         self.log(f"starting generation {generation}")
         starting = self.children.start(generation, self.config.group.name, self.member.instance)
-        self.start_task("children", starting)
+        self.tasks.start("children", starting)
 
     async def _drained(self) -> None:
         """End the generation once nothing is in flight. The head ends it if that takes too long."""
@@ -194,22 +194,6 @@ class Guard:
         )
 
     # Time
-
-    def start_task(self, name: str, work: Coroutine[None, None, None]) -> None:
-        self._tasks[name] = asyncio.get_running_loop().create_task(self._watched(name, work))
-
-    def cancel_task(self, name: str) -> None:
-        if name in self._tasks:
-            self._tasks.pop(name).cancel()
-
-    async def _watched(self, name: str, work: Coroutine[None, None, None]) -> None:
-        """An error in one part of the guard ends the whole guard: systemd then starts a fresh one."""
-        try:
-            await work
-        except asyncio.CancelledError:
-            raise
-        except Exception as error:
-            self.exit(f"error in the guard's {name}: {type(error).__name__}: {error}")
 
     async def _tick(self) -> None:
         scanned = notified = float("-inf")
@@ -289,7 +273,7 @@ class Guard:
         """Kill, keep a failure bundle, and leave the rest to systemd. There is no other way out."""
         try:
             for name in ("children", "engine", "checks", "drain"):
-                self.cancel_task(name)
+                self.tasks.cancel(name)
             had = bool(self.children.running)
             processes = self._fence.describe() if had else []
             left = await self._fence.kill(self.config.settings.kill_timeout)
