@@ -101,7 +101,8 @@ UNIT: dict[str, Any] = {
     "after": ["muster-kimi-k2-ray.service"],
     "joins": ["muster-kimi-k2-ray.service"],
     "env_files": ["/etc/muster/kimi-k2/vllm.env", "/etc/muster/kimi-k2/secrets.env"],
-    "credentials": [("guard-key", "/etc/muster/kimi-k2/guard-key")],
+    "standard_input": "/etc/muster/kimi-k2/guard-key",
+    "credentials": [("api-key", "/etc/muster/kimi-k2/secrets.env")],
 }
 TEMPLATES: dict[str, dict[str, Any]] = {
     "unit.service.j2": UNIT,
