@@ -39,6 +39,20 @@ def test_what_lies_beside_the_inventory_comes_last(clone: Path) -> None:
     assert files.group_data == (top / "elsewhere/group_data", clone / "group_data", clone / "inventories/group_data")
 
 
+def test_the_nearest_group_data_above_counts(clone: Path) -> None:
+    deep = clone / "inventories/site/rack"
+    deep.mkdir(parents=True)
+    (deep / "mine.py").write_text("")
+    files = files_of(deep / "mine.py", clone.parent / "elsewhere")
+    assert (files.group_data, files.config) == ((clone / "group_data",), clone / "config.py")
+
+
+def test_what_anybody_may_have_put_above_is_not_read(clone: Path) -> None:
+    clone.chmod(0o1777)
+    files = files_of(clone / "inventories/mine.py", clone.parent / "elsewhere")
+    assert (files.group_data, files.config) == ((), None)
+
+
 def test_a_run_that_missed_settings_is_refused(clone: Path) -> None:
     files = files_of(clone / "inventories/mine.py", clone.parent / "elsewhere")
     with pytest.raises(Refusal, match=r"has not read \S*group_data and \S*config\.py") as refused:

@@ -1,4 +1,4 @@
-"""The files beside and above an inventory that its settings come from, and which of them a run has missed. Pure.
+"""The files beside and above an inventory that its settings come from, and which of them a run has missed.
 
 pyinfra's own command looks for group_data in the working directory and beside the inventory, and for config.py in the
 working directory alone. A run from another directory would plan with defaults and say nothing.
@@ -6,8 +6,11 @@ working directory alone. A run from another directory would plan with defaults a
 
 from __future__ import annotations
 
+import os
+import stat
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 
 from muster.errors import Refusal
@@ -21,7 +24,7 @@ class SettingsFiles:
 
     Args:
         inventory: its file.
-        homes: directories that may hold group_data, config.py and pins: the working directory, the one above the
+        homes: directories that may hold group_data, config.py and pins: the working directory, one above the
             inventory's, and the inventory's own, which takes precedence.
         group_data: those of their group_data directories that exist.
         config: the config.py in use, or None.
@@ -52,11 +55,25 @@ def files_of(inventory: Path, working_directory: Path) -> SettingsFiles:
     """
     path = (working_directory / inventory).resolve()
     beside = path.parent
-    homes = _distinct([working_directory.resolve(), beside.parent, beside])
+    here, above = working_directory.resolve(), _above(beside)
+    homes = _distinct([here, *above, beside])
     group_data = tuple(home / GROUP_DATA for home in homes if (home / GROUP_DATA).is_dir())
-    nearest = (beside, beside.parent, working_directory.resolve())
-    config = next((home / CONFIG for home in nearest if (home / CONFIG).is_file()), None)
+    config = next((home / CONFIG for home in (beside, *above, here) if (home / CONFIG).is_file()), None)
     return SettingsFiles(path, homes, group_data, config)
+
+
+def _above(beside: Path) -> list[Path]:
+    """Return the nearest directory above that has group_data, else the next one; none where strangers may write.
+
+    What is found is executed: a group_data that anybody may have put into /tmp must not be.
+    """
+    trusted = list(takewhile(_is_ours, beside.parents))
+    return [parent for parent in trusted if (parent / GROUP_DATA).is_dir()][:1] or trusted[:1]
+
+
+def _is_ours(directory: Path) -> bool:
+    status = directory.stat()
+    return status.st_uid in (0, os.geteuid()) and not status.st_mode & stat.S_IWOTH
 
 
 def require_read(files: SettingsFiles, group_data: Iterable[Path], config: Path | None) -> None:
