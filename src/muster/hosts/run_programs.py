@@ -114,7 +114,7 @@ def allowed_seconds(requests: Mapping[str, Request]) -> float | None:
         if name in _UNBOUNDED:
             return None
         # What a request allows for waiting comes on top of the program's own work.
-        seconds += _SECONDS.get(name, 300.0) + float(request.get("seconds") or 0) + float(request.get("wait") or 0)
+        seconds += _SECONDS.get(name, 600.0) + float(request.get("seconds") or 0) + float(request.get("wait") or 0)
         seconds += float(request.get("seconds") or 0) * float(request.get("ranks") or 0)
     return seconds
 

@@ -6,7 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from muster.hosts.printable import one_line
+
 Bundle = Mapping[str, Any]
+NOTE = 2000
+"""Characters of a reason that are kept as one line."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +91,7 @@ def _failure(generation: str, bundles: Mapping[str, Bundle]) -> Failure:
         generation=generation,
         wall=min(str(bundle.get("wall")) for bundle in bundles.values()),
         host=host,
-        reason=str(own.get("reason") or next(iter(bundles.values())).get("reason") or ""),
-        process=str(own.get("process") or ""),
+        reason=one_line(str(own.get("reason") or next(iter(bundles.values())).get("reason") or ""), NOTE),
+        process=one_line(str(own.get("process") or "")),
         bundles=dict(bundles),
     )
