@@ -74,6 +74,17 @@ def do(what: str, names: list[str], seconds: float = 0.05, **more: Any) -> dict[
     return run_units.main({"do": what, "units": names, "start": names, "seconds": seconds, **more})
 
 
+def test_a_start_that_waits_for_what_it_requires_is_no_death(systemd: Systemd) -> None:
+    ended = {"ActiveState": "inactive", "SubState": "dead", "InvocationID": "old"}
+    systemd.set("a.service", **ended, Job="17")
+    answer = do("wait", ["a.service"])
+    assert (answer["died"], answer["pending"], answer["since"]) == ({}, "a.service to start", {})
+    systemd.set("a.service", ActiveState="active", SubState="running", InvocationID="new", Job="")
+    assert do("wait", ["a.service"], since=answer["since"])["done"]
+    systemd.set("a.service", **ended, Job="0")
+    assert "a.service" in do("wait", ["a.service"])["died"]
+
+
 def test_a_start_waits_until_the_unit_runs(systemd: Systemd) -> None:
     systemd.set("a.service")
     told = do("start", ["a.service"], seconds=5)

@@ -67,10 +67,12 @@ def wait(names: list[str], checks: list[Json], since: Json, seconds: float, hold
     """Wait until all units run and every check passes, until one dies, or until the poll is over."""
     deadline = time.monotonic() + seconds
     while True:
+        queued = waiting_for_others(names)  # before the states: a start that ends in between shows in them
         shown = systemd_units.states(names)
         for name, unit in shown.items():
-            since.setdefault(name, unit["invocation"]) if unit["invocation"] else None
-        died = [name for name, unit in shown.items() if dead(unit, since.get(name))]
+            if unit["invocation"] and name not in queued:
+                since.setdefault(name, unit["invocation"])
+        died = [name for name, unit in shown.items() if name not in queued and dead(unit, since.get(name))]
         if died:
             return _answer(False, {name: last_words(name, since.get(name)) for name in died}, "", names, since)
         starting = [name for name, unit in shown.items() if unit["active"] != "active"]
@@ -79,6 +81,12 @@ def wait(names: list[str], checks: list[Json], since: Json, seconds: float, hold
         if (not pending and not hold) or time.monotonic() > deadline:
             return _answer(not pending, {}, pending, names, since)
         time.sleep(_POLL)
+
+
+def waiting_for_others(names: list[str]) -> set[str]:
+    """Return the units whose start is queued behind what they require: they still show how they ended before."""
+    jobs = {name: values.get("Job", "0") for name, values in systemd_units.show(names, "Job").items()}
+    return {name for name, job in jobs.items() if job not in ("", "0")}
 
 
 def dead(unit: Json, invocation: str | None) -> bool:
