@@ -127,3 +127,33 @@ def test_a_gpu_that_the_group_does_not_use_is_no_business_of_its(group: FourOfEi
     finally:
         group.box.set_gpus("node1", healthy)
     assert json.loads(json.dumps(run.data))
+
+
+class OtherFour(FourOfEight):
+    inventory = INVENTORY.replace('"gpus": 4', '"gpus": 4, "gpu_devices": [4, 5, 6, 7]')
+
+
+def test_two_groups_share_the_hosts(group: FourOfEight, tmp_path: Path) -> None:
+    other = OtherFour(group.box, tmp_path)
+    healthy = group.box.gpus("node1")
+    pid = int(group.sh("node1", f"pgrep -o -f ^{standin.PATH}"))
+    # The first group's engine holds one of its GPUs.
+    group.box.set_gpus("node1", simulated_gpus.process(healthy, 0, pid=pid, name="VLLM::Worker", used_mib=9))
+    ports = {"port": 8001, "rpc_port": 29551, "master_port": 29502, "control_port": 29601}
+    before = group.status["generation"]
+    try:
+        other.deploy(group="second", **ports)
+        shown = group.sh(
+            "node1",
+            "pgrep -P $(systemctl show -P MainPID muster-second.service) -f standin | head -1"
+            " | xargs -I% cat /proc/%/environ | tr '\\0' '\\n' | grep ^CUDA_VISIBLE",
+        )
+        uuids = [one["uuid"] for one in healthy["gpus"][4:]]
+        assert shown == f"CUDA_VISIBLE_DEVICES={','.join(uuids)}"
+        assert group.answers()
+        assert group.status["generation"] == before
+        assert group.sh("node0", "curl -s -o /dev/null -w %{http_code} http://127.0.0.1:8001/health") == "200"
+    finally:
+        group.box.set_gpus("node1", healthy)
+        for host in HOSTS:
+            group.sh(host, "systemctl disable --now muster-second.service; rm -rf /etc/muster/second; true")
