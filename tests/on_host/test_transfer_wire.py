@@ -59,6 +59,14 @@ def test_without_the_key_there_is_no_talk(caller: bytes, called: bytes, me: str)
     assert isinstance(other, transfer_wire.BrokenConnection)
 
 
+@pytest.mark.parametrize("size", [transfer_wire.FRAME_LIMIT, 1 << 31])
+def test_a_frame_beyond_the_limit_is_not_read(size: int) -> None:
+    one, other = pair()
+    one.sendall(size.to_bytes(4, "big") * 2)
+    with pytest.raises(transfer_wire.BrokenConnection, match="a frame of"):
+        transfer_wire.Wire(other, KEY, b"s", b"c").receive()
+
+
 @pytest.mark.parametrize("at", [0, 9, 20, -1])
 def test_a_changed_or_repeated_frame_is_not_believed(at: int) -> None:
     one, other = pair()

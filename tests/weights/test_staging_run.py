@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 
 from muster.sandbox import Sandbox
-from muster.spec import bundles, pins, recipe
-from muster.weights import hub as asking
+from muster.spec import pins, recipe
+from muster.weights import gather
+from muster.weights import hub as hub_client
 from tests.conftest import Boot
 from tests.weights.hub_server import Hub, serving
 
@@ -53,7 +54,7 @@ def test_staging_on_real_hosts(box: Sandbox, tmp_path: Path) -> None:
         pytest.MonkeyPatch.context() as at,
     ):
         at.chdir(tmp_path)
-        pins.write(RECIPE, asking.from_modelscope(model, "master", endpoint=hub.url))
+        pins.write(RECIPE, hub_client.from_modelscope(model, "master", endpoint=hub.url))
         (tmp_path / "hosts.py").write_text(INVENTORY.format(name=box.name, url=hub.url))
         deploy = ["pyinfra", "-y", "hosts.py", str(REPOSITORY / "deploys" / "stage_weights.py")]
 
@@ -74,8 +75,8 @@ def test_staging_on_real_hosts(box: Sandbox, tmp_path: Path) -> None:
         place = f"/var/lib/muster/weights/{model.replace('/', '--')}"
         victim = f"{place}/{'a' * 40}/model-00007.safetensors"
         box.exec("node5", ["truncate", "--size=5000", victim])
-        told = run(tmp_path, "muster", "weights", "status", "hosts.py", RECIPE)
-        assert "model-00007.safetensors: has 5000 bytes, not 100000" in told.stdout, told.stderr
+        seen = run(tmp_path, "muster", "weights", "status", "hosts.py", RECIPE)
+        assert "model-00007.safetensors: has 5000 bytes, not 100000" in seen.stdout, seen.stderr
         third = run(tmp_path, *deploy)
         assert third.returncode == 0, third.stdout + third.stderr
         assert sum(hub.sent.values()) == fetched  # a peer had it
@@ -96,7 +97,7 @@ def test_a_bundle_goes_from_the_control_machine_to_all(box: Sandbox, tmp_path: P
     (bundle / "engine" / "wheels").mkdir(parents=True)
     (bundle / "engine" / "wheels" / "one-1-py3-none-any.whl").write_bytes(random.Random(8).randbytes(3_000_000))
     (bundle / "engine" / "pylock.toml").write_text("packages = []")
-    sealed = bundles.seal(bundle, RECIPE)
+    sealed = gather.seal(bundle, RECIPE)
     (tmp_path / "hosts.py").write_text(BUNDLED.format(name=box.name, bundle=str(bundle)))
     (tmp_path / "deploy.py").write_text("from muster.deploys.stage_weights import stage_bundle\n\nstage_bundle()\n")
     place = f"/opt/muster/bundles/bundle--{RECIPE}/{sealed.revision}"

@@ -15,6 +15,8 @@ from muster.on_host import transfer_wire as wire
 from muster.on_host.transfer_files import Files
 from muster.on_host.transfer_pieces import HERE, PieceMap
 
+GAINS_AT_ONCE, ANNOUNCED_AT_ONCE = 100_000, 8
+"""Chunks and files that one answer tells of at most."""
 _WAIT = 1.0
 _BATCH = 0.1
 """Seconds for which updates are collected before a waiting peer gets them: one message per chunk to every peer would
@@ -101,10 +103,12 @@ class Server:
                 chunk = pieces.deal(int(request["ready"]))
             if "cursor" in request:
                 cursor, files = int(request["cursor"]), int(request["files"])
-                block = pieces.log[cursor : cursor + 100_000].tobytes()
+                block = pieces.log[cursor : cursor + GAINS_AT_ONCE].tobytes()
                 reply["cursor"] = cursor + len(block) // 4
                 if self.me == self.seed:
-                    reply["files"] = [self._announcement(at) for at in pieces.file_log[files : files + 8]]
+                    reply["files"] = [
+                        self._announcement(at) for at in pieces.file_log[files : files + ANNOUNCED_AT_ONCE]
+                    ]
             reply |= {"count": len(pieces.log), "done": pieces.done, "error": pieces.error}
             if chunk is not None and not (0 <= int(chunk) < pieces.chunks and pieces.state[int(chunk)] == HERE):
                 chunk = None

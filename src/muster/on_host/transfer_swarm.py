@@ -21,7 +21,7 @@ from muster.on_host import transfer_chunks
 from muster.on_host import transfer_wire as wire
 from muster.on_host.transfer_files import Files
 from muster.on_host.transfer_pieces import HERE, PieceMap
-from muster.on_host.transfer_serve import Server, shown
+from muster.on_host.transfer_serve import ANNOUNCED_AT_ONCE, GAINS_AT_ONCE, Server, shown
 
 _FIRST_RETRY, _LAST_RETRY = 0.1, 2.0
 _WAIT = 1.0
@@ -69,6 +69,9 @@ class Swarm:
         self.on_complete, self.on_hashes = on_complete, on_hashes
         self.keys = {name: bytes.fromhex(peer["key"]["text"]) for name, peer in peers.items()}
         self.bad_from: dict[str, int] = {}
+        # A block of gains, and the announcements of the largest files: base64 of 32 bytes per chunk.
+        largest = sorted(pieces.counts)[-ANNOUNCED_AT_ONCE:]
+        self._frame_limit = wire.FRAME_LIMIT + 4 * GAINS_AT_ONCE + sum(48 * count + 4096 for count in largest)
         self.over = threading.Event()
         addresses = {peer["address"] for peer in peers.values()}
         self.server = Server(pieces, files, me, seed, self.keys, addresses, reported_bad, self.over)
@@ -120,6 +123,7 @@ class Swarm:
                 ) as sock:
                     wire.tune(sock)
                     line = wire.call(sock, self.me, name, self.keys[name])
+                    line.limit = self._frame_limit
                     if leads:
                         self.pieces.forget_peer(name)
                     self._converse(line, name, leads)

@@ -18,7 +18,7 @@ from typing import Any
 
 MAGIC = b"muster-weights-1"
 _HEAD = struct.Struct("!II")
-_HELLO_LIMIT, _FRAME_LIMIT = 1024, 256 << 20
+_HELLO_LIMIT, FRAME_LIMIT = 1024, 1 << 20
 _MAC = 32
 _TIMEOUT = 30
 
@@ -34,12 +34,15 @@ class Wire:
         sock: connected, with a timeout.
         key: of this connection.
         sends, receives: labels of the two directions in the HMAC.
+
+    `limit` is the largest frame it takes, in bytes; requests are small, and answers as large as the listing makes them.
     """
 
     def __init__(self, sock: socket.socket, key: bytes, sends: bytes, receives: bytes) -> None:
         self.sock = sock
         self._key, self._sends, self._receives = key, sends, receives
         self._sent = self._received = 0
+        self.limit = FRAME_LIMIT
 
     def send(self, message: dict[str, Any], block: bytes = b"") -> None:
         """Send one frame: a message as JSON, and a block of bytes."""
@@ -57,7 +60,7 @@ class Wire:
         """
         head = read_exactly(self.sock, _HEAD.size)
         sizes = _HEAD.unpack(head)
-        if sum(sizes) > _FRAME_LIMIT:
+        if sum(sizes) > self.limit:
             raise BrokenConnection(f"a frame of {sum(sizes)} bytes")
         text, block = read_exactly(self.sock, sizes[0]), read_exactly(self.sock, sizes[1])
         mac = self._mac(self._receives, self._received, head, text, block)
