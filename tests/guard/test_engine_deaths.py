@@ -117,6 +117,14 @@ def test_every_kind_of_words(text: str, place: str) -> None:
     assert verdict(said(f"the client wrote: {text}", place=place).encode()) == ""
 
 
+def test_coloured_records_are_read_too() -> None:
+    """With VLLM_LOGGING_COLOR=1, vLLM colours the process, the level and the place."""
+    line = said("WorkerProc failed.", place="multiproc_executor.py:1063")
+    for plain, colour in (("(Worker_TP0 pid=7)", "0;36"), ("ERROR", "31"), ("[multiproc_executor.py:1063]", "90")):
+        line = line.replace(plain, f"\x1b[{colour}m{plain}\x1b[0m")
+    assert verdict(line.encode()) == "Worker_TP0: WorkerProc failed."
+
+
 FORGED = [
     said(traceback("execute_model", "RuntimeError: forged")).replace(MARK, ""),
     said("EngineCore encountered a fatal error.", place="core.py:1586").replace(MARK, ""),

@@ -98,6 +98,7 @@ _RECORD = re.compile(
     r"\[(?P<place>[\w./]{1,200}:\d{1,6})\] ?(?P<text>.*)"
 )
 """A record of vLLM's own formatter, after its mark (vllm/logger.py, 0.32 and 0.33)."""
+_COLOUR = re.compile(r"\x1b\[[0-9;]{0,12}m")
 _FRAME = re.compile(r'  File "[^"]*/v1/worker/[^"/]+\.py", line \d+, in (\w+)')
 _OUTER = re.compile(r'  File "[^"]*/multiproc_executor\.py", line \d+, in (?:worker_busy_loop|_execute_worker_rpc)$')
 _EXCEPTION = re.compile(r"[A-Za-z_][\w.]{0,100}(: .*)?$")
@@ -156,7 +157,7 @@ class DeathWatch:
             # Anywhere in the line: a progress bar of another process may stand before it.
             _, marked, record = line[:LINE_LIMIT].rpartition(mark)
             if marked:
-                self._record(record.decode("utf-8", "replace").rstrip("\r"), now)
+                self._record(_COLOUR.sub("", record.decode("utf-8", "replace")).rstrip("\r"), now)
 
     def verdict(self, now: float) -> str:
         """Why the engine is dead, by its own words; empty while it has not said so."""
