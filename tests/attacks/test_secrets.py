@@ -331,3 +331,18 @@ def test_the_guard_reads_the_same_key_as_the_host_s_programs(tmp_path_factory: A
         patched.setenv("CREDENTIALS_DIRECTORY", str(folder))
         guards = attempt(lambda: credentials.read().api_key)
     assert guards == attempt(lambda: api_key.read(str(folder / "api-key")))
+
+
+@pytest.mark.sandbox
+def test_systemd_takes_every_value_that_is_shipped_literally(sandbox: Any) -> None:
+    box = sandbox("secrets", 1)
+    characters = [chr(code) for code in range(0x21, 0x7F) if api_key.KEY.fullmatch(chr(code))]
+    assert len(characters) == 94 - 4, "all but two quotes, the backslash and the backtick"
+    values = ["".join(characters), "".join(reversed(characters))]
+    values += [shape.replace("_", one) for one in characters for shape in ("_", "_a", "a_a", "a_", "__", "a=_")]
+    wanted = {f"V{number}": value for number, value in enumerate(values)}
+    shipped = secret_files.environment("".join(f"{name}={value}\n" for name, value in wanted.items()), where="f")
+    box.exec("node0", ["/bin/sh", "-c", "umask 077; cat >/root/all.env"], stdin=shipped)
+    run = ["/usr/bin/systemd-run", "--quiet", "--pipe", "--wait", "-p", "EnvironmentFile=/root/all.env", "/usr/bin/env"]
+    lines = box.exec("node0", run).stdout.splitlines()
+    assert wanted.items() <= dict(line.split("=", 1) for line in lines).items()
