@@ -44,6 +44,7 @@ class Resolution:
         seed: the host that resolves, and fetches for all; "" where nothing is installed or a bundle has it all.
         gather: hosts that get the files from the seed; empty where every host asks the index itself.
         text: of the `pylock.toml`, once it is known.
+        refused: the host whose resolution was refused; nothing is resolved after that.
         kept: the file on the control machine that holds it; None before the first resolution, and with a bundle.
         sizes: file -> bytes, of the files whose size the text does not say.
     """
@@ -54,6 +55,7 @@ class Resolution:
     gather: tuple[str, ...] = ()
     text: str = ""
     kept: Path | None = None
+    refused: str = ""
     sizes: Mapping[str, int] = field(default_factory=dict)
     keys: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     packages: list[dict[str, Any]] = field(default_factory=list)
@@ -142,6 +144,7 @@ class Resolution:
         try:
             self.take(host.name, answer["text"], answer.get("sizes", {}))
         except Refusal as refusal:
+            self.refused = host.name
             fail(host, str(refusal))
             return False
         total = sum(package["size"] or self.sizes.get(package["file"], 0) for package in self.packages)
@@ -172,6 +175,11 @@ class Resolution:
         self.know(text, packages, sizes)
 
     def _resolution(self) -> dict[str, Any]:
+        if self.refused:
+            # Another resolution would give this host other files than those that have the release already.
+            raise Refusal(
+                f"the resolution of {self.refused} was refused", fix=f"read the lines of {self.refused} above"
+            )
         release = self.run.plan.release
         return {
             **self._common(self.seed),
