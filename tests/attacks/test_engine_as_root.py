@@ -39,10 +39,10 @@ attempt("mount", lambda: ctypes.CDLL(None, use_errno=True).unshare(0x00020000) a
 attempt("other processes", lambda: open("/proc/1/environ").read())
 status = dict(line.split(":", 1) for line in open("/proc/self/status").read().splitlines() if ":" in line)
 raise RuntimeError("PLANTED uid=%d euid=%d groups=%s caps=%s nnp=%s got=%s env=%s" % (
-    os.getuid(), os.geteuid(), os.getgroups() == [os.getgid()], status["CapEff"].strip(), status["NoNewPrivs"].strip(),
+    os.getuid(), os.geteuid(), 0 in os.getgroups(), status["CapEff"].strip(), status["NoNewPrivs"].strip(),
     got, sorted(set(os.environ) & {"SSH_CONNECTION", "SUDO_USER", "LOADED_SECRET"})))
 """
-NOTHING = "euid={uid} groups=True caps=0000000000000000 nnp=1 got=[] env=[]"
+NOTHING = "euid={uid} groups=False caps=0000000000000000 nnp=1 got=[] env=[]"
 
 
 @pytest.fixture(scope="module")
@@ -57,15 +57,27 @@ def box(sandbox: Boot) -> Sandbox:
 
 
 def plant(box: Sandbox, host: str, text: str) -> None:
-    """Put a text into the release as vllm and as torch."""
+    """Put a text into the release as vllm and as torch, and let the hub's client use it."""
     write = f"python=$(echo /usr/lib/python3.*/); site={RELEASE}/lib/$(basename $python)/site-packages; umask 022;"
-    write += "mkdir -p $site/vllm $site/torch; tee $site/vllm/__init__.py > $site/torch/__init__.py"
+    write += "mkdir -p $site/vllm $site/torch $site/huggingface_hub; cd $site; cat > vllm/__init__.py;"
+    # The hub's client must import to be chosen; it strikes when it is used.
+    write += "printf 'def __getattr__(name):\\n    import vllm\\n' > huggingface_hub/__init__.py;"
+    write += "cp vllm/__init__.py torch/__init__.py"
     box.exec(host, ["/bin/sh", "-c", write], stdin=text)
 
 
+LISTING = {"model": "o/m", "revision": "0" * 40, "files": [{"path": "a", "size": 1, "sha256": "0" * 64}]}
 REQUESTS: dict[str, dict[str, Any]] = {
     "ask_parser": {"release": {"path": RELEASE}, "argvs": [["vllm", "serve", "m"]]},
     "probe_engine": {"path": RELEASE, "import": 60},
+    "transfer_stage": {
+        "directory": "/var/lib/muster-weights/r", "listing": LISTING, "me": "h", "seed": "h", "address": "127.0.0.1",
+        "port": 29001, "peers": {},
+        "source": {
+            "kind": "hub", "from": "from the hub", "pythons": [f"{RELEASE}/bin/python"], "timeout": 3,
+            "program": programs.source("transfer_hub"),
+        },
+    },
     "run_unprivileged": {
         "python": f"{RELEASE}/bin/python",
         "seconds": 60,

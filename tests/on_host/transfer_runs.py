@@ -96,7 +96,9 @@ class Run:
 
     def program(self, request: Mapping[str, Any], *, streams: bool) -> str:
         """Return what is sent to the host's Python."""
-        return programs.bundle({"transfer_stage": request}, streams=streams)
+        program = programs.bundle({"transfer_stage": request}, streams=streams)
+        # No systemd here, and the Python of the tests may be root's alone: the hub's client runs as the tests' user.
+        return program.replace("return os.geteuid() == 0", "return False")
 
     def end(self) -> tuple[int, str, str]:
         """Wait for it and return status, output and errors."""

@@ -19,6 +19,8 @@ Json = dict[str, Any]
 USER = "muster-probe"
 _ANSWER_LIMIT = 8 << 20
 TAIL_LIMIT = 4000
+_UNUSED = 65533
+"""A uid that belongs to nobody: above systemd's dynamic users, below the kernel's 65534."""
 _SLACK = 30.0
 """Seconds that systemd may take to start and to end a unit."""
 
@@ -44,6 +46,17 @@ def main(request: Json) -> Json:
                 return answer
             break
     raise OSError(f"{python} gave no answer and ended with {done.status}:\n{tail(done)}")
+
+
+def dropping(argv: Sequence[str]) -> list[str]:
+    """Return a command that gives up root's privileges before it runs `argv`, and keeps the files it inherits.
+
+    For what must write to files that are open already; it sees the network and every file that all users see.
+    """
+    if not privileged():
+        return list(argv)
+    gives_up = ["--clear-groups", "--no-new-privs", "--inh-caps=-all", "--bounding-set=-all"]
+    return ["setpriv", f"--reuid={_UNUSED}", f"--regid={_UNUSED}", *gives_up, "--", *argv]
 
 
 def tail(done: run_command.Finished) -> str:

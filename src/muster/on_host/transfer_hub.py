@@ -17,7 +17,8 @@ def main(request: dict[str, Any]) -> None:
     """Fetch every file to its place; print one JSON line per file, or one with `error`.
 
     Args:
-        request: `model`, `revision`, `endpoint` (or None), `token` (or None), `files` [{path, size, to}], `at_once`.
+        request: `model`, `revision`, `endpoint` (or None), `token` (or None), `at_once`,
+            `files` [{path, size, handle}], each open for writing already.
     """
     with ThreadPoolExecutor(request.get("at_once", 4)) as pool:
         waiting = {pool.submit(one, request, entry): entry["path"] for entry in request["files"]}
@@ -38,7 +39,7 @@ def one(request: dict[str, Any], entry: dict[str, Any]) -> None:
 
     url = hf_hub_url(request["model"], entry["path"], revision=request["revision"], endpoint=request["endpoint"])
     headers = {**build_hf_headers(token=request["token"] or False), "Accept-Encoding": "identity"}
-    with open(entry["to"], "ab") as handle:
+    with os.fdopen(entry["handle"], "ab") as handle:
         handle.seek(0, os.SEEK_END)
         if handle.tell() > entry["size"]:
             handle.truncate(0)

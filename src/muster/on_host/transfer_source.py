@@ -12,7 +12,7 @@ import urllib.parse
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from muster.on_host import run_command, safe_paths, transfer_download
+from muster.on_host import run_command, run_unprivileged, safe_paths, transfer_download
 from muster.on_host import transfer_store as store
 
 _START = "import json, sys; r = json.load(sys.stdin); n = {'__name__': 'hub'}; exec(r['program'], n); n['main'](r)"
@@ -66,21 +66,30 @@ def _environment(source: dict[str, Any]) -> dict[str, str]:
 def _hub(source: dict[str, Any], listing: dict[str, Any], lacking: Entries, directory: str) -> Iterator[str]:
     """Let huggingface_hub fetch, in the first Python that has it."""
     python = _python(source)
-    files = [{**entry, "to": store.inside(directory, entry["path"]) + store.WAN} for entry in lacking]
+    # It may write to these files and to nothing else of this host.
+    places = [store.inside(directory, entry["path"]) + store.WAN for entry in lacking]
+    handles = [store.open_own(place, os.O_RDWR | os.O_CREAT) for place in places]
+    files = [{**entry, "handle": handle} for entry, handle in zip(lacking, handles)]
     request = {
         "program": source["program"],
         "endpoint": source.get("endpoint"),
         "token": transfer_download.token_of(source),
     }
     request |= {"model": listing["model"], "revision": listing["revision"], "files": files}
-    child = subprocess.Popen(
-        [python, "-I", "-c", _START],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=_environment(source),
-    )
+    try:
+        child = subprocess.Popen(
+            run_unprivileged.dropping([python, "-I", "-c", _START]),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**_environment(source), "HOME": "/nonexistent"},
+            cwd="/",
+            pass_fds=handles,
+        )
+    finally:
+        for handle in handles:
+            os.close(handle)
     noise: list[str] = []
     lines: queue.Queue[str | None] = queue.Queue()
     threading.Thread(target=_drain, args=(child.stderr, noise.append, None), daemon=True).start()
@@ -152,12 +161,16 @@ def _python(source: dict[str, Any]) -> str:
         OSError: neither an engine nor uv is here, or uv fails.
     """
     for path in source.get("pythons", ()):
-        if os.access(path, os.X_OK) and not run_command.run([path, "-I", "-c", "import huggingface_hub"], 120)[0]:
+        if os.access(path, os.X_OK) and _has_hub(str(path)):
             return str(path)
     venv, uv = source["venv"], source["uv"]
     if not os.access(uv, os.X_OK):
         raise OSError(f"no engine with huggingface_hub and no uv at {uv}; fix: provision the engine first")
-    run_command.must([uv, "venv", "--no-project", "--allow-existing", "--quiet", venv], 300)
+    # A Python that uv has to bring must not come to /root, where only root could run it.
+    pythons = {**run_command.environment(), "UV_PYTHON_INSTALL_DIR": os.path.join(os.path.dirname(venv), "python")}
+    made = run_command.finish([uv, "venv", "--no-project", "--allow-existing", "--quiet", venv], 600, env=pythons)
+    if made.status != 0:
+        raise OSError("uv could not make an environment for huggingface_hub: " + made.errors.strip()[-500:])
     python = os.path.join(venv, "bin", "python")
     arguments = [*source.get("install_args", ()), source.get("requirement", "huggingface_hub>=1.0,<3")]
     env = {**_environment(source), **source.get("install_env", {})}
@@ -167,6 +180,13 @@ def _python(source: dict[str, Any]) -> str:
     if done.returncode:
         raise OSError("uv could not install huggingface_hub: " + done.stderr.decode(errors="replace").strip()[-500:])
     return python
+
+
+def _has_hub(python: str) -> bool:
+    try:
+        return run_unprivileged.finish([python, "-I", "-c", "import huggingface_hub"], 120).status == 0
+    except OSError:
+        return False
 
 
 def _modelscope(source: dict[str, Any], listing: dict[str, Any], lacking: Entries, directory: str) -> Iterator[str]:
