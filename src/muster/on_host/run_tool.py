@@ -136,18 +136,18 @@ def _log(request: Json) -> Json:
 
 def _result(place: str, name: str) -> str | None:
     """Return the text of the newest file below `place` whose name ends with `name`; what is no file is passed over."""
-    found, seen = [], 0
+    results, seen = [], 0
     for parent, _, files in os.walk(place):
         for path in (os.path.join(parent, file) for file in files):
             seen += 1
             status = os.lstat(path)
             if path.endswith(name) and stat.S_ISREG(status.st_mode):
-                found.append((status.st_mtime_ns, path))
+                results.append((status.st_mtime_ns, path))
         if seen > _MOST:
             break
-    if not found:
+    if not results:
         return None
-    return safe_paths.read_bounded(max(found)[1], _BIGGEST).decode("utf-8", "replace")
+    return safe_paths.read_bounded(max(results)[1], _BIGGEST).decode("utf-8", "replace")
 
 
 def _checked(name: str) -> str:
