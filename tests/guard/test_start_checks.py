@@ -15,7 +15,7 @@ from muster.guard.group_settings import Checks, Port
 GPU = ("printf", "0, GPU-0, 00000000:18:00.0, Completed, Success\n1, GPU-1, 00000000:9C:00.0, Completed, Success\n")
 NO_DRIVER = "see whether the driver is loaded (lsmod | grep nvidia; journalctl -k | grep -i nvrm)"
 MISSING = (
-    "2; missing: GPU 2, 3, 4, 5, 6, 7, needed 8; see dmesg for Xid 79 and lspci | grep -i nvidia;"
+    "number of GPUs: 2; missing: GPU 2, 3, 4, 5, 6, 7; needed: 8; see dmesg for Xid 79 and lspci | grep -i nvidia;"
     " power-cycle the host, then have the GPU replaced"
 )
 FABRIC = "wait for Fabric Manager; if it stays so, " + host_judge.START_FABRIC
@@ -62,7 +62,7 @@ def test_local_checks(checks: Checks, reason: str) -> None:
 def test_a_fabric_in_progress_blocks_with_that_word() -> None:
     listed = "0, GPU-0, 00000000:18:00.0, Completed, Success\n1, GPU-1, 00000000:9C:00.0, In Progress, N/A\n"
     reason = blocked(Checks(gpus=2, gpu_command=("printf", listed), apps_command=("true",)))
-    assert reason == f"GPU 1: In Progress, N/A, needed Completed, Success; {FABRIC}"
+    assert reason == f"NVLink fabric: GPU 1: In Progress, N/A; needed: Completed, Success; {FABRIC}"
 
 
 def test_a_group_of_some_gpus_ignores_what_runs_on_the_others() -> None:

@@ -21,6 +21,9 @@ DEVICE_FIELDS = ("index", "uuid", "pci.bus_id", "fabric.state", "fabric.status")
 START_FABRIC = "systemctl enable --now nvidia-fabricmanager; then check nvidia-smi -q -d FABRIC"
 
 
+SUBJECTS = {"gpu.count": "number of GPUs", "fabric_manager.state": "NVLink fabric", "gpu.xid": "kernel log"}
+
+
 @dataclass(frozen=True)
 class Finding:
     """One judgement.
@@ -36,7 +39,7 @@ class Finding:
 
     def sentence(self) -> str:
         """The finding in one line, as the guard reports it."""
-        return f"{self.found}, needed {self.needed}; {self.fix}"
+        return f"{SUBJECTS.get(self.check, self.check)}: {self.found}; needed: {self.needed}; {self.fix}"
 
 
 @dataclass(frozen=True)
