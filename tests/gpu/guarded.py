@@ -38,6 +38,8 @@ from tests.gpu.run import START_SECONDS, caches, install, machine, own_gpus, set
 
 CLIENTS, TOKENS = 64, 1500
 """Clients of each rank, and tokens of each of their answers."""
+CRASH_SECONDS = 10.0
+"""From the engine's own words of a dead worker to the end of its generation."""
 LOAD_SECONDS = 12.0
 """Load before each fault."""
 CASE_ON = {1: "dp-shared", 4: "dp-ep-4"}
@@ -78,6 +80,34 @@ class Run:
             Load(self.plan.local_endpoint, self.plan.served_model_name, rank, TOKENS)
             for rank in self.ranks for _ in range(CLIENTS)
         ]  # fmt: skip
+
+    def crash(self, bound: float) -> dict[str, Any]:
+        """Start an engine that dies while starting, all of its processes alive; when the guard ends it, and with what.
+
+        Args:
+            bound: seconds from the engine's own words to the end of all its processes.
+        """
+        watchers: list[Sampler] = [self.gpus, self.processes, self.ready]
+        for watcher in (*watchers, *reversed(self.hosts)):
+            watcher.start()
+        host = self.hosts[0]
+        until(lambda: bool(host.death), START_SECONDS, "the engine does not die", self.explain)
+        alive = len(sightings.engines(self.processes.alive))
+
+        def ended() -> list[tuple[float, str]]:
+            return [(when, text) for when, text in host.lines if when >= host.death and text.startswith("ending:")]
+
+        until(lambda: bool(ended()), bound + 60, "the guard does not end the generation", self.explain)
+        at, words = ended()[0]
+        until(lambda: self.gpus.free_at(at) is not None, 60, "the GPUs' memory is not back", self.explain)
+        free = self.gpus.free_at(at)
+        record = {
+            "engine_processes_alive_at_the_words": alive, "words_to_end": round(at - host.death, 2), "bound": bound,
+            "words_to_gpu_memory_free": None if free is None else round(free - host.death, 2), "guard": words,
+            "failure": self._failure(),
+        }  # fmt: skip
+        record["missed"] = [f"{record['words_to_end']} s, bound {bound} s"] if at - host.death > bound else []
+        return record
 
     def soak(self, seconds: float) -> dict[str, Any]:
         """Load and nothing else; what was answered, and what the guards cost meanwhile."""
@@ -232,12 +262,13 @@ def main() -> int:
     parser.add_argument("--site", default="")
     parser.add_argument("--soak", type=float, default=0, help="seconds of load before the first fault")
     parser.add_argument("--faults", default="kill-headless,stop-core")
+    parser.add_argument("--crash", metavar="CASE", help="no faults: a case whose engine dies while it starts")
     parser.add_argument("--fence", choices=("auto", "environment"), default="auto")
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="a setting of the plan")
     args = parser.parse_args()
     install(args.site)
     on = machine()
-    case = CASES[CASE_ON.get(int(on["gpus"].partition("x")[0]), "dp-ep")]
+    case = CASES[args.crash] if args.crash else CASES[CASE_ON.get(int(on["gpus"].partition("x")[0]), "dp-ep")]
     changes = {name: json.loads(value) for name, value in (pair.split("=", 1) for pair in args.set)}
     settings = settings_of(case, site=args.site, slot=0)
     plan = build_plan(
@@ -264,6 +295,10 @@ def main() -> int:
         args.out.with_suffix(".md").write_text(guarded_table.markdown(record), encoding="utf-8")
 
     try:
+        if args.crash:
+            record["crash"] = run.crash(CRASH_SECONDS)
+            print(record["crash"], flush=True)
+            return bool(record["crash"]["missed"])
         record["first_start_seconds"] = round(run.start(), 1)
         run.load()
         if args.soak:

@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from muster.guard.host_judge import DEVICE_FIELDS
 from muster.plan.types import HostPlan, Plan
 from tests.faults.sampler import stat, stat_fields
 
@@ -26,6 +27,8 @@ RESTART_SECONDS = 3.0
 EMPTY_SECONDS = 30.0
 KEY = "0123456789abcdef0123456789abcdef"
 WORD = b"muster: "
+DEATH = b"illegal memory access"
+"""The engine's own words when FlashMLA has read in front of its block table."""
 """How the guard's own lines begin; the engine's come through the same pipe."""
 
 
@@ -40,6 +43,8 @@ class Host(threading.Thread):
         self.group = hierarchy / f"muster-gpu-{host.name}" / self.unit if hierarchy else None
         self.lines: list[tuple[float, str]] = []
         """What the guards said, with the monotonic time."""
+        self.death = 0.0
+        """When the engine first said that a worker is dead; 0.0 while it has not."""
         self.statuses: list[int] = []
         self._over = threading.Event()
         self._process: subprocess.Popen[bytes] | None = None
@@ -67,8 +72,8 @@ class Host(threading.Thread):
             str(self.folder / "state"),
         )
         smi = ["nvidia-smi", "-i", gpus]
-        config["checks"]["gpu_command"] = [*smi, "--query-gpu=uuid", "--format=csv,noheader"]
-        apps = "--query-compute-apps=pid,process_name,used_memory"
+        config["checks"]["gpu_command"] = [*smi, f"--query-gpu={','.join(DEVICE_FIELDS)}", "--format=csv,noheader"]
+        apps = "--query-compute-apps=pid,process_name,used_memory,gpu_uuid"
         config["checks"]["apps_command"] = [*smi, apps, "--format=csv,noheader"]
         self.config = self.folder / "guard.json"
         self.config.write_text(json.dumps(config, indent=1), encoding="utf-8")
@@ -95,10 +100,10 @@ class Host(threading.Thread):
         if self.group is not None:
             self.group.mkdir(parents=True, exist_ok=True)
             argv = ["sh", "-c", 'echo $$ >"$0/cgroup.procs" && exec "$@"', str(self.group), *argv]
-        self._process = subprocess.Popen(
-            argv, env=self._env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )  # fmt: skip
+        with (self.folder / "credentials" / "guard-key").open("rb") as key:  # as systemd hands it to the unit
+            self._process = subprocess.Popen(
+                argv, env=self._env, stdin=key, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True
+            )  # fmt: skip
         threading.Thread(target=self._read, args=(self._process,), daemon=True).start()
 
     def _read(self, process: subprocess.Popen[bytes]) -> None:
@@ -108,6 +113,8 @@ class Host(threading.Thread):
                 now = time.monotonic()
                 out.write(line)
                 out.flush()
+                if DEATH in line and not self.death:
+                    self.death = now
                 _, word, text = line.partition(WORD)
                 if word:
                     self.lines.append((now, text.decode("utf-8", "replace").strip()[:400]))
