@@ -46,7 +46,9 @@ class Systemd:
         units = json.loads(self.file.read_text()) if self.file.exists() else {}
         before = units.get(name, {"ActiveState": "inactive", "SubState": "dead", "InvocationID": "", "next": "life1"})
         units[name] = {**before, **shown}
-        self.file.write_text(json.dumps(units))
+        new = self.file.with_suffix(".new")
+        new.write_text(json.dumps(units))
+        new.replace(self.file)  # a systemctl may be reading it
 
     def says(self, text: str) -> None:
         (self.tools / "journalctl").write_text(f"#!/bin/sh\ncat <<'END'\n{text}\nEND\n")
@@ -208,6 +210,6 @@ def test_a_holding_host_stays_for_its_slice_and_still_sees_a_death(systemd: Syst
     systemd.set("a.service", ActiveState="active", InvocationID="life1")
     timer = threading.Timer(0.1, systemd.set, ("a.service",), {"ActiveState": "failed"})
     timer.start()
-    told = do("wait", ["a.service"], since={"a.service": "life1"}, seconds=20, hold=True)
+    told = do("wait", ["a.service"], since={"a.service": "life1"}, seconds=60, hold=True)
     timer.join()
     assert list(told["died"]) == ["a.service"]
