@@ -247,7 +247,7 @@ rdma = "auto"
 # What `muster eval` installs on the head, beside the engine. []: lm-eval[api]==0.4.13.
 eval_requirements = []
 
-# Directory on the head with GSM8K, for hosts that reach no hub. None: lm_eval fetches it.
+# Directory on the head with GSM8K, readable by everybody, for hosts that reach no hub. None: lm_eval fetches it.
 gsm8k_path = None
 
 # Oldest GPU driver accepted, such as "580". None: what the vLLM build needs.
