@@ -83,12 +83,14 @@ def test_any_answer_is_read(answer: dict[str, Any]) -> None:
     assert isinstance(filters.read(answer), filters.Filters)
 
 
-def judged(**result: Any) -> dict[str, Verdict]:
+def judged(*, running: bool = False, **result: Any) -> dict[str, Verdict]:
     hosts = {"a": "198.51.100.11", "b": "198.51.100.12"}
     walls = {"a": IPTABLES, "b": ""}
     reports = [sample.report(n, at, probe_firewall__ruleset=printed(walls[n])) for n, at in hosts.items()]
     measured = [Measured("a", "b", **result)] if result else []
-    verdicts = outcome.judge_group("t", reports, {n: sample.needs(n, at) for n, at in hosts.items()}, measured=measured)
+    verdicts = outcome.judge_group(
+        "t", reports, {n: sample.needs(n, at) for n, at in hosts.items()}, measured=measured, running=running
+    )
     return {f"{v.check}@{v.host}": v for v in verdicts.verdicts if v.check in ("host.firewall", "fabric.reach")}
 
 
@@ -97,6 +99,10 @@ def test_a_firewall_that_lets_peers_through_is_fine_and_an_untried_one_a_warning
     passed = judged(packet=1500)
     assert {verdict.level for verdict in passed.values()} == {"ok"}
     assert "lets the group's hosts through" in passed["host.firewall@a"].found
+
+
+def test_a_group_that_runs_is_proof_enough() -> None:
+    assert judged(running=True)["host.firewall@a"].level == "ok"
 
 
 def test_a_way_that_is_shut_names_the_firewall_of_either_end() -> None:

@@ -215,8 +215,8 @@ STALLED = {"role": "call", "round_trip": 80e-6, "stalled": "timed out", "packet"
 
 def test_data_that_stalls_is_the_way_s_fault_unless_full_packets_explain_it() -> None:
     lost = {**STALLED, "ping": {"arrived": False, "complaint": "3 packets transmitted, 0 received"}}
-    (told,) = [pairs.measured(("a", "b"), {"a": lost, "b": {"error": "reset"}})]
-    bad = {v.check: v.level for v in pairs.verdicts([told]) if v.level != "ok"}
+    (result,) = [pairs.measured(("a", "b"), {"a": lost, "b": {"error": "reset"}})]
+    bad = {v.check: v.level for v in pairs.verdicts([result]) if v.level != "ok"}
     assert bad == {"fabric.mtu": "fail", "fabric.throughput": "warn"}
     plain = pairs.measured(("a", "b"), {"a": {**STALLED, "ping": {"arrived": True}}, "b": {"bytes": 7}})
     assert plain.error == "connects, but data stalls: timed out"
@@ -352,9 +352,9 @@ def test_unreachable_one_of_sixteen_is_a_row() -> None:
 def test_mtu_difference_is_told_once_for_each_host() -> None:
     reports = sample_reports(probe_gpus__links=printed(sample.links("198.51.100.13", mtu=1500)))
     result = judged(reports, measured=all_ways(last={"fragments": "100% packet loss"}))
-    told = [v for v in result.verdicts if v.check == "fabric.mtu"]
-    assert sorted(v.host for v in told) == ["h200-0", "h200-1", "h200-2"]
-    assert {v.host: v.level for v in told} == {"h200-0": "ok", "h200-1": "fail", "h200-2": "fail"}
+    mtus = [v for v in result.verdicts if v.check == "fabric.mtu"]
+    assert sorted(v.host for v in mtus) == ["h200-0", "h200-1", "h200-2"]
+    assert {v.host: v.level for v in mtus} == {"h200-0": "ok", "h200-1": "fail", "h200-2": "fail"}
 
 
 def test_json_is_whole() -> None:

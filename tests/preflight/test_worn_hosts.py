@@ -234,11 +234,11 @@ def test_hosts_that_were_installed_differently(box: Sandbox, tmp_path: Path) -> 
 
 
 def test_no_check_is_left_out() -> None:
-    told = {check for _, checks in test_on_hosts.GPU_FAULTS.values() for check, level, _ in checks if level != "ok"}
+    shown = {check for _, checks in test_on_hosts.GPU_FAULTS.values() for check, level, _ in checks if level != "ok"}
     here, there = (Path(file).read_text(encoding="utf-8") for file in (__file__, test_on_hosts.__file__))
-    told |= {".".join(match) for match in re.findall(r"(\w+?)__(\w+)=\"(?:warn|fail)\"", here)}
-    told |= {name for name in CHECKS if f'levels("{name}")' in there or f'found("{name}"' in there}
+    shown |= {".".join(match) for match in re.findall(r"(\w+?)__(\w+)=\"(?:warn|fail)\"", here)}
+    shown |= {name for name in CHECKS if f'levels("{name}")' in there or f'found("{name}"' in there}
     # tests/deploys and tests/test_prerequisites.py, tests/preflight/test_on_sixteen.py; NCCL needs GPUs (tests/gpu).
     # An old Ray is judged from its files (tests/preflight/checks/test_local.py).
     elsewhere = {name for name in CHECKS if name.startswith(("deploy.", "nccl."))} | {"host.reached", "engine.ray"}
-    assert set(CHECKS) - told == elsewhere
+    assert set(CHECKS) - shown == elsewhere

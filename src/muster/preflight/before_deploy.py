@@ -77,8 +77,8 @@ def require_fit(state: State, probed: Probed, settings: Settings) -> Outcome:
     Raises:
         DeployError: some check fails on some host; nothing was touched.
     """
-    measured = []
-    if settings.preflight.pairs and len(probed.needs) > 1 and not running(probed.reports, probed.needs):
+    measured, runs = [], running(probed.reports, probed.needs)
+    if settings.preflight.pairs and len(probed.needs) > 1 and not runs:
         measured = meet(state, probed.needs, probed.reports, settings.preflight.port)
     outcome = judge_group(
         f"preflight of {probed.plan.group}, {probed.plan.label}",
@@ -87,6 +87,7 @@ def require_fit(state: State, probed: Probed, settings: Settings) -> Outcome:
         waived=catalogue.known_waivers(settings.preflight.waive),
         measured=measured,
         more=verdicts(probed.plan, probed.observations),
+        running=runs,
     )
     print_outcome(outcome, brief=True)
     stop_on_failure(outcome)

@@ -81,6 +81,7 @@ def judge_group(
     measured: Sequence[Measured] = (),
     more: Iterable[Verdict] = (),
     notes: Iterable[str] = (),
+    running: bool = False,
 ) -> Outcome:
     """Judge a whole group.
 
@@ -92,6 +93,7 @@ def judge_group(
         measured: results of pairs; empty where none measured.
         more: further verdicts (NCCL, drift).
         notes: further lines to show.
+        running: whether the group runs: then firewalls let its hosts through.
     """
     variant = group_variant(reports, needs)
     if isinstance(variant, Variant):
@@ -103,7 +105,7 @@ def judge_group(
     verdicts += _fabric(reports, needs, measured)
     verdicts += parity.verdicts(rows)
     verdicts += more
-    verdicts = _explained(verdicts, reports, measured)
+    verdicts = _explained(verdicts, reports, measured, running=running)
     names = frozenset(waived)
     slowest = pairs.slowest(measured)
     lines = [_variant_note(variant, reports, needs), *notes, *([slowest] if slowest else [])]
@@ -133,7 +135,9 @@ def _fabric(
     return kept + tuple(v for v in by_pairs if v.check != "fabric.mtu" or v.host not in odd)
 
 
-def _explained(verdicts: list[Verdict], reports: Sequence[HostReport], measured: Sequence[Measured]) -> list[Verdict]:
+def _explained(
+    verdicts: list[Verdict], reports: Sequence[HostReport], measured: Sequence[Measured], *, running: bool
+) -> list[Verdict]:
     """Let the meeting on the fabric decide about firewalls: one that lets peers through passes, else it is named."""
     met = {host: True for result in measured for host in result.hosts}
     for result in measured:
@@ -146,7 +150,7 @@ def _explained(verdicts: list[Verdict], reports: Sequence[HostReport], measured:
     }
     explained = []
     for verdict in verdicts:
-        if verdict.check == "host.firewall" and verdict.level == "warn" and met.get(verdict.host):
+        if verdict.check == "host.firewall" and verdict.level == "warn" and met.get(verdict.host, running):
             verdict = replace(verdict, level="ok", found=f"{verdict.found}: lets the group's hosts through", fix="")
         elif verdict.check == "fabric.reach" and verdict.level == "fail":
             near = {verdict.host, *(h for r in measured if r.error and verdict.host in r.hosts for h in r.hosts)}

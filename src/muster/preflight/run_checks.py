@@ -186,7 +186,9 @@ def preflight(
             notes.append(f"no all-reduce: {refusal}")
         else:
             more += allreduce.verdicts(all_reduce(state, needs, settings), reports)
-    return outcome.judge_group(title, reports, needs, waived=waived, measured=measured, more=more, notes=notes)
+    return outcome.judge_group(
+        title, reports, needs, waived=waived, measured=measured, more=more, notes=notes, running=not idle
+    )
 
 
 def running(reports: Iterable[HostReport], needs: Mapping[str, Needs]) -> bool:
