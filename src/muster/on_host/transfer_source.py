@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import collections
+import contextlib
 import json
 import os
 import queue
@@ -14,8 +16,10 @@ from typing import Any
 
 from muster.on_host import run_command, run_unprivileged, safe_paths, transfer_download
 from muster.on_host import transfer_store as store
+from muster.on_host.http_bounds import visible
 
 _START = "import json, sys; r = json.load(sys.stdin); n = {'__name__': 'hub'}; exec(r['program'], n); n['main'](r)"
+_FILES_AT_ONCE, _LINES, _LONGEST_LINE = 256, 1024, 65536
 Entries = list[dict[str, Any]]
 
 
@@ -64,8 +68,15 @@ def _environment(source: dict[str, Any]) -> dict[str, str]:
 
 
 def _hub(source: dict[str, Any], listing: dict[str, Any], lacking: Entries, directory: str) -> Iterator[str]:
-    """Let huggingface_hub fetch, in the first Python that has it."""
+    """Let huggingface_hub fetch, in the first Python that has it, some files at a time."""
     python = _python(source)
+    for start in range(0, len(lacking), _FILES_AT_ONCE):
+        yield from _fetched(python, source, listing, lacking[start : start + _FILES_AT_ONCE], directory)
+
+
+def _fetched(
+    python: str, source: dict[str, Any], listing: dict[str, Any], lacking: Entries, directory: str
+) -> Iterator[str]:
     # It may write to these files and to nothing else of this host.
     places = [store.inside(directory, entry["path"]) + store.WAN for entry in lacking]
     handles = [store.open_own(place, os.O_RDWR | os.O_CREAT) for place in places]
@@ -90,15 +101,15 @@ def _hub(source: dict[str, Any], listing: dict[str, Any], lacking: Entries, dire
     finally:
         for handle in handles:
             os.close(handle)
-    noise: list[str] = []
-    lines: queue.Queue[str | None] = queue.Queue()
-    threading.Thread(target=_drain, args=(child.stderr, noise.append, None), daemon=True).start()
-    threading.Thread(target=_drain, args=(child.stdout, lines.put, lines), daemon=True).start()
+    noise: collections.deque[str] = collections.deque(maxlen=20)
+    lines: queue.Queue[str | None] = queue.Queue(_LINES)
+    threading.Thread(target=_drain, args=(child.stderr, noise.append), daemon=True).start()
+    threading.Thread(target=_drain, args=(child.stdout, lines.put, lambda: lines.put(None)), daemon=True).start()
     try:
         assert child.stdin
         child.stdin.write(json.dumps(request))
         child.stdin.close()
-        left = len(lacking)
+        left = {entry["path"] for entry in lacking}
         moved, since = arrived(directory, lacking), time.monotonic()
         while left:
             try:
@@ -112,16 +123,31 @@ def _hub(source: dict[str, Any], listing: dict[str, Any], lacking: Entries, dire
                     raise OSError(_stalled(source, time.monotonic() - since)) from None
                 continue
             if line is None:
-                raise OSError("the download ended: " + (" / ".join(noise[-3:]).strip() or f"status {child.wait()}"))
-            answer = json.loads(line)
-            if "error" in answer:
-                raise OSError(answer["error"])
-            left -= 1
-            since = time.monotonic()
-            yield answer["done"]
+                tail = visible(" / ".join(list(noise)[-3:]))
+                raise OSError("the download ended: " + (tail or f"status {child.wait()}"))
+            path = _path_of(line)
+            if path in left:
+                left.remove(path)
+                since = time.monotonic()
+                yield path
     finally:
         child.kill()
         child.wait()
+
+
+def _path_of(line: str) -> str:
+    """Return the file that a line of the child calls fetched.
+
+    Raises:
+        OSError: the child's error, or a line that is none of its own.
+    """
+    try:
+        answer = json.loads(line)
+        if "error" not in answer:
+            return str(answer["done"])
+    except (ValueError, TypeError, LookupError, RecursionError):
+        raise OSError(f"the download printed: {visible(line)[:200]}") from None
+    raise OSError(visible(str(answer["error"]))[:2000])
 
 
 def _check_sizes(source: dict[str, Any], directory: str, lacking: Entries) -> None:
@@ -147,11 +173,11 @@ def _stalled(source: dict[str, Any], seconds: float) -> str:
     )
 
 
-def _drain(stream: Any, take: Callable[[str], Any], end: queue.Queue[str | None] | None) -> None:
-    for line in stream:
-        take(line)
-    if end:
-        end.put(None)
+def _drain(stream: Any, take: Callable[[str], Any], end: Callable[[], None] = lambda: None) -> None:
+    with contextlib.suppress(OSError, ValueError):
+        while line := stream.readline(_LONGEST_LINE):
+            take(line)
+    end()
 
 
 def _python(source: dict[str, Any]) -> str:
@@ -172,7 +198,13 @@ def _python(source: dict[str, Any]) -> str:
     if made.status != 0:
         raise OSError("uv could not make an environment for huggingface_hub: " + made.errors.strip()[-500:])
     python = os.path.join(venv, "bin", "python")
-    arguments = [*source.get("install_args", ()), source.get("requirement", "huggingface_hub>=1.0,<3")]
+    # Wheels only: building a source archive would run a package's code as root.
+    arguments = [
+        "--only-binary",
+        ":all:",
+        *source.get("install_args", ()),
+        source.get("requirement", "huggingface_hub>=1.0,<3"),
+    ]
     env = {**_environment(source), **source.get("install_env", {})}
     done = subprocess.run(
         [uv, "pip", "install", "--quiet", "--python", python, *arguments], env=env, capture_output=True
