@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -297,3 +298,21 @@ def test_a_stop_drains_where_the_engine_can(version: str, flags: int) -> None:
         assert host.processes[-1].argv.count("--shutdown-timeout") == flags
     said = "--shutdown-timeout left out: vLLM 0.12.0 does not have it yet; a plain unit that is stopped drops"
     assert any(line.startswith(said) for line in found.warnings) == (flags == 0)
+
+
+def test_a_key_puts_its_middleware_before_every_path_of_the_api(tmp_path: Path) -> None:
+    key = tmp_path / "key"
+    key.write_text("VLLM_API_KEY=sesame\n")
+    p = plan("kimi-k2-instruct", 2, "H200", api_key_file=str(key), extra_env={"PYTHONPATH": "/opt/mine"})
+    for host in p.hosts.values():
+        (process,) = host.processes
+        module = value(list(process.argv), "--middleware").removesuffix(".RequireApiKey")
+        directory, _, users = process.env["PYTHONPATH"].partition(":")
+        assert users == "/opt/mine"
+        assert "class RequireApiKey" in host.files[f"{directory}/{module}.py"].text
+        # Nothing else lies there: whatever did would come before the engine's own modules.
+        assert [path for path in host.files if path.startswith(f"{directory}/")] == [f"{directory}/{module}.py"]
+    assert "sesame" not in str(p)
+    keyless = plan("kimi-k2-instruct", 2, "H200")
+    assert "--middleware" not in keyless.head.processes[0].argv
+    assert "PYTHONPATH" not in keyless.head.processes[0].env

@@ -26,7 +26,7 @@ class EngineWatch:
         self._settings = config.settings
         self._on_ready = on_ready
         self._on_stall = on_stall
-        self._headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
+        self._headers = bearer(api_key)
         self._canaries: set[asyncio.Task[None]] = set()
         self.state = liveness.start(config.settings, config.group.dp_ranks)
         self.problem = ""
@@ -58,7 +58,9 @@ class EngineWatch:
         assert self._config.endpoint is not None
         while True:
             try:
-                status, body = await http.ask(self._config.endpoint, "/metrics", self._settings.metrics_timeout)
+                status, body = await http.ask(
+                    self._config.endpoint, "/metrics", self._settings.metrics_timeout, self._headers
+                )
                 self.problem = "" if status == 200 else f"/metrics answers {status}"
                 if status == 200:
                     self._feed(Scraped(liveness.parse(body.decode("utf-8", "replace"))))
@@ -106,6 +108,11 @@ class EngineWatch:
         self._feed(CanaryBack(rank, verdict, "" if verdict == "answered" else detail))
 
 
+def bearer(api_key: str) -> dict[str, str]:
+    """The header that a group with an API key asks for on every path but /health."""
+    return {"Authorization": f"Bearer {api_key}"} if api_key else {}
+
+
 def judge(status: int) -> str:
     """What a canary's status says about the engine. 4xx and 503 are about the request or the load."""
     if status == 200:
@@ -118,7 +125,7 @@ QUIET = 2
 """Scrapes in a row without a request: a single one may miss a request that has not taken its first step."""
 
 
-async def drained(config: Config) -> None:
+async def drained(config: Config, api_key: str) -> None:
     """Return once the engine has no request in flight, or no longer serves.
 
     vLLM's own drain does not do: with several API servers (data parallel), 0.32 cuts their connection to the engine at
@@ -128,7 +135,7 @@ async def drained(config: Config) -> None:
     while config.endpoint is not None and quiet < QUIET:
         await asyncio.sleep(DRAIN_INTERVAL)
         try:
-            status, body = await http.ask(config.endpoint, "/metrics", config.settings.metrics_timeout)
+            status, body = await http.ask(config.endpoint, "/metrics", config.settings.metrics_timeout, bearer(api_key))
         except ConnectionRefusedError:
             return
         except (OSError, http.HttpError, asyncio.TimeoutError):

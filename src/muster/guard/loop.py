@@ -66,6 +66,7 @@ class Guard:
         self.children = Children(plan, engine_secrets, self._journal, self._child_failed, self._engine_died)
         api_key = engine_secrets.get(API_KEY, "")
         users = frozenset({0}) if self._fence.is_cgroup else frozenset({0, os.geteuid()})
+        self._api_key = api_key
         self.answers = Answers(self, api_key, users)
         self.xid_log = XidLog(config.kernel_log, self.store.load_resumed(), self._xid)
         self.head = Head(self, key, api_key, previous) if config.is_head else None
@@ -157,7 +158,7 @@ class Guard:
 
     async def _drained(self) -> None:
         """End the generation once nothing is in flight. The head ends it if that takes too long."""
-        await engine_watch.drained(self.config)
+        await engine_watch.drained(self.config, self._api_key)
         self.post_member(member_core.ChildEnded(Failure("", "drained: nothing is in flight")))
 
     def _child_failed(self, failed: Failure) -> None:

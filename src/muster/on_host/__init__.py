@@ -37,6 +37,9 @@ What brings a group up:
     place_files        planned files staged, then renamed together
     run_units          units started, stopped, watched
 
+Inside the engine:
+    require_api_key    vLLM's API asks for the key on every path
+
 Measuring tools:
     install_tool       a tool into its own virtual environment
     run_tool           a tool as a unit, and its result

@@ -35,7 +35,7 @@ def main(request: Json) -> Json:
         return {"problems": problems, "ranks": [], "served": []}
     api = Api(request["url"], request["seconds"], request.get("api_key_file"))
     if api.credentials and (got := api.without_key()):
-        problems.append(f"{request['url']}/v1/models without the API key got {got}, not HTTP 401")
+        problems.append(f"{request['url']}{got}, not HTTP 401")
     served = api.models()
     if request["model"] not in served:
         problems.append("{}/v1/models names {}, not '{}'".format(request["url"], served or "nothing", request["model"]))
@@ -107,11 +107,17 @@ class Api:
         return (answer, "") if isinstance(answer, dict) else ({}, "an answer that is no JSON object")
 
     def without_key(self) -> str:
-        """Return "" when a request without the key is refused, as it must be, else what it got."""
-        try:
-            return f"HTTP {self._send('/v1/models', None, {}, None).status}"
-        except HttpError as error:
-            return "" if error.status == 401 else str(error)
+        """Return "" when requests without the key are refused, as they must be, else which one got what.
+
+        vLLM itself guards /v1 alone; /metrics is among the paths that `require_api_key` guards.
+        """
+        for path in ("/v1/models", "/metrics"):
+            try:
+                return f"{path} without the API key got HTTP {self._send(path, None, {}, None).status}"
+            except HttpError as error:
+                if error.status != 401:
+                    return f"{path} without the API key got {error}"
+        return ""
 
     def _send(self, path: str, body: bytes | None, headers: Json, credentials: str | None) -> Answer:
         return self.client.get(

@@ -275,6 +275,7 @@ def _processes(
         rpc_port=settings.rpc_port,
         master_port=settings.master_port,
         served_model_name=served,
+        middleware=unit_files.MIDDLEWARE if settings.api_key_file else None,
     )
     decided = argv[: len(argv) - len([*vllm_flags.spell(spoken), *settings.extra_args])]
     environment = unit_files.environment(group, node, "vllm")

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
 
+from muster.on_host import require_api_key
 from muster.on_host.hardening import DEVICES
 from muster.plan import firewall, guard_files, vllm_flags
 from muster.plan.group import Group
@@ -13,6 +16,8 @@ from muster.plan.topology import Node
 from muster.plan.types import File, Process
 from muster.spec.host import PER_HOST_ENV
 
+MIDDLEWARE = f"muster_{require_api_key.__name__.rsplit('.', 1)[1]}.{require_api_key.RequireApiKey.__name__}"
+"""Class that vLLM loads, from a directory of the group's own: nothing else there may shadow the engine's modules."""
 SYSTEM_PATH = "/usr/local/cuda/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
@@ -51,7 +56,15 @@ def environment(group: Group, node: Node, process: str) -> dict[str, str]:
     if node.host.devices and not group.guarded:
         # The guard shows its children UUIDs. CUDA numbers GPUs as nvidia-smi does only when told.
         env |= {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": ",".join(node.host.devices)}
-    return env | settings.extra_env | dict(node.host.env)
+    env |= settings.extra_env | dict(node.host.env)
+    if process == "vllm" and settings.api_key_file:
+        env["PYTHONPATH"] = ":".join(filter(None, [f"{group.config}/engine", env.get("PYTHONPATH")]))
+    return env
+
+
+@lru_cache(maxsize=1)
+def _middleware_text() -> str:
+    return Path(require_api_key.__file__).read_text(encoding="utf-8")
 
 
 def unit_names(group: Group, processes: Sequence[Process]) -> tuple[str, ...]:
@@ -87,6 +100,8 @@ def host_files(group: Group, node: Node, processes: tuple[Process, ...], digest:
             files[f"{group.config}/{process.name}.env"] = File(render("env.j2", {"env": process.env}))
             unit = f"/etc/systemd/system/{group.unit_of(process.name)}"
             files[unit] = File(_plain_unit(group, node, process, digest))
+    if settings.api_key_file:
+        files[f"{group.config}/engine/{MIDDLEWARE.split('.')[0]}.py"] = File(_middleware_text())
     if group.uses_ray:
         files[f"{group.config}/ray_ready.py"] = File(render("ray_ready.py.j2", {}))
         names = sorted({*PER_HOST_ENV, "RAY_AUTH_TOKEN_PATH", "HOME", "PATH"})

@@ -142,6 +142,7 @@ def serve_argv(
     rpc_port: int,
     master_port: int,
     served_model_name: str | None,
+    middleware: str | None = None,
 ) -> list[str]:
     """Return the `vllm serve` command of one node, as one would type it.
 
@@ -158,6 +159,7 @@ def serve_argv(
         executor: `ray` or `mp`, for pipeline parallel across hosts.
         port, rpc_port, master_port: TCP ports.
         served_model_name: name in the API, or None for the model id.
+        middleware: class, by its module, that every request passes first; None for none.
     """
     argv = ["vllm", "serve", model]
     if not node.is_head:
@@ -167,6 +169,8 @@ def serve_argv(
     argv += ["--port", str(port)]
     if served_model_name:
         argv += ["--served-model-name", served_model_name]
+    if middleware:
+        argv += ["--middleware", middleware]
     if layout.tp > 1:
         argv += ["--tensor-parallel-size", str(layout.tp)]
     if layout.pp > 1:

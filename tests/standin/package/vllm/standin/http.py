@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import os
 import threading
@@ -24,6 +25,11 @@ class Refused(Exception):
         self.code, self.kind = code, kind
 
 
+def _imported(name: str) -> Any:
+    module, _, attribute = name.rpartition(".")
+    return getattr(importlib.import_module(module), attribute)
+
+
 class Server(ThreadingHTTPServer):
     """The endpoint of one group."""
 
@@ -35,6 +41,8 @@ class Server(ThreadingHTTPServer):
         self.args, self.ranks = args, ranks
         self.names = args.served_model_name or [args.model_tag or args.model]
         self.keys = [key for key in (*(args.api_key or []), os.environ.get("VLLM_API_KEY")) if key]
+        # The real vLLM wraps its application in this class; here it only says who may pass.
+        self.middleware = [_imported(args.middleware)(None)] if args.middleware else []
         self.busy = 0
         self.draining = False
         super().__init__((args.host or "0.0.0.0", args.port or 8000), Handler)
@@ -68,7 +76,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         path = self.path.split("?")[0]
-        if path.startswith("/v1") and not self._allowed():
+        if not self._passes() or (path.startswith("/v1") and not self._allowed()):
             return
         if path in ("/health", "/ping"):
             self._send(503 if self.server.ranks.dead else 200, "")
@@ -85,7 +93,7 @@ class Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         path = self.path.split("?")[0]
-        if path.startswith("/v1") and not self._allowed():
+        if not self._passes() or (path.startswith("/v1") and not self._allowed()):
             return
         try:
             if path not in ("/v1/completions", "/v1/chat/completions"):
@@ -98,6 +106,14 @@ class Handler(BaseHTTPRequestHandler):
             self._send(refused.code, {"error": error})
         except (ValueError, TypeError):
             self._send(400, {"error": {"message": "bad request", "type": "BadRequestError", "code": 400}})
+
+    def _passes(self) -> bool:
+        headers = [(name.lower().encode(), value.encode()) for name, value in self.headers.items()]
+        scope = {"type": "http", "method": self.command, "path": self.path.split("?")[0], "headers": headers}
+        if all(middleware._allowed(scope) for middleware in self.server.middleware):
+            return True
+        self._send(401, {"error": "Unauthorized"})
+        return False
 
     def _allowed(self) -> bool:
         keys = self.server.keys
