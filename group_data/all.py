@@ -220,7 +220,8 @@ stall_timeout = 120
 canary_idle = 30
 
 # File on the control machine with `VLLM_API_KEY=...`; goes to the hosts over SSH, readable by root only. None: open
-# to everybody that client_networks lets in.
+# to everybody that client_networks lets in. With a key every path asks for it but /health: a Prometheus that reads the
+# engine's own /metrics must carry it (`authorization` in its scrape configuration).
 api_key_file = None
 
 # File on the control machine with further secrets of the engine, one NAME=value a line (HF_TOKEN=...). It goes to the

@@ -72,7 +72,7 @@ def test_a_client_reaches_the_api_alone_and_a_stranger_nothing(
 
 
 def test_ranks_do_not_start_without_their_firewall(guarded: GuardedTestbed) -> None:
-    guarded.sh("node1", f"systemctl stop muster-{GROUP}; echo 'no ruleset' >/etc/muster/{GROUP}/firewall.nft")
+    guarded.sh("node1", f"systemctl stop muster-firewall@{GROUP}; echo 'no ruleset' >/etc/muster/{GROUP}/firewall.nft")
     guarded.sh("node1", f"systemctl start muster-{GROUP} 2>/dev/null || true")
     assert guarded.sh("node1", f"systemctl is-active muster-{GROUP} || true") != "active"
     guarded.deploy()
