@@ -15,6 +15,7 @@ remote_code      whether a command line runs a model's own code
 cuda_variants    which CUDA variant of the engine a driver runs
 release          the engine: requirements, indexes, the directory named after them
 weights_path     where the weights lie on a host
+host_plans       what each host gets: processes, secrets, files, units, ports
 group            names and sizes that all files of a group share
 unit_files       units, environment files, and what a host needs besides
 guard_files      the guard's program, unit and guard.json

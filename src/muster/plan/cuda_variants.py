@@ -45,8 +45,8 @@ def default(vllm: str) -> Variant:
 
 def runnable(driver: str | None) -> tuple[Variant, ...]:
     """Return the CUDA variants that a driver runs, whatever the engine's version."""
-    found = version(driver) or (0,)
-    return tuple(variant for variant in (CU130, CU129) if found[0] >= variant.driver)
+    branch = (version(driver) or (0,))[0]
+    return tuple(variant for variant in (CU130, CU129) if branch >= variant.driver)
 
 
 def choose(driver: str | None, *, vllm: str, requested: str | None = "auto", host: str = "") -> Variant:
@@ -72,17 +72,17 @@ def choose(driver: str | None, *, vllm: str, requested: str | None = "auto", hos
                 needed=f"a build of vLLM {vllm}: {', '.join(v.name for v in offered(vllm))}, cpu or auto",
                 fix="set torch_backend to auto",
             )
-    found = version(driver)
+    installed = version(driver)
     place = f"{host}: " if host else ""
     oldest = min(variant.driver for variant in choices)
-    if found is None:
+    if installed is None:
         raise Refusal(
             f"{place}no NVIDIA driver answers",
             needed=f"driver {oldest} or newer for vLLM {vllm}",
             fix="install the NVIDIA driver (580 or newer), reboot, and see that nvidia-smi answers",
         )
     for variant in choices:
-        if found[0] >= variant.driver:
+        if installed[0] >= variant.driver:
             return variant
     raise Refusal(
         f"{place}driver {driver}",

@@ -57,7 +57,7 @@ def ruleset(group: Group, node: Node) -> str:
 
 
 def reach(firewall: Firewall) -> str:
-    """Return in one line who can reach what of a head, for people."""
+    """Return one line for people: who can reach which ports of the head."""
     who = ["the group's own hosts (every port)"]
     if firewall.clients:
         who.append(f"{', '.join(firewall.clients)} (the API)")
@@ -67,11 +67,11 @@ def reach(firewall: Firewall) -> str:
 
 
 def openings(group: Group, node: Node) -> tuple[Opening, ...]:
-    """Return the ports with names that processes of a host bind, with who may reach them."""
-    settings, found = group.settings, list[Opening]()
+    """Return every port with a name that processes of a host bind, and who may reach it."""
+    settings, named = group.settings, list[Opening]()
 
     def open_to(audience: Audience, name: str, first: int, last: int | None = None) -> None:
-        found.append(Opening(first, last or first, audience, name))
+        named.append(Opening(first, last or first, audience, name))
 
     if node.is_head:
         open_to("clients", "port", settings.port)
@@ -89,4 +89,4 @@ def openings(group: Group, node: Node) -> tuple[Opening, ...]:
         open_to("peers", "master_port", settings.master_port)
     if node.is_head and group.guarded:
         open_to("monitors", "control_port", settings.control_port)
-    return tuple(found)
+    return tuple(named)

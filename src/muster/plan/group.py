@@ -32,7 +32,7 @@ class Group:
 
     @property
     def guarded(self) -> bool:
-        """Whether the guard runs the ranks, rather than one plain unit a process."""
+        """Whether the guard runs the ranks, rather than one plain unit per process."""
         return self.settings.supervisor == "guard"
 
     @property
@@ -57,7 +57,7 @@ class Group:
 
     @property
     def fetches(self) -> bool:
-        """Whether the engine fetches the weights itself, so that its unit must reach the hub."""
+        """Whether the engine fetches the weights itself, and its unit must therefore reach the hub."""
         return not (self.settings.offline or (self.settings.model or "").startswith("/"))
 
     @cached_property

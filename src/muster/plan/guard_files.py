@@ -27,12 +27,12 @@ def program() -> tuple[str, dict[str, str]]:
 
 
 def directory(group: Group) -> str:
-    """Return where the guard's program lies on the hosts; another version lies elsewhere, beside the running one."""
+    """Return the path of the guard's program on the hosts; each version has its own, beside the running one."""
     return f"{group.settings.root}/guard/{program()[0]}"
 
 
 def config_path(group: Group) -> str:
-    """Return where guard.json lies on the hosts."""
+    """Return the path of guard.json on the hosts."""
     return f"{group.config}/guard.json"
 
 
@@ -54,9 +54,9 @@ def files(group: Group, node: Node, processes: tuple[Process, ...], digest: str)
         processes: its children, in start order.
         digest: the plan's digest; members with another one are refused by name.
     """
-    found = {f"{directory(group)}/{path}": File(text) for path, text in program()[1].items()}
-    found[config_path(group)] = File(json.dumps(_config(group, node, processes, digest), indent=1) + "\n")
-    return found
+    files = {f"{directory(group)}/{path}": File(text) for path, text in program()[1].items()}
+    files[config_path(group)] = File(json.dumps(_config(group, node, processes, digest), indent=1) + "\n")
+    return files
 
 
 def _config(group: Group, node: Node, processes: tuple[Process, ...], digest: str) -> dict[str, Any]:

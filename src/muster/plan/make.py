@@ -17,18 +17,17 @@ from muster.plan import (
     remote_code,
     requested_flags,
     strategies,
-    unit_files,
     visible_paths,
     vllm_flags,
 )
 from muster.plan.decision import is_base
-from muster.plan.firewall import firewall_of
 from muster.plan.group import Group
+from muster.plan.host_plans import host_plans, processes_of, secrets_of
 from muster.plan.manifest import with_manifest
 from muster.plan.release import chosen, release_of
 from muster.plan.start_order import steps_of
-from muster.plan.topology import Layout, Node, Topology, build_topology, lay_out
-from muster.plan.types import HostPlan, Plan, Process, Secret
+from muster.plan.topology import Layout, Topology, build_topology, lay_out
+from muster.plan.types import HostPlan, Plan, Process
 from muster.spec.host import HostSpec
 from muster.spec.recipe import FlagValue, Recipe, Shape
 from muster.spec.settings import Settings
@@ -83,8 +82,8 @@ def _build(recipe: Recipe, hosts: Sequence[HostSpec], settings: Settings) -> Pla
         dcp_default=strategy.decode_context_parallel,
         expert_parallel=settings.expert_parallel,
     )
-    wanted = requested_flags.wanted(recipe, strategy, settings)
-    spoken, notes = vllm_flags.translate(wanted, settings.vllm_version)
+    requested = requested_flags.requested(recipe, strategy, settings)
+    spoken, notes = vllm_flags.translate(requested, settings.vllm_version)
     vllm_flags.check_flags(spoken, layout, settings.vllm_version)
     spoken, faults = known_faults.cured(
         spoken,
@@ -127,7 +126,7 @@ def _build(recipe: Recipe, hosts: Sequence[HostSpec], settings: Settings) -> Pla
         release=group.release,
         warnings=(*choice, *notes, *_cautions(settings), *faults),
         steps=steps_of(group),
-        secrets=_secrets(group),
+        secrets=secrets_of(group),
         endpoint=f"http://{topology.head.host.address}:{settings.port}",
         local_endpoint=f"http://127.0.0.1:{settings.port}",
         tool_calling="enable-auto-tool-choice" in spoken,
@@ -138,14 +137,14 @@ def _build(recipe: Recipe, hosts: Sequence[HostSpec], settings: Settings) -> Pla
         variant=chosen(settings).variant,
         variant_assumed=chosen(settings).assumed,
     )
-    processes = {node.host.name: _processes(group, node, model, served, spoken) for node in topology.nodes}
+    processes = {node.host.name: processes_of(group, node, model, served, spoken) for node in topology.nodes}
     for mine in processes.values():
         for process in mine:
             visible_paths.check(process.argv, process.env, settings={"engine_path": settings.engine_path})
     plan = replace(plan, warnings=(*plan.warnings, *_draft(settings, processes[topology.head.host.name][-1])))
-    plan = replace(plan, **_own_code(recipe.name, settings, processes[topology.head.host.name][-1], plan))
-    digest = _digest(plan, _host_plans(group, processes, digest=""))
-    return with_manifest(replace(plan, digest=digest, hosts=_host_plans(group, processes, digest=digest)))
+    plan = replace(plan, **_remote_code(recipe.name, settings, processes[topology.head.host.name][-1], plan))
+    digest = _digest(plan, host_plans(group, processes, digest=""))
+    return with_manifest(replace(plan, digest=digest, hosts=host_plans(group, processes, digest=digest)))
 
 
 def _shape(recipe: Recipe, settings: Settings) -> Shape:
@@ -224,7 +223,7 @@ def _draft(settings: Settings, process: Process) -> list[str]:
     return [f"the draft model {found.model} is in no memory table: leave room for its weights and cache"]
 
 
-def _own_code(recipe: str, settings: Settings, process: Process, plan: Plan) -> dict[str, Any]:
+def _remote_code(recipe: str, settings: Settings, process: Process, plan: Plan) -> dict[str, Any]:
     """Return what the plan says of a model's own code that can change by itself."""
     found = remote_code.unpinned(process.argv, plan.model)
     if found is None:
@@ -240,71 +239,6 @@ def _own_code(recipe: str, settings: Settings, process: Process, plan: Plan) -> 
         fix=f"{mend} (allow_unpinned_code lets it pass)",
     )
     return {"refused": str(refusal)}
-
-
-def _secrets(group: Group) -> tuple[Secret, ...]:
-    secrets = [Secret(f"{group.config}/guard-key")] if group.guarded else []
-    if group.uses_ray:
-        secrets.append(Secret(f"{group.config}/ray-token"))
-    if group.settings.api_key_file:
-        secrets.append(Secret(f"{group.config}/secrets.env", source=group.settings.api_key_file, kind="api key"))
-    if group.settings.secret_env_file:
-        path = f"{group.config}/engine-secrets.env"
-        secrets.append(Secret(path, source=group.settings.secret_env_file, kind="environment"))
-    return tuple(secrets)
-
-
-def _processes(
-    group: Group, node: Node, model: str, served: str | None, spoken: Mapping[str, FlagValue]
-) -> tuple[Process, ...]:
-    settings, processes = group.settings, []
-    if group.uses_ray:
-        argv = vllm_flags.ray_argv(node, group.topology, port=settings.ray_port)
-        processes.append(Process("ray", tuple(argv), unit_files.environment(group, node, "ray")))
-        if not node.is_head:
-            return tuple(processes)
-    argv = vllm_flags.serve_argv(
-        node,
-        group.topology,
-        group.layout,
-        model=model,
-        flags=spoken,
-        extra_args=settings.extra_args,
-        executor=settings.executor,
-        port=settings.port,
-        rpc_port=settings.rpc_port,
-        master_port=settings.master_port,
-        served_model_name=served,
-        middleware=unit_files.MIDDLEWARE if settings.api_key_file else None,
-    )
-    decided = argv[: len(argv) - len([*vllm_flags.spell(spoken), *settings.extra_args])]
-    environment = unit_files.environment(group, node, "vllm")
-    processes.append(Process("vllm", tuple(argv), environment, tuple(decided)))
-    return tuple(processes)
-
-
-def _host_plans(group: Group, processes: Mapping[str, tuple[Process, ...]], *, digest: str) -> dict[str, HostPlan]:
-    plans = {}
-    for node in group.topology.nodes:
-        host, mine, firewall = node.host, processes[node.host.name], firewall_of(group, node)
-        plans[host.name] = HostPlan(
-            name=host.name,
-            role="head" if node.is_head else ("ray-worker" if group.uses_ray else "headless"),
-            node_rank=node.node_rank,
-            address=host.address,
-            interface=host.interface,
-            gpu=host.gpu,
-            gpus=host.gpus,
-            dp_ranks=group.dp_ranks(node),
-            processes=mine,
-            files=unit_files.host_files(group, node, mine, digest),
-            units=unit_files.unit_names(group, mine),
-            ports=tuple(opening.first for opening in firewall.openings if opening.first == opening.last),
-            firewall=firewall,
-            devices=host.devices,
-            env=host.env,
-        )
-    return plans
 
 
 def _digest(plan: Plan, hosts: Mapping[str, HostPlan]) -> str:

@@ -1,6 +1,6 @@
-"""What a group says of itself on each of its hosts, in one JSON file: enough to stop, restart and find it again.
+"""What a group records on each of its hosts, in one JSON file: enough to find, stop and restart it.
 
-Pure: a plan in, a plan with one more file a host out. A host tells its own part only, so that a manifest does not grow
+Pure: a plan in, a plan with one more file per host out. Each host records its own part, so a manifest does not grow
 with the group; the parts of all hosts make the whole.
 """
 
@@ -15,7 +15,7 @@ from muster.plan.types import Check, File, HostPlan, Plan, Step
 
 
 def path(group: str) -> str:
-    """Return where the manifest of a group lies on its hosts."""
+    """Return the path of a group's manifest on its hosts."""
     return f"/etc/muster/{group}/plan.json"
 
 
@@ -29,7 +29,7 @@ def with_manifest(plan: Plan) -> Plan:
 
 
 def _text(plan: Plan, host: HostPlan) -> str:
-    told = {
+    part = {
         "group": plan.group,
         "recipe": plan.recipe,
         "strategy": plan.strategy,
@@ -57,11 +57,11 @@ def _text(plan: Plan, host: HostPlan) -> str:
         "drain_seconds": plan.drain_seconds,
         "heals": plan.heals,
     }
-    return json.dumps(told, indent=1) + "\n"
+    return json.dumps(part, indent=1) + "\n"
 
 
 def steps(manifests: Mapping[str, Mapping[str, Any]]) -> tuple[Step, ...]:
-    """Return the bring-up steps that the manifests of all hosts of a group tell of together.
+    """Return the bring-up steps of a group from the manifests of all its hosts.
 
     Args:
         manifests: host -> what its manifest holds.
@@ -74,21 +74,21 @@ def steps(manifests: Mapping[str, Mapping[str, Any]]) -> tuple[Step, ...]:
         Step(
             text=step["text"],
             units={
-                host: tuple(told["steps"][number]["units"])
-                for host, told in manifests.items()
-                if told["steps"][number]["units"]
+                host: tuple(part["steps"][number]["units"])
+                for host, part in manifests.items()
+                if part["steps"][number]["units"]
             },
-            checks=tuple(_check(check) for told in manifests.values() for check in told["steps"][number]["checks"]),
+            checks=tuple(_check(check) for part in manifests.values() for check in part["steps"][number]["checks"]),
         )
         for number, step in enumerate(first)
     )
 
 
-def _check(told: Mapping[str, Any]) -> Check:
-    target = told["target"]
+def _check(check: Mapping[str, Any]) -> Check:
+    target = check["target"]
     return Check(
-        host=told["host"],
-        kind=told["kind"],
+        host=check["host"],
+        kind=check["kind"],
         target=target if isinstance(target, str) else tuple(target),
-        text=told["text"],
+        text=check["text"],
     )

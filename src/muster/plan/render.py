@@ -1,7 +1,7 @@
 """Text from templates: units, environment files and whatever else lands on a host.
 
-A template writes no value as it is: each goes through the filter of the place that it stands in, which quotes it or
-refuses it. `render` itself refuses a value that went through none.
+No template writes a raw value: each goes through the filter for its place, which quotes or refuses it. `render` refuses
+a value that went through none.
 """
 
 from __future__ import annotations

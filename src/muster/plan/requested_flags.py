@@ -12,7 +12,7 @@ from muster.spec.settings import Settings
 SIZES = ("max_model_len", "max_num_batched_tokens", "max_num_seqs", "gpu_memory_utilization")
 
 
-def wanted(recipe: Recipe, strategy: Strategy, settings: Settings) -> dict[str, FlagValue]:
+def requested(recipe: Recipe, strategy: Strategy, settings: Settings) -> dict[str, FlagValue]:
     """Return the flags asked for, before a version of vLLM has its say.
 
     Args:

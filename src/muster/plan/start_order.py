@@ -57,7 +57,7 @@ def _checks(group: Group, layer: int, *, is_last: bool) -> tuple[Check, ...]:
         url = f"http://127.0.0.1:{settings.port}/health"
         return (Check(head.name, "http", url, f"the head answers /health on port {settings.port}"),)
     if not group.uses_ray:
-        return ()  # the head waits for its headless ranks, so that it cannot answer before they start
+        return ()  # the head waits for its headless ranks, so it cannot answer before they start
     if layer == 0:
         target = f"{head.address}:{settings.ray_port}"
         return (Check(head.name, "tcp", target, f"Ray listens on {target}"),)

@@ -1,4 +1,4 @@
-"""Hosts and GPUs become nodes and ranks: who is head, which ranks live where, and what cannot work."""
+"""Hosts and GPUs become nodes and ranks: which host is the head, which ranks run where, and what cannot work."""
 
 from __future__ import annotations
 
@@ -163,7 +163,7 @@ def lay_out(
                 fix="drop decode_context_parallel_size, or take strategy tp-pp or tp-dcp",
             )
         return Layout(strategy, 1, 1, count * per_host, 1, per_host, expert_parallel)
-    # PP crosses nodes, so that TP stays inside NVLink.
+    # PP crosses nodes; TP stays inside NVLink.
     tp, pp = per_host, count if strategy == "tp-pp" else 1
     if heads % tp:
         raise Refusal(

@@ -28,7 +28,7 @@ class Process:
 
 @dataclass(frozen=True)
 class File:
-    """A text file as it must lie on a host."""
+    """A text file as it must be on a host."""
 
     text: str
     mode: str = "644"
@@ -38,7 +38,7 @@ class File:
 
 @dataclass(frozen=True)
 class Release:
-    """One installed engine: where its virtual environment lies and what uv puts there."""
+    """One installed engine: the path of its virtual environment and what uv installs there."""
 
     id: str
     path: str
@@ -152,7 +152,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Secret:
-    """A file with a secret that is equal on every host of the group; its content never stands in a plan or digest.
+    """A file with a secret that is equal on every host of the group; its content never enters a plan or digest.
 
     Args:
         path: absolute path on the hosts.

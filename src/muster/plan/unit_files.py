@@ -68,7 +68,7 @@ def _middleware_text() -> str:
 
 
 def unit_names(group: Group, processes: Sequence[Process]) -> tuple[str, ...]:
-    """Return the units of one host, in start order: one in all with the guard, one a process without."""
+    """Return the units of one host, in start order: one in all with the guard, one per process without."""
     return tuple(dict.fromkeys(group.unit_of(process.name) for process in processes))
 
 

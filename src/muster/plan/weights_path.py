@@ -1,4 +1,4 @@
-"""Where a revision lies on a host, and what that means for the settings of a group that is served from there."""
+"""The path of a revision on a host, and the settings of a group that is served from there."""
 
 from __future__ import annotations
 

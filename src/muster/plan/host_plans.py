@@ -1,0 +1,86 @@
+"""What each host of a group gets: processes, secrets, files, units, ports."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from muster.plan import unit_files, vllm_flags
+from muster.plan.firewall import firewall_of
+from muster.plan.group import Group
+from muster.plan.topology import Node
+from muster.plan.types import HostPlan, Process, Secret
+from muster.spec.recipe import FlagValue
+
+
+def secrets_of(group: Group) -> tuple[Secret, ...]:
+    """Return the secrets that every host of a group gets."""
+    secrets = [Secret(f"{group.config}/guard-key")] if group.guarded else []
+    if group.uses_ray:
+        secrets.append(Secret(f"{group.config}/ray-token"))
+    if group.settings.api_key_file:
+        secrets.append(Secret(f"{group.config}/secrets.env", source=group.settings.api_key_file, kind="api key"))
+    if group.settings.secret_env_file:
+        path = f"{group.config}/engine-secrets.env"
+        secrets.append(Secret(path, source=group.settings.secret_env_file, kind="environment"))
+    return tuple(secrets)
+
+
+def processes_of(
+    group: Group, node: Node, model: str, served: str | None, spoken: Mapping[str, FlagValue]
+) -> tuple[Process, ...]:
+    """Return the processes of one host, in start order.
+
+    Args:
+        group, node: the group and the host.
+        model, served: what is served, and its name in the API (None: the model's own).
+        spoken: vLLM's flags as its version spells them.
+    """
+    settings, processes = group.settings, []
+    if group.uses_ray:
+        argv = vllm_flags.ray_argv(node, group.topology, port=settings.ray_port)
+        processes.append(Process("ray", tuple(argv), unit_files.environment(group, node, "ray")))
+        if not node.is_head:
+            return tuple(processes)
+    argv = vllm_flags.serve_argv(
+        node,
+        group.topology,
+        group.layout,
+        model=model,
+        flags=spoken,
+        extra_args=settings.extra_args,
+        executor=settings.executor,
+        port=settings.port,
+        rpc_port=settings.rpc_port,
+        master_port=settings.master_port,
+        served_model_name=served,
+        middleware=unit_files.MIDDLEWARE if settings.api_key_file else None,
+    )
+    decided = argv[: len(argv) - len([*vllm_flags.spell(spoken), *settings.extra_args])]
+    environment = unit_files.environment(group, node, "vllm")
+    processes.append(Process("vllm", tuple(argv), environment, tuple(decided)))
+    return tuple(processes)
+
+
+def host_plans(group: Group, processes: Mapping[str, tuple[Process, ...]], *, digest: str) -> dict[str, HostPlan]:
+    """Return what each host gets; the digest is empty while it is being made."""
+    plans = {}
+    for node in group.topology.nodes:
+        host, mine, firewall = node.host, processes[node.host.name], firewall_of(group, node)
+        plans[host.name] = HostPlan(
+            name=host.name,
+            role="head" if node.is_head else ("ray-worker" if group.uses_ray else "headless"),
+            node_rank=node.node_rank,
+            address=host.address,
+            interface=host.interface,
+            gpu=host.gpu,
+            gpus=host.gpus,
+            dp_ranks=group.dp_ranks(node),
+            processes=mine,
+            files=unit_files.host_files(group, node, mine, digest),
+            units=unit_files.unit_names(group, mine),
+            ports=tuple(opening.first for opening in firewall.openings if opening.first == opening.last),
+            firewall=firewall,
+            devices=host.devices,
+            env=host.env,
+        )
+    return plans
