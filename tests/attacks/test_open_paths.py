@@ -37,7 +37,7 @@ def test_every_path_but_health_asks_for_the_key(guarded: GuardedTestbed, tmp_pat
         assert ask(guarded, path) == ask(guarded, path, body={}) == ask(guarded, path, "wrong") == 401, path
     assert ask(guarded, "/metrics", KEY) == ask(guarded, "/v1/models", KEY) == 200
     status = guard_answers.group_status(guarded.box, "node0", GROUP)
-    assert status["phase"] == "run"
+    assert status["phase"] == "running"
     assert not status.get("metrics_problem")
     guarded.done("restart")  # the drain reads /metrics: it must not wait until its time is up
 
