@@ -15,6 +15,7 @@ parity, clocks, pairs, meeting, allreduce   verdicts that need several hosts    
 verdict, outcome what a check found; all of them with waivers and exit status                     pure
 drift            what has moved away from the plan                                                pure
 table, node_set  an outcome for people; many hosts in few words
-run_checks       asks every host, lets pairs measure, judges                                      pyinfra
+run_checks       asks every host, lets them measure, judges                                       pyinfra
+measure_hosts    hosts measure the fabric between them                                            pyinfra
 before_deploy    the preflight inside a deploy                                                    pyinfra
 """

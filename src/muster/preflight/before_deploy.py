@@ -15,9 +15,10 @@ from muster.plan.types import Plan
 from muster.preflight import catalogue, plan_needs
 from muster.preflight.deploy_checks import verdicts
 from muster.preflight.host_report import HostReport
+from muster.preflight.measure_hosts import meet
 from muster.preflight.needs import Needs
 from muster.preflight.outcome import Outcome, judge_group
-from muster.preflight.run_checks import meet, probe_hosts, running
+from muster.preflight.run_checks import probe_hosts, running
 from muster.preflight.table import console_on, render
 from muster.spec.settings import Settings
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -10,13 +9,22 @@ from typing import Any
 
 from pyinfra.api import Host, State
 
-from muster.hosts import programs
 from muster.hosts.all_hosts import each, hosts_of
 from muster.hosts.once import OncePerRun
-from muster.hosts.run_programs import run_program, run_programs
+from muster.hosts.run_programs import run_programs
 from muster.plan.prepare import plan_for_drivers
 from muster.plan.types import Plan
-from muster.preflight import allreduce, catalogue, drift, meeting, outcome, pairs, plan_needs, read_report
+from muster.preflight import (
+    allreduce,
+    catalogue,
+    drift,
+    measure_hosts,
+    meeting,
+    outcome,
+    pairs,
+    plan_needs,
+    read_report,
+)
 from muster.preflight.host_report import HostReport, unreachable
 from muster.preflight.needs import Needs
 from muster.preflight.outcome import Outcome
@@ -24,7 +32,6 @@ from muster.spec.host import HostSpec
 from muster.spec.settings import Settings
 
 PROBE_SECONDS = 150
-PAIR_SECONDS = 45
 IMPORT_SECONDS = 120.0
 
 Made = Callable[[Outcome], None] | None
@@ -77,76 +84,6 @@ def probe_hosts(
     return ProbedHosts([reports.get(name, gone[name]) for name in needs], answers)
 
 
-def measure(state: State, needs: Mapping[str, Needs], reports: Iterable[HostReport], port: int) -> list[pairs.Measured]:
-    """Let every two hosts that answered measure the fabric between them, round by round.
-
-    Args:
-        state: pyinfra's.
-        needs: by host.
-        reports: of all hosts; unreached ones, and those without their fabric address, are left out.
-        port: TCP port that the servers listen on.
-    """
-    there = [report for report in reports if report.unreached is None]
-    sizes = pairs.mtus(there, needs)
-    hosts, results = hosts_of(state), []
-    for meetings in pairs.rounds([report.host for report in there if report.host in sizes]):
-        requests: dict[str, Any] = {}
-        for pair in meetings:
-            requests |= pairs.requests(pair, needs, sizes, port, secrets.token_hex(16))
-
-        def one(host: Host, requests: Mapping[str, Any] = requests) -> dict[str, Any]:
-            return run_program(state, host, "measure_pair", requests[host.name], seconds=PAIR_SECONDS)
-
-        answers = each([hosts[name] for name in requests], one)
-        results += [pairs.measured(pair, answers) for pair in meetings]
-    return results
-
-
-def meet(state: State, needs: Mapping[str, Needs], reports: Iterable[HostReport], port: int) -> list[pairs.Measured]:
-    """Let all hosts that answered meet at once, in one session each: connections and full packets, no load.
-
-    Args:
-        state, needs, reports, port: as for `measure`.
-    """
-    sizes = pairs.mtus([report for report in reports if report.unreached is None], needs)
-    if len(sizes) < 2:
-        return []
-    requests = meeting.requests(needs, sizes, port, secrets.token_hex(16))
-
-    def one(host: Host) -> dict[str, Any]:
-        return run_program(state, host, "meet_peers", requests[host.name], seconds=PAIR_SECONDS)
-
-    hosts = hosts_of(state)
-    return meeting.results(each([hosts[name] for name in requests], one))
-
-
-def all_reduce(
-    state: State, needs: Mapping[str, Needs], settings: Settings, *, backend: str = "nccl"
-) -> dict[str, allreduce.AllReduce]:
-    """Run an all-reduce across the group with each host's installed torch.
-
-    Args:
-        state: pyinfra's.
-        needs: by host, in inventory order.
-        settings: `preflight_port`, which the ranks meet on, and NCCL's variables in `extra_env`.
-        backend: of torch.distributed.
-    """
-    nccl = {name: value for name, value in settings.extra_env.items() if name.startswith("NCCL_")}
-    requests = allreduce.requests(needs, port=settings.preflight.port, env=nccl, backend=backend)
-    hosts = hosts_of(state)
-
-    def one(host: Host) -> allreduce.AllReduce:
-        request = {
-            "python": f"{needs[host.name].release}/bin/python",
-            "program": programs.bundle({"measure_allreduce": requests[host.name]}),
-            "seconds": allreduce.SECONDS + 30,
-        }
-        answer = run_program(state, host, "run_unprivileged", request, seconds=allreduce.SECONDS + 90)
-        return allreduce.read_inner(answer)
-
-    return each([hosts[name] for name in needs], one)
-
-
 def preflight(
     state: State,
     needs: Mapping[str, Needs],
@@ -175,8 +112,8 @@ def preflight(
     measured: list[pairs.Measured] = []
     several = len(needs) > 1
     if options.pairs and several and idle:
-        met = meet(state, needs, reports, options.port)
-        measured = meeting.combined(measure(state, needs, reports, options.port), met)
+        met = measure_hosts.meet(state, needs, reports, options.port)
+        measured = meeting.combined(measure_hosts.measure(state, needs, reports, options.port), met)
     elif options.pairs and several:
         notes.append("pairs of hosts were not measured: a group is running there")
     more: list[Any] = []
@@ -185,7 +122,7 @@ def preflight(
         if refusal:
             notes.append(f"no all-reduce: {refusal}")
         else:
-            more += allreduce.verdicts(all_reduce(state, needs, settings), reports)
+            more += allreduce.verdicts(measure_hosts.all_reduce(state, needs, settings), reports)
     return outcome.judge_group(
         title, reports, needs, waived=waived, measured=measured, more=more, notes=notes, running=not idle
     )
