@@ -68,8 +68,8 @@ def aria2(
 
     server = http.server.ThreadingHTTPServer((gateway, 0), Tracker)
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    told = place / "bench.torrent"
-    told.write_bytes(torrent(origin, f"http://{gateway}:{server.server_address[1]}/announce"))
+    metainfo = place / "bench.torrent"
+    metainfo.write_bytes(torrent(origin, f"http://{gateway}:{server.server_address[1]}/announce"))
     hook = place / "done.sh"
     hook.write_text('#!/bin/sh\ndate +%s.%N > "$DONE.new" && mv "$DONE.new" "$DONE"\n')
     hook.chmod(0o755)
@@ -86,7 +86,7 @@ def aria2(
             options += ["--bt-require-crypto=true", "--bt-min-crypto-level=arc4"] if encrypted else []
             options += ["--bt-seed-unverified=true"] if number == 0 else []
             where = origin.parent if number == 0 else home
-            argv = host.argv(["aria2c", *options, f"--dir={where}", str(told)])
+            argv = host.argv(["aria2c", *options, f"--dir={where}", str(metainfo)])
             children.append(subprocess.Popen(argv, env={**os.environ, "DONE": str(marks[-1])}))
         while not all(mark.exists() for mark in marks[1:]) and time.time() - started < SECONDS:
             time.sleep(0.1)

@@ -43,10 +43,10 @@ def main() -> None:
         openssl(place, names)
         ours, theirs = [], []
         size = given.mib // given.files << 20
-        wanted = {name: {"size": size, "sha256": whole_files.sha256(f"{place}/{name}")} for name in names}
+        expected = {name: {"size": size, "sha256": whole_files.sha256(f"{place}/{name}")} for name in names}
         for _ in range(given.turns):
             theirs.append(timed(lambda: openssl(place, names)))
-            ours.append(timed(lambda: transfer_store.verify(place, wanted)))
+            ours.append(timed(lambda: transfer_store.verify(place, expected)))
     total = given.mib // given.files * given.files * 2**20 / 1e9
     print(f"{total:.2f} GB in {given.files} files, {os.cpu_count()} cores, best of {given.turns} turns")
     print(f"openssl {total / min(theirs):.2f} GB/s, muster {total / min(ours):.2f} GB/s", end=", ")

@@ -173,7 +173,7 @@ def test_strangers_get_nothing(tmp_path: Path, origin: Path) -> None:
     assert not [path for path in places[1].rglob("*.safetensors*") if path.stat().st_blocks]
 
 
-def test_a_source_that_fails_is_told_to_every_host(tmp_path: Path, origin: Path) -> None:
+def test_every_host_learns_why_a_source_fails(tmp_path: Path, origin: Path) -> None:
     places = homes(tmp_path, 2)
     asked = requests(places, origin)
     asked[0]["source"] = {"kind": "none"}

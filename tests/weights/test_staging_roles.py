@@ -63,7 +63,7 @@ def test_only_the_seed_gets_the_token() -> None:
 
 
 @pytest.mark.parametrize(
-    ("probes", "wanted", "seed"),
+    ("probes", "requested", "seed"),
     [
         ({"h0": probe(), "h1": probe()}, None, "h0"),
         ({"h0": probe(), "h1": probe(bytes=5)}, None, "h1"),
@@ -71,8 +71,8 @@ def test_only_the_seed_gets_the_token() -> None:
         ({"h0": probe(), "h1": probe(complete=True)}, "h0", "h1"),
     ],
 )
-def test_the_seed(probes: dict[str, Any], wanted: str | None, seed: str) -> None:
-    assert choose_seed(list(probes), probes, wanted) == seed
+def test_the_seed(probes: dict[str, Any], requested: str | None, seed: str) -> None:
+    assert choose_seed(list(probes), probes, requested) == seed
 
 
 def test_a_seed_that_is_no_host_is_refused() -> None:
