@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from muster.plan.decision import asked, sha256
+from muster.plan.restart_decision import asked, sha256
 from muster.plan.types import Plan
 from muster.spec.hardware import gpu
 

@@ -34,7 +34,7 @@ from muster.errors import Refusal
 from muster.hosts import answer_models, uv_binary
 from muster.hosts.printable import one_line, printable, printable_data
 from muster.hosts.run_programs import run_programs
-from muster.plan.decision import decide
+from muster.plan.restart_decision import decide
 from muster.preflight import allreduce, meeting, outcome, pairs, read_report
 from muster.preflight.deploy_checks import verdicts
 from muster.preflight.table import render

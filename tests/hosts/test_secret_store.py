@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from muster.errors import Refusal
 from muster.hosts.secret_store import choose_secret, open_store
-from muster.plan.decision import sha256
+from muster.plan.restart_decision import sha256
 from muster.plan.types import Plan
 from tests import sample_observations, sample_plans
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from muster.on_host import place_files, whole_files
-from muster.plan.decision import sha256
+from muster.plan.restart_decision import sha256
 
 USER = pwd.getpwuid(os.geteuid()).pw_name
 GROUP = grp.getgrgid(os.getegid()).gr_name

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from muster.on_host import engine_stamps, probe_group
-from muster.plan.decision import sha256
+from muster.plan.restart_decision import sha256
 
 SHOWN = """\
 Id=muster-g-vllm.service

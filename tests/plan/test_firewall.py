@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from muster.commands.plan_text import as_text
-from muster.plan.decision import is_base
 from muster.plan.firewall import reach as reach_in_words
+from muster.plan.restart_decision import is_base
 from tests import sample_plans
 
 

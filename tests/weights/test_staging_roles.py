@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from muster.errors import Refusal
-from muster.hosts.session import public
+from muster.hosts.program_operation import public
 from muster.plan import weights_path
 from muster.spec import listing, pins, recipe
 from muster.spec.listing import Entry, Listing

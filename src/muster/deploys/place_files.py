@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from muster.deploys.shared.group_run import GroupRun
 from muster.hosts import operations
 from muster.hosts.pyinfra_types import current_host, stage
-from muster.plan.decision import sha256
+from muster.plan.restart_decision import sha256
 
 Item = dict[str, str]
 

@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from pyinfra.api.command import FunctionCommand, PyinfraCommand
 
 from muster.hosts import programs
+from muster.hosts.program_operation import Session
 from muster.hosts.pyinfra_types import current_host, current_state, operation, stage
-from muster.hosts.session import Session
 from muster.spec.listing import Listing
 from muster.weights import staging_run as runs
 from muster.weights import upload

@@ -6,7 +6,7 @@ answer_models  what each host program may answer: pure
 check_answers  an answer against its model and its request: pure
 ssh_session    one command over SSH, with bounds on time and size
 run_programs   host programs run in one session, and their answers
-session        one host program as a pyinfra command
+program_operation  one host program as a pyinfra command
 operations     pyinfra operations, each named by its outcome
 connect        connect the hosts of an inventory
 explain        why a host could not be used, with a fix   pure

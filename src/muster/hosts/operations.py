@@ -13,9 +13,9 @@ from pyinfra.api.host import Host
 from pyinfra.api.state import State
 
 from muster.hosts import programs
+from muster.hosts.program_operation import Later, Session
 from muster.hosts.pyinfra_types import current_host, current_state, operation
 from muster.hosts.say import fail, say
-from muster.hosts.session import Later, Session
 
 Files = Sequence[Mapping[str, str]]
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from muster.plan.decision import Observation, sha256
+from muster.plan.restart_decision import Observation, sha256
 from muster.plan.types import Plan
 from muster.spec import secret_files
 

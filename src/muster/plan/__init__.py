@@ -25,5 +25,5 @@ render           templates -> text
 start_order      the order of bring-up
 manifest         what a group says of itself on each host
 types            Plan, HostPlan, Process, File, Step, Secret: what all of the above make
-decision         plan x what the hosts have -> what each host has to do
+restart_decision plan x what the hosts have -> what each host has to do, and whether the group restarts
 """

@@ -20,11 +20,11 @@ from muster.plan import (
     visible_paths,
     vllm_flags,
 )
-from muster.plan.decision import is_base
 from muster.plan.group import Group
 from muster.plan.host_plans import host_plans, processes_of, secrets_of
 from muster.plan.manifest import with_manifest
 from muster.plan.release import chosen, release_of
+from muster.plan.restart_decision import is_base
 from muster.plan.start_order import steps_of
 from muster.plan.topology import Layout, Topology, build_topology, lay_out
 from muster.plan.types import HostPlan, Plan, Process

@@ -10,7 +10,7 @@ from typing import Any
 from pyinfra.api import State
 from pyinfra.api.exceptions import DeployError
 
-from muster.plan.decision import Observation
+from muster.plan.restart_decision import Observation
 from muster.plan.types import Plan
 from muster.preflight import catalogue, plan_needs
 from muster.preflight.deploy_checks import verdicts

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
-from muster.plan.decision import Observation
+from muster.plan.restart_decision import Observation
 from muster.plan.types import HostPlan, Plan
 from muster.preflight.verdict import Verdict, fail
 

@@ -17,8 +17,8 @@ from muster.errors import Refusal
 from muster.hosts import uv_binary
 from muster.hosts.once import OncePerRun
 from muster.hosts.secret_store import Store, open_store
-from muster.plan.decision import Decision, Observation, asked, decide, sha256
 from muster.plan.prepare import plan_for, plan_for_drivers
+from muster.plan.restart_decision import Decision, Observation, asked, decide, sha256
 from muster.plan.types import HostPlan, Plan
 from muster.preflight import before_deploy as preflight
 from muster.preflight.outcome import drivers_of

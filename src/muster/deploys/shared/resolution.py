@@ -23,8 +23,8 @@ from muster.deploys.shared.group_run import GroupRun
 from muster.errors import Refusal
 from muster.hosts import programs, uv_binary
 from muster.hosts.once import OncePerRun
+from muster.hosts.program_operation import Later, Session
 from muster.hosts.say import fail, say
-from muster.hosts.session import Later, Session
 from muster.on_host import pylock, resolve_engine
 from muster.on_host.in_words import size
 from muster.plan.weights_path import revision_path

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from muster.plan import unit_files
-from muster.plan.decision import Decision, HostDecision, asked, decide, is_base
+from muster.plan.restart_decision import Decision, HostDecision, asked, decide, is_base
 from muster.plan.types import Plan
 from tests import sample_observations, sample_plans
 
