@@ -19,6 +19,10 @@ from muster.on_host import run_command
 _LINKS = 40
 """Symbolic links followed on one path, as the kernel does."""
 _REMOVE_SECONDS = 600.0
+_FOREIGN_LINK = (
+    "{path}: {name!r} on the way is a symbolic link in a directory that others than root may write to;"
+    " fix: name the directory that it leads to, or remove it"
+)
 
 
 class Unsafe(OSError):
@@ -221,7 +225,7 @@ def _walk(path: str) -> tuple[int, str]:
             if links > _LINKS:
                 raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), path)
             if not _trusted(os.fstat(handle)):
-                raise Unsafe(f"{path}: {name!r} on the way is a symbolic link in a directory of another user")
+                raise Unsafe(_FOREIGN_LINK.format(path=path, name=name))
             if target.startswith("/"):
                 os.close(handle)
                 handle = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -247,7 +251,7 @@ def _directory(handle: int, name: str, path: str, access: int = os.O_RDONLY) -> 
         return os.open(name, access | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=handle)
     except OSError as error:
         if error.errno in (errno.ELOOP, errno.ENOTDIR) and _kind(handle, name) == "a symbolic link":
-            raise Unsafe(f"{path}: {name!r} on the way is a symbolic link in a directory of another user") from None
+            raise Unsafe(_FOREIGN_LINK.format(path=path, name=name)) from None
         raise OSError(error.errno, error.strerror, path) from None
 
 
