@@ -102,7 +102,7 @@ def test_a_release_is_installed_and_noted_last(tmp_path: Path, capfd: pytest.Cap
     made, installed = calls(tmp_path)[1:3]
     assert made == f"venv --no-project --python 3.12 {tmp_path}{RELEASE}"
     assert installed.startswith(f"pip install --python {tmp_path}{RELEASE}/bin/python --require-hashes")
-    assert "--require-hashes --no-deps --torch-backend cpu -r " in installed
+    assert "--require-hashes --no-deps --torch-backend cpu --no-build -r " in installed
     assert (tmp_path / "wanted").read_text() == f"vllm==1 --hash=sha256:{'1' * 64}\n"
     assert (tmp_path / f"{RELEASE[1:]}.locked/pylock.toml").read_text() == LOCK
     said = capfd.readouterr().out
@@ -114,7 +114,7 @@ def test_what_was_gathered_is_installed_without_an_index_and_then_forgotten(tmp_
     wheels = tmp_path / "opt/muster/wheels/engine--r1" / ("a" * 40)
     wheels.mkdir(parents=True)
     install(tmp_path, wheels=f"/opt/muster/wheels/engine--r1/{'a' * 40}", forget=True)
-    assert f"--no-index --find-links {wheels} -r " in calls(tmp_path)[2]
+    assert f"--no-index --find-links {wheels} --no-build -r " in calls(tmp_path)[2]
     assert "--torch-backend" not in calls(tmp_path)[2]
     assert not wheels.parent.exists()
 

@@ -119,7 +119,9 @@ def install(request: Json, uv: str, path: str, env: dict[str, str]) -> int:
         progress_lines.say(
             "installing {}, {} packages from {}".format(request["spec"], len(packages), wheels or "the index")
         )
-        stream([*command, "-r", requirements.name], env, path)
+        # Building a source distribution runs it as root: never, where the lock names wheels alone.
+        builds = [] if any(package["kind"] != "wheel" for package in packages) else ["--no-build"]
+        stream([*command, *builds, "-r", requirements.name], env, path)
     if not os.access(os.path.join(path, "bin", "vllm"), os.X_OK):
         raise OSError(f"{path} has no bin/vllm after the installation; do the requirements name vllm?")
     compile_bytecode(python, path)
