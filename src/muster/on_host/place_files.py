@@ -46,7 +46,10 @@ def base(request: Json, root: str) -> Json:
             refuse_foreign(item["text"], root)
     for item in request["files"]:
         safe_paths.make_directory(os.path.dirname(root + item["path"]))
-        whole_files.write_whole(root + item["path"], item["text"].encode(), int(item["mode"], 8), *_owners(item))
+        try:
+            whole_files.write_whole(root + item["path"], item["text"].encode(), int(item["mode"], 8), *_owners(item))
+        except OSError as error:
+            raise OSError("could not write {}: {}".format(item["path"], error)) from None
         for directory, tool in _ACTIVATE:
             if item["path"].startswith(directory) and not root:
                 status, output = run_command.run([*tool, item["path"]], 60)
