@@ -44,6 +44,7 @@ PURE_MODULES = (
     "guard.barrier",
     "guard.restart_policy",
     "guard.host_judge",
+    "guard.xids",
     "guard.liveness",
     "guard.protocol",
     "guard.messages",

@@ -45,8 +45,8 @@ class Replaced(GuardedTestbed):
 
     def generations(self, host: str) -> list[str]:
         """The generations that have started on a host since its disk is there, oldest first."""
-        lines = self.sh(host, f"journalctl -q -o cat -u {GUARD_UNIT} | grep '^muster: generation ' || true")
-        return [line.split()[2] for line in lines.splitlines()]
+        lines = self.sh(host, f"journalctl -q -o cat -u {GUARD_UNIT} | grep '^muster: starting generation ' || true")
+        return [line.split()[3] for line in lines.splitlines()]
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from muster.guard import host_judge
-from muster.guard.xids import XidLog
+from muster.guard.kernel_log import XidLog
 from muster.preflight.checks import local
 from tests.preflight import sample
 

@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from muster.guard import host_judge
-from muster.guard.host_judge import Device, DriverLine, Finding
+from muster.guard import host_judge, xids
+from muster.guard.host_judge import Device, Finding
+from muster.guard.xids import DriverLine
 
 BUS = "0000:9c:00"
 
@@ -17,11 +18,11 @@ def xid(code: int, words: str, at: float = 100.0, bus: str = BUS) -> str:
 
 
 def lines(*texts: str) -> list[DriverLine]:
-    return [each for each in map(host_judge.driver_line, texts) if each is not None]
+    return [each for each in map(xids.driver_line, texts) if each is not None]
 
 
 def judged(*texts: str, repaired: float | None = None) -> Finding:
-    return host_judge.kernel_log(lines(*texts), repaired)
+    return xids.kernel_log(lines(*texts), repaired)
 
 
 PID = "pid='<unknown>', name=<unknown>, "
@@ -83,8 +84,8 @@ def test_a_recovery_action_of_none_answers_its_own_gpu_only() -> None:
 def test_a_fault_of_a_gpu_that_the_group_does_not_use_is_a_warning() -> None:
     unused = [Device(6, "GPU-6", "00000000:9C:00.0")]
     fatal = lines(xid(48, "DBE"))
-    assert host_judge.kernel_log(fatal, None, unused).level == "warn"
-    assert host_judge.kernel_log(fatal, None, [Device(6, "GPU-6", "00000000:18:00.0")]).level == "fail"
+    assert xids.kernel_log(fatal, None, unused).level == "warn"
+    assert xids.kernel_log(fatal, None, [Device(6, "GPU-6", "00000000:18:00.0")]).level == "fail"
 
 
 HOST = tuple(Device(index, f"GPU-{index}", fabric_state="Completed", fabric_status="Success") for index in range(8))
@@ -106,4 +107,4 @@ def test_a_gpu_that_is_not_there_is_named() -> None:
 
 @given(st.text(max_size=300))
 def test_whatever_the_log_holds_is_read(text: str) -> None:
-    assert host_judge.kernel_log(lines(text, xid(1, text), f"nvidia-nvswitch0: SXid (PCI:{text}): 1, {text}")).level
+    assert xids.kernel_log(lines(text, xid(1, text), f"nvidia-nvswitch0: SXid (PCI:{text}): 1, {text}")).level

@@ -21,7 +21,8 @@
     engine_watch     asks the engine for /health, /metrics and canaries
     start_checks     what must hold on this host before a start
     bounded_file     reads files that the engine's user may have replaced
-    xids             the driver's errors in the kernel's log
+    xids             which of the driver's errors in the kernel's log keep a group from starting               pure
+    kernel_log       follows the kernel's log
     credentials      the secrets of the unit, and how the group's key is kept from the children
     state_store      files kept between two lives of the guard
     failure_bundle   what one host keeps of a failed generation

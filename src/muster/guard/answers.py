@@ -23,9 +23,9 @@ from .config import Config
 from .head_io import Head
 from .head_link import HeadLink
 from .http import Response, hang_up
+from .kernel_log import XidLog
 from .member_core import MemberState
 from .state_store import StateStore
-from .xids import XidLog
 
 SOCKET = "control.sock"
 REQUEST_LIMIT = 4096

@@ -19,12 +19,12 @@ from .config import Config, ConfigError, load
 from .credentials import API_KEY
 from .head_io import Head
 from .head_link import HeadLink
+from .kernel_log import XidLog
 from .member_core import MemberEvent, MemberState
 from .messages import NONE, Failure
 from .named_tasks import NamedTasks
 from .sd_notify import Notifier
 from .state_store import StateStore
-from .xids import XidLog
 
 TICK = 0.5
 SCAN_INTERVAL = 2.0

@@ -8,8 +8,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from muster.guard import host_judge
-from muster.guard.host_judge import DriverLine
+from muster.guard import xids
+from muster.guard.xids import DriverLine
 
 MAX_TEXT = 1024 * 1024
 MAX_LINES = 1024
@@ -83,7 +83,7 @@ def driver_log(answer: object) -> DriverLog | Unreadable:
         complaint = answer.get("stderr") if isinstance(answer, Mapping) else ""
         return Unreadable(f"kernel log: {first_line(complaint) or 'not readable'}")
     repaired = answer.get("repaired")
-    lines = (host_judge.driver_line(first_line(line, 1024)) for line in text.splitlines()[-MAX_LINES:])
+    lines = (xids.driver_line(first_line(line, 1024)) for line in text.splitlines()[-MAX_LINES:])
     return DriverLog(
         tuple(line for line in lines if line is not None),
         float(repaired) if isinstance(repaired, (int, float)) and not isinstance(repaired, bool) else None,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from muster.guard import host_judge
+from muster.guard import xids
 from muster.preflight import chosen_gpus
 from muster.preflight.host_report import HostReport
 from muster.preflight.needs import Needs
@@ -150,4 +150,4 @@ def _driver_log(report: HostReport) -> Verdict:
     log = report.driver_log
     if isinstance(log, Unreadable):
         return warn("gpu.xid", log.why, "a readable kernel log", "connect as root or with _sudo")
-    return of_finding(host_judge.kernel_log(log.lines, log.repaired, [gpu.device for gpu in report.unused]))
+    return of_finding(xids.kernel_log(log.lines, log.repaired, [gpu.device for gpu in report.unused]))

@@ -6,7 +6,7 @@ import asyncio
 import time
 from pathlib import Path
 
-from muster.guard.xids import KEPT_LINES, XidLog
+from muster.guard.kernel_log import KEPT_LINES, XidLog
 
 LINE = "[5.0] host kernel: NVRM: Xid (PCI:0000:9b:00): 48, pid=1, name=x, DBE (double bit error) ECC Error"
 
