@@ -33,7 +33,8 @@ def main(request: Json) -> Json:
     env |= {"VLLM_CACHE_ROOT": "/tmp", "XDG_CACHE_HOME": "/tmp"}
     env["PATH"] = root + os.path.join(path, "bin") + ":" + run_command.environment()["PATH"]
     try:
-        done = run_unprivileged.finish([python, "-c", SCRIPT], _SECONDS, stdin=json.dumps(question), env=env)
+        command = [python, "-c", run_unprivileged.one_line(SCRIPT)]
+        done = run_unprivileged.finish(command, _SECONDS, stdin=json.dumps(question), env=env)
     except TimeoutError:
         raise OSError(f"importing vLLM from {path} took more than {_SECONDS:.0f} s") from None
     errors = answer(done.output, len(request["argvs"]))

@@ -58,7 +58,7 @@ def release(path: str) -> Json | None:
 
 def imported(path: str, seconds: float) -> Json:
     """Import vLLM and torch with the release's own Python and return {"value": versions} or {"error": text}."""
-    argv = [os.path.join(path, "bin", "python"), "-c", IMPORT]
+    argv = [os.path.join(path, "bin", "python"), "-c", run_unprivileged.one_line(IMPORT)]
     try:
         done = run_unprivileged.finish(argv, seconds)
     except TimeoutError:

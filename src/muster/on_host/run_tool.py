@@ -32,17 +32,20 @@ _TELLING = re.compile(
 )
 _LOG_LINES = 20000
 # The hub's cache may be the engine user's alone. The first argument is where root has laid the tool's files.
-_SCRIPT = """
-umask 077
-[ ! -d "$1" ] || cp -R "$1/." .
-shift
-if [ -f "$CREDENTIALS_DIRECTORY/api-key" ]; then
-  line=$(cat "$CREDENTIALS_DIRECTORY/api-key")
-  export OPENAI_API_KEY="${line#*=}"
-fi
-[ -r "$HF_HOME/hub" ] || export HF_HOME="$PWD/hf"
-exec "$@"
-"""
+# One line: a transient unit that is read again after a daemon-reload takes a line break for the end of its command.
+_SCRIPT = "; ".join(
+    [
+        "umask 077",
+        '[ ! -d "$1" ] || cp -R "$1/." .',
+        "shift",
+        'if [ -f "$CREDENTIALS_DIRECTORY/api-key" ]',
+        'then line=$(cat "$CREDENTIALS_DIRECTORY/api-key")',
+        'export OPENAI_API_KEY="${line#*=}"',
+        "fi",
+        '[ -r "$HF_HOME/hub" ] || export HF_HOME="$PWD/hf"',
+        'exec "$@"',
+    ]
+)
 
 
 def main(request: Json) -> Json:

@@ -59,6 +59,14 @@ def dropping(argv: Sequence[str]) -> list[str]:
     return ["setpriv", f"--reuid={_UNUSED}", f"--regid={_UNUSED}", *gives_up, "--", *argv]
 
 
+def one_line(script: str) -> str:
+    """Return a Python script as one line for `-c`.
+
+    A transient unit that is read again after a daemon-reload takes a line break for the end of its command.
+    """
+    return f"exec({script!r})"
+
+
 def tail(done: run_command.Finished) -> str:
     """Return the last lines that a command printed, of its errors if there are any."""
     lines = (done.errors or done.output)[-TAIL_LIMIT:].strip().splitlines()
