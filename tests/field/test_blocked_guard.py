@@ -36,6 +36,7 @@ def test_a_taken_port_ends_the_bring_up_with_its_host(box: Sandbox, tmp_path_fac
         assert time.monotonic() - began < 60
         assert "waiting does not help: node0: port 8000" in ran.err
         assert "stopped waiting: node0: port 8000" in ran.err  # the other host's last word
+        assert ran.err.rstrip().splitlines()[-1].startswith("muster: node0: port 8000")
     finally:
         group.sh("node0", "systemctl stop squatter; systemctl reset-failed squatter 2>/dev/null || true")
     group.done("resume")

@@ -16,7 +16,7 @@ from pyinfra.api.host import Host
 from pyinfra.api.state import State
 
 from muster.deploys.bring_up import start_ranks, stop_ranks
-from muster.deploys.shared import guard_commands
+from muster.deploys.shared import guard_commands, last_word
 from muster.deploys.shared.gate import gate
 from muster.deploys.shared.progress import Progress
 from muster.errors import Refusal
@@ -220,6 +220,7 @@ def from_manifests(group: str, manifests: Mapping[str, Mapping[str, Any]], unrea
         )
     logger.info(f"group {group}: {first['label']} on {', '.join(hosts)}")
     guarded = bool(first.get("heals"))
+    last_word.say_at_the_end()
     progress = Progress(tuple(hosts), manifest.steps(manifests), int(first["ready_timeout"]), group if guarded else "")
     return DeployedGroup(
         group,

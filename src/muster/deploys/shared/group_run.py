@@ -12,6 +12,7 @@ from pyinfra.api.exceptions import DeployError
 from pyinfra.api.host import Host
 from pyinfra.api.state import BaseStateCallback, State
 
+from muster.deploys.shared import last_word
 from muster.deploys.shared.progress import Progress
 from muster.errors import Refusal
 from muster.hosts import uv_binary
@@ -78,6 +79,7 @@ class _FailureNotice(BaseStateCallback):
             if host.name in run.plan.hosts and not run.progress.touched:
                 name = " / ".join(sorted(state.get_op_meta(op_hash).names))
                 logger.error(f"{host.name} failed at '{name}'; the running group was not touched")
+                last_word.keep(f"{host.name} failed at '{name}'; the running group was not touched")
 
 
 def _prepare(state: State, recipe_name: str) -> GroupRun:
@@ -108,6 +110,7 @@ def _prepare(state: State, recipe_name: str) -> GroupRun:
     if left_out and decision.changes:
         raise DeployError(_absent(plan, left_out, "left out by --limit or --exclude"))
     state.add_callback_handler(_FailureNotice())
+    last_word.say_at_the_end()
     progress = Progress(tuple(here.hosts), here.steps, here.ready_timeout, here.group if here.heals else "")
     return GroupRun(
         here, fleet.settings.root, probed.observations, decision, store, progress, fleet.settings, fleet.homes
