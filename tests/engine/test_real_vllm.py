@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import threading
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 
@@ -66,6 +67,36 @@ def test_the_real_parser_takes_every_recipe_strategy_and_hardware(real: Real) ->
     said = [line.partition(" ") for line in answer.splitlines() if line.startswith(("took ", "refused "))]
     assert len(said) == len(cases) == 55
     assert [case for verdict, _, case in said if verdict == "refused"] == []
+
+
+def test_what_only_the_engine_can_refuse_stops_nothing(real: Real) -> None:
+    words = ["--enforce-eager", "--load-format", "dummy", "--dtype", "bfloat16"]
+    parser, quantization = ([*words, *more] for more in (["--reasoning-parser", "nosuch"], ["--quantization", "nope"]))
+    refused = {
+        "max_model_len=4096": "greater than the derived max_model_len",
+        f"extra_args={json.dumps(parser)}": "--reasoning-parser nosuch: this vLLM has",
+        f"extra_args={json.dumps(quantization)}": "Unknown quantization method: nope",
+    }
+    generation, over, ends = real.status()["generation"], threading.Event(), list[str]()
+
+    def ask() -> None:
+        while not over.is_set():
+            ends.append(real.complete(0))
+            over.wait(1)
+
+    client = threading.Thread(target=ask)
+    client.start()
+    try:
+        for setting, says in refused.items():
+            ran = real.deploy("--data", setting)
+            assert ran.returncode != 0, setting
+            assert says in ran.stdout + ran.stderr
+            assert "the running group was not touched" in ran.stdout + ran.stderr
+    finally:
+        over.set()
+        client.join()
+    assert set(ends) == {"length"}
+    assert real.status()["generation"] == generation
 
 
 def recover(real: Real, before: dict[str, object]) -> None:

@@ -9,6 +9,7 @@ requested_flags  which flags a group asks for: recipe, strategy, features, setti
 vllm_flags       how vLLM and Ray spell them, by version
 decided_flags    flags that the plan alone decides, in every spelling
 visible_paths    paths that the unit would hide from the engine
+model_limits     what the model itself refuses: context, experts, quantised blocks
 capacity         what a plan serves, in one line
 known_faults     flag combinations that were seen to kill engines, and their cures
 remote_code      whether a command line runs a model's own code

@@ -13,6 +13,7 @@ from muster.plan import (
     capacity,
     gpu_memory,
     known_faults,
+    model_limits,
     own_values,
     remote_code,
     requested_flags,
@@ -94,8 +95,11 @@ def _build(recipe: Recipe, hosts: Sequence[HostSpec], settings: Settings) -> Pla
         extra_args=settings.extra_args,
         allowed=settings.allow_known_fault,
     )
-    fit = _fit(recipe, settings, shape, layout, topology, spoken, notes)
     model = settings.model or recipe.model
+    own = model == recipe.model or recipe.model.replace("/", "--") in model  # staged weights lie in such a directory
+    given = {**spoken, **vllm_flags.values_of(settings.extra_args)}
+    model_limits.check(shape, layout, given, settings.extra_env, recipe.context if own else None)
+    fit = _fit(recipe, settings, shape, layout, topology, spoken, notes)
     served = settings.served_model_name or strategy.served_model_name
     if served is None and (model != recipe.model or settings.offline):
         served = recipe.model  # a path would become the name in the API

@@ -53,6 +53,8 @@ class Shape(_Frozen):
     """Bits a parameter of every other quantised linear layer takes."""
     other_bits: float = 16
     """Bits a parameter of embeddings, output head and router takes."""
+    weight_block: int = Field(default=0, ge=0)
+    """Side of the square blocks that quantised weights have one scale for; 0 where there are none."""
 
 
 class Feature(_Frozen):

@@ -1,0 +1,56 @@
+"""What the model itself refuses is refused in the plan, before anything stops."""
+
+from __future__ import annotations
+
+import pytest
+
+from muster.errors import Refusal
+from muster.plan.model_limits import check
+from muster.plan.topology import Layout
+from muster.spec.recipe import Shape
+from tests.sample_plans import plan
+
+# Qwen3-235B-A22B-FP8 and a dense model, from their config.json.
+QWEN = Shape(
+    num_hidden_layers=94, hidden_size=4096, intermediate_size=12288, moe_intermediate_size=1536, n_routed_experts=128,
+    num_attention_heads=64, num_key_value_heads=4, head_dim=128, vocab_size=151936, weight_block=128,
+)  # fmt: skip
+DENSE = Shape(
+    num_hidden_layers=2, hidden_size=256, intermediate_size=512, num_attention_heads=8, num_key_value_heads=8,
+    head_dim=32, vocab_size=1024,
+)  # fmt: skip
+
+
+def tp(size: int) -> Layout:
+    return Layout("tp", size, 1, 1, 1, 1, False)
+
+
+def test_a_context_beyond_the_models_own_is_refused() -> None:
+    with pytest.raises(Refusal, match=r"(?s)max_model_len 262,144 is beyond the model's own 131,072 tokens"):
+        plan("kimi-k2-instruct", 2, "H200", max_model_len=262144)
+    with pytest.raises(Refusal, match="beyond the model's own"):
+        plan("kimi-k2-instruct", 2, "H200", extra_args=["--max_model_len=262144"])
+
+
+def test_unless_vllm_is_told_to_take_it_or_another_model_is_served() -> None:
+    longer = {"VLLM_ALLOW_LONG_MAX_MODEL_LEN": "1"}
+    plan("kimi-k2-instruct", 2, "H200", max_model_len=262144, extra_env=longer, allow_oversubscription=True)
+    plan("kimi-k2-instruct", 2, "H200", model="/srv/longer", max_model_len=262144, allow_oversubscription=True)
+
+
+def test_experts_are_not_spread_where_there_are_none() -> None:
+    layout = Layout("dp-ep", 1, 1, 2, 1, 1, True)
+    with pytest.raises(Refusal, match=r"(?s)the model has none.*expert_parallel to False"):
+        check(DENSE, layout, {}, {}, None)
+
+
+def test_blocks_that_tensor_parallel_would_cut_are_refused_with_a_size_that_fits() -> None:
+    with pytest.raises(Refusal, match=r"(?s)moe_intermediate_size 1536 over TP8 is 192.*blocks of 128.*use TP4"):
+        check(QWEN, tp(8), {}, {}, None)
+    check(QWEN, tp(4), {}, {}, None)
+    check(QWEN, Layout("dp-ep", 1, 1, 8, 1, 8, True), {}, {}, None)
+
+
+@pytest.mark.parametrize("length", ["25k", "auto", "-1"])
+def test_what_only_vllm_understands_is_left_to_it(length: str) -> None:
+    check(DENSE, tp(2), {"max-model-len": length}, {}, 1024)
