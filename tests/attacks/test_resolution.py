@@ -7,10 +7,11 @@ from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 
-from muster.deploys.shared.engine_addresses import addresses_of, require_allowed
+from muster.deploys.shared.engine_addresses import addresses_of, default_index, require_allowed
 from muster.deploys.shared.resolution import Resolution
 from muster.errors import Refusal
 from muster.on_host import pylock
@@ -31,7 +32,9 @@ def wheel(name: str, url: str, sha256: str = HASH, size: str = "size = 7, ") -> 
     )
 
 
-VLLM = "https://files.index.example/packages/vllm-1.0-py3-none-any.whl"
+FILES = urlsplit(default_index()[1]).netloc
+"""Where the public index keeps its files."""
+VLLM = f"https://{FILES}/packages/vllm-1.0-py3-none-any.whl"
 GOOD = HEAD + wheel("vllm", VLLM)
 
 
@@ -81,15 +84,15 @@ def test_within_one_first_run_the_seed_cannot_replace_what_the_keeper_said(tmp_p
 @pytest.mark.parametrize(
     "url",
     [
-        "http://files.index.example/packages/vllm-1.0-py3-none-any.whl",
+        f"http://{FILES}/packages/vllm-1.0-py3-none-any.whl",
         "https://evil.example/vllm-1.0-py3-none-any.whl",
-        "https://files.index.example:8443/vllm-1.0-py3-none-any.whl",
-        "https://files.index.example@evil.example/vllm-1.0-py3-none-any.whl",
-        "https://user@files.index.example/vllm-1.0-py3-none-any.whl",
-        "https://files.index.example.evil.example/vllm-1.0-py3-none-any.whl",
+        f"https://{FILES}:8443/vllm-1.0-py3-none-any.whl",
+        f"https://{FILES}@evil.example/vllm-1.0-py3-none-any.whl",
+        f"https://user@{FILES}/vllm-1.0-py3-none-any.whl",
+        f"https://{FILES}.evil.example/vllm-1.0-py3-none-any.whl",
         "file:///tmp/vllm-1.0-py3-none-any.whl",
         "file://evil.example/tmp/vllm-1.0-py3-none-any.whl",
-        "ftp://files.index.example/vllm-1.0-py3-none-any.whl",
+        f"ftp://{FILES}/vllm-1.0-py3-none-any.whl",
     ],
 )
 def test_files_from_elsewhere_are_refused_and_nothing_is_kept(tmp_path: Path, url: str) -> None:
@@ -146,13 +149,13 @@ def test_a_mirror_replaces_the_public_index(given: Mapping[str, Any], url: str) 
         wheel('vllm\n--index-url https://evil.example', VLLM),
         wheel("vllm --no-deps", VLLM),
         wheel("../vllm", VLLM),
-        wheel("vllm", "https://files.index.example/.."),
-        wheel("vllm", "https://files.index.example/x/%2e%2e"),
-        wheel("vllm", "https://files.index.example/a b --index-url=x/vllm-1.0-py3-none-any.whl"),
-        wheel("vllm", "https://files.index.example/"),
+        wheel("vllm", f"https://{FILES}/.."),
+        wheel("vllm", f"https://{FILES}/x/%2e%2e"),
+        wheel("vllm", f"https://{FILES}/a b --index-url=x/vllm-1.0-py3-none-any.whl"),
+        wheel("vllm", f"https://{FILES}/"),
         wheel("vllm", VLLM).replace('version = "1.0"', 'version = "1.0\n--pre"'),
         wheel("vllm", VLLM).replace('name = "vllm"\n', ""),
-        wheel("vllm", "https://files.index.example/x.whl").replace('version = "1.0"\n', ""),
+        wheel("vllm", f"https://{FILES}/x.whl").replace('version = "1.0"\n', ""),
         wheel("vllm", VLLM, size="size = " + "9" * 5000 + ", "),
     ],
 )  # fmt: skip

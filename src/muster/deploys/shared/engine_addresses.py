@@ -11,12 +11,8 @@ from urllib.parse import unquote, urlsplit
 from muster.errors import Refusal
 from muster.plan.types import Release
 
-PYPI, PYTORCH = "https://index.example", "https://download.pytorch.org"
-FILE_HOSTS: Mapping[str, tuple[str, ...]] = {
-    "index.example": ("files.index.example",),
-    "download.pytorch.org": ("download-r2.pytorch.org",),
-}
-"""Index -> hosts on which it keeps its files, where these are others."""
+PYTORCH = ("https://download.pytorch.org", "https://download-r2.pytorch.org")
+"""PyTorch's own index, which `torch_backend` means, and where it keeps files."""
 
 Origin = tuple[str, str, int | None]
 """Scheme, host and port."""
@@ -57,19 +53,29 @@ def addresses_of(release: Release, file_hosts: Sequence[str]) -> Addresses:
     flags = list(zip(release.install_args[::2], release.install_args[1::2], strict=True))
     indexes = [value for flag, value in flags if flag in ("--index-url", "--extra-index-url")]
     if "--index-url" not in dict(flags):
-        indexes.append(PYPI)
+        indexes += default_index()
     if "--torch-backend" in dict(flags):
-        indexes.append(PYTORCH)
+        indexes += PYTORCH
     links = [value for flag, value in flags if flag == "--find-links"]
     urls = [url for line in (*release.requirements, *release.overrides) for url in _named(line)]
     pages = [link for link in links if "://" in link and not link.startswith("file://")]
     local = [unquote(urlsplit(link).path) for link in links if link not in pages]
     local += [unquote(urlsplit(index).path) for index in indexes if index.startswith("file://")]
     origins = {_origin(index) for index in (*indexes, *pages) if not index.startswith("file://")}
-    for scheme, host, _ in list(origins):
-        origins |= {(scheme, name, None) for name in FILE_HOSTS.get(host, ())}
     origins |= {_origin(name if "://" in name else f"https://{name}") for name in file_hosts}
     return Addresses(frozenset(origins), frozenset(urls), tuple(path.rstrip("/") + "/" for path in local))
+
+
+def default_index() -> tuple[str, ...]:
+    """Return the public index that uv takes when no setting names one, and where it keeps its files.
+
+    pip knows both. Nothing is known where this environment has no pip; then `index_url` and `index_file_hosts` say it.
+    """
+    try:
+        from pip._internal.models.index import PyPI
+    except ImportError:
+        return ()
+    return (str(PyPI.url), f"https://{PyPI.file_storage_domain}")
 
 
 def require_allowed(packages: Iterable[Mapping[str, Any]], addresses: Addresses, where: str) -> None:
