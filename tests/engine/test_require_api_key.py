@@ -6,7 +6,6 @@ import json
 import re
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -21,14 +20,13 @@ BESIDES = ["/", "/metrics", "/docs", "/redoc", "/openapi.json", "/ping", "/no-su
 
 
 @pytest.fixture(scope="module")
-def keyed(real: Real, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Real]:
-    """The deployed sandbox with a key; without one again afterwards."""
+def keyed(real: Real, tmp_path_factory: pytest.TempPathFactory) -> Real:
+    """The deployed sandbox with a key, which it keeps: no tests of the engine follow, and a restart takes a minute."""
     key: Path = tmp_path_factory.mktemp("key") / "api.env"
     key.write_text(f"VLLM_API_KEY={KEY}\n")
     ran = real.deploy("--data", f"api_key_file={key}")
     assert ran.returncode == 0, ran.stdout + ran.stderr
-    yield real
-    real.deploy()
+    return real
 
 
 def ask(real: Real, path: str, *, key: str = "", method: str = "GET", body: object = None) -> tuple[int, str]:
