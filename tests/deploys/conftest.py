@@ -81,6 +81,7 @@ class Testbed:
             "engine_path": standin.PATH,
             "allow_oversubscription": True,
             "allow_unpinned_code": True,
+            "expert_parallel": False,  # the tiny model has none
             "model_shape": dict(tiny_model.SHAPE),  # so that the disk need not hold a terabyte
             "rdma": "off",
             "ready_timeout": 60,

@@ -56,6 +56,7 @@ def test_a_deploy_stops_for_the_one_that_is_unreachable_and_touches_none(sixteen
         "engine_path": standin.PATH,
         "allow_oversubscription": True,
         "allow_unpinned_code": True,
+        "expert_parallel": False,
         "model_shape": dict(tiny_model.SHAPE),
         "rdma": "off",
     }
