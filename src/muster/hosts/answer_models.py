@@ -1,7 +1,7 @@
 """What each host program may answer, as models: what is of another form is an error of that host. Pure.
 
 Fields that the control machine reads are described; others pass unread: guards and manifests may be of another version.
-Types are exact: "1" is no number.
+`guard_answers` has those of the guard.
 """
 
 from __future__ import annotations
@@ -9,31 +9,22 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, Field, model_validator
+
+from muster.hosts.answer_fields import (
+    Anything,
+    Count,
+    Group,
+    Machine,
+    Model,
+    Path,
+    Text,
+    Unit,
+    Word,
+)
+from muster.hosts.guard_answers import AskGuard
 
 Json = Mapping[str, Any]
-
-Word = Annotated[str, Field(max_length=300)]
-Text = Annotated[str, Field(max_length=100_000)]
-Path = Annotated[str, Field(max_length=4096)]
-Count = Annotated[int, Field(ge=0)]
-Age = Annotated[float, Field(ge=-1e9, le=1e9)]
-Group = Annotated[str, Field(pattern=r"\A[A-Za-z0-9][A-Za-z0-9._-]{0,99}\z")]
-Unit = Annotated[str, Field(pattern=r"\A[A-Za-z0-9@._:\\-]{1,255}\z")]
-Sha256 = Annotated[str, Field(pattern=r"\A[0-9a-f]{64}\z")]
-Machine = Annotated[str, Field(pattern=r"\A[a-z0-9_]{1,20}\z")]
-Time = Annotated[str, Field(pattern=r"\A\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ\z")]
-
-
-class Model(BaseModel):
-    """Exact types; fields that no model names are kept, as far as they are printable."""
-
-    model_config = ConfigDict(strict=True, extra="allow")
-
-
-class Anything(Model):
-    """An object whose reader checks each value by itself, or reads none."""
-
 
 # probe_group
 
@@ -115,48 +106,7 @@ class ProbeGroup(Model):
     held: Word
 
 
-# ask_guard
-
-
-class GuardUnit(Model):
-    active: Word
-    sub: Word
-    restarts: Count
-    since: Word = ""
-
-
-class GuardFailure(Model):
-    host: Word
-    reason: Text
-    process: Word = ""
-    lines: Text = ""
-    age: Age | None = None
-
-
-class GuardMember(Model):
-    host: Word
-    child: Word
-    blocked: Text = ""
-    refused: Text = ""
-    lacks: Text = ""
-
-
-class GuardEngine(Model):
-    dp_rank: Annotated[int, Field(ge=0, le=100_000)]
-    proof: Age | None = None
-    tokens_per_s: Age = 0.0
-
-
-class GuardGroup(Model):
-    phase: Word
-    ready: bool = False
-    reason: Text = ""
-    generation: Word
-    digest: Word = ""
-    restarts: Count | None = None
-    members: list[GuardMember]
-    engines: list[GuardEngine] = []
-    failures: list[GuardFailure] = []
+# the others
 
 
 class JournalLine(Model):
@@ -169,54 +119,6 @@ class Journal(Model):
 
     lines: list[JournalLine]
     cursor: Annotated[str, Field(pattern=r"\A[A-Za-z0-9=;_-]{0,300}\z")] = ""
-
-
-class GuardOwn(Model):
-    child: Word = ""
-    blocked: Text = ""
-    head_heard: Age | None = None
-
-
-class BundleProcess(Model):
-    name: Word
-    lines: Annotated[str, Field(max_length=4_000_000)]
-
-
-class FirstHere(Model):
-    reason: Text
-    process: Word = ""
-
-
-class Bundle(Model):
-    """What a guard kept of one failure."""
-
-    generation: Word
-    wall: Time
-    reason: Text = ""
-    first_here: FirstHere | None = None
-    processes: list[BundleProcess] = []
-
-
-class GuardAnswer(Model):
-    """Of the guard's own command line: each command has some of these."""
-
-    error: Text = ""
-    pending: Text = ""
-    answer: Text = ""
-    member: GuardOwn | None = None
-    group: GuardGroup | None = None
-    detail: Text = ""
-    link_problem: Text = ""
-    bundles: list[Bundle] = []
-    lines: list[Text] = []
-
-
-class AskGuard(Model):
-    unit: GuardUnit | None = None
-    answer: GuardAnswer
-
-
-# the others
 
 
 class PlaceFiles(Model):

@@ -1,0 +1,30 @@
+"""What fields of answers are made of: texts, numbers, names and paths with their bounds. Pure.
+
+Types are exact: "1" is no number.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Word = Annotated[str, Field(max_length=300)]
+Text = Annotated[str, Field(max_length=100_000)]
+Path = Annotated[str, Field(max_length=4096)]
+Count = Annotated[int, Field(ge=0)]
+Age = Annotated[float, Field(ge=-1e9, le=1e9)]
+Group = Annotated[str, Field(pattern=r"\A[A-Za-z0-9][A-Za-z0-9._-]{0,99}\z")]
+Unit = Annotated[str, Field(pattern=r"\A[A-Za-z0-9@._:\\-]{1,255}\z")]
+Machine = Annotated[str, Field(pattern=r"\A[a-z0-9_]{1,20}\z")]
+Time = Annotated[str, Field(pattern=r"\A\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ\z")]
+
+
+class Model(BaseModel):
+    """Exact types; fields that no model names are kept, as far as they are printable."""
+
+    model_config = ConfigDict(strict=True, extra="allow")
+
+
+class Anything(Model):
+    """An object whose reader checks each value by itself, or reads none."""

@@ -1,0 +1,98 @@
+"""What a host's guard may answer, as models: its status, its group's, and the bundles of failures it kept. Pure.
+
+The guard on a host may be of another version: fields that no model names pass unread.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from muster.hosts.answer_fields import Age, Count, Model, Text, Time, Word
+
+
+class GuardUnit(Model):
+    active: Word
+    sub: Word
+    restarts: Count
+    since: Word = ""
+
+
+class GuardFailure(Model):
+    host: Word
+    reason: Text
+    process: Word = ""
+    lines: Text = ""
+    age: Age | None = None
+
+
+class GuardMember(Model):
+    host: Word
+    child: Word
+    blocked: Text = ""
+    refused: Text = ""
+    lacks: Text = ""
+
+
+class GuardEngine(Model):
+    dp_rank: Annotated[int, Field(ge=0, le=100_000)]
+    proof: Age | None = None
+    tokens_per_s: Age = 0.0
+
+
+class GuardGroup(Model):
+    phase: Word
+    ready: bool = False
+    reason: Text = ""
+    generation: Word
+    digest: Word = ""
+    restarts: Count | None = None
+    members: list[GuardMember]
+    engines: list[GuardEngine] = []
+    failures: list[GuardFailure] = []
+
+
+class GuardOwn(Model):
+    child: Word = ""
+    blocked: Text = ""
+    head_heard: Age | None = None
+
+
+class BundleProcess(Model):
+    name: Word
+    lines: Annotated[str, Field(max_length=4_000_000)]
+
+
+class FirstHere(Model):
+    reason: Text
+    process: Word = ""
+
+
+class Bundle(Model):
+    """What a guard kept of one failure."""
+
+    generation: Word
+    wall: Time
+    reason: Text = ""
+    first_here: FirstHere | None = None
+    processes: list[BundleProcess] = []
+
+
+class GuardAnswer(Model):
+    """Of the guard's own command line: each command has some of these."""
+
+    error: Text = ""
+    pending: Text = ""
+    answer: Text = ""
+    member: GuardOwn | None = None
+    group: GuardGroup | None = None
+    detail: Text = ""
+    link_problem: Text = ""
+    bundles: list[Bundle] = []
+    lines: list[Text] = []
+
+
+class AskGuard(Model):
+    unit: GuardUnit | None = None
+    answer: GuardAnswer
