@@ -79,8 +79,6 @@ DECIDED = (
 """Read from the parsers of vLLM 0.32.0 and 0.33.0."""
 
 DESTS = tuple(decided.dest for decided in DECIDED)
-_NAMES_THAT_CONTINUE = frozenset({"--config-format", "--host-cache", "--model-impl", "--model-loader-extra-config"})
-"""Flags of their own whose names begin with a decided one's."""
 
 
 def check(words: Sequence[str], *, where: str) -> None:
@@ -116,8 +114,6 @@ def decided_by(word: str) -> Decided | None:
     name = word.partition("=")[0]
     if word.startswith("--"):
         name = name.replace("_", "-").partition(".")[0]
-        if name in _NAMES_THAT_CONTINUE:
-            return None
         positive = "--" + name[5:] if name.startswith("--no-") else name
         for decided in DECIDED:
             if positive == decided.flag:

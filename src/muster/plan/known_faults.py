@@ -5,12 +5,12 @@ One table, read by the plan: a fault that has a cure gets it, a fault that the u
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from muster.errors import Refusal
 from muster.plan.topology import Layout
-from muster.plan.vllm_flags import Version, values_of, version_of
+from muster.plan.vllm_flags import Version, version_of
 from muster.spec.hardware import Gpu
 from muster.spec.recipe import FlagValue, Shape
 
@@ -80,7 +80,7 @@ FAULTS = (
 
 
 def cured(
-    flags: Flags, layout: Layout, gpu: Gpu, shape: Shape, *, version: str, extra_args: Sequence[str], allowed: bool
+    flags: Flags, layout: Layout, gpu: Gpu, shape: Shape, *, version: str, own: Flags, allowed: bool
 ) -> tuple[dict[str, FlagValue], list[str]]:
     """Return the flags with the cure of every known fault that would strike, and a line for each.
 
@@ -88,14 +88,13 @@ def cured(
         flags: recipe's and settings' flags, translated for the version.
         layout, gpu, shape: of the group.
         version: of vLLM.
-        extra_args: the user's own words, which win over flags.
+        own: flags that the user's own words set; they win.
         allowed: whether a fault that the user's words insist on is planned all the same (`allow_known_fault`).
 
     Raises:
         Refusal: the user's words ask for a combination that dies, and `allowed` is False.
     """
     at, kept, notes = version_of(version), dict(flags), list[str]()
-    own = values_of(extra_args)
     for fault in FAULTS:
         if at < fault.since or (fault.until and at >= fault.until):
             continue

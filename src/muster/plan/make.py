@@ -86,19 +86,19 @@ def _build(recipe: Recipe, hosts: Sequence[HostSpec], settings: Settings) -> Pla
     requested = requested_flags.requested(recipe, strategy, settings)
     spoken, notes = vllm_flags.translate(requested, settings.vllm_version)
     vllm_flags.check_flags(spoken, layout, settings.vllm_version)
+    words = vllm_flags.values_of(settings.extra_args)
     spoken, faults = known_faults.cured(
         spoken,
         layout,
         topology.gpu,
         shape,
         version=settings.vllm_version,
-        extra_args=settings.extra_args,
+        own=words,
         allowed=settings.allow_known_fault,
     )
     model = settings.model or recipe.model
     own = model == recipe.model or recipe.model.replace("/", "--") in model  # staged weights lie in such a directory
-    given = {**spoken, **vllm_flags.values_of(settings.extra_args)}
-    model_limits.check(shape, layout, given, settings.extra_env, recipe.context if own else None)
+    model_limits.check(shape, layout, {**spoken, **words}, settings.extra_env, recipe.context if own else None)
     fit = _fit(recipe, settings, shape, layout, topology, spoken, notes)
     served = settings.served_model_name or strategy.served_model_name
     if served is None and (model != recipe.model or settings.offline):
