@@ -214,39 +214,40 @@ def _answers(check: Check) -> bool:
         return False
 
 
+def complete(plan: Plan, prompt: str | list[int], *, seconds: float, rank: int | None = None, **more: Any) -> str:
+    """Return what the endpoint completes a prompt with, greedily.
+
+    Raises:
+        OSError, ValueError, KeyError: no answer, or one of another form.
+    """
+    body = {"model": plan.served_model_name, "prompt": prompt, "temperature": 0, **more}
+    headers = {"Content-Type": "application/json"} | ({} if rank is None else {"X-data-parallel-rank": str(rank)})
+    request = urllib.request.Request(f"{plan.local_endpoint}/v1/completions", json.dumps(body).encode(), headers)
+    with urllib.request.urlopen(request, timeout=seconds) as response:
+        return str(json.load(response)["choices"][0]["text"])
+
+
 def ask(plan: Plan) -> str:
-    """Return what the endpoint answers to one prompt, greedily."""
-    body = {"model": plan.served_model_name, "prompt": "hello world", "max_tokens": 16, "temperature": 0}
-    request = urllib.request.Request(
-        f"{plan.local_endpoint}/v1/completions", json.dumps(body).encode(), {"Content-Type": "application/json"}
-    )
+    """Return what the endpoint answers to one prompt, or that it does not."""
     try:
-        with urllib.request.urlopen(request, timeout=60) as response:
-            return str(json.load(response)["choices"][0]["text"])
+        return complete(plan, "hello world", seconds=60, max_tokens=16)
     except (OSError, ValueError, KeyError) as error:
         return f"no answer: {error}"
 
 
 def short_prompts(plan: Plan) -> dict[str, Any]:
-    """Ask every data parallel rank prompts of 1 to 16 tokens; return how many were answered, and the first failures."""
+    """Ask every data parallel rank prompts of 1 to 16 tokens; return how many were asked, and the first failures."""
     ranks = sorted(rank for host in plan.hosts.values() for rank in host.dp_ranks) or [0]
-    failures: list[str] = []
+    result: dict[str, Any] = {"asked": f"{FEWEST} to {MOST} tokens, {len(ranks)} rank(s)", "failures": []}
     for rank in ranks:
         for count in range(FEWEST, MOST + 1):
-            body = {"model": plan.served_model_name, "prompt": list(range(300, 300 + count)), "max_tokens": 4}
-            request = urllib.request.Request(
-                f"{plan.local_endpoint}/v1/completions",
-                json.dumps(body | {"temperature": 0, "ignore_eos": True}).encode(),
-                {"Content-Type": "application/json", "X-data-parallel-rank": str(rank)},
-            )
             try:
-                with urllib.request.urlopen(request, timeout=20) as response:
-                    json.load(response)["choices"][0]["text"]
+                complete(plan, list(range(300, 300 + count)), seconds=20, rank=rank, max_tokens=4, ignore_eos=True)
             except (OSError, ValueError, KeyError) as error:
-                failures.append(f"rank {rank}, {count} tokens: {error}")
-                if len(failures) > 2:
-                    return {"asked": f"{FEWEST} to {MOST} tokens, {len(ranks)} rank(s)", "failures": failures}
-    return {"asked": f"{FEWEST} to {MOST} tokens, {len(ranks)} rank(s)", "failures": failures}
+                result["failures"].append(f"rank {rank}, {count} tokens: {error}")
+                if len(result["failures"]) > 2:
+                    return result
+    return result
 
 
 class Gate:
