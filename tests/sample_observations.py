@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from muster.plan.restart_decision import asked, sha256
+from muster.on_host.whole_files import text_sha256
+from muster.plan.restart_decision import asked
 from muster.plan.types import Plan
 from muster.spec.hardware import gpu
 
@@ -71,7 +72,7 @@ def _host(plan: Plan, name: str) -> dict[str, Any]:
         "files": {
             path: {
                 "kind": "file",
-                "sha256": sha256(file.text),
+                "sha256": text_sha256(file.text),
                 "mode": file.mode,
                 "owner": file.owner,
                 "group": file.group,

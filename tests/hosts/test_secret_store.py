@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from muster.errors import Refusal
 from muster.hosts.secret_store import choose_secret, open_store
-from muster.plan.restart_decision import sha256
+from muster.on_host.whole_files import text_sha256
 from muster.plan.types import Plan
 from tests import sample_observations, sample_plans
 
@@ -30,7 +30,7 @@ def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_a_new_secret_is_written_only_when_it_is_about_to_be_sent(plan: Plan, state: Path) -> None:
     store = open_store(plan, sample_observations.fresh(plan))
     token = plan.secrets[0].path
-    assert store.sha256[token] == sha256(store.texts[token])
+    assert store.sha256[token] == text_sha256(store.texts[token])
     assert len(store.texts[token].strip()) == 64
     assert not state.exists()
     store.keep()

@@ -12,14 +12,14 @@ from typing import Any
 import pytest
 
 from muster.on_host import place_files, whole_files
-from muster.plan.restart_decision import sha256
+from muster.on_host.whole_files import text_sha256
 
 USER = pwd.getpwuid(os.geteuid()).pw_name
 GROUP = grp.getgrgid(os.getegid()).gr_name
 
 
 def item(path: str, text: str, mode: str = "644", owner: str = USER) -> dict[str, str]:
-    return {"path": path, "text": text, "sha256": sha256(text), "mode": mode, "owner": owner, "group": GROUP}
+    return {"path": path, "text": text, "sha256": text_sha256(text), "mode": mode, "owner": owner, "group": GROUP}
 
 
 def do(root: Path, part: str, files: list[dict[str, str]], **more: Any) -> dict[str, Any]:

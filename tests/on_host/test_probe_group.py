@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from muster.on_host import engine_stamps, probe_group
-from muster.plan.restart_decision import sha256
+from muster.on_host.whole_files import text_sha256
 
 SHOWN = """\
 Id=muster-g-vllm.service
@@ -63,7 +63,7 @@ def test_a_file_is_described_by_digest_mode_and_owners(tmp_path: Path) -> None:
     file.chmod(0o640)
     told = ask(tmp_path, files={"/etc/muster/g/vllm.env": "0", "/etc/nothing": "0"}, group="g")["files"]
     found = told["/etc/muster/g/vllm.env"]
-    assert (found["kind"], found["sha256"], found["mode"]) == ("file", sha256("A=1\n"), "640")
+    assert (found["kind"], found["sha256"], found["mode"]) == ("file", text_sha256("A=1\n"), "640")
     assert told["/etc/nothing"] == {"kind": "missing"}
 
 

@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from muster.plan.restart_decision import Observation, sha256
+from muster.on_host.whole_files import text_sha256
+from muster.plan.restart_decision import Observation
 from muster.plan.types import Plan
 from muster.spec import secret_files
 
@@ -61,14 +62,14 @@ def open_store(plan: Plan, observations: Mapping[str, Observation]) -> Store:
         else:
             text = _kept(kept)
         digests = {host: seen["secrets"].get(secret.path, {}).get("sha256") for host, seen in observations.items()}
-        choice = choose_secret(sha256(text) if text is not None else None, digests)
+        choice = choose_secret(text_sha256(text) if text is not None else None, digests)
         if choice == "hosts":
             store.sha256[secret.path] = str(next(iter(digests.values())))
             continue
         if text is None:
             text = secrets.token_hex(32) + "\n"
             store.made.append(secret.path)
-        store.texts[secret.path], store.sha256[secret.path] = text, sha256(text)
+        store.texts[secret.path], store.sha256[secret.path] = text, text_sha256(text)
     return store
 
 

@@ -15,6 +15,11 @@ _BUFFER = 1 << 20
 _JSON_LIMIT = 64 << 20
 
 
+def text_sha256(text: str) -> str:
+    """Return the SHA-256 of a text as a file has it, in hexadecimal."""
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
 def sha256(path: str, count: Callable[[int], None] | None = None) -> str:
     """Return a file's SHA-256 in hexadecimal.
 

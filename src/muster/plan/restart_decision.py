@@ -5,11 +5,11 @@ An observation is what `muster.on_host.probe_group` answered for one host.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from muster.on_host.whole_files import text_sha256
 from muster.plan.types import File, HostPlan, Plan, Secret
 
 Observation = Mapping[str, Any]
@@ -150,7 +150,7 @@ def is_base(path: str) -> bool:
 
 def differs(file: File, on_host: Mapping[str, Any]) -> bool:
     """Whether a file on a host differs from the planned one, in content, mode or owners."""
-    planned = ("file", sha256(file.text), _mode(file.mode), file.owner, file.group)
+    planned = ("file", text_sha256(file.text), _mode(file.mode), file.owner, file.group)
     return planned != _state(on_host)
 
 
@@ -178,8 +178,3 @@ def decided(host: HostPlan, argvs: Iterable[tuple[str, ...]]) -> tuple[tuple[str
 def asked(host: HostPlan) -> tuple[tuple[str, ...], ...]:
     """Return the command lines of a host that vLLM's parser has to accept."""
     return tuple(process.argv for process in host.processes if process.name == "vllm")
-
-
-def sha256(text: str) -> str:
-    """Return the SHA-256 of a text as a file has it, in hexadecimal."""
-    return hashlib.sha256(text.encode()).hexdigest()

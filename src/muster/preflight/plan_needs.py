@@ -7,9 +7,9 @@ from dataclasses import replace
 from typing import Any
 
 from muster.errors import Refusal
+from muster.on_host.whole_files import text_sha256
 from muster.plan import cuda_variants, gpu_memory, own_values
 from muster.plan.release import chosen
-from muster.plan.restart_decision import sha256
 from muster.plan.topology import Layout
 from muster.plan.types import HostPlan, Plan
 from muster.preflight.needs import Needs, PathNeed, PortNeed
@@ -107,7 +107,7 @@ def needs_of(plan: Plan, host: HostPlan, settings: Settings) -> Needs:
         release=plan.release.path,
         versions={"vllm": plan.vllm_version},
         ray=own_values.RAY_WITH_TOKENS if any(process.name == "ray" for process in host.processes) else None,
-        files={path: sha256(file.text) for path, file in host.files.items()},
+        files={path: text_sha256(file.text) for path, file in host.files.items()},
         model={} if plan.model.startswith("/") else {"cache": f"{settings.hf_home}/hub", "repository": plan.model},
         revision=settings.revision,
     )

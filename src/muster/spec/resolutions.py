@@ -6,7 +6,6 @@ compared with it.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -64,11 +63,6 @@ def write(release: str, text: str, homes: Sequence[Path]) -> Path:
             fix=f"make {directory} writable, or run from a directory that has a {DIRECTORY}/ of its own",
         ) from None
     return place
-
-
-def digest(text: str) -> str:
-    """Return the SHA-256 of a resolution, in hexadecimal."""
-    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _beside(homes: Sequence[Path]) -> Path:

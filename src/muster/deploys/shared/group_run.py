@@ -18,8 +18,9 @@ from muster.errors import Refusal
 from muster.hosts import uv_binary
 from muster.hosts.once import OncePerRun
 from muster.hosts.secret_store import Store, open_store
+from muster.on_host.whole_files import text_sha256
 from muster.plan.prepare import plan_for, plan_for_drivers
-from muster.plan.restart_decision import Decision, Observation, asked, decide, sha256
+from muster.plan.restart_decision import Decision, Observation, asked, decide
 from muster.plan.types import HostPlan, Plan
 from muster.preflight import before_deploy as preflight
 from muster.preflight.outcome import drivers_of
@@ -144,7 +145,7 @@ def request(plan: Plan, host: HostPlan, root: str, *, texts: bool = False) -> di
     is_head = host.node_rank == 0
     return {
         "group": plan.group,
-        "files": {path: sha256(file.text) for path, file in host.files.items()},
+        "files": {path: text_sha256(file.text) for path, file in host.files.items()},
         "secrets": [secret.path for secret in plan.secrets],
         "units": list(host.units),
         "release": {"path": plan.release.path, "spec": plan.release.id},

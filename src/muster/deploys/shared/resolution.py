@@ -27,6 +27,7 @@ from muster.hosts.program_operation import Later, Session
 from muster.hosts.say import fail, say
 from muster.on_host import pylock, resolve_engine
 from muster.on_host.in_words import size
+from muster.on_host.whole_files import text_sha256
 from muster.plan.weights_path import revision_path
 from muster.spec import bundles, resolutions
 from muster.spec.listing import Entry, Listing
@@ -160,8 +161,8 @@ class Resolution:
         release = self.run.plan.release.id
         if self.text and text != self.text:
             raise Refusal(
-                f"{host}: its resolution of {release} has SHA-256 {resolutions.digest(text)[:16]}…",
-                needed=f"{resolutions.digest(self.text)[:16]}…, as {self.kept} holds: the same files on every host",
+                f"{host}: its resolution of {release} has SHA-256 {text_sha256(text)[:16]}…",
+                needed=f"{text_sha256(self.text)[:16]}…, as {self.kept} holds: the same files on every host",
                 fix=f"find out who changed it there; to resolve again for all, remove {self.kept}",
             )
         packages = self.checked(text, host)
