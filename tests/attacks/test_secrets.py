@@ -331,7 +331,7 @@ def test_the_guard_reads_the_same_key_as_the_host_s_programs(tmp_path_factory: A
 
     with pytest.MonkeyPatch.context() as patched:
         patched.setenv("CREDENTIALS_DIRECTORY", str(folder))
-        guards = attempt(lambda: credentials.read().api_key)
+        guards = attempt(lambda: credentials.read().engine.get(credentials.API_KEY, ""))
     assert guards == attempt(lambda: api_key.read(str(folder / "api-key")))
 
 

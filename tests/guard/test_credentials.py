@@ -21,14 +21,14 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_without_an_api_key_the_engine_gets_no_variable(folder: Path) -> None:
     assert credentials.read() == credentials.Credentials("k\n", {})
-    assert credentials.read().api_key == ""
+    assert credentials.read().engine.get(credentials.API_KEY, "") == ""
 
 
 def test_the_api_key_is_one_of_the_engine_s_variables(folder: Path) -> None:
     (folder / "api-key").write_text("VLLM_API_KEY=se=same\n")
     (folder / "engine-secrets").write_text("HF_TOKEN=t\nS3_SECRET_ACCESS_KEY=$a#b;\n")
     secrets = credentials.read()
-    assert secrets.api_key == "se=same"
+    assert secrets.engine[credentials.API_KEY] == "se=same"
     assert secrets.engine == {"VLLM_API_KEY": "se=same", "HF_TOKEN": "t", "S3_SECRET_ACCESS_KEY": "$a#b;"}
 
 

@@ -14,8 +14,7 @@ GB = 1e9
 
 
 def needs_of(made: Plan, rank: int = 0, **settings: object) -> Needs:
-    host = list(made.hosts.values())[rank]
-    return plan_needs.needs_of(made, host, Settings(**settings))
+    return plan_needs.needs_of_plan(made, Settings(**settings))[list(made.hosts)[rank]]
 
 
 def test_hosts_of_an_inventory_need_no_recipe() -> None:

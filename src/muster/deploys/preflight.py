@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from pyinfra.api import deploy
-from pyinfra.api.exceptions import DeployError
+from pyinfra.api.state import State
 
-from muster.errors import Refusal
-from muster.hosts.pyinfra_types import current_state
+from muster.hosts.once import OncePerRun
+from muster.hosts.pyinfra_types import current_state, stage
+from muster.preflight import plan_needs, run_checks
 from muster.preflight.before_deploy import print_outcome, stop_on_failure
-from muster.preflight.run_checks import run_inventory
+from muster.preflight.outcome import Outcome
 from muster.spec import inventory
 
+_outcomes: OncePerRun[Outcome] = OncePerRun()
 
-@deploy("Preflight")
+
+@stage("Preflight")
 def preflight() -> None:
     """Check every host of the inventory and print the table once, to standard error.
 
@@ -20,11 +22,16 @@ def preflight() -> None:
         DeployError: some check fails on some host; the table above it says which.
     """
     state = current_state()
-    try:
-        fleet = inventory.of_run(state.inventory)
-        outcome = run_inventory(
-            state, fleet.hosts, fleet.settings, made=lambda outcome: print_outcome(outcome, brief=False)
-        )
-    except Refusal as refusal:
-        raise DeployError(str(refusal)) from None
-    stop_on_failure(outcome)
+    stop_on_failure(_outcomes.get(state, "", lambda: _checked(state)))
+
+
+def _checked(state: State) -> Outcome:
+    fleet = inventory.of_run(state.inventory)
+    count = len(fleet.hosts)
+    needs = {spec.name: plan_needs.needs_of_host(spec, fleet.settings, count) for spec in fleet.hosts}
+    active = {host.name for host in state.active_hosts}
+    unreached = {name: "not connected in this run" for name in needs if name not in active}
+    title = f"preflight of {count} host{'s' * (count > 1)}"
+    outcome = run_checks.preflight(state, needs, fleet.settings, title=title, unreached=unreached)
+    print_outcome(outcome, brief=False)
+    return outcome

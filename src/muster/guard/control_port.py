@@ -17,7 +17,7 @@ from typing import Any
 
 from . import http, protocol
 from .connection_slots import Slots
-from .messages import Report, View, report_from, to_wire
+from .messages import REFUSED, Report, View, report_from, to_wire
 from .protocol import ProtocolError, Session
 
 FIRST_LINE_TIMEOUT = 5.0
@@ -194,7 +194,7 @@ class ControlPort:
         if host and report.host != host:
             raise ProtocolError(f"{host} speaks as {report.host}")
         view = self._on_report(report)
-        if view is None or view.phase != "refused":
+        if view is None or view.phase != REFUSED:
             old = self._sessions.get(report.host)
             if old is not None and old[1] is not writer:
                 old[1].transport.abort()

@@ -36,11 +36,6 @@ class Credentials:
     group_key: str
     engine: Mapping[str, str]
 
-    @property
-    def api_key(self) -> str:
-        """The API's key; empty where it asks for none."""
-        return self.engine.get(API_KEY, "")
-
 
 def hide_memory() -> str:
     """Close this process's memory and descriptors to others of its user; why that failed, or empty.

@@ -15,7 +15,7 @@ from .head_core import HeadEvent, HeadState
 from .http import Response
 from .liveness import LivenessState
 from .member_core import MemberEvent
-from .messages import Failure, Report, View
+from .messages import RUN, Failure, Report, View
 from .named_tasks import NamedTasks
 from .state_store import StateStore, boot_id
 
@@ -131,10 +131,10 @@ class Head:
 
     def _watch_engine(self) -> None:
         """Watch during `run` only: a draining or dying engine is asked nothing."""
-        if self.engine_watch is None and self.state.phase == "run":
+        if self.engine_watch is None and self.state.phase == RUN:
             self.engine_watch = EngineWatch(self._services.config, self._api_key, self._ready, self._stalled)
             self._services.tasks.start("engine", self.engine_watch.run())
-        elif self.state.phase != "run":
+        elif self.state.phase != RUN:
             self._services.tasks.cancel("engine")
 
     def _ready(self) -> None:

@@ -20,7 +20,7 @@ DEVICE_FIELDS = ("index", "uuid", "pci.bus_id", "fabric.state", "fabric.status")
 START_FABRIC = "systemctl enable --now nvidia-fabricmanager; then check nvidia-smi -q -d FABRIC"
 
 
-SUBJECTS = {"gpu.count": "number of GPUs", "fabric_manager.state": "NVLink fabric", "gpu.xid": "kernel log"}
+SUBJECTS = {"gpu.count": "number of GPUs", "fabric_manager.state": "NVLink fabric"}
 
 
 @dataclass(frozen=True)
@@ -82,13 +82,12 @@ def choose(devices: Sequence[Device], count: int, wanted: Sequence[str] = ()) ->
         by_name = {str(name): each for each in devices for name in (each.index, each.uuid) if name is not None}
         chosen = tuple(by_name[name] for name in wanted if name in by_name)
         missing = [name for name in wanted if name not in by_name]
-        found = f"{total}; missing: GPU {', '.join(missing)}"
     else:
         chosen = tuple(sorted(devices, key=lambda each: total if each.index is None else each.index)[:count])
         there = {each.index for each in devices}
         missing = [str(index) for index in range(count) if index not in there] if total < count else []
-        found = f"{total}; missing: GPU {', '.join(missing)}"
     if missing or len(chosen) < count:
+        found = f"{total}; missing: GPU {', '.join(missing)}"
         fix = "see dmesg for Xid 79 and lspci | grep -i nvidia; power-cycle the host, then have the GPU replaced"
         return chosen, Finding(check, FAIL, found, str(count), fix)
     if len(chosen) < total:

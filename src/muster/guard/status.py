@@ -59,6 +59,7 @@ def explain(state: HeadState, engine: LivenessState | None, now: float) -> str:
 
 def group_status(config: Config, state: HeadState, engine: LivenessState | None, now: float) -> dict[str, Any]:
     """All that `muster status` shows of the group. Ages are in seconds."""
+    lacking = head_core.blockers(state, now) if state.phase in (HELD, GATHER) else {}
     members = []
     for member in config.group.members:
         peer = state.peers[member.host]
@@ -75,21 +76,13 @@ def group_status(config: Config, state: HeadState, engine: LivenessState | None,
                 "detail": report.detail if report else "",
                 "refused": peer.refused,
                 "heard": _age(peer.heard, now),
-                "lacks": head_core.blockers(state, now).get(member.host, "") if state.phase in (HELD, GATHER) else "",
+                "lacks": lacking.get(member.host, ""),
             }
         )
-    pause = restart_policy.starts_after(state.record, state.settings) - now
     return {
-        "phase": phase(state, now),
-        "ready": is_ready(state, engine, now),
+        **_figures(state, engine, now),
         "reason": explain(state, engine, now),
         "generation": state.generation,
-        "phase_for": _age(state.since, now),
-        "ready_for": _age(state.ready_at, now),
-        "starts_in": round(max(pause, 0.0), 1) if math.isfinite(pause) else 0.0,
-        "restarts": state.record.restarts,
-        "aborts_in_window": sum(now - at < state.settings.budget_window for at in state.record.aborts),
-        "budget": state.settings.budget,
         "members": members,
         "engines": engine_status(engine, now),
         "failures": [failure_status(failure, now) for failure in state.record.failures],
@@ -98,6 +91,15 @@ def group_status(config: Config, state: HeadState, engine: LivenessState | None,
 
 def numbers(state: HeadState, engine: LivenessState | None, now: float) -> dict[str, Any]:
     """What anybody may read: the phase and numbers, no name, address, reason or log line."""
+    return {
+        **_figures(state, engine, now),
+        "members": len(state.group.members),
+        "engines": [_without(each, "detail") for each in engine_status(engine, now)],
+    }
+
+
+def _figures(state: HeadState, engine: LivenessState | None, now: float) -> dict[str, Any]:
+    """What both of them show; nothing in it names anybody."""
     pause = restart_policy.starts_after(state.record, state.settings) - now
     return {
         "phase": phase(state, now),
@@ -108,8 +110,6 @@ def numbers(state: HeadState, engine: LivenessState | None, now: float) -> dict[
         "restarts": state.record.restarts,
         "aborts_in_window": sum(now - at < state.settings.budget_window for at in state.record.aborts),
         "budget": state.settings.budget,
-        "members": len(state.group.members),
-        "engines": [_without(each, "detail") for each in engine_status(engine, now)],
     }
 
 

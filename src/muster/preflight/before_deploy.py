@@ -12,13 +12,13 @@ from pyinfra.api.exceptions import DeployError
 
 from muster.plan.restart_decision import Observation
 from muster.plan.types import Plan
-from muster.preflight import catalogue, plan_needs
+from muster.preflight import catalogue
 from muster.preflight.deploy_checks import verdicts
 from muster.preflight.host_report import HostReport
 from muster.preflight.measure_hosts import meet
 from muster.preflight.needs import Needs
 from muster.preflight.outcome import Outcome, judge_group
-from muster.preflight.run_checks import probe_hosts, running
+from muster.preflight.run_checks import probe_plan, running
 from muster.preflight.table import console_on, render
 from muster.spec.settings import Settings
 
@@ -56,12 +56,8 @@ def probe(
         Refusal: an unknown check is waived.
     """
     catalogue.known_waivers(settings.preflight.waive)
-    needs = plan_needs.needs_of_plan(plan, settings)
-    programs = {name: {"probe_group": request} for name, request in requests.items()}
-    hosts = probe_hosts(state, needs, unreached, besides=programs)
+    needs, hosts = probe_plan(state, plan, settings, requests, unreached)
     observations = {name: answers["probe_group"] for name, answers in hosts.besides.items()}
-    groups = {name: answer.get("groups", {}) for name, answer in observations.items()}
-    needs = {name: plan_needs.without_others(need, plan.group, groups.get(name, {})) for name, need in needs.items()}
     return Probed(plan, needs, hosts.reports, observations)
 
 

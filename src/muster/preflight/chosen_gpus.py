@@ -14,15 +14,14 @@ from muster.preflight.tool_text import Unreadable
 def reduced(report: HostReport, needs: Needs) -> HostReport:
     """Return the report with the chosen GPUs alone: in the list, in processes, row remaps, NVLink and topology.
 
-    The GPUs left out become its `unused`. Reducing twice changes nothing.
+    The GPUs left out become its `unused`.
     """
     if isinstance(report.gpus, Unreadable) or not needs.gpus:
         return report
-    every = (*report.gpus, *report.unused)
-    devices = [gpu.device for gpu in every]
+    devices = [gpu.device for gpu in report.gpus]
     chosen = {id(each) for each in host_judge.choose(devices, needs.gpus, needs.devices)[0]}
-    used = tuple(gpu for gpu, each in zip(every, devices, strict=True) if id(each) in chosen)
-    unused = tuple(gpu for gpu, each in zip(every, devices, strict=True) if id(each) not in chosen)
+    used = tuple(gpu for gpu, each in zip(report.gpus, devices, strict=True) if id(each) in chosen)
+    unused = tuple(gpu for gpu, each in zip(report.gpus, devices, strict=True) if id(each) not in chosen)
     if not unused:
         return report
     indices, uuids = {gpu.index for gpu in used}, {gpu.uuid for gpu in unused}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from muster.preflight.host_report import Clock, HostReport
-from muster.preflight.verdict import Verdict
+from muster.preflight.verdict import Level, Verdict
 
 # A second apart confuses logs and health checks; a minute breaks certificates and tokens.
 WARN_SECONDS = 1.0
@@ -38,10 +38,10 @@ def _verdict(host: str, clock: Clock, reference: str, other: Clock) -> Verdict:
     if certain <= WARN_SECONDS:
         within = max(high - other_low, other_high - low)
         return Verdict("host.clock", "ok", f"within {max(within, 0.001):.3f} s of {reference}", host=host)
-    level = "fail" if certain > FAIL_SECONDS else "warn"
+    level: Level = "fail" if certain > FAIL_SECONDS else "warn"
     way = "ahead of" if apart > 0 else "behind"
     found = f"{_span(abs(apart))} {way} {reference}"
-    return Verdict("host.clock", "fail" if level == "fail" else "warn", found, "clocks within 1 s", FIX, host)
+    return Verdict("host.clock", level, found, "clocks within 1 s", FIX, host)
 
 
 def _span(seconds: float) -> str:

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
-from muster.hosts.explain import explain
 from muster.preflight import parity
+from muster.preflight.checks import not_reached
 from muster.preflight.chosen_gpus import reduced
 from muster.preflight.host_report import HostReport
 from muster.preflight.needs import Needs
 from muster.preflight.outcome import Outcome
 from muster.preflight.tool_text import Unreadable
-from muster.preflight.verdict import Verdict, fail, ok, warn
+from muster.preflight.verdict import Verdict, ok, warn
 
 DEPLOY = "run the deploy again"
 
@@ -33,9 +33,7 @@ def judge_drift(title: str, reports: Sequence[HostReport], needs: Mapping[str, N
 def of_host(report: HostReport, needs: Needs) -> tuple[Verdict, ...]:
     """Return the verdicts on one host against the plan."""
     if report.unreached is not None:
-        why = explain(report.host, report.unreached)
-        gone = fail("host.reached", why.found, why.needed, why.fix)
-        return (replace(gone, host=report.host),)
+        return (not_reached(report.host, report.unreached),)
     return tuple(replace(verdict, host=report.host) for verdict in _drifts(report, needs))
 
 

@@ -28,10 +28,9 @@ def measure(state: State, needs: Mapping[str, Needs], reports: Iterable[HostRepo
         reports: of all hosts; unreached ones, and those without their fabric address, are left out.
         port: TCP port that the servers listen on.
     """
-    there = [report for report in reports if report.unreached is None]
-    sizes = pairs.mtus(there, needs)
+    sizes = pairs.mtus(reports, needs)
     hosts, results = hosts_of(state), []
-    for meetings in pairs.rounds([report.host for report in there if report.host in sizes]):
+    for meetings in pairs.rounds(list(sizes)):
         requests: dict[str, Any] = {}
         for pair in meetings:
             requests |= pairs.requests(pair, needs, sizes, port, secrets.token_hex(16))
@@ -50,7 +49,7 @@ def meet(state: State, needs: Mapping[str, Needs], reports: Iterable[HostReport]
     Args:
         state, needs, reports, port: as for `measure`.
     """
-    sizes = pairs.mtus([report for report in reports if report.unreached is None], needs)
+    sizes = pairs.mtus(reports, needs)
     if len(sizes) < 2:
         return []
     requests = meeting.requests(needs, sizes, port, secrets.token_hex(16))

@@ -98,8 +98,7 @@ def judge_group(
     variant = group_variant(reports, needs)
     if isinstance(variant, Variant):
         needs = {host: replace(need, variant=variant.name) for host, need in needs.items()}
-    reports = [reduced(report, needs[report.host]) for report in reports]
-    rows = parity.compare(reports)
+    rows = parity.compare([reduced(report, needs[report.host]) for report in reports])
     verdicts = [verdict for report in reports for verdict in local(report, needs[report.host])]
     verdicts += clocks.verdicts(reports)
     verdicts += _fabric(reports, needs, measured)
@@ -127,7 +126,7 @@ def _fabric(
     reports: Sequence[HostReport], needs: Mapping[str, Needs], measured: Sequence[Measured]
 ) -> tuple[Verdict, ...]:
     """Return the fabric's verdicts; where interfaces differ in MTU, the lost packets are not reported again."""
-    local_mtus = pairs.mtu_verdicts(pairs.mtus([r for r in reports if r.unreached is None], needs))
+    local_mtus = pairs.mtu_verdicts(pairs.mtus(reports, needs))
     by_pairs = pairs.verdicts(measured)
     judged = {verdict.host for verdict in by_pairs if verdict.check == "fabric.mtu"}
     odd = {verdict.host for verdict in local_mtus if verdict.level != "ok"}

@@ -73,12 +73,9 @@ def _values(reports: Sequence[HostReport]) -> dict[str, dict[str, str]]:
 def _row(name: str, values: dict[str, str]) -> ParityRow:
     # What a host could not tell makes no other host odd; its own checks say why.
     counts = Counter(value for value in values.values() if value != NONE).most_common(2)
-    usual: str | None
-    if len(counts) < 2:
-        usual = counts[0][0] if counts else NONE
-        return ParityRow(name, values, usual, tuple(host for host, value in values.items() if value != usual))
-    tie = counts[0][1] == counts[1][1]
-    usual = None if tie else counts[0][0]
+    usual: str | None = counts[0][0] if counts else NONE
+    if len(counts) == 2 and counts[0][1] == counts[1][1]:
+        usual = None
     return ParityRow(name, values, usual, tuple(host for host, value in values.items() if value != usual))
 
 

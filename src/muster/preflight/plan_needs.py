@@ -77,10 +77,11 @@ def without_others(need: Needs, group: str, groups: Mapping[str, Mapping[str, An
 
 def needs_of_plan(plan: Plan, settings: Settings) -> dict[str, Needs]:
     """Return what every host of a plan must have, by name."""
-    return {name: needs_of(plan, host, settings) for name, host in plan.hosts.items()}
+    weights = _weights(plan, settings)
+    return {name: _needs_of(plan, host, settings, weights) for name, host in plan.hosts.items()}
 
 
-def needs_of(plan: Plan, host: HostPlan, settings: Settings) -> Needs:
+def _needs_of(plan: Plan, host: HostPlan, settings: Settings, weights: PathNeed) -> Needs:
     """Return what one host must have for its part of a plan."""
     base = needs_of_host(host, settings, len(plan.hosts))
     engine = CPU_ENGINE_BYTES if plan.variant == cuda_variants.CPU.name else ENGINE_BYTES
@@ -100,7 +101,7 @@ def needs_of(plan: Plan, host: HostPlan, settings: Settings) -> Needs:
         paths=(
             *base.paths[:1],
             PathNeed(plan.release.path, "the engine", engine if plan.release.managed else 0, executable=True),
-            _weights(plan, settings),
+            weights,
         ),
         # Also those of another strategy or supervisor: this deploy replaces them.
         units=tuple(f"muster-{plan.group}{part}.service" for part in ("", "-vllm", "-ray")),

@@ -10,7 +10,6 @@ from typing import Any
 from pyinfra.api import Host, State
 
 from muster.hosts.all_hosts import each, hosts_of
-from muster.hosts.once import OncePerRun
 from muster.hosts.run_programs import run_programs
 from muster.plan.prepare import plan_for_drivers
 from muster.plan.types import Plan
@@ -25,20 +24,16 @@ from muster.preflight import (
     plan_needs,
     read_report,
 )
-from muster.preflight.host_report import HostReport, unreachable
+from muster.preflight.host_report import HostReport, Installed, unreachable
 from muster.preflight.needs import Needs
 from muster.preflight.outcome import Outcome
-from muster.spec.host import HostSpec
 from muster.spec.settings import Settings
 
 PROBE_SECONDS = 150
 IMPORT_SECONDS = 120.0
 
-Made = Callable[[Outcome], None] | None
 Replan = Callable[[str], Plan]
 Unreached = Mapping[str, str]
-
-_outcomes: OncePerRun[Outcome] = OncePerRun()
 
 
 @dataclass(frozen=True)
@@ -82,6 +77,30 @@ def probe_hosts(
     reports = each(asked, one)
     gone = {name: unreachable(name, unreached.get(name, "not in the inventory")) for name in needs}
     return ProbedHosts([reports.get(name, gone[name]) for name in needs], answers)
+
+
+def probe_plan(
+    state: State,
+    plan: Plan,
+    settings: Settings,
+    requests: Mapping[str, Any],
+    unreached: Unreached,
+    *,
+    imports: float = 0.0,
+) -> tuple[Mapping[str, Needs], ProbedHosts]:
+    """Ask every host of a plan for its report and for the groups on it, whose units are no needs of this one.
+
+    Args:
+        state, unreached, imports: as for `probe_hosts`.
+        plan, settings: of the group.
+        requests: host -> request of `muster.on_host.probe_group`, for every host of the plan.
+    """
+    needs = plan_needs.needs_of_plan(plan, settings)
+    besides = {name: {"probe_group": request} for name, request in requests.items()}
+    hosts = probe_hosts(state, needs, unreached, imports=imports, besides=besides)
+    groups = {name: answers["probe_group"].get("groups", {}) for name, answers in hosts.besides.items()}
+    own = {name: plan_needs.without_others(need, plan.group, groups.get(name, {})) for name, need in needs.items()}
+    return own, hosts
 
 
 def preflight(
@@ -143,32 +162,9 @@ def _why_no_nccl(reports: Iterable[HostReport], needs: Mapping[str, Needs], *, i
     for report in reports:
         if report.unreached is not None:
             return f"{report.host} was not reached"
-        if not (versions := getattr(report.installed, "versions", None)) or "torch" not in versions:
+        if not isinstance(report.installed, Installed) or "torch" not in report.installed.versions:
             return f"no engine is installed on {report.host} yet"
     return None
-
-
-def run_inventory(state: State, hosts: Iterable[HostSpec], settings: Settings, made: Made = None) -> Outcome:
-    """Run the preflight of an inventory without a recipe, once for all hosts of a pyinfra run."""
-    specs = list(hosts)
-    needs = {spec.name: plan_needs.needs_of_host(spec, settings, len(specs)) for spec in specs}
-    return once(state, "", needs, settings, f"preflight of {len(specs)} host{'s' * (len(specs) > 1)}", made)
-
-
-def once(
-    state: State, key: str, needs: Mapping[str, Needs], settings: Settings, title: str, made: Made = None
-) -> Outcome:
-    """Run a preflight once per pyinfra run and key; later calls return its outcome."""
-
-    def make() -> Outcome:
-        active = {host.name for host in state.active_hosts}
-        unreached = {name: "not connected in this run" for name in needs if name not in active}
-        result = preflight(state, needs, settings, title=title, unreached=unreached)
-        if made is not None:
-            made(result)
-        return result
-
-    return _outcomes.get(state, key, make)
 
 
 def run_recipe(
@@ -186,15 +182,12 @@ def run_recipe(
     """
 
     def probe(plan: Plan) -> tuple[Mapping[str, Needs], list[HostReport]]:
-        needs = plan_needs.needs_of_plan(plan, settings)
-        besides: dict[str, dict[str, Any]] = {name: {"probe_group": {}} for name in needs}
-        hosts = probe_hosts(state, needs, unreached, imports=IMPORT_SECONDS, besides=besides)
-        groups = {name: answers["probe_group"].get("groups", {}) for name, answers in hosts.besides.items()}
-        own = {name: plan_needs.without_others(need, plan.group, groups.get(name, {})) for name, need in needs.items()}
-        return own, hosts.reports
+        requests: dict[str, Any] = {name: {} for name in plan.hosts}
+        needs, hosts = probe_plan(state, plan, settings, requests, unreached, imports=IMPORT_SECONDS)
+        return needs, hosts.reports
 
     _, (needs, reports) = plan_for_drivers(plan, replan, probe, lambda answers: outcome.drivers_of(answers[1]))
-    return preflight(state, needs, settings, title=title, unreached=unreached, reports=reports)
+    return preflight(state, needs, settings, title=title, reports=reports)
 
 
 def run_drift(state: State, plan: Plan, replan: Replan, settings: Settings, unreached: Unreached) -> Outcome:

@@ -22,7 +22,7 @@ from muster.preflight.checks import (
 from muster.preflight.chosen_gpus import reduced
 from muster.preflight.host_report import HostReport
 from muster.preflight.needs import Needs
-from muster.preflight.verdict import Verdict, fail, ok
+from muster.preflight.verdict import Verdict, ok
 
 SUBJECTS: tuple[Callable[[HostReport, Needs], Iterator[Verdict]], ...] = (
     driver.check,
@@ -43,11 +43,15 @@ def local(report: HostReport, needs: Needs) -> tuple[Verdict, ...]:
     A host that was not reached gets one failing verdict.
     """
     if report.unreached is not None:
-        why = explain(report.host, report.unreached)
-        gone = fail("host.reached", why.found, why.needed, why.fix)
-        return (replace(gone, host=report.host),)
+        return (not_reached(report.host, report.unreached),)
     report = reduced(report, needs)
     verdicts = [ok("host.reached", "answers")]
     for subject in SUBJECTS:
         verdicts.extend(subject(report, needs))
     return tuple(replace(verdict, host=report.host) for verdict in verdicts)
+
+
+def not_reached(host: str, why: str) -> Verdict:
+    """Return the verdict on a host that did not answer."""
+    told = explain(host, why)
+    return Verdict("host.reached", "fail", told.found, told.needed, told.fix, host)

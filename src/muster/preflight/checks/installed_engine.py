@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from muster.errors import Refusal
 from muster.plan import cuda_variants
-from muster.preflight.host_report import NOT_ASKED, HostReport
+from muster.preflight.host_report import NOT_ASKED, HostReport, Installed
 from muster.preflight.needs import Needs
 from muster.preflight.tool_text import Unreadable
 from muster.preflight.verdict import Verdict, fail, ok, warn
@@ -19,11 +19,11 @@ OWN = "install another vLLM in {path}, or a newer driver, or unset engine_path s
 def check(report: HostReport, needs: Needs) -> Iterator[Verdict]:
     """Judge the installed variant, and its import where that was tried."""
     installed = report.installed
-    if installed is not None and not isinstance(installed, Unreadable) and needs.ray and "torch" in installed.versions:
+    if not isinstance(installed, Installed) or "torch" not in installed.versions:
+        return
+    if needs.ray:
         yield _ray(installed.versions.get("ray"), needs.ray)
     fix = (OWN if needs.torch_backend is None else AGAIN).format(path=needs.release)
-    if installed is None or isinstance(installed, Unreadable) or "torch" not in installed.versions:
-        return
     try:
         variant = cuda_variants.choose(report.driver, vllm=needs.vllm, requested=needs.variant or needs.torch_backend)
     except Refusal:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from muster.plan.firewall import FIRST_EPHEMERAL
+from muster.preflight.filters import Filter
 from muster.preflight.host_report import HostReport
 from muster.preflight.needs import Needs
 from muster.preflight.tool_text import Unreadable
@@ -16,7 +17,7 @@ def check(report: HostReport, needs: Needs) -> Iterator[Verdict]:
     filters = report.filters
     if isinstance(filters, Unreadable):
         return
-    yield _foreign(report, needs)
+    yield _foreign(filters.foreign, needs)
     if not needs.filtered:
         return
     if filters.nftables is None:
@@ -37,15 +38,13 @@ def check(report: HostReport, needs: Needs) -> Iterator[Verdict]:
         yield ok("host.port_range", f"from {filters.first_port} on")
 
 
-def _foreign(report: HostReport, needs: Needs) -> Verdict:
-    filters = report.filters
-    assert not isinstance(filters, Unreadable)
-    if isinstance(filters.foreign, Unreadable):
-        return ok("host.firewall", f"not read ({filters.foreign.why})")
-    if not filters.foreign:
+def _foreign(foreign: tuple[Filter, ...] | Unreadable, needs: Needs) -> Verdict:
+    if isinstance(foreign, Unreadable):
+        return ok("host.firewall", f"not read ({foreign.why})")
+    if not foreign:
         return ok("host.firewall", "none that refuses connections")
-    found = "; ".join(str(one) for one in filters.foreign[:4])
+    found = "; ".join(str(one) for one in foreign[:4])
     if needs.hosts < 2:
         return ok("host.firewall", f"{found}: open the API's port to your clients there")
     needed = "the group's hosts reach all TCP ports of each other"
-    return warn("host.firewall", found, needed, "; ".join(one.fix for one in filters.foreign[:4]))
+    return warn("host.firewall", found, needed, "; ".join(one.fix for one in foreign[:4]))
