@@ -29,7 +29,6 @@ from muster.commands import status as status_command
 from muster.commands import weights as weights_command
 from muster.deploys import deployed_group, verify
 from muster.deploys.shared import guard_commands, polling
-from muster.deploys.shared.progress import Progress
 from muster.errors import Refusal
 from muster.hosts import answer_models, uv_binary
 from muster.hosts.printable import one_line, printable, printable_data
@@ -527,7 +526,7 @@ def test_a_host_that_answers_at_once_is_not_asked_without_pause(monkeypatch: pyt
     busy = json.dumps({"run_units": {**RUN_UNITS, "done": False, "pending": "u to stop"}}).encode() + b"\n"
     done = json.dumps({"run_units": RUN_UNITS}).encode() + b"\n"
     state, host = fake_host(FakeChannel([busy]), FakeChannel([busy]), FakeChannel([done]))
-    assert polling.stop(state, host, Progress((HEAD,), (), 60), ("u.service",))
+    assert polling.stop(state, host, ("u.service",))
     assert [round(seconds) for seconds in pauses if seconds] == [5, 10]
 
 

@@ -275,6 +275,19 @@ def serving(box: Sandbox, tmp_path: Path) -> Iterator[Testbed]:
 
 
 @pytest.fixture
+def untouched(serving: Testbed) -> Iterator[Testbed]:
+    """A group that serves; afterwards the very same processes must serve still, and its files lie as they did."""
+    lives, files = serving.lives(), {name: serving.files(name) for name in HOSTS}
+    was = {name: serving.box.gpus(name) for name in HOSTS}
+    yield serving
+    for name in HOSTS:
+        serving.box.set_gpus(name, was[name])
+    assert serving.lives() == lives
+    assert {name: serving.files(name) for name in HOSTS} == files
+    assert serving.answers()
+
+
+@pytest.fixture
 def guarded(box: Sandbox, tmp_path: Path) -> Iterator[GuardedTestbed]:
     """Hosts on which a guarded group serves."""
     there = GuardedTestbed(box, tmp_path)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,19 +15,6 @@ from muster.sandbox.names import INTERFACE
 from tests.deploys.conftest import HOSTS, REPOSITORY, UNIT, Testbed
 
 pytestmark = pytest.mark.sandbox
-
-
-@pytest.fixture
-def untouched(serving: Testbed) -> Iterator[Testbed]:
-    """A group that serves; afterwards the very same processes must serve still, and its files lie as they did."""
-    lives, files = serving.lives(), {name: serving.files(name) for name in HOSTS}
-    was = {name: serving.box.gpus(name) for name in HOSTS}
-    yield serving
-    for name in HOSTS:
-        serving.box.set_gpus(name, was[name])
-    assert serving.lives() == lives
-    assert {name: serving.files(name) for name in HOSTS} == files
-    assert serving.answers()
 
 
 Fault = Callable[[dict[str, Any]], dict[str, Any]]

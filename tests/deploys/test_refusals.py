@@ -2,23 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 
 from tests.deploys.conftest import GROUP, HOSTS, UNIT, Testbed
 
 pytestmark = pytest.mark.sandbox
-
-
-@pytest.fixture
-def untouched(serving: Testbed) -> Iterator[Testbed]:
-    """A group that serves; afterwards the very same processes must serve still, and its files lie as they did."""
-    lives, files = serving.lives(), {name: serving.files(name) for name in HOSTS}
-    yield serving
-    assert serving.lives() == lives
-    assert {name: serving.files(name) for name in HOSTS} == files
-    assert serving.answers()
 
 
 def test_a_flag_that_the_installed_vllm_rejects(untouched: Testbed) -> None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from typing import Any
 
 import pytest
 
 from muster.sandbox import serving_settings
+from tests import guard_answers
 from tests.conftest import Boot
 from tests.deploys.conftest import GROUP, GUARD_UNIT, INDEX, GuardedTestbed, wheel
 
@@ -92,11 +92,10 @@ def test_a_machine_with_another_address_takes_the_place_and_the_old_one_is_refus
 
     # The old machine comes back with its old plan: it is refused by name, and nothing else happens.
     replaced.box.start("node1")
-    program = f"$(sed -n 's/^ExecStart=\\([^ ]* -I [^ ]*\\).*/\\1/p' /etc/systemd/system/{GUARD_UNIT})"
-    ask = f"{program} ctl --config /etc/muster/{GROUP}/guard.json status || true"
 
     def said() -> str:
-        return str(json.loads(replaced.sh("node1", ask) or "{}").get("member", {}).get("head_reason", ""))
+        member = guard_answers.ask(replaced.box, "node1", GROUP, "status").get("member", {})
+        return str(member.get("head_reason", ""))
 
     replaced.wait("the refusal", lambda: said().startswith("node1 carries plan "))
     assert said().endswith("run the deploy on every host")

@@ -13,14 +13,13 @@ import pytest
 
 from muster.guard.state_store import BUNDLE_LIMIT, BUNDLES
 from muster.sandbox import simulated_gpus
-from tests.deploys.conftest import GROUP, GUARD_STATE, GUARD_UNIT, HOSTS, GuardedTestbed
+from tests import guard_answers
+from tests.deploys.conftest import GROUP, GUARD_STATE, HOSTS, GuardedTestbed
 
 pytestmark = pytest.mark.sandbox
 
 USERS_OWN_XID = 13
 """Graphics engine exception: a program's own fault, which ends nothing."""
-PROGRAM = f"sed -n 's/^ExecStart=\\([^ ]* -I [^ ]*\\).*/\\1/p' /etc/systemd/system/{GUARD_UNIT}"
-ASK = f"$({PROGRAM}) ctl --config /etc/muster/{GROUP}/guard.json status"
 
 
 def muster(testbed: GuardedTestbed, *words: str) -> subprocess.CompletedProcess[str]:
@@ -66,7 +65,10 @@ def test_what_a_person_sees_of_a_group_before_and_after_a_death(guarded: Guarded
     healthy = guarded.box.gpus("node1")
     guarded.box.set_gpus("node1", simulated_gpus.xid(healthy, 0, USERS_OWN_XID))
     try:
-        guarded.wait("the guard reads the Xid", lambda: "Xid" in guarded.sh("node1", ASK))
+        guarded.wait(
+            "the guard reads the Xid",
+            lambda: "Xid" in json.dumps(guard_answers.ask(guarded.box, "node1", GROUP, "status")),
+        )
     finally:
         guarded.box.set_gpus("node1", healthy)
     guarded.sh("node1", "pkill -KILL -f '^VLLM::EngineCore'")

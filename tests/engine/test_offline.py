@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from muster.sandbox import passthrough, vllm_wheel
 from tests.conftest import Boot
-from tests.engine.conftest import RANKS, REPOSITORY, Real
+from tests.engine.conftest import RANKS, Real
 
 pytestmark = [pytest.mark.sandbox, pytest.mark.engine, pytest.mark.nightly]
 CONNECTED = """\
@@ -45,15 +42,7 @@ def test_from_a_bundle_to_answers_without_a_network(sandbox: Boot, tmp_path: Pat
     links = [str(tmp_path / "wheels"), *passthrough.machine_indexes().find_links]
     words = ["bundle", str(tmp_path / "connected" / "sandbox.py"), "kimi-k2-instruct", "--out", str(bundle)]
     words += ["--platform", "x86_64-manylinux_2_34", "--data", f"find_links={links!r}".replace("'", '"')]
-    made = subprocess.run(
-        [str(Path(sys.executable).parent / "muster"), *words],
-        cwd=REPOSITORY,
-        env={**os.environ, "MUSTER_SANDBOX": box.name},
-        capture_output=True,
-        text=True,
-        timeout=900,
-        check=False,
-    )
+    made = there.run("muster", *words)
     assert made.returncode == 0, made.stdout + made.stderr
 
     for host in box.hosts:

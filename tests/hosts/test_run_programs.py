@@ -74,13 +74,6 @@ def test_streamed_lines_are_printed_as_they_come(monkeypatch: pytest.MonkeyPatch
     assert sorted(lines) == ["[n1] last", "[n1] more", "[n1] no room", "[n1] one", "[n1] two"]
 
 
-def test_the_interpreter_is_quoted() -> None:
-    channel = FakeChannel([b'{"measure_allreduce": {}}\n'])
-    run_program(*fake_host(channel), "measure_allreduce", {}, python="/opt/a b/bin/python")
-    assert "/opt/a b/bin/python" in channel.command
-    assert "-I -" in channel.command
-
-
 def test_only_a_host_that_is_asked_to_use_sudo_makes_a_person_type_its_password(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

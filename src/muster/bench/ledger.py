@@ -61,6 +61,10 @@ class LedgerEntry:
         sizes = [f"{self.load[key]} {word}" for key, word in _SIZES.items() if key in self.load]
         return ", ".join([self.scenario, *sizes, f"{self.prompts} prompts"])
 
+    def goes_by(self, word: str) -> bool:
+        """Whether a word is the beginning of its session, plan digest or release."""
+        return any(name.startswith(word) for name in (self.session, self.digest, self.release))
+
 
 _SIZES = {"random-input-len": "in", "random-output-len": "out", "request-rate": "req/s", "max-concurrency": "at once"}
 
@@ -119,7 +123,7 @@ def baseline(word: str, kept: Iterable[LedgerEntry]) -> list[LedgerEntry]:
     if Path(word).exists():
         return read(Path(word))[0]
     kept = list(kept)
-    matching = [e for e in kept if word and any(name.startswith(word) for name in (e.session, e.digest, e.release))]
+    matching = [e for e in kept if word and e.goes_by(word)]
     if not matching:
         sessions = sorted({entry.session for entry in kept})[-5:]
         raise Refusal(

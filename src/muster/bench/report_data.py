@@ -171,9 +171,7 @@ def _sides(
         return list(series.items())[:2]
     sides: list[tuple[str, Sequence[LedgerEntry]]] = []
     for word in compare:
-        matching = [
-            e for e in runs if e.label == word or any(n.startswith(word) for n in (e.session, e.digest, e.release))
-        ]
+        matching = [e for e in runs if e.label == word or e.goes_by(word)]
         if not matching:
             raise Refusal(
                 f"--compare {word}: no completed run of that session, digest, release or shape",

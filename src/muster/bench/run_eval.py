@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from collections.abc import Callable
@@ -16,6 +15,7 @@ from muster.bench.run_scenarios import entry_of, new_session
 from muster.errors import Refusal
 from muster.hosts import uv_binary
 from muster.hosts.printable import printable_data
+from muster.on_host.whole_files import text_sha256
 
 INSTALL_SECONDS, RUN_SECONDS = 1800, 6 * 3600
 
@@ -28,7 +28,7 @@ def install(group: MeasuredGroup) -> str:
     """
     settings, release = group.settings, group.plan.release
     requirements = settings.evaluation.requirements or list(eval_task.REQUIREMENTS)
-    name = hashlib.sha256(json.dumps([release.python, requirements]).encode()).hexdigest()[:8]
+    name = text_sha256(json.dumps([release.python, requirements]))[:8]
     path = f"{settings.root}/tools/lm-eval-{name}"
     request: dict[str, Any] = {
         "path": path,
@@ -37,10 +37,8 @@ def install(group: MeasuredGroup) -> str:
         "requirements": requirements,
         "install_args": _without_torch(release.install_args),
         "env": dict(release.env),
-        "uv": uv_binary.path_on_hosts(settings.root),
+        **uv_binary.places(settings.root),
         "uv_payload": None,
-        "python_dir": f"{settings.root}/python",
-        "cache_dir": "/var/cache/muster/uv",
     }
     head = group.plan.head.name
     state = group.ask(head, {"install_tool": request}, seconds=INSTALL_SECONDS)["install_tool"]

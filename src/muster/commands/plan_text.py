@@ -123,11 +123,16 @@ def _whole(plan: Plan, host: HostPlan) -> list[str]:
     """Return a host's processes, files and units."""
     lines = []
     for process in host.processes:
-        lines += ["", *(f"    {line}" for line in command_lines(process.argv)), ""]
-        lines += [f"    {line}" for line in _environment(process)]
+        lines += _process(process)
     lines += ["", "    files", *(f"      {line}" for line in _files(host))]
     lines += [f"      {secret.mode} {secret.owner}:{secret.group} {secret.path} (secret)" for secret in plan.secrets]
     return [*lines, f"    units {' '.join(host.units)}"]
+
+
+def _process(process: Process) -> list[str]:
+    """Return a process's whole command and environment."""
+    command = [f"    {line}" for line in command_lines(process.argv)]
+    return ["", *command, "", *(f"    {line}" for line in _environment(process))]
 
 
 def _environment(process: Process) -> list[str]:
@@ -154,8 +159,7 @@ def _differences(head: HostPlan, host: HostPlan) -> list[str]:
     for process in host.processes:
         like = processes.pop(process.name, None)
         if like is None:
-            whole += ["", *(f"    {line}" for line in command_lines(process.argv)), ""]
-            whole += [f"    {line}" for line in _environment(process)]
+            whole += _process(process)
         else:
             changes = _changes(_words(like.argv), _words(process.argv))
             changes += _changes(_environment(like), _environment(process))

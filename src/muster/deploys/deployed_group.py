@@ -71,32 +71,34 @@ def stop() -> None:
     Guards stay and hold it stopped, through a reboot too, until it is resumed, restarted or deployed. Plain units stay
     enabled and start at the next boot.
     """
-    deployed = _deployed(current_state())
-    if deployed.group_status:
-        _end_generation(deployed, "stop", already=_at_rest(deployed))
-    else:
-        stop_ranks(deployed.progress, tuple(reversed(deployed.units.get(current_host().name, ()))))
-    gate(deployed.progress, "the stop of the group")
+    _end(_deployed(current_state()), "stop")
 
 
 def restart() -> None:
     """Stop the group on the inventory's hosts, then start it in its order and wait until it is ready."""
     deployed = _deployed(current_state())
-    if deployed.group_status:
-        _end_generation(deployed, "restart")
-    else:
-        stop_ranks(deployed.progress, tuple(reversed(deployed.units.get(current_host().name, ()))))
-    gate(deployed.progress, "the stop of the group")
-    if deployed.guarded and not deployed.group_status:
-        lift_hold(deployed.progress, deployed.group)
-    start_ranks(deployed.progress)
-    gate(deployed.progress, "bring-up")
+    _end(deployed, "restart")
+    _start(deployed, held=deployed.guarded and not deployed.group_status)
 
 
 def resume() -> None:
     """Start the group on the inventory's hosts after a stop or a failure; wait until it is ready."""
     deployed = _deployed(current_state())
-    if deployed.guarded:
+    _start(deployed, held=deployed.guarded)
+
+
+def _end(deployed: DeployedGroup, command: str) -> None:
+    """End what runs: by the guards where the head's answers, else by systemd."""
+    if deployed.group_status:
+        _end_generation(deployed, command)
+    else:
+        stop_ranks(deployed.progress, tuple(reversed(deployed.units.get(current_host().name, ()))))
+    gate(deployed.progress, "the stop of the group")
+
+
+def _start(deployed: DeployedGroup, *, held: bool) -> None:
+    """Start the group in its order and wait until it is ready; where a guard may hold it, lift that first."""
+    if held:
         lift_hold(deployed.progress, deployed.group)
     start_ranks(deployed.progress)
     gate(deployed.progress, "bring-up")
@@ -111,10 +113,10 @@ def lift_hold(progress: Progress, group: str) -> None:
 
 
 @stage("Bring up")
-def _end_generation(deployed: DeployedGroup, command: str, *, already: bool = False) -> None:
+def _end_generation(deployed: DeployedGroup, command: str) -> None:
     host, progress = current_host(), deployed.progress
     work = None
-    if host.name == deployed.head and not already:
+    if host.name == deployed.head and not (command == "stop" and _at_rest(deployed)):
         since = str(deployed.group_status["generation"])
         work = FunctionCommand(
             guard_commands.end_generation, [deployed.group, command, since, deployed.drain_seconds], {}

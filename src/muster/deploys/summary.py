@@ -34,10 +34,10 @@ def text(plan: Plan) -> str:
     body = {"model": plan.served_model_name, "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 64}
     key = ' -H "Authorization: Bearer $VLLM_API_KEY"' if plan.api_key_path else ""
     curl = f"curl {plan.endpoint}/v1/chat/completions -H 'Content-Type: application/json'{key} -d '{json.dumps(body)}'"
-    head = next(iter(plan.hosts.values()))
+    head = plan.head
     lines = [
         f"endpoint  {plan.endpoint}/v1  ({plan.served_model_name}, {plan.label})",
-        f"reached by {firewall.reach(plan.head.firewall)}",
+        f"reached by {firewall.reach(head.firewall)}",
         *([f"engine    vLLM {plan.vllm_version}, build {plan.variant}"] if plan.variant else []),
         f"try it    {curl}",
         f"logs      journalctl -f -u {head.units[-1]}   on {head.name}",

@@ -18,8 +18,6 @@ from muster.hosts.printable import one_line, printable_data
 Request = Mapping[str, Any]
 Answer = dict[str, Any]
 
-MIN_PYTHON = (3, 9)
-
 # The first Python that is new enough reads the program. The last line answers for a host that has none.
 COMMAND = (
     "for p in python3 python3.13 python3.12 python3.11 python3.10 python3.9 /usr/libexec/platform-python; do "

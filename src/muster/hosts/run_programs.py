@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
 from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any, cast
@@ -38,7 +37,6 @@ def run_programs(
     requests: Mapping[str, Request],
     *,
     seconds: float | None = None,
-    python: str | None = None,
     streams: bool = False,
 ) -> Answers:
     """Run host programs in one session, from any greenlet.
@@ -47,15 +45,13 @@ def run_programs(
         state, host: pyinfra's; the host is connected.
         requests: program name -> what its `main` takes; run in this order.
         seconds: how long the session may take; by the programs and their requests when None.
-        python: interpreter of the host; the first that is new enough when None.
         streams: print the programs' lines as they come; then an answer holds nothing but an error.
     """
-    command = programs.COMMAND if python is None else f"exec {shlex.quote(python)} -I -"
     try:
         output = ssh_session.converse(
             state,
             host,
-            command,
+            programs.COMMAND,
             _bundle(json.dumps(requests, default=dict), streams),
             connector_arguments(state, host),
             seconds=allowed_seconds(requests) if seconds is None else seconds,
@@ -85,7 +81,6 @@ def run_program(
     request: Request,
     *,
     seconds: float | None = None,
-    python: str | None = None,
     streams: bool = False,
 ) -> Answer:
     """Run one host program and return its answer; `{"error": text}` where there is none.
@@ -93,9 +88,9 @@ def run_program(
     Args:
         name: of the module of `muster.on_host`.
         request: what its `main` takes.
-        state, host, seconds, python, streams: as for `run_programs`.
+        state, host, seconds, streams: as for `run_programs`.
     """
-    return run_programs(state, host, {name: request}, seconds=seconds, python=python, streams=streams)[name]
+    return run_programs(state, host, {name: request}, seconds=seconds, streams=streams)[name]
 
 
 def connector_arguments(state: State, host: Host) -> dict[str, Any]:

@@ -27,6 +27,11 @@ def path_on_hosts(root: str) -> str:
     return f"{root}/uv/{release_version()}/uv"
 
 
+def places(root: str) -> dict[str, str]:
+    """Return where uv, its Pythons and its cache are on a host, as the programs that install take them."""
+    return {"uv": path_on_hosts(root), "python_dir": f"{root}/python", "cache_dir": "/var/cache/muster/uv"}
+
+
 @cache
 def payload(machine: str) -> str:
     """Return uv for a host, deflated and in base64.

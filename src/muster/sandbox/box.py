@@ -89,20 +89,19 @@ class Sandbox(Faults):
         if not self.key.is_file():
             contents.make_key(self.key, f"sandbox {self.name}")
 
-    def _bases_in_use(self) -> set[str]:
+    def _all_states(self) -> list[State]:
+        """Return the states of all sandboxes of this machine, this one's too."""
         states = (state_file.load(Place(self.where.root, name)) for name in state_file.every(self.where.root))
-        return {state.base for state in states if state}
+        return [state for state in states if state]
+
+    def _bases_in_use(self) -> set[str]:
+        return {state.base for state in self._all_states()}
 
     def _hosts_elsewhere(self) -> int:
-        others = [name for name in state_file.every(self.where.root) if name != self.name]
-        states = (state_file.load(Place(self.where.root, name)) for name in others)
-        return sum(len(state.hosts) for state in states if state)
+        return sum(len(state.hosts) for state in self._all_states() if state.name != self.name)
 
     def _free_network(self) -> str:
-        taken = network.networks_in_use()
-        for other in state_file.every(self.where.root):
-            neighbour = state_file.load(Place(self.where.root, other))
-            taken += [neighbour.network] if neighbour else []
+        taken = [*network.networks_in_use(), *(state.network for state in self._all_states())]
         return names.free_network(contents.supernet(), taken)
 
     def _add_hosts(self, count: int, gpu: str, gpus: int) -> None:

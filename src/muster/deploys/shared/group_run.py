@@ -16,6 +16,7 @@ from muster.deploys.shared import last_word
 from muster.deploys.shared.progress import Progress
 from muster.errors import Refusal
 from muster.hosts import uv_binary
+from muster.hosts.all_hosts import hosts_of
 from muster.hosts.once import OncePerRun
 from muster.hosts.secret_store import Store, open_store
 from muster.on_host.whole_files import text_sha256
@@ -34,7 +35,6 @@ class GroupRun:
 
     Args:
         plan: the whole group, with the manifest among the files.
-        root: the hosts' directory for engines and tools.
         observations: by host.
         decision: what is to be done.
         secrets: what every secret must be.
@@ -44,7 +44,6 @@ class GroupRun:
     """
 
     plan: Plan
-    root: str
     observations: Mapping[str, Observation]
     decision: Decision
     secrets: Store
@@ -88,7 +87,7 @@ def _prepare(state: State, recipe_name: str) -> GroupRun:
     plan = plan_for(recipe_name, fleet)
     if plan.refused:
         raise DeployError(f"{plan.refused}\nnothing was touched")
-    hosts = {host.name: host for host in state.inventory}
+    hosts = hosts_of(state)
     active = {host.name for host in state.active_hosts}
     left_out = [name for name in plan.hosts if name not in active and not state.is_host_in_limit(hosts[name])]
     unreached = {name: "no SSH session" for name in plan.hosts if name not in active and name not in left_out}
@@ -113,9 +112,7 @@ def _prepare(state: State, recipe_name: str) -> GroupRun:
     state.add_callback_handler(_FailureNotice())
     last_word.say_at_the_end()
     progress = Progress(tuple(here.hosts), here.steps, here.ready_timeout, here.group if here.heals else "")
-    return GroupRun(
-        here, fleet.settings.root, probed.observations, decision, store, progress, fleet.settings, fleet.homes
-    )
+    return GroupRun(here, probed.observations, decision, store, progress, fleet.settings, fleet.homes)
 
 
 def _absent(plan: Plan, names: list[str], why: str) -> str:

@@ -28,15 +28,10 @@ class GuardTrouble:
         """
         if not status:
             return []
-        lines = []
-        blocks = {member["host"]: _block(member) for member in status["members"] if _block(member)}
-        for host, text in blocks.items():
-            if host not in self._since or self._since[host][0] != text:
-                lines.append(f"{host}: {text}")
-            if host not in self._since:
-                self._since[host] = (text, now)
-            self._since[host] = (text, self._since[host][1])
-        self._since = {host: known for host, known in self._since.items() if host in blocks}
+        known = self._since
+        blocks = {member["host"]: text for member in status["members"] if (text := _block(member))}
+        lines = [f"{host}: {text}" for host, text in blocks.items() if host not in known or known[host][0] != text]
+        self._since = {host: (text, known[host][1] if host in known else now) for host, text in blocks.items()}
         failures = status.get("failures", [])
         if self._failures is not None and len(failures) > self._failures:
             newest = failures[0]

@@ -40,7 +40,7 @@ def rest_of_poll(began: float, seconds: float) -> float:
     return max(0.0, began + seconds - time.monotonic())
 
 
-def stop(state: State, host: Host, progress: Progress, units: tuple[str, ...]) -> bool:
+def stop(state: State, host: Host, units: tuple[str, ...]) -> bool:
     """Stop units and wait until none of their processes is left; systemd ends what does not go by itself."""
     began = time.monotonic()
     for seconds in poll_seconds():

@@ -224,17 +224,15 @@ class Resolution:
         return Later(request)
 
     def _common(self, host: str) -> dict[str, Any]:
-        release, root = self.run.plan.release, self.run.root
+        release = self.run.plan.release
         sends = self.run.decision.hosts[host].send_uv
         return {
             "path": release.path,
             "python": release.python,
             "install_args": list(release.install_args),
             "env": dict(release.env),
-            "uv": uv_binary.path_on_hosts(root),
+            **uv_binary.places(self.run.settings.root),
             "uv_payload": uv_binary.payload(self.run.observations[host]["machine"]) if sends else None,
-            "python_dir": f"{root}/python",
-            "cache_dir": "/var/cache/muster/uv",
         }
 
     def _source(self) -> dict[str, Any]:
@@ -247,7 +245,7 @@ class Resolution:
         return Listing(f"engine/{name}", Listing("", "", "", files).digest[:40], "index", files)
 
     def _directory(self, listing: Listing) -> str:
-        return revision_path(f"{self.run.root}/wheels", listing.model, listing.revision)
+        return revision_path(f"{self.run.settings.root}/wheels", listing.model, listing.revision)
 
 
 _resolutions: OncePerRun[Resolution] = OncePerRun()
