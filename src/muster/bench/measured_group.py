@@ -74,26 +74,18 @@ class MeasuredGroup:
         Raises:
             Refusal: what is broken, by host; nothing is measured then.
         """
-
-        def one(host: Host) -> Any:
-            planned = self.plan.hosts[host.name]
-            requests = {
-                "verify_group": verify_request(self.plan, planned),
-                "run_tool": {"do": "log", "units": list(planned.units)},
+        requests = {name: verify_request(self.plan, planned) for name, planned in self.plan.hosts.items()}
+        # A rank that is gone keeps its requests waiting for minutes: what runs is asked before what answers.
+        answers = self._ask_all(
+            {
+                name: {
+                    "verify_group": {"processes": requests[name]["processes"]},
+                    "run_tool": {"do": "log", "units": list(planned.units)},
+                }
+                for name, planned in self.plan.hosts.items()
             }
-            try:
-                return self.ask(host.name, requests, seconds=CHECK_SECONDS)
-            except Refusal as refusal:
-                return refusal
-
-        answers = each([self.hosts[name] for name in self.plan.hosts], one)
-        problems = [line for name, answer in answers.items() for line in self._problems(name, answer)]
-        if problems:
-            raise Refusal(
-                "the group is not fit to be measured:\n  " + "\n  ".join(problems),
-                needed=f"every rank of plan {self.plan.digest} answering",
-                fix="bring it up with the deploy of this inventory and recipe, then measure",
-            )
+        )
+        self._ask_all({self.plan.head.name: {"verify_group": requests[self.plan.head.name] | {"processes": []}}})
         logs = [answer["run_tool"] for answer in answers.values()]
         gpus = [gpu for host_log in logs for gpu in host_log["gpus"]]
         return RunningEngine(
@@ -102,13 +94,32 @@ class MeasuredGroup:
             driver=", ".join(dict.fromkeys(host_log["driver"] for host_log in logs if host_log["driver"])),
         )
 
+    def _ask_all(self, requests: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+        """Run each host's programs; a Refusal names what any host reports as broken."""
+
+        def one(host: Host) -> Any:
+            try:
+                return self.ask(host.name, requests[host.name], seconds=CHECK_SECONDS)
+            except Refusal as refusal:
+                return refusal
+
+        answers = each([self.hosts[name] for name in requests], one)
+        problems = [line for name, answer in answers.items() for line in self._problems(name, answer)]
+        if problems:
+            raise Refusal(
+                "the group is not fit to be measured:\n  " + "\n  ".join(problems),
+                needed=f"every rank of plan {self.plan.digest} answering",
+                fix="bring it up with the deploy of this inventory and recipe, then measure",
+            )
+        return answers
+
     def _problems(self, name: str, answer: Any) -> Iterator[str]:
         if isinstance(answer, Refusal):
             yield str(answer.found)
             return
         for problem in answer["verify_group"]["problems"]:
             yield f"{name}: {problem}"
-        for unit, state in answer["run_tool"]["units"].items():
+        for unit, state in answer.get("run_tool", {}).get("units", {}).items():
             if state["active"] == "active" and state["digest"] not in (None, self.plan.digest):
                 yield f"{name}: {unit} runs plan {state['digest']}, not {self.plan.digest}"
 
