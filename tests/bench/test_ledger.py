@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +53,15 @@ ANY = (
 )
 
 
-@given(st.dictionaries(st.sampled_from(["id", "at", "prompts", "figures", "load", "problems", "schema", "kind"]), ANY))
+def test_an_engine_that_is_no_mapping_is_refused() -> None:
+    with pytest.raises(ValueError, match="engine"):
+        ledger.parse({"schema": 1, **json.loads(json.dumps(vars(entry()))), "engine": [1]})
+
+
+KEYS = ("id", "at", "prompts", "figures", "load", "engine", "problems", "schema", "kind")
+
+
+@given(st.dictionaries(st.sampled_from(KEYS), ANY))
 def test_any_other_value_is_read_or_refused(changes: dict[str, Any]) -> None:
     raw = {"schema": 1, **json.loads(json.dumps(vars(entry())))} | changes
     try:
@@ -60,3 +69,4 @@ def test_any_other_value_is_read_or_refused(changes: dict[str, Any]) -> None:
     except ValueError:
         return
     assert isinstance(parsed.load_key, str)
+    assert isinstance(parsed.engine, Mapping)

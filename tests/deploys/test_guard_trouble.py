@@ -63,6 +63,15 @@ def test_a_new_failure_is_told_with_its_last_lines() -> None:
     assert trouble.news({}, 2.0) == []
 
 
+def test_a_new_failure_is_told_when_guards_keep_no_more_of_them() -> None:
+    trouble = GuardTrouble()
+    full = [{"host": "n1", "reason": "killed", "generation": f"g{n}"} for n in range(8)]
+    assert trouble.news(status(failures=full), 0.0) == []
+    newer = [{"host": "n1", "reason": "killed", "generation": "g8"}, *full[:7]]
+    assert trouble.news(status(failures=newer), 1.0) == ["n1: killed"]
+    assert trouble.news(status(failures=newer), 2.0) == []
+
+
 def test_bring_up_ends_with_the_host_and_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("muster.deploys.shared.guard_trouble.PATIENCE", 0.0)
     monkeypatch.setattr(polling, "rest_of_poll", lambda *_: 0.0)

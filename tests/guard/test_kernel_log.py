@@ -51,6 +51,32 @@ def test_many_harmless_lines_do_not_push_a_fatal_one_out() -> None:
     assert fatal == [LINE]
 
 
+def test_a_reader_that_starts_again_takes_nothing_back() -> None:
+    """The driver's loading is older than the error, whatever order a second reading of the boot brings them in."""
+
+    async def work() -> tuple[XidLog, list[str]]:
+        fatal: list[str] = []
+        log = XidLog(("cat",), None, fatal.append, "/nonexistent")
+        boot = ["[1.0] host kernel: NVRM: loading NVIDIA UNIX x86_64 Kernel Module  580.95", LINE]
+        for number in range(2 * KEPT_LINES):
+            boot.append(f"[{10 + number}.0] host kernel: NVRM: Xid (PCI:0000:9b:00): 31, pid={number}, MMU fault")
+        for _ in range(2):
+            log.poll()
+            for text in boot:
+                log.feed(text)
+            log.close()
+            assert log._process is not None
+            log._process.wait()
+            log.poll()
+            log._next = 0.0
+        log.feed("[900.0] host kernel: NVRM: Xid (PCI:0000:aa:00): 79, pid=1, GPU has fallen off the bus.")
+        return log, fatal
+
+    log, fatal = asyncio.run(work())
+    assert [line.split("]")[0] for line in log.fatal] == ["[5.0", "[900.0"]
+    assert log.fatal == fatal
+
+
 def test_a_kernel_log_that_cannot_be_read_is_a_problem_and_no_block() -> None:
     async def work() -> XidLog:
         log = XidLog(("sh", "-c", "echo No permission; exit 1"), None, lambda line: None)

@@ -96,8 +96,8 @@ def parse(raw: object) -> LedgerEntry:
     texts = (entry.id, entry.kind, entry.session, entry.at, entry.scenario, entry.label, entry.digest, entry.release)
     if not all(isinstance(text, str) for text in texts) or not isinstance(entry.prompts, int):
         raise ValueError("a name or number of another type")
-    if not isinstance(entry.figures, Mapping) or not isinstance(entry.load, Mapping):
-        raise ValueError("figures or load is no mapping")
+    if not all(isinstance(part, Mapping) for part in (entry.figures, entry.load, entry.engine)):
+        raise ValueError("figures, load or engine is no mapping")
     if not all(isinstance(n, int | float) and math.isfinite(n) for n in entry.figures.values()):
         raise ValueError("a figure that is no number")
     return entry

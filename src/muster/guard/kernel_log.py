@@ -52,6 +52,9 @@ class XidLog:
         self._heard = 0.0
         self._exited_once = False
         """The reader exited once, so the backlog has been read."""
+        self._newest: float | None = None
+        self._replayed_until: float | None = None
+        """Kernel time of the newest line when the reader was started again: it repeats the whole boot up to there."""
         self.driver_lines: list[DriverLine] = []
         """The driver's lines since boot."""
         self.unused: Sequence[Device] = ()
@@ -110,7 +113,7 @@ class XidLog:
             self._process = None
         if time.monotonic() < self._next:
             return
-        self._rest = b""
+        self._rest, self._replayed_until = b"", self._newest
         self._begun = self._begun or time.monotonic()
         try:
             self._process = subprocess.Popen(
@@ -151,9 +154,14 @@ class XidLog:
         self._last = line
         each = xids.driver_line(line)
         if each is None or each.line in self._reported:
-            return  # A restarted reader repeats the whole boot.
+            return
         if any(each.line == known.line for known in self.driver_lines):
             return
+        if each.seconds is not None:
+            # A replayed line may be one that a later line answered, or that the bound below dropped.
+            if self._replayed_until is not None and each.seconds < self._replayed_until:
+                return
+            self._newest = max(each.seconds, self._newest or each.seconds)
         self.driver_lines.append(each)
         if len(self.driver_lines) > KEPT_LINES:
             self.driver_lines = xids.standing(self.driver_lines)

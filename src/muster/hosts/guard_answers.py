@@ -22,6 +22,7 @@ class GuardUnit(Model):
 class GuardFailure(Model):
     host: Word
     reason: Text
+    generation: Word = ""
     process: Word = ""
     lines: Text = ""
     age: Age | None = None

@@ -17,7 +17,7 @@ class GuardTrouble:
 
     def __init__(self) -> None:
         self._since: dict[str, tuple[str, float]] = {}
-        self._failures: int | None = None
+        self._newest: tuple[str, ...] | None = None
 
     def news(self, status: Mapping[str, Any], now: float) -> list[str]:
         """Return lines about what this status says and none before it said.
@@ -33,11 +33,12 @@ class GuardTrouble:
         lines = [f"{host}: {text}" for host, text in blocks.items() if host not in known or known[host][0] != text]
         self._since = {host: (text, known[host][1] if host in known else now) for host, text in blocks.items()}
         failures = status.get("failures", [])
-        if self._failures is not None and len(failures) > self._failures:
-            newest = failures[0]
-            lines.append(f"{newest['host']}: {newest['reason']}")
-            lines += [f"  {line}" for line in newest.get("lines", "").splitlines()[-SHOWN_LINES:]]
-        self._failures = len(failures)
+        # By what the newest one is: guards keep no more than a few, and their number then stays.
+        newest = _identity(failures[0]) if failures else ()
+        if newest and self._newest is not None and newest != self._newest:
+            lines.append(f"{failures[0]['host']}: {failures[0]['reason']}")
+            lines += [f"  {line}" for line in failures[0].get("lines", "").splitlines()[-SHOWN_LINES:]]
+        self._newest = newest
         return lines
 
     def hopeless(self, status: Mapping[str, Any], now: float) -> str:
@@ -48,6 +49,10 @@ class GuardTrouble:
             if now - since >= PATIENCE and not any(word in text for word in PASSES):
                 return f"{host}: {text}"
         return ""
+
+
+def _identity(failure: Mapping[str, Any]) -> tuple[str, ...]:
+    return tuple(str(failure.get(key, "")) for key in ("generation", "host", "reason"))
 
 
 def _block(member: Mapping[str, Any]) -> str:
