@@ -88,8 +88,8 @@ MUTANTS: dict[str, tuple[str, str, str]] = {
     "a hold does not hold": ("head_core", "phase = HELD if record.held else GATHER", "phase = GATHER"),
     "resume does nothing": ("head_core", "if state.phase == HELD:\n        state", "if False:\n        state"),
     "the budget is never spent": ("restart_policy", "held=FAILED if len(recent) > settings.budget else", "held="),
-    "no backoff": ("restart_policy", "if not record.aborts or not record.streak:", "if True:"),
-    "the backoff does not grow": ("restart_policy", "min(record.streak - 1, 10)", "0"),
+    "no backoff": ("restart_policy", "if not record.aborts or record.streak < 2:", "if True:"),
+    "the backoff does not grow": ("restart_policy", "min(record.streak - 2, 10)", "0"),
 }
 
 

@@ -134,15 +134,21 @@ def test_a_stopped_guard_is_left_behind_and_comes_back(make: Make, host: str) ->
     recovered(cluster, before)
 
 
-def test_a_hanging_rank_is_found_while_health_stays_200(make: Make) -> None:
-    cluster = make(2)
+def test_a_hanging_rank_is_found_while_health_stays_200(make: Make, tmp_path: Path) -> None:
+    """What the engine's watchdog has dumped by then is in the failure's bundle, and gone for the next generation."""
+    stacks = tmp_path / "stacks"
+    stacks.mkdir()
+    cluster = make(2, stack_directory=str(stacks))
     before = running(cluster)
+    (stacks / "worker_1.log").write_text("Thread 0x1: in all_reduce")
     (cluster.work / "hang").write_text("1")
     wait_for(lambda: cluster.get("/ready")[0] != 200)
     wait_for(lambda: not {pid for pid, _ in before["h1"]} & {pid for pid, _ in cluster.alive()["h1"]})
     (cluster.work / "hang").unlink()
     status = recovered(cluster, before)
     assert status["failures"][0]["reason"] == ("DP rank 1 did not answer 2 canaries, the last one: no answer in 4 s")
+    assert cluster.ctl("h0", "logs")["bundles"][0]["stacks"] == {"worker_1.log": "Thread 0x1: in all_reduce"}
+    assert not list(stacks.iterdir())
 
 
 @pytest.mark.parametrize("starting", [True, pytest.param(False, marks=nightly)])

@@ -11,13 +11,13 @@ from muster.guard.messages import Failure
 SETTINGS = Settings()
 
 
-def test_backoff_doubles_up_to_its_limit_and_clears() -> None:
+def test_a_first_failure_starts_at_once_and_the_backoff_doubles_up_to_its_limit_and_clears() -> None:
     kept, pauses = restart_policy.RestartRecord(), []
     settings = replace(SETTINGS, budget=100)
     for at in range(8):
         kept = restart_policy.after_abort(kept, Failure("a", "x"), settings, float(at))
-        pauses.append(restart_policy.starts_after(kept, settings) - at)
-    assert pauses == [5, 10, 20, 40, 80, 160, 300, 300]
+        pauses.append(max(restart_policy.starts_after(kept, settings) - at, 0))
+    assert pauses == [0, 5, 10, 20, 40, 80, 160, 300]
     assert restart_policy.starts_after(restart_policy.after_healthy_run(kept), settings) == float("-inf")
 
 

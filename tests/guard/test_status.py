@@ -39,7 +39,7 @@ def engine(*answered: int, at: float = NOW - 10) -> LivenessState:
 READY = state(RUN, ready_at=NOW - 50)
 ALL = engine(0, 1, 2, 3)
 ABORTED = RestartRecord(
-    aborts=(NOW - 2,), streak=1, failures=(Failure("h1", "vllm was killed by SIGKILL", at=NOW - 2),)
+    aborts=(NOW - 9, NOW - 2), streak=2, failures=(Failure("h1", "vllm was killed by SIGKILL", at=NOW - 2),)
 )
 SPENT = (
     "failed: the restart budget is spent; nothing starts until an operator resumes the group; the last failure: "

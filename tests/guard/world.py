@@ -291,8 +291,8 @@ class World:
             self.runs.append(self.now)
             hour = [at for at in self.runs if self.now - at < self.settings.budget_window]
             require(len(hour) <= self.settings.budget + 1, f"{len(hour)} starts in an hour")
-            if self.aborts and self.streak:
-                pause = min(self.settings.backoff_base * 2 ** (self.streak - 1), self.settings.backoff_max)
+            if self.aborts and self.streak > 1:
+                pause = min(self.settings.backoff_base * 2 ** (self.streak - 2), self.settings.backoff_max)
                 require(self.now - self.aborts[-1] >= pause - 1e-6, "started within the backoff")
             alive = [other.name for other in self.hosts.values() if other.children]
             require(not alive, f"run was said while {alive} had children")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -298,6 +299,24 @@ def test_a_stop_drains_where_the_engine_can(version: str, flags: int) -> None:
         assert host.processes[-1].argv.count("--shutdown-timeout") == flags
     said = "--shutdown-timeout left out: vLLM 0.12.0 does not have it yet; a plain unit that is stopped drops"
     assert any(line.startswith(said) for line in found.warnings) == (flags == 0)
+
+
+def test_the_engines_watchdog_dumps_before_the_guard_ends_a_stall_where_the_engine_has_one() -> None:
+    found = plan("kimi-k2-instruct", 2, "H200", stall_timeout=90)
+    for host in found.hosts.values():
+        watchdog = json.loads(value(list(host.processes[-1].argv), "--watchdog-config") or "")
+        assert watchdog["timeout"] + watchdog["check_interval"] < 90
+        config = json.loads(host.files[f"/etc/muster/{found.group}/guard.json"].text)
+        assert config["stack_directory"] == watchdog["dump_dir"]
+    older = plan("kimi-k2-instruct", 2, "H200", vllm_version="0.32.0")
+    plain = plan("kimi-k2-instruct", 2, "H200", supervisor="systemd")
+    own = plan("kimi-k2-instruct", 2, "H200", extra_args=["--watchdog-config.timeout", "30"])
+    for p in (older, plain, own):
+        for host in p.hosts.values():
+            assert "dump_dir" not in str(host.processes)
+            config = host.files.get(f"/etc/muster/{p.group}/guard.json")
+            assert config is None or "stack_directory" not in config.text
+    assert any(line.startswith("--watchdog-config left out: vLLM 0.32.0") for line in older.warnings)
 
 
 def test_a_key_puts_its_middleware_before_every_path_of_the_api(tmp_path: Path) -> None:

@@ -40,7 +40,7 @@ def test_the_published_command_is_the_guides() -> None:
     assert pairs(GUIDE.split()) <= pairs(argv)
     own = {pair[0] for pair in pairs(argv) - pairs(GUIDE.split())}
     assert own == {
-        *("--port", "--distributed-executor-backend", "--shutdown-timeout"),
+        *("--port", "--distributed-executor-backend", "--shutdown-timeout", "--watchdog-config"),
         *("--decode-context-parallel-size", "--attention-backend"),  # -dcp 8, and the cure of a known fault
     }
     assert made.serves.startswith("contexts up to 2,048 tokens, 1 request at once, no tool calls; the cache holds 3,8")

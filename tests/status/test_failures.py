@@ -77,5 +77,11 @@ def test_a_failure_in_words() -> None:
     ]
 
 
+def test_stacks_of_a_stall_are_named_by_host() -> None:
+    stalled = bundle("g", "t", "no token for 120 s", "no token for 120 s") | {"stacks": {"worker_1.log": "Thread 1"}}
+    (failure,) = gather("g", "d", {"a": {"answer": {"bundles": [stalled]}}}, 1).failures
+    assert failure_text(failure).endswith("stacks of a, in the file: worker_1.log")
+
+
 def test_nothing_kept_anywhere_is_no_failure() -> None:
     assert gather("g", "d", {"a": {"answer": {"bundles": []}}}, 1).failures == ()

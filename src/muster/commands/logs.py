@@ -147,4 +147,7 @@ def failure_text(failure: Failure) -> str:
     for process in failure.bundles.get(failure.host, {}).get("processes", ()):
         if process["name"] == failure.process:
             lines += [f"  {line}" for line in str(process["lines"]).splitlines()[-SHOWN_LINES:]]
+    for name, bundle in failure.bundles.items():
+        if stacks := bundle.get("stacks"):
+            lines.append(f"stacks of {name}, in the file: {', '.join(sorted(stacks))}")
     return "\n".join(lines)

@@ -25,6 +25,7 @@
     kernel_log       follows the kernel's log
     credentials      the secrets of the unit, and how the group's key is kept from the children
     state_store      files kept between two lives of the guard
+    stack_dumps      what the engine's own watchdog wrote of a process that stands still
     failure_bundle   what one host keeps of a failed generation
     sd_notify        READY, STATUS and WATCHDOG for systemd
     named_tasks      the guard's coroutines, by name

@@ -34,6 +34,8 @@ class Config:
     kernel_log: tuple[str, ...] = ()
     engine_titles: tuple[str, ...] = ("VLLM::",)
     """Prefixes of the engine's process titles: one of those gone is a failure, whatever its parent does."""
+    stack_directory: str = ""
+    """Where the engine's own watchdog writes the stacks of a process that stands still; empty where it has none."""
     runtime_directory: str = ""
     state_directory: str = ""
 
@@ -49,7 +51,7 @@ class Config:
 KEYS = (
     *("version", "group", "recipe", "digest", "engine", "unit", "host", "head", "members", "endpoint"),
     *("served_model_name", "processes", "settings", "checks", "kernel_log", "engine_titles"),
-    *("runtime_directory", "state_directory"),
+    *("stack_directory", "runtime_directory", "state_directory"),
 )
 
 
@@ -102,6 +104,7 @@ def _config(data: Mapping[str, Any]) -> Config:
         checks=_checks(data.get("checks", {})),
         kernel_log=_strings(data.get("kernel_log", ())),
         engine_titles=_strings(data.get("engine_titles", ("VLLM::",))),
+        stack_directory=str(data.get("stack_directory", "")),
         runtime_directory=str(data.get("runtime_directory") or f"/run/muster/{group.name}"),
         state_directory=str(data.get("state_directory") or f"/var/lib/muster/{group.name}"),
     )

@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+from . import stack_dumps
 from .children import RunningChild, describe_exit, run_command
 from .config import Config
 from .member_core import MemberState
@@ -56,6 +57,7 @@ async def collect(
         ],
         "tree": list(processes),
         "kernel": list(kernel),
+        "stacks": stack_dumps.read(config.stack_directory) if config.stack_directory else {},
         **outputs,
     }
 

@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
-from . import engine_watch, failure_bundle, head_core, member_core, start_checks
+from . import engine_watch, failure_bundle, head_core, member_core, stack_dumps, start_checks
 from .answers import Answers
 from .cgroup import Fence, Titles
 from .children import Children, Journal
@@ -153,6 +153,8 @@ class Guard:
             self._xid(fatal[0])
             return
         self.log(f"starting generation {generation}")
+        if self.config.stack_directory:
+            stack_dumps.clear(self.config.stack_directory)
         starting = self.children.start(generation, self.config.group.name, self.member.instance)
         self.tasks.start("children", starting)
 

@@ -61,11 +61,15 @@ def after_abort(record: RestartRecord, failure: Failure, settings: Settings, now
 
 
 def starts_after(record: RestartRecord, settings: Settings) -> float:
-    """The monotonic time before which no child may start: 5 x 2^n s after the last abort, 300 s at most."""
-    if not record.aborts or not record.streak:
+    """The monotonic time before which no child may start.
+
+    A first failure starts again at once: it says nothing about the next start. Those that follow wait 5 x 2^n s, 300 s
+    at most.
+    """
+    if not record.aborts or record.streak < 2:
         return float("-inf")
     # 2**10 times the base is beyond any sensible maximum; the bound keeps the power finite.
-    pause = settings.backoff_base * 2.0 ** min(record.streak - 1, 10)
+    pause = settings.backoff_base * 2.0 ** min(record.streak - 2, 10)
     return record.aborts[-1] + min(pause, settings.backoff_max)
 
 

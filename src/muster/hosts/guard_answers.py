@@ -78,6 +78,7 @@ class Bundle(Model):
     reason: Text = ""
     first_here: FirstHere | None = None
     processes: list[BundleProcess] = []
+    stacks: dict[Word, Annotated[str, Field(max_length=4_000_000)]] = {}
 
 
 class GuardAnswer(Model):

@@ -11,6 +11,11 @@ from muster.plan.types import Release
 from muster.spec.settings import Settings
 
 
+def stack_directory(group: str) -> str:
+    """Return where the engine's own watchdog writes stacks: tmpfs, which the unit makes and the guard reads."""
+    return f"/run/muster/{group}/stacks"
+
+
 @dataclass(frozen=True)
 class Group:
     """One group: its names, its sizes, its release, and the names that follow from them."""

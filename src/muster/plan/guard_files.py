@@ -8,7 +8,7 @@ from functools import lru_cache
 from typing import Any
 
 from muster import guard
-from muster.plan.group import Group
+from muster.plan.group import Group, stack_directory
 from muster.plan.topology import Node
 from muster.plan.types import File, Process
 
@@ -64,6 +64,7 @@ def _config(group: Group, node: Node, processes: tuple[Process, ...], digest: st
     # The head knows everybody; a member needs the head and itself, and a thousand hosts stay linear.
     members = group.topology.nodes if node.is_head else (head, node)
     serves = node.is_head
+    stacks, words = stack_directory(group.name), [word for process in processes for word in process.argv]
     return {
         "version": 1,
         "group": group.name,
@@ -103,6 +104,7 @@ def _config(group: Group, node: Node, processes: tuple[Process, ...], digest: st
             "disk": {f"/var/lib/muster/{group.name}": FREE_BYTES, f"/var/cache/muster/{group.name}": FREE_BYTES},
         },
         "kernel_log": list(KERNEL_LOG),
+        **({"stack_directory": stacks} if any(stacks in word for word in words) else {}),
     }
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from muster.errors import unknown
-from muster.plan import decided_flags
+from muster.plan import decided_flags, vllm_flags
+from muster.plan.group import stack_directory
 from muster.plan.vllm_flags import flag_names
 from muster.spec import plain_secrets
 from muster.spec.recipe import FlagValue, Recipe, Strategy
@@ -38,6 +39,9 @@ def requested(recipe: Recipe, strategy: Strategy, settings: Settings) -> dict[st
     flags |= _revisions(recipe, settings)
     if settings.drain_seconds:
         flags["shutdown-timeout"] = settings.drain_seconds
+    if settings.supervisor == "guard":
+        folder = stack_directory(settings.group or recipe.name)
+        flags["watchdog-config"] = vllm_flags.watchdog_config(settings.stall_timeout, folder)
     if settings.deep_ep:
         flags["all2all-backend"] = "deepep_high_throughput"
     for name in settings.drop_args:
@@ -46,7 +50,7 @@ def requested(recipe: Recipe, strategy: Strategy, settings: Settings) -> dict[st
     decided_flags.check(settings.extra_args, where="extra_args")
     plain_secrets.check_flags(flags, where=f"recipe {recipe.name}", waived=settings.not_secret)
     for token in flag_names(settings.extra_args):
-        flags.pop(token.removeprefix("--"), None)
+        flags.pop(token.removeprefix("--").partition(".")[0], None)  # --watchdog-config.timeout is one field of it
     return flags
 
 

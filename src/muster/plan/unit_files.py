@@ -145,7 +145,7 @@ def _guard_unit(group: Group, node: Node, processes: tuple[Process, ...], digest
         "command": guard_files.command(group, processes),
         "stop_post": [post],
         "standard_input": f"{group.config}/guard-key",
-        "restart_seconds": 3,
+        "restart_seconds": 1,
         "start_seconds": 90,
         "credentials": credentials,
     }

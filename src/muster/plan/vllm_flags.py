@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -34,8 +35,12 @@ SINCE: Mapping[str, Version] = {
     "shutdown-timeout": (0, 20, 0),
     "enable-ep-weight-filter": (0, 20, 0),
     "numa-bind": (0, 20, 0),
+    "watchdog-config": (0, 33, 0),
 }
-OPTIONAL: Mapping[str, str] = {"shutdown-timeout": "a plain unit that is stopped drops its requests"}
+OPTIONAL: Mapping[str, str] = {
+    "shutdown-timeout": "a plain unit that is stopped drops its requests",
+    "watchdog-config": "the bundle of a stall has no stacks",
+}
 """Flags that a default of muster asks for: an older version goes without, and the plan says what that means."""
 FP8_CACHE_WITH_DCP: Version = (0, 26, 0)
 SECURITY_FLOOR: Version = (0, 32, 0)
@@ -246,6 +251,19 @@ def common_env(
         # Without `=` NCCL takes a prefix: eth1 would take eth10 in. Gloo takes the whole name.
         env["NCCL_SOCKET_IFNAME"] = f"={node.host.interface}"
     return env
+
+
+def watchdog_config(stall_timeout: int, directory: str) -> str:
+    """Return --watchdog-config: the engine dumps the stacks of a process that stands still before the guard ends it.
+
+    Its clock starts with the last step, as the guard's does, and is read every `check_interval`.
+
+    Args:
+        stall_timeout: seconds after which the guard ends an engine without progress.
+        directory: where the dumps go.
+    """
+    seconds = {"timeout": max(1, stall_timeout // 2), "check_interval": max(1, stall_timeout // 12)}
+    return json.dumps({**seconds, "dump_dir": directory}, separators=(",", ":"))
 
 
 def ray_env(topology: Topology, *, port: int, token_file: str | None) -> dict[str, str]:
