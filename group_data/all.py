@@ -12,14 +12,15 @@ own ssh_* keys.
 # Name of the group: units are called muster-<group>-*. None: the recipe's name.
 group = None
 
-# tp | tp-dcp | tp-pp | dp-ep. None: the recipe's default for the GPUs, which fits them.
+# tp | tp-dcp | tp-pp | dp-ep, or another that the recipe has. None: the recipe's default for the GPUs, which fits them.
 strategy = None
 
 # serving (what serves people, and was seen to run) | published (the authors' command to the letter).
 profile = "serving"
 
-# What carries tp-pp across hosts: "ray", or "mp" (vLLM's own --nnodes with headless followers, no Ray installed).
-executor = "ray"
+# What carries an engine across hosts: "ray", or "mp" (vLLM's own --nnodes with headless followers, no Ray installed).
+# None: the recipe's, which is Ray for tp-pp and mp for strategies with sizes of their own.
+executor = None
 
 # Model id at the hub or a directory on the hosts. None: the recipe's.
 model = None
@@ -60,7 +61,7 @@ gpu_memory_utilization = None
 # evaluation when you turn it on. 1 turns it off. None: the strategy's (TP for tp-pp and tp-dcp).
 decode_context_parallel_size = None
 
-# Spread the experts over all ranks (dp-ep). False for dense models.
+# Spread the experts over all ranks where the strategy does (dp-ep). False for dense models.
 expert_parallel = True
 
 # Tool calls and separate reasoning. None: as the strategy's recipe has it.

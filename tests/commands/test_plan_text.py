@@ -67,7 +67,7 @@ def test_a_refusal_names_the_strategy_that_fits(count: int, gpu: str, settings: 
 def test_the_default_follows_the_number_of_hosts() -> None:
     chosen = plan("kimi-k2-instruct", 1, "H800", allow_oversubscription=True)
     assert chosen.strategy == "dp-ep"
-    assert "tp-pp, the recipe's default for H800, takes at least 2 hosts" in chosen.warnings[0]
+    assert "tp-pp, the recipe's default for H800, needs at least 2 hosts" in chosen.warnings[0]
 
 
 def test_no_strategy_for_so_many_hosts_is_said_of_the_recipe() -> None:

@@ -6,7 +6,9 @@ import json
 import re
 import threading
 import urllib.request
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
@@ -50,22 +52,30 @@ for case, argv in json.load(sys.stdin):
 """
 
 
-def test_the_real_parser_takes_every_recipe_strategy_and_hardware(real: Real) -> None:
+LAYOUTS = str(Path(__file__).parents[1] / "recipes" / "qwen3-235b.yaml")
+
+
+def planned(name: str, gpus: Iterable[str]) -> list[tuple[str, tuple[str, ...]]]:
+    """Every command of a recipe's strategies, with words that say which it is."""
     cases = []
-    for name in recipe.names():
-        for strategy, told in recipe.load(name).strategies.items():
-            for gpu in GPUS:
-                for executor in ("ray", "mp"):
-                    p = plan(
-                        name, told.hosts or 2, gpu, strategy=strategy, executor=executor, allow_oversubscription=True
-                    )
-                    for host in p.hosts.values():
-                        case = f"{name} {strategy} {gpu} {executor} {host.name}"
-                        cases += [(case, q.argv) for q in host.processes if q.name == "vllm"]
+    for strategy, told in recipe.load(name).strategies.items():
+        for gpu in gpus:
+            for executor in ("ray", "mp"):
+                p = plan(name, told.hosts or 2, gpu, strategy=strategy, executor=executor, allow_oversubscription=True)
+                for host in p.hosts.values():
+                    case = f"{name} {strategy} {gpu} {executor} {host.name}"
+                    cases += [(case, q.argv) for q in host.processes if q.name == "vllm"]
+    return cases
+
+
+def test_the_real_parser_takes_every_recipe_strategy_and_hardware(real: Real) -> None:
+    cases = [case for name in recipe.names() for case in planned(name, GPUS)]
+    assert len(cases) == 55
+    cases += planned(LAYOUTS, ["H200"])
     release = real.box.exec("node0", ["/bin/sh", "-c", "ls -d /opt/muster/engines/*/bin"]).stdout.split()[0]
     answer = real.box.exec("node0", [f"{release}/python", "-c", ASK], stdin=json.dumps(cases), timeout=300).stdout
     said = [line.partition(" ") for line in answer.splitlines() if line.startswith(("took ", "refused "))]
-    assert len(said) == len(cases) == 55
+    assert len(said) == len(cases) == 55 + 32
     assert [case for verdict, _, case in said if verdict == "refused"] == []
 
 

@@ -25,6 +25,10 @@ CASES = [
     ("h200-8", "kimi-k2-thinking", {"strategy": "tp-dcp"}),
     ("h20-8", "kimi-k2-thinking", {}),
     ("h20-8", "kimi-k2-thinking", {"strategy": "tp-dcp"}),
+    ("h200-8", "tests/recipes/qwen3-235b.yaml", {"strategy": "tp4"}),
+    ("h200-16", "tests/recipes/qwen3-235b.yaml", {"strategy": "tep-hosts"}),
+    ("h200-16", "tests/recipes/qwen3-235b.yaml", {"strategy": "replicas"}),
+    ("h800-16", "tests/recipes/qwen3-235b.yaml", {"strategy": "stage-a-host"}),
 ]
 
 
@@ -45,7 +49,7 @@ def test_plan_is_as_recorded(
     monkeypatch.chdir(ROOT)
     fleet = inventory.from_path(f"inventories/{name}.py", data)
     plan = build_plan(recipe.load(recipe_name), fleet.hosts, fleet.settings)
-    case = "-".join([name, recipe_name, *data.values()])
+    case = "-".join([name, Path(recipe_name).stem, *data.values()])
     for file, text in whole(plan, case).items():
         if os.environ.get("MUSTER_WRITE_GOLDEN"):
             (GOLDEN / file).write_text(text)

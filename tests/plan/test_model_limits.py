@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from muster.errors import Refusal
+from muster.plan.layout import Layout
 from muster.plan.model_limits import check
-from muster.plan.topology import Layout
 from muster.spec.recipe import Shape
 from tests.sample_plans import plan
 
@@ -49,6 +49,30 @@ def test_blocks_that_tensor_parallel_would_cut_are_refused_with_a_size_that_fits
         check(QWEN, tp(8), {}, {}, None)
     check(QWEN, tp(4), {}, {}, None)
     check(QWEN, Layout("dp-ep", 1, 1, 8, 1, 8, True), {}, {}, None)
+
+
+def test_heads_that_tensor_parallel_does_not_divide_are_refused() -> None:
+    with pytest.raises(Refusal, match="64 attention heads over TP6"):
+        check(QWEN, tp(6), {}, {}, None)
+    narrow = DENSE.model_copy(update={"num_attention_heads": 24, "num_key_value_heads": 3})
+    with pytest.raises(Refusal, match=r"(?s)3 KV heads over TP4.*on as many GPUs"):
+        check(narrow, tp(4), {}, {}, None)
+    check(narrow, tp(6), {}, {}, None)
+    check(DENSE.model_copy(update={"num_key_value_heads": 1}), tp(8), {}, {}, None)
+
+
+def test_experts_and_slices_of_experts_are_not_cut_smaller_than_they_are() -> None:
+    with pytest.raises(Refusal, match="256 ranks for 128 experts"):
+        check(QWEN, Layout("spread", 1, 1, 256, 1, 8, True), {}, {}, None)
+    with pytest.raises(Refusal, match="1536 over 16 ranks without expert parallel is 96"):
+        check(QWEN, Layout("replicas", 4, 1, 4, 1, 2, False), {}, {}, None)
+
+
+def test_a_cache_is_divided_over_copies_of_a_kv_head_alone() -> None:
+    check(QWEN, Layout("dcp", 8, 1, 1, 2, 1, True), {}, {}, None)
+    for layout in (Layout("dcp", 8, 1, 1, 4, 1, True), Layout("dcp", 4, 1, 1, 2, 1, True)):
+        with pytest.raises(Refusal, match=r"(?s)decode_context_parallel_size.*copies of a KV head"):
+            check(QWEN, layout, {}, {}, None)
 
 
 @pytest.mark.parametrize("length", ["25k", "auto", "-1"])

@@ -49,7 +49,7 @@ def over_inventory(*, recipe: bool = True, strategy: bool = False) -> Callable[[
             "--data", multiple=True, metavar="K=V", help="A setting, as pyinfra's --data."
         )(with_overrides)
         if strategy:
-            words = "tp, tp-dcp, tp-pp or dp-ep; the recipe's default for the GPUs otherwise."
+            words = "One of the recipe's, such as tp, tp-pp or dp-ep; its default for the GPUs otherwise."
             decorated = click.option("--strategy", help=words)(decorated)
         metavar = "RECIPE" if recipe else "[RECIPE]"
         decorated = click.argument("recipe_name", metavar=metavar, required=recipe)(decorated)

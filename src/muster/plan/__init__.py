@@ -2,14 +2,15 @@
 
 prepare          recipe file, pin, bundle and staged weights -> what the plan is made from
 make             all of it -> Plan: the one place where a deploy's decisions meet
-topology         hosts x GPUs -> nodes, ranks, parallel sizes
+topology         hosts -> nodes, and which hosts form no group
+layout           a strategy's sizes on these hosts: ranks, engines, GPUs
 strategies       the strategy: as set, or the recipe's for these GPUs and so many hosts
 gpu_memory       what one GPU must hold, in bytes and words
 requested_flags  which flags a group asks for: recipe, strategy, features, settings
 vllm_flags       how vLLM and Ray spell them, by version
 decided_flags    flags that the plan alone decides, in every spelling
 visible_paths    paths that the unit would hide from the engine
-model_limits     what the model itself refuses: context, experts, quantised blocks
+model_limits     what the model itself refuses: context, heads, experts, quantised blocks
 capacity         what a plan serves, in one line
 known_faults     flag combinations that were seen to kill engines, and their cures
 remote_code      whether a command line runs a model's own code

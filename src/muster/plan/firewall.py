@@ -73,10 +73,10 @@ def openings(group: Group, node: Node) -> tuple[Opening, ...]:
     def open_to(audience: Audience, name: str, first: int, last: int | None = None) -> None:
         named.append(Opening(first, last or first, audience, name))
 
-    if node.is_head:
+    if group.answers(node):
         open_to("clients", "port", settings.port)
-        if group.layout.dp > 1:
-            open_to("peers", "rpc_port", settings.rpc_port)
+    if node.is_head and group.layout.dp > 1:
+        open_to("peers", "rpc_port", settings.rpc_port)
     if group.uses_ray:
         if node.is_head:
             open_to("peers", "ray_port", settings.ray_port)
@@ -85,7 +85,7 @@ def openings(group: Group, node: Node) -> tuple[Opening, ...]:
             if flag not in workers:
                 open_to("peers", f"Ray's {flag}", port)
         open_to("peers", "Ray's workers", min(workers.values()), max(workers.values()))
-    elif node.is_head and group.layout.pp > 1:
+    elif node.is_head and group.layout.spans_hosts:
         open_to("peers", "master_port", settings.master_port)
     if node.is_head and group.guarded:
         open_to("monitors", "control_port", settings.control_port)

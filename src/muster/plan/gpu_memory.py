@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import ceil
 
-from muster.plan.topology import Layout
+from muster.plan.layout import Layout
 from muster.spec.hardware import GIB, Gpu
 from muster.spec.recipe import Shape
 

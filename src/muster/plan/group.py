@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from ipaddress import collapse_addresses, ip_address, ip_network
 
-from muster.plan.topology import Layout, Node, Topology
+from muster.plan.layout import Layout
+from muster.plan.topology import Node, Topology
 from muster.plan.types import Release
 from muster.spec.settings import Settings
 
@@ -52,8 +53,12 @@ class Group:
 
     @property
     def uses_ray(self) -> bool:
-        """Whether Ray carries the pipeline across hosts."""
-        return self.layout.pp > 1 and self.settings.executor == "ray"
+        """Whether Ray carries the engine across hosts."""
+        return self.layout.spans_hosts and self.settings.executor == "ray"
+
+    def answers(self, node: Node) -> bool:
+        """Whether a host has an endpoint: the head, or every host where each answers for its own DP ranks."""
+        return node.is_head or self.layout.load_balancing == "hybrid"
 
     @property
     def stop_seconds(self) -> int:

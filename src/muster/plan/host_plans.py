@@ -48,7 +48,7 @@ def processes_of(
         model=model,
         flags=spoken,
         extra_args=settings.extra_args,
-        executor=settings.executor,
+        ray=group.uses_ray,
         port=settings.port,
         rpc_port=settings.rpc_port,
         master_port=settings.master_port,

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from muster.errors import Refusal
-from muster.plan.topology import Layout
+from muster.plan.layout import Layout
 from muster.plan.vllm_flags import Version, version_of
 from muster.spec.hardware import Gpu
 from muster.spec.recipe import FlagValue, Shape

@@ -23,11 +23,12 @@ from muster.plan import (
 )
 from muster.plan.group import Group
 from muster.plan.host_plans import host_plans, processes_of, secrets_of
+from muster.plan.layout import Layout, lay_out
 from muster.plan.manifest import with_manifest
 from muster.plan.release import chosen, release_of
 from muster.plan.restart_decision import is_base
 from muster.plan.start_order import steps_of
-from muster.plan.topology import Layout, Topology, build_topology, lay_out
+from muster.plan.topology import Topology, build_topology
 from muster.plan.types import HostPlan, Plan, Process
 from muster.spec.host import HostSpec
 from muster.spec.recipe import FlagValue, Recipe, Shape
@@ -77,12 +78,16 @@ def _build(recipe: Recipe, hosts: Sequence[HostSpec], settings: Settings) -> Pla
     shape = _shape(recipe, settings)
     layout = lay_out(
         name,
+        strategy,
         topology,
-        heads=shape.num_attention_heads,
         dcp=settings.decode_context_parallel_size,
-        dcp_default=strategy.decode_context_parallel,
         expert_parallel=settings.expert_parallel,
     )
+    settings = settings.model_copy(update={"executor": settings.executor or strategy.executor})
+    idle = topology.gpus_per_host - layout.host_gpus
+    if idle:
+        choice = [*choice, f"{idle} of {topology.gpus_per_host} GPUs of each host stay idle: {layout.label}"]
+        topology = topology.using(layout.host_gpus)
     requested = requested_flags.requested(recipe, strategy, settings)
     spoken, notes = vllm_flags.translate(requested, settings.vllm_version)
     vllm_flags.check_flags(spoken, layout, settings.vllm_version)
@@ -112,7 +117,7 @@ def _build(recipe: Recipe, hosts: Sequence[HostSpec], settings: Settings) -> Pla
         topology=topology,
         layout=layout,
         settings=settings,
-        release=release_of(settings, ray=layout.pp > 1 and settings.executor == "ray"),
+        release=release_of(settings, ray=layout.spans_hosts and settings.executor == "ray"),
     )
     own_values.check(group)
     plan = Plan(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from muster.errors import Refusal, unknown
+from muster.plan.layout import lay_out
 from muster.plan.topology import Topology
 from muster.spec.recipe import Recipe, Strategy
 
@@ -15,23 +16,22 @@ def choose(recipe: Recipe, requested: str | None, topology: Topology) -> tuple[s
     Args:
         recipe: whose strategies.
         requested: by the settings; None takes the recipe's default for the GPUs, or another one where the default does
-            not take this many hosts.
+            not take these hosts.
         topology: the hosts.
 
     Raises:
-        Refusal: an unknown name, or no strategy for this many hosts.
+        Refusal: an unknown name, or no strategy for these hosts.
     """
+    refused = {name: _refused(name, strategy, topology) for name, strategy in recipe.strategies.items()}
+    fitting = [name for name, refusal in refused.items() if refusal is None]
     count = topology.hosts
-    fitting = [name for name, strategy in recipe.strategies.items() if takes(strategy, count)]
     if requested is not None:
         if requested not in recipe.strategies:
             raise unknown("strategy", requested, recipe.strategies, where=f"recipe {recipe.name}")
-        if requested not in fitting:
-            raise Refusal(
-                f"strategy {requested} does not take {_hosts(count)}",
-                needed=_needs(recipe.strategies[requested]),
-                fix=f"take {' or '.join(fitting)}" if fitting else "take another inventory",
-            )
+        refusal = refused[requested]
+        if refusal is not None:
+            fix = f"take {' or '.join(fitting)}" if fitting else "take another inventory"
+            raise Refusal(refusal.found, needed=refusal.needed, fix=fix)
         return requested, []
     default = recipe.defaults.get(topology.gpu.profile) or recipe.defaults["any"]
     if default in fitting:
@@ -39,29 +39,40 @@ def choose(recipe: Recipe, requested: str | None, topology: Topology) -> tuple[s
     if not fitting:
         raise Refusal(
             f"no strategy of recipe {recipe.name} takes {_hosts(count)}",
-            needed=_all_needs(recipe.strategies),
+            needed="; ".join(f"{need} ({', '.join(names)})" for need, names in _by_need(refused).items()),
             fix="take an inventory of that many hosts",
         )
-    note = f"strategy {fitting[0]}: {default}, the recipe's default for {topology.gpu.profile}, takes"
-    return fitting[0], [f"{note} {_needs(recipe.strategies[default])}"]
+    default_needs = refused[default]
+    note = f"strategy {fitting[0]}: {default}, the recipe's default for {topology.gpu.profile}, needs"
+    return fitting[0], [f"{note} {default_needs.needed if default_needs else ''}"]
 
 
-def takes(strategy: Strategy, count: int) -> bool:
-    """Whether a strategy can be spread over so many hosts."""
-    return count >= strategy.min_hosts and strategy.hosts in (None, count)
+def _refused(name: str, strategy: Strategy, topology: Topology) -> Refusal | None:
+    """Return why a strategy cannot be spread over these hosts; None where it can."""
+    count = topology.hosts
+    if count < strategy.min_hosts or strategy.hosts not in (None, count):
+        return Refusal(f"strategy {name} does not take {_hosts(count)}", needed=_needs(strategy))
+    try:
+        lay_out(name, strategy, topology)
+    except Refusal as refusal:
+        return refusal
+    return None
 
 
 def _needs(strategy: Strategy) -> str:
     if strategy.hosts is not None:
-        return f"exactly {_hosts(strategy.hosts)}: tensor parallel stays inside NVLink"
-    return f"at least {_hosts(strategy.min_hosts)}: it pipelines across hosts"
+        why = ": tensor parallel stays inside NVLink" if strategy.hosts == 1 else ""
+        return f"exactly {_hosts(strategy.hosts)}{why}"
+    why = ": it pipelines across hosts" if strategy.sizes.pp == "hosts" else ""
+    return f"at least {_hosts(strategy.min_hosts)}{why}"
 
 
-def _all_needs(strategies: Mapping[str, Strategy]) -> str:
+def _by_need(refused: Mapping[str, Refusal | None]) -> dict[str, list[str]]:
     by_need: dict[str, list[str]] = {}
-    for name, strategy in strategies.items():
-        by_need.setdefault(_needs(strategy), []).append(name)
-    return "; ".join(f"{need} ({', '.join(names)})" for need, names in by_need.items())
+    for name, refusal in refused.items():
+        if refusal is not None:
+            by_need.setdefault(refusal.needed, []).append(name)
+    return by_need
 
 
 def _hosts(count: int) -> str:

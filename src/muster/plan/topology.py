@@ -1,11 +1,11 @@
-"""Hosts and GPUs become nodes and ranks: which host is the head, which ranks run where, and what cannot work."""
+"""Hosts become nodes: which host is the head, and which hosts cannot form one group."""
 
 from __future__ import annotations
 
 import ipaddress
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from muster.errors import Refusal
 from muster.spec.hardware import Gpu, gpu
@@ -51,36 +51,14 @@ class Topology:
         """The product all hosts have."""
         return gpu(self.nodes[0].host.gpu)
 
-
-@dataclass(frozen=True)
-class Layout:
-    """Parallel sizes of one strategy on one topology.
-
-    All are numbers of ranks: tensor (tp), pipeline (pp), data (dp), decode context (dcp) parallel; `dp_local` is the
-    number of DP ranks on each host. `expert_parallel` spreads routed experts over tp x dp ranks.
-    """
-
-    strategy: str
-    tp: int
-    pp: int
-    dp: int
-    dcp: int
-    dp_local: int
-    expert_parallel: bool
-
-    @property
-    def world_size(self) -> int:
-        """Number of GPUs used."""
-        return self.tp * self.pp * self.dp
-
-    @property
-    def label(self) -> str:
-        """The usual short name, `TP8+PP2` or `DP16+EP`."""
-        if self.dp > 1 or self.strategy == "dp-ep":
-            return f"DP{self.dp}" + ("+EP" if self.expert_parallel else "")
-        if self.pp > 1:
-            return f"TP{self.tp}+PP{self.pp}"
-        return f"TP{self.tp}" + (f"+DCP{self.dcp}" if self.strategy == "tp-dcp" else "")
+    def using(self, gpus: int) -> Topology:
+        """Return the same hosts with fewer of their GPUs: the first of those that the group has."""
+        return Topology(
+            tuple(
+                replace(node, host=replace(node.host, gpus=gpus, devices=node.host.devices[:gpus]))
+                for node in self.nodes
+            )
+        )
 
 
 def build_topology(hosts: Sequence[HostSpec]) -> Topology:
@@ -130,52 +108,3 @@ def build_topology(hosts: Sequence[HostSpec]) -> Topology:
                 fix="take the odd host out of the inventory or correct what it says",
             )
     return Topology(tuple(Node(host, rank) for rank, host in enumerate(hosts)))
-
-
-def lay_out(
-    strategy: str,
-    topology: Topology,
-    *,
-    heads: int,
-    dcp: int | None,
-    dcp_default: bool,
-    expert_parallel: bool,
-) -> Layout:
-    """Work out the parallel sizes of a strategy on these hosts.
-
-    Args:
-        strategy: `tp`, `tp-dcp`, `tp-pp` or `dp-ep`.
-        topology: the hosts.
-        heads: attention heads of the model; TP must divide them.
-        dcp: decode context parallel size asked for, or None for the strategy's own.
-        dcp_default: whether the strategy uses DCP of TP's size by itself.
-        expert_parallel: whether `dp-ep` spreads experts.
-
-    Raises:
-        Refusal: TP not dividing the heads, DCP not dividing TP, DCP with DP.
-    """
-    count, per_host = topology.hosts, topology.gpus_per_host
-    if strategy == "dp-ep":
-        if dcp not in (None, 1):
-            raise Refusal(
-                f"decode_context_parallel_size is {dcp} with strategy {strategy}",
-                needed="1: DCP divides TP's GPUs, and TP is 1 here",
-                fix="drop decode_context_parallel_size, or take strategy tp-pp or tp-dcp",
-            )
-        return Layout(strategy, 1, 1, count * per_host, 1, per_host, expert_parallel)
-    # PP crosses nodes; TP stays inside NVLink.
-    tp, pp = per_host, count if strategy == "tp-pp" else 1
-    if heads % tp:
-        raise Refusal(
-            f"{per_host} GPUs a host give TP{tp}, and the model has {heads} attention heads",
-            needed=f"a number of GPUs a host that divides {heads}",
-            fix="use fewer GPUs of each host (gpus in the inventory) or strategy dp-ep",
-        )
-    size = dcp if dcp is not None else (tp if dcp_default else 1)
-    if tp % size:
-        raise Refusal(
-            f"decode_context_parallel_size is {size} with TP{tp}",
-            needed=f"a divisor of {tp}: DCP reuses TP's GPUs",
-            fix="set decode_context_parallel_size to a divisor, or 1 to turn it off",
-        )
-    return Layout(strategy, tp, pp, 1, size, 1, False)

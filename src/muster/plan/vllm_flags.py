@@ -7,7 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from muster.errors import Refusal
-from muster.plan.topology import Layout, Node, Topology
+from muster.plan.layout import Layout
+from muster.plan.topology import Node, Topology
 from muster.spec.recipe import FlagValue
 
 Version = tuple[int, int, int]
@@ -142,7 +143,7 @@ def serve_argv(
     model: str,
     flags: Mapping[str, FlagValue],
     extra_args: Sequence[str],
-    executor: str,
+    ray: bool,
     port: int,
     rpc_port: int,
     master_port: int,
@@ -152,7 +153,7 @@ def serve_argv(
     """Return the `vllm serve` command of one node, as one would type it.
 
     Flags are equal on all ranks but for the rank and `--headless`: a configuration hash must match across ranks.
-    The head gets no start rank: even 0 would turn it into hybrid load balancing and refuse headless peers.
+    Without hybrid load balancing the head gets no start rank: even 0 would turn it on and refuse headless peers.
 
     Args:
         node: the host that runs it.
@@ -161,16 +162,19 @@ def serve_argv(
         model: model id or directory; vLLM wants it before any flag.
         flags: recipe's and settings' flags, already translated for the version.
         extra_args: user's own tokens, last.
-        executor: `ray` or `mp`, for pipeline parallel across hosts.
+        ray: whether Ray carries an engine across hosts, rather than vLLM itself.
         port, rpc_port, master_port: TCP ports.
         served_model_name: name in the API, or None for the model id.
         middleware: class, by its module, that every request passes first; None for none.
     """
     argv = ["vllm", "serve", model]
-    if not node.is_head:
+    hybrid = layout.load_balancing == "hybrid"
+    if hybrid:
+        argv.append("--data-parallel-hybrid-lb")
+    elif not node.is_head:
         argv.append("--headless")
-        if layout.dp > 1:
-            argv += ["--data-parallel-start-rank", str(node.node_rank * layout.dp_local)]
+    if layout.dp > 1 and (hybrid or not node.is_head):
+        argv += ["--data-parallel-start-rank", str(node.node_rank * layout.dp_local)]
     argv += ["--port", str(port)]
     if served_model_name:
         argv += ["--served-model-name", served_model_name]
@@ -180,7 +184,8 @@ def serve_argv(
         argv += ["--tensor-parallel-size", str(layout.tp)]
     if layout.pp > 1:
         argv += ["--pipeline-parallel-size", str(layout.pp)]
-        if executor == "ray":
+    if layout.spans_hosts:
+        if ray:
             argv += ["--distributed-executor-backend", "ray"]
         else:
             argv += ["--distributed-executor-backend", "mp", "--nnodes", str(topology.hosts)]

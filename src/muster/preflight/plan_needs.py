@@ -9,8 +9,8 @@ from typing import Any
 from muster.errors import Refusal
 from muster.on_host.whole_files import text_sha256
 from muster.plan import cuda_variants, gpu_memory, own_values
+from muster.plan.layout import Layout
 from muster.plan.release import chosen
-from muster.plan.topology import Layout
 from muster.plan.types import HostPlan, Plan
 from muster.preflight.needs import Needs, PathNeed, PortNeed
 from muster.spec import hardware, recipe

@@ -1,6 +1,7 @@
 """What the user gives, as types: recipe, settings, inventory, GPU products, pins, bundles.
 
     recipe             one YAML per model
+    sizes              how a strategy's ranks are counted, in numbers and words
     settings           every setting, its default and its bounds; flat names outside, groups inside
     settings_files     the files beside and above an inventory that its settings come from
     inventory          pyinfra's inventory -> hosts and settings          the one module here that knows pyinfra

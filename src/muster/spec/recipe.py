@@ -11,10 +11,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from muster import resources
 from muster.errors import Refusal, unknown
 from muster.spec.safe_text import Commit, Flag, Line, ModelId, Name, ServedName, UnitText, Version, Word
+from muster.spec.sizes import OLD, Executor, LoadBalancing, Sizes
 from muster.spec.validation import refusal_of
 
 DEFAULT_PROFILE = "serving"
-STRATEGIES = ("tp", "tp-dcp", "tp-pp", "dp-ep")
 
 FlagValue = bool | int | float | str
 Flags = dict[Flag, bool | int | float | Word]
@@ -77,9 +77,14 @@ class Profile(_Frozen):
 
 
 class Strategy(_Frozen):
-    """How the model is spread, and the seed's flags for it; sizes come from the topology."""
+    """How the model is spread, and the flags for it; the hosts turn sizes into numbers."""
 
     about: Line
+    sizes: Sizes = Sizes()
+    """May be left out by the names that have always had sizes of their own."""
+    load_balancing: LoadBalancing = "internal"
+    executor: Executor = "mp"
+    """Where an engine spans hosts and the setting says nothing."""
     hosts: int | None = None
     """Exact number of hosts, or None for any number the arithmetic allows."""
     min_hosts: int = 1
@@ -105,6 +110,7 @@ class Strategy(_Frozen):
         dcp = profile.decode_context_parallel
         return self.model_copy(
             update={
+                "sizes": self.sizes.model_copy(update={"dcp": 1}) if dcp is False else self.sizes,
                 "flags": {**self.flags, **profile.flags},
                 "features": (*self.features, *profile.features),
                 "decode_context_parallel": self.decode_context_parallel if dcp is None else dcp,
@@ -140,13 +146,20 @@ class Recipe(_Frozen):
     bench: dict[Line, dict[Line, bool | int | float | Line | list[int | float]]] = {}
     published: tuple[Published, ...] = ()
 
-    @field_validator("strategies")
+    @field_validator("strategies", mode="before")
     @classmethod
-    def _known_strategies(cls, value: dict[str, Strategy]) -> dict[str, Strategy]:
-        for name in value:
-            if name not in STRATEGIES:
-                raise unknown("strategy", name, STRATEGIES)
-        return value
+    def _sized(cls, value: object) -> object:
+        """Fill in the sizes of the old names; any other name has to say its own."""
+        if not isinstance(value, Mapping):
+            return value
+        filled = {}
+        for name, strategy in value.items():
+            if isinstance(strategy, Mapping) and "sizes" not in strategy:
+                if name not in OLD:
+                    raise unknown("strategy", str(name), OLD, where="a strategy without sizes")
+                strategy = {"executor": "ray", **strategy, "sizes": OLD[name]}
+            filled[name] = strategy
+        return filled
 
 
 # libyaml reads a recipe in 2 ms instead of 60; PyYAML's wheels carry it, some distributions' packages do not.

@@ -33,6 +33,7 @@ from muster.spec.safe_text import (
     Word,
     absolute_path,
 )
+from muster.spec.sizes import Executor
 from muster.spec.validation import refusal_of
 
 MONTH = 31 * 24 * 3600
@@ -118,7 +119,7 @@ class Settings(BaseModel):
     group: Name | None = None
     strategy: Line | None = None
     profile: Line = DEFAULT_PROFILE
-    executor: Literal["ray", "mp"] = "ray"
+    executor: Executor | None = None
     model: ModelId | None = None
     served_model_name: ServedName | None = None
     revision: Commit | None = None
