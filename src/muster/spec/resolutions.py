@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from muster.errors import Refusal
+from muster.on_host import whole_files
 
 DIRECTORY = "resolutions"
 
@@ -53,9 +54,7 @@ def write(release: str, text: str, homes: Sequence[Path]) -> Path:
     place = directory / f"{release}.toml"
     try:
         directory.mkdir(exist_ok=True)
-        new = place.with_name(f"{place.name}.new")
-        new.write_text(text, encoding="utf-8")
-        new.rename(place)
+        whole_files.write_whole(str(place), text.encode())
     except OSError as error:
         raise Refusal(
             f"{place} cannot be written: {error.strerror}",
