@@ -7,7 +7,6 @@ from collections.abc import Iterable
 from muster.deploys.shared.group_run import GroupRun
 from muster.hosts import operations
 from muster.hosts.pyinfra_types import current_host, stage
-from muster.on_host.whole_files import text_sha256
 
 Item = dict[str, str]
 
@@ -43,7 +42,7 @@ def planned(run: GroupRun, name: str, paths: Iterable[str]) -> list[Item]:
         {
             "path": path,
             "text": files[path].text,
-            "sha256": text_sha256(files[path].text),
+            "sha256": files[path].sha256,
             "mode": files[path].mode,
             "owner": files[path].owner,
             "group": files[path].group,

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from functools import lru_cache
 from typing import Any
 
 from muster import guard
+from muster.on_host.whole_files import text_sha256
 from muster.plan.group import Group, stack_directory
 from muster.plan.topology import Node
 from muster.plan.types import File, Process
@@ -19,11 +19,11 @@ KERNEL_LOG = ("journalctl", "-k", "-b", "-f", "--no-tail", "-o", "short-monotoni
 
 
 @lru_cache(maxsize=1)
-def program() -> tuple[str, dict[str, str]]:
-    """Return the digest of the guard's program and its files, relative path to text."""
-    files = guard.program_files()
-    digest = hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()[:12]
-    return digest, files
+def program() -> tuple[str, dict[str, File]]:
+    """Return the digest of the guard's program and its files by relative path, the same for all hosts."""
+    texts = guard.program_files()
+    digest = text_sha256(json.dumps(texts, sort_keys=True))[:12]
+    return digest, {path: File(text) for path, text in texts.items()}
 
 
 def directory(group: Group) -> str:
@@ -54,7 +54,7 @@ def files(group: Group, node: Node, processes: tuple[Process, ...], digest: str)
         processes: its children, in start order.
         digest: the plan's digest; members with another one are refused by name.
     """
-    files = {f"{directory(group)}/{path}": File(text) for path, text in program()[1].items()}
+    files = {f"{directory(group)}/{path}": file for path, file in program()[1].items()}
     files[config_path(group)] = File(json.dumps(_config(group, node, processes, digest), indent=1) + "\n")
     return files
 

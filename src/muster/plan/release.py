@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from dataclasses import dataclass
 
+from muster.on_host.whole_files import text_sha256
 from muster.plan import cuda_variants
 from muster.plan.types import Release
 from muster.spec.settings import Settings
@@ -73,7 +73,7 @@ def release_of(settings: Settings, *, ray: bool) -> Release:
     requirements += [extra for extra in (settings.deep_ep, settings.deep_gemm) if extra]
     backend = settings.torch_backend and (variant or settings.torch_backend)
     content = [settings.python_version, requirements, settings.overrides, backend]
-    name = hashlib.sha256(json.dumps(content).encode()).hexdigest()[:8]
+    name = text_sha256(json.dumps(content))[:8]
     release = f"vllm-{version}-py{settings.python_version}-{name}"
     return Release(
         id=release if settings.engine_path is None else settings.engine_path.strip("/").replace("/", "-"),

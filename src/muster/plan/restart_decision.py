@@ -9,7 +9,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from muster.on_host.whole_files import text_sha256
 from muster.plan.types import File, HostPlan, Plan, Secret
 
 Observation = Mapping[str, Any]
@@ -150,7 +149,7 @@ def is_base(path: str) -> bool:
 
 def differs(file: File, on_host: Mapping[str, Any]) -> bool:
     """Whether a file on a host differs from the planned one, in content, mode or owners."""
-    planned = ("file", text_sha256(file.text), _mode(file.mode), file.owner, file.group)
+    planned = ("file", file.sha256, _mode(file.mode), file.owner, file.group)
     return planned != _state(on_host)
 
 

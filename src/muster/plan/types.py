@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Literal
 
+from muster.on_host.whole_files import text_sha256
 from muster.plan.gpu_memory import Memory
 
 Audience = Literal["clients", "monitors", "peers"]
@@ -34,6 +36,11 @@ class File:
     mode: str = "644"
     owner: str = "root"
     group: str = "root"
+
+    @cached_property
+    def sha256(self) -> str:
+        """SHA-256 of the file, in hexadecimal."""
+        return text_sha256(self.text)
 
 
 @dataclass(frozen=True)

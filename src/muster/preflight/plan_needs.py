@@ -7,7 +7,6 @@ from dataclasses import replace
 from typing import Any
 
 from muster.errors import Refusal
-from muster.on_host.whole_files import text_sha256
 from muster.plan import cuda_variants, gpu_memory, own_values
 from muster.plan.layout import Layout
 from muster.plan.release import chosen
@@ -108,7 +107,7 @@ def _needs_of(plan: Plan, host: HostPlan, settings: Settings, weights: PathNeed)
         release=plan.release.path,
         versions={"vllm": plan.vllm_version},
         ray=own_values.RAY_WITH_TOKENS if any(process.name == "ray" for process in host.processes) else None,
-        files={path: text_sha256(file.text) for path, file in host.files.items()},
+        files={path: file.sha256 for path, file in host.files.items()},
         model={} if plan.model.startswith("/") else {"cache": f"{settings.hf_home}/hub", "repository": plan.model},
         revision=settings.revision,
     )

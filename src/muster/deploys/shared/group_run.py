@@ -19,7 +19,6 @@ from muster.hosts import uv_binary
 from muster.hosts.all_hosts import hosts_of
 from muster.hosts.once import OncePerRun
 from muster.hosts.secret_store import Store, open_store
-from muster.on_host.whole_files import text_sha256
 from muster.plan.prepare import plan_for, plan_for_drivers
 from muster.plan.restart_decision import Decision, Observation, asked, decide
 from muster.plan.types import HostPlan, Plan
@@ -142,7 +141,7 @@ def request(plan: Plan, host: HostPlan, root: str, *, texts: bool = False) -> di
     is_head = host.node_rank == 0
     return {
         "group": plan.group,
-        "files": {path: text_sha256(file.text) for path, file in host.files.items()},
+        "files": {path: file.sha256 for path, file in host.files.items()},
         "secrets": [secret.path for secret in plan.secrets],
         "units": list(host.units),
         "release": {"path": plan.release.path, "spec": plan.release.id},
