@@ -5,21 +5,29 @@ from __future__ import annotations
 from muster.plan.group import Group
 from muster.plan.types import Check, Step
 
+Layer = tuple[str, tuple[str, ...]]
+"""A process, and the hosts that start it together."""
 
-def _layers(group: Group) -> tuple[tuple[str, ...], ...]:
-    """Return layers of `<host>:<process>`; a layer starts when the one before it is up.
+
+def _layers(group: Group) -> tuple[Layer, ...]:
+    """Return the layers; each starts when the one before it is up.
 
     Without Ray, guards start every rank at once, when the last host has joined; plain units start the head first.
     """
-    names = [node.host.name for node in group.topology.nodes]
-    head, rest = names[0], names[1:]
+    names = tuple(node.host.name for node in group.topology.nodes)
+    head, rest = names[:1], names[1:]
     if group.uses_ray:
-        layers = [[f"{head}:ray"], [f"{name}:ray" for name in rest], [f"{head}:vllm"]]
+        layers: tuple[Layer, ...] = (("ray", head), ("ray", rest), ("vllm", head))
     elif group.guarded:
-        layers = [[f"{name}:vllm" for name in names]]
+        layers = (("vllm", names),)
     else:
-        layers = [[f"{head}:vllm"], [f"{name}:vllm" for name in rest]]
-    return tuple(tuple(layer) for layer in layers if layer)
+        layers = (("vllm", head), ("vllm", rest))
+    return tuple((process, hosts) for process, hosts in layers if hosts)
+
+
+def _printed(layer: Layer) -> tuple[str, ...]:
+    process, hosts = layer
+    return tuple(f"{host}:{process}" for host in hosts)
 
 
 def steps_of(group: Group) -> tuple[Step, ...]:
@@ -28,18 +36,13 @@ def steps_of(group: Group) -> tuple[Step, ...]:
         return (_guards(group),)
     steps = []
     layers = _layers(group)
-    for number, layer in enumerate(layers):
-        started: dict[str, tuple[str, ...]] = {}
-        for place in layer:
-            host, process = place.rsplit(":", 1)
-            started[host] = (group.unit_of(process),)
-        process = layer[0].rsplit(":", 1)[1]
+    for number, (process, hosts) in enumerate(layers):
         steps.append(
             Step(
                 text=_text(group, process, is_first=number == 0),
-                units=started,
+                units={host: (group.unit_of(process),) for host in hosts},
                 checks=_checks(group, number, is_last=number == len(layers) - 1),
-                order=(layer,),
+                order=(_printed((process, hosts)),),
             )
         )
     return tuple(steps)
@@ -73,5 +76,5 @@ def _guards(group: Group) -> Step:
         text="guards",
         units={node.host.name: (group.guard_unit,) for node in group.topology.nodes},
         checks=(Check(head.name, "http", url, "every DP rank has answered the guard"),),
-        order=_layers(group),
+        order=tuple(_printed(layer) for layer in _layers(group)),
     )
