@@ -5,7 +5,7 @@ from __future__ import annotations
 from muster.errors import unknown
 from muster.plan import decided_flags, vllm_flags
 from muster.plan.group import stack_directory
-from muster.plan.vllm_flags import flag_names
+from muster.plan.vllm_flags import values_of
 from muster.spec import plain_secrets
 from muster.spec.recipe import FlagValue, Recipe, Strategy
 from muster.spec.settings import Settings
@@ -49,8 +49,8 @@ def requested(recipe: Recipe, strategy: Strategy, settings: Settings) -> dict[st
             raise unknown("recipe flag", name.removeprefix("--"), flags, where="drop_args")
     decided_flags.check(settings.extra_args, where="extra_args")
     plain_secrets.check_flags(flags, where=f"recipe {recipe.name}", waived=settings.not_secret)
-    for token in flag_names(settings.extra_args):
-        flags.pop(token.removeprefix("--").partition(".")[0], None)  # --watchdog-config.timeout is one field of it
+    for name in values_of(settings.extra_args):
+        flags.pop(name.partition(".")[0], None)  # --watchdog-config.timeout is one field of it
     return flags
 
 

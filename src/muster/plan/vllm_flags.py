@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from muster.errors import Refusal
@@ -271,18 +271,14 @@ def watchdog_config(stall_timeout: int, directory: str) -> str:
     return json.dumps({**seconds, "dump_dir": directory}, separators=(",", ":"))
 
 
-def ray_env(topology: Topology, *, port: int, token_file: str | None) -> dict[str, str]:
+def ray_env(topology: Topology, *, port: int, token_file: str) -> dict[str, str]:
     """Return what Ray and the engine that joins it need: the cluster's address, and token authentication."""
-    env = {"RAY_ADDRESS": f"{topology.head.host.address}:{port}", "RAY_USAGE_STATS_ENABLED": "0"}
-    if token_file:
-        env |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": token_file}
-    return env
-
-
-def flag_names(argv: Iterable[str]) -> list[str]:
-    """Return the flags of a command line without their values; vLLM takes `_` for `-`, and so does this."""
-    words = [token.split("=")[0] for token in argv if token.startswith("-")]
-    return [word.replace("_", "-") for word in words if not word.lstrip("-.").isdigit()]
+    return {
+        "RAY_ADDRESS": f"{topology.head.host.address}:{port}",
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN_PATH": token_file,
+    }
 
 
 def values_of(words: Sequence[str]) -> dict[str, str]:
