@@ -8,8 +8,9 @@ import click
 
 from muster.errors import Refusal
 from muster.on_host.in_words import size
+from muster.on_host.transfer_store import is_commit
 from muster.spec import pins, recipe
-from muster.spec.listing import Listing, is_commit
+from muster.spec.listing import Listing
 from muster.weights import hub, tokens
 
 

@@ -11,6 +11,7 @@ import base64
 import hashlib
 import json
 import os
+import re
 import threading
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -21,6 +22,12 @@ from muster.on_host import safe_paths, whole_files
 MANIFEST, VERIFIED, CHUNKS = ".muster-manifest.json", ".muster-verified.json", ".muster-chunks.json"
 RECORDS = (MANIFEST, VERIFIED, CHUNKS)
 PART, WAN = ".muster-part", ".muster-wan"
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+
+
+def is_commit(revision: object) -> bool:
+    """Whether a revision is a commit: 40 hexadecimal digits."""
+    return isinstance(revision, str) and bool(_COMMIT.fullmatch(revision))
 
 
 def state_of(directory: str) -> dict[str, Any]:

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import glob
 import os
-import re
 from typing import Any
 
 from muster.on_host import safe_paths, transfer_room, whole_files
 from muster.on_host import transfer_store as store
 
 LINK = "current"
-_REVISION = re.compile(r"[0-9a-f]{40}")
 _NOT_PINNED = "not what is pinned"
 
 
@@ -152,7 +150,7 @@ def prune(request: dict[str, Any]) -> dict[str, Any]:
             os.rename(path, path + ".removing")
     if not request.get("dry"):
         for path in glob.glob(glob.escape(model) + "/*.removing"):
-            if _REVISION.fullmatch(os.path.basename(path).removesuffix(".removing")):
+            if store.is_commit(os.path.basename(path).removesuffix(".removing")):
                 safe_paths.remove_below(path)
         for name in removed:
             whole_files.remove(os.path.join(model, name + ".lock"))
@@ -168,7 +166,7 @@ def revisions(model: str) -> dict[str, int]:
     """Return the revisions of a model on this host, and the bytes that each takes."""
     sizes = {}
     for name in sorted(os.listdir(model)) if os.path.isdir(model) else ():
-        if _REVISION.fullmatch(name):
+        if store.is_commit(name):
             files = store.walk(os.path.join(model, name)).values()
             sizes[name] = sum(status.st_blocks * 512 for status in files)
     return sizes

@@ -11,9 +11,9 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from muster.on_host.transfer_store import is_commit
 from muster.plan.vllm_flags import values_of
 
-_COMMIT = re.compile(r"[0-9a-f]{40}")
 _ON, _OFF = "trust-remote-code", "no-trust-remote-code"
 _REVISIONS = ("revision", "code-revision", "tokenizer-revision")
 _SPECULATIVE = ("speculative-config", "sc")
@@ -52,7 +52,7 @@ def unpinned(argv: Sequence[str], model: str) -> str | None:
     if not tokenizer.startswith("/") and "tokenizer-revision" not in given:
         return f"the tokenizer {tokenizer} runs its own code (--trust-remote-code) at no pinned revision"
     for name in _REVISIONS:
-        if name in given and not _COMMIT.fullmatch(given[name]):
+        if name in given and not is_commit(given[name]):
             return f"{model} runs its own code (--trust-remote-code), and --{name} {given[name]} is no commit"
     other = given.get("hf-config-path", "/")
     if not other.startswith("/"):
@@ -67,7 +67,7 @@ def _unpinned_draft(found: Draft) -> str | None:
     for name, value in (("revision", found.revision), ("code_revision", found.code_revision)):
         if value is None and name == "revision":
             return f"the draft model {found.model} runs its own code (--trust-remote-code) at no pinned revision"
-        if value is not None and not _COMMIT.fullmatch(value):
+        if value is not None and not is_commit(value):
             return f"the draft model {found.model} runs its own code, and its {name} {value} is no commit"
     return None
 

@@ -9,9 +9,8 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from muster.errors import Refusal, literal
-from muster.on_host.transfer_store import PART, WAN, listing_digest
+from muster.on_host.transfer_store import PART, WAN, is_commit, listing_digest
 
-_COMMIT = re.compile(r"[0-9a-f]{40}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _MOST_FILES, _LONGEST_PATH, _LARGEST = 100_000, 1024, 1 << 50
 
@@ -81,11 +80,6 @@ def parse(data: object, *, where: str) -> Listing:
     _check_together(entries, where)
     origin = data.get("origin", "")
     return Listing(model, str(revision), origin if isinstance(origin, str) else "", entries)
-
-
-def is_commit(revision: object) -> bool:
-    """Whether a revision is a commit: 40 hexadecimal digits."""
-    return isinstance(revision, str) and bool(_COMMIT.fullmatch(revision))
 
 
 def check_commit(revision: object, *, where: str) -> None:

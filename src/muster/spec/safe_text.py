@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator
 
 from muster.errors import shown
+from muster.on_host.transfer_store import is_commit
 
 LONGEST = 4096
 """Characters of the longest text; no path, address or argument needs more."""
@@ -129,7 +130,7 @@ def version(value: str) -> str:
 
 def commit(value: str) -> str:
     """Let a commit through."""
-    if not re.fullmatch(r"[0-9a-f]{40}", value):
+    if not is_commit(value):
         raise ValueError("a commit of 40 hexadecimal digits; a branch or tag can move")
     return value
 
@@ -212,8 +213,6 @@ Version = Annotated[str, AfterValidator(version)]
 Commit = Annotated[str, AfterValidator(commit)]
 Flag = Annotated[str, AfterValidator(flag)]
 Network = Annotated[str, AfterValidator(network)]
-Address = Annotated[str, AfterValidator(address)]
 Dotted = Annotated[str, AfterValidator(dotted)]
-Interface = Annotated[str, AfterValidator(interface)]
 Url = Annotated[str, AfterValidator(url)]
 Word = Annotated[str, AfterValidator(word)]

@@ -20,6 +20,7 @@ from muster.errors import Refusal, literal
 from muster.on_host import whole_files
 from muster.on_host.bounded_http import Client
 from muster.on_host.http_bounds import HttpError
+from muster.on_host.transfer_store import is_commit
 from muster.spec import listing as listings
 from muster.spec.listing import Entry, Listing
 from muster.weights import tokens
@@ -136,7 +137,7 @@ def from_directory(model: str, directory: Path, revision: str | None = None) -> 
 
 def _checked(model: str, asked: str, commit: str, origin: str, entries: list[Entry], name: str) -> Listing:
     """Return a listing that the pin file's own reader accepts, of the commit that was asked for if it was one."""
-    if listings.is_commit(asked) and commit != asked:
+    if is_commit(asked) and commit != asked:
         raise Refusal(
             f"{name} was asked for commit {asked} and answered {literal(commit)}",
             needed="the files of that commit",
