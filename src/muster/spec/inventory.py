@@ -118,6 +118,7 @@ def require_all_read(inventory: Inventory) -> None:
     found = _of_command_line()
     if found is not None:
         files, group_data, config = found
+        _files[inventory] = files
         settings_files.require_read(files, group_data, config)
         settings_files.require_named_groups(files, _groups(inventory))
 

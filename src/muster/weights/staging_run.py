@@ -15,6 +15,7 @@ from muster.hosts.once import OncePerRun
 from muster.plan.release import release_of
 from muster.plan.weights_path import revision_path
 from muster.spec import bundles, inventory, pins, recipe
+from muster.spec.inventory import Fleet
 from muster.spec.listing import Listing
 from muster.spec.settings import Settings, Weights
 from muster.weights import ask_hosts, tokens
@@ -64,7 +65,7 @@ def of_weights(state: State, recipe_name: str) -> StageRun | None:
                 needed="one commit: what is served is the directory that was staged",
                 fix=f"leave revision out, or muster pin {chosen.name} --revision {settings.revision}",
             )
-        return _run(state, listing, options, settings)
+        return _run(state, fleet, listing, options)
 
     return _runs.get(state, f"weights of {recipe_name}", prepare)
 
@@ -77,31 +78,28 @@ def of_bundle(state: State) -> StageRun | None:
     """
 
     def prepare() -> StageRun | None:
-        settings = _settings(state)
+        fleet = inventory.of_run(state.inventory)
+        settings = fleet.settings
         bundle = bundles.directory_of(settings)
         if bundle is None:
             return None
         source = f"control:{bundle.resolve() / bundles.ENGINE}"
         options = settings.weights.model_copy(update={"source": source, "root": f"{settings.root}/bundles"})
-        return _run(state, bundles.read(bundle), options, settings)
+        return _run(state, fleet, bundles.read(bundle), options)
 
     return _runs.get(state, "bundle", prepare)
 
 
-def _settings(state: State) -> Settings:
-    return inventory.of_run(state.inventory).settings
-
-
-def _run(state: State, listing: Listing, options: Weights, settings: Settings) -> StageRun:
+def _run(state: State, fleet: Fleet, listing: Listing, options: Weights) -> StageRun:
     """Probe every host at once, decide, and say what will happen."""
     active = {host.name: host for host in state.inventory if host in state.active_hosts}
-    fleet = inventory.of_run(state.inventory)
     addresses = {spec.name: spec.address for spec in fleet.hosts if spec.name in active}
     directory = revision_path(options.root, listing.model, listing.revision)
     probe = {"do": "probe", "directory": directory, "manifest": listing.digest}
     probes = ask_hosts.hosts(state, [active[name] for name in addresses], "weights_on_disk", probe)
     keys = pair_keys(list(addresses), os.urandom(32))
-    run = StageRun(listing, options, staging(addresses, probes, listing, options, keys, source_of(settings, options)))
+    source = source_of(fleet.settings, options)
+    run = StageRun(listing, options, staging(addresses, probes, listing, options, keys, source))
     logger.info(run.staging.text(listing))
     return run
 
