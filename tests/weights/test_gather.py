@@ -13,6 +13,7 @@ from muster.errors import Refusal
 from muster.plan.prepare import from_bundle
 from muster.plan.release import release_of
 from muster.plan.types import Release
+from muster.plan.weights_path import bundle_path
 from muster.spec import bundles
 from muster.spec.settings import Settings
 from muster.weights import gather
@@ -102,7 +103,7 @@ def test_a_sealed_bundle_has_a_place_named_by_its_content(tmp_path: Path) -> Non
     assert bundles.read(tmp_path) == sealed
     settings = Settings(bundle=str(tmp_path), index_url="https://index.example", torch_backend="auto")
     where = f"/opt/muster/bundles/bundle--some/{sealed.revision}"
-    assert bundles.path_on_hosts(settings) == where
+    assert bundle_path(settings) == where
     applied = from_bundle(settings)
     assert (applied.index_url, applied.find_links, applied.torch_backend) == (None, [f"{where}/wheels"], None)
     env = release_of(applied, ray=False).env

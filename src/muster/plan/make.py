@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
-from typing import Any
 
 from muster.errors import Refusal, unknown
+from muster.on_host.whole_files import text_sha256
 from muster.plan import (
     capacity,
     gpu_memory,
@@ -20,6 +19,7 @@ from muster.plan import (
     strategies,
     visible_paths,
     vllm_flags,
+    weights_path,
 )
 from muster.plan.group import Group
 from muster.plan.host_plans import host_plans, processes_of, secrets_of
@@ -102,7 +102,7 @@ def _build(recipe: Recipe, hosts: Sequence[HostSpec], settings: Settings) -> Pla
         allowed=settings.allow_known_fault,
     )
     model = settings.model or recipe.model
-    own = model == recipe.model or recipe.model.replace("/", "--") in model  # staged weights lie in such a directory
+    own = model == recipe.model or weights_path.is_copy_of(model, recipe.model)
     model_limits.check(shape, layout, {**spoken, **words}, settings.extra_env, recipe.context if own else None)
     fit = _fit(recipe, settings, shape, layout, topology, spoken, notes)
     served = settings.served_model_name or strategy.served_model_name
@@ -120,6 +120,14 @@ def _build(recipe: Recipe, hosts: Sequence[HostSpec], settings: Settings) -> Pla
         release=release_of(settings, ray=layout.spans_hosts and settings.executor == "ray"),
     )
     own_values.check(group)
+    processes = {node.host.name: processes_of(group, node, model, served, spoken) for node in topology.nodes}
+    for mine in processes.values():
+        for process in mine:
+            visible_paths.check(process.argv, process.env, settings={"engine_path": settings.engine_path})
+    engine = processes[topology.head.host.name][-1]
+    code, refused = _remote_code(recipe.name, settings, engine, model)
+    warnings = (*choice, *notes, *_cautions(settings), *faults, *_draft(settings, engine), *code)
+    digest = _digest(group.release.id, host_plans(group, processes, digest=""))
     plan = Plan(
         group=group.name,
         recipe=recipe.name,
@@ -130,10 +138,11 @@ def _build(recipe: Recipe, hosts: Sequence[HostSpec], settings: Settings) -> Pla
         model=model,
         served_model_name=served or model,
         vllm_version=settings.vllm_version,
-        digest="",
-        hosts={},
+        digest=digest,
+        hosts=host_plans(group, processes, digest=digest),
         release=group.release,
-        warnings=(*choice, *notes, *_cautions(settings), *faults),
+        warnings=warnings,
+        refused=refused,
         steps=steps_of(group),
         secrets=secrets_of(group),
         endpoint=f"http://{topology.head.host.address}:{settings.port}",
@@ -146,14 +155,7 @@ def _build(recipe: Recipe, hosts: Sequence[HostSpec], settings: Settings) -> Pla
         variant=chosen(settings).variant,
         variant_assumed=chosen(settings).assumed,
     )
-    processes = {node.host.name: processes_of(group, node, model, served, spoken) for node in topology.nodes}
-    for mine in processes.values():
-        for process in mine:
-            visible_paths.check(process.argv, process.env, settings={"engine_path": settings.engine_path})
-    plan = replace(plan, warnings=(*plan.warnings, *_draft(settings, processes[topology.head.host.name][-1])))
-    plan = replace(plan, **_remote_code(recipe.name, settings, processes[topology.head.host.name][-1], plan))
-    digest = _digest(plan, host_plans(group, processes, digest=""))
-    return with_manifest(replace(plan, digest=digest, hosts=host_plans(group, processes, digest=digest)))
+    return with_manifest(plan)
 
 
 def _shape(recipe: Recipe, settings: Settings) -> Shape:
@@ -232,13 +234,13 @@ def _draft(settings: Settings, process: Process) -> list[str]:
     return [f"the draft model {found.model} is in no memory table: leave room for its weights and cache"]
 
 
-def _remote_code(recipe: str, settings: Settings, process: Process, plan: Plan) -> dict[str, Any]:
-    """Return what the plan says of a model's own code that can change by itself."""
-    found = remote_code.unpinned(process.argv, plan.model)
+def _remote_code(recipe: str, settings: Settings, process: Process, model: str) -> tuple[list[str], str | None]:
+    """Return warnings about a model's own code that can change by itself, and why such a plan is refused."""
+    found = remote_code.unpinned(process.argv, model)
     if found is None:
-        return {}
+        return [], None
     if settings.allow_unpinned_code:
-        return {"warnings": (*plan.warnings, f"{found}; allow_unpinned_code is set")}
+        return [f"{found}; allow_unpinned_code is set"], None
     mend = f"muster pin {recipe}, or set revision to a commit"
     if found.startswith("the draft model"):
         mend = "give its revision in --speculative-config, or a directory that every host has"
@@ -247,10 +249,10 @@ def _remote_code(recipe: str, settings: Settings, process: Process, plan: Plan) 
         needed="a commit of 40 hexadecimal digits: the code that runs on every host is then the code that was reviewed",
         fix=f"{mend} (allow_unpinned_code lets it pass)",
     )
-    return {"refused": str(refusal)}
+    return [], str(refusal)
 
 
-def _digest(plan: Plan, hosts: Mapping[str, HostPlan]) -> str:
+def _digest(release: str, hosts: Mapping[str, HostPlan]) -> str:
     """Return the digest of everything that runs: a change for one rank restarts the whole group together, once.
 
     Files that take effect at once are left out: their change, a comment in one included, must restart nothing.
@@ -260,5 +262,5 @@ def _digest(plan: Plan, hosts: Mapping[str, HostPlan]) -> str:
         host["files"] = {path: file for path, file in host["files"].items() if not is_base(path)}
         host["processes"] = [{**process, "decided": ()} for process in host["processes"]]
         del host["firewall"]
-    text = json.dumps([plan.release.id, content], sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    text = json.dumps([release, content], sort_keys=True)
+    return text_sha256(text)[:16]

@@ -9,7 +9,7 @@ from typing import TypeVar
 from muster.plan import cuda_variants
 from muster.plan.make import build_plan
 from muster.plan.types import Plan
-from muster.plan.weights_path import applied
+from muster.plan.weights_path import applied, bundle_path
 from muster.spec import bundles, pins
 from muster.spec import recipe as recipes
 from muster.spec.inventory import Fleet
@@ -74,7 +74,7 @@ def prepared(recipe: Recipe, settings: Settings, homes: Sequence[Path] = ()) -> 
 
 def from_bundle(settings: Settings) -> Settings:
     """Return the settings with which an engine is installed out of the bundle: its wheels and no index."""
-    where = bundles.path_on_hosts(settings)
+    where = bundle_path(settings)
     if where is None:
         return settings
     return settings.model_copy(

@@ -1,10 +1,11 @@
-"""The path of a revision on a host, and the settings of a group that is served from there."""
+"""Paths of revisions and bundles on a host, and the settings of a group that is served from there."""
 
 from __future__ import annotations
 
 import re
 
 from muster.errors import Refusal
+from muster.spec import bundles
 from muster.spec.recipe import Recipe
 from muster.spec.settings import Settings
 
@@ -19,7 +20,29 @@ def revision_path(root: str, model: str, revision: str) -> str:
     """
     if not _MODEL.fullmatch(model) or ".." in model:
         raise Refusal(f"model '{model}'", needed="a name such as organisation/model", fix="correct recipe or settings")
-    return f"{root}/{model.replace('/', '--')}/{revision}"
+    return f"{root}/{_directory(model)}/{revision}"
+
+
+def _directory(model: str) -> str:
+    return model.replace("/", "--")
+
+
+def is_copy_of(path: str, model: str) -> bool:
+    """Whether a directory is named as one that holds a model: muster's own `root`, or the hub's cache."""
+    return not {_directory(model), f"models--{_directory(model)}"}.isdisjoint(path.split("/"))
+
+
+def bundle_path(settings: Settings) -> str | None:
+    """Return the bundle's directory on the hosts, named by its content; None without a bundle.
+
+    Raises:
+        Refusal: as `bundles.read`.
+    """
+    directory = bundles.directory_of(settings)
+    if directory is None:
+        return None
+    listing = bundles.read(directory)
+    return revision_path(f"{settings.root}/bundles", listing.model, listing.revision)
 
 
 def served_path(settings: Settings, recipe: Recipe) -> str | None:
@@ -49,5 +72,4 @@ def applied(settings: Settings, recipe: Recipe) -> Settings:
     path = served_path(settings, recipe)
     if path is None:
         return settings
-    name = settings.served_model_name
-    return settings.model_copy(update={"model": path, "offline": True, "revision": None, "served_model_name": name})
+    return settings.model_copy(update={"model": path, "offline": True, "revision": None})

@@ -51,12 +51,3 @@ def resolution(directory: Path) -> str:
 def directory_of(settings: Settings) -> Path | None:
     """Return the directory of the bundle that the settings name."""
     return Path(settings.bundle) if settings.bundle else None
-
-
-def path_on_hosts(settings: Settings) -> str | None:
-    """Return the bundle's directory on the hosts, named by its content; None without a bundle."""
-    directory = directory_of(settings)
-    if directory is None:
-        return None
-    listing = read(directory)
-    return f"{settings.root}/bundles/{listing.model.replace('/', '--')}/{listing.revision}"

@@ -28,7 +28,7 @@ from muster.hosts.say import fail, say
 from muster.on_host import pylock, resolve_engine
 from muster.on_host.in_words import size
 from muster.on_host.whole_files import text_sha256
-from muster.plan.weights_path import revision_path
+from muster.plan.weights_path import bundle_path, revision_path
 from muster.spec import bundles, resolutions
 from muster.spec.listing import Entry, Listing
 from muster.weights.keys import pair_keys
@@ -47,6 +47,7 @@ class Resolution:
         text: of the `pylock.toml`, once it is known.
         refused: the host whose resolution was refused; nothing is resolved after that.
         kept: the file on the control machine that holds it; None before the first resolution, and with a bundle.
+        bundle: its directory on the hosts; None without one.
         sizes: file -> bytes, of the files whose size the text does not say.
     """
 
@@ -57,6 +58,7 @@ class Resolution:
     text: str = ""
     kept: Path | None = None
     refused: str = ""
+    bundle: str | None = None
     sizes: Mapping[str, int] = field(default_factory=dict)
     keys: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     packages: list[dict[str, Any]] = field(default_factory=list)
@@ -68,7 +70,7 @@ class Resolution:
 
     @classmethod
     def _prepared(cls, run: GroupRun) -> Resolution:
-        prepared = cls(run)
+        prepared = cls(run, bundle=bundle_path(run.settings))
         lacking = [name for name in run.plan.hosts if run.decision.hosts[name].install]
         bundle = bundles.directory_of(run.settings)
         if bundle is not None and lacking:
@@ -206,13 +208,13 @@ class Resolution:
 
     def installation(self, host: str) -> Later:
         """Return the request to install on a host, made once the resolution is known."""
-        settings, release = self.run.settings, self.run.plan.release
+        release = self.run.plan.release
 
         def request() -> dict[str, Any]:
             if not self.text:
                 raise Refusal(f"{self.seed} did not resolve the release", fix=f"read the lines of {self.seed} above")
-            place = bundles.path_on_hosts(settings)
-            wheels = self._directory(self._listing()) if self.gather else place and f"{place}/wheels"
+            gathered = self._directory(self._listing()) if self.gather else None
+            wheels = gathered or (self.bundle and f"{self.bundle}/wheels")
             return {
                 **self._common(host),
                 "spec": release.id,
