@@ -1,4 +1,4 @@
-"""Stand-in for `vllm serve`: every flag of 0.32.0, read from flags.txt."""
+"""Stand-in for `vllm serve`: every flag of 0.32.0 and those of 0.33.0 that are planned, read from flags.txt."""
 
 from __future__ import annotations
 
