@@ -99,6 +99,7 @@ CASES = {
         Case("tp-queues", THINKING, "tp", settings=SMALL, args=QUEUES_CACHE, loads=(QUEUES,)),
         Case("tp-dcp-queues", THINKING, "tp-dcp", settings=SMALL, args=QUEUES_CACHE, loads=(QUEUES,)),
         Case("dp-ep", INSTRUCT, "dp-ep", hosts=(2, 1), settings=SMALL, args=FIXED_CACHE, loads=(SHORT, LONG)),
+        Case("dense-tp", THINKING, "tp", settings=SMALL, args=FIXED_CACHE, dense=True),
         # For a machine with one GPU: NCCL takes no two ranks on one, and dense data parallel ranks need none.
         Case("tp-one", THINKING, "tp", hosts=(1, 1)),
         Case(

@@ -1,12 +1,15 @@
 """A head and a headless rank on real GPUs, under their own guards and under load: kill one, stop one, and watch.
 
-    python tests/gpu/guarded.py --out FILE [--site SITE] [--soak SECONDS] [--faults A,B] [--set NAME=VALUE]…
+    python tests/gpu/guarded.py --out FILE [--site SITE] [--case CASE] [--soak SECONDS] [--faults A,B] [--idle]
+                                [--shared SLOT] [--seconds S] [--env NAME=VALUE]… [--set NAME=VALUE]…
 
 Runs as root on a machine of your own with vLLM, as tests/gpu/run.py does: the plan's guard, guard.json and command
 lines. With two GPUs each rank has its own (`dp-ep`), with four each host has two ranks (`dp-ep-4`); on one they share
 it, with a dense model (`dp-shared`). Both hosts are this machine, so a restart loop stands in for systemd
-(tests/gpu/guarded_host.py); the result says with what fence. FILE.json and FILE.md are written after every fault; the
-guards' logs lie beside. Exit status 1 when a bound of the fault matrix or an oracle was missed.
+(tests/gpu/guarded_host.py); the result says with what fence. FILE.json and FILE.md are written after every
+fault; the guards' logs lie beside, and what benchmarks/start.py reads of every start. Each fault is a first failure:
+the group is resumed before it. Two runs side by side on the same GPUs take `--shared 0` and `--shared 1`. Exit status 1
+when a bound of the fault matrix or an oracle was missed.
 """
 
 from __future__ import annotations
@@ -32,7 +35,7 @@ from tests.faults.sampler import Sampler  # noqa: E402
 from tests.gpu import guarded_table  # noqa: E402
 from tests.gpu.cases import CASES  # noqa: E402
 from tests.gpu.guarded_faults import FAULTS, Fault  # noqa: E402
-from tests.gpu.guarded_host import RESTART_SECONDS, Host, hierarchy  # noqa: E402
+from tests.gpu.guarded_host import Host, hierarchy  # noqa: E402
 from tests.gpu.guarded_watch import FREE_MIB, Gpus, HostProcesses, Load, Ready, complete, get  # noqa: E402
 from tests.gpu.run import START_SECONDS, caches, install, machine, own_gpus, settings_of  # noqa: E402
 
@@ -49,15 +52,19 @@ CASE_ON = {1: "dp-shared", 4: "dp-ep-4"}
 class Run:
     """A guarded group on this machine, and all that watches it."""
 
-    def __init__(self, plan: Plan, folder: Path, fence: Path | None) -> None:
-        self.plan = plan
+    def __init__(
+        self, plan: Plan, folder: Path, fence: Path | None, *, shared: bool = False, idle: bool = False
+    ) -> None:
+        self.plan, self.folder, self.shared, self.idle = plan, folder, shared, idle
         head = plan.head
         guard_config = json.loads(head.files[f"/etc/muster/{plan.group}/guard.json"].text)
         self.settings = guard_config["settings"]
         self.control = f"http://{guard_config['head']['address']}:{guard_config['head']['control_port']}"
         self.gpus = Gpus()
         count = len(self.gpus.idle)
-        self.hosts = [Host(plan, host, own_gpus(host, count), folder, fence) for host in plan.hosts.values()]
+        self.hosts = [
+            Host(plan, host, own_gpus(host, count), folder, fence, shared=shared) for host in plan.hosts.values()
+        ]
         self.processes = HostProcesses(self.hosts)
         self.ready = Ready(self.control)
         self.ranks = sorted(rank for host in plan.hosts.values() for rank in host.dp_ranks)
@@ -72,7 +79,19 @@ class Run:
         for host in reversed(self.hosts):
             host.start()
         until(lambda: self.ready.now, START_SECONDS + 60, "the group is not ready", self.explain)
+        self.keep_start(self.ready.changes[-1][0], "empty")
         return self.ready.changes[-1][0] - began
+
+    def keep_start(self, answered: float, caches_were: str) -> None:
+        """Append what the last start logged, and when, for benchmarks/start.py."""
+        lines = sorted((when, text) for host in self.hosts for when, text in host.engine if when <= answered)
+        started = {
+            "hosts": [host.host for host in self.hosts], "caches": caches_were, "answered": answered,
+            "began": min(host.generation_began for host in self.hosts),
+            "born": {each.pid: each.started for each in sightings.engines(self.processes.alive)}, "lines": lines,
+        }  # fmt: skip
+        with (self.folder / "starts.jsonl").open("a", encoding="utf-8") as out:
+            out.write(json.dumps(started) + "\n")
 
     def load(self) -> None:
         """Begin the load; it goes on through the faults."""
@@ -134,7 +153,8 @@ class Run:
     def carry_out(self, key: str) -> dict[str, Any]:
         """Do one fault under load, and say in seconds after it what happened when."""
         fault = FAULTS[key]
-        time.sleep(LOAD_SECONDS)
+        self.hosts[0].ctl("resume")
+        time.sleep(0 if self.idle else LOAD_SECONDS)
         until(lambda: all(self._busy(rank) for rank in self.ranks), 60, "no load", self.explain)
         self.processes.forget()
         before = sightings.engines(self.processes.alive)
@@ -145,7 +165,7 @@ class Run:
         at = time.monotonic()
         os.kill(pid, fault.number)
         record: dict[str, Any] = {
-            "fault": key, "text": fault.text, "bounds": [fault.gone, fault.new], "in_flight": CLIENTS * len(self.ranks),
+            "fault": key, "text": fault.text, "bounds": [fault.gone, fault.new], "in_flight": len(self.loads),
             "answered_before": answered, "used_mib": list(used),
         }  # fmt: skip
 
@@ -155,10 +175,12 @@ class Run:
         limit = fault.new + START_SECONDS + 60
         try:
             until(lambda: self._gone(old) is not None, fault.gone + 60, "the old processes are not gone", self.explain)
-            until(lambda: self.gpus.free_at(at) is not None, 60, "the GPUs' memory is not back", self.explain)
+            if not self.shared:
+                until(lambda: self.gpus.free_at(at) is not None, 60, "the GPUs' memory is not back", self.explain)
             first = {rank: self._first_answer(rank, at + limit) for rank in self.ranks}
             until(lambda: self.ready.now, 120, "/ready does not answer 200", self.explain)
             record["answering"] = {str(rank): since(when) for rank, when in first.items()}
+            self.keep_start(max(first.values()), "persisted")
         except TimeoutError as error:
             record["error"] = str(error)
         lines = [(when, host.host, text) for host in self.hosts for when, text in host.lines if when > at]
@@ -262,30 +284,40 @@ def main() -> int:
     parser.add_argument("--site", default="")
     parser.add_argument("--soak", type=float, default=0, help="seconds of load before the first fault")
     parser.add_argument("--faults", default="kill-headless,stop-core")
+    parser.add_argument("--case", help="one of tests/gpu/cases.py; by default the one for this number of GPUs")
+    parser.add_argument("--idle", action="store_true", help="no load")
+    parser.add_argument("--shared", type=int, metavar="SLOT", help="another run has another slot and the same GPUs")
+    parser.add_argument("--seconds", type=float, default=float("inf"), help="no fault begins later than this")
+    parser.add_argument("--env", action="append", default=[], metavar="NAME=VALUE", help="of the engine")
     parser.add_argument("--crash", metavar="CASE", help="no faults: a case whose engine dies while it starts")
     parser.add_argument("--fence", choices=("auto", "environment"), default="auto")
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="a setting of the plan")
     args = parser.parse_args()
+    ends = time.monotonic() + args.seconds
     install(args.site)
     on = machine()
-    case = CASES[args.crash] if args.crash else CASES[CASE_ON.get(int(on["gpus"].partition("x")[0]), "dp-ep")]
+    case = CASES[args.crash or args.case or CASE_ON.get(int(on["gpus"].partition("x")[0]), "dp-ep")]
     changes = {name: json.loads(value) for name, value in (pair.split("=", 1) for pair in args.set)}
-    settings = settings_of(case, site=args.site, slot=0)
+    settings = settings_of(case, site=args.site, slot=args.shared or 0)
+    if args.env:
+        changes["extra_env"] = {**settings.extra_env, **dict(pair.split("=", 1) for pair in args.env)}
     plan = build_plan(
         recipes.load(case.recipe),
         case.specs(),
         settings.model_validate({**dict(settings), "supervisor": "guard", **changes}),
     )
     caches(plan, empty=True)
-    folder = args.out.parent / "guarded-hosts"
+    folder = args.out.parent / f"{args.out.name}-hosts"
     shutil.rmtree(folder, ignore_errors=True)
     fence = hierarchy() if args.fence == "auto" else None
-    run = Run(plan, folder, fence)
+    run = Run(plan, folder, fence, shared=args.shared is not None, idle=args.idle)
     record: dict[str, Any] = {
         "machine": on, "case": case.name, "label": plan.label, "digest": plan.digest, "weights": "dummy",
-        "supervisor": f"two guards on one machine, each under a restart loop in place of systemd (again after"
-        f" {RESTART_SECONDS:g} s); fence: {'a control group each' if fence else 'marks in the environment'}",
-        "settings": run.settings, "clients_per_rank": CLIENTS, "tokens": TOKENS, "free_means_mib_above_idle": FREE_MIB,
+        "supervisor": f"a guard per host on one machine, each under a restart loop in place of systemd (again after"
+        f" {run.hosts[0].restart_seconds:g} s); fence: "
+        f"{'a control group each' if fence else 'marks in the environment'}",
+        "settings": run.settings, "clients_per_rank": 0 if args.idle else CLIENTS,
+        "beside_another_group": args.shared is not None, "tokens": TOKENS, "free_means_mib_above_idle": FREE_MIB,
         "idle_mib": list(run.gpus.idle), "faults": [],
         "argv": {f"{host.name}:{p.name}": list(p.argv) for host in plan.hosts.values() for p in host.processes},
     }  # fmt: skip
@@ -300,12 +332,15 @@ def main() -> int:
             print(record["crash"], flush=True)
             return bool(record["crash"]["missed"])
         record["first_start_seconds"] = round(run.start(), 1)
-        run.load()
+        if not args.idle:
+            run.load()
         if args.soak:
             record["soak"] = run.soak(args.soak)
             keep()
             print(record["soak"], flush=True)
         for key in args.faults.split(","):
+            if time.monotonic() > ends:
+                break
             record["faults"].append(run.carry_out(key))
             keep()
             print(guarded_table.row(record["faults"][-1]), *record["faults"][-1]["missed"], sep="\n", flush=True)

@@ -22,9 +22,9 @@ from muster.guard.host_judge import DEVICE_FIELDS
 from muster.plan.types import HostPlan, Plan
 from tests.faults.sampler import stat, stat_fields
 
-RESTART_SECONDS = 3.0
-"""RestartSec of the rendered unit."""
 EMPTY_SECONDS = 30.0
+ENGINE_BYTES = 600
+"""Bytes kept of one line of the engine."""
 KEY = "0123456789abcdef0123456789abcdef"
 WORD = b"muster: "
 DEATH = b"illegal memory access"
@@ -35,10 +35,14 @@ DEATH = b"illegal memory access"
 class Host(threading.Thread):
     """Restart=always with a control group where this machine lets one be made, else by a mark in the environment."""
 
-    def __init__(self, plan: Plan, host: HostPlan, gpus: str, folder: Path, hierarchy: Path | None) -> None:
+    def __init__(
+        self, plan: Plan, host: HostPlan, gpus: str, folder: Path, hierarchy: Path | None, *, shared: bool = False
+    ) -> None:
+        """`shared`: another group runs on the same GPUs, whose processes are none of this one's business."""
         super().__init__(daemon=True)
         self.host, self.folder = host.name, folder / host.name
         self.unit = host.units[0]
+        self.restart_seconds = restart_seconds(host)
         self.mark = f"UNIT={self.folder}-{os.getpid()}"
         self.group = hierarchy / f"muster-gpu-{host.name}" / self.unit if hierarchy else None
         self.lines: list[tuple[float, str]] = []
@@ -46,9 +50,13 @@ class Host(threading.Thread):
         self.death = 0.0
         """When the engine first said that a worker is dead; 0.0 while it has not."""
         self.statuses: list[int] = []
+        self.engine: list[tuple[float, str]] = []
+        """What the engines of the last generation logged, with the monotonic time."""
+        self.generation_began = 0.0
+        """When the last generation's children were started."""
         self._over = threading.Event()
         self._process: subprocess.Popen[bytes] | None = None
-        self._write(plan, host, gpus)
+        self._write(plan, host, gpus, shared=shared)
         name, value = self.mark.split("=", 1)
         self._env = {
             **os.environ, "CREDENTIALS_DIRECTORY": str(self.folder / "credentials"), name: value,
@@ -56,7 +64,7 @@ class Host(threading.Thread):
             "SPT_NOENV": "1",  # keeps process titles out of the environment, by which processes are recognised
         }  # fmt: skip
 
-    def _write(self, plan: Plan, host: HostPlan, gpus: str) -> None:
+    def _write(self, plan: Plan, host: HostPlan, gpus: str, *, shared: bool) -> None:
         for name in ("run", "state", "credentials"):
             (self.folder / name).mkdir(parents=True)
         (self.folder / "credentials" / "guard-key").write_text(KEY + "\n", encoding="utf-8")
@@ -74,7 +82,7 @@ class Host(threading.Thread):
         smi = ["nvidia-smi", "-i", gpus]
         config["checks"]["gpu_command"] = [*smi, f"--query-gpu={','.join(DEVICE_FIELDS)}", "--format=csv,noheader"]
         apps = "--query-compute-apps=pid,process_name,used_memory,gpu_uuid"
-        config["checks"]["apps_command"] = [*smi, apps, "--format=csv,noheader"]
+        config["checks"]["apps_command"] = ["true"] if shared else [*smi, apps, "--format=csv,noheader"]
         self.config = self.folder / "guard.json"
         self.config.write_text(json.dumps(config, indent=1), encoding="utf-8")
         python = "/usr/bin/python3" if Path("/usr/bin/python3").exists() else sys.executable
@@ -93,7 +101,7 @@ class Host(threading.Thread):
             said = {"SERVICE_RESULT": "exit-code", "EXIT_CODE": "exited", "EXIT_STATUS": str(status)}
             post = [*self._guard, "post", "--config", str(self.config)]
             subprocess.run(post, env={**self._env, **said}, timeout=30, check=True)
-            self._over.wait(RESTART_SECONDS)
+            self._over.wait(self.restart_seconds)
 
     def _begin(self) -> None:
         argv = self._argv
@@ -116,6 +124,10 @@ class Host(threading.Thread):
                 if DEATH in line and not self.death:
                     self.death = now
                 _, word, text = line.partition(WORD)
+                if not word:
+                    self.engine.append((now, line[:ENGINE_BYTES].decode("utf-8", "replace")))
+                elif text.startswith(b"starting generation"):
+                    self.engine, self.generation_began = [], now
                 if word:
                     self.lines.append((now, text.decode("utf-8", "replace").strip()[:400]))
 
@@ -192,6 +204,12 @@ class Host(threading.Thread):
         with contextlib.suppress(OSError):
             return (self.folder / "log").read_bytes()[-size:].decode("utf-8", "replace")
         return ""
+
+
+def restart_seconds(host: HostPlan) -> float:
+    """RestartSec of the host's unit."""
+    text = host.files[f"/etc/systemd/system/{host.units[0]}"].text
+    return float(next(line for line in text.splitlines() if line.startswith("RestartSec=")).partition("=")[2])
 
 
 def hierarchy() -> Path | None:

@@ -75,6 +75,7 @@ def settings_of(case: Case, *, site: str, slot: int) -> Settings:
         "port": 8000 + slot,
         "rpc_port": 29550 + slot,
         "master_port": 29650 + slot,
+        "control_port": 29600 + slot,
         "extra_args": [
             *SHARED_ARGS,
             *("--compilation-config", case.compilation),
@@ -90,6 +91,8 @@ def settings_of(case: Case, *, site: str, slot: int) -> Settings:
 
 def install(site: str) -> None:
     """Make the directory that stands for the release: an environment that finds what this machine has."""
+    if (Path(ENGINE) / "bin/vllm").exists():
+        return
     venv.create(ENGINE, symlinks=True)
     bin_, (own,) = Path(ENGINE) / "bin", Path(ENGINE).glob("lib/python*/site-packages")
     there = [*([site] if site else []), *getsitepackages()]
