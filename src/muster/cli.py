@@ -1,4 +1,4 @@
-"""The `muster` command: everything that needs no deploy script."""
+"""The `muster` command."""
 
 from __future__ import annotations
 
@@ -13,6 +13,11 @@ from muster.errors import Refusal
 # Subcommand -> where it lives. Loaded on use: `muster plan` need not wait for the imports of the others.
 COMMANDS = {
     "plan": "muster.commands.plan:plan",
+    "deploy": "muster.commands.deploy:deploy",
+    "stop": "muster.commands.deploy:stop",
+    "restart": "muster.commands.deploy:restart",
+    "resume": "muster.commands.deploy:resume",
+    "stage": "muster.commands.deploy:stage",
     "status": "muster.commands.status:status",
     "logs": "muster.commands.logs:logs",
     "preflight": "muster.commands.preflight:preflight",
@@ -28,7 +33,7 @@ COMMANDS = {
 
 
 class _Cli(click.Group):
-    """Prints refusals without a traceback and exits with 2, as for any other wrong input."""
+    """Prints refusals without a traceback and exits with 2, as for any other wrong input; with 130 when interrupted."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
@@ -46,6 +51,9 @@ class _Cli(click.Group):
         except Refusal as refusal:
             click.echo(f"muster: {refusal}", err=True)
             sys.exit(2)
+        except KeyboardInterrupt:
+            click.echo("muster: interrupted", err=True)
+            sys.exit(130)
 
 
 @click.group(cls=_Cli, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -55,6 +63,6 @@ def main() -> None:
 
     \b
     muster plan inventories/h800-16.py kimi-k2-instruct     what every host would get, no host in reach
-    pyinfra inventories/h800-16.py deploys/kimi_k2_instruct.py              the deploy itself
+    muster deploy inventories/h800-16.py kimi-k2-instruct   bring it up; a second run changes nothing
     muster sandbox up                                       two real systemd hosts on this machine
     """

@@ -9,6 +9,7 @@ import pytest
 from muster.hosts import run_programs as runner
 from muster.hosts import ssh_session
 from muster.hosts.run_programs import run_program, run_programs
+from muster.hosts.say import progress_shown_by
 from tests.hosts.fake_host import ENDLESS, FakeChannel, fake_host
 
 
@@ -65,13 +66,14 @@ def test_a_host_that_never_begins_is_given_up(monkeypatch: pytest.MonkeyPatch) -
     assert "has not begun within" in ask(FakeChannel(begins=False))["probe_gpus"]["error"]
 
 
-def test_streamed_lines_are_printed_as_they_come(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_streamed_lines_are_shown_as_they_come(monkeypatch: pytest.MonkeyPatch) -> None:
     lines: list[str] = []
-    monkeypatch.setattr(runner, "echo", lambda line, **_: lines.append(line))
+    monkeypatch.setattr(runner, "fail", lambda _host, line: lines.append(f"error {line}"))
     channel = FakeChannel([b"one\ntw", b"o\nlast"], [b"no room\nmore\n"], status=1)
     state, host = fake_host(channel)
-    assert run_program(state, host, "install_engine", {}, streams=True) == {"error": "no room"}
-    assert sorted(lines) == ["[n1] last", "[n1] more", "[n1] no room", "[n1] one", "[n1] two"]
+    with progress_shown_by(lambda _host, line: lines.append(line)):
+        assert run_program(state, host, "install_engine", {}, streams=True) == {"error": "no room"}
+    assert sorted(lines) == ["error more", "error no room", "last", "one", "two"]
 
 
 def test_only_a_host_that_is_asked_to_use_sudo_makes_a_person_type_its_password(

@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from muster.errors import Refusal
+from muster.hosts.run_options import RunOptions
 
 Command = Callable[..., Any]
 
@@ -56,6 +57,25 @@ def over_inventory(*, recipe: bool = True, strategy: bool = False) -> Callable[[
         return click.argument("inventory_file", metavar="INVENTORY", type=click.Path())(decorated)
 
     return decorate
+
+
+def over_run(command: Command) -> Command:
+    """Give a command that runs a deploy `--dry`, `--diff`, `-y` and `-v`, together as `run`."""
+
+    @wraps(command)
+    def with_options(*args: Any, dry: bool, diff: bool, yes: bool, verbose: bool, **rest: Any) -> Any:
+        return command(*args, run=RunOptions(dry=dry, diff=diff, yes=yes, verbose=verbose), **rest)
+
+    flags = (
+        click.option("-v", "--verbose", is_flag=True, help="Print every line of every host."),
+        click.option("-y", "--yes", is_flag=True, help="Do not ask before what serves is stopped."),
+        click.option("--diff", is_flag=True, help="Show how files differ."),
+        click.option("--dry", is_flag=True, help="Say what would change, and change nothing."),
+    )
+    decorated: Command = with_options
+    for flag in flags:
+        decorated = flag(decorated)
+    return decorated
 
 
 def output_format(*forms: str) -> Callable[[Command], Command]:

@@ -8,7 +8,9 @@ from pyinfra import logger
 from pyinfra.api.state import State
 
 from muster.deploys.shared.group_run import GroupRun
+from muster.deploys.shared.stop_question import stop_question
 from muster.hosts.pyinfra_types import current_host, current_state
+from muster.hosts.run_words import words
 
 _REASONS = 6
 
@@ -40,6 +42,8 @@ def _announce(state: State, run: GroupRun) -> None:
         logger.info("every rank runs as planned" if decision.ready else waits)
         return
     stops = any(host.stop for host in decision.hosts.values())
+    if stops:
+        words.ask(stop_question("restart", plan.group, list(plan.hosts), plan.drain_seconds))
     logger.info(f"the group will be {'restarted' if stops else 'started'}:")
     for reason in decision.reasons[:_REASONS]:
         logger.info(f"  {reason}")

@@ -16,15 +16,17 @@ from pyinfra.api.host import Host
 from pyinfra.api.state import State
 
 from muster.deploys.bring_up import start_ranks, stop_ranks
-from muster.deploys.shared import guard_commands, last_word
+from muster.deploys.shared import guard_commands
 from muster.deploys.shared.gate import gate
 from muster.deploys.shared.progress import Progress
+from muster.deploys.shared.stop_question import stop_question
 from muster.errors import Refusal
 from muster.hosts import operations
 from muster.hosts.all_hosts import each
 from muster.hosts.once import OncePerRun
 from muster.hosts.pyinfra_types import current_host, current_state, stage
 from muster.hosts.run_programs import run_program
+from muster.hosts.run_words import words
 from muster.plan import manifest
 from muster.spec import inventory
 
@@ -65,25 +67,37 @@ class DeployedGroup:
 _groups: OncePerRun[DeployedGroup] = OncePerRun()
 
 
-def stop() -> None:
+def stop(recipe: str | None = None) -> None:
     """Stop the group on the inventory's hosts.
 
     Guards stay and hold it stopped, through a reboot too, until it is resumed, restarted or deployed. Plain units stay
     enabled and start at the next boot.
+
+    Args:
+        recipe: of the group; may be left out where the hosts have one group.
     """
-    _end(_deployed(current_state()), "stop")
+    deployed = _deployed(current_state(), "stop", recipe)
+    _end(deployed, "stop")
 
 
-def restart() -> None:
-    """Stop the group on the inventory's hosts, then start it in its order and wait until it is ready."""
-    deployed = _deployed(current_state())
+def restart(recipe: str | None = None) -> None:
+    """Stop the group on the inventory's hosts, then start it in its order and wait until it is ready.
+
+    Args:
+        recipe: as for `stop`.
+    """
+    deployed = _deployed(current_state(), "restart", recipe)
     _end(deployed, "restart")
     _start(deployed, held=deployed.guarded and not deployed.group_status)
 
 
-def resume() -> None:
-    """Start the group on the inventory's hosts after a stop or a failure; wait until it is ready."""
-    deployed = _deployed(current_state())
+def resume(recipe: str | None = None) -> None:
+    """Start the group on the inventory's hosts after a stop or a failure; wait until it is ready.
+
+    Args:
+        recipe: as for `stop`.
+    """
+    deployed = _deployed(current_state(), "resume", recipe)
     _start(deployed, held=deployed.guarded)
 
 
@@ -126,21 +140,40 @@ def _end_generation(deployed: DeployedGroup, command: str) -> None:
 
 
 def _at_rest(deployed: DeployedGroup) -> bool:
-    """Whether the group is stopped already, and no process of it is left."""
+    """Whether the group is known to be stopped already, and no process of it is left."""
     status = deployed.group_status
-    return status["phase"] == "stopped" and all(member["child"] == "none" for member in status["members"])
+    at_rest = status.get("phase") == "stopped"
+    return at_rest and all(member["child"] == "none" for member in status["members"])
 
 
-def _deployed(state: State) -> DeployedGroup:
+def _deployed(state: State, command: str, recipe: str | None) -> DeployedGroup:
     """Return the deployed group that this run is about.
 
     Raises:
         DeployError: a host does not answer, no group or several fit, or hosts are missing.
     """
-    return _groups.get(state, "", lambda: _find(state))
+
+    def find() -> DeployedGroup:
+        deployed = _find(state, recipe)
+        _say_beforehand(deployed, command)
+        return deployed
+
+    return _groups.get(state, "", find)
 
 
-def _find(state: State) -> DeployedGroup:
+def _say_beforehand(deployed: DeployedGroup, command: str) -> None:
+    """Have asked what a stop costs, and keep what holds at the end."""
+    hosts = deployed.progress.hosts
+    if command != "resume" and not _at_rest(deployed):
+        words.ask(stop_question(command, deployed.group, hosts, deployed.drain_seconds))
+    if command == "stop":
+        until = f"until muster resume {words.where}" if deployed.guarded else "until the next boot, or muster restart"
+        words.done(f"{deployed.group} is stopped on {', '.join(hosts)}, {until}")
+    else:
+        words.done(f"{deployed.group} is ready on {', '.join(hosts)}")
+
+
+def _find(state: State, recipe: str | None) -> DeployedGroup:
     inventory.require_all_read(state.inventory)
     hosts = {host.name: host for host in state.inventory if host in state.active_hosts}
     answers = each(hosts.values(), lambda host: run_program(state, host, "probe_group", {}, seconds=_PROBE_SECONDS))
@@ -149,8 +182,10 @@ def _find(state: State) -> DeployedGroup:
             raise Refusal(f"{name}: {answer['error']}", needed="a host that answers over SSH")
     manifests = {name: answer["groups"] for name, answer in answers.items()}
     data = next(iter(hosts.values())).data
-    group = choose(manifests, group=data.get("group"), recipe=data.get("recipe"))
+    group = choose(manifests, group=data.get("group"), recipe=recipe or data.get("recipe"))
     own = {name: groups[group] for name, groups in manifests.items() if group in groups}
+    files = inventory.files_of(state.inventory)
+    words.about(files.inventory if files else None, str(next(iter(own.values())).get("recipe", "")))
     limit = {host.name for host in state.inventory if state.is_host_in_limit(host)}
     deployed = from_manifests(group, own, unreached=sorted(limit - set(hosts)))
     return replace(deployed, guards=_guard_status(state, deployed, hosts)) if deployed.guarded else deployed
@@ -189,7 +224,7 @@ def choose(manifests: Mapping[str, Mapping[str, Any]], *, group: str | None, rec
     raise Refusal(
         f"groups on these hosts: {there}",
         needed="one group to act on",
-        fix="name it with --data group=NAME or --data recipe=NAME" if recipes else "deploy a recipe first",
+        fix="name its RECIPE, or --data group=NAME" if recipes else "deploy a recipe first",
     )
 
 
@@ -222,7 +257,7 @@ def from_manifests(group: str, manifests: Mapping[str, Mapping[str, Any]], unrea
         )
     logger.info(f"group {group}: {first['label']} on {', '.join(hosts)}")
     guarded = bool(first.get("heals"))
-    last_word.say_at_the_end()
+    words.say_at_the_end()
     progress = Progress(tuple(hosts), manifest.steps(manifests), int(first["ready_timeout"]), group if guarded else "")
     return DeployedGroup(
         group,

@@ -11,6 +11,7 @@ from pyinfra.api.state import State
 from muster.deploys.shared.group_run import GroupRun
 from muster.hosts import operations
 from muster.hosts.pyinfra_types import current_host, stage
+from muster.hosts.run_words import words
 from muster.hosts.say import say
 from muster.plan import firewall
 from muster.plan.types import Plan
@@ -26,7 +27,17 @@ def summary(run: GroupRun) -> None:
 def _print(_state: State, host: Host, run: GroupRun) -> bool:
     if run.host(host).node_rank == 0:
         say(host, text(run.plan))
+        words.done(outcome(run))
     return True
+
+
+def outcome(run: GroupRun) -> str:
+    """Return what is true now, in one line."""
+    plan, count = run.plan, len(run.plan.hosts)
+    how = f"started in {run.progress.passed_seconds:.0f} s" if run.progress.started else "nothing to change"
+    where = f"{count} host{'s' * (count > 1)}"
+    notes = "" if run.decision.changes or not plan.warnings else f"; {len(plan.warnings)} note(s): muster plan"
+    return f"{plan.group}: {how}; {plan.label} serves at {plan.endpoint}/v1 on {where}, plan {plan.digest}{notes}"
 
 
 def text(plan: Plan) -> str:

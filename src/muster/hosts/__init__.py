@@ -15,6 +15,10 @@ explain        why a host could not be used, with a fix   pure
 all_hosts      work on every host at once
 once           work that whichever host asks first does for all
 say            lines under a host's name
+run_words      what a run asks before it stops what serves, and its last line
+run_display    a run on a terminal or in a log: what changes, and how far it is
+run_options    --dry, --diff, -y, -v: how a deploy is run
+deploy_run     one deploy through pyinfra's own phases, for `muster`'s commands
 uv_binary      the uv that goes to the hosts
 secret_store   a group's secrets on the control machine
 pyinfra_types  pyinfra's decorators and context, with types

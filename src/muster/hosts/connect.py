@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import gevent
 from pyinfra.api.config import Config
 from pyinfra.api.connect import disconnect_all
 from pyinfra.api.exceptions import ConnectError, ConnectorDataTypeError
@@ -49,6 +50,8 @@ def connected(inventory: Inventory, *, needs_all: bool = False) -> Iterator[Conn
     Raises:
         Refusal: a host that could not be reached, with `needs_all`; a config.py that cannot be run.
     """
+    # One leaves by interrupting; gevent would print that as an error first.
+    gevent.get_hub().NOT_ERROR = (*gevent.get_hub().NOT_ERROR, KeyboardInterrupt)
     try:
         state = State(inventory, _config(inventory))
     except ConnectorDataTypeError as error:

@@ -15,6 +15,7 @@ from pyinfra.api.exceptions import DeployError
 from pyinfra.api.state import State
 
 from muster.errors import Refusal
+from muster.hosts.run_words import words
 
 Result = TypeVar("Result")
 
@@ -46,6 +47,8 @@ class OncePerRun(Generic[Result]):
                     results[key] = DeployError(str(refusal))
                 except DeployError as error:
                     results[key] = error
+                if isinstance(results[key], DeployError):
+                    words.refuse()
             result = results[key]
         if isinstance(result, DeployError):
             raise result

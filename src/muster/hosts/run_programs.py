@@ -9,14 +9,14 @@ from typing import Any, cast
 
 from pyinfra.api.arguments import CONNECTOR_ARGUMENT_KEYS, pop_global_arguments
 from pyinfra.api.host import Host
-from pyinfra.api.output import echo, format_text
 from pyinfra.api.state import State
 from pyinfra.context import ctx_config
 
 from muster.hosts import programs, ssh_session
 from muster.hosts.check_answers import checked
-from muster.hosts.printable import one_line, printable
+from muster.hosts.printable import one_line
 from muster.hosts.programs import Answer, Request
+from muster.hosts.say import fail, progress
 
 
 class Answers(dict[str, Answer]):
@@ -132,8 +132,7 @@ def _bundle(requests: str, streams: bool) -> str:
 
 def _printer(host: Host) -> ssh_session.OnLine:
     def show(line: str, is_error: bool) -> None:
-        text = printable(line)
-        echo(f"{host.print_prefix}{format_text(text, 'red') if is_error else text}", err=True)
+        (fail if is_error else progress)(host, line)
 
     return show
 

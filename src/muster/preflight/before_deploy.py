@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from pyinfra import logger
 from pyinfra.api import State
 from pyinfra.api.exceptions import DeployError
+from rich.console import Console
 
 from muster.plan.restart_decision import Observation
 from muster.plan.types import Plan
@@ -92,8 +95,15 @@ def require_fit(state: State, probed: Probed, settings: Settings) -> Outcome:
 
 
 def print_outcome(outcome: Outcome, *, brief: bool) -> None:
-    """Print an outcome to standard error, where pyinfra's own lines go."""
-    render(outcome, console_on(sys.stderr), brief=brief)
+    """Print an outcome to standard error; a brief one that stops nothing as lines like those of the run."""
+    if not brief or outcome.failures():
+        render(outcome, console_on(sys.stderr), brief=brief)
+        return
+    text = io.StringIO()
+    colours = sys.stderr.isatty()
+    render(outcome, Console(file=text, force_terminal=colours, no_color=not colours, soft_wrap=True), brief=True)
+    for line in text.getvalue().splitlines():
+        logger.info(line)
 
 
 def stop_on_failure(outcome: Outcome) -> None:

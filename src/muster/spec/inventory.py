@@ -41,6 +41,9 @@ class Fleet:
     files: tuple[Path, ...] = ()
 
 
+_ASKS_NOTHING = ("yes", "dry", "json_output", "debug_facts", "debug_operations")
+"""Options with which pyinfra's command does not ask before it executes, or does not come to that."""
+
 _files: WeakKeyDictionary[Inventory, SettingsFiles] = WeakKeyDictionary()
 """The files behind the inventories that were loaded here."""
 
@@ -95,7 +98,7 @@ def files_of(inventory: Inventory) -> SettingsFiles | None:
         found = _of_command_line()
         if found is None:
             return None
-        _files[inventory] = found[0]
+        _files[inventory] = found.files
     return _files[inventory]
 
 
@@ -117,13 +120,35 @@ def require_all_read(inventory: Inventory) -> None:
     """
     found = _of_command_line()
     if found is not None:
-        files, group_data, config = found
-        _files[inventory] = files
-        settings_files.require_read(files, group_data, config)
-        settings_files.require_named_groups(files, _groups(inventory))
+        _files[inventory] = found.files
+        settings_files.require_read(found.files, found.group_data, found.config)
+        settings_files.require_named_groups(found.files, _groups(inventory))
+        if found.asks and not sys.stdin.isatty():
+            raise Refusal(
+                "pyinfra asks before it changes anything, and there is no terminal to ask at",
+                needed="a yes beforehand",
+                fix="run it again with -y; --dry says what would change",
+            )
 
 
-def _of_command_line() -> tuple[SettingsFiles, list[Path], Path | None] | None:
+@dataclass(frozen=True)
+class _CommandLine:
+    """What pyinfra's own command was given.
+
+    Args:
+        files: of the inventory.
+        group_data: directories that it has read.
+        config: the config.py that it has read, or None.
+        asks: whether it will ask before it executes.
+    """
+
+    files: SettingsFiles
+    group_data: list[Path]
+    config: Path | None
+    asks: bool
+
+
+def _of_command_line() -> _CommandLine | None:
     """Return the files of the inventory that pyinfra's command was given, and which of them it has read.
 
     pyinfra keeps neither: its own parser reads the command line once more. None where another program runs, or the
@@ -145,7 +170,8 @@ def _of_command_line() -> tuple[SettingsFiles, list[Path], Path | None] | None:
     # Whoever names a configuration wants that one.
     read_config = files.config if named != settings_files.CONFIG else (config if config.is_file() else None)
     group_data = [here / "group_data", path.parent / "group_data", *(here / name for name in given["group_data"] or ())]
-    return files, group_data, read_config
+    asks = not any(given[name] for name in _ASKS_NOTHING)
+    return _CommandLine(files, group_data, read_config, asks)
 
 
 def _groups(inventory: Inventory) -> set[str]:

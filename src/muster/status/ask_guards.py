@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-import gevent
 from pyinfra.api.host import Host
 
 from muster.hosts.all_hosts import each, hosts_of
@@ -87,8 +86,6 @@ def guards_of(inventory_file: str, recipe_name: str, overrides: Mapping[str, Any
     Raises:
         Refusal: no plan.
     """
-    # One leaves `--watch` by interrupting it; gevent would print that as an error first.
-    gevent.get_hub().NOT_ERROR = (*gevent.get_hub().NOT_ERROR, KeyboardInterrupt)
     hosts = inventory.load(inventory_file, overrides)
     plan = plan_for(recipe_name, inventory.from_pyinfra(hosts, name=inventory_file))
     with connected(hosts) as there:

@@ -2,7 +2,7 @@
 
 group_run         plan, what the hosts have, decision: made once, by the host that comes first
 progress          which host has passed what
-last_word         what failed, as the last line of a run
+stop_question     what a stop costs, asked before it: pure
 gate              nobody passes before all have come
 polling           units watched in short SSH sessions
 guard_trouble     what keeps a guarded group from starting, and when waiting cannot help: pure

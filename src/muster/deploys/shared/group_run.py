@@ -12,12 +12,12 @@ from pyinfra.api.exceptions import DeployError
 from pyinfra.api.host import Host
 from pyinfra.api.state import BaseStateCallback, State
 
-from muster.deploys.shared import last_word
 from muster.deploys.shared.progress import Progress
 from muster.errors import Refusal
 from muster.hosts import uv_binary
 from muster.hosts.all_hosts import hosts_of
 from muster.hosts.once import OncePerRun
+from muster.hosts.run_words import words
 from muster.hosts.secret_store import Store, open_store
 from muster.plan.prepare import plan_for, plan_for_drivers
 from muster.plan.restart_decision import Decision, Observation, asked, decide
@@ -75,10 +75,11 @@ class _FailureNotice(BaseStateCallback):
         state: State, host: Host, op_hash: str, retry_count: int = 0, max_retries: int = 0
     ) -> None:
         for run in _runs.made(state).values():
-            if host.name in run.plan.hosts and not run.progress.touched:
+            if host.name in run.plan.hosts:
                 name = " / ".join(sorted(state.get_op_meta(op_hash).names))
-                logger.error(f"{host.name} failed at '{name}'; the running group was not touched")
-                last_word.keep(f"{host.name} failed at '{name}'; the running group was not touched")
+                words.fail(f"{host.name} failed at '{name}'")
+                if not run.progress.touched:
+                    logger.error(f"{host.name} failed at '{name}'; the running group was not touched")
 
 
 def _prepare(state: State, recipe_name: str) -> GroupRun:
@@ -109,7 +110,9 @@ def _prepare(state: State, recipe_name: str) -> GroupRun:
     if left_out and decision.changes:
         raise DeployError(_absent(plan, left_out, "left out by --limit or --exclude"))
     state.add_callback_handler(_FailureNotice())
-    last_word.say_at_the_end()
+    words.say_at_the_end()
+    files = inventory.files_of(state.inventory)
+    words.about(files.inventory if files else None, plan.recipe)
     progress = Progress(tuple(here.hosts), here.steps, here.ready_timeout, here.group if here.heals else "")
     return GroupRun(here, probed.observations, decision, store, progress, fleet.settings, fleet.homes)
 

@@ -11,7 +11,8 @@ from pyinfra.api.state import State
 
 from muster.deploys.shared.polling import poll_seconds, rest_of_poll
 from muster.hosts.run_programs import run_program
-from muster.hosts.say import fail, say
+from muster.hosts.run_words import words
+from muster.hosts.say import fail, progress, say
 
 PATIENCE = 90
 """Seconds on top of the drain: the engine's exit, systemd's fresh guards, and their meeting at the head."""
@@ -27,7 +28,7 @@ def end_generation(state: State, host: Host, group: str, command: str, since: st
         since: the generation that is to end; a second request ends no other.
         drain_seconds: of the plan that runs.
     """
-    began = time.monotonic()
+    began, words.touched = time.monotonic(), True
     if drain_seconds:
         say(host, f"requests in flight get up to {drain_seconds} s")
     for seconds in poll_seconds():
@@ -43,7 +44,7 @@ def end_generation(state: State, host: Host, group: str, command: str, since: st
             fail(host, f"{command} failed after {passed:.0f} s: {answer.get('pending') or answer['error']}")
             fail(host, "  fix: mend what the message names, or stop the units by hand (systemctl stop)")
             return False
-        say(host, f"waiting: {answer['pending']}, {passed:.0f} s")
+        progress(host, f"waiting: {answer['pending']}, {passed:.0f} s")
         gevent.sleep(rest_of_poll(poll_began, seconds))
     return False
 
@@ -53,6 +54,7 @@ def resume(state: State, host: Host, group: str, is_head: bool) -> bool:
 
     A member whose head is out of reach is no failure: the head gets a command of its own.
     """
+    words.touched = True
     answer = _answer(state, host, {"group": group, "command": "resume"})
     if "error" in answer:
         (fail if is_head else say)(host, answer["error"])

@@ -16,7 +16,9 @@ from muster.deploys.shared.guard_trouble import GuardTrouble
 from muster.deploys.shared.progress import Progress
 from muster.hosts import programs
 from muster.hosts.run_programs import run_program
+from muster.hosts.run_words import words
 from muster.hosts.say import fail, say
+from muster.hosts.say import progress as show
 from muster.plan.types import Step
 
 # Mistakes show in the first seconds; a long wait must not cost a session every few seconds.
@@ -42,7 +44,7 @@ def rest_of_poll(began: float, seconds: float) -> float:
 
 def stop(state: State, host: Host, units: tuple[str, ...]) -> bool:
     """Stop units and wait until none of their processes is left; systemd ends what does not go by itself."""
-    began = time.monotonic()
+    began, words.touched = time.monotonic(), True
     for seconds in poll_seconds():
         poll_began = time.monotonic()
         answer = run_program(state, host, "run_units", {"do": "stop", "units": units, "seconds": seconds})
@@ -51,13 +53,14 @@ def stop(state: State, host: Host, units: tuple[str, ...]) -> bool:
             return False
         if answer["done"]:
             return True
-        say(host, f"waiting for {answer['pending']}, {time.monotonic() - began:.0f} s")
+        show(host, f"waiting for {answer['pending']}, {time.monotonic() - began:.0f} s")
         gevent.sleep(rest_of_poll(poll_began, seconds))
     return False
 
 
 def start(state: State, host: Host, progress: Progress, number: int) -> bool:
     """Start this host's units of one step and wait until the step is up, here and on the hosts with its checks."""
+    words.touched = True
     return _await_step(state, host, progress, number, progress.steps[number].units.get(host.name, ()))
 
 
@@ -159,7 +162,7 @@ def _report(host: Host, progress: Progress, answer: programs.Answer) -> None:
         return
     text = f"waiting until {answer['pending']}, {progress.passed_seconds:.0f} s"
     last = next((line for line in answer["last"].values() if line), "")
-    say(host, f"{text}; last log: {last[:_LOG_WIDTH]}" if last else text)
+    show(host, f"{text}; last log: {last[:_LOG_WIDTH]}" if last else text)
 
 
 def _died(host: Host, progress: Progress, answer: programs.Answer) -> None:

@@ -9,10 +9,8 @@ from gevent.event import Event
 from pyinfra.api.host import Host
 from pyinfra.api.operation import OperationMeta
 
-from muster.deploys.shared import last_word
+from muster.hosts.run_words import words
 from muster.plan.types import Step
-
-NEXT = "see `muster status` and `muster logs --failure` of this inventory and recipe"
 
 
 @dataclass
@@ -74,7 +72,7 @@ class Progress:
         if not self.failed.is_set():
             self.failure = reason
             self.failed.set()
-            last_word.keep(f"{reason}; {NEXT}")
+            words.fail(reason)
 
     def begin(self) -> None:
         """Start the clock of the bring-up, once."""

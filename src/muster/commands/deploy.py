@@ -1,0 +1,100 @@
+"""`muster deploy`, `stop`, `restart`, `resume`, `stage`: what the scripts in deploys/ do, as commands."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import click
+
+from muster.commands import options
+from muster.hosts.run_options import RunOptions
+
+EXIT_STATUS = """\b
+Exit status: 0 done, 1 failed, 2 refused and nothing touched, 130 interrupted.
+"""
+
+
+@click.command(
+    epilog=f"""\b
+Examples:
+  muster deploy inventories/h200-16.py kimi-k2-instruct --dry --diff
+  muster deploy inventories/h200-16.py kimi-k2-instruct
+  muster deploy inventories/h200-16.py kimi-k2-instruct --data max_model_len=131072 -y
+
+{EXIT_STATUS}"""
+)
+@options.over_inventory(strategy=True)
+@options.over_run
+def deploy(inventory_file: str, recipe_name: str, overrides: Mapping[str, Any], run: RunOptions) -> None:
+    """Bring RECIPE up on the hosts of INVENTORY; a second run changes nothing and says so in one line.
+
+    Everything that can be checked is checked before what runs is stopped. Where a group that runs has to be restarted,
+    you are asked first.
+    """
+    from muster.deploys.serve import serve
+
+    _run(inventory_file, recipe_name, overrides, run, lambda: serve(recipe_name))
+
+
+@click.command(epilog=EXIT_STATUS)
+@options.over_inventory(recipe=False)
+@options.over_run
+def stop(inventory_file: str, recipe_name: str | None, overrides: Mapping[str, Any], run: RunOptions) -> None:
+    """Stop the group of RECIPE; it stays stopped, through a reboot too, until `resume`, `restart` or `deploy`.
+
+    Requests in flight get `drain_seconds` to finish. RECIPE may be left out where the hosts have one group.
+    """
+    from muster.deploys import deployed_group
+
+    _run(inventory_file, recipe_name, overrides, run, lambda: deployed_group.stop(recipe_name))
+
+
+@click.command(epilog=EXIT_STATUS)
+@options.over_inventory(recipe=False)
+@options.over_run
+def restart(inventory_file: str, recipe_name: str | None, overrides: Mapping[str, Any], run: RunOptions) -> None:
+    """Restart the group of RECIPE as it was deployed, in its order, and wait until it is ready.
+
+    A restart on purpose costs no restart budget. RECIPE may be left out where the hosts have one group.
+    """
+    from muster.deploys import deployed_group
+
+    _run(inventory_file, recipe_name, overrides, run, lambda: deployed_group.restart(recipe_name))
+
+
+@click.command(epilog=EXIT_STATUS)
+@options.over_inventory(recipe=False)
+@options.over_run
+def resume(inventory_file: str, recipe_name: str | None, overrides: Mapping[str, Any], run: RunOptions) -> None:
+    """Start the group of RECIPE again: after `stop`, after *failed*, on a host that a fatal Xid has blocked.
+
+    RECIPE may be left out where the hosts have one group.
+    """
+    from muster.deploys import deployed_group
+
+    _run(inventory_file, recipe_name, overrides, run, lambda: deployed_group.resume(recipe_name))
+
+
+@click.command(epilog=EXIT_STATUS)
+@options.over_inventory()
+@options.over_run
+def stage(inventory_file: str, recipe_name: str, overrides: Mapping[str, Any], run: RunOptions) -> None:
+    """Bring the pinned weights of RECIPE to every host of INVENTORY, verified; what runs is not touched."""
+    from muster.deploys.stage_weights import stage_weights
+
+    _run(inventory_file, recipe_name, overrides, run, lambda: stage_weights(recipe_name))
+
+
+def _run(
+    inventory_file: str,
+    recipe: str | None,
+    overrides: Mapping[str, Any],
+    run: RunOptions,
+    work: Callable[[], None],
+) -> None:
+    """Run a deploy through pyinfra, and end with its exit status."""
+    from muster.hosts.deploy_run import run_deploy
+
+    sys.exit(run_deploy(inventory_file, overrides, work, run, recipe=recipe or ""))

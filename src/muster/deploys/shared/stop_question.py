@@ -1,0 +1,27 @@
+"""What a stop of a running group costs, as the question that comes before it. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from muster.on_host.in_words import duration
+
+
+def stop_question(
+    command: str, group: str, hosts: Sequence[str], drain_seconds: int, last_start: float | None = None
+) -> str:
+    """Return what is about to be stopped, on which hosts, and for how long nothing will answer.
+
+    Args:
+        command: `stop` or `restart`.
+        group: its name.
+        hosts: of the group.
+        drain_seconds: how long requests in flight get.
+        last_start: seconds from the start of the ranks until the group was ready, the last time; None if unknown.
+    """
+    drain = f"requests in flight get up to {drain_seconds} s" if drain_seconds else "requests in flight are cut off"
+    what = f"{group} on {', '.join(hosts)} will be {'stopped' if command == 'stop' else 'restarted'}: {drain}"
+    if command == "stop":
+        return f"{what}, then nothing answers until it is resumed"
+    last = f"its last start took {duration(last_start)}" if last_start is not None else "no start was measured yet"
+    return f"{what}, then nothing answers until it is ready again ({last})"

@@ -1,0 +1,106 @@
+"""What a run says besides its steps: what it asks before it stops what serves, and the last line of its output.
+
+pyinfra ends a failed run with "No hosts remaining!", below which nobody looks for the reason. The line kept here comes
+last: after pyinfra's own command when the process ends, from `deploy_run` when the run is over.
+"""
+
+from __future__ import annotations
+
+import atexit
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import click
+import pyinfra
+
+UNKNOWN = "INVENTORY RECIPE"
+
+
+@dataclass
+class RunWords:
+    """The words of the one run of this process.
+
+    Args:
+        where: inventory and recipe as the user would type them, for the next command.
+        questions: what would be stopped and what that costs, one for each group.
+        outcomes: what is true at the end of a run that succeeds, one line for each group.
+        failures: reasons, first one first; the others follow from it.
+        refused: whether the run ended before it touched any host.
+        touched: whether the run has begun to act on what runs.
+    """
+
+    where: str = UNKNOWN
+    questions: list[str] = field(default_factory=list)
+    outcomes: list[str] = field(default_factory=list)
+    failures: list[str] = field(default_factory=list)
+    refused: bool = False
+    touched: bool = False
+    _awaited: bool = False
+
+    def about(self, inventory: Path | None, recipe: str) -> None:
+        """Keep which inventory and recipe the run is about, unless the user has named both.
+
+        Args:
+            inventory: its file; None where no file is behind it.
+            recipe: its name, as it was planned or as the hosts know it.
+        """
+        if self.where == UNKNOWN and inventory is not None:
+            here = Path.cwd()
+            self.where = str(inventory.relative_to(here) if inventory.is_relative_to(here) else inventory)
+        if self.where != UNKNOWN and not self.where.endswith(f" {recipe}"):
+            self.where += f" {recipe}"
+
+    def ask(self, question: str) -> None:
+        """Have something asked before the run acts; without a question nothing that serves is stopped."""
+        self.questions.append(question)
+
+    def done(self, outcome: str) -> None:
+        """Keep what is true once the run has succeeded."""
+        self.outcomes.append(outcome)
+
+    def fail(self, reason: str) -> None:
+        """Keep a reason of the failure."""
+        self.failures.append(reason)
+
+    def refuse(self) -> None:
+        """Keep that the run ended before it touched anything; the refusal itself has been printed."""
+        self.refused = True
+        self.say_at_the_end()
+
+    def last(self) -> str:
+        """Return the last line of a run: what failed, whether the group was touched, the next command."""
+        if self.failures:
+            state = "the group was touched" if self.touched else "the running group was not touched"
+            return f"{self.failures[0]}; {state}; next: {self._after_failure()}"
+        if self.refused:
+            return "refused; nothing was touched; next: correct what is named above and run the same command again"
+        return "; ".join(self.outcomes)
+
+    def _after_failure(self) -> str:
+        look = f"muster status {self.where}"
+        return f"{look}, muster logs {self.where} --failure" if self.touched else "correct that and run it again"
+
+    def say_at_the_end(self) -> None:
+        """Have the last line printed when this process ends, once; for pyinfra's own command."""
+        if pyinfra.is_cli and not self._awaited:
+            self._awaited = True
+            atexit.register(self.say)
+
+    def say(self) -> None:
+        """Print the last line, in red on a terminal where something failed."""
+        text = self.last()
+        if text:
+            bad = self.refused or bool(self.failures)
+            click.secho(f"muster: {text}", fg="red" if bad else None, bold=bad, err=True)
+
+    def begin(self, where: str) -> None:
+        """Start afresh, for a run that prints its last line itself.
+
+        Args:
+            where: inventory, and the recipe if the user has named it.
+        """
+        self.__init__(where=where, _awaited=True)  # type: ignore[misc]
+
+
+words = RunWords()
+"""Of this process: it runs one deploy."""

@@ -1,0 +1,56 @@
+"""The last line of a run says what failed, whether the group was touched, and the next command."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from muster.hosts.run_words import UNKNOWN, RunWords
+
+
+def test_a_failure_before_the_group_was_touched() -> None:
+    words = RunWords(where="mine.py kimi-k2-instruct")
+    words.fail("node1 failed at 'Engine: vLLM is installed'")
+    words.fail("node0 failed because node1 did")
+    assert words.last() == (
+        "node1 failed at 'Engine: vLLM is installed'; the running group was not touched; "
+        "next: correct that and run it again"
+    )
+
+
+def test_a_failure_after_it_names_where_to_look() -> None:
+    words = RunWords(where="mine.py kimi-k2-instruct", touched=True)
+    words.fail("node0 was not ready in time")
+    assert words.last() == (
+        "node0 was not ready in time; the group was touched; next: muster status mine.py kimi-k2-instruct, "
+        "muster logs mine.py kimi-k2-instruct --failure"
+    )
+
+
+def test_a_refusal_and_an_outcome() -> None:
+    words = RunWords()
+    words.done("k is stopped on node0")
+    assert words.last() == "k is stopped on node0"
+    words.refuse()
+    assert words.last().startswith("refused; nothing was touched; next: ")
+
+
+def test_the_next_command_is_what_the_user_would_type(tmp_path: Path, monkeypatch: object) -> None:
+    words = RunWords()
+    words.about(tmp_path / "mine.py", "r")
+    assert words.where == f"{tmp_path}/mine.py r"
+    words.about(tmp_path / "other.py", "r")
+    assert words.where == f"{tmp_path}/mine.py r"
+    named = RunWords(where="mine.py")
+    named.about(None, "r")
+    assert named.where == "mine.py r"
+    unknown = RunWords()
+    unknown.about(None, "r")
+    assert unknown.where == UNKNOWN
+
+
+def test_each_run_begins_afresh() -> None:
+    words = RunWords(touched=True)
+    words.ask("?")
+    words.fail("x")
+    words.begin("mine.py r")
+    assert (words.where, words.questions, words.failures, words.touched) == ("mine.py r", [], [], False)
