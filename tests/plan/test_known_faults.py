@@ -47,7 +47,7 @@ def test_piecewise_graphs_do_not_help() -> None:
     assert backend(planned("H800", extra_args=graphs)) == "TRITON_MLA"
 
 
-@pytest.mark.parametrize("words", [["--attention-backend", "FLASHMLA"], ["--attention_backend=flashmla"]])
+@pytest.mark.parametrize("words", [["--attention-backend", "FLASHMLA"], ["--attention_back=flashmla"]])
 def test_what_is_seen_to_die_is_planned_only_when_allowed(words: list[str]) -> None:
     with pytest.raises(Refusal, match=r"(?s)block table.*needed: .*0\.33\.0.*allow_known_fault"):
         planned("H800", extra_args=words)
@@ -67,3 +67,9 @@ def test_every_fault_says_where_it_was_seen() -> None:
 def test_words_are_read_as_the_parser_reads_them() -> None:
     words = ["--a_b", "1", "--c=x=y", "--flag", "--d", "2", "-tp", "8"]
     assert values_of(words) == {"a-b": "1", "c": "x=y", "flag": "", "d": "2"}
+
+
+def test_beginnings_of_flags_are_written_out_and_flags_of_their_own_are_not() -> None:
+    words = ["--max-model", "1", "--tokenizer", "x", "--tokenizer-mode", "y", "--max-num", "2", "--rev=z"]
+    found = {"max-model-len": "1", "tokenizer": "x", "tokenizer-mode": "y", "max-num": "2", "revision": "z"}
+    assert values_of(words) == found

@@ -167,6 +167,7 @@ def test_units_reach_only_peers_and_clients_once_nothing_is_fetched() -> None:
     assert "IPAddressDeny=any" not in unit()
 
 
+SHAPE = recipe.load("kimi-k2-instruct").shape.model_dump()
 REFUSED = [
     ({"strategy": "dp-pe"}, 2, "H200", "did you mean 'dp-ep'"),
     ({"strategy": "tp-pp"}, 1, "H800", "at least 2 hosts"),
@@ -181,6 +182,12 @@ REFUSED = [
     ({"drop_args": ["--quantisation"]}, 2, "H800", "did you mean 'quantization'"),
     ({"reasoning": True}, 2, "H200", "unknown feature 'reasoning'"),
     ({"model_shape": {"hiden_size": 1}}, 2, "H200", "did you mean 'hidden_size'"),
+    ({"model_shape": {"hidden_size": 1}}, 2, "H200", "model_shape: num_hidden_layers is missing"),
+    ({"model_shape": dict(SHAPE, hidden_size=1.5)}, 2, "H200", "model_shape: hidden_size is 1.5"),
+    ({"extra_args": ["--max-model-len", "lots"]}, 2, "H200", "--max-model-len is 'lots'"),
+    ({"engine_requirements": ["ray @ https://x.example/ray.whl"]}, 2, "H800", "needed: one exact Ray"),
+    ({"overrides": ["Ray[default]>=2.60"]}, 2, "H800", "needed: one exact Ray"),
+    ({"ray_version": "2.5rc2"}, 2, "H800", "the group would run Ray 2.5rc2"),
     ({"index_url": "https://me:pw@index.example/simple"}, 2, "H200", "holds an address with a user or password"),
 ]
 
@@ -191,6 +198,19 @@ def test_what_cannot_work_is_refused_in_words(settings, count, gpu, says) -> Non
         plan("kimi-k2-instruct", count, gpu, **settings)
     assert says in str(caught.value)
     assert "pw" not in str(caught.value).split()
+
+
+@pytest.mark.parametrize("ray", ["ray==2.60.0", "ray[default] == 2.60.0rc1 ; sys_platform == 'linux'", "ray-llm==1.0"])
+def test_one_exact_ray_with_tokens_passes(ray: str) -> None:
+    plan("kimi-k2-instruct", 2, "H800", engine_requirements=[ray])
+
+
+def test_a_feature_of_a_recipe_sets_nothing_that_the_plan_decides() -> None:
+    instruct = recipe.load("kimi-k2-instruct")
+    feature = instruct.features["tool_calling"].model_copy(update={"flags": {"port": 80}})
+    changed = instruct.model_copy(update={"features": {**instruct.features, "tool_calling": feature}})
+    with pytest.raises(Refusal, match="recipe kimi-k2-instruct holds --port"):
+        build_plan(changed, hosts(2), Settings(tool_calling=True))
 
 
 def test_a_refusal_for_memory_shows_the_table_and_can_be_overridden() -> None:

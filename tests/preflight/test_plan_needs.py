@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from muster.plan.make import build_plan
 from muster.plan.types import Plan
 from muster.preflight import plan_needs
 from muster.preflight.needs import Needs
+from muster.spec import recipe
 from muster.spec.settings import Settings
 from tests.sample_plans import hosts, plan
 
@@ -50,8 +52,9 @@ def test_memory_is_the_plan_s() -> None:
     assert needs.utilization == made.memory.utilization
 
 
-def test_disk_is_that_of_the_whole_model() -> None:
-    made = plan("kimi-k2-instruct", 2, "H200")
+def test_disk_is_that_of_the_whole_model_whatever_its_recipe_is_called() -> None:
+    own = recipe.load("kimi-k2-instruct").model_copy(update={"name": "mine"})
+    made = build_plan(own, hosts(2, "H200"), Settings())
     weights = needs_of(made).paths[-1]
     # 1,029 GB on disk, as published with the model.
     assert weights.bytes == pytest.approx(1029 * GB, rel=0.01)

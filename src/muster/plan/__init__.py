@@ -11,6 +11,7 @@ vllm_flags       how vLLM and Ray spell them, by version
 decided_flags    flags that the plan alone decides, in every spelling
 visible_paths    paths that the unit would hide from the engine
 model_limits     what the model itself refuses: context, heads, experts, quantised blocks
+engine_limits    context, batch and requests at once that flags set, as numbers
 capacity         what a plan serves, in one line
 known_faults     flag combinations that were seen to kill engines, and their cures
 remote_code      whether a command line runs a model's own code

@@ -2,31 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
+from muster.plan.engine_limits import Limits
 from muster.plan.gpu_memory import Memory
-from muster.spec.recipe import FlagValue
-
-DEFAULT_SEQUENCES = 1024
-"""Requests that run at once by default on GPUs of 70 GB and more (vLLM's engine arguments, 0.32 and 0.33)."""
 
 
-def line(flags: Mapping[str, FlagValue], memory: Memory | None, *, ranks: int) -> str:
+def line(limits: Limits, memory: Memory | None, *, tool_calling: bool, ranks: int) -> str:
     """Return tokens of context, requests at once and tool calls, beside what the cache holds.
 
     Args:
-        flags: as the engine gets them.
+        limits: of the engine.
         memory: of one GPU; None when the model's shape is not known.
+        tool_calling: whether the engine takes tool calls.
         ranks: data parallel ranks; each has a cache and a queue of its own.
     """
-    length = flags.get("max-model-len")
-    context = int(length) if length is not None else (memory.needed_tokens if memory else None)
-    requests = int(flags.get("max-num-seqs", DEFAULT_SEQUENCES))
+    context = limits.context or (memory.needed_tokens if memory else None)
+    requests = limits.sequences
     of_each = f" on each of {ranks} ranks" if ranks > 1 else ""
     parts = [
         f"contexts up to {context:,} tokens" if context else "contexts as long as the model's own",
         f"{requests:,} request{'s' * (requests > 1)} at once{of_each}",
-        "tool calls" if "enable-auto-tool-choice" in flags else "no tool calls",
+        "tool calls" if tool_calling else "no tool calls",
     ]
     text = ", ".join(parts)
     if memory is None or not context:

@@ -7,6 +7,7 @@ from math import ceil
 
 from muster.plan.layout import Layout
 from muster.spec.hardware import GIB, Gpu
+from muster.spec.hardware import gpu as gpu_named
 from muster.spec.recipe import Shape
 
 # CUDA context, NCCL buffers and CUDA graphs. With the next figure it is calibrated on one published
@@ -15,6 +16,7 @@ FIXED_ALLOWANCE = 2 * GIB
 # Peak activations while profiling, in bf16 hidden vectors for each token of one batch.
 HIDDEN_VECTORS_PER_TOKEN = 60
 BF16_BYTES = 2
+NOT_ON_DISK = frozenset({"allowance", "MLA, absorbed"})
 BLOCK_TOKENS = 64
 """MLA's cache is handed out in blocks of 64 tokens."""
 
@@ -173,6 +175,15 @@ def per_gpu(
         token_bytes=_token_elements(shape, layout) * stage_layers * cache_bytes / layout.dcp,
         needed_tokens=max_model_len,
     )
+
+
+def weight_bytes(shape: Shape) -> int:
+    """Return roughly how much disk a model takes: what one rank of its own would hold of it."""
+    whole = Layout("tp", tp=1, pp=1, dp=1, dcp=1, dp_local=1, expert_parallel=False)
+    memory = per_gpu(
+        shape, whole, gpu_named("H200"), utilization=1.0, batched_tokens=1, max_model_len=1, cache_bytes=BF16_BYTES
+    )
+    return sum(part.bytes for part in memory.parts if part.name not in NOT_ON_DISK)
 
 
 def cache_bytes(dtype: str) -> int:

@@ -6,10 +6,13 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 
+from pydantic import ValidationError
+
 from muster.errors import Refusal, unknown
 from muster.on_host.whole_files import text_sha256
 from muster.plan import (
     capacity,
+    engine_limits,
     gpu_memory,
     known_faults,
     model_limits,
@@ -31,8 +34,9 @@ from muster.plan.start_order import steps_of
 from muster.plan.topology import Topology, build_topology
 from muster.plan.types import HostPlan, Plan, Process
 from muster.spec.host import HostSpec
-from muster.spec.recipe import FlagValue, Recipe, Shape
+from muster.spec.recipe import Recipe, Shape
 from muster.spec.settings import Settings
+from muster.spec.validation import refusal_of
 
 LEAST_MODEL_LEN = 4096
 """Tokens; a context shorter than this is not chosen by itself."""
@@ -103,8 +107,20 @@ def _build(recipe: Recipe, hosts: Sequence[HostSpec], settings: Settings) -> Pla
     )
     model = settings.model or recipe.model
     own = model == recipe.model or weights_path.is_copy_of(model, recipe.model)
-    model_limits.check(shape, layout, {**spoken, **words}, settings.extra_env, recipe.context if own else None)
-    fit = _fit(recipe, settings, shape, layout, topology, spoken, notes)
+    limits = engine_limits.limits_of({**spoken, **words}, settings.vllm_version)
+    model_limits.check(shape, layout, limits.context, settings.extra_env, recipe.context if own else None)
+    cache_bytes = gpu_memory.cache_bytes(str({**spoken, **words}.get("kv-cache-dtype", "auto")))
+    fit = _fit(recipe, settings, shape, layout, topology, limits, cache_bytes)
+    if not fit.fits:
+        notes.append(f"{layout.label} does not fit {topology.gpu.product}; allow_oversubscription is set")
+    elif limits.context is None and fit.needed_tokens < recipe.context:
+        if "max-model-len" not in words:
+            spoken["max-model-len"] = fit.needed_tokens
+        notes.append(
+            f"max_model_len set to {fit.needed_tokens:,}: the model's own {recipe.context:,} tokens do not fit"
+            f" {topology.gpu.product} with {layout.label}"
+        )
+    tool_calling = "enable-auto-tool-choice" in {**spoken, **words}
     served = settings.served_model_name or strategy.served_model_name
     if served is None and (model != recipe.model or settings.offline):
         served = recipe.model  # a path would become the name in the API
@@ -133,7 +149,7 @@ def _build(recipe: Recipe, hosts: Sequence[HostSpec], settings: Settings) -> Pla
         recipe=recipe.name,
         strategy=name,
         profile=settings.profile if recipe.strategies[name].profiles else "",
-        serves=capacity.line(spoken, fit, ranks=layout.dp),
+        serves=capacity.line(limits, fit, tool_calling=tool_calling, ranks=layout.dp),
         label=layout.label,
         model=model,
         served_model_name=served or model,
@@ -147,11 +163,12 @@ def _build(recipe: Recipe, hosts: Sequence[HostSpec], settings: Settings) -> Pla
         secrets=secrets_of(group),
         endpoint=f"http://{topology.head.host.address}:{settings.port}",
         local_endpoint=f"http://127.0.0.1:{settings.port}",
-        tool_calling="enable-auto-tool-choice" in spoken,
+        tool_calling=tool_calling,
         ready_timeout=settings.ready_timeout,
         drain_seconds=settings.drain_seconds,
         heals=group.guarded,
         memory=fit,
+        weight_bytes=gpu_memory.weight_bytes(shape),
         variant=chosen(settings).variant,
         variant_assumed=chosen(settings).assumed,
     )
@@ -164,7 +181,10 @@ def _shape(recipe: Recipe, settings: Settings) -> Shape:
     for key in settings.model_shape:
         if key not in Shape.model_fields:
             raise unknown("model_shape key", key, Shape.model_fields)
-    return Shape.model_validate(settings.model_shape)
+    try:
+        return Shape.model_validate(settings.model_shape)
+    except ValidationError as error:
+        raise refusal_of(error, Shape, where="model_shape", what="model_shape key") from None
 
 
 def _fit(
@@ -173,33 +193,28 @@ def _fit(
     shape: Shape,
     layout: Layout,
     topology: Topology,
-    spoken: dict[str, FlagValue],
-    notes: list[str],
+    limits: engine_limits.Limits,
+    cache_bytes: int,
 ) -> gpu_memory.Memory:
-    """Work out the memory table, shorten an unspoken context that does not fit, refuse what cannot fit."""
-    asked = spoken.get("max-model-len")
-    utilization = spoken.get("gpu-memory-utilization", vllm_flags.default_utilization(settings.vllm_version))
-    length = int(asked) if asked is not None else recipe.context
+    """Return the memory table; a context that no flag asks for becomes as short as the memory demands.
+
+    Raises:
+        DoesNotFit: unless `allow_oversubscription` is set.
+    """
     fit = gpu_memory.per_gpu(
         shape,
         layout,
         topology.gpu,
-        utilization=float(utilization),
-        batched_tokens=int(spoken.get("max-num-batched-tokens", vllm_flags.DEFAULT_BATCHED_TOKENS)),
-        max_model_len=length,
-        cache_bytes=gpu_memory.cache_bytes(str(spoken.get("kv-cache-dtype", "auto"))),
+        utilization=limits.utilization,
+        batched_tokens=limits.batched_tokens,
+        max_model_len=limits.context or recipe.context,
+        cache_bytes=cache_bytes,
     )
     if fit.fits:
         return fit
-    if asked is None and fit.longest() >= LEAST_MODEL_LEN:
-        spoken["max-model-len"] = fit.longest()
-        notes.append(
-            f"max_model_len set to {fit.longest():,}: the model's own {length:,} tokens do not fit"
-            f" {topology.gpu.product} with {layout.label}"
-        )
+    if limits.context is None and fit.longest() >= LEAST_MODEL_LEN:
         return replace(fit, needed_tokens=fit.longest())
     if settings.allow_oversubscription:
-        notes.append(f"{layout.label} does not fit {topology.gpu.product}; allow_oversubscription is set")
         return fit
     raise DoesNotFit(
         f"{recipe.name} as {layout.label} does not fit {topology.hosts} x {topology.gpus_per_host}"

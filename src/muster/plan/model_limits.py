@@ -10,21 +10,21 @@ from collections.abc import Mapping
 
 from muster.errors import Refusal
 from muster.plan.layout import Layout
-from muster.spec.recipe import FlagValue, Shape
+from muster.spec.recipe import Shape
 
 LONGER = "VLLM_ALLOW_LONG_MAX_MODEL_LEN"
 """vLLM's own variable for a context beyond the model's."""
 
 
 def check(
-    shape: Shape, layout: Layout, flags: Mapping[str, FlagValue], environment: Mapping[str, str], context: int | None
+    shape: Shape, layout: Layout, length: int | None, environment: Mapping[str, str], context: int | None
 ) -> None:
     """Refuse what cannot start.
 
     Args:
         shape: of the model.
         layout: parallel sizes.
-        flags: as the engine gets them.
+        length: tokens of context that the flags ask for; None where they leave it open.
         environment: the user's `extra_env`.
         context: longest context of the model in tokens; None where another model than the recipe's is served.
 
@@ -33,9 +33,7 @@ def check(
             too few, a cache that DCP cannot divide.
     """
     _heads(shape, layout)
-    text = str(flags.get("max-model-len", ""))  # vLLM also takes 25k and auto: those it judges itself
-    length = int(text) if text.isdigit() else 0
-    if context and length > context and environment.get(LONGER) != "1":
+    if context and length and length > context and environment.get(LONGER) != "1":
         raise Refusal(
             f"max_model_len {length:,} is beyond the model's own {context:,} tokens",
             needed=f"at most {context:,}: vLLM does not start with more",

@@ -94,15 +94,17 @@ def _check_variable(name: str, value: str, listeners: list[Opening]) -> None:
 
 def _check_ray(group: Group) -> None:
     versions = [group.settings.ray_version]
-    for requirement in (*group.release.requirements, *group.release.overrides):
-        match = re.match(r"ray\s*(?:\[[^\]]*\])?\s*(==|<=|<|~=|>=|>|!=|$)\s*([0-9][0-9.]*)?", requirement.strip(), re.I)
-        if match and (match[1] != "==" or not match[2]):
+    for requirement in map(str.strip, (*group.release.requirements, *group.release.overrides)):
+        if not re.match(r"ray(?![\w.-])", requirement, re.I):
+            continue
+        exact = re.fullmatch(r"ray\s*(\[[^\]]*\])?\s*==\s*([0-9][\w.]*)\s*(;.*)?", requirement, re.I)
+        if exact is None:
             raise Refusal(
                 f"engine_requirements or overrides holds {requirement}",
                 needed="one exact Ray: older ones serve everybody",
                 fix="leave it out and set ray_version",
             )
-        versions += [match[2]] if match else []
+        versions.append(exact[2])
     for version in versions:
         if vllm_flags.version_of(version) < RAY_WITH_TOKENS:
             raise Refusal(

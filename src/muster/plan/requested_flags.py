@@ -24,13 +24,13 @@ def requested(recipe: Recipe, strategy: Strategy, settings: Settings) -> dict[st
         Refusal: a feature the recipe lacks, a flag that the plan decides, a secret in the recipe's flags.
     """
     flags: dict[str, FlagValue] = {**recipe.flags, **strategy.flags}
-    decided_flags.flags(flags, where=f"recipe {recipe.name}")
     for feature, asked in (("tool_calling", settings.tool_calling), ("reasoning", settings.reasoning)):
         on = feature in strategy.features if asked is None else asked
         if on and feature not in recipe.features:
             raise unknown("feature", feature, recipe.features, where=f"recipe {recipe.name}")
         if on:
             flags |= recipe.features[feature].flags
+    decided_flags.flags(flags, where=f"recipe {recipe.name}")
     for name in SIZES:
         if getattr(settings, name) is not None:
             flags[name.replace("_", "-")] = getattr(settings, name)

@@ -208,6 +208,8 @@ class Plan:
     """Whether the units bring the whole group back together after a death (the guard); plain units only themselves."""
     memory: Memory | None = None
     """What one GPU must hold; None when the model's shape is not known."""
+    weight_bytes: int = 0
+    """Roughly how much disk the model takes."""
     profile: str = ""
     """Which of the strategy's profiles; empty where it has none."""
     serves: str = ""

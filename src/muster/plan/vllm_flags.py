@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -48,20 +49,10 @@ SECURITY_FLOOR: Version = (0, 32, 0)
 
 
 def version_of(text: str) -> Version:
-    """Return (major, minor, patch) of a version; a local part such as `+cpu` does not matter."""
-    parts = text.split("+")[0].split(".")
-    numbers = ["".join(c for c in part if c.isdigit()) or "0" for part in parts[:3]]
-    major, minor, patch = (int(number) for number in [*numbers, "0", "0"][:3])
+    """Return (major, minor, patch) of a version; `rc2`, or a local part such as `+cpu`, does not matter."""
+    numbers = re.findall(r"(?:^|(?<=\.))\d+", text.partition("+")[0])[:3]
+    major, minor, patch = (int(number) for number in [*numbers, "0", "0", "0"][:3])
     return major, minor, patch
-
-
-def default_utilization(version: str) -> float:
-    """Return the share of GPU memory the engine takes when nothing is said (0.90 in 0.12, 0.92 from 0.20)."""
-    return 0.92 if version_of(version) >= (0, 20, 0) else 0.90
-
-
-DEFAULT_BATCHED_TOKENS = 8192
-"""Tokens of one batch that the API server takes by itself on GPUs of 70 GB and more (vLLM's engine arguments)."""
 
 
 def check_version(version: str, floor: str, *, recipe: str) -> None:
@@ -281,17 +272,38 @@ def ray_env(topology: Topology, *, port: int, token_file: str) -> dict[str, str]
     }
 
 
+READ = (
+    "attention-backend",
+    "code-revision",
+    "enable-auto-tool-choice",
+    "gpu-memory-utilization",
+    "hf-config-path",
+    "kv-cache-dtype",
+    "max-model-len",
+    "max-num-batched-tokens",
+    "max-num-seqs",
+    "no-trust-remote-code",
+    "revision",
+    "speculative-config",
+    "tokenizer",
+    "tokenizer-revision",
+    "trust-remote-code",
+)
+"""Flags whose values the plan reads in the user's words. No other flag of vLLM's is the beginning of one of them."""
+
+
 def values_of(words: Sequence[str]) -> dict[str, str]:
     """Return flag -> value of command-line words, as vLLM's parser reads them: `--a b`, `--a=b`, `_` for `-`.
 
-    A flag without a value has the value "".
+    The parser also takes an unambiguous beginning of a name; those of `READ` are written out. A flag without a value
+    has the value "".
     """
     found: dict[str, str] = {}
     name = ""
     for word in words:
         if word.startswith("--"):
             flag, equals, value = word[2:].partition("=")
-            name = flag.replace("_", "-")
+            name = _written_out(flag.replace("_", "-"))
             found.pop(name, None)  # the last one wins, and stands last
             found[name] = value
             if equals:
@@ -300,3 +312,11 @@ def values_of(words: Sequence[str]) -> dict[str, str]:
             found[name] = word
             name = ""
     return found
+
+
+def _written_out(name: str) -> str:
+    beginning, dot, field = name.partition(".")
+    flags = (
+        [flag for flag in READ if flag.startswith(beginning)] if len(beginning) > 2 and beginning not in READ else []
+    )
+    return f"{flags[0]}{dot}{field}" if len(flags) == 1 else name

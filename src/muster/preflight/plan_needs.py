@@ -6,13 +6,11 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from muster.errors import Refusal
-from muster.plan import cuda_variants, gpu_memory, own_values
-from muster.plan.layout import Layout
+from muster.plan import cuda_variants, own_values
 from muster.plan.release import chosen
 from muster.plan.types import HostPlan, Plan
 from muster.preflight.needs import Needs, PathNeed, PortNeed
-from muster.spec import hardware, recipe
+from muster.spec import hardware
 from muster.spec.host import HostSpec
 from muster.spec.settings import Settings
 
@@ -23,8 +21,6 @@ CPU_ENGINE_BYTES = 4 * GIB
 # One engine process per GPU, without page cache; and the shared-memory rings of NCCL and vLLM.
 MEMORY_PER_GPU = 4 * GIB
 SHM_PER_GPU = GIB // 4
-# What plan.gpu_memory adds to the weights themselves.
-NOT_ON_DISK = frozenset({"allowance", "MLA, absorbed"})
 
 
 def needs_of_host(spec: HostSpec | HostPlan, settings: Settings, hosts: int) -> Needs:
@@ -128,22 +124,7 @@ def _weights(plan: Plan, settings: Settings) -> PathNeed:
         staged = settings.weights
         if staged.kind == "none" or not plan.model.startswith(staged.root + "/"):
             return PathNeed(plan.model, "weights")
-        return PathNeed(staged.root, "weights", bytes=weight_bytes(plan, settings), held=plan.model)
+        return PathNeed(staged.root, "weights", bytes=plan.weight_bytes, held=plan.model)
     held = f"{settings.hf_home}/hub/models--{plan.model.replace('/', '--')}"
-    wanted = 0 if settings.offline else weight_bytes(plan, settings)
+    wanted = 0 if settings.offline else plan.weight_bytes
     return PathNeed(settings.hf_home, "weights", bytes=wanted, held=held)
-
-
-def weight_bytes(plan: Plan, settings: Settings) -> int:
-    """Return roughly how much disk the model takes, from its shape; 0 when the shape is unknown."""
-    try:
-        shape = recipe.load(plan.recipe).shape
-    except Refusal:
-        return 0
-    if settings.model_shape:
-        shape = recipe.Shape.model_validate(settings.model_shape)
-    whole = Layout("tp", tp=1, pp=1, dp=1, dcp=1, dp_local=1, expert_parallel=False)
-    parts = gpu_memory.per_gpu(
-        shape, whole, hardware.gpu("H200"), utilization=1.0, batched_tokens=1, max_model_len=1, cache_bytes=2
-    ).parts
-    return sum(part.bytes for part in parts if part.name not in NOT_ON_DISK)

@@ -63,7 +63,9 @@ def write(recipe: str, listing: Listing) -> Path:
         place.parent.mkdir(exist_ok=True)
         whole_files.write_whole(str(place), f'{{\n{head} "files": [\n{files}\n ]\n}}\n'.encode())
     except OSError as error:
-        raise Refusal(f"{place} cannot be written: {error.strerror}", fix="run in a directory of yours") from None
+        raise Refusal(
+            f"{place} cannot be written: {error.strerror or error}", fix="run in a directory of yours"
+        ) from None
     return place
 
 

@@ -57,7 +57,7 @@ def write(release: str, text: str, homes: Sequence[Path]) -> Path:
         whole_files.write_whole(str(place), text.encode())
     except OSError as error:
         raise Refusal(
-            f"{place} cannot be written: {error.strerror}",
+            f"{place} cannot be written: {error.strerror or error}",
             needed="a place beside the inventory for what the engine was resolved to",
             fix=f"make {directory} writable, or run from a directory that has a {DIRECTORY}/ of its own",
         ) from None

@@ -28,6 +28,8 @@ def refusal_of(
     path = path[1:] if path[:1] and path[0] in unwritten else path
     if first["type"] == "extra_forbidden":
         return unknown(what, path[-1], _fields_at(model, path[:-1]), where=where)
+    if first["type"] == "missing":
+        return Refusal(f"{where}: {'.'.join(path)} is missing", needed=f"{what} '{path[-1]}'", fix=f"set '{path[-1]}'")
     key = next((part for part in reversed(path) if not part.isdigit()), what)
     needed = first["msg"].removeprefix("Value error, ")
     return Refusal(
