@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from muster.errors import Refusal
+from muster.plan.flags_in_argv import values_of
 from muster.plan.known_faults import FAULTS
 from muster.plan.types import Plan
-from muster.plan.vllm_flags import values_of
 from tests.sample_plans import plan
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from muster.bench.figures import LATENCIES, PERCENTILES
 from muster.errors import Refusal, unknown
-from muster.plan.vllm_flags import spell
+from muster.plan.command_lines import spell
 from muster.spec.recipe import FlagValue, Recipe
 
 # A scenario sets the load and nothing else: addresses, names and files are the runner's.

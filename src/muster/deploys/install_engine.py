@@ -8,7 +8,7 @@ from muster.deploys.shared.group_run import GroupRun
 from muster.deploys.shared.resolution import Resolution
 from muster.hosts import operations
 from muster.hosts.pyinfra_types import current_host, current_state, stage
-from muster.plan.decided_flags import DESTS
+from muster.plan.reserved_flags import DESTS
 from muster.plan.restart_decision import asked, decided
 
 

@@ -1,32 +1,35 @@
 """From recipe, hosts and settings to the whole plan of a group: pure, no pyinfra, no network, no clock.
 
-prepare          recipe file, pin, bundle and staged weights -> what the plan is made from
-make             all of it -> Plan: the one place where a deploy's decisions meet
-topology         hosts -> nodes, and which hosts form no group
-layout           a strategy's sizes on these hosts: ranks, engines, GPUs
-strategies       the strategy: as set, or the recipe's for these GPUs and so many hosts
-gpu_memory       what one GPU must hold, in bytes and words
-requested_flags  which flags a group asks for: recipe, strategy, features, settings
-vllm_flags       how vLLM and Ray spell them, by version
-decided_flags    flags that the plan alone decides, in every spelling
-visible_paths    paths that the unit would hide from the engine
-model_limits     what the model itself refuses: context, heads, experts, quantised blocks
-engine_limits    context, batch and requests at once that flags set, as numbers
-capacity         what a plan serves, in one line
-known_faults     flag combinations that were seen to kill engines, and their cures
-remote_code      whether a command line runs a model's own code
-cuda_variants    which CUDA variant of the engine a driver runs
-release          the engine: requirements, indexes, the directory named after them
-weights_path     where the weights lie on a host
-host_plans       what each host gets: processes, secrets, files, units, ports
-group            names and sizes that all files of a group share
-unit_files       units, environment files, and what a host needs besides
-guard_files      the guard's program, unit and guard.json
-firewall         who may open connections to which ports of a host
-own_values       the plan's values held against each other: ports, variables, Ray
-render           templates -> text
-start_order      the order of bring-up
-manifest         what a group says of itself on each host
-types            Plan, HostPlan, Process, File, Step, Secret: what all of the above make
-restart_decision plan x what the hosts have -> what each host has to do, and whether the group restarts
+prepare             recipe file, pin, bundle and staged weights -> what the plan is made from
+make                all of it -> Plan: the one place where a deploy's decisions meet
+topology            hosts -> nodes, and which hosts form no group
+layout              a strategy's sizes on these hosts: ranks, engines, GPUs
+strategies          the strategy: as set, or the recipe's for these GPUs and so many hosts
+gpu_memory          what one GPU must hold, in bytes and words
+merged_flags        the flags a group asks for: recipe, strategy, features, and over them the settings
+reserved_flags      the flags that neither recipe nor user may set, in every spelling: sizes, ranks, ports
+flags_in_argv       which flags the words of extra_args set, as vLLM's parser reads them
+vllm_versions       which flags each version of vLLM takes: what came, went or was renamed
+command_lines       `vllm serve` and `ray start`, put together from all of these
+visible_paths       paths that the unit would hide from the engine
+model_limits        what the model itself refuses: context, heads, experts, quantised blocks
+engine_limits       context, batch and requests at once that flags set, as numbers
+capacity            what a plan serves, in one line
+known_faults        flag combinations that were seen to kill engines, and their cures
+remote_code         whether a command line runs a model's own code
+cuda_variants       which CUDA variant of the engine a driver runs
+release             the engine: requirements, indexes, the directory named after them
+weights_path        where the weights lie on a host
+host_plans          what each host gets: processes, secrets, files, units, ports
+engine_environment  variables of an engine's processes
+group               names and sizes that all files of a group share
+unit_files          units, environment files, and what a host needs besides
+guard_files         the guard's program, unit and guard.json
+firewall            who may open connections to which ports of a host
+own_values          the plan's values held against each other: ports, variables, Ray
+render              templates -> text
+start_order         the order of bring-up
+manifest            what a group says of itself on each host
+types               Plan, HostPlan, Process, File, Step, Secret: what all of the above make
+restart_decision    plan x what the hosts have -> what each host has to do, and whether the group restarts
 """

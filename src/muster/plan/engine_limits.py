@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from muster.errors import Refusal, literal
-from muster.plan.vllm_flags import version_of
+from muster.plan.vllm_versions import version_of
 from muster.spec.recipe import FlagValue
 
 # From vLLM's engine arguments, 0.32 and 0.33, on GPUs of 70 GB and more.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ipaddress import ip_network
 
-from muster.plan import vllm_flags
+from muster.plan import command_lines
 from muster.plan.group import Group
 from muster.plan.render import render
 from muster.plan.topology import Node
@@ -80,8 +80,8 @@ def openings(group: Group, node: Node) -> tuple[Opening, ...]:
     if group.uses_ray:
         if node.is_head:
             open_to("peers", "ray_port", settings.ray_port)
-        workers = {flag: port for flag, port in vllm_flags.RAY_PORTS.items() if "worker" in flag}
-        for flag, port in vllm_flags.RAY_PORTS.items():
+        workers = {flag: port for flag, port in command_lines.RAY_PORTS.items() if "worker" in flag}
+        for flag, port in command_lines.RAY_PORTS.items():
             if flag not in workers:
                 open_to("peers", f"Ray's {flag}", port)
         open_to("peers", "Ray's workers", min(workers.values()), max(workers.values()))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from muster.plan import unit_files, vllm_flags
+from muster.plan import command_lines, engine_environment, unit_files
 from muster.plan.firewall import firewall_of
 from muster.plan.group import Group
 from muster.plan.topology import Node
@@ -37,11 +37,11 @@ def processes_of(
     """
     settings, processes = group.settings, []
     if group.uses_ray:
-        argv = vllm_flags.ray_argv(node, group.topology, port=settings.ray_port)
-        processes.append(Process("ray", tuple(argv), unit_files.environment(group, node, "ray")))
+        argv = command_lines.ray_argv(node, group.topology, port=settings.ray_port)
+        processes.append(Process("ray", tuple(argv), engine_environment.environment(group, node, "ray")))
         if not node.is_head:
             return tuple(processes)
-    argv = vllm_flags.serve_argv(
+    argv = command_lines.serve_argv(
         node,
         group.topology,
         group.layout,
@@ -55,8 +55,8 @@ def processes_of(
         served_model_name=served,
         middleware=unit_files.MIDDLEWARE if settings.api_key_file else None,
     )
-    decided = argv[: len(argv) - len([*vllm_flags.spell(spoken), *settings.extra_args])]
-    environment = unit_files.environment(group, node, "vllm")
+    decided = argv[: len(argv) - len([*command_lines.spell(spoken), *settings.extra_args])]
+    environment = engine_environment.environment(group, node, "vllm")
     processes.append(Process("vllm", tuple(argv), environment, tuple(decided)))
     return tuple(processes)
 

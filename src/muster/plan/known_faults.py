@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from muster.errors import Refusal
 from muster.plan.layout import Layout
-from muster.plan.vllm_flags import Version, version_of
+from muster.plan.vllm_versions import Version, version_of
 from muster.spec.hardware import Gpu
 from muster.spec.recipe import FlagValue, Shape
 

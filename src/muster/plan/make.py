@@ -13,15 +13,16 @@ from muster.on_host.whole_files import text_sha256
 from muster.plan import (
     capacity,
     engine_limits,
+    flags_in_argv,
     gpu_memory,
     known_faults,
+    merged_flags,
     model_limits,
     own_values,
     remote_code,
-    requested_flags,
     strategies,
     visible_paths,
-    vllm_flags,
+    vllm_versions,
     weights_path,
 )
 from muster.plan.group import Group
@@ -76,7 +77,7 @@ def _can_be_planned(recipe: Recipe, hosts: Sequence[HostSpec], settings: Setting
 
 def _build(recipe: Recipe, hosts: Sequence[HostSpec], settings: Settings) -> Plan:
     topology = build_topology(hosts)
-    vllm_flags.check_version(settings.vllm_version, recipe.min_vllm, recipe=recipe.name)
+    vllm_versions.check_version(settings.vllm_version, recipe.min_vllm, recipe=recipe.name)
     name, choice = strategies.choose(recipe, settings.strategy, topology)
     strategy = recipe.strategies[name].in_profile(settings.profile)
     shape = _shape(recipe, settings)
@@ -92,10 +93,10 @@ def _build(recipe: Recipe, hosts: Sequence[HostSpec], settings: Settings) -> Pla
     if idle:
         choice = [*choice, f"{idle} of {topology.gpus_per_host} GPUs of each host stay idle: {layout.label}"]
         topology = topology.using(layout.host_gpus)
-    requested = requested_flags.requested(recipe, strategy, settings)
-    spoken, notes = vllm_flags.translate(requested, settings.vllm_version)
-    vllm_flags.check_flags(spoken, layout, settings.vllm_version)
-    words = vllm_flags.values_of(settings.extra_args)
+    merged = merged_flags.merged(recipe, strategy, settings)
+    spoken, notes = vllm_versions.translate(merged, settings.vllm_version)
+    vllm_versions.check_flags(spoken, layout, settings.vllm_version)
+    words = flags_in_argv.values_of(settings.extra_args)
     spoken, faults = known_faults.cured(
         spoken,
         layout,
@@ -226,7 +227,7 @@ def _fit(
 
 def _cautions(settings: Settings) -> list[str]:
     notes = []
-    if vllm_flags.version_of(settings.vllm_version) < vllm_flags.SECURITY_FLOOR:
+    if vllm_versions.version_of(settings.vllm_version) < vllm_versions.SECURITY_FLOOR:
         notes.append(f"vLLM {settings.vllm_version} lacks security fixes of 0.30 to 0.32")
     return notes
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 
 from muster.errors import Refusal
-from muster.plan import vllm_flags
+from muster.plan import vllm_versions
 from muster.plan.firewall import openings
 from muster.plan.group import Group
 from muster.plan.types import Opening
-from muster.spec import decided_variables
+from muster.spec import reserved_variables
 
 RAY_WITH_TOKENS = (2, 52, 0)
 """The first Ray that authenticates by token; an older one ignores RAY_AUTH_MODE=token and serves everybody."""
@@ -71,7 +71,7 @@ def _range(opening: Opening) -> str:
 
 
 def _check_variable(name: str, value: str, listeners: list[Opening]) -> None:
-    instead = decided_variables.instead_of(name)
+    instead = reserved_variables.instead_of(name)
     if instead is not None:
         raise Refusal(
             f"extra_env sets {name}",
@@ -106,7 +106,7 @@ def _check_ray(group: Group) -> None:
             )
         versions.append(exact[2])
     for version in versions:
-        if vllm_flags.version_of(version) < RAY_WITH_TOKENS:
+        if vllm_versions.version_of(version) < RAY_WITH_TOKENS:
             raise Refusal(
                 f"the group would run Ray {version}",
                 needed="Ray 2.52.0 or newer: older ones ignore the group's token and run anybody's code",

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from muster.on_host.transfer_store import is_commit
-from muster.plan.vllm_flags import values_of
+from muster.plan.flags_in_argv import values_of
 
 _ON, _OFF = "trust-remote-code", "no-trust-remote-code"
 _REVISIONS = ("revision", "code-revision", "tokenizer-revision")

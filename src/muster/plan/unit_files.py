@@ -9,7 +9,7 @@ from pathlib import Path
 
 from muster.on_host import require_api_key
 from muster.on_host.hardening import DEVICES
-from muster.plan import firewall, guard_files, vllm_flags
+from muster.plan import firewall, guard_files
 from muster.plan.group import Group
 from muster.plan.render import render
 from muster.plan.topology import Node
@@ -18,48 +18,6 @@ from muster.spec.host import PER_HOST_ENV
 
 MIDDLEWARE = f"muster_{require_api_key.__name__.rsplit('.', 1)[1]}.{require_api_key.RequireApiKey.__name__}"
 """Class that vLLM loads, from a directory of the group's own: nothing else there may shadow the engine's modules."""
-SYSTEM_PATH = "/usr/local/cuda/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-
-
-def environment(group: Group, node: Node, process: str) -> dict[str, str]:
-    """Return the whole environment of one process on one host, without secrets."""
-    settings = group.settings
-    env = vllm_flags.common_env(
-        node,
-        group.topology,
-        cache=f"/var/cache/muster/{group.name}/vllm",
-        config_root=f"{group.config}/vllm",
-        hf_home=settings.hf_home,
-        ready_timeout=settings.ready_timeout,
-    )
-    env |= {
-        "PATH": f"{group.release.path}/bin:{SYSTEM_PATH}",
-        "HOME": f"/var/lib/muster/{group.name}",
-        "XDG_CACHE_HOME": f"/var/cache/muster/{group.name}",
-        "PYTHONUNBUFFERED": "1",
-    }
-    if settings.hf_endpoint:
-        env["HF_ENDPOINT"] = settings.hf_endpoint
-        env["HF_HUB_DISABLE_XET"] = "1"  # mirrors pass Xet's headers on and have no Xet behind them
-    if settings.offline:
-        env["HF_HUB_OFFLINE"] = "1"
-    if settings.ssl_cert_file:
-        env |= {"SSL_CERT_FILE": settings.ssl_cert_file, "REQUESTS_CA_BUNDLE": settings.ssl_cert_file}
-    if settings.proxy:
-        env |= {"HTTPS_PROXY": settings.proxy, "HTTP_PROXY": settings.proxy}
-        env["NO_PROXY"] = ",".join(["localhost", "127.0.0.1", *group.peers])
-    if group.uses_ray:
-        token = group.credential("ray-token", process)
-        env |= vllm_flags.ray_env(group.topology, port=settings.ray_port, token_file=token)
-        if process == "ray":
-            del env["RAY_ADDRESS"]  # `ray start --head` would take it for a cluster to join
-    if node.host.devices and not group.guarded:
-        # The guard shows its children UUIDs. CUDA numbers GPUs as nvidia-smi does only when told.
-        env |= {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": ",".join(node.host.devices)}
-    env |= settings.extra_env | dict(node.host.env)
-    if process == "vllm" and settings.api_key_file:
-        env["PYTHONPATH"] = ":".join(filter(None, [f"{group.config}/engine", env.get("PYTHONPATH")]))
-    return env
 
 
 @lru_cache(maxsize=1)

@@ -1,21 +1,21 @@
 """What the user gives, as types: recipe, settings, inventory, GPU products, pins, bundles.
 
-    recipe             one YAML per model
-    sizes              how a strategy's ranks are counted, in numbers and words
-    settings           every setting, its default and its bounds; flat names outside, groups inside
-    settings_files     the files beside and above an inventory that its settings come from
-    inventory          pyinfra's inventory -> hosts and settings          the one module here that knows pyinfra
-    host               a host as the inventory names it
-    hardware           GPU products: memory, architecture, driver needs
-    pins, listing      the commit of a model, and every file of it
-    resolutions        the files of an engine, as they were first resolved
-    bundles            what hosts without a network are given
-    safe_text          what text may enter a unit, a path, an environment, a command line
-    plain_secrets      is a value that everybody on the hosts can read a secret?
-    secret_files       the user's files with secrets -> the one form that hosts get
-    decided_variables  environment variables that are not the user's to set
-    versions           dotted versions as numbers
-    validation         pydantic's errors as refusals
+    recipe              one YAML per model
+    sizes               how a strategy's ranks are counted, in numbers and words
+    settings            every setting, its default and its bounds; flat names outside, groups inside
+    settings_files      the files beside and above an inventory that its settings come from
+    inventory           pyinfra's inventory -> hosts and settings          the one module here that knows pyinfra
+    host                a host as the inventory names it
+    hardware            GPU products: memory, architecture, driver needs
+    pins, listing       the commit of a model, and every file of it
+    resolutions         the files of an engine, as they were first resolved
+    bundles             what hosts without a network are given
+    safe_text           what text may enter a unit, a path, an environment, a command line
+    plain_secrets       is a value that everybody on the hosts can read a secret?
+    secret_files        the user's files with secrets -> the one form that hosts get
+    reserved_variables  environment variables that are not the user's to set
+    versions            dotted versions as numbers
+    validation          pydantic's errors as refusals
 
 Imports nothing but `errors`, `resources`, and what the hosts' programs compute or read as well (`on_host`).
 """

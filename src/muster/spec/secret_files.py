@@ -9,7 +9,7 @@ from pathlib import Path
 
 from muster.errors import Refusal
 from muster.on_host.api_key import KEY, NAME
-from muster.spec import decided_variables, safe_text
+from muster.spec import reserved_variables, safe_text
 
 LONGEST = 1 << 16
 _CHARACTERS = "visible ASCII without blanks, quotes and backslashes"
@@ -82,7 +82,7 @@ def environment(text: str, *, where: str) -> str:
             safe_text.env_name(name if equals else "")
         except ValueError as error:  # the line is not shown: it may be the secret alone
             raise Refusal(f"{where}: setting {number} is no NAME=value", needed=str(error), fix="correct it") from None
-        if (instead := decided_variables.instead_of(name)) is not None:
+        if (instead := reserved_variables.instead_of(name)) is not None:
             raise Refusal(f"{where} sets {name}", needed="variables that the plan leaves open", fix=f"change {instead}")
         if name in values:
             raise Refusal(f"{where} sets {name} twice", needed="each variable once", fix=f"remove one from {where}")

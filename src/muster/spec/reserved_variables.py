@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-_DECIDED = {
+_RESERVED = {
     "VLLM_API_KEY": "api_key_file",
     "VLLM_HOST_IP": "fabric_address in the inventory",
     "VLLM_CONFIG_ROOT": "nothing: the plan writes a file there",
@@ -25,4 +25,4 @@ def instead_of(name: str) -> str | None:
     """Return what to change instead of setting a variable; None for one that is the user's to set."""
     if name.startswith(_PREFIXES):
         return "nothing: the plan and the guard set it on each host"
-    return _DECIDED.get(name)
+    return _RESERVED.get(name)

@@ -14,7 +14,7 @@ from muster.errors import Refusal
 
 
 @dataclass(frozen=True)
-class Decided:
+class Reserved:
     """One flag of `vllm serve` that the plan decides.
 
     Args:
@@ -37,48 +37,48 @@ _LAYOUT = "strategy or executor in group_data"
 _ANSWERS = "nothing: the head answers for all ranks, and the guard asks it there"
 _TLS = "a proxy in front of the endpoint: the guard and other ranks speak plain HTTP to it"
 
-DECIDED = (
-    Decided("--tensor-parallel-size", ("-tp",)),
-    Decided("--pipeline-parallel-size", ("-pp",)),
-    Decided("--prefill-context-parallel-size", ("-pcp",)),
-    Decided("--decode-context-parallel-size", ("-dcp",), "decode_context_parallel_size in group_data"),
-    Decided("--data-parallel-size", ("-dp",)),
-    Decided("--data-parallel-size-local", ("-dpl",)),
-    Decided("--data-parallel-rank", ("-dpn",)),
-    Decided("--data-parallel-start-rank", ("-dpr",)),
-    Decided("--data-parallel-address", ("-dpa",), "fabric_address in the inventory"),
-    Decided("--data-parallel-rpc-port", ("-dpp",), "rpc_port in group_data"),
-    Decided("--data-parallel-backend", ("-dpb",), _LAYOUT),
-    Decided("--data-parallel-hybrid-lb", ("-dph",), _ANSWERS),
-    Decided("--data-parallel-external-lb", ("-dpe",), _ANSWERS),
-    Decided("--data-parallel-multi-port-external-lb", ("-dpm",), _ANSWERS),
-    Decided("--data-parallel-supervisor-port", (), _ANSWERS),
-    Decided("--enable-expert-parallel", ("-ep",), "expert_parallel in group_data"),
-    Decided("--distributed-executor-backend", (), "executor in group_data"),
-    Decided("--nnodes", ("-n",)),
-    Decided("--node-rank", ("-r",)),
-    Decided("--master-addr", (), "fabric_address in the inventory"),
-    Decided("--master-port", (), "master_port in group_data"),
-    Decided("--headless"),
-    Decided("--api-server-count", ("-asc",), "api_server_count in group_data"),
-    Decided("--host", (), "client_networks in group_data: it says who reaches the endpoint"),
-    Decided("--port", (), "port in group_data"),
-    Decided("--uds", (), _ANSWERS),
-    Decided("--root-path", (), "a proxy in front of the endpoint"),
-    Decided("--ssl-keyfile", (), _TLS),
-    Decided("--ssl-certfile", (), _TLS),
-    Decided("--ssl-ca-certs", (), _TLS),
-    Decided("--ssl-cert-reqs", (), _TLS),
-    Decided("--ssl-ciphers", (), _TLS),
-    Decided("--enable-ssl-refresh", (), _TLS),
-    Decided("--served-model-name", (), "served_model_name in group_data"),
-    Decided("--api-key", (), "api_key_file in group_data: a key in a command line can be read by all"),
-    Decided("--config", (), "extra_args: the plan cannot see what a file on the hosts says"),
-    Decided("--model", (), "model in group_data"),
+RESERVED = (
+    Reserved("--tensor-parallel-size", ("-tp",)),
+    Reserved("--pipeline-parallel-size", ("-pp",)),
+    Reserved("--prefill-context-parallel-size", ("-pcp",)),
+    Reserved("--decode-context-parallel-size", ("-dcp",), "decode_context_parallel_size in group_data"),
+    Reserved("--data-parallel-size", ("-dp",)),
+    Reserved("--data-parallel-size-local", ("-dpl",)),
+    Reserved("--data-parallel-rank", ("-dpn",)),
+    Reserved("--data-parallel-start-rank", ("-dpr",)),
+    Reserved("--data-parallel-address", ("-dpa",), "fabric_address in the inventory"),
+    Reserved("--data-parallel-rpc-port", ("-dpp",), "rpc_port in group_data"),
+    Reserved("--data-parallel-backend", ("-dpb",), _LAYOUT),
+    Reserved("--data-parallel-hybrid-lb", ("-dph",), _ANSWERS),
+    Reserved("--data-parallel-external-lb", ("-dpe",), _ANSWERS),
+    Reserved("--data-parallel-multi-port-external-lb", ("-dpm",), _ANSWERS),
+    Reserved("--data-parallel-supervisor-port", (), _ANSWERS),
+    Reserved("--enable-expert-parallel", ("-ep",), "expert_parallel in group_data"),
+    Reserved("--distributed-executor-backend", (), "executor in group_data"),
+    Reserved("--nnodes", ("-n",)),
+    Reserved("--node-rank", ("-r",)),
+    Reserved("--master-addr", (), "fabric_address in the inventory"),
+    Reserved("--master-port", (), "master_port in group_data"),
+    Reserved("--headless"),
+    Reserved("--api-server-count", ("-asc",), "api_server_count in group_data"),
+    Reserved("--host", (), "client_networks in group_data: it says who reaches the endpoint"),
+    Reserved("--port", (), "port in group_data"),
+    Reserved("--uds", (), _ANSWERS),
+    Reserved("--root-path", (), "a proxy in front of the endpoint"),
+    Reserved("--ssl-keyfile", (), _TLS),
+    Reserved("--ssl-certfile", (), _TLS),
+    Reserved("--ssl-ca-certs", (), _TLS),
+    Reserved("--ssl-cert-reqs", (), _TLS),
+    Reserved("--ssl-ciphers", (), _TLS),
+    Reserved("--enable-ssl-refresh", (), _TLS),
+    Reserved("--served-model-name", (), "served_model_name in group_data"),
+    Reserved("--api-key", (), "api_key_file in group_data: a key in a command line can be read by all"),
+    Reserved("--config", (), "extra_args: the plan cannot see what a file on the hosts says"),
+    Reserved("--model", (), "model in group_data"),
 )
 """Read from the parsers of vLLM 0.32.0 and 0.33.0."""
 
-DESTS = tuple(decided.dest for decided in DECIDED)
+DESTS = tuple(reserved.dest for reserved in RESERVED)
 
 
 def check(words: Sequence[str], *, where: str) -> None:
@@ -92,19 +92,19 @@ def check(words: Sequence[str], *, where: str) -> None:
         Refusal: naming the word, the flag it sets, and what to change instead.
     """
     for word in words:
-        decided = decided_by(word)
-        if decided:
+        reserved = reserved_by(word)
+        if reserved:
             name = word.partition("=")[0]  # the value may be a secret
-            named = name if name == decided.flag else f"{name}, which is {decided.flag}"
+            named = name if name == reserved.flag else f"{name}, which is {reserved.flag}"
             raise Refusal(
                 f"{where} holds {named}",
                 needed="only flags that the plan does not decide by itself",
-                fix=f"change {decided.instead}",
+                fix=f"change {reserved.instead}",
             )
 
 
-def decided_by(word: str) -> Decided | None:
-    """Return the decided flag that a word sets, in any spelling that vLLM's parser takes; None for all other words.
+def reserved_by(word: str) -> Reserved | None:
+    """Return the reserved flag that a word sets, in any spelling that vLLM's parser takes; None for all other words.
 
     The parser takes `_` for `-`, `--flag=value`, an unambiguous beginning of a name, `--no-flag`, and short forms with
     the value joined to them.
@@ -115,17 +115,17 @@ def decided_by(word: str) -> Decided | None:
     if word.startswith("--"):
         name = name.replace("_", "-").partition(".")[0]
         positive = "--" + name[5:] if name.startswith("--no-") else name
-        for decided in DECIDED:
-            if positive == decided.flag:
-                return decided
-        beginnings = [d for d in DECIDED if len(positive) > 4 and d.flag.startswith(positive)]
+        for reserved in RESERVED:
+            if positive == reserved.flag:
+                return reserved
+        beginnings = [d for d in RESERVED if len(positive) > 4 and d.flag.startswith(positive)]
         return beginnings[0] if beginnings and not _other_flag(positive) else None
-    shorts = [(short, d) for d in DECIDED for short in d.short if name == short or _joined(name, short)]
+    shorts = [(short, d) for d in RESERVED for short in d.short if name == short or _joined(name, short)]
     return max(shorts, key=lambda pair: len(pair[0]))[1] if shorts else None
 
 
 def _other_flag(name: str) -> bool:
-    """Whether a beginning of a decided flag's name is a flag of its own."""
+    """Whether a beginning of a reserved flag's name is a flag of its own."""
     return name in {"--data", "--mode", "--enable"}
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from muster.errors import Refusal
-from muster.plan.decided_flags import DECIDED, decided_by
+from muster.plan.reserved_flags import RESERVED, reserved_by
 from tests import standin
 from tests.sample_plans import plan
 
@@ -21,10 +21,10 @@ def every_flag() -> list[list[str]]:
 
 
 def test_every_name_of_a_decided_flag_is_known_and_no_other_is() -> None:
-    decided = {one.flag for one in DECIDED}
+    decided = {one.flag for one in RESERVED}
     for names in every_flag():
         for name in names:
-            found = decided_by(name)
+            found = reserved_by(name)
             if names[0] in decided:
                 assert found is not None, name
                 assert found.flag == names[0], name

@@ -1,11 +1,13 @@
-"""Which vLLM flags a group gets: the recipe's, the strategy's, the features', then the user's settings."""
+"""The flags a group asks for: the recipe's, the strategy's and the features', and over them the user's settings."""
 
 from __future__ import annotations
 
+import json
+
 from muster.errors import unknown
-from muster.plan import decided_flags, vllm_flags
+from muster.plan import reserved_flags
+from muster.plan.flags_in_argv import values_of
 from muster.plan.group import stack_directory
-from muster.plan.vllm_flags import values_of
 from muster.spec import plain_secrets
 from muster.spec.recipe import FlagValue, Recipe, Strategy
 from muster.spec.settings import Settings
@@ -13,7 +15,7 @@ from muster.spec.settings import Settings
 SIZES = ("max_model_len", "max_num_batched_tokens", "max_num_seqs", "gpu_memory_utilization")
 
 
-def requested(recipe: Recipe, strategy: Strategy, settings: Settings) -> dict[str, FlagValue]:
+def merged(recipe: Recipe, strategy: Strategy, settings: Settings) -> dict[str, FlagValue]:
     """Return the flags asked for, before a version of vLLM has its say.
 
     Args:
@@ -30,7 +32,7 @@ def requested(recipe: Recipe, strategy: Strategy, settings: Settings) -> dict[st
             raise unknown("feature", feature, recipe.features, where=f"recipe {recipe.name}")
         if on:
             flags |= recipe.features[feature].flags
-    decided_flags.flags(flags, where=f"recipe {recipe.name}")
+    reserved_flags.flags(flags, where=f"recipe {recipe.name}")
     for name in SIZES:
         if getattr(settings, name) is not None:
             flags[name.replace("_", "-")] = getattr(settings, name)
@@ -41,13 +43,13 @@ def requested(recipe: Recipe, strategy: Strategy, settings: Settings) -> dict[st
         flags["shutdown-timeout"] = settings.drain_seconds
     if settings.supervisor == "guard":
         folder = stack_directory(settings.group or recipe.name)
-        flags["watchdog-config"] = vllm_flags.watchdog_config(settings.stall_timeout, folder)
+        flags["watchdog-config"] = _watchdog_config(settings.stall_timeout, folder)
     if settings.deep_ep:
         flags["all2all-backend"] = "deepep_high_throughput"
     for name in settings.drop_args:
         if flags.pop(name.removeprefix("--"), None) is None:
             raise unknown("recipe flag", name.removeprefix("--"), flags, where="drop_args")
-    decided_flags.check(settings.extra_args, where="extra_args")
+    reserved_flags.check(settings.extra_args, where="extra_args")
     plain_secrets.check_flags(flags, where=f"recipe {recipe.name}", waived=settings.not_secret)
     for name in values_of(settings.extra_args):
         flags.pop(name.partition(".")[0], None)  # --watchdog-config.timeout is one field of it
@@ -60,3 +62,16 @@ def _revisions(recipe: Recipe, settings: Settings) -> dict[str, FlagValue]:
         return {}
     pinned: dict[str, FlagValue] = {"revision": revision, "tokenizer-revision": revision}
     return pinned | ({"code-revision": revision} if settings.trust_remote_code else {})
+
+
+def _watchdog_config(stall_timeout: int, directory: str) -> str:
+    """Return --watchdog-config: the engine dumps the stacks of a process that stands still before the guard ends it.
+
+    Its clock starts with the last step, as the guard's does, and is read every `check_interval`.
+
+    Args:
+        stall_timeout: seconds after which the guard ends an engine without progress.
+        directory: where the dumps go.
+    """
+    seconds = {"timeout": max(1, stall_timeout // 2), "check_interval": max(1, stall_timeout // 12)}
+    return json.dumps({**seconds, "dump_dir": directory}, separators=(",", ":"))

@@ -1,0 +1,87 @@
+"""The environment of an engine's processes on one host, without secrets."""
+
+from __future__ import annotations
+
+from muster.plan.group import Group
+from muster.plan.topology import Node, Topology
+
+SYSTEM_PATH = "/usr/local/cuda/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+
+def environment(group: Group, node: Node, process: str) -> dict[str, str]:
+    """Return the whole environment of one process on one host, without secrets."""
+    settings = group.settings
+    env = _engine(
+        node,
+        group.topology,
+        cache=f"/var/cache/muster/{group.name}/vllm",
+        config_root=f"{group.config}/vllm",
+        hf_home=settings.hf_home,
+        ready_timeout=settings.ready_timeout,
+    )
+    env |= {
+        "PATH": f"{group.release.path}/bin:{SYSTEM_PATH}",
+        "HOME": f"/var/lib/muster/{group.name}",
+        "XDG_CACHE_HOME": f"/var/cache/muster/{group.name}",
+        "PYTHONUNBUFFERED": "1",
+    }
+    if settings.hf_endpoint:
+        env["HF_ENDPOINT"] = settings.hf_endpoint
+        env["HF_HUB_DISABLE_XET"] = "1"  # mirrors pass Xet's headers on and have no Xet behind them
+    if settings.offline:
+        env["HF_HUB_OFFLINE"] = "1"
+    if settings.ssl_cert_file:
+        env |= {"SSL_CERT_FILE": settings.ssl_cert_file, "REQUESTS_CA_BUNDLE": settings.ssl_cert_file}
+    if settings.proxy:
+        env |= {"HTTPS_PROXY": settings.proxy, "HTTP_PROXY": settings.proxy}
+        env["NO_PROXY"] = ",".join(["localhost", "127.0.0.1", *group.peers])
+    if group.uses_ray:
+        token = group.credential("ray-token", process)
+        env |= _ray(group.topology, port=settings.ray_port, token_file=token)
+        if process == "ray":
+            del env["RAY_ADDRESS"]  # `ray start --head` would take it for a cluster to join
+    if node.host.devices and not group.guarded:
+        # The guard shows its children UUIDs. CUDA numbers GPUs as nvidia-smi does only when told.
+        env |= {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": ",".join(node.host.devices)}
+    env |= settings.extra_env | dict(node.host.env)
+    if process == "vllm" and settings.api_key_file:
+        env["PYTHONPATH"] = ":".join(filter(None, [f"{group.config}/engine", env.get("PYTHONPATH")]))
+    return env
+
+
+def _engine(
+    node: Node, topology: Topology, *, cache: str, config_root: str, hf_home: str, ready_timeout: int
+) -> dict[str, str]:
+    """Return the environment every engine process of one node gets.
+
+    Args:
+        node, topology: the host and its group.
+        cache: persisted directory for compiled kernels and autotune results.
+        config_root: vLLM's configuration directory.
+        hf_home: where the hub's files are kept.
+        ready_timeout: seconds; with several API servers the engine's clock runs while weights load.
+    """
+    env = {
+        "VLLM_HOST_IP": node.host.address,
+        "VLLM_CACHE_ROOT": cache,
+        "VLLM_CONFIG_ROOT": config_root,
+        "VLLM_NO_USAGE_STATS": "1",
+        "VLLM_ENGINE_READY_TIMEOUT_S": str(ready_timeout),
+        "HF_HOME": hf_home,
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+    }
+    if node.host.interface and topology.hosts > 1:
+        env["GLOO_SOCKET_IFNAME"] = node.host.interface
+        # Without `=` NCCL takes a prefix: eth1 would take eth10 in. Gloo takes the whole name.
+        env["NCCL_SOCKET_IFNAME"] = f"={node.host.interface}"
+    return env
+
+
+def _ray(topology: Topology, *, port: int, token_file: str) -> dict[str, str]:
+    """Return what Ray and the engine that joins it need: the cluster's address, and token authentication."""
+    return {
+        "RAY_ADDRESS": f"{topology.head.host.address}:{port}",
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN_PATH": token_file,
+    }
