@@ -18,6 +18,7 @@ COMMANDS = {
     "restart": "muster.commands.deploy:restart",
     "resume": "muster.commands.deploy:resume",
     "stage": "muster.commands.deploy:stage",
+    "remove": "muster.commands.remove:remove",
     "status": "muster.commands.status:status",
     "logs": "muster.commands.logs:logs",
     "preflight": "muster.commands.preflight:preflight",

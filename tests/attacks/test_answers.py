@@ -27,7 +27,7 @@ from muster.bench.measured_group import ToolResult
 from muster.commands import logs as logs_command
 from muster.commands import status as status_command
 from muster.commands import weights as weights_command
-from muster.deploys import deployed_group, verify
+from muster.deploys import deployed_group, prune, remove, verify
 from muster.deploys.shared import guard_commands, polling
 from muster.errors import Refusal
 from muster.hosts import answer_models, uv_binary
@@ -215,6 +215,22 @@ CASES = {
         lambda answer: [str(answer["answer"].get("error", "")), str(answer["answer"].get("pending", ""))],
     ),
     "place_files": Case("place_files", {}, {"changed": ["/etc/a"], "notes": ["no such key"]}, lambda a: a["notes"]),
+    "removable": Case(
+        "removable",
+        {"groups": None},
+        {"groups": {PLAIN.group: MANIFEST}, "going": ["g"], "paths": {"/etc/muster/g": 7},
+         "kept": {"/data": ["a link", 3]}, "units": ["muster-g.service"], "user": True},
+        lambda answer: remove.plan_text({HEAD: answer}, everything=True),
+    ),
+    "remove_muster": Case(
+        "remove_muster", {}, {"removed": ["/etc/a"], "notes": ["a note"]}, lambda answer: answer["notes"]
+    ),
+    "prune_releases": Case(
+        "prune_releases",
+        {},
+        {"removed": {"vllm-1": 7}, "kept": {"vllm-2": "runs"}},
+        lambda answer: [prune.in_words(answer)],
+    ),
     "ask_parser": Case(
         "ask_parser",
         {},

@@ -15,6 +15,7 @@ from muster.bench.run_scenarios import entry_of, new_session
 from muster.errors import Refusal
 from muster.hosts import uv_binary
 from muster.hosts.printable import printable_data
+from muster.on_host import places
 from muster.on_host.whole_files import text_sha256
 
 INSTALL_SECONDS, RUN_SECONDS = 1800, 6 * 3600
@@ -29,7 +30,7 @@ def install(group: MeasuredGroup) -> str:
     settings, release = group.settings, group.plan.release
     requirements = settings.evaluation.requirements or list(eval_task.REQUIREMENTS)
     name = text_sha256(json.dumps([release.python, requirements]))[:8]
-    path = f"{settings.root}/tools/lm-eval-{name}"
+    path = f"{settings.root}/{places.TOOLS}/lm-eval-{name}"
     request: dict[str, Any] = {
         "path": path,
         "program": "lm_eval",

@@ -8,8 +8,10 @@ install_engine  one release of the engine on every host; its parser takes the pl
 place_files     files staged beside their places, then renamed
 bring_up        the old ranks stop, the new ones start in order
 verify          every rank answers, and what runs is what was planned
+prune           releases of the engine that nothing needs any more
 summary         the endpoint, and how to try it
 preflight       an inventory checked without a recipe
+remove          a group, or everything that muster made, taken off the hosts
 deployed_group  stop, restart and resume of a group that is on the hosts already
 shared/         what the stages share
 """

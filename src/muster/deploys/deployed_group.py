@@ -130,7 +130,7 @@ def lift_hold(progress: Progress, group: str) -> None:
 def _end_generation(deployed: DeployedGroup, command: str) -> None:
     host, progress = current_host(), deployed.progress
     work = None
-    if host.name == deployed.head and not (command == "stop" and _at_rest(deployed)):
+    if host.name == deployed.head and not (command == "stop" and at_rest(deployed.group_status)):
         since = str(deployed.group_status["generation"])
         work = FunctionCommand(
             guard_commands.end_generation, [deployed.group, command, since, deployed.drain_seconds], {}
@@ -139,11 +139,9 @@ def _end_generation(deployed: DeployedGroup, command: str) -> None:
     progress.note(host, command, operations.carried_out(work, name=outcome))
 
 
-def _at_rest(deployed: DeployedGroup) -> bool:
-    """Whether the group is known to be stopped already, and no process of it is left."""
-    status = deployed.group_status
-    at_rest = status.get("phase") == "stopped"
-    return at_rest and all(member["child"] == "none" for member in status["members"])
+def at_rest(status: Mapping[str, Any]) -> bool:
+    """Whether a group, by its status at the head, is known to be stopped already, and no process of it is left."""
+    return status.get("phase") == "stopped" and all(member["child"] == "none" for member in status["members"])
 
 
 def _deployed(state: State, command: str, recipe: str | None) -> DeployedGroup:
@@ -164,7 +162,7 @@ def _deployed(state: State, command: str, recipe: str | None) -> DeployedGroup:
 def _say_beforehand(deployed: DeployedGroup, command: str) -> None:
     """Have asked what a stop costs, and keep what holds at the end."""
     hosts = deployed.progress.hosts
-    if command != "resume" and not _at_rest(deployed):
+    if command != "resume" and not at_rest(deployed.group_status):
         words.ask(stop_question(command, deployed.group, hosts, deployed.drain_seconds))
     if command == "stop":
         until = f"until muster resume {words.where}" if deployed.guarded else "until the next boot, or muster restart"

@@ -8,6 +8,7 @@ from muster.deploys.check import check
 from muster.deploys.deployed_group import lift_hold
 from muster.deploys.install_engine import engine
 from muster.deploys.place_files import commit_files, stage_files
+from muster.deploys.prune import prune
 from muster.deploys.shared.gate import gate
 from muster.deploys.stage_weights import stage_bundle, stage_weights
 from muster.deploys.summary import summary
@@ -40,4 +41,6 @@ def serve(recipe: str) -> None:
         await_ready(run.progress)
     gate(run.progress, "bring-up")
     verify(run)
+    gate(run.progress, "the verification")
+    prune(run)
     summary(run)

@@ -109,6 +109,36 @@ class ProbeGroup(Model):
 # the others
 
 
+class Removable(Model):
+    groups: dict[Group, Manifest]
+    going: list[Group]
+    paths: dict[Path, Count]
+    kept: dict[Path, tuple[Text, Count]]
+    units: list[Unit]
+    user: bool
+
+    @model_validator(mode="before")
+    @classmethod
+    def _pairs(cls, value: Any) -> Any:
+        # JSON has no tuples.
+        if isinstance(value, Mapping) and isinstance(value.get("kept"), Mapping):
+            return {
+                **value,
+                "kept": {path: tuple(why) if isinstance(why, list) else why for path, why in value["kept"].items()},
+            }
+        return value
+
+
+class RemoveMuster(Model):
+    removed: list[Path]
+    notes: list[Text]
+
+
+class PruneReleases(Model):
+    removed: dict[Word, Count]
+    kept: dict[Word, Text]
+
+
 class JournalLine(Model):
     at: Annotated[float, Field(ge=0, le=1e11)]
     text: Annotated[str, Field(max_length=2000)]
@@ -228,6 +258,9 @@ _BY_PROGRAM: dict[str, type[BaseModel]] = {
     "verify_group": VerifyGroup,
     "install_tool": InstallTool,
     "run_unprivileged": RunUnprivileged,
+    "removable": Removable,
+    "remove_muster": RemoveMuster,
+    "prune_releases": PruneReleases,
     # Their readers take each value by itself and call what they cannot read unreadable.
     "probe_gpus": Anything,
     "probe_machine": Anything,

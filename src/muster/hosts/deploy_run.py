@@ -166,7 +166,7 @@ def _execute(state: State, steps: Mapping[str, list[str]], display: RunDisplay) 
         if not words.failures:
             words.fail(f"{', '.join(sorted(host.name for host in state.failed_hosts))} failed")
         return FAILED
-    return DONE
+    return FAILED if words.failures else DONE
 
 
 def _name(state: State, operation: str) -> str:

@@ -27,6 +27,7 @@ class RunWords:
         failures: reasons, first one first; the others follow from it.
         refused: whether the run ended before it touched any host.
         touched: whether the run has begun to act on what runs.
+        advice: what to do after the failure, where that is no look at the group.
     """
 
     where: str = UNKNOWN
@@ -35,6 +36,7 @@ class RunWords:
     failures: list[str] = field(default_factory=list)
     refused: bool = False
     touched: bool = False
+    advice: str = ""
     _awaited: bool = False
 
     def about(self, inventory: Path | None, recipe: str) -> None:
@@ -77,6 +79,8 @@ class RunWords:
         return "; ".join(self.outcomes)
 
     def _after_failure(self) -> str:
+        if self.advice:
+            return self.advice
         look = f"muster status {self.where}"
         return f"{look}, muster logs {self.where} --failure" if self.touched else "correct that and run it again"
 

@@ -15,6 +15,7 @@ from pathlib import Path
 import uv
 
 from muster.errors import Refusal
+from muster.on_host.places import PYTHON, UV, UV_CACHE
 
 
 def release_version() -> str:
@@ -24,12 +25,12 @@ def release_version() -> str:
 
 def path_on_hosts(root: str) -> str:
     """Return the path of uv on a host; an executable that somebody put there by hand is used as it is."""
-    return f"{root}/uv/{release_version()}/uv"
+    return f"{root}/{UV}/{release_version()}/uv"
 
 
 def places(root: str) -> dict[str, str]:
     """Return where uv, its Pythons and its cache are on a host, as the programs that install take them."""
-    return {"uv": path_on_hosts(root), "python_dir": f"{root}/python", "cache_dir": "/var/cache/muster/uv"}
+    return {"uv": path_on_hosts(root), "python_dir": f"{root}/{PYTHON}", "cache_dir": UV_CACHE}
 
 
 @cache

@@ -1,6 +1,9 @@
 """Programs that run on the hosts' own Python: standard library only, Python 3.9 to 3.13, `main(request) -> answer`.
 
 What the programs share:
+    places             every place that muster makes on a host
+    path_users         units, group files and processes that name a path
+    disk_usage         bytes that paths take
     run_command        run a tool, bounded in time and output
     systemd_units      units as systemd shows them, and their journal
     safe_paths         open, make and remove below directories of other users
@@ -35,7 +38,13 @@ What brings a group up:
     resolve_engine     requirements into a lock with hashes
     install_engine     uv, a virtual environment, the locked packages
     place_files        planned files staged, then renamed together
+    host_before        what a host was before muster changed it
     run_units          units started, stopped, watched
+    prune_releases     engine releases that nothing needs, removed
+
+What takes it away:
+    removable          what muster made here, in places and bytes
+    remove_muster      removes it: some groups, or everything
 
 Inside the engine:
     require_api_key    vLLM's API asks for the key on every path

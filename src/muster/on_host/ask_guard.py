@@ -7,7 +7,7 @@ import os
 import re
 from typing import Any
 
-from muster.on_host import run_command, systemd_units
+from muster.on_host import places, run_command, systemd_units
 
 Json = dict[str, Any]
 
@@ -29,7 +29,7 @@ def main(request: Json) -> Json:
     unit = "muster-{}.service".format(request["group"])
     root = request.get("root", "")
     config = "{}/etc/muster/{}/guard.json".format(root, request["group"])
-    argv = [*_program(f"{root}/etc/systemd/system/{unit}"), "ctl", "--config", config]
+    argv = [*_program(root + places.unit(unit)), "ctl", "--config", config]
     state = _unit(unit)
     if request["command"] == "resume":
         _repaired(root)
@@ -48,7 +48,7 @@ def main(request: Json) -> Json:
 
 def _repaired(root: str) -> None:
     """Date the host's repair: errors of the driver before now no longer keep a deploy or a guard from starting."""
-    path = root + "/etc/muster/repaired"  # muster.guard.host_judge.REPAIRED
+    path = root + places.REPAIRED
     if os.path.isdir(os.path.dirname(path)):
         os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW, 0o644))
         os.utime(path)

@@ -9,14 +9,13 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
-from muster.on_host import safe_paths, whole_files
+from muster.on_host import places, safe_paths, whole_files
 
 Json = dict[str, Any]
 
 COMPLETE = ".muster-complete"
 QUESTIONS = 2
 """Raised when the parser is asked more than before: what was accepted then is asked again."""
-ACCEPTED = "/var/lib/muster/accepted"
 
 
 def release(root: str, requested: Json | None) -> Json:
@@ -41,15 +40,15 @@ def accepted(root: str, requested: Json | None, argvs: Sequence[Sequence[str]]) 
     """Return for each command line whether the parser of this very engine has accepted it before."""
     path = requested["path"] if requested else "/nowhere"
     # Notes that another user could have written are none.
-    mine = safe_paths.private(root + ACCEPTED)
+    mine = safe_paths.private(root + places.ACCEPTED)
     return [mine and os.path.exists(stamp(root, path, argv)) for argv in argvs]
 
 
 def note(root: str, path: str, argv: Sequence[str]) -> None:
     """Note that the engine at `path` accepts a command line."""
-    if not safe_paths.private(root + ACCEPTED):
-        safe_paths.remove_below(root + ACCEPTED)
-        safe_paths.make_directory(root + ACCEPTED)
+    if not safe_paths.private(root + places.ACCEPTED):
+        safe_paths.remove_below(root + places.ACCEPTED)
+        safe_paths.make_directory(root + places.ACCEPTED)
     whole_files.write_whole(stamp(root, path, argv), (json.dumps(argv) + "\n").encode(), 0o600)
 
 
@@ -61,4 +60,4 @@ def stamp(root: str, path: str, argv: Sequence[str]) -> str:
         if os.path.exists(name):
             engine.append([name[len(root) :], os.stat(name).st_mtime_ns, os.stat(name).st_size])
     digest = hashlib.sha256(json.dumps([QUESTIONS, path, engine, list(argv)]).encode()).hexdigest()
-    return os.path.join(root + ACCEPTED, digest)
+    return os.path.join(root + places.ACCEPTED, digest)

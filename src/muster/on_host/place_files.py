@@ -9,7 +9,7 @@ import pwd
 import stat
 from typing import Any
 
-from muster.on_host import run_command, safe_paths, whole_files
+from muster.on_host import host_before, places, run_command, safe_paths, whole_files
 
 Json = dict[str, Any]
 
@@ -45,6 +45,7 @@ def base(request: Json, root: str) -> Json:
         if item["path"].startswith("/etc/tmpfiles.d/"):
             refuse_foreign(item["text"], root)
     for item in request["files"]:
+        host_before.keep(item, root)
         safe_paths.make_directory(os.path.dirname(root + item["path"]))
         try:
             whole_files.write_whole(root + item["path"], item["text"].encode(), int(item["mode"], 8), *_owners(item))
@@ -67,7 +68,7 @@ def apply_firewall(paths: list[str]) -> None:
     Raises:
         OSError: the kernel does not take the ruleset.
     """
-    if any(path.startswith("/etc/systemd/system/") for path in paths):
+    if any(path.startswith(places.UNITS + "/") for path in paths):
         run_command.must(["systemctl", "daemon-reload"], 120)
     for path in paths:
         if path.endswith("/firewall.nft"):
@@ -137,7 +138,7 @@ def commit(request: Json, root: str) -> Json:
                 "{} is not staged as planned; nothing on this host was changed; run again".format(item["path"])
             )
     gone = [path for path in request.get("remove", ()) if os.path.lexists(root + path)]
-    old_units = [os.path.basename(path) for path in gone if path.startswith("/etc/systemd/system/")]
+    old_units = [os.path.basename(path) for path in gone if path.startswith(places.UNITS + "/")]
     if old_units and not root:
         run_command.run(["systemctl", "disable", "--now", "--quiet", "--", *old_units], 120)
     for item in files:

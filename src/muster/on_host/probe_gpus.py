@@ -12,7 +12,7 @@ import threading
 import time
 from typing import Any, Callable
 
-from muster.on_host import run_command
+from muster.on_host import places, run_command
 
 Json = dict[str, Any]
 
@@ -40,8 +40,6 @@ GPU_FIELDS = (
 OLDER_NAME = {"clocks_event_reasons.active": "clocks_throttle_reasons.active"}
 # Errors of GPUs and NVSwitches, and the driver being loaded, which answers all errors before.
 DRIVER_LINE = re.compile(rb"\bS?Xid\b|NVRM: loading NVIDIA")
-# muster.guard.host_judge.REPAIRED
-REPAIRED = "/etc/muster/repaired"
 
 
 def run(argv: list[str], seconds: float = SECONDS, limit: int = LIMIT, keep: re.Pattern[bytes] | None = None) -> Json:
@@ -94,7 +92,7 @@ def driver_log() -> Json:
     answer["text"] = "\n".join(answer["text"].splitlines()[-200:])
     try:
         # On the kernel's clock, as the lines are.
-        answer["repaired"] = time.monotonic() - (time.time() - os.stat(REPAIRED).st_mtime)
+        answer["repaired"] = time.monotonic() - (time.time() - os.stat(places.REPAIRED).st_mtime)
     except OSError:
         answer["repaired"] = None
     return answer

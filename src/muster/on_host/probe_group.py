@@ -16,7 +16,7 @@ import stat
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from muster.on_host import engine_stamps, systemd_units, whole_files
+from muster.on_host import engine_stamps, places, systemd_units, whole_files
 from muster.on_host.bounded_http import Client
 from muster.on_host.http_bounds import HttpError
 
@@ -25,8 +25,6 @@ Json = dict[str, Any]
 _TEXT_LIMIT = 65536
 _HELD_LIMIT = 65536
 _LARGEST_ANSWER = 1 << 20
-# What earlier versions wrote for all groups of a host, and a file of each group's own has replaced.
-_FORMER = ("/etc/tmpfiles.d/muster.conf",)
 
 
 def main(request: Json) -> Json:
@@ -52,7 +50,7 @@ def main(request: Json) -> Json:
         "uv": os.access(root + request.get("uv", "/nowhere"), os.X_OK),
         "accepted": engine_stamps.accepted(root, request.get("release"), request.get("argvs", ())),
         "ready": answers(request.get("ready")),
-        "held": hold(f"{root}/var/lib/muster/{group}/held.json"),
+        "held": hold(f"{root}{places.state(group)}/held.json"),
     }
 
 
@@ -102,18 +100,18 @@ def stale(root: str, group: str, planned: set[str]) -> list[str]:
     if not group:
         return []
     files = []
-    for directory, _, names in os.walk(root + "/etc/muster/" + group):
+    for directory, _, names in os.walk(root + places.config(group)):
         files += [os.path.join(directory, name)[len(root) :] for name in names]
-    files += ["/etc/systemd/system/" + name for name in present_units(root, group)]
-    files += ["/etc/systemd/system/" + name for name in staged_units(root, group)]
-    files += [path for path in _FORMER if os.path.lexists(root + path)]
+    files += [places.unit(name) for name in present_units(root, group)]
+    files += [places.unit(name) for name in staged_units(root, group)]
+    files += [path for path in places.FORMER if os.path.lexists(root + path)]
     return sorted(path for path in files if path not in planned)
 
 
 def staged_units(root: str, group: str) -> list[str]:
     """Return the unit files that an interrupted run staged and never renamed."""
     rule, others = re.compile(rf"\.({_unit_rule(group)})\.muster-new"), units_of_others(root, group)
-    staged = [rule.fullmatch(name) for name in _listed(root + "/etc/systemd/system")]
+    staged = [rule.fullmatch(name) for name in _listed(root + places.UNITS)]
     return [match.group(0) for match in staged if match and match.group(1) not in others]
 
 
@@ -135,26 +133,26 @@ def present_units(root: str, group: str) -> list[str]:
     """
     if not group:
         return []
-    rule, names = re.compile(_unit_rule(group)), _listed(root + "/etc/systemd/system")
+    rule, names = re.compile(_unit_rule(group)), _listed(root + places.UNITS)
     own, others = _units_of(root, group), units_of_others(root, group)
     return sorted(name for name in names if name in own or (rule.fullmatch(name) and name not in others))
 
 
 def units_of_others(root: str, group: str) -> set[str]:
     """Return the units that the plan.json of other groups name, and the first unit of each group that has none yet."""
-    names = {os.path.basename(path) for path in glob.glob(glob.escape(root) + "/etc/muster/*")} - {group}
+    names = {os.path.basename(path) for path in glob.glob(glob.escape(root) + places.config("*"))} - {group}
     return {unit for name in names for unit in (_units_of(root, name) or {f"muster-{name}.service"})}
 
 
 def _units_of(root: str, group: str) -> set[str]:
-    units = whole_files.read_object(f"{root}/etc/muster/{group}/plan.json").get("units")
+    units = whole_files.read_object(f"{root}{places.config(group)}/plan.json").get("units")
     return {unit for unit in units if isinstance(unit, str)} if isinstance(units, list) else set()
 
 
 def other_groups(root: str, group: str) -> dict[str, Json]:
     """Return the plan.json of the other groups on this host, by name."""
     groups = {}
-    for path in glob.glob(glob.escape(root) + "/etc/muster/*/plan.json"):
+    for path in glob.glob(glob.escape(root) + places.config("*") + "/plan.json"):
         name = os.path.basename(os.path.dirname(path))
         manifest = whole_files.read_json(path)
         if name != group and isinstance(manifest, dict):

@@ -15,14 +15,13 @@ import re
 import stat
 from typing import Any
 
-from muster.on_host import api_key, hardening, run_command, run_units, safe_paths, systemd_units, whole_files
+from muster.on_host import api_key, hardening, places, run_command, run_units, safe_paths, systemd_units, whole_files
 
 Json = dict[str, Any]
 
 USER = "muster-tools"
 _NAME = re.compile(r"muster-bench-[a-z0-9-]{1,60}")
 _FILE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
-_FILES = "/run/muster-tools"
 _BIGGEST = 32 << 20
 _MOST = 10_000
 """Files of a tool that are looked at for its result."""
@@ -71,7 +70,7 @@ def directory(name: str) -> str:
 
 def _start(request: Json) -> Json:
     name = _checked(request["name"])
-    place, files = directory(name), f"{_FILES}/{name}"
+    place, files = directory(name), f"{places.TOOL_FILES}/{name}"
     for file, text in request.get("files", {}).items():
         if not _FILE.fullmatch(file):
             raise ValueError(f"{file!r} is no name of a tool's file")
@@ -117,7 +116,7 @@ def _end(request: Json) -> Json:
     run_command.run(["systemctl", "stop", "--", name + ".service"], 30)
     run_command.run(["systemctl", "reset-failed", "--", name + ".service"])
     # systemd keeps a preserved directory of a user that comes and goes in /run/private, and a link in /run.
-    for path in (f"/run/private/{name}", directory(name), f"{_FILES}/{name}"):
+    for path in (f"/run/private/{name}", directory(name), f"{places.TOOL_FILES}/{name}"):
         safe_paths.remove_below(path)
     return {}
 

@@ -6,7 +6,7 @@ import glob
 import os
 from typing import Any
 
-from muster.on_host import safe_paths, transfer_room, whole_files
+from muster.on_host import path_users, safe_paths, transfer_room, whole_files
 from muster.on_host import transfer_store as store
 
 LINK = "current"
@@ -137,11 +137,11 @@ def prune(request: dict[str, Any]) -> dict[str, Any]:
     removed, kept = {}, {}
     for name, size in revisions(model).items():
         path = os.path.join(model, name)
-        users = used_by(path, request.get("etc", "/etc"), request.get("proc", "/proc"))
+        users = path_users.users_of(path, request.get("etc", "/etc"), request.get("proc", "/proc"))
         if name in keep or users:
             kept[name] = users[0] if users else "current or pinned"
             continue
-        if not _staged_here(path):
+        if not staged_here(path):
             kept[name] = "not staged by muster"
             continue
         removed[name] = size
@@ -157,7 +157,7 @@ def prune(request: dict[str, Any]) -> dict[str, Any]:
     return {"removed": removed, "kept": kept, "free": store.free(model)}
 
 
-def _staged_here(path: str) -> bool:
+def staged_here(path: str) -> bool:
     """Whether a directory has the lock or a record of a staging: what merely bears such a name is its owner's."""
     return any(os.path.lexists(place) for place in (path + ".lock", *(os.path.join(path, n) for n in store.RECORDS)))
 
@@ -170,28 +170,6 @@ def revisions(model: str) -> dict[str, int]:
             files = store.walk(os.path.join(model, name)).values()
             sizes[name] = sum(status.st_blocks * 512 for status in files)
     return sizes
-
-
-def used_by(path: str, etc: str = "/etc", proc: str = "/proc") -> list[str]:
-    """Return the unit files, group files and processes that name a path."""
-    users = []
-    name_bytes = path.encode()
-    for pattern in ("/systemd/system/muster-*", "/muster/*/*"):
-        for name in glob.glob(glob.escape(etc) + pattern):
-            if name_bytes in _read(name):
-                users.append(name)
-    for name in glob.glob(glob.escape(proc) + "/[0-9]*/cmdline"):
-        if name_bytes in _read(name) and name.split("/")[-2] != str(os.getpid()):
-            users.append("process " + name.split("/")[-2])
-    return users
-
-
-def _read(path: str) -> bytes:
-    try:
-        with open(path, "rb") as handle:
-            return handle.read(1 << 20)
-    except OSError:
-        return b""
 
 
 def _target(path: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from muster.on_host import places
 from muster.plan.group import Group
 from muster.plan.topology import Node, Topology
 
@@ -14,15 +15,15 @@ def environment(group: Group, node: Node, process: str) -> dict[str, str]:
     env = _engine(
         node,
         group.topology,
-        cache=f"/var/cache/muster/{group.name}/vllm",
+        cache=f"{places.cache(group.name)}/vllm",
         config_root=f"{group.config}/vllm",
         hf_home=settings.hf_home,
         ready_timeout=settings.ready_timeout,
     )
     env |= {
         "PATH": f"{group.release.path}/bin:{SYSTEM_PATH}",
-        "HOME": f"/var/lib/muster/{group.name}",
-        "XDG_CACHE_HOME": f"/var/cache/muster/{group.name}",
+        "HOME": places.state(group.name),
+        "XDG_CACHE_HOME": places.cache(group.name),
         "PYTHONUNBUFFERED": "1",
     }
     if settings.hf_endpoint:

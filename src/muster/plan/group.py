@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from ipaddress import collapse_addresses, ip_address, ip_network
 
+from muster.on_host import places
 from muster.plan.layout import Layout
 from muster.plan.topology import Node, Topology
 from muster.plan.types import Release
@@ -14,7 +15,7 @@ from muster.spec.settings import Settings
 
 def stack_directory(group: str) -> str:
     """Return where the engine's own watchdog writes stacks: tmpfs, which the unit makes and the guard reads."""
-    return f"/run/muster/{group}/stacks"
+    return f"{places.run(group)}/stacks"
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ class Group:
     @property
     def config(self) -> str:
         """Directory of the group's files on a host."""
-        return f"/etc/muster/{self.name}"
+        return places.config(self.name)
 
     @property
     def guarded(self) -> bool:
@@ -49,7 +50,7 @@ class Group:
     @property
     def firewall_unit(self) -> str:
         """The unit that admits peers, clients and monitors to the group's ports, and nobody else."""
-        return f"muster-firewall@{self.name}.service"
+        return places.firewall_unit(self.name)
 
     @property
     def uses_ray(self) -> bool:

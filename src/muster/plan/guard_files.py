@@ -7,6 +7,7 @@ from functools import lru_cache
 from typing import Any
 
 from muster import guard
+from muster.on_host import places
 from muster.on_host.whole_files import text_sha256
 from muster.plan.group import Group, stack_directory
 from muster.plan.topology import Node
@@ -28,7 +29,7 @@ def program() -> tuple[str, dict[str, File]]:
 
 def directory(group: Group) -> str:
     """Return the path of the guard's program on the hosts; each version has its own, beside the running one."""
-    return f"{group.settings.root}/guard/{program()[0]}"
+    return f"{group.settings.root}/{places.GUARD}/{program()[0]}"
 
 
 def config_path(group: Group) -> str:
@@ -101,7 +102,7 @@ def _config(group: Group, node: Node, processes: tuple[Process, ...], digest: st
             **({"devices": list(node.host.devices)} if node.host.devices else {}),
             "ports": [{"address": "0.0.0.0", "port": settings.port}] if serves else [],
             "paths": [f"{group.release.path}/bin/{processes[0].argv[0]}"],
-            "disk": {f"/var/lib/muster/{group.name}": FREE_BYTES, f"/var/cache/muster/{group.name}": FREE_BYTES},
+            "disk": {places.state(group.name): FREE_BYTES, places.cache(group.name): FREE_BYTES},
         },
         "kernel_log": list(KERNEL_LOG),
         **({"stack_directory": stacks} if any(stacks in word for word in words) else {}),

@@ -11,12 +11,13 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from muster.on_host import places
 from muster.plan.types import Check, File, HostPlan, Plan, Step
 
 
 def path(group: str) -> str:
     """Return the path of a group's manifest on its hosts."""
-    return f"/etc/muster/{group}/plan.json"
+    return f"{places.config(group)}/plan.json"
 
 
 def with_manifest(plan: Plan) -> Plan:

@@ -6,6 +6,7 @@ import json
 import re
 from dataclasses import dataclass
 
+from muster.on_host import places
 from muster.on_host.whole_files import text_sha256
 from muster.plan import cuda_variants
 from muster.plan.types import Release
@@ -77,7 +78,7 @@ def release_of(settings: Settings, *, ray: bool) -> Release:
     release = f"vllm-{version}-py{settings.python_version}-{name}"
     return Release(
         id=release if settings.engine_path is None else settings.engine_path.strip("/").replace("/", "-"),
-        path=settings.engine_path or f"{settings.root}/engines/{release}",
+        path=settings.engine_path or f"{settings.root}/{places.ENGINES}/{release}",
         managed=settings.engine_path is None,
         python=settings.python_version,
         requirements=tuple(requirements),
@@ -109,7 +110,7 @@ def _install_args(settings: Settings, backend: str | None, variant: str | None) 
 
 
 def _install_env(settings: Settings) -> dict[str, str]:
-    env = {"UV_PYTHON_INSTALL_DIR": f"{settings.root}/python", "UV_NO_PROGRESS": "1"}
+    env = {"UV_PYTHON_INSTALL_DIR": f"{settings.root}/{places.PYTHON}", "UV_NO_PROGRESS": "1"}
     if settings.uv_cache_dir:
         env |= {"UV_CACHE_DIR": settings.uv_cache_dir, "UV_LINK_MODE": "copy"}
     if settings.ssl_cert_file:

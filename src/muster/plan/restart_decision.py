@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from muster.on_host import places
 from muster.plan.types import File, HostPlan, Plan, Secret
 
 Observation = Mapping[str, Any]
@@ -16,7 +17,6 @@ Observation = Mapping[str, Any]
 # Users, directories, kernel settings, and who may reach which port: they take effect at once, and no running rank reads
 # them again.
 BASE_DIRECTORIES = ("/etc/sysusers.d/", "/etc/tmpfiles.d/", "/etc/sysctl.d/")
-FIREWALL_UNIT = "/etc/systemd/system/muster-firewall@"
 _AT_REST = ("inactive", "failed", "")
 
 
@@ -144,7 +144,7 @@ def _how(file: Mapping[str, Any]) -> str:
 
 def is_base(path: str) -> bool:
     """Whether a file takes effect at once and restarts nothing; the plan's digest leaves it out."""
-    return path.startswith(BASE_DIRECTORIES) or path.startswith(FIREWALL_UNIT) or path.endswith("/firewall.nft")
+    return path.startswith(BASE_DIRECTORIES) or path == places.FIREWALL_UNIT or path.endswith("/firewall.nft")
 
 
 def differs(file: File, on_host: Mapping[str, Any]) -> bool:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 
-from muster.on_host import require_api_key
+from muster.on_host import places, require_api_key
 from muster.on_host.hardening import DEVICES
 from muster.plan import firewall, guard_files
 from muster.plan.group import Group
@@ -41,22 +41,22 @@ def host_files(group: Group, node: Node, processes: tuple[Process, ...], digest:
     """
     settings = group.settings
     files = {
-        "/etc/sysusers.d/muster.conf": File(render("sysusers.conf.j2", {})),
+        places.SYSUSERS: File(render("sysusers.conf.j2", {})),
         # Its text is the group's own (root, hf_home): two groups on one host must not write one file.
-        f"/etc/tmpfiles.d/muster-{group.name}.conf": File(
+        places.tmpfiles(group.name): File(
             render("tmpfiles.conf.j2", {"root": settings.root, "hf_home": settings.hf_home})
         ),
-        "/etc/sysctl.d/90-muster.conf": File(render("sysctl.conf.j2", {})),
-        "/etc/systemd/system/muster-firewall@.service": File(render("firewall.service.j2", {})),
+        places.SYSCTL: File(render("sysctl.conf.j2", {})),
+        places.FIREWALL_UNIT: File(render("firewall.service.j2", {})),
         f"{group.config}/firewall.nft": File(firewall.ruleset(group, node)),
     }
     if group.guarded:
         files |= guard_files.files(group, node, processes, digest)
-        files[f"/etc/systemd/system/{group.guard_unit}"] = File(_guard_unit(group, node, processes, digest))
+        files[places.unit(group.guard_unit)] = File(_guard_unit(group, node, processes, digest))
     else:
         for process in processes:
             files[f"{group.config}/{process.name}.env"] = File(render("env.j2", {"env": process.env}))
-            unit = f"/etc/systemd/system/{group.unit_of(process.name)}"
+            unit = places.unit(group.unit_of(process.name))
             files[unit] = File(_plain_unit(group, node, process, digest))
     if settings.api_key_file:
         files[f"{group.config}/engine/{MIDDLEWARE.split('.')[0]}.py"] = File(_middleware_text())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from muster.errors import Refusal
+from muster.on_host import places
 from muster.spec import bundles
 from muster.spec.recipe import Recipe
 from muster.spec.settings import Settings
@@ -42,7 +43,7 @@ def bundle_path(settings: Settings) -> str | None:
     if directory is None:
         return None
     listing = bundles.read(directory)
-    return revision_path(f"{settings.root}/bundles", listing.model, listing.revision)
+    return revision_path(f"{settings.root}/{places.BUNDLES}", listing.model, listing.revision)
 
 
 def served_path(settings: Settings, recipe: Recipe) -> str | None:

@@ -12,6 +12,7 @@ from pyinfra.api.state import State
 from muster.errors import Refusal
 from muster.hosts import programs, uv_binary
 from muster.hosts.once import OncePerRun
+from muster.on_host import places
 from muster.plan.release import release_of
 from muster.plan.weights_path import revision_path
 from muster.spec import bundles, inventory, pins, recipe
@@ -84,7 +85,7 @@ def of_bundle(state: State) -> StageRun | None:
         if bundle is None:
             return None
         source = f"control:{bundle.resolve() / bundles.ENGINE}"
-        options = settings.weights.model_copy(update={"source": source, "root": f"{settings.root}/bundles"})
+        options = settings.weights.model_copy(update={"source": source, "root": f"{settings.root}/{places.BUNDLES}"})
         return _run(state, fleet, bundles.read(bundle), options)
 
     return _runs.get(state, "bundle", prepare)
@@ -128,7 +129,7 @@ def source_of(settings: Settings, options: Weights) -> dict[str, Any]:
         "token": secret(_token(settings, options)),
         "program": programs.source("transfer_hub"),
         "pythons": [f"{release.path}/bin/python"],
-        "venv": f"{settings.root}/hub",
+        "venv": f"{settings.root}/{places.HUB}",
         "uv": uv_binary.path_on_hosts(settings.root),
         "install_args": list(without_torch.install_args),
         "install_env": dict(release.env),

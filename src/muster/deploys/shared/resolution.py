@@ -25,7 +25,7 @@ from muster.hosts import programs, uv_binary
 from muster.hosts.once import OncePerRun
 from muster.hosts.program_operation import Later, Session
 from muster.hosts.say import fail, say
-from muster.on_host import pylock, resolve_engine
+from muster.on_host import places, pylock, resolve_engine
 from muster.on_host.in_words import size
 from muster.on_host.whole_files import text_sha256
 from muster.plan.weights_path import bundle_path, revision_path
@@ -247,7 +247,7 @@ class Resolution:
         return Listing(f"engine/{name}", Listing("", "", "", files).digest[:40], "index", files)
 
     def _directory(self, listing: Listing) -> str:
-        return revision_path(f"{self.run.settings.root}/wheels", listing.model, listing.revision)
+        return revision_path(f"{self.run.settings.root}/{places.WHEELS}", listing.model, listing.revision)
 
 
 _resolutions: OncePerRun[Resolution] = OncePerRun()

@@ -1,0 +1,233 @@
+"""A way out: one group, or everything that muster made, taken off the hosts of an inventory.
+
+The group is stopped first, by its guards where the head's answers, so that requests in flight are drained. What goes is
+found on the hosts and shown before anything is touched; a host that is off is named and keeps nobody from leaving.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from pyinfra import logger
+from pyinfra.api.command import FunctionCommand
+from pyinfra.api.host import Host
+from pyinfra.api.state import State
+
+from muster.deploys.deployed_group import at_rest, choose
+from muster.deploys.shared import guard_commands, polling
+from muster.deploys.shared.gate import gate
+from muster.deploys.shared.progress import Progress
+from muster.errors import Refusal
+from muster.hosts import operations
+from muster.hosts.all_hosts import each
+from muster.hosts.once import OncePerRun
+from muster.hosts.program_operation import Session
+from muster.hosts.pyinfra_types import current_host, current_state, stage
+from muster.hosts.run_programs import run_program
+from muster.hosts.run_words import words
+from muster.hosts.say import say
+from muster.on_host import places
+from muster.on_host.in_words import size
+from muster.spec import inventory
+
+_LOOK_SECONDS, _GUARD_SECONDS = 400, 60
+
+
+@dataclass(frozen=True)
+class Removal:
+    """What one run takes off the hosts.
+
+    Args:
+        groups: that go, each with the host whose guard ends it ("" where none answers) and what that guard said.
+        request: of `muster.on_host.removable` and `remove_muster`, the same for every host.
+        there: host -> what `removable` answered.
+        progress: shared by the hosts of this run.
+    """
+
+    groups: Mapping[str, tuple[str, Mapping[str, Any]]]
+    request: Mapping[str, Any]
+    there: Mapping[str, Mapping[str, Any]]
+    progress: Progress = field(default_factory=lambda: Progress((), (), 0))
+
+    def drain_seconds(self, group: str) -> int:
+        """Return how long the stop of a group waits for requests in flight."""
+        return max(
+            (answer["groups"].get(group, {}).get("drain_seconds", 0) for answer in self.there.values()), default=0
+        )
+
+    def units(self, host: str) -> tuple[str, ...]:
+        """Return the units of a host that have to stop; a template and what was only staged never ran."""
+        return tuple(unit for unit in self.there[host]["units"] if not unit.startswith(".") and "@." not in unit)
+
+
+_removals: OncePerRun[Removal] = OncePerRun()
+
+
+def remove(
+    *, everything: bool = False, weights: bool = False, group: str | None = None, recipe: str | None = None
+) -> None:
+    """Stop a group and take it off the inventory's hosts.
+
+    Args:
+        everything: all groups, and engines, caches, tools and the engine's user as well.
+        weights: with `everything`: staged and downloaded weights too.
+        group, recipe: which group, as the user named it; not needed where there is only one.
+    """
+    removal = _removals.get(
+        current_state(),
+        "",
+        lambda: _look(current_state(), everything=everything, weights=weights, group=group, recipe=recipe),
+    )
+    if current_host().name not in removal.there:
+        return
+    _stop_groups(removal)
+    gate(removal.progress, "the stop of the group")
+    _stop_units(removal)
+    gate(removal.progress, "the stop of every unit")
+    _take_away(removal)
+
+
+def _look(state: State, *, everything: bool, weights: bool, group: str | None, recipe: str | None) -> Removal:
+    """Ask every host what is there, print it, and find the guards that can drain."""
+    if weights and not everything:
+        raise Refusal(
+            "--weights without --everything", needed="both", fix="weights belong to no group: add --everything"
+        )
+    settings = inventory.of_run(state.inventory).settings
+    request: dict[str, Any] = {
+        "groups": None,
+        "weights": weights,
+        "root": settings.root,
+        "hf_home": settings.hf_home,
+        "weights_root": settings.weights.root,
+    }
+    hosts = {host.name: host for host in state.inventory if host in state.active_hosts}
+    there = _ask(state, hosts, request)
+    if not everything:
+        request["groups"] = [_chosen(there, group, recipe)]
+        there = _ask(state, hosts, request)
+    there = {name: answer for name, answer in there.items() if answer["paths"] or answer["user"]}
+    limit = {host.name for host in state.inventory if state.is_host_in_limit(host)}
+    for line in plan_text(there, everything=everything):
+        logger.info(line)
+    groups = sorted({name for answer in there.values() for name in answer["going"]})
+    removal = Removal(
+        {name: _head(state, hosts, there, name) for name in groups}, request, there, Progress(tuple(there), (), 0)
+    )
+    _say_beforehand(removal, sorted(limit - set(hosts)))
+    return removal
+
+
+def _say_beforehand(removal: Removal, unreached: Sequence[str]) -> None:
+    """Have asked whether all of it is to go, and keep what holds at the end."""
+    what = "everything that muster made" if removal.request["groups"] is None else ", ".join(removal.groups)
+    if removal.there:
+        seconds = max((removal.drain_seconds(group) for group in removal.groups), default=0)
+        drain = f"; requests in flight get up to {seconds} s" if seconds else ""
+        words.ask(f"{what or 'what is left'} will be removed from {', '.join(removal.there)}{drain}")
+        words.done(f"{what or 'what was left'} is gone from {', '.join(removal.there)}")
+    else:
+        words.done("nothing of it is on these hosts")
+    for name in unreached:
+        words.fail(f"{name} could not be reached: what muster made there stays")
+        words.advice = "run the same command again when it answers"
+    words.say_at_the_end()
+
+
+def _ask(state: State, hosts: Mapping[str, Host], request: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    def one(host: Host) -> dict[str, Any]:
+        return run_program(state, host, "removable", request, seconds=_LOOK_SECONDS)
+
+    answers = each(hosts.values(), one)
+    for name, answer in answers.items():
+        if "error" in answer:
+            raise Refusal(
+                f"{name}: {answer['error']}", needed="a host that says what it has", fix="mend it, or --limit"
+            )
+    return answers
+
+
+def _chosen(there: Mapping[str, Mapping[str, Any]], group: str | None, recipe: str | None) -> str:
+    """Return the group that is meant; one that left no manifest can still be named.
+
+    Raises:
+        Refusal: none fits, or several do.
+    """
+    if group is not None and any(group in answer["going"] for answer in there.values()):
+        return group
+    return choose({name: answer["groups"] for name, answer in there.items()}, group=group, recipe=recipe)
+
+
+def _head(
+    state: State, hosts: Mapping[str, Host], there: Mapping[str, Mapping[str, Any]], group: str
+) -> tuple[str, Mapping[str, Any]]:
+    """Return the host whose guard can end a group, and the group's status there; "" where none can."""
+    for name, answer in there.items():
+        manifest = answer["groups"].get(group, {})
+        if manifest.get("heals") and manifest.get("node_rank") == 0:
+            request = {"group": group, "command": "status"}
+            said = run_program(state, hosts[name], "ask_guard", request, seconds=_GUARD_SECONDS)
+            status = (said.get("answer") or {}).get("group")
+            if status:
+                return name, status
+    return "", {}
+
+
+def plan_text(there: Mapping[str, Mapping[str, Any]], *, everything: bool) -> list[str]:
+    """Return what goes and what stays, for people: hosts that are alike together, paths with their bytes.
+
+    Args:
+        there: host -> what `removable` answered.
+        everything: whether more than one group goes.
+    """
+    if not there:
+        return ["nothing of muster is on these hosts" if everything else "nothing of this group is on these hosts"]
+    alike: dict[tuple[tuple[str, ...], tuple[str, ...]], list[str]] = {}
+    for name, answer in there.items():
+        kept = tuple(f"{path} ({why})" for path, (why, _) in answer["kept"].items())
+        alike.setdefault((tuple(answer["paths"]), kept), []).append(name)
+    lines = ["this will stop and remove:"]
+    for (paths, kept), names in alike.items():
+        total = sum(sum(there[name]["paths"].values()) for name in names)
+        lines.append(f"  on {', '.join(names)}: {size(total)}")
+        lines += [f"    {path}  {size(max(there[name]['paths'][path] for name in names))}" for path in paths]
+        lines += [f"    user {places.USER}"] if any(there[name]["user"] for name in names) else []
+        lines += [f"    stays: {text}" for text in kept]
+    return lines
+
+
+@stage("Stop")
+def _stop_groups(removal: Removal) -> None:
+    """Have the guards drain and end every group that goes."""
+    host, progress = current_host(), removal.progress
+    for group in host.loop(removal.groups):
+        head, status = removal.groups[group]
+        command = None
+        if host.name == head and not at_rest(status):
+            arguments = [group, "stop", str(status["generation"]), removal.drain_seconds(group)]
+            command = FunctionCommand(guard_commands.end_generation, arguments, {})
+        progress.note(host, "stop", operations.carried_out(command, name=f"the guards have stopped {group}"))
+
+
+@stage("Stop")
+def _stop_units(removal: Removal) -> None:
+    host = current_host()
+    units = removal.units(host.name)
+    command = FunctionCommand(polling.stop, [units], {}) if units else None
+    removal.progress.note(host, "stop", operations.carried_out(command, name="no unit of what goes runs"))
+
+
+@stage("Remove")
+def _take_away(removal: Removal) -> None:
+    """Remove it on every host."""
+    session = Session("remove_muster", removal.request, "remove what muster made", _report)
+    removal.progress.note(current_host(), "remove", operations.carried_out(session, name="what muster made is gone"))
+
+
+def _report(_state: State, host: Host, answer: Mapping[str, Any]) -> bool:
+    say(host, f"removed {len(answer['removed'])} places")
+    for note in answer["notes"]:
+        say(host, f"note: {note}")
+    return True

@@ -1,0 +1,85 @@
+"""Every place on a host that muster makes. Whoever makes one takes its path from here, and removal knows them all.
+
+A place belongs to one group, or to the host: then all groups share it.
+"""
+
+from __future__ import annotations
+
+ETC, STATE, CACHE, RUN = "/etc/muster", "/var/lib/muster", "/var/cache/muster", "/run/muster"
+UNITS = "/etc/systemd/system"
+SYSUSERS = "/etc/sysusers.d/muster.conf"
+SYSCTL = "/etc/sysctl.d/90-muster.conf"
+TMPFILES = "/etc/tmpfiles.d"
+FIREWALL_UNIT = f"{UNITS}/muster-firewall@.service"
+SHARED_DIRECTORIES = ("/etc/sysusers.d", "/etc/tmpfiles.d", "/etc/sysctl.d")
+"""Directories of the system in which muster has files; minimal systems lack some of them."""
+FORMER = (f"{TMPFILES}/muster.conf",)
+"""What earlier versions wrote for all groups of a host, and a file of each group's own has replaced."""
+
+REPAIRED = f"{ETC}/repaired"
+ACCEPTED = f"{STATE}/accepted"
+BEFORE = f"{STATE}/before.json"
+UV_CACHE = f"{CACHE}/uv"
+TOOL_FILES = "/run/muster-tools"
+
+ENGINES, GUARD, UV, PYTHON, WHEELS, BUNDLES, TOOLS, HUB = (
+    ("engines", "guard", "uv", "python", "wheels", "bundles", "tools", "hub")
+)  # fmt: skip
+BELOW_ROOT = (ENGINES, GUARD, UV, PYTHON, WHEELS, BUNDLES, TOOLS, HUB)
+"""Directories below the setting `root`, which itself may be a directory that was there before."""
+
+USER, USER_COMMENT = "muster", "muster engine"
+"""The engine's user, and how the one that muster makes is told from another of that name."""
+MARK = "# Written by muster"
+"""How each unit that muster writes begins."""
+
+
+def config(group: str) -> str:
+    """Return the directory of a group's files."""
+    return f"{ETC}/{group}"
+
+
+def state(group: str) -> str:
+    """Return the directory of what a group's guard keeps; the unit's StateDirectory."""
+    return f"{STATE}/{group}"
+
+
+def cache(group: str) -> str:
+    """Return the directory of a group's compiled kernels; the unit's CacheDirectory."""
+    return f"{CACHE}/{group}"
+
+
+def run(group: str) -> str:
+    """Return the directory of the guard's socket; the unit's RuntimeDirectory."""
+    return f"{RUN}/{group}"
+
+
+def tmpfiles(group: str) -> str:
+    """Return the file that names the directories which must be there before a group's units start."""
+    return f"{TMPFILES}/muster-{group}.conf"
+
+
+def unit(name: str) -> str:
+    """Return the path of a unit's file."""
+    return f"{UNITS}/{name}"
+
+
+def firewall_unit(group: str) -> str:
+    """Return the name of the unit that loads a group's firewall table."""
+    return f"muster-firewall@{group}.service"
+
+
+def of_group(group: str) -> tuple[str, ...]:
+    """Return every place of one group but its units."""
+    places = (config(group), tmpfiles(group), state(group), cache(group), run(group))
+    return tuple(place for place in places if place not in (REPAIRED, ACCEPTED, UV_CACHE))
+
+
+def of_host(root: str) -> tuple[str, ...]:
+    """Return every place that the groups of a host share, or that holds the places of all of them.
+
+    Args:
+        root: the setting of that name.
+    """
+    below = tuple(f"{root}/{name}" for name in BELOW_ROOT)
+    return (SYSUSERS, SYSCTL, FIREWALL_UNIT, *FORMER, ETC, STATE, CACHE, RUN, TOOL_FILES, *below)

@@ -1,0 +1,79 @@
+"""Remove engine releases that nothing on this host needs: no plan names them, and they are not the one before."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from typing import Any
+
+from muster.on_host import disk_usage, engine_stamps, path_users, safe_paths, whole_files
+
+Json = dict[str, Any]
+
+_LOCK, _RESOLUTION = ".lock", ".locked"
+"""What lies beside the environment of a release, after its name."""
+
+
+def main(request: Json) -> Json:
+    """Return {removed: {release: bytes}, kept: {release: why}}.
+
+    Args:
+        request: `engines` (the directory of all releases), `running` (the release whose deploy was just verified).
+            `etc`, `proc` (tests): where units and processes are searched.
+    """
+    engines, kept = request["engines"], {request["running"]: "runs"}
+    unused = []
+    for name in releases(engines):
+        path = os.path.join(engines, name)
+        users = path_users.users_of(path, request.get("etc", "/etc"), request.get("proc", "/proc"))
+        if name not in kept and users:
+            kept[name] = users[0]
+        elif name not in kept:
+            unused.append(name)
+    before = sorted((name for name in unused if _completed(engines, name)), key=lambda name: _completed(engines, name))
+    if before:
+        kept[before[-1]] = "the one before"
+    removed = {}
+    for name in unused:
+        size = disk_usage.bytes_of([os.path.join(engines, name)])
+        if name not in kept and _remove(engines, name):
+            removed[name] = sum(size.values())
+        elif name not in kept:
+            kept[name] = "another session installs it"
+    return {"removed": removed, "kept": kept}
+
+
+def releases(engines: str) -> list[str]:
+    """Return the names of all releases in a directory, whole or not."""
+    try:
+        names = os.listdir(engines)
+    except OSError:
+        return []
+    return sorted({name.removesuffix(_LOCK).removesuffix(_RESOLUTION) for name in names})
+
+
+def _completed(engines: str, name: str) -> float:
+    """Return when the installation of a release was completed; 0 where it never was."""
+    try:
+        return os.lstat(os.path.join(engines, name, engine_stamps.COMPLETE)).st_mtime
+    except OSError:
+        return 0.0
+
+
+def _remove(engines: str, name: str) -> bool:
+    """Remove a release with its resolution, unless a session holds its lock."""
+    path = os.path.join(engines, name)
+    lock = safe_paths.open_below(path + _LOCK, os.O_RDWR | os.O_CREAT)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    else:
+        # The note goes first: an interrupted removal leaves nothing that looks complete.
+        whole_files.remove(os.path.join(path, engine_stamps.COMPLETE))
+        safe_paths.remove_below(path)
+        safe_paths.remove_below(path + _RESOLUTION)
+        whole_files.remove(path + _LOCK)
+        return True
+    finally:
+        os.close(lock)
