@@ -6,6 +6,7 @@ journal_text  the journals of several hosts as one text
 
 plan       what every host would get
 deploy     bring a group up; `muster stop`, `restart`, `resume`: a deployed group; `muster stage`: its weights
+remove     a group, or everything that muster made, taken off its hosts
 preflight  what is wrong with hosts; `muster drift`: what has moved away from the plan
 pin        which commit of a model is served
 weights    what the hosts have of it: status, verify, prune

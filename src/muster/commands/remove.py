@@ -48,8 +48,7 @@ def remove(
     from muster.hosts.deploy_run import run_deploy
 
     def work() -> None:
-        removal.remove(
-            everything=everything, weights=weights, group=group or overrides.get("group"), recipe=recipe_name
-        )
+        name = group or overrides.get("group")
+        removal.remove(everything=everything, weights=weights, group=name, recipe=recipe_name)
 
     sys.exit(run_deploy(inventory_file, overrides, work, run, recipe=recipe_name or ""))
