@@ -105,6 +105,14 @@ def test_a_gpu_that_is_not_there_is_named() -> None:
     assert host_judge.choose(HOST, 2, ("3", "9"))[1].found == "8; missing: GPU 9"
 
 
+@pytest.mark.parametrize(("count", "wanted"), [(2, ("0", "GPU-0")), (4, ("0", "1")), (1, ("0", "1"))])
+def test_as_many_different_gpus_are_named_as_are_used(count: int, wanted: tuple[str, ...]) -> None:
+    chosen, finding = host_judge.choose(HOST, count, wanted)
+    assert (len(chosen), finding.level) == (len({name[-1] for name in wanted}), "fail")
+    assert finding.found == f"8; gpu_devices names {len(chosen)} of them: {', '.join(wanted)}"
+    assert "gpu_devices" in finding.fix
+
+
 @given(st.text(max_size=300))
 def test_whatever_the_log_holds_is_read(text: str) -> None:
     assert xids.kernel_log(lines(text, xid(1, text), f"nvidia-nvswitch0: SXid (PCI:{text}): 1, {text}")).level

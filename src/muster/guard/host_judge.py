@@ -80,12 +80,15 @@ def choose(devices: Sequence[Device], count: int, wanted: Sequence[str] = ()) ->
     check, total = "gpu.count", len(devices)
     if wanted:
         by_name = {str(name): each for each in devices for name in (each.index, each.uuid) if name is not None}
-        chosen = tuple(by_name[name] for name in wanted if name in by_name)
+        chosen = tuple(dict.fromkeys(by_name[name] for name in wanted if name in by_name))
         missing = [name for name in wanted if name not in by_name]
     else:
         chosen = tuple(sorted(devices, key=lambda each: total if each.index is None else each.index)[:count])
         there = {each.index for each in devices}
         missing = [str(index) for index in range(count) if index not in there] if total < count else []
+    if wanted and not missing and len(chosen) != count:
+        found = f"{total}; gpu_devices names {len(chosen)} of them: {', '.join(wanted)}"
+        return chosen, Finding(check, FAIL, found, str(count), "name as many different GPUs in gpu_devices as in gpus")
     if missing or len(chosen) < count:
         found = f"{total}; missing: GPU {', '.join(missing)}"
         fix = "see dmesg for Xid 79 and lspci | grep -i nvidia; power-cycle the host, then have the GPU replaced"
