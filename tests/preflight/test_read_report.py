@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from muster.preflight.host_report import Clock
+from muster.preflight.host_report import Clock, Unreadable
 
 from . import sample
 
@@ -22,6 +22,11 @@ def test_one_reading_is_enough() -> None:
 def test_clock_that_is_no_number_is_unreadable() -> None:
     report = sample.report(probe_machine__clock={"value": {"wall": "noon"}})
     assert not isinstance(report.clock, Clock)
+
+
+def test_units_that_cannot_be_read_are_not_none_running() -> None:
+    assert sample.report(probe_machine__units={"error": "no /sys"}).units == Unreadable("no /sys")
+    assert sample.report(probe_machine__units={"value": {"running": "all"}}).units == ()
 
 
 def test_machine_s_kernel_and_memory() -> None:

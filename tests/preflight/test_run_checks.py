@@ -5,9 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from pyinfra.api.state import State
 
+from muster.errors import Refusal
 from muster.preflight import run_checks
 from muster.preflight.host_report import unreachable
+from muster.spec.settings import Settings
+from tests.sample_plans import plan
 
 from . import sample
 
@@ -33,6 +37,13 @@ def test_hosts_asked_without_a_recipe_know_any_group_of_ours() -> None:
     needs = {"h200-0": sample.needs(units=("muster-",))}
     assert run_checks.running([sample.report(**group("muster-other.service"))], needs)
     assert not run_checks.running([sample.report(**group("nginx.service"))], needs)
+
+
+def test_an_unknown_waiver_is_refused_before_a_host_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run_checks, "probe_plan", lambda *_, **__: pytest.fail("asked a host"))
+    made, settings = plan("kimi-k2-instruct", 2, "H200"), Settings(preflight_waive=["gpu.migg"])
+    with pytest.raises(Refusal, match=r"gpu\.migg"):
+        run_checks.run_recipe(State(), made, lambda variant: made, settings, title="t", unreached={})
 
 
 @pytest.mark.parametrize(

@@ -215,8 +215,8 @@ def _listeners(value: Mapping[str, Any]) -> tuple[Listener, ...] | Unreadable:
 
 
 def _units(value: Mapping[str, Any]) -> tuple[str, ...] | Unreadable:
-    running = value.get("running")
-    return _error(value) or tuple(str(name) for name in running if name) if isinstance(running, list) else ()
+    running = value["running"] if isinstance(value.get("running"), list) else ()
+    return _error(value) or tuple(str(name) for name in running or () if name)
 
 
 def _clock(first: Mapping[str, Any], last: Mapping[str, Any], sent: float, received: float) -> Clock | Unreadable:

@@ -180,6 +180,7 @@ def run_recipe(
         title: what is checked, in words.
         unreached: host -> why it could not be connected to.
     """
+    catalogue.known_waivers(settings.preflight.waive)
 
     def probe(plan: Plan) -> tuple[Mapping[str, Needs], list[HostReport]]:
         requests: dict[str, Any] = {name: {} for name in plan.hosts}
