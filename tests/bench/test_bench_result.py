@@ -69,6 +69,11 @@ def test_a_broken_file_is_refused(text: str) -> None:
         bench_result.parse_text(text)
 
 
+def test_words_of_the_tool_are_printable() -> None:
+    raw = raw_result(failed=1, completed=7, errors=[["\x1b]0;owned\x07\x1b[2Jrefused", 1]])
+    assert bench_result.parse_text(json.dumps(raw)).errors == (("refused", 1),)
+
+
 def test_not_a_number_is_left_out_of_the_latencies() -> None:
     assert "mean_tpot_ms" not in bench_result.parse_text(json.dumps(raw_result(mean_tpot_ms=float("nan")))).latency
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from muster.bench.figures import LATENCIES, PERCENTILES
+from muster.hosts.printable import printable_data
 
 STATISTICS = ("mean", "median", "std", *(f"p{percentile}" for percentile in PERCENTILES))
 
@@ -64,7 +65,7 @@ def parse_text(text: str) -> BenchResult:
         UnreadableResult: an empty or broken file, or one that lacks a run's figures.
     """
     try:
-        return parse(json.loads(text))
+        return parse(printable_data(json.loads(text), finite=False))
     except (ValueError, RecursionError) as error:
         if isinstance(error, UnreadableResult):
             raise

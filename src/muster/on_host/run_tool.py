@@ -132,8 +132,13 @@ def _log(request: Json) -> Json:
     query = ["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"]
     status, output = run_command.run(query, 30)
     rows = [row.split(", ") for row in output.strip().splitlines()] if not status else []
-    gpus = [row[0] for row in rows if len(row) == 2]
-    return {"units": units, "lines": lines[:2000], "gpus": gpus, "driver": rows[0][1] if gpus else ""}
+    gpus = [row for row in rows if len(row) == 2]
+    return {
+        "units": units,
+        "lines": lines[:2000],
+        "gpus": [name for name, _ in gpus],
+        "driver": gpus[0][1] if gpus else "",
+    }
 
 
 def _result(place: str, name: str) -> str | None:
