@@ -59,6 +59,13 @@ def test_a_full_disk_leaves_nothing_behind_and_says_so(tmp_path: Path, monkeypat
     assert every_file(tmp_path) == {}
 
 
+def test_the_file_that_cannot_be_staged_is_the_one_that_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way of a directory")
+    with pytest.raises(OSError, match="could not write /file/b: "):
+        do(tmp_path, "stage", [item("/etc/a", "1"), item("/file/b", "2")])
+    assert list(every_file(tmp_path)) == ["file"]
+
+
 def test_nothing_is_renamed_unless_everything_is_staged(tmp_path: Path) -> None:
     files = [item("/etc/a", "1"), item("/etc/b", "2")]
     do(tmp_path, "stage", files)

@@ -113,9 +113,10 @@ def _uid(user: str) -> int:
 
 def stage(request: Json, root: str) -> Json:
     """Write every file beside its place; on any failure remove them all."""
-    written = []
+    written, place = [], ""
     try:
         for item in request["files"]:
+            place = item["path"]
             safe_paths.make_directory(os.path.dirname(root + item["path"]))
             written.append(staged(root, item))
             whole_files.write_synced(written[-1], item["text"].encode(), int(item["mode"], 8), *_owners(item))
@@ -123,7 +124,8 @@ def stage(request: Json, root: str) -> Json:
         for path in written:
             with contextlib.suppress(OSError):
                 whole_files.remove(path)
-        place = request["files"][max(0, len(written) - 1)]["path"]
+        if not isinstance(error, OSError):
+            raise
         raise OSError(f"could not write {place}: {error}; nothing on this host was changed") from None
     return {"changed": [item["path"] for item in request["files"]], "notes": []}
 
