@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from muster.on_host import transfer_store, weights_on_disk
+from muster.on_host import transfer_room, transfer_store, weights_on_disk
+from muster.on_host.transfer_progress import RESERVE
 from tests.on_host.transfer_runs import MIB, SMALL, AnsweredRuns, Run, all_of, listing_of, model, requests, same, slowed
 
 pytestmark = pytest.mark.slow
@@ -219,6 +220,39 @@ def test_what_a_dead_control_machine_left_half_done_is_gone_on_with(tmp_path: Pa
     assert list(places[1].glob("*.muster-part"))
     good(all_of(requests(places, origin)))
     assert same(origin, places[1])
+
+
+@pytest.mark.parametrize("harm", ["flip", "truncate"])
+def test_the_control_machine_sends_what_is_damaged_at_the_seed_in_one_run(
+    tmp_path: Path, origin: Path, harm: str
+) -> None:
+    (place,) = homes(tmp_path, 1)
+    good(all_of(requests([place], origin)))
+    victim = place / "a.safetensors"
+    with victim.open("r+b") as handle:
+        if harm == "flip":
+            handle.seek(5 * MIB)
+            handle.write(b"\0\0\0\0")
+        else:
+            handle.truncate(6 * MIB)
+    listing = listing_of(origin)
+    missing = weights_on_disk.missing({"directory": str(place), "files": listing.as_data()["files"]})["missing"]
+    assert missing == {"a.safetensors": 5 * MIB if harm == "flip" else 6 * MIB}
+    for path, here in missing.items():
+        with (place / f"{path}.muster-wan").open("ab") as handle:
+            handle.write((origin / path).read_bytes()[here:])
+    good(all_of(requests([place], origin, source={"kind": "control", "from": "from the control machine"})))
+    assert same(origin, place)
+
+
+def test_stray_files_are_no_room_for_the_pinned_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = model(tmp_path / "place", {"x": 2 * MIB, "y.muster-part": MIB, "stray": 9 * MIB})
+    files = [{"path": "x", "size": MIB}, {"path": "y", "size": 4 * MIB}]
+    monkeypatch.setattr(transfer_room.store, "free", lambda directory: RESERVE + 3 * MIB)
+    transfer_room.check_room(str(place), files)
+    files.append({"path": "z", "size": 1})
+    with pytest.raises(OSError, match="fix: free 1 "):
+        transfer_room.check_room(str(place), files)
 
 
 def test_no_room_is_refused_with_the_arithmetic_before_anything_is_written(tmp_path: Path, origin: Path) -> None:

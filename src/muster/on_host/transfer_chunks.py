@@ -62,6 +62,22 @@ def good_chunks(path: str, hashes: list[str], chunk: int) -> list[int]:
     return good
 
 
+def keep_good_start(path: str, hashes: list[str], known: list[str], chunk: int) -> int:
+    """Turn a damaged file into the start of a download; return the bytes that are kept.
+
+    Args:
+        path: the file; it becomes `<path>.muster-wan`.
+        hashes: digests that its chunks have.
+        known: digests that they should have, as far as they are known.
+        chunk: bytes of one.
+    """
+    good = next((n for n, (one, other) in enumerate(zip(hashes, known)) if one != other), min(len(hashes), len(known)))
+    kept = min(good * chunk, os.path.getsize(path))
+    os.rename(path, path + store.WAN)
+    os.truncate(path + store.WAN, kept)
+    return kept
+
+
 def _has_data(handle: int, start: int, chunk: int) -> bool:
     try:
         return os.lseek(handle, start, os.SEEK_DATA) < start + chunk

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pwd
 import stat
+from typing import Any
 
 from muster.on_host import safe_paths
 from muster.on_host import transfer_store as store
@@ -12,17 +13,23 @@ from muster.on_host.in_words import size
 from muster.on_host.transfer_progress import RESERVE
 
 
-def check_room(directory: str, total: int) -> None:
+def check_room(directory: str, files: list[dict[str, Any]]) -> None:
     """Refuse what will not fit before anything is written.
 
     Args:
-        directory: of the revision.
-        total: bytes of all its files.
+        directory: of the revision; other files in it stay until the revision is complete.
+        files: {path, size} of all its files.
 
     Raises:
         OSError: the arithmetic, and what to do.
     """
-    here = sum(status.st_blocks * 512 for status in store.walk(directory).values())
+    total, present = sum(int(entry["size"]) for entry in files), store.walk(directory)
+    here = sum(
+        min(int(entry["size"]), present[path].st_blocks * 512)
+        for entry in files
+        for path in (entry["path"], entry["path"] + store.PART, entry["path"] + store.WAN)
+        if path in present
+    )
     free = store.free(directory)
     needed = total - here + RESERVE
     if needed > free:

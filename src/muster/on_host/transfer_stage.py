@@ -40,7 +40,7 @@ def main(request: dict[str, Any]) -> dict[str, Any]:
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (limits[1], limits[1]))
     with mutex.held(directory + ".lock", "writes here", minutes=5):
-        transfer_room.check_room(directory, sum(int(entry["size"]) for entry in request["listing"]["files"]))
+        transfer_room.check_room(directory, request["listing"]["files"])
         return Stage(request).run()
 
 
@@ -140,12 +140,9 @@ class Stage:
             self.stamps.add(name, sha256)
             self._offer(at, hashes)
             return True
-        known = self.chunks.get(name, [])
-        good = next((n for n, (a, b) in enumerate(zip(hashes, known)) if a != b), min(len(hashes), len(known)))
-        say(f"{name} is damaged after its first {size(good * self.pieces.chunk)}" if good else f"{name} is damaged")
         self.stamps.drop(name)
-        os.rename(path, path + store.WAN)
-        os.truncate(path + store.WAN, min(good * self.pieces.chunk, entry["size"], os.path.getsize(path + store.WAN)))
+        good = transfer_chunks.keep_good_start(path, hashes, self.chunks.get(name, []), self.pieces.chunk)
+        say(f"{name} is damaged after its first {size(good)}" if good else f"{name} is damaged")
         return False
 
     def _offer_fetched(self, at: int) -> None:

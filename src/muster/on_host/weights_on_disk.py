@@ -6,7 +6,7 @@ import glob
 import os
 from typing import Any
 
-from muster.on_host import path_users, safe_paths, transfer_room, whole_files
+from muster.on_host import path_users, safe_paths, transfer_chunks, transfer_room, whole_files
 from muster.on_host import transfer_store as store
 
 LINK = "current"
@@ -55,12 +55,17 @@ def pinned_state(directory: str, pinned: str) -> dict[str, Any]:
 
 
 def missing(request: dict[str, Any]) -> dict[str, Any]:
-    """Return {path: bytes here} of the files that are not whole, ready to be appended to."""
+    """Return {path: bytes here} of the files that are not whole, ready to be appended to.
+
+    A file that has changed since it was verified is read; a damaged one becomes the start of its own repair.
+    """
     directory, partial = request["directory"], {}
     transfer_room.make_own(directory)
-    for entry in request["files"]:
+    files = {entry["path"]: entry for entry in request["files"]}
+    whole = _whole(directory, files)
+    for entry in files.values():
         path = store.inside(directory, entry["path"])
-        if os.path.lexists(path) and os.lstat(path).st_size == entry["size"]:
+        if entry["path"] in whole:
             continue
         safe_paths.make_directory(os.path.dirname(path))
         size = 0
@@ -72,6 +77,29 @@ def missing(request: dict[str, Any]) -> dict[str, Any]:
             size = 0
         partial[entry["path"]] = size
     return {"missing": partial}
+
+
+def _whole(directory: str, files: dict[str, dict[str, Any]]) -> set[str]:
+    stamps = store.Stamps(directory)
+    chunk = transfer_chunks.chunk_size(sum(int(entry["size"]) for entry in files.values()))
+    known = transfer_chunks.known_chunks(directory, chunk, list(files.values()))
+
+    def right(name: str) -> bool:
+        path, sha256 = store.inside(directory, name), files[name]["sha256"]
+        if not os.path.lexists(path):
+            return False
+        if stamps.trusts(name, sha256):
+            return True
+        store.take_over(path)
+        found, hashes = transfer_chunks.digests(path, chunk)
+        if found == sha256:
+            stamps.add(name, sha256)
+            return True
+        stamps.drop(name)
+        transfer_chunks.keep_good_start(path, hashes, known.get(name, []), chunk)
+        return False
+
+    return {name for name, here in store.in_parallel(right, files).items() if here}
 
 
 def digest_of(manifest: dict[str, Any]) -> str:
