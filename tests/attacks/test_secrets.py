@@ -160,6 +160,7 @@ def test_verify_sees_401_without_the_key_and_200_with_it(endpoint: Any, tmp_path
         "url": f"http://127.0.0.1:{endpoint.server_address[1]}",
         "model": "m",
         "ranks": 1,
+        "first_rank": 0,
         "tool_calling": True,
         "seconds": 10,
         "api_key_file": str(file),

@@ -68,6 +68,7 @@ def ask(engine: Any, **more: Any) -> dict[str, Any]:
         "url": f"http://127.0.0.1:{engine.server_address[1]}",
         "model": "kimi-k2",
         "ranks": 4,
+        "first_rank": 0,
         "tool_calling": True,
         "seconds": 10,
     }
@@ -90,6 +91,13 @@ def test_a_silent_rank_is_named_with_the_engines_words(engine: Any) -> None:
     told = ask(engine)
     assert told["problems"] == ['DP rank 2 did not answer a completion: HTTP 500: {"error": "EngineCore died"}']
     assert told["ranks"] == [0, 1, 3]
+
+
+def test_a_host_that_answers_for_its_own_ranks_is_asked_from_0_and_named_from_its_first(engine: Any) -> None:
+    engine.dead = {1}
+    told = ask(engine, ranks=2, first_rank=6)
+    assert told["problems"] == ['DP rank 7 did not answer a completion: HTTP 500: {"error": "EngineCore died"}']
+    assert told["ranks"] == [6]
 
 
 def test_another_name_than_planned_is_a_problem(engine: Any) -> None:

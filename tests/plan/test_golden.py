@@ -29,6 +29,7 @@ CASES = [
     ("h200-16", "tests/recipes/qwen3-235b.yaml", {"strategy": "tep-hosts"}),
     ("h200-16", "tests/recipes/qwen3-235b.yaml", {"strategy": "replicas"}),
     ("h800-16", "tests/recipes/qwen3-235b.yaml", {"strategy": "stage-a-host"}),
+    ("h200-16", "tests/recipes/qwen3-235b.yaml", {"strategy": "each-answers"}),
 ]
 
 

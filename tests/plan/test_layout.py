@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from itertools import pairwise
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from muster.deploys.verify import request
 from muster.errors import Refusal
 from muster.plan import strategies
 from muster.plan.layout import Layout, lay_out
@@ -57,6 +59,7 @@ LABELS = [
     ("stages", 2, "TP4+PP4", 8),
     ("stage-a-host", 3, "TP4+PP3", 4),
     ("spread", 2, "DP16+EP", 8),
+    ("each-answers", 2, "DP16+EP", 8),
     ("dcp", 1, "TP8+EP+DCP2", 8),
 ]
 
@@ -79,7 +82,8 @@ def test_commands_start_every_rank_once(strategy: str, count: int, label: str, u
     replicas = int(one.get("--data-parallel-size", 1))
     assert sorted(started) == [(dp, number) for dp in range(replicas) for number in range(engine)]
     assert all(len(ranks_of(mine)) == plan.hosts[host].gpus for host, mine in flags.items())
-    assert ["--headless" in mine for mine in flags.values()] == [False] + [True] * (count - 1)
+    hybrid = strategy == "each-answers"
+    assert ["--headless" in mine for mine in flags.values()] == [False] + [not hybrid] * (count - 1)
     assert {mine.get("--enable-expert-parallel") for mine in flags.values()} == {"" if "EP" in label else None}
 
 
@@ -99,6 +103,35 @@ def test_the_recipe_names_the_executor_and_the_setting_wins() -> None:
     assert [[p.name for p in host.processes] for host in by_ray.hosts.values()] == [["ray", "vllm"], ["ray"]]
     assert planned("tep-hosts-ray", 2, executor="mp").head.processes[0].name == "vllm"
     assert planned("tep-hosts", 2, executor="ray").head.processes[0].name == "ray"
+
+
+def test_where_every_host_answers_the_guard_verify_and_clients_find_each() -> None:
+    plan = planned("each-answers", 2, client_networks=["203.0.113.0/24"])
+    head, other = plan.hosts.values()
+    for number, flags in enumerate(words(plan, host) for host in plan.hosts):
+        assert "--data-parallel-hybrid-lb" in flags
+        assert "--headless" not in flags
+        assert flags["--data-parallel-start-rank"] == str(8 * number)
+    assert other.role == "serving"
+    assert [opening.first for opening in other.firewall.ports("clients")] == [8000]
+    members = json.loads(head.files["/etc/muster/qwen3-235b/guard.json"].text)["members"]
+    assert [(member["address"], member["port"]) for member in members] == [
+        ("198.51.100.1", 8000),
+        ("198.51.100.2", 8000),
+    ]
+    asked = [request(plan, host) for host in plan.hosts.values()]
+    assert [(each["ranks"], each["first_rank"]) for each in asked] == [(8, 0), (8, 8)]
+    checks = planned("each-answers", 2, supervisor="systemd").steps[-1].checks
+    assert [check.host for check in checks] == list(plan.hosts)
+
+
+@pytest.mark.parametrize(("strategy", "count"), [("each-answers", 1), ("replicas", 2)])
+def test_hosts_that_would_answer_for_one_rank_are_refused(strategy: str, count: int) -> None:
+    sized = QWEN.strategies[strategy].model_copy(
+        update={"load_balancing": "hybrid", "sizes": Sizes(tp="host" if strategy == "replicas" else 1, dp="all")}
+    )
+    with pytest.raises(Refusal, match="every host answer for its own ranks"):
+        lay_out(strategy, sized, build_topology(hosts(count, "H200", 8)))
 
 
 def test_idle_gpus_are_neither_checked_nor_shown_to_the_engine() -> None:

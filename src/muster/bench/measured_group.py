@@ -85,7 +85,8 @@ class MeasuredGroup:
                 for name, planned in self.plan.hosts.items()
             }
         )
-        self._ask_all({self.plan.head.name: {"verify_group": requests[self.plan.head.name] | {"processes": []}}})
+        serving = [name for name, planned in self.plan.hosts.items() if planned.answers]
+        self._ask_all({name: {"verify_group": requests[name] | {"processes": []}} for name in serving})
         logs = [answer["run_tool"] for answer in answers.values()]
         gpus = [gpu for host_log in logs for gpu in host_log["gpus"]]
         return RunningEngine(

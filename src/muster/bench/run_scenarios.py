@@ -13,6 +13,7 @@ from typing import Any
 from muster.bench import bench_result, failed_requests, ledger, scenario
 from muster.bench.ledger import LedgerEntry
 from muster.bench.measured_group import MeasuredGroup, RunningEngine, ToolResult
+from muster.errors import Refusal
 
 Say = Callable[[str], None]
 
@@ -68,7 +69,16 @@ def measure(
         repeat: runs of each step.
         seconds: limit of one run.
         say: prints progress.
+
+    Raises:
+        Refusal: each host answers for its own ranks: a run would load those of the head alone.
     """
+    if group.plan.hybrid:
+        raise Refusal(
+            f"{group.plan.label}: every host answers for its own DP ranks, and a run would load the head's alone",
+            needed="one endpoint for all ranks",
+            fix="measure through the load balancer with `vllm bench serve`, or a strategy with internal load balancing",
+        )
     session = new_session()
     seed, number = secrets.randbelow(1_000_000) * 1000, 0
     for load in scenarios:

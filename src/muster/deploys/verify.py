@@ -43,15 +43,17 @@ def _answers_as_planned(state: State, host: Host, run: GroupRun) -> bool:
 
 
 def request(plan: Plan, host: HostPlan) -> dict[str, Any]:
-    """Return the request of `muster.on_host.verify_group`: every host's processes, and the API on the head."""
+    """Return the request of `muster.on_host.verify_group`: every host's processes, and the API where it has one."""
     asked: dict[str, Any] = {
         "processes": [{"unit": unit_of(host, process.name), "argv": list(process.argv)} for process in host.processes]
     }
-    if host.node_rank == 0:
+    if host.answers:
+        own = [host] if plan.hybrid else plan.hosts.values()
         asked |= {
             "url": plan.local_endpoint,
             "model": plan.served_model_name,
-            "ranks": sum(len(other.dp_ranks) for other in plan.hosts.values()) or 1,
+            "ranks": sum(len(other.dp_ranks) for other in own) or 1,
+            "first_rank": host.dp_ranks[0] if plan.hybrid else 0,
             "tool_calling": plan.tool_calling,
             "seconds": _SECONDS,
             "api_key_file": plan.api_key_path,

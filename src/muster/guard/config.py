@@ -16,6 +16,20 @@ class ConfigError(ValueError):
 
 
 @dataclass(frozen=True)
+class Endpoint:
+    """One address of the API, and the DP ranks that answer there."""
+
+    address: tuple[str, int]
+    ranks: tuple[int, ...]
+    own: bool = False
+    """It answers for its own ranks alone, and counts them from 0."""
+
+    def number(self, rank: int) -> int:
+        """What this endpoint calls one of its DP ranks."""
+        return self.ranks.index(rank) if self.own else rank
+
+
+@dataclass(frozen=True)
 class Config:
     """Everything the plan gives one guard: world-readable, without secrets."""
 
@@ -42,6 +56,21 @@ class Config:
     @property
     def is_head(self) -> bool:
         return self.host == self.group.head
+
+    @property
+    def endpoints(self) -> tuple[Endpoint, ...]:
+        """Every endpoint that the head asks; none where nothing serves."""
+        if self.endpoint is None:
+            return ()
+        serving = [member for member in self.group.members if member.port]
+        if not serving:
+            return (Endpoint(self.endpoint, self.group.dp_ranks),)
+        return tuple(
+            Endpoint(
+                self.endpoint if member.host == self.host else (member.address, member.port), member.dp_ranks, own=True
+            )
+            for member in serving
+        )
 
     @property
     def this(self) -> Member:
@@ -114,9 +143,9 @@ def _config(data: Mapping[str, Any]) -> Config:
 
 
 def _member(item: Mapping[str, Any]) -> Member:
-    _only(item, ("host", "address", "node_rank", "dp_ranks"), "members[].")
+    _only(item, ("host", "address", "node_rank", "dp_ranks", "port"), "members[].")
     ranks = tuple(int(rank) for rank in item.get("dp_ranks", ()))
-    return Member(_str(item, "host"), _str(item, "address"), int(item["node_rank"]), ranks)
+    return Member(_str(item, "host"), _str(item, "address"), int(item["node_rank"]), ranks, int(item.get("port", 0)))
 
 
 def _child(item: Mapping[str, Any]) -> Child:

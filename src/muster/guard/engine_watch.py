@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 
 from . import http, liveness
-from .config import Config
+from .config import Config, Endpoint
 from .liveness import AllAnswered, Canary, CanaryBack, LivenessEvent, Scraped, Stall, Tick, Up
 
 HEALTH_INTERVAL = 1.0
@@ -29,43 +29,51 @@ class EngineWatch:
         self._headers = bearer(api_key)
         self._canaries: set[asyncio.Task[None]] = set()
         self.state = liveness.start(config.settings, config.group.dp_ranks)
-        self.problem = ""
+        self._problems: dict[tuple[str, int], str] = {}
+
+    @property
+    def problem(self) -> str:
         """Why `/metrics` cannot be read, or empty."""
+        return next((problem for problem in self._problems.values() if problem), "")
 
     async def run(self) -> None:
         """Until cancelled."""
-        if self._config.endpoint is None:
+        endpoints = self._config.endpoints
+        if not endpoints:
             self._on_ready()
             return
         try:
-            while not await self._healthy():
-                await asyncio.sleep(HEALTH_INTERVAL)
+            await asyncio.gather(*(self._up(endpoint) for endpoint in endpoints))
             self._feed(Up())
-            await asyncio.gather(self._scrape(), self._tick())
+            await asyncio.gather(self._tick(), *(self._scrape(endpoint) for endpoint in endpoints))
         finally:
             for task in self._canaries:
                 task.cancel()
 
-    async def _healthy(self) -> bool:
-        assert self._config.endpoint is not None
+    async def _up(self, endpoint: Endpoint) -> None:
+        while not await self._healthy(endpoint):
+            await asyncio.sleep(HEALTH_INTERVAL)
+
+    async def _healthy(self, endpoint: Endpoint) -> bool:
         try:
-            status, _ = await http.ask(self._config.endpoint, "/health", 10.0)
+            status, _ = await http.ask(endpoint.address, "/health", 10.0)
         except (OSError, http.HttpError, asyncio.TimeoutError):
             return False
         return status == 200
 
-    async def _scrape(self) -> None:
-        assert self._config.endpoint is not None
+    async def _scrape(self, endpoint: Endpoint) -> None:
         while True:
             try:
                 status, body = await http.ask(
-                    self._config.endpoint, "/metrics", self._settings.metrics_timeout, self._headers
+                    endpoint.address, "/metrics", self._settings.metrics_timeout, self._headers
                 )
-                self.problem = "" if status == 200 else f"/metrics answers {status}"
+                self._problems[endpoint.address] = "" if status == 200 else f"/metrics answers {status}"
                 if status == 200:
-                    self._feed(Scraped(liveness.parse(body.decode("utf-8", "replace"))))
+                    samples = liveness.parse(body.decode("utf-8", "replace"))
+                    # A host may speak for its own ranks alone.
+                    self._feed(Scraped({rank: each for rank, each in samples.items() if rank in endpoint.ranks}))
             except (OSError, http.HttpError, asyncio.TimeoutError) as error:
-                self.problem = f"/metrics: {error or type(error).__name__}"
+                self._problems[endpoint.address] = f"/metrics: {error or type(error).__name__}"
             await asyncio.sleep(self._settings.metrics_interval)
 
     async def _tick(self) -> None:
@@ -86,7 +94,7 @@ class EngineWatch:
                 self._on_stall(action.reason)
 
     async def _canary(self, rank: int) -> None:
-        assert self._config.endpoint is not None
+        endpoint = next(each for each in self._config.endpoints if rank in each.ranks)
         # Several tokens in: a fresh CPU build's attention died of SIGILL at a prompt of one (0.32.0, AMX).
         # And several out: a rank that can prefill and not decode answers a canary of one token.
         body = {
@@ -96,10 +104,10 @@ class EngineWatch:
             "ignore_eos": True,
             "temperature": 0,
         }
-        headers = {**self._headers, "X-data-parallel-rank": str(rank)}
+        headers = {**self._headers, "X-data-parallel-rank": str(endpoint.number(rank))}
         timeout = self._settings.canary_timeout
         try:
-            status, _ = await http.ask(self._config.endpoint, "/v1/completions", timeout, headers, body)
+            status, _ = await http.ask(endpoint.address, "/v1/completions", timeout, headers, body)
             verdict, detail = judge(status), f"HTTP {status}"
         except asyncio.TimeoutError:
             verdict, detail = "failed", f"no answer in {timeout:g} s"
@@ -131,11 +139,15 @@ async def drained(config: Config, api_key: str) -> None:
     vLLM's own drain does not do: with several API servers (data parallel), 0.32 cuts their connection to the engine at
     TERM whatever --shutdown-timeout says, and then waits that long for idle engines.
     """
-    quiet = 0
-    while config.endpoint is not None and quiet < QUIET:
+    await asyncio.gather(*(_drained(config, endpoint, api_key) for endpoint in config.endpoints))
+
+
+async def _drained(config: Config, endpoint: Endpoint, api_key: str) -> None:
+    quiet, timeout = 0, config.settings.metrics_timeout
+    while quiet < QUIET:
         await asyncio.sleep(DRAIN_INTERVAL)
         try:
-            status, body = await http.ask(config.endpoint, "/metrics", config.settings.metrics_timeout, bearer(api_key))
+            status, body = await http.ask(endpoint.address, "/metrics", timeout, bearer(api_key))
         except ConnectionRefusedError:
             return
         except (OSError, http.HttpError, asyncio.TimeoutError):

@@ -59,6 +59,8 @@ class Member:
     address: str
     node_rank: int
     dp_ranks: tuple[int, ...] = ()
+    port: int = 0
+    """Where it answers for its own DP ranks; 0 where the head answers for all."""
 
 
 @dataclass(frozen=True)

@@ -26,9 +26,10 @@ def main(request: Json) -> Json:
     """Return {problems: [text], ranks: [DP rank that answered], served: [name]}.
 
     Args:
-        request: `processes` [{unit, argv}] that must run on this host. On the head also `url` (the API's base URL),
-            `model` (served name), `ranks` (number of DP ranks), `tool_calling` (whether planned), `seconds` (per
-            answer) and `api_key_file` (this host's environment file with VLLM_API_KEY, or None).
+        request: `processes` [{unit, argv}] that must run on this host. Where it has an endpoint also `url` (the API's
+            base URL), `model` (served name), `ranks` (number of DP ranks that answer there), `first_rank` (the first of
+            them; the endpoint counts from 0), `tool_calling` (whether planned), `seconds` (per answer) and
+            `api_key_file` (this host's environment file with VLLM_API_KEY, or None).
     """
     problems = [problem for process in request["processes"] for problem in not_as_planned(process)]
     if not request.get("url"):
@@ -41,15 +42,15 @@ def main(request: Json) -> Json:
         problems.append("{}/v1/models names {}, not '{}'".format(request["url"], served or "nothing", request["model"]))
         return {"problems": problems, "ranks": [], "served": served}
     with concurrent.futures.ThreadPoolExecutor(_AT_ONCE) as pool:
-        ranks = range(request["ranks"])
-        errors = list(pool.map(lambda rank: api.completion(request["model"], rank), ranks))
-    problems += [f"DP rank {rank} did not answer a completion: {error}" for rank, error in enumerate(errors) if error]
+        errors = list(pool.map(lambda number: api.completion(request["model"], number), range(request["ranks"])))
+    answers = dict(enumerate(errors, request["first_rank"]))
+    problems += [f"DP rank {rank} did not answer a completion: {error}" for rank, error in answers.items() if error]
     refused = api.tool_call(request["model"])
     if request["tool_calling"] and refused:
         problems.append(f"tool calling is planned, but a chat request with tool_choice=auto got {refused}")
     if not request["tool_calling"] and not refused:
         problems.append("tool calling is off in the plan, but a chat request with tool_choice=auto was taken")
-    return {"problems": problems, "ranks": [rank for rank in ranks if not errors[rank]], "served": served}
+    return {"problems": problems, "ranks": [rank for rank, error in answers.items() if not error], "served": served}
 
 
 def not_as_planned(process: Json) -> Iterator[str]:
@@ -86,7 +87,7 @@ def command_lines(pid: int) -> list[list[str]]:
 
 
 class Api:
-    """The OpenAI-compatible API, asked on the head itself, without a proxy."""
+    """The OpenAI-compatible API, asked on its own host, without a proxy."""
 
     def __init__(self, url: str, seconds: float, key_file: str | None) -> None:
         self.url, self.seconds = url, seconds

@@ -64,7 +64,7 @@ def _config(group: Group, node: Node, processes: tuple[Process, ...], digest: st
     settings, head = group.settings, group.topology.head
     # The head knows everybody; a member needs the head and itself, and a thousand hosts stay linear.
     members = group.topology.nodes if node.is_head else (head, node)
-    serves = node.is_head
+    hybrid = group.layout.load_balancing == "hybrid"
     stacks, words = stack_directory(group.name), [word for process in processes for word in process.argv]
     return {
         "version": 1,
@@ -85,10 +85,11 @@ def _config(group: Group, node: Node, processes: tuple[Process, ...], digest: st
                 "address": member.host.address,
                 "node_rank": member.node_rank,
                 "dp_ranks": list(group.dp_ranks(member)),
+                **({"port": settings.port} if hybrid else {}),
             }
             for member in members
         ],
-        "endpoint": {"address": "127.0.0.1", "port": settings.port} if serves else None,
+        "endpoint": {"address": "127.0.0.1", "port": settings.port} if node.is_head else None,
         "served_model_name": group.served_model_name,
         "processes": [_child(group, node, process) for process in processes],
         "settings": {
@@ -100,7 +101,7 @@ def _config(group: Group, node: Node, processes: tuple[Process, ...], digest: st
         "checks": {
             "gpus": node.host.gpus,
             **({"devices": list(node.host.devices)} if node.host.devices else {}),
-            "ports": [{"address": "0.0.0.0", "port": settings.port}] if serves else [],
+            "ports": [{"address": "0.0.0.0", "port": settings.port}] if group.answers(node) else [],
             "paths": [f"{group.release.path}/bin/{processes[0].argv[0]}"],
             "disk": {places.state(group.name): FREE_BYTES, places.cache(group.name): FREE_BYTES},
         },

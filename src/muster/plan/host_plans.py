@@ -61,6 +61,14 @@ def processes_of(
     return tuple(processes)
 
 
+def _role(group: Group, node: Node) -> str:
+    if node.is_head:
+        return "head"
+    if group.answers(node):
+        return "serving"
+    return "ray-worker" if group.uses_ray else "headless"
+
+
 def host_plans(group: Group, processes: Mapping[str, tuple[Process, ...]], *, digest: str) -> dict[str, HostPlan]:
     """Return what each host gets; the digest is empty while it is being made."""
     plans = {}
@@ -68,7 +76,7 @@ def host_plans(group: Group, processes: Mapping[str, tuple[Process, ...]], *, di
         host, mine, firewall = node.host, processes[node.host.name], firewall_of(group, node)
         plans[host.name] = HostPlan(
             name=host.name,
-            role="head" if node.is_head else ("ray-worker" if group.uses_ray else "headless"),
+            role=_role(group, node),
             node_rank=node.node_rank,
             address=host.address,
             interface=host.interface,

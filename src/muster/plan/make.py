@@ -93,6 +93,8 @@ def _build(recipe: Recipe, hosts: Sequence[HostSpec], settings: Settings) -> Pla
     if idle:
         choice = [*choice, f"{idle} of {topology.gpus_per_host} GPUs of each host stay idle: {layout.label}"]
         topology = topology.using(layout.host_gpus)
+    if layout.load_balancing == "hybrid":
+        choice = [*choice, f"every host answers on port {settings.port} for its own DP ranks: balance over all of them"]
     merged = merged_flags.merged(recipe, strategy, settings)
     spoken, notes = vllm_versions.translate(merged, settings.vllm_version)
     vllm_versions.check_flags(spoken, layout, settings.vllm_version)

@@ -24,12 +24,6 @@ def check(group: Group) -> None:
         Refusal: two listeners on one port, a port that only root can bind, a variable that the plan decides or that
             names a planned port, a Ray without token authentication.
     """
-    if group.layout.load_balancing == "hybrid":
-        raise Refusal(
-            f"strategy {group.strategy} has every host answer for its own ranks (hybrid)",
-            needed="internal load balancing: the guard and verify ask the head alone",
-            fix="set load_balancing to internal in the recipe",
-        )
     listeners = _listeners(group)
     _check_ports(listeners)
     for name, value in group.settings.extra_env.items():

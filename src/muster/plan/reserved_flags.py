@@ -34,7 +34,7 @@ class Reserved:
 
 
 _LAYOUT = "strategy or executor in group_data"
-_ANSWERS = "nothing: the head answers for all ranks, and the guard asks it there"
+_ANSWERS = "load_balancing of the recipe's strategy: the guard asks where the plan says"
 _TLS = "a proxy in front of the endpoint: the guard and other ranks speak plain HTTP to it"
 
 RESERVED = (
@@ -63,7 +63,7 @@ RESERVED = (
     Reserved("--api-server-count", ("-asc",), "api_server_count in group_data"),
     Reserved("--host", (), "client_networks in group_data: it says who reaches the endpoint"),
     Reserved("--port", (), "port in group_data"),
-    Reserved("--uds", (), _ANSWERS),
+    Reserved("--uds", (), "nothing: the guard and verify ask over TCP"),
     Reserved("--root-path", (), "a proxy in front of the endpoint"),
     Reserved("--ssl-keyfile", (), _TLS),
     Reserved("--ssl-certfile", (), _TLS),

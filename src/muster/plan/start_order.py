@@ -51,14 +51,25 @@ def steps_of(group: Group) -> tuple[Step, ...]:
 def _text(group: Group, process: str, *, is_first: bool) -> str:
     if process == "ray":
         return "Ray head" if is_first else "Ray workers"
-    return "vLLM" if group.uses_ray or group.topology.hosts == 1 else ("head" if is_first else "headless ranks")
+    if group.uses_ray or group.topology.hosts == 1:
+        return "vLLM"
+    return "head" if is_first else "other hosts" if group.layout.load_balancing == "hybrid" else "headless ranks"
 
 
 def _checks(group: Group, layer: int, *, is_last: bool) -> tuple[Check, ...]:
     head, settings = group.topology.head.host, group.settings
     if is_last:
         url = f"http://127.0.0.1:{settings.port}/health"
-        return (Check(head.name, "http", url, f"the head answers /health on port {settings.port}"),)
+        return tuple(
+            Check(
+                node.host.name,
+                "http",
+                url,
+                f"{'the head' if node.is_head else 'every host'} answers /health on port {settings.port}",
+            )
+            for node in group.topology.nodes
+            if group.answers(node)
+        )
     if not group.uses_ray:
         return ()  # the head waits for its headless ranks, so it cannot answer before they start
     if layer == 0:

@@ -107,7 +107,7 @@ class HostPlan:
 
     name: str
     role: str
-    """`head`, `headless`, `ray-worker`."""
+    """`head`, `headless`, `ray-worker`, or `serving`: answers for its own DP ranks beside the head."""
     node_rank: int
     address: str
     interface: str | None
@@ -126,6 +126,11 @@ class HostPlan:
     """Which of the host's GPUs the group uses, by index or UUID; empty takes the first by index."""
     env: tuple[tuple[str, str], ...] = ()
     """Environment of its ranks that differs from other hosts'."""
+
+    @property
+    def answers(self) -> bool:
+        """Whether the API has an endpoint here."""
+        return self.role in ("head", "serving")
 
 
 @dataclass(frozen=True)
@@ -228,6 +233,11 @@ class Plan:
     def api_key_path(self) -> str | None:
         """Where the API key is on the hosts, or None where the API asks for none."""
         return next((secret.path for secret in self.secrets if secret.kind == "api key"), None)
+
+    @property
+    def hybrid(self) -> bool:
+        """Whether every host answers for its own DP ranks alone."""
+        return any(host.role == "serving" for host in self.hosts.values())
 
     @property
     def head(self) -> HostPlan:

@@ -19,14 +19,16 @@ WHO = "APIServer"
 
 
 class Ranks:
-    """Every data parallel rank as the head knows it.
+    """Every data parallel rank as the head knows it; with hybrid load balancing, as one host knows its own.
 
     A rank whose connection ends stays in the list: its requests are still sent and never answered. With expert
     parallelism the ranks compute together, so the next request finds out and the engine is dead.
     """
 
     def __init__(self, args: argparse.Namespace) -> None:
-        self.size: int = args.data_parallel_size or 1
+        hybrid = bool(args.data_parallel_hybrid_lb)
+        self.size: int = (args.data_parallel_size_local if hybrid else args.data_parallel_size) or 1
+        self.first: int = args.data_parallel_start_rank or 0 if hybrid else 0
         self.together = bool(args.enable_expert_parallel) and self.size > 1
         self.lines: dict[int, Line] = {}
         self.gone: set[int] = set()
@@ -98,7 +100,7 @@ class Ranks:
 
     def choose(self, wanted: int | None) -> int:
         """Return the rank for the next request."""
-        return wanted if wanted is not None else next(self._turn) % self.size
+        return self.first + (wanted if wanted is not None else next(self._turn) % self.size)
 
     def ask(self, rank: int, tokens: int, prompt: int) -> queue.Queue[str]:
         """Send a request to a rank; the answer's events come through the queue.
@@ -119,7 +121,7 @@ class Ranks:
         if self.gone:
             self.dead = True
             raise RuntimeError("EngineCore encountered an issue. See stack trace (above) for the root cause.")
-        for rank in range(self.size):
+        for rank in range(self.first, self.first + self.size):
             name = f"p{next(self._number)}"
             self._waiting[name] = answer = queue.Queue()
             self.lines[rank].send({"kind": "ping", "id": name})
@@ -141,7 +143,7 @@ class Ranks:
             if not name.endswith("_sum"):
                 out += [f"# HELP vllm:{base} Stand-in.", f"# TYPE vllm:{base} {kind}"]
             reason = ',finished_reason="length"' if name == "request_success_total" else ""
-            for rank in range(self.size):
+            for rank in range(self.first, self.first + self.size):
                 labels = f'engine="{rank}",model_name="{model}"{reason}'
                 out.append(f"vllm:{name}{{{labels}}} {float(values[rank])}")
         return "\n".join(out) + "\n"

@@ -103,7 +103,8 @@ class Engine:
 
     def _stay_connected(self) -> None:
         """Say hello once; after that only reconnect, as ZeroMQ does under a rank that outlived its head."""
-        address = (self.args.data_parallel_address or "127.0.0.1", self.args.data_parallel_rpc_port or 29550)
+        head = None if self.args.data_parallel_hybrid_lb else self.args.data_parallel_address
+        address = (head or "127.0.0.1", self.args.data_parallel_rpc_port or 29550)
         first, deadline = True, time.monotonic() + HELLO_SECONDS
         while True:
             try:

@@ -85,7 +85,7 @@ def _children(args: argparse.Namespace) -> dict[str, int]:
     out = {}
     if not args.headless:
         out["ApiServer_0"] = fork("VLLM::ApiServer_0", lambda: _api_server(args))
-        if (args.data_parallel_size or 1) > 1:
+        if (args.data_parallel_size or 1) > 1 and start == 0:
             out["DPCoordinator"] = fork("VLLM::DPCoordinator", _coordinate)
     for rank in range(start, start + _local(args)):
         core = Engine(args, rank, followers)

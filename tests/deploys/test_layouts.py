@@ -1,0 +1,109 @@
+"""Strategies with sizes of their own on two hosts: every host answers, an engine over both, a kill and the return."""
+
+from __future__ import annotations
+
+import json
+import os
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from muster.sandbox import Sandbox, simulated_gpus, tiny_model
+from tests import guard_answers
+from tests.deploys.conftest import HOSTS, REPOSITORY, GuardedTestbed
+
+pytestmark = pytest.mark.sandbox
+
+NAME = "layouts"
+UNIT = f"muster-{NAME}.service"
+RECIPE = {
+    "name": NAME,
+    "title": "Layouts",
+    "model": "kimi-k2",
+    "min_vllm": "0.32.0",
+    "context": 512,
+    "shape": dict(tiny_model.SHAPE),
+    "strategies": {
+        "each-answers": {
+            "about": "Two ranks on each host.",
+            "load_balancing": "hybrid",
+            "sizes": {"tp": 1, "dp": "all"},
+        },
+        "tp-hosts": {"about": "One engine over both hosts.", "min_hosts": 2, "sizes": {"tp": "all"}},
+    },
+    "defaults": {"any": "each-answers"},
+}
+
+
+class Layouts(GuardedTestbed):
+    """Two hosts of two GPUs each, and a recipe of one's own."""
+
+    inventory = (
+        "from muster.sandbox.as_inventory import hosts as _hosts\n"
+        "hosts = ([(_name, {{**_data, 'gpus': 2}}) for _name, _data in _hosts({name!r})], {settings!r})\n"
+    )
+
+    def serve(self, strategy: str) -> str:
+        recipe, script = self.directory / "layouts.yaml", self.directory / "serve.py"
+        recipe.write_text(json.dumps(RECIPE))
+        script.write_text(f"from muster.deploys.serve import serve\n\nserve({str(recipe)!r})\n")
+        return self.done(os.path.relpath(script.with_suffix(""), REPOSITORY / "deploys"), strategy=strategy).text
+
+    @property
+    def group(self) -> dict[str, object]:
+        return guard_answers.group_status(self.box, HOSTS[0], NAME)
+
+    def reaches(self, host: int, rank: int) -> bool:
+        """Whether a host's own endpoint completes through a rank, by that host's count."""
+        url = f"http://{self.box.hosts[host].address}:8000/v1/completions"
+        body = json.dumps({"model": "kimi-k2", "prompt": "1", "max_tokens": 1}).encode()
+        headers = {"Content-Type": "application/json", "X-data-parallel-rank": str(rank)}
+        try:
+            with urllib.request.urlopen(urllib.request.Request(url, body, headers), timeout=5) as response:
+                return bool(response.status == 200)
+        except OSError:
+            return False
+
+
+@pytest.fixture
+def layouts(box: Sandbox, tmp_path: Path) -> Iterator[Layouts]:
+    there = Layouts(box, tmp_path)
+    there.boot()
+    there.clear()
+    was = {name: box.gpus(name) for name in HOSTS}
+    for name in HOSTS:
+        box.set_gpus(name, simulated_gpus.healthy("H200", 2))
+    yield there
+    there.clear()
+    for name in HOSTS:
+        box.set_gpus(name, was[name])
+
+
+def kill_and_return(layouts: Layouts, host: str, title: str) -> None:
+    """Kill one process of the engine; the group comes back as another generation."""
+    before = layouts.group["generation"]
+    layouts.sh(host, f"pkill -KILL -f '^VLLM::{title}'")
+    layouts.wait("another generation", lambda: layouts.group.get("generation") not in (None, before))
+    layouts.wait("every rank answers again", lambda: layouts.group.get("ready"), 120)
+
+
+def test_every_host_answers_for_its_own_ranks_and_the_head_watches_all(layouts: Layouts) -> None:
+    said = layouts.serve("each-answers")
+    assert "DP ranks 0 to 1 each answered" in said
+    assert "DP ranks 2 to 3 each answered" in said
+    assert [layouts.reaches(host, rank) for host in (0, 1) for rank in (0, 1)] == [True] * 4
+    engines = layouts.group["engines"]
+    assert isinstance(engines, list)
+    assert [engine["dp_rank"] for engine in engines] == [0, 1, 2, 3]
+    kill_and_return(layouts, "node1", "EngineCore_DP3")
+    assert [layouts.reaches(host, rank) for host in (0, 1) for rank in (0, 1)] == [True] * 4
+
+
+def test_an_engine_over_two_hosts_comes_back_after_its_follower_died(layouts: Layouts) -> None:
+    assert "the endpoint answered" in layouts.serve("tp-hosts")
+    assert layouts.reaches(0, 0)
+    assert not layouts.reaches(1, 0)
+    kill_and_return(layouts, "node1", "Worker")
+    assert layouts.reaches(0, 0)
