@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from muster.sandbox import vllm_wheel
 from muster.spec import recipe
 from muster.spec.hardware import GPUS
 from tests.engine.conftest import RANKS, UNIT, Real
@@ -61,7 +62,15 @@ def planned(name: str, gpus: Iterable[str]) -> list[tuple[str, tuple[str, ...]]]
     for strategy, told in recipe.load(name).strategies.items():
         for gpu in gpus:
             for executor in ("ray", "mp"):
-                p = plan(name, told.hosts or 2, gpu, strategy=strategy, executor=executor, allow_oversubscription=True)
+                p = plan(
+                    name,
+                    told.hosts or 2,
+                    gpu,
+                    strategy=strategy,
+                    executor=executor,
+                    vllm_version=vllm_wheel.VLLM,  # the one that is asked
+                    allow_oversubscription=True,
+                )
                 for host in p.hosts.values():
                     case = f"{name} {strategy} {gpu} {executor} {host.name}"
                     cases += [(case, q.argv) for q in host.processes if q.name == "vllm"]
@@ -75,7 +84,7 @@ def test_the_real_parser_takes_every_recipe_strategy_and_hardware(real: Real) ->
     release = real.box.exec("node0", ["/bin/sh", "-c", "ls -d /opt/muster/engines/*/bin"]).stdout.split()[0]
     answer = real.box.exec("node0", [f"{release}/python", "-c", ASK], stdin=json.dumps(cases), timeout=300).stdout
     said = [line.partition(" ") for line in answer.splitlines() if line.startswith(("took ", "refused "))]
-    assert len(said) == len(cases) == 55 + 32
+    assert len(said) == len(cases) == 55 + 36
     assert [case for verdict, _, case in said if verdict == "refused"] == []
 
 
