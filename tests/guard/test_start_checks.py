@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import shutil
 import socket
 from pathlib import Path
@@ -10,7 +11,11 @@ from pathlib import Path
 import pytest
 
 from muster.guard import host_judge, start_checks
+from muster.guard.config import parse
 from muster.guard.group_settings import Checks, Port
+from muster.guard.loop import stale_unit
+
+from .test_config import DATA
 
 GPU = ("printf", "0, GPU-0, 00000000:18:00.0, Completed, Success\n1, GPU-1, 00000000:9C:00.0, Completed, Success\n")
 NO_DRIVER = "see whether the driver is loaded (lsmod | grep nvidia; journalctl -k | grep -i nvrm)"
@@ -103,3 +108,10 @@ def test_a_taken_port_blocks_and_says_how_to_find_who() -> None:
     assert reason == f"port {port} on 127.0.0.1 is taken; find its owner with `ss -ltnp sport = :{port}`"
     assert start_checks.ports((Port("127.0.0.1", port),)) == ""
     assert start_checks.ports((Port("192.0.2.1", port),)).endswith("is the address on this host?")
+
+
+def test_a_guard_of_an_older_unit_starts_nothing() -> None:
+    config = parse(json.dumps(DATA))
+    assert stale_unit("", config) == stale_unit(config.group.digest, config) == ""
+    assert "by the unit of plan 0ld," in stale_unit("0ld", config)
+    assert "daemon-reload" in stale_unit("0ld", config)

@@ -64,6 +64,7 @@ def engine() -> Iterator[Any]:
 
 def ask(engine: Any, **more: Any) -> dict[str, Any]:
     request = {
+        "units": [],
         "processes": [],
         "url": f"http://127.0.0.1:{engine.server_address[1]}",
         "model": "kimi-k2",
@@ -128,34 +129,72 @@ def test_an_endpoint_that_is_not_there(engine: Any) -> None:
     assert "names nothing" in problems[0]
 
 
-def unit(monkeypatch: pytest.MonkeyPatch, lines: list[list[str]], active: str = "active") -> None:
-    monkeypatch.setattr(systemd_units, "states", lambda names: {names[0]: {"active": active, "main_pid": 7}})
-    monkeypatch.setattr(verify_group, "command_lines", lambda pid: lines)
+ARGV = ["vllm", "serve", "m", "--port", "8000"]
+ENGINE = ["/e/bin/python", "/e/bin/vllm", "serve", "m", "--port", "8000"]
+GUARD = ["/usr/bin/python3", "-I", "/opt/muster/guard/1", "--config", "/etc/muster/g/guard.json", "--", *ARGV]
 
 
-PLANNED = {"unit": "u.service", "argv": ["vllm", "serve", "m", "--port", "8000"]}
+def problems(
+    monkeypatch: pytest.MonkeyPatch,
+    lines: list[list[str]],
+    *,
+    main: list[str] | None = None,
+    env: dict[str, str] | None = None,
+    **state: Any,
+) -> list[str]:
+    """Return what is wrong with a unit of the plan `new` whose processes, the main one first, have these lines."""
+    shown = {"active": "active", "main_pid": 7, "reload": False, "digest": "new", **state}
+    by_process = {7 + number: line for number, line in enumerate(lines)}
+    monkeypatch.setattr(systemd_units, "states", lambda names: {names[0]: shown})
+    monkeypatch.setattr(systemd_units, "environment", lambda pid: {"A": "1", "B": "2", **(env or {})})
+    monkeypatch.setattr(verify_group, "command_lines", lambda pid: dict(by_process))
+    monkeypatch.setattr(verify_group, "command_line", by_process.get)
+    process = {"unit": "u.service", "argv": ARGV, "env": {"A": "1", "B": "2"}, "guarded": main is not None}
+    units = [{"unit": "u.service", "digest": "new", "argv": main or []}]
+    found: list[str] = verify_group.main({"units": units, "processes": [process]})["problems"]
+    return found
 
 
 def test_the_running_command_line_is_the_planned_one_behind_its_interpreter(monkeypatch: pytest.MonkeyPatch) -> None:
-    unit(monkeypatch, [["/e/bin/python", "/e/bin/vllm", "serve", "m", "--port", "8000"], ["VLLM::EngineCore"]])
-    assert verify_group.main({"processes": [PLANNED]})["problems"] == []
+    assert problems(monkeypatch, [ENGINE, ["VLLM::EngineCore"]]) == []
 
 
-def test_the_planned_process_may_be_a_child_of_the_units_main_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    unit(monkeypatch, [["python3", "guard.pyz"], ["/e/bin/python", "/e/bin/vllm", "serve", "m", "--port", "8000"]])
-    assert verify_group.main({"processes": [PLANNED]})["problems"] == []
+def test_the_planned_process_is_a_child_of_the_guard(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert problems(monkeypatch, [GUARD, ENGINE], main=GUARD) == []
+
+
+def test_a_guard_whose_own_command_line_ends_in_the_planned_one_is_not_its_engine(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert problems(monkeypatch, [GUARD], main=GUARD) == [
+        "u.service runs `nothing`, not the planned `vllm serve m --port 8000`"
+    ]
 
 
 def test_another_command_line_is_quoted(monkeypatch: pytest.MonkeyPatch) -> None:
-    unit(monkeypatch, [["/e/bin/python", "/e/bin/vllm", "serve", "m", "--port", "9000"]])
-    assert verify_group.main({"processes": [PLANNED]})["problems"] == [
+    assert problems(monkeypatch, [["/e/bin/python", "/e/bin/vllm", "serve", "m", "--port", "9000"]]) == [
         "u.service runs `/e/bin/python /e/bin/vllm serve m --port 9000`, not the planned `vllm serve m --port 8000`"
+    ]
+    older = [*GUARD[:2], "/opt/muster/guard/0", *GUARD[3:]]
+    (problem,) = problems(monkeypatch, [older, ENGINE], main=GUARD)
+    assert problem.startswith("u.service is `/usr/bin/python3 -I /opt/muster/guard/0 --config")
+
+
+def test_another_environment_is_named_without_its_values(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert problems(monkeypatch, [ENGINE], env={"B": "sesame"}) == [
+        "u.service runs vllm with other values than planned of B"
+    ]
+
+
+def test_a_unit_of_another_plan_or_one_that_systemd_is_behind_with(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert problems(monkeypatch, [ENGINE], digest="old") == ["u.service runs plan old, not new"]
+    assert problems(monkeypatch, [ENGINE], reload=True) == [
+        "systemd holds an older u.service than its file: the next start would run something else"
     ]
 
 
 def test_a_unit_that_does_not_run_is_said_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    unit(monkeypatch, [], active="failed")
-    assert verify_group.main({"processes": [PLANNED]})["problems"] == ["u.service is failed, not active"]
+    assert problems(monkeypatch, [], active="failed") == ["u.service is failed, not active"]
 
 
 def test_command_lines_of_a_process_and_its_children() -> None:
@@ -163,12 +202,12 @@ def test_command_lines_of_a_process_and_its_children() -> None:
     try:
         for _ in range(500):
             lines = verify_group.command_lines(child.pid)
-            if ["sleep", "60"] in lines:
+            if ["sleep", "60"] in lines.values():
                 break
             time.sleep(0.01)
     finally:
         subprocess.run(["pkill", "-P", str(child.pid)], check=False)
         child.kill()
         child.wait()
-    assert lines[0] == ["/bin/sh", "-c", "sleep 60; true"]
-    assert ["sleep", "60"] in lines
+    assert lines[child.pid] == ["/bin/sh", "-c", "sleep 60; true"]
+    assert ["sleep", "60"] in lines.values()

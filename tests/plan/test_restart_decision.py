@@ -108,6 +108,16 @@ def test_limits_take_effect_without_a_restart() -> None:
     assert decision.hosts["h200-0"] == HostDecision()
 
 
+def test_a_unit_that_systemd_has_not_read_again_is_read_again_and_runs_on() -> None:
+    seen = sample_observations.as_planned(DP)
+    name = next(iter(DP.hosts))
+    seen[name]["units"][DP.hosts[name].units[0]]["reload"] = True
+    decision = decided(DP, seen)
+    assert decision.hosts[name] == HostDecision(reload=True)
+    assert decision.changes
+    assert not decision.restart
+
+
 def test_another_comment_in_a_base_file_of_the_plan_restarts_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     render = unit_files.render
     path = "/etc/sysctl.d/90-muster.conf"

@@ -21,6 +21,7 @@ Change = Callable[[dict[str, Any]], Any]
 CASES: dict[str, tuple[Change, str, str, str]] = {
     "deploy.state": (lambda s: s.update(error="disk on fire"), "disk on fire", "probe", "repair"),
     "deploy.systemd": (lambda s: s.update(units={"error": "no bus"}), "no bus", "answers", "systemctl"),
+    "deploy.run": (lambda s: s.update(run_free=1 << 20), "/run has 1 MiB free", "16 MiB", "remove what fills it"),
     "deploy.engine": (lambda s: s["release"].update(runs=False), "/opt/mine has no bin/vllm", "vLLM", "engine_path"),
     "deploy.units": (
         lambda s: s.update(groups={"older-vllm": {"units": [f"muster-{PLAN.group}-vllm.service", "x.service"]}}),

@@ -79,14 +79,15 @@ class MeasuredGroup:
         answers = self._ask_all(
             {
                 name: {
-                    "verify_group": {"processes": requests[name]["processes"]},
+                    "verify_group": {key: requests[name][key] for key in ("units", "processes")},
                     "run_tool": {"do": "log", "units": list(planned.units)},
                 }
                 for name, planned in self.plan.hosts.items()
             }
         )
         serving = [name for name, planned in self.plan.hosts.items() if planned.answers]
-        self._ask_all({name: {"verify_group": requests[name] | {"processes": []}} for name in serving})
+        endpoint_alone: dict[str, Any] = {"units": [], "processes": []}
+        self._ask_all({name: {"verify_group": requests[name] | endpoint_alone} for name in serving})
         logs = [answer["run_tool"] for answer in answers.values()]
         gpus = [gpu for host_log in logs for gpu in host_log["gpus"]]
         return RunningEngine(

@@ -30,6 +30,7 @@ def commit_files(run: GroupRun) -> None:
         _staged(run, host.name),
         decision.remove,
         run.host(host).units if decision.enable else (),
+        decision.reload,
         name="units and configuration are in place",
     )
     run.progress.note(host, "files in place", committed)

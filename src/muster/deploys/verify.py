@@ -13,6 +13,7 @@ from muster.hosts import operations
 from muster.hosts.pyinfra_types import current_host, stage
 from muster.hosts.run_programs import run_program
 from muster.hosts.say import fail, say
+from muster.plan import guard_files
 from muster.plan.types import HostPlan, Plan
 
 # One token of a model that has just come up: kernels may still be compiled for this shape.
@@ -45,7 +46,16 @@ def _answers_as_planned(state: State, host: Host, run: GroupRun) -> bool:
 def request(plan: Plan, host: HostPlan) -> dict[str, Any]:
     """Return the request of `muster.on_host.verify_group`: every host's processes, and the API where it has one."""
     asked: dict[str, Any] = {
-        "processes": [{"unit": unit_of(host, process.name), "argv": list(process.argv)} for process in host.processes]
+        "units": [{"unit": unit, "digest": plan.digest, "argv": _main(plan, host)} for unit in host.units],
+        "processes": [
+            {
+                "unit": unit_of(host, process.name),
+                "argv": list(process.argv),
+                "env": dict(process.env),
+                "guarded": plan.heals,
+            }
+            for process in host.processes
+        ],
     }
     if host.answers:
         own = [host] if plan.hybrid else plan.hosts.values()
@@ -59,6 +69,11 @@ def request(plan: Plan, host: HostPlan) -> dict[str, Any]:
             "api_key_file": plan.api_key_path,
         }
     return asked
+
+
+def _main(plan: Plan, host: HostPlan) -> list[str]:
+    """Return the command line of a unit's main process where that is a guard; a plain unit's is its process."""
+    return list(guard_files.command_of(plan, host)) if plan.heals else []
 
 
 def unit_of(host: HostPlan, process: str) -> str:

@@ -104,6 +104,7 @@ class ProbeGroup(Model):
     accepted: list[bool]
     ready: bool | None
     held: Word
+    run_free: Count | None = None
 
 
 # the others

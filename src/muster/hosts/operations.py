@@ -90,19 +90,22 @@ def files_staged(files: Files, keep: Callable[[], None]) -> Iterator[PyinfraComm
 
 
 @operation
-def files_committed(files: Files, remove: Sequence[str], enable: Sequence[str]) -> Iterator[PyinfraCommand]:
+def files_committed(
+    files: Files, remove: Sequence[str], enable: Sequence[str], reload: bool
+) -> Iterator[PyinfraCommand]:
     """Staged files are in place, files that no plan names are gone, systemd has read them, units start at boot.
 
     Args:
         files: what was staged.
         remove: paths that no plan names any more.
         enable: units to enable.
+        reload: whether systemd holds an older state of a unit than its file.
     """
-    if not (files or remove or enable):
+    if not (files or remove or enable or reload):
         current_host().noop("every file is in place, every unit enabled")
     else:
         bare = [{key: value for key, value in item.items() if key != "text"} for item in files]
-        request = {"do": "commit", "files": bare, "remove": list(remove), "enable": list(enable)}
+        request = {"do": "commit", "files": bare, "remove": list(remove), "enable": list(enable), "reload": reload}
         yield Session("place_files", request, f"put in place {_names(files)}, remove {len(remove)}", _notes)
 
 

@@ -9,7 +9,7 @@ import pwd
 import stat
 from typing import Any
 
-from muster.on_host import host_before, places, run_command, safe_paths, whole_files
+from muster.on_host import host_before, places, run_command, safe_paths, systemd_units, whole_files
 
 Json = dict[str, Any]
 
@@ -29,7 +29,8 @@ def main(request: Json) -> Json:
         request: `do`: `base` (write and apply: users, directories, limits), `stage` (write beside the final
             places; nothing is active yet) or `commit` (rename, remove, reload, enable).
             `files` [{path, text, sha256, mode, owner, group}]; `commit` needs no text. `remove` [path],
-            `enable` [unit], `root` (tests; then no systemd tool is run).
+            `reload` (whether systemd is behind the units' files), `enable` [unit], `root` (tests; then no systemd
+            tool is run).
 
     Raises:
         OSError: nothing was renamed yet unless the message says so.
@@ -69,7 +70,7 @@ def apply_firewall(paths: list[str]) -> None:
         OSError: the kernel does not take the ruleset.
     """
     if any(path.startswith(places.UNITS + "/") for path in paths):
-        run_command.must(["systemctl", "daemon-reload"], 120)
+        systemd_units.daemon_reload()
     for path in paths:
         if path.endswith("/firewall.nft"):
             group = os.path.basename(os.path.dirname(path))
@@ -149,8 +150,8 @@ def commit(request: Json, root: str) -> Json:
         whole_files.remove(root + path)
     for directory in sorted({os.path.dirname(root + item["path"]) for item in files}):
         whole_files.sync_directory(directory)
-    if not root and (files or gone):
-        run_command.must(["systemctl", "daemon-reload"], 120)
+    if not root and (files or gone or request.get("reload")):
+        systemd_units.daemon_reload()
     if request.get("enable") and not root:
         run_command.must(["systemctl", "enable", "--quiet", "--", *request["enable"]], 120)
     return {"changed": [item["path"] for item in files] + gone, "notes": []}

@@ -50,6 +50,7 @@ def main(request: Json) -> Json:
         "uv": os.access(root + request.get("uv", "/nowhere"), os.X_OK),
         "accepted": engine_stamps.accepted(root, request.get("release"), request.get("argvs", ())),
         "ready": answers(request.get("ready")),
+        "run_free": free(root + "/run"),
         "held": hold(f"{root}{places.state(group)}/held.json"),
     }
 
@@ -58,6 +59,15 @@ def hold(path: str) -> str:
     """Return why the guard keeps the group down, "" when it does not; the file is the engine user's to write."""
     reason = whole_files.read_object(path, _HELD_LIMIT).get("held")
     return reason[:_HELD_LIMIT] if isinstance(reason, str) else ""
+
+
+def free(path: str) -> int | None:
+    """Return the bytes that root may still write below a path; None where it cannot be read."""
+    try:
+        room = os.statvfs(path)
+    except OSError:
+        return None
+    return room.f_bfree * room.f_frsize
 
 
 def attempt(source: Callable[[], Any]) -> Any:

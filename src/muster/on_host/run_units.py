@@ -43,6 +43,7 @@ def main(request: Json) -> Json:
     if request["do"] == "stop":
         return stop(names, request["seconds"])
     if request["do"] == "start":
+        systemd_units.reload_stale(request["start"])  # an earlier run may have been cut before it came to that
         run_command.run(["systemctl", "reset-failed", "--", *request["start"]])
         run_command.must(["systemctl", "start", "--no-block", "--", *request["start"]], 60)
     since = dict(request.get("since", {}))

@@ -55,17 +55,45 @@ def states(names: Sequence[str]) -> dict[str, Json]:
     }
 
 
+def reload_stale(names: Sequence[str]) -> list[str]:
+    """Have systemd read its unit files again where the file of some unit is newer than what systemd holds of it.
+
+    Returns:
+        Those units.
+
+    Raises:
+        OSError: systemd does not answer, or refuses; its own words.
+    """
+    stale = [
+        name for name, values in show(names, "NeedDaemonReload").items() if values.get("NeedDaemonReload") == "yes"
+    ]
+    if stale:
+        daemon_reload()
+    return stale
+
+
+def daemon_reload() -> None:
+    """Have systemd read its unit files again.
+
+    Raises:
+        OSError: it refuses; its own words.
+    """
+    run_command.must(["systemctl", "daemon-reload"], 120)
+
+
 def running_digest(pid: int) -> str | None:
     """Return the plan's digest in a process's environment, or None: a unit may still run an older plan."""
+    return environment(pid).get("MUSTER_DIGEST")
+
+
+def environment(pid: int) -> dict[str, str]:
+    """Return the environment that a process was started with; empty where it is gone."""
     try:
         with open(f"/proc/{pid}/environ", "rb") as handle:
-            pairs = handle.read().split(b"\0")
+            pairs = handle.read().decode("utf-8", "replace").split("\0")
     except OSError:
-        return None
-    for pair in pairs:
-        if pair.startswith(b"MUSTER_DIGEST="):
-            return pair.split(b"=", 1)[1].decode("ascii", "replace")
-    return None
+        return {}
+    return dict(pair.split("=", 1) for pair in pairs if "=" in pair)
 
 
 def journal(unit: str, lines: int, invocation: str = "") -> list[str]:

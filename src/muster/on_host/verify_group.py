@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
 import json
 import os
 from collections.abc import Iterator
@@ -26,12 +27,14 @@ def main(request: Json) -> Json:
     """Return {problems: [text], ranks: [DP rank that answered], served: [name]}.
 
     Args:
-        request: `processes` [{unit, argv}] that must run on this host. Where it has an endpoint also `url` (the API's
-            base URL), `model` (served name), `ranks` (number of DP ranks that answer there), `first_rank` (the first of
+        request: `units` [{unit, digest, argv}] that must run here, `argv` of the main process where that is a guard;
+            `processes` [{unit, argv, env, guarded}] in them. Where this host has an endpoint also `url` (the API's base
+            URL), `model` (served name), `ranks` (number of DP ranks that answer there), `first_rank` (the first of
             them; the endpoint counts from 0), `tool_calling` (whether planned), `seconds` (per answer) and
             `api_key_file` (this host's environment file with VLLM_API_KEY, or None).
     """
-    problems = [problem for process in request["processes"] for problem in not_as_planned(process)]
+    problems = [problem for unit in request["units"] for problem in not_as_planned(unit)]
+    problems += [problem for process in request["processes"] for problem in not_running(process)]
     if not request.get("url"):
         return {"problems": problems, "ranks": [], "served": []}
     api = Api(request["url"], request["seconds"], request.get("api_key_file"))
@@ -53,37 +56,70 @@ def main(request: Json) -> Json:
     return {"problems": problems, "ranks": [rank for rank, error in answers.items() if not error], "served": served}
 
 
-def not_as_planned(process: Json) -> Iterator[str]:
-    """Yield the problems of one planned process: its unit does not run, or runs another command line."""
-    unit = systemd_units.states([process["unit"]]).get(process["unit"], {})
-    if unit.get("active") != "active":
-        yield "{} is {}, not active".format(process["unit"], unit.get("active", "missing"))
+def not_as_planned(unit: Json) -> Iterator[str]:
+    """Yield the problems of one planned unit: it does not run, systemd is behind its file, or it runs another plan."""
+    name = unit["unit"]
+    state = systemd_units.states([name]).get(name, {})
+    if state.get("active") != "active":
+        yield "{} is {}, not active".format(name, state.get("active", "missing"))
         return
-    running = command_lines(unit["main_pid"])
+    if state["reload"]:
+        yield f"systemd holds an older {name} than its file: the next start would run something else"
+    if state["digest"] != unit["digest"]:
+        yield "{} runs plan {}, not {}".format(name, state["digest"] or "unknown", unit["digest"])
+    argv = command_line(state["main_pid"])
+    if unit["argv"] and argv != unit["argv"]:
+        yield "{} is `{}`, not the planned `{}`".format(name, " ".join(argv or []), " ".join(unit["argv"]))
+
+
+def not_running(process: Json) -> Iterator[str]:
+    """Yield the problems of one planned process: it has another command line or environment, or is not there."""
+    state = systemd_units.states([process["unit"]]).get(process["unit"], {})
+    if state.get("active") != "active":
+        return  # its unit has said so
+    lines = command_lines(state["main_pid"])
     arguments = process["argv"][1:]
     # The command line of a script begins with its interpreter: compare what follows the program's name.
-    if not any(line[-len(arguments) :] == arguments for line in running):
+    if process["guarded"]:
+        lines.pop(state["main_pid"], None)  # the guard's own ends in that of its child
+    running = [pid for pid, line in lines.items() if line[-len(arguments) :] == arguments]
+    if not running:
+        others = list(lines.values())
         yield "{} runs `{}`, not the planned `{}`".format(
-            process["unit"],
-            " ".join(running[0]) if running else "nothing",
-            " ".join(process["argv"]),
+            process["unit"], " ".join(others[0]) if others else "nothing", " ".join(process["argv"])
+        )
+        return
+    env = systemd_units.environment(running[0])
+    differing = sorted(name for name, value in process["env"].items() if env.get(name) != value)
+    if env and differing:
+        yield "{} runs {} with other values than planned of {}".format(
+            process["unit"], process["argv"][0], ", ".join(differing)
         )
 
 
-def command_lines(pid: int) -> list[list[str]]:
-    """Return the command lines of a unit's main process and its children, the main process first."""
-    lines, waiting = [], [pid]
+def command_lines(pid: int) -> dict[int, list[str]]:
+    """Return the command lines of a unit's main process and its children by process, the main process first."""
+    lines, waiting = {}, [pid]
     while waiting:
         current = waiting.pop(0)
-        try:
-            with open(f"/proc/{current}/cmdline", "rb") as handle:
-                lines.append([part.decode("utf-8", "replace") for part in handle.read().split(b"\0")[:-1]])
+        line = command_line(current)
+        if line is None:
+            continue
+        lines[current] = line
+        with contextlib.suppress(OSError):
             for task in os.listdir(f"/proc/{current}/task"):
                 with open(f"/proc/{current}/task/{task}/children") as handle:
                     waiting += [int(child) for child in handle.read().split()]
-        except OSError:
-            continue
     return lines
+
+
+def command_line(pid: int) -> list[str] | None:
+    """Return the command line of a process, or None where it is gone."""
+    try:
+        with open(f"/proc/{pid}/cmdline", "rb") as handle:
+            return [part.decode("utf-8", "replace") for part in handle.read().split(b"\0")[:-1]]
+    except OSError:
+        return None
 
 
 class Api:

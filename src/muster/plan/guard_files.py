@@ -11,7 +11,7 @@ from muster.on_host import places
 from muster.on_host.whole_files import text_sha256
 from muster.plan.group import Group, stack_directory
 from muster.plan.topology import Node
-from muster.plan.types import File, Process
+from muster.plan.types import File, HostPlan, Plan, Process
 
 # Room the state directory and the caches need before a rank may start, in bytes.
 FREE_BYTES = 256 * 1024**2
@@ -39,7 +39,17 @@ def config_path(group: Group) -> str:
 
 def command(group: Group, processes: tuple[Process, ...]) -> tuple[str, ...]:
     """Return the unit's command: the guard, then the literal commands of its children."""
-    argv = ["/usr/bin/python3", "-I", directory(group), "--config", config_path(group), "--"]
+    return _command(directory(group), config_path(group), processes)
+
+
+def command_of(plan: Plan, host: HostPlan) -> tuple[str, ...]:
+    """Return the command of a guarded host's unit, from its plan alone."""
+    program = next(path for path in host.files if path.endswith("/__main__.py"))
+    return _command(program.rpartition("/")[0], f"/etc/muster/{plan.group}/guard.json", host.processes)
+
+
+def _command(directory: str, config: str, processes: tuple[Process, ...]) -> tuple[str, ...]:
+    argv = ["/usr/bin/python3", "-I", directory, "--config", config, "--"]
     for number, process in enumerate(processes):
         argv += ["--then"] if number else []
         argv += process.argv

@@ -34,6 +34,7 @@ class HostDecision:
         ask: command lines that the installed parser has not yet taken.
         stop: units to stop.
         enable: whether some unit is not enabled.
+        reload: whether systemd holds an older state of some unit than its file: what starts next would be another.
     """
 
     base: tuple[str, ...] = ()
@@ -45,6 +46,7 @@ class HostDecision:
     ask: tuple[tuple[str, ...], ...] = ()
     stop: tuple[str, ...] = ()
     enable: bool = False
+    reload: bool = False
 
 
 @dataclass(frozen=True)
@@ -111,6 +113,7 @@ def _host(plan: Plan, host: HostPlan, seen: Observation, secrets: Mapping[str, s
         ask=tuple(argv for argv, taken in zip(asked(host), seen["accepted"], strict=True) if not taken),
         stop=tuple(name for name, unit in reversed(list(units.items())) if unit["active"] not in _AT_REST),
         enable=any(not units.get(name, {}).get("enabled") for name in host.units),
+        reload=any(units.get(name, {}).get("reload") for name in host.units),
     )
 
 

@@ -168,6 +168,7 @@ CHECKS: dict[str, CatalogueEntry] = {
     # Only in a deploy, which cannot go on without them: not waivable.
     "deploy.state": CatalogueEntry("the group's files and units", fails="they cannot be read"),
     "deploy.systemd": CatalogueEntry("whether systemd answers about the group's units", fails="it does not"),
+    "deploy.run": CatalogueEntry("room below /run", fails="less than the 16 MiB that systemd needs to reload"),
     "deploy.engine": CatalogueEntry("`engine_path`", fails="no vLLM there that can be run"),
     "deploy.units": CatalogueEntry("units of other groups on the host", fails="one is also the plan's"),
     "deploy.ports": CatalogueEntry("ports of other groups on the host", fails="one is also the plan's"),

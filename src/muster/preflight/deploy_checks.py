@@ -6,9 +6,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
+from muster.on_host.in_words import size
 from muster.plan.restart_decision import Observation
 from muster.plan.types import HostPlan, Plan
 from muster.preflight.verdict import Verdict, fail
+
+RUN_BYTES = 16 << 20
+"""systemd refuses a daemon-reload with less room in /run/systemd."""
 
 
 def verdicts(plan: Plan, seen: Mapping[str, Observation]) -> tuple[Verdict, ...]:
@@ -20,7 +24,7 @@ def verdicts(plan: Plan, seen: Mapping[str, Observation]) -> tuple[Verdict, ...]
     """
     reasons: list[Verdict] = []
     for name, host in plan.hosts.items():
-        for check in (_answers, _systemd, _engine, _units, _ports, _files):
+        for check in (_answers, _systemd, _run, _engine, _units, _ports, _files):
             if name in seen and (check is _answers or "error" not in seen[name]):
                 reasons += [replace(verdict, host=name) for verdict in check(plan, host, seen[name])]
     return tuple(reasons)
@@ -35,6 +39,17 @@ def _systemd(_plan: Plan, _host: HostPlan, seen: Observation) -> Iterator[Verdic
     units: Any = seen["units"]
     if isinstance(units.get("error"), str):
         yield fail("deploy.systemd", units["error"], "a systemd that answers", "systemctl is-system-running")
+
+
+def _run(_plan: Plan, _host: HostPlan, seen: Observation) -> Iterator[Verdict]:
+    room = seen.get("run_free")
+    if room is not None and room < RUN_BYTES:
+        yield fail(
+            "deploy.run",
+            f"/run has {size(room)} free",
+            f"{size(RUN_BYTES)}: systemd reads no unit again below that",
+            "du -xh /run | sort -h | tail; remove what fills it",
+        )
 
 
 def _engine(plan: Plan, _host: HostPlan, seen: Observation) -> Iterator[Verdict]:
