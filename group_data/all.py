@@ -214,6 +214,10 @@ ready_timeout = 3600
 # idle group does not wait. Plain units leave it to vLLM's --shutdown-timeout (0.20 or newer).
 drain_seconds = 30
 
+# A change that fails after it has stopped the group goes back by itself to the plan that was verified last. True leaves
+# the failed plan in place, for a look.
+keep_failed = False
+
 # Seconds that an engine with work in flight may go without a token until the guard calls it hung.
 stall_timeout = 120
 

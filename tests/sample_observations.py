@@ -34,6 +34,7 @@ def fresh(plan: Plan) -> dict[str, dict[str, Any]]:
             "uv": False,
             "accepted": [False for _ in told["accepted"]],
             "ready": False if told["ready"] is not None else None,
+            "kept": [],
         }
     return seen
 
@@ -96,5 +97,23 @@ def _host(plan: Plan, name: str) -> dict[str, Any]:
         "uv": True,
         "accepted": [True for _ in asked(host)],
         "ready": True if host.node_rank == 0 else None,
+        "kept": [kept(plan)],
         "held": "",
     }
+
+
+def kept(plan: Plan, number: int = 1, **more: Any) -> dict[str, Any]:
+    """Return what a host says of a verified plan that it keeps."""
+    header = {
+        "digest": plan.digest,
+        "number": number,
+        "label": plan.label,
+        "recipe": plan.recipe,
+        "release": {"id": plan.release.id, "path": plan.release.path},
+        "hosts": list(plan.hosts),
+        "drain_seconds": plan.drain_seconds,
+        "verified": "2026-11-26T10:00:00Z",
+        "by": "ann@control",
+        "seconds": {"stop": 2.0, "start": 60.0},
+    }
+    return {**header, **more}

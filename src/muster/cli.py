@@ -14,6 +14,7 @@ from muster.errors import Refusal
 COMMANDS = {
     "plan": "muster.commands.plan:plan",
     "deploy": "muster.commands.deploy:deploy",
+    "rollback": "muster.commands.deploy:rollback",
     "stop": "muster.commands.deploy:stop",
     "restart": "muster.commands.deploy:restart",
     "resume": "muster.commands.deploy:resume",
@@ -21,6 +22,8 @@ COMMANDS = {
     "remove": "muster.commands.remove:remove",
     "status": "muster.commands.status:status",
     "logs": "muster.commands.logs:logs",
+    "history": "muster.commands.history:history",
+    "diff": "muster.commands.diff:diff",
     "preflight": "muster.commands.preflight:preflight",
     "drift": "muster.commands.preflight:drift",
     "pin": "muster.commands.pin:pin",

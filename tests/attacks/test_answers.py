@@ -33,6 +33,7 @@ from muster.errors import Refusal
 from muster.hosts import answer_models, uv_binary
 from muster.hosts.printable import one_line, printable, printable_data
 from muster.hosts.run_programs import run_programs
+from muster.plan import plan_history
 from muster.plan.restart_decision import decide
 from muster.preflight import allreduce, meeting, outcome, pairs, read_report
 from muster.preflight.deploy_checks import verdicts
@@ -213,6 +214,19 @@ CASES = {
         {"command": "stop"},
         {"unit": GUARD_STATUS["unit"], "answer": {"answer": "stopping"}},
         lambda answer: [str(answer["answer"].get("error", "")), str(answer["answer"].get("pending", ""))],
+    ),
+    "kept plans": Case(
+        "kept_plans",
+        {"do": "list"},
+        {"plans": [sample_observations.kept(PLAIN)]},
+        lambda a: [str(plan.as_json()) for plan in plan_history.history({HEAD: a["plans"]})],
+    ),
+    "restore plan": Case(
+        "restore_plan",
+        {"do": "check"},
+        {"lacks": ["the engine /opt/e"], "notes": ["a key"], "units": ["u.service"], "manifest": MANIFEST,
+         "verify": {"processes": [{"unit": "u.service", "argv": ["vllm", "serve"]}]}},
+        lambda a: [*a["lacks"], *a["notes"], *a["units"], str(a["verify"]["processes"][0]["argv"])],
     ),
     "place_files": Case("place_files", {}, {"changed": ["/etc/a"], "notes": ["no such key"]}, lambda a: a["notes"]),
     "removable": Case(

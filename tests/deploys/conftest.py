@@ -219,6 +219,14 @@ class GuardedTestbed(Testbed):
         """What the head's guard says; empty where it does not."""
         return guard_answers.group_status(self.box, HOSTS[0], GROUP)
 
+    def ready(self) -> bool:
+        """Whether `/ready` says 200 right now."""
+        try:
+            with urllib.request.urlopen(f"http://{self.box.hosts[0].address}:29600/ready", timeout=5) as answer:
+                return bool(answer.status == 200)
+        except OSError:
+            return False
+
     def processes(self) -> dict[str, str]:
         return {name: self.sh(name, "pgrep -f '^(/opt/standin/bin/python|VLLM::)' || echo none") for name in HOSTS}
 

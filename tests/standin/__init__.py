@@ -11,8 +11,9 @@ the real one was seen to:
 - with `--nnodes`, a dead follower leaves `/health` at 200 while every request hangs.
 
 Knobs, as environment variable or as file in /etc/standin: STANDIN_START_DELAY (`start_delay`, seconds an engine takes
-to start, 1), STANDIN_CRASH (`crash`, text: end while starting with a traceback that says it), STANDIN_TOKEN_SECONDS
-(`token_seconds`, seconds a step takes, 0.002), STANDIN_IGNORE_TERM (`ignore_term`).
+to start, 1), STANDIN_CRASH (`crash`, text: end while starting with a traceback that says it), STANDIN_CRASH_IF
+(`crash_if`, text: only with a command line that holds it), STANDIN_TOKEN_SECONDS (`token_seconds`, seconds a step
+takes, 0.002), STANDIN_IGNORE_TERM (`ignore_term`).
 """
 
 from __future__ import annotations

@@ -5,13 +5,15 @@ plan_text  a plan as text for people and as JSON for scripts
 journal_text  the journals of several hosts as one text
 
 plan       what every host would get
-deploy     bring a group up; `muster stop`, `restart`, `resume`: a deployed group; `muster stage`: its weights
+deploy     bring a group up; `muster rollback`, `stop`, `restart`, `resume` act on it; `muster stage`: its weights
 remove     a group, or everything that muster made, taken off its hosts
 preflight  what is wrong with hosts; `muster drift`: what has moved away from the plan
 pin        which commit of a model is served
 weights    what the hosts have of it: status, verify, prune
 bundle     gather what hosts without a network need
 status     the group as it is now
+history    the verified plans that hosts keep
+diff       what differs between two of them
 logs       what the units wrote, and what the guards kept of a failure
 bench      run the recipe's scenarios
 eval       score the group with GSM8K

@@ -1,4 +1,4 @@
-"""`muster deploy`, `stop`, `restart`, `resume`, `stage`: what the scripts in deploys/ do, as commands."""
+"""`muster deploy`, `rollback`, `stop`, `restart`, `resume`, `stage`: what the scripts in deploys/ do, as commands."""
 
 from __future__ import annotations
 
@@ -75,6 +75,28 @@ def resume(inventory_file: str, recipe_name: str | None, overrides: Mapping[str,
     from muster.deploys import deployed_group
 
     _run(inventory_file, recipe_name, overrides, run, lambda: deployed_group.resume(recipe_name))
+
+
+@click.command(
+    epilog=f"""\b
+Examples:
+  muster rollback inventories/h200-16.py kimi-k2-instruct
+  muster rollback inventories/h200-16.py kimi-k2-instruct 3f2a -y
+
+{EXIT_STATUS}"""
+)
+@options.over_inventory()
+@click.argument("plan", metavar="[PLAN]", default="")
+@options.over_run
+def rollback(inventory_file: str, recipe_name: str, plan: str, overrides: Mapping[str, Any], run: RunOptions) -> None:
+    """Put PLAN back on the hosts, start it and verify it; nothing is downloaded or built.
+
+    PLAN is a digest of `muster history`, or how it begins. Without it, the newest plan that is not on the hosts is
+    taken.
+    """
+    from muster.deploys import rollback as deploy_rollback
+
+    _run(inventory_file, recipe_name, overrides, run, lambda: deploy_rollback.rollback(plan, recipe_name))
 
 
 @click.command(epilog=EXIT_STATUS)

@@ -8,6 +8,10 @@ install_engine  one release of the engine on every host; its parser takes the pl
 place_files     files staged beside their places, then renamed
 bring_up        the old ranks stop, the new ones start in order
 verify          every rank answers, and what runs is what was planned
+put_back        a kept plan takes the place of what is on the hosts
+rollback        a kept plan put back because somebody asks for it
+go_back         a change that failed puts back what was verified last
+keep            every host keeps the verified plan
 prune           releases of the engine that nothing needs any more
 summary         the endpoint, and how to try it
 preflight       an inventory checked without a recipe

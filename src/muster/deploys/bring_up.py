@@ -19,7 +19,7 @@ def stop_ranks(progress: Progress, units: tuple[str, ...]) -> None:
         units: those of this host that must not run on.
     """
     host = current_host()
-    command = FunctionCommand(polling.stop, [units], {}) if units else None
+    command = FunctionCommand(polling.stop, [units, progress], {}) if units else None
     progress.note(host, "stop", operations.carried_out(command, name="no rank of an older plan runs"))
 
 

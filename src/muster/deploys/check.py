@@ -11,6 +11,7 @@ from muster.deploys.shared.group_run import GroupRun
 from muster.deploys.shared.stop_question import stop_question
 from muster.hosts.pyinfra_types import current_host, current_state
 from muster.hosts.run_words import words
+from muster.plan.plan_history import expected, last_start
 
 _REASONS = 6
 
@@ -43,14 +44,25 @@ def _announce(state: State, run: GroupRun) -> None:
         return
     stops = any(host.stop for host in decision.hosts.values())
     if stops:
-        words.ask(stop_question("restart", plan.group, list(plan.hosts), plan.drain_seconds))
+        start = last_start(run.history, plan.digest)
+        words.ask(stop_question("restart", plan.group, list(plan.hosts), _drain(run), start))
     logger.info(f"the group will be {'restarted' if stops else 'started'}:")
     for reason in decision.reasons[:_REASONS]:
         logger.info(f"  {reason}")
     if len(decision.reasons) > _REASONS:
         logger.info(f"  and {len(decision.reasons) - _REASONS} more")
+    if stops:
+        logger.info(f"  {expected(run.history, plan.digest, _drain(run))}")
+        logger.info(f"  {run.back.announcement}")
     if state.config.DIFF:
         _diff(run)
+
+
+def _drain(run: GroupRun) -> int:
+    """Return how long the plan that the head runs waits for requests in flight; the new plan's where it is not kept."""
+    units = run.observations[run.plan.head.name]["units"].values()
+    runs = {unit.get("digest") for unit in units}
+    return next((plan.drain_seconds for plan in run.history if plan.digest in runs), run.plan.drain_seconds)
 
 
 def _diff(run: GroupRun) -> None:

@@ -25,9 +25,10 @@ from muster.hosts import operations
 from muster.hosts.all_hosts import each
 from muster.hosts.once import OncePerRun
 from muster.hosts.pyinfra_types import current_host, current_state, stage
-from muster.hosts.run_programs import run_program
+from muster.hosts.run_programs import run_program, run_programs
 from muster.hosts.run_words import words
 from muster.plan import manifest
+from muster.plan.plan_history import KeptPlan, history, last_start
 from muster.spec import inventory
 
 _PROBE_SECONDS, _GUARD_SECONDS = 150, 60
@@ -44,6 +45,8 @@ class DeployedGroup:
         guarded: whether guards run the ranks.
         drain_seconds: how long a deliberate stop waits for requests in flight.
         guards: host -> status of its guard, where one answers.
+        digest: of the plan that all of its hosts have.
+        history: the verified plans that its hosts keep.
     """
 
     group: str
@@ -52,6 +55,8 @@ class DeployedGroup:
     guarded: bool = False
     drain_seconds: int = 0
     guards: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    digest: str = ""
+    history: tuple[KeptPlan, ...] = ()
 
     @property
     def head(self) -> str:
@@ -163,7 +168,8 @@ def _say_beforehand(deployed: DeployedGroup, command: str) -> None:
     """Have asked what a stop costs, and keep what holds at the end."""
     hosts = deployed.progress.hosts
     if command != "resume" and not at_rest(deployed.group_status):
-        words.ask(stop_question(command, deployed.group, hosts, deployed.drain_seconds))
+        start = last_start(deployed.history, deployed.digest)
+        words.ask(stop_question(command, deployed.group, hosts, deployed.drain_seconds, start))
     if command == "stop":
         until = f"until muster resume {words.where}" if deployed.guarded else "until the next boot, or muster restart"
         words.done(f"{deployed.group} is stopped on {', '.join(hosts)}, {until}")
@@ -185,19 +191,24 @@ def _find(state: State, recipe: str | None) -> DeployedGroup:
     files = inventory.files_of(state.inventory)
     words.about(files.inventory if files else None, str(next(iter(own.values())).get("recipe", "")))
     limit = {host.name for host in state.inventory if state.is_host_in_limit(host)}
-    deployed = from_manifests(group, own, unreached=sorted(limit - set(hosts)))
-    return replace(deployed, guards=_guard_status(state, deployed, hosts)) if deployed.guarded else deployed
+    return _with_answers(state, from_manifests(group, own, unreached=sorted(limit - set(hosts))), hosts)
 
 
-def _guard_status(state: State, deployed: DeployedGroup, hosts: Mapping[str, Host]) -> dict[str, Mapping[str, Any]]:
-    """Ask every guard for its status, all at once; those that give none are left out."""
-    request = {"group": deployed.group, "command": "status"}
+def _with_answers(state: State, deployed: DeployedGroup, hosts: Mapping[str, Host]) -> DeployedGroup:
+    """Ask every host, all at once, for its guard's status and the plans it keeps; what gives no answer is left out."""
+    requests: dict[str, dict[str, Any]] = {"kept_plans": {"do": "list", "group": deployed.group}}
+    if deployed.guarded:
+        requests["ask_guard"] = {"group": deployed.group, "command": "status"}
     answers = each(
         [hosts[name] for name in deployed.progress.hosts],
-        lambda host: run_program(state, host, "ask_guard", request, seconds=_GUARD_SECONDS),
+        lambda host: run_programs(state, host, requests, seconds=_GUARD_SECONDS),
     )
-    status = {name: answer.get("answer") or {"error": ""} for name, answer in answers.items()}
-    return {name: answer for name, answer in status.items() if "error" not in answer}
+    status = {name: answer.get("ask_guard", {}).get("answer") or {"error": ""} for name, answer in answers.items()}
+    return replace(
+        deployed,
+        guards={name: answer for name, answer in status.items() if "error" not in answer},
+        history=history({name: answer["kept_plans"].get("plans", ()) for name, answer in answers.items()}),
+    )
 
 
 def choose(manifests: Mapping[str, Mapping[str, Any]], *, group: str | None, recipe: str | None) -> str:
@@ -263,6 +274,7 @@ def from_manifests(group: str, manifests: Mapping[str, Mapping[str, Any]], unrea
         progress,
         guarded=guarded,
         drain_seconds=int(first.get("drain_seconds", 0)),
+        digest=str(first["digest"]),
     )
 
 

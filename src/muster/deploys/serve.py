@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from muster.deploys import go_back
 from muster.deploys.base_system import base
 from muster.deploys.bring_up import await_ready, start_ranks, stop_ranks
 from muster.deploys.check import check
 from muster.deploys.deployed_group import lift_hold
 from muster.deploys.install_engine import engine
+from muster.deploys.keep import keep
 from muster.deploys.place_files import commit_files, stage_files
 from muster.deploys.prune import prune
 from muster.deploys.shared.gate import gate
 from muster.deploys.stage_weights import stage_bundle, stage_weights
 from muster.deploys.summary import summary
 from muster.deploys.verify import verify
-from muster.hosts.pyinfra_types import current_host
+from muster.hosts.pyinfra_types import current_host, current_state
 
 
 def serve(recipe: str) -> None:
@@ -23,6 +25,7 @@ def serve(recipe: str) -> None:
         recipe: its name, such as `kimi-k2-instruct`.
     """
     run = check(recipe)
+    go_back.register(current_state(), run)
     base(run)
     stage_bundle()
     engine(run)
@@ -42,5 +45,6 @@ def serve(recipe: str) -> None:
     gate(run.progress, "bring-up")
     verify(run)
     gate(run.progress, "the verification")
+    keep(run)
     prune(run)
     summary(run)

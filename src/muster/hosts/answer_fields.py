@@ -17,6 +17,7 @@ Age = Annotated[float, Field(ge=-1e9, le=1e9)]
 Group = Annotated[str, Field(pattern=r"\A[A-Za-z0-9][A-Za-z0-9._-]{0,99}\z")]
 Unit = Annotated[str, Field(pattern=r"\A[A-Za-z0-9@._:\\-]{1,255}\z")]
 Machine = Annotated[str, Field(pattern=r"\A[a-z0-9_]{1,20}\z")]
+Digest = Annotated[str, Field(pattern=r"\A[0-9a-f]{8,64}\z")]
 Time = Annotated[str, Field(pattern=r"\A\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ\z")]
 
 

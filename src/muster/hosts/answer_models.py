@@ -12,13 +12,16 @@ from typing import Annotated, Any
 from pydantic import BaseModel, Field, model_validator
 
 from muster.hosts.answer_fields import (
+    Age,
     Anything,
     Count,
+    Digest,
     Group,
     Machine,
     Model,
     Path,
     Text,
+    Time,
     Unit,
     Word,
 )
@@ -91,6 +94,34 @@ class Manifest(Model):
     heals: bool = False
 
 
+class KeptRelease(Model):
+    id: Word
+    path: Path
+
+
+class KeptSeconds(Model):
+    stop: Age | None = None
+    start: Age | None = None
+
+
+class KeptHeader(Model):
+    """A verified plan that a host keeps, without its files."""
+
+    digest: Digest
+    number: Count
+    label: Word = ""
+    recipe: Word = ""
+    release: KeptRelease
+    verified: Time
+    by: Word = ""
+    hosts: Annotated[list[Word], Field(min_length=1, max_length=10_000)]
+    drain_seconds: Annotated[int, Field(ge=0, le=10**7)] = 0
+    seconds: KeptSeconds = KeptSeconds()
+
+
+Headers = Annotated[list[KeptHeader], Field(max_length=64)]
+
+
 class ProbeGroup(Model):
     python: Word
     machine: Machine
@@ -105,6 +136,59 @@ class ProbeGroup(Model):
     ready: bool | None
     held: Word
     run_free: Count | None = None
+    kept: Headers = []
+
+
+# kept_plans
+
+
+class KeptFile(Model):
+    text: Annotated[str, Field(max_length=8_000_000)]
+    mode: Annotated[str, Field(pattern=r"\A[0-7]{1,6}\z")]
+    owner: Word
+    group: Word
+
+
+class KeptProcess(Model):
+    unit: Unit
+    argv: list[Text]
+
+
+class KeptVerification(Model):
+    """What verify asks of a host that runs the plan."""
+
+    processes: list[KeptProcess]
+
+
+class RestoreCheck(Model):
+    """Of restore_plan: what a host lacks for a kept plan, and what the plan says of itself there."""
+
+    lacks: list[Text]
+    notes: list[Text]
+    units: list[Unit]
+    manifest: Manifest
+    verify: KeptVerification
+
+
+class KeptPlan(KeptHeader):
+    units: list[Unit]
+    settings: dict[Word, Any] = {}
+    secrets: dict[Path, Word] = {}
+    verify: KeptVerification
+    files: dict[Path, KeptFile]
+
+
+class KeptList(Model):
+    plans: Headers
+
+
+class KeptRead(Model):
+    plan: KeptPlan
+
+
+class KeptNow(Model):
+    kept: list[Digest]
+    removed: list[Digest]
 
 
 # the others
@@ -272,6 +356,13 @@ _BY_PROGRAM: dict[str, type[BaseModel]] = {
     "measure_allreduce": Anything,
 }
 _BY_COMMAND: dict[tuple[str, str], type[BaseModel]] = {
+    ("restore_plan", "check"): RestoreCheck,
+    ("restore_plan", "stage"): PlaceFiles,
+    ("restore_plan", "commit"): PlaceFiles,
+    ("kept_plans", "keep"): KeptNow,
+    ("kept_plans", "renew"): KeptNow,
+    ("kept_plans", "list"): KeptList,
+    ("kept_plans", "read"): KeptRead,
     ("weights_on_disk", "probe"): WeightsProbe,
     ("weights_on_disk", "missing"): WeightsMissing,
     ("weights_on_disk", "verify"): WeightsVerify,

@@ -25,6 +25,7 @@ class RunWords:
         questions: what would be stopped and what that costs, one for each group.
         outcomes: what is true at the end of a run that succeeds, one line for each group.
         failures: reasons, first one first; the others follow from it.
+        conclusion: what is true at the end of a run that failed and has done something about it; beats the reasons.
         refused: whether the run ended before it touched any host.
         touched: whether the run has begun to act on what runs.
         advice: what to do after the failure, where that is no look at the group.
@@ -34,6 +35,7 @@ class RunWords:
     questions: list[str] = field(default_factory=list)
     outcomes: list[str] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
+    conclusion: str = ""
     refused: bool = False
     touched: bool = False
     advice: str = ""
@@ -64,6 +66,10 @@ class RunWords:
         """Keep a reason of the failure."""
         self.failures.append(reason)
 
+    def conclude(self, text: str) -> None:
+        """Keep what failed and what is true now, after the run has acted on the failure."""
+        self.conclusion = text
+
     def refuse(self) -> None:
         """Keep that the run ended before it touched anything; the refusal itself has been printed."""
         self.refused = True
@@ -71,6 +77,8 @@ class RunWords:
 
     def last(self) -> str:
         """Return the last line of a run: what failed, whether the group was touched, the next command."""
+        if self.conclusion:
+            return f"{self.conclusion}; next: {self._after_failure()}"
         if self.failures:
             state = "the group was touched" if self.touched else "the running group was not touched"
             return f"{self.failures[0]}; {state}; next: {self._after_failure()}"
@@ -94,7 +102,7 @@ class RunWords:
         """Print the last line, in red on a terminal where something failed."""
         text = self.last()
         if text:
-            bad = self.refused or bool(self.failures)
+            bad = self.refused or bool(self.failures or self.conclusion)
             click.secho(f"muster: {text}", fg="red" if bad else None, bold=bad, err=True)
 
     def begin(self, where: str) -> None:

@@ -39,6 +39,8 @@ What brings a group up:
     install_engine     uv, a virtual environment, the locked packages
     place_files        planned files staged, then renamed together
     host_before        what a host was before muster changed it
+    kept_plans         the last verified plans of a group, whole, to be put back
+    restore_plan       one of them put back
     run_units          units started, stopped, watched
     prune_releases     engine releases that nothing needs, removed
 

@@ -16,7 +16,7 @@ import stat
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from muster.on_host import engine_stamps, places, systemd_units, whole_files
+from muster.on_host import engine_stamps, kept_plans, places, safe_paths, systemd_units, whole_files
 from muster.on_host.bounded_http import Client
 from muster.on_host.http_bounds import HttpError
 
@@ -51,6 +51,7 @@ def main(request: Json) -> Json:
         "accepted": engine_stamps.accepted(root, request.get("release"), request.get("argvs", ())),
         "ready": answers(request.get("ready")),
         "run_free": free(root + "/run"),
+        "kept": kept_plans.headers(root, group) if group else [],
         "held": hold(f"{root}{places.state(group)}/held.json"),
     }
 
@@ -110,7 +111,10 @@ def stale(root: str, group: str, planned: set[str]) -> list[str]:
     if not group:
         return []
     files = []
+    kept = kept_plans.directory(root, group)
     for directory, _, names in os.walk(root + places.config(group)):
+        if directory == kept and safe_paths.private(kept):
+            continue  # plans of earlier days, which no plan names
         files += [os.path.join(directory, name)[len(root) :] for name in names]
     files += [places.unit(name) for name in present_units(root, group)]
     files += [places.unit(name) for name in staged_units(root, group)]

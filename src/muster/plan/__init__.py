@@ -31,5 +31,8 @@ render              templates -> text
 start_order         the order of bring-up
 manifest            what a group says of itself on each host
 types               Plan, HostPlan, Process, File, Step, Secret: what all of the above make
+plan_history        the verified plans that hosts keep: which one a rollback takes, how long a start took
+plan_diff           what differs between two of them
+way_back            which of them a change that fails goes back to, and what is said of it
 restart_decision    plan x what the hosts have -> what each host has to do, and whether the group restarts
 """

@@ -183,6 +183,7 @@ class Settings(BaseModel):
     supervisor: Literal["guard", "systemd"] = "guard"
     ready_timeout: Seconds = 3600
     drain_seconds: int = Field(default=30, ge=0, le=MONTH)
+    keep_failed: bool = False
     stall_timeout: Seconds = 120
     canary_idle: Seconds = 30
     api_key_file: LocalPath | None = None

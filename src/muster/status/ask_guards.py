@@ -53,6 +53,19 @@ class Guards:
         with_units = {name: {**request, "units": self.plan.hosts[name].units} for name, request in requests.items()}
         return self._run("read_journal", with_units)
 
+    def kept_plans(self, do: str, **more: Any) -> dict[str, dict[str, Any]]:
+        """Ask every reachable host for the verified plans that it keeps.
+
+        Args:
+            do: `list` or `read`.
+            more: as `muster.on_host.kept_plans` takes.
+
+        Returns:
+            Host -> answer, in the plan's order; {error: text} for a host that gave none.
+        """
+        request = {"do": do, "group": self.plan.group, **more}
+        return self._run("kept_plans", dict.fromkeys(self.plan.hosts, request))
+
     def _run(self, program: str, requests: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
         hosts = hosts_of(self._state)
 

@@ -19,9 +19,11 @@ from muster.hosts.all_hosts import hosts_of
 from muster.hosts.once import OncePerRun
 from muster.hosts.run_words import words
 from muster.hosts.secret_store import Store, open_store
+from muster.plan.plan_history import KeptPlan, history
 from muster.plan.prepare import plan_for, plan_for_drivers
 from muster.plan.restart_decision import Decision, Observation, asked, decide
 from muster.plan.types import HostPlan, Plan
+from muster.plan.way_back import WayBack, way_back
 from muster.preflight import before_deploy as preflight
 from muster.preflight.outcome import drivers_of
 from muster.spec import inventory
@@ -49,6 +51,16 @@ class GroupRun:
     progress: Progress
     settings: Settings
     homes: tuple[Path, ...] = ()
+
+    @property
+    def history(self) -> tuple[KeptPlan, ...]:
+        """The verified plans that the hosts kept when they were probed, newest first."""
+        return history({name: seen["kept"] for name, seen in self.observations.items()})
+
+    @property
+    def back(self) -> WayBack:
+        """What the group goes back to if this run fails."""
+        return way_back(self.history, tuple(self.plan.hosts), self.plan.digest, keep_failed=self.settings.keep_failed)
 
     @classmethod
     def of(cls, state: State, recipe_name: str) -> GroupRun:

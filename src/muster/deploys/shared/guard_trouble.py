@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 PATIENCE = 20.0
@@ -10,12 +11,17 @@ PATIENCE = 20.0
 PASSES = ("In Progress",)
 """Words of blocks that end by themselves: a fabric that is still being set up."""
 SHOWN_LINES = 5
+LONGEST = 200
+"""Characters of an engine's own last error."""
+_NUMBER = re.compile(r"\d+")
 
 
 class GuardTrouble:
     """The troubles of one bring-up, from one status to the next."""
 
-    def __init__(self) -> None:
+    def __init__(self, began: float) -> None:
+        """`began`: when the bring-up began, by the same clock."""
+        self._began = began
         self._since: dict[str, tuple[str, float]] = {}
         self._newest: tuple[str, ...] | None = None
 
@@ -45,10 +51,39 @@ class GuardTrouble:
         """Return why waiting cannot help, with the host; empty while it may."""
         if status.get("phase") == "failed":
             return str(status.get("reason") or "the restart budget is spent")
+        again = _same_twice(status.get("failures", []), now - self._began)
+        if again:
+            return again
         for host, (text, since) in self._since.items():
             if now - since >= PATIENCE and not any(word in text for word in PASSES):
                 return f"{host}: {text}"
         return ""
+
+
+def _same_twice(failures: Sequence[Mapping[str, Any]], seconds: float) -> str:
+    """Return the failure by which two generations of this bring-up have ended; empty where there is none.
+
+    Args:
+        failures: newest first, with their ages.
+        seconds: since the bring-up began: older failures say nothing of it.
+    """
+    ends: dict[str, set[str]] = {}
+    for failure in failures:
+        age = failure.get("age")
+        if age is not None and 0 <= age < seconds:
+            # Process ids and times differ from one death to the next.
+            same = _NUMBER.sub("#", str(failure["reason"]))
+            ends.setdefault(same, set()).add(str(failure.get("generation") or age))
+            if len(ends[same]) > 1:
+                said = _last_error(failures[0].get("lines", ""))
+                return f"{failures[0]['host']}: {failures[0]['reason']} (twice in this start){said}"
+    return ""
+
+
+def _last_error(lines: str) -> str:
+    """Return the last line of a log that speaks of an error, to follow a reason; empty where none does."""
+    last = next((line.strip() for line in reversed(lines.splitlines()) if "rror" in line), "")
+    return f": {last[-LONGEST:]}" if last else ""
 
 
 def _identity(failure: Mapping[str, Any]) -> tuple[str, ...]:

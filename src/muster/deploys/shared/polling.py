@@ -26,6 +26,10 @@ _FIRST = (5, 10, 20, 40)
 _LONGEST = 60
 _GUARD_POLL = 10
 """Seconds between two looks at what the guards say: a block is told within half a minute."""
+_AFTER_END = 2
+"""Seconds of the poll after a generation has ended."""
+_LIVES = 3
+"""Ends of a host's guard after which a start is given up, whatever they were."""
 _STOP_TIMEOUT = 3600
 _LOG_WIDTH = 160
 
@@ -42,9 +46,11 @@ def rest_of_poll(began: float, seconds: float) -> float:
     return max(0.0, began + seconds - time.monotonic())
 
 
-def stop(state: State, host: Host, units: tuple[str, ...]) -> bool:
+def stop(state: State, host: Host, units: tuple[str, ...], progress: Progress | None = None) -> bool:
     """Stop units and wait until none of their processes is left; systemd ends what does not go by itself."""
     began, words.touched = time.monotonic(), True
+    if progress is not None:
+        progress.stop_begins()
     for seconds in poll_seconds():
         poll_began = time.monotonic()
         answer = run_program(state, host, "run_units", {"do": "stop", "units": units, "seconds": seconds})
@@ -77,9 +83,13 @@ def _await_step(state: State, host: Host, progress: Progress, number: int, start
         progress.asking.setdefault(number, set()).add(host.name)
     request: dict[str, Any] = {"do": "start" if starting else "wait", "start": starting, "checks": checks}
     # One host asks the head's guard, which knows of all: the head itself.
-    trouble = GuardTrouble() if progress.guarded_group and checks and host.name == progress.hosts[0] else None
+    trouble = (
+        GuardTrouble(progress.started) if progress.guarded_group and checks and host.name == progress.hosts[0] else None
+    )
+    ended = False
     for longest in poll_seconds():
-        seconds = longest if trouble is None else min(longest, _GUARD_POLL)
+        # After an end the guard is asked as soon as it is up again: before the next generation has ended as well.
+        seconds = _AFTER_END if ended else longest if trouble is None else min(longest, _GUARD_POLL)
         request |= {
             "units": _up_to(progress, host.name, number),
             "since": progress.since.get(host.name, {}),
@@ -90,10 +100,12 @@ def _await_step(state: State, host: Host, progress: Progress, number: int, start
             if progress.failed.is_set():
                 say(host, f"stopped waiting: {progress.failure}")
             return not progress.failed.is_set()
-        if "error" in answer or answer["died"]:
+        ended = bool(answer.get("died")) and _starts_again(host, progress, answer)
+        if "error" in answer or (answer["died"] and not ended):
             _died(host, progress, answer)
             return False
-        progress.since[host.name] = answer["since"]
+        if not ended:
+            progress.since[host.name] = answer["since"]
         if answer["done"] and _is_up(host, progress, number, step):
             return True
         if trouble is not None and _is_hopeless(state, host, progress, trouble):
@@ -102,10 +114,29 @@ def _await_step(state: State, host: Host, progress: Progress, number: int, start
         if progress.left < (0 if answer["pending"] else -_LONGEST):
             _late(host, progress, answer)
             return False
+        if ended:
+            gevent.wait([progress.failed], timeout=_AFTER_END / 2)
         _report(host, progress, answer)
         # While others run the checks, this host only watches for the death of its own ranks.
         request |= {"do": "wait", "hold": bool(answer["done"])}
     return False
+
+
+def _starts_again(host: Host, progress: Progress, answer: programs.Answer) -> bool:
+    """Whether a rank that has ended is waited for once more: under guards, which start the whole group again.
+
+    What two generations ended by is known from the head's guard; a host's own count only bounds it.
+    """
+    if not progress.guarded_group:
+        return False
+    lives = progress.ended.setdefault(host.name, [])
+    for unit, lines in answer["died"].items():
+        life = answer["since"].get(unit, "")
+        if life not in lives:
+            lives.append(life)
+            say(host, f"{unit} ended, and its guard starts the group again: {(lines or ['no line in its log'])[0]}")
+    progress.since[host.name] = {unit: life for unit, life in answer["since"].items() if unit not in answer["died"]}
+    return len(lives) < _LIVES
 
 
 def _is_hopeless(state: State, host: Host, progress: Progress, trouble: GuardTrouble) -> bool:
@@ -135,6 +166,8 @@ def _is_up(host: Host, progress: Progress, number: int, step: Step) -> bool:
         passed.add(host.name)
     if passed >= asking:
         progress.up(number).set()
+        if number == len(progress.steps) - 1:
+            progress.is_ready()
     # A host that has not begun its checks may be waiting for this one's place in pyinfra's pool.
     return host.name in asking or passed >= asking or not asking <= progress.asking.get(number, set())
 
@@ -176,7 +209,8 @@ def _died(host: Host, progress: Progress, answer: programs.Answer) -> None:
         for line in lines:
             fail(host, f"  {line}")
         fail(host, f"  more: journalctl -u {unit}")
-    progress.fail(f"{first} died on {host.name}")
+    why = next(iter(answer["died"][first]), "")[:_LOG_WIDTH]
+    progress.fail(f"{first} died on {host.name}{f': {why}' if why else ''}")
 
 
 def _late(host: Host, progress: Progress, answer: programs.Answer) -> None:

@@ -10,6 +10,7 @@ from pyinfra.api.host import Host
 from pyinfra.api.operation import OperationMeta
 
 from muster.hosts.run_words import words
+from muster.plan.plan_history import Seconds
 from muster.plan.types import Step
 
 
@@ -32,9 +33,13 @@ class Progress:
     """Whether this run has passed the gate behind which it acts on what runs."""
     failed: Event = field(default_factory=Event)
     failure: str = ""
+    stopping: float = 0.0
     started: float = 0.0
+    ready_at: float = 0.0
     since: dict[str, dict[str, str]] = field(default_factory=dict)
     """Host -> unit -> the life that was started; another life is a death."""
+    ended: dict[str, list[str]] = field(default_factory=dict)
+    """Host -> lives of its guard that have ended during the bring-up."""
     asking: dict[int, set[str]] = field(default_factory=dict)
     """Bring-up step -> hosts that have begun to ask its checks."""
     passed: dict[int, set[str]] = field(default_factory=dict)
@@ -77,6 +82,20 @@ class Progress:
     def begin(self) -> None:
         """Start the clock of the bring-up, once."""
         self.started = self.started or time.monotonic()
+
+    def stop_begins(self) -> None:
+        """Note when the first rank is told to stop."""
+        self.stopping = self.stopping or time.monotonic()
+
+    def is_ready(self) -> None:
+        """Note when the last step of the bring-up was up."""
+        self.ready_at = self.ready_at or time.monotonic()
+
+    @property
+    def seconds(self) -> Seconds:
+        """How long this run's change took, as far as it has come."""
+        start = self.ready_at - self.started if self.ready_at else None
+        return Seconds(self.started - self.stopping if self.stopping and self.started else None, start)
 
     @property
     def passed_seconds(self) -> float:

@@ -57,7 +57,7 @@ def serve(args: argparse.Namespace) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN if knob("ignore_term") else stop)
     log("APIServer", f"non-default args: {sys.argv[1:]}")
-    if knob("crash"):
+    if knob("crash") and knob("crash_if") in " ".join(sys.argv):
         _crash(knob("crash"))
     children = _children(args)
     while not stopping.is_set():

@@ -1,0 +1,84 @@
+"""Go back: when a change fails after it has stopped or started ranks, the plan that was verified last serves again.
+
+pyinfra drops a host whose operation has failed, and ends the run when none is left. So the way back is no operation: it
+runs when the last host of the group fails, while the run still holds everything that it has opened.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from pyinfra import logger
+from pyinfra.api.host import Host
+from pyinfra.api.state import BaseStateCallback, State
+
+from muster.deploys import put_back
+from muster.deploys.shared.group_run import GroupRun
+from muster.deploys.shared.progress import Progress
+from muster.errors import Refusal
+from muster.hosts.all_hosts import hosts_of
+from muster.hosts.once import OncePerRun
+from muster.hosts.run_words import words
+from muster.plan.way_back import WayBack, failed
+
+
+@dataclass
+class GoBack(BaseStateCallback):
+    """What one run does when its change has failed on every host.
+
+    Args:
+        group: its name.
+        planned: digest of the plan that is to run.
+        progress: of the change.
+        back: the plan to go back to.
+    """
+
+    group: str
+    planned: str
+    progress: Progress
+    back: WayBack
+    fallen: set[str] = field(default_factory=set)
+    reason: str = ""
+
+    def operation_host_error(  # type: ignore[override]
+        self, state: State, host: Host, op_hash: str, retry_count: int = 0, max_retries: int = 0
+    ) -> None:
+        """Note a host's failure; the last one to fail takes all of them back."""
+        if host.name not in self.progress.hosts:
+            return
+        names = " / ".join(sorted(state.get_op_meta(op_hash).names))
+        self.reason = self.reason or f"{host.name} failed at '{names}'"
+        self.fallen.add(host.name)
+        acted = self.progress.stopping or self.progress.started
+        if acted and self.fallen >= set(self.progress.hosts):
+            self._go(state)
+
+    def _go(self, state: State) -> None:
+        problem, began, ended = "", self.progress.stopping, 0.0
+        if self.back.plan is not None:
+            logger.info(f"--> the group goes back to plan {self.back.plan.digest}, verified {self.back.plan.verified}")
+            hosts = {name: host for name, host in hosts_of(state).items() if name in self.progress.hosts}
+            try:
+                restored = put_back.find(state, hosts, self.group, self.back.plan.digest)
+                problem = put_back.put_back(state, hosts, restored, self.progress)
+                ended = restored.deployed.progress.ready_at
+            except Refusal as refusal:
+                problem = refusal.found
+        seconds = ended - began if began and ended else None
+        text = failed(self.planned, self.progress.failure or self.reason, self.back, problem, seconds)
+        logger.error(text)
+        words.conclude(text)
+
+
+def register(state: State, run: GroupRun) -> None:
+    """Have a deploy go back by itself if it fails; whichever host asks first does it for all."""
+    _handlers.get(state, run.plan.group, lambda: _handler(state, run))
+
+
+def _handler(state: State, run: GroupRun) -> GoBack:
+    handler = GoBack(run.plan.group, run.plan.digest, run.progress, run.back)
+    state.add_callback_handler(handler)
+    return handler
+
+
+_handlers: OncePerRun[GoBack] = OncePerRun()

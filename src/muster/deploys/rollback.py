@@ -1,0 +1,156 @@
+"""Roll back: a verified plan that the hosts keep takes the place of the one that is there; no download, no build."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from pyinfra import logger
+from pyinfra.api.command import FunctionCommand
+from pyinfra.api.host import Host
+from pyinfra.api.state import State
+
+from muster.deploys import deployed_group, put_back
+from muster.deploys.bring_up import start_ranks
+from muster.deploys.go_back import GoBack
+from muster.deploys.keep import verified_now
+from muster.deploys.put_back import Restored
+from muster.deploys.shared.gate import gate
+from muster.deploys.shared.stop_question import stop_question
+from muster.errors import Refusal
+from muster.hosts import operations
+from muster.hosts.all_hosts import each
+from muster.hosts.once import OncePerRun
+from muster.hosts.program_operation import Later, Session
+from muster.hosts.pyinfra_types import current_host, current_state, stage
+from muster.hosts.run_programs import run_program
+from muster.hosts.run_words import words
+from muster.plan import plan_history
+from muster.plan.plan_history import KeptPlan
+from muster.plan.way_back import way_back
+from muster.spec import inventory
+
+_PROBE_SECONDS = 150
+
+
+@dataclass(frozen=True)
+class Rollback:
+    """One rollback, shared by the hosts of a run.
+
+    Args:
+        history: the verified plans that the hosts keep.
+        target: the one that is put back.
+        restored: what the hosts said of it.
+    """
+
+    history: tuple[KeptPlan, ...]
+    target: KeptPlan
+    restored: Restored
+
+    @property
+    def deployed(self) -> deployed_group.DeployedGroup:
+        """The group as the target describes it."""
+        return self.restored.deployed
+
+
+_rollbacks: OncePerRun[Rollback] = OncePerRun()
+
+
+def rollback(digest: str = "", recipe: str | None = None) -> None:
+    """Put a kept plan back on the inventory's hosts, start it and verify it.
+
+    Args:
+        digest: of the plan, or how it begins; "" takes the newest that is not on the hosts.
+        recipe: of the group; may be left out where the hosts have one group.
+    """
+    run = _rollbacks.get(current_state(), digest, lambda: _prepare(current_state(), digest, recipe))
+    progress = run.deployed.progress
+    _put("stage", run)
+    gate(progress, "everything that can be done while the group runs")
+    _stop(run)
+    gate(progress, "the stop of the group")
+    _put("commit", run)
+    gate(progress, "files and units")
+    if run.deployed.guarded:
+        deployed_group.lift_hold(progress, run.deployed.group)
+    start_ranks(progress)
+    gate(progress, "bring-up")
+    _verify(run)
+    gate(progress, "verification")
+    _keep(run)
+
+
+def _prepare(state: State, digest: str, recipe: str | None) -> Rollback:
+    """Choose the plan, and ask every host whether it can put it back.
+
+    Raises:
+        Refusal: there is no such plan, or hosts lack what it needs; nothing was touched.
+    """
+    inventory.require_all_read(state.inventory)
+    hosts = {host.name: host for host in state.inventory if host in state.active_hosts}
+    manifests = _ask(state, hosts, "probe_group", {})
+    data = next(iter(hosts.values())).data
+    groups = {name: answer["groups"] for name, answer in manifests.items()}
+    group = deployed_group.choose(groups, group=data.get("group"), recipe=recipe or data.get("recipe"))
+    kept = _ask(state, hosts, "kept_plans", {"do": "list", "group": group})
+    history = plan_history.history({name: answer["plans"] for name, answer in kept.items()})
+    there = {there.get(group, {}).get("digest", "") for there in groups.values()}
+    running = there.pop() if len(there) == 1 else ""
+    target = plan_history.choose(history, tuple(hosts), running, digest)
+    mine = {name: host for name, host in hosts.items() if name in target.hosts}
+    restored = put_back.find(state, mine, group, target.digest)
+    run = Rollback(history, target, restored)
+    logger.info(f"group {group} goes back to plan {target.digest}, verified {target.verified} by {target.by}")
+    drain = next((plan.drain_seconds for plan in history if plan.digest == running), restored.deployed.drain_seconds)
+    if any(restored.present.values()):
+        start = plan_history.last_start(history, target.digest)
+        words.ask(stop_question("restart", group, target.hosts, drain, start))
+        logger.info(f"  {plan_history.expected(history, target.digest, drain)}")
+    words.done(f"{group} serves plan {target.digest} again")
+    back = way_back(history, target.hosts, target.digest)
+    state.add_callback_handler(GoBack(group, target.digest, restored.deployed.progress, back))
+    return run
+
+
+def _ask(state: State, hosts: Mapping[str, Host], program: str, request: Mapping[str, Any]) -> dict[str, Any]:
+    answers = each(hosts.values(), lambda host: run_program(state, host, program, request, seconds=_PROBE_SECONDS))
+    for name, answer in answers.items():
+        if "error" in answer:
+            raise Refusal(f"{name}: {answer['error']}", needed="a host that answers over SSH")
+    return answers
+
+
+@stage("Files")
+def _put(do: str, run: Rollback) -> None:
+    names = {"stage": "the kept files are staged", "commit": "the kept files are in place"}
+    session = Session("restore_plan", run.restored.request(do), f"{do} plan {run.target.digest}")
+    run.deployed.progress.note(current_host(), do, operations.carried_out(session, name=names[do]))
+
+
+@stage("Bring up")
+def _stop(run: Rollback) -> None:
+    command = FunctionCommand(put_back.stop, [run.restored, run.deployed.progress], {})
+    run.deployed.progress.note(
+        current_host(), "stop", operations.carried_out(command, name="no rank of the former plan runs")
+    )
+
+
+@stage("Verify")
+def _verify(run: Rollback) -> None:
+    question = FunctionCommand(put_back.verified, [run.restored], {})
+    name = "every rank answers, and runs what was kept"
+    run.deployed.progress.note(current_host(), "verify", operations.holds(question, name=name))
+
+
+@stage("Keep")
+def _keep(run: Rollback) -> None:
+    def request() -> dict[str, Any]:
+        now = verified_now(run.history, run.target.digest)
+        renewed = {**now, "seconds": asdict(run.deployed.progress.seconds)}
+        return {"do": "renew", "group": run.deployed.group, "digest": run.target.digest, "plan": renewed}
+
+    session = Session("kept_plans", Later(request), "keep it as the newest")
+    run.deployed.progress.note(
+        current_host(), "keep", operations.carried_out(session, name="the verified plan is kept as the newest")
+    )
