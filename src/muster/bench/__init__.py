@@ -5,6 +5,7 @@ figures          each figure's key, words, unit and direction                   
 scenario         the recipe's scenarios and their `vllm bench serve` commands      pure
 bench_result     what `vllm bench serve` wrote                                     pure
 engine_log       what an engine's log says of its start                            pure
+start_phases     where the seconds of an engine's start go, process by process     pure
 failed_requests  why requests failed, counted beside the tool                     pure
 run_scenarios    run scenarios, keep every run
 eval_task        the lm_eval command, and GSM8K from files                         pure
