@@ -34,12 +34,12 @@ def _title(host: Host, title: str, at: int) -> int:
 FAULTS = {
     "kill-headless": Fault("KILL the headless vLLM", signal.SIGKILL, lambda hosts: hosts[1].child(), 10, 25),
     "kill-head": Fault("KILL the head's vLLM", signal.SIGKILL, lambda hosts: hosts[0].child(), 10, 25),
-    "kill-core": Fault("KILL the headless EngineCore", signal.SIGKILL, lambda hosts: _core(hosts[-1]), 20, 40),
+    "kill-core": Fault("KILL the last host's EngineCore", signal.SIGKILL, lambda hosts: _core(hosts[-1]), 20, 40),
     "kill-worker": Fault(
         "KILL the last host's last worker", signal.SIGKILL, lambda hosts: _title(hosts[-1], "VLLM::Worker", -1), 20, 40
     ),
     "kill-api": Fault(
-        "KILL an API server", signal.SIGKILL, lambda hosts: _title(hosts[0], "VLLM::ApiServer", -1), 10, 25
+        "KILL an API server", signal.SIGKILL, lambda hosts: _title(hosts[0], "VLLM::APIServer", -1), 10, 25
     ),
     "stop-core": Fault("STOP the headless EngineCore", signal.SIGSTOP, lambda hosts: _core(hosts[1]), 150, 170),
 }

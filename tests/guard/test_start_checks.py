@@ -28,7 +28,7 @@ FABRIC = "wait for Fabric Manager; if it stays so, " + host_judge.START_FABRIC
 
 def blocked(checks: Checks) -> str:
     async def work() -> str:
-        return await start_checks.blocked(checks, await start_checks.gpus(checks, 0.5), 0.5)
+        return start_checks.blocked(checks, await start_checks.gpus(checks, 0.5))
 
     return asyncio.run(work())
 
@@ -87,7 +87,7 @@ echo "0, GPU-0, 00000000:18:00.0"
 """)
     tool.chmod(0o755)
     command = (str(tool), *Checks().gpu_command[1:])
-    gpus = asyncio.run(start_checks.gpus(Checks(gpus=1, gpu_command=command), 5.0))
+    gpus = asyncio.run(start_checks.gpus(Checks(gpus=1, gpu_command=command, apps_command=("true",)), 5.0))
     assert (gpus.problem, [each.uuid for each in gpus.chosen]) == ("", ["GPU-0"])
 
 

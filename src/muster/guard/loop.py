@@ -27,8 +27,8 @@ from .sd_notify import Notifier
 from .state_store import StateStore
 
 TICK = 0.5
-SCAN_INTERVAL = 2.0
-"""Seconds between scans of the engine's processes and of guard.json."""
+PLAN_INTERVAL = 2.0
+"""Seconds between looks at guard.json while no child runs."""
 WATCHDOG_INTERVAL = 5.0
 """Seconds between messages to systemd's watchdog."""
 EXIT_RESTART = 75
@@ -216,16 +216,18 @@ class Guard:
     # Time
 
     async def _tick(self) -> None:
-        scanned = notified = float("-inf")
+        looked = notified = float("-inf")
         while True:
             now = time.monotonic()
             self.children.reap()
             self._journal.flush()
             self.xid_log.poll()
             self._fence.helpers = {self.xid_log.pid}
-            if now - scanned >= SCAN_INTERVAL:
-                scanned = now
+            if self.member.child != NONE:
                 self._scan()
+            elif now - looked >= PLAN_INTERVAL:
+                looked = now
+                self._look_at_plan()
             self.post_member(member_core.Tick())
             if self.head is not None:
                 self.head.post(head_core.Tick())
@@ -241,21 +243,21 @@ class Guard:
         problem = self.link.problem if self.link else ""
         return ", ".join(part for part in (self.member.phase, self.member.reason, self.member.blocked, problem) if part)
 
+    def _look_at_plan(self) -> None:
+        try:
+            changed = load(self._path).group.digest != self.config.group.digest
+        except (OSError, ConfigError):
+            return  # Half-written or gone: a deploy is writing it, or the next start will report it.
+        if changed:
+            if self.head is not None:
+                self.head.post(head_core.Outdated())
+            self.post_member(member_core.Outdated())
+
     def _scan(self) -> None:
-        if self.member.child == NONE:
-            try:
-                changed = load(self._path).group.digest != self.config.group.digest
-            except (OSError, ConfigError):
-                return  # Half-written or gone: a deploy is writing it, or the next start will report it.
-            if changed:
-                if self.head is not None:
-                    self.head.post(head_core.Outdated())
-                self.post_member(member_core.Outdated())
-        else:
-            gone = self._titles.scan()
-            if gone:
-                last = self.children.running[-1].lines(15_000) if self.children.running else ""
-                self._engine_died(Failure("", f"engine process {gone} is gone", process="vllm", lines=last))
+        gone = self._titles.scan()
+        if gone:
+            last = self.children.running[-1].lines(15_000) if self.children.running else ""
+            self._engine_died(Failure("", f"engine process {gone} is gone", process="vllm", lines=last))
 
     async def _check(self) -> None:
         while True:
@@ -279,7 +281,7 @@ class Guard:
         self.xid_log.unused, self.children.device_env = gpus.unused, gpus.environment
         # The kernel's log first: it says why a GPU is missing.
         reason = port or self.xid_log.reason() or self.children.executable_missing()
-        return reason or await start_checks.blocked(self.config.checks, gpus, self.config.settings.check_timeout)
+        return reason or start_checks.blocked(self.config.checks, gpus)
 
     # The end
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import os
 import socket
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from . import host_judge
 from .children import run_command
@@ -27,15 +28,9 @@ class Gpus:
         return host_judge.visible((*self.chosen, *self.unused), self.chosen)
 
 
-async def blocked(checks: Checks, gpus: Gpus, timeout: float) -> str:
+def blocked(checks: Checks, gpus: Gpus) -> str:
     """The first problem that keeps this host from starting a child, or empty."""
-    return (
-        paths(checks)
-        or disk(checks)
-        or ports(checks.ports)
-        or gpus.problem
-        or await gpu_processes(checks, gpus, timeout)
-    )
+    return paths(checks) or disk(checks) or ports(checks.ports) or gpus.problem
 
 
 def paths(checks: Checks) -> str:
@@ -74,9 +69,17 @@ def ports(requested: tuple[Port, ...]) -> str:
 
 
 async def gpus(checks: Checks, timeout: float) -> Gpus:
-    """List the host's GPUs, choose the group's, and judge them as the preflight does."""
+    """List the host's GPUs and what runs on them, choose the group's, and judge both.
+
+    Asked at once: nvidia-smi is slow where no persistence daemon keeps the driver loaded.
+    """
     if not checks.gpus:
         return Gpus()
+    listed, apps = await asyncio.gather(_devices(checks, timeout), run_command(checks.apps_command, timeout))
+    return listed if listed.problem else replace(listed, problem=_in_use(checks, listed, *apps))
+
+
+async def _devices(checks: Checks, timeout: float) -> Gpus:
     command: tuple[str, ...] = checks.gpu_command
     fields: tuple[str, ...] = DEVICE_FIELDS
     status, text = await run_command(command, timeout)
@@ -96,11 +99,8 @@ async def gpus(checks: Checks, timeout: float) -> Gpus:
     return Gpus(chosen, unused, failed[0].sentence() if failed else "")
 
 
-async def gpu_processes(checks: Checks, gpus: Gpus, timeout: float) -> str:
+def _in_use(checks: Checks, gpus: Gpus, status: int, text: str) -> str:
     """Also how a start waits for the last generation's GPU memory: its processes are listed until it is back."""
-    if not checks.gpus:
-        return ""
-    status, text = await run_command(checks.apps_command, timeout)
     if status != 0:
         return f"`{' '.join(checks.apps_command)}` failed ({_short(text) or status})"
     others = {each.uuid for each in gpus.unused}

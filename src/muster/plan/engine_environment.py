@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from muster.on_host import places
+from muster.plan import vllm_versions
 from muster.plan.group import Group
 from muster.plan.topology import Node, Topology
 
@@ -15,7 +16,8 @@ def environment(group: Group, node: Node, process: str) -> dict[str, str]:
     env = _engine(
         node,
         group.topology,
-        cache=f"{places.cache(group.name)}/vllm",
+        version=settings.vllm_version,
+        cache=places.cache(group.name),
         config_root=f"{group.config}/vllm",
         hf_home=settings.hf_home,
         ready_timeout=settings.ready_timeout,
@@ -51,12 +53,13 @@ def environment(group: Group, node: Node, process: str) -> dict[str, str]:
 
 
 def _engine(
-    node: Node, topology: Topology, *, cache: str, config_root: str, hf_home: str, ready_timeout: int
+    node: Node, topology: Topology, *, version: str, cache: str, config_root: str, hf_home: str, ready_timeout: int
 ) -> dict[str, str]:
     """Return the environment every engine process of one node gets.
 
     Args:
         node, topology: the host and its group.
+        version: of vLLM.
         cache: persisted directory for compiled kernels and autotune results.
         config_root: vLLM's configuration directory.
         hf_home: where the hub's files are kept.
@@ -64,13 +67,19 @@ def _engine(
     """
     env = {
         "VLLM_HOST_IP": node.host.address,
-        "VLLM_CACHE_ROOT": cache,
+        "VLLM_CACHE_ROOT": f"{cache}/vllm",
+        # Inductor moves Triton's cache when it compiles, and not when it loads: two starts would look in two places.
+        "TRITON_CACHE_DIR": f"{cache}/triton",
         "VLLM_CONFIG_ROOT": config_root,
         "VLLM_NO_USAGE_STATS": "1",
         "VLLM_ENGINE_READY_TIMEOUT_S": str(ready_timeout),
         "HF_HOME": hf_home,
         "HF_HUB_DISABLE_TELEMETRY": "1",
     }
+    if vllm_versions.version_of(version) >= vllm_versions.FORKS:
+        # Spawned processes import the whole engine again, one after the other, 10 to 15 s each. vLLM spawns anyway
+        # where forking is not safe: on CPUs, under Ray, with NUMA binding, with CUDA in use.
+        env["VLLM_WORKER_MULTIPROC_METHOD"] = "fork"
     if node.host.interface and topology.hosts > 1:
         env["GLOO_SOCKET_IFNAME"] = node.host.interface
         # Without `=` NCCL takes a prefix: eth1 would take eth10 in. Gloo takes the whole name.

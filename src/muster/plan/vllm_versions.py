@@ -42,6 +42,8 @@ OPTIONAL: Mapping[str, str] = {
     "watchdog-config": "the bundle of a stall has no stacks",
 }
 """Flags that a default of muster asks for: an older version goes without, and the plan says what that means."""
+FORKS: Version = (0, 33, 0)
+"""From here on vLLM makes its processes safe to fork: it ends OpenMP's idle threads first."""
 FP8_CACHE_WITH_DCP: Version = (0, 26, 0)
 SECURITY_FLOOR: Version = (0, 32, 0)
 
