@@ -34,11 +34,6 @@ _ESCAPE = re.compile(r"\x1b(\[[0-9;?]*[A-Za-z]|\][^\x07]*\x07|[()][A-Z0-9])")
 _URL = re.compile(r"https?://(?!10\.|localhost|127\.)[^\s,;)'\"]+")
 
 RECIPE, HOSTS = "kimi-k2-instruct", "inventories/sandbox.py"
-LEAVING = """\
-cat >inventories/leaving.py <<'END'
-from muster.sandbox.as_inventory import hosts as _hosts
-hosts = _hosts()[1:]
-END"""
 
 
 @dataclass(frozen=True)
@@ -105,14 +100,16 @@ KILL = Section(
 )
 HOST_OUT = Section(
     "A host is taken out",
-    "Out of the inventory first: the group goes on without it. Then what muster made there goes too, by an\n"
-    "inventory of the hosts that leave.",
+    "Named as leaving, it is stopped and cleaned in the same run, once the group serves without it.",
     (
-        Command(f"sed -i 's/hosts = _hosts()$/hosts = _hosts()[:1]/' {HOSTS}; git diff --stat", "1 file changed"),
-        Command(f"muster deploy {HOSTS} {RECIPE} -y", "endpoint  http"),
+        Command(f"echo 'leaving = [\"node1\"]' >>{HOSTS}"),
+        Command(f"muster deploy {HOSTS} {RECIPE} -y", "node1 has left: take it out of the inventory"),
         Command(f"muster status {HOSTS} {RECIPE}", rf"{RECIPE}  running"),
-        Command(LEAVING),
-        Command("muster remove inventories/leaving.py --everything -y", "gone from node1"),
+        Command(
+            "muster sandbox shell node1 'ls -d /etc/muster /opt/muster /var/*/muster; id muster'", "no such user", 1
+        ),
+        Command(f"sed -i '/^leaving/d; s/hosts = _hosts()$/hosts = _hosts()[:1]/' {HOSTS}"),
+        Command(f"muster deploy {HOSTS} {RECIPE}"),
     ),
 )
 ALL_OUT = Section(

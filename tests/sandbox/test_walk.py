@@ -19,6 +19,7 @@ engine_requirements, overrides, find_links = [], [], []
 vllm_version, torch_backend, extra_args, extra_env = "0.33.0", None, [], {{}}
 model_shape = {dict(tiny_model.SHAPE)!r}
 allow_unpinned_code = True
+model = None
 """
 
 

@@ -15,6 +15,7 @@ keep            every host keeps the verified plan
 prune           releases of the engine that nothing needs any more
 summary         the endpoint, and how to try it
 preflight       an inventory checked without a recipe
+leave           hosts that leave the inventory, stopped and cleaned
 remove          a group, or everything that muster made, taken off the hosts
 deployed_group  stop, restart and resume of a group that is on the hosts already
 shared/         what the stages share

@@ -179,7 +179,8 @@ def _say_beforehand(deployed: DeployedGroup, command: str) -> None:
 
 def _find(state: State, recipe: str | None) -> DeployedGroup:
     inventory.require_all_read(state.inventory)
-    hosts = {host.name: host for host in state.inventory if host in state.active_hosts}
+    leaving = inventory.leaving_hosts(state.inventory)
+    hosts = {host.name: host for host in state.inventory if host in state.active_hosts and host.name not in leaving}
     answers = each(hosts.values(), lambda host: run_program(state, host, "probe_group", {}, seconds=_PROBE_SECONDS))
     for name, answer in answers.items():
         if "error" in answer:
@@ -190,7 +191,7 @@ def _find(state: State, recipe: str | None) -> DeployedGroup:
     own = {name: groups[group] for name, groups in manifests.items() if group in groups}
     files = inventory.files_of(state.inventory)
     words.about(files.inventory if files else None, str(next(iter(own.values())).get("recipe", "")))
-    limit = {host.name for host in state.inventory if state.is_host_in_limit(host)}
+    limit = {host.name for host in state.inventory if state.is_host_in_limit(host)} - set(leaving)
     return _with_answers(state, from_manifests(group, own, unreached=sorted(limit - set(hosts))), hosts)
 
 

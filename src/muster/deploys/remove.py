@@ -31,6 +31,7 @@ from muster.hosts.say import say
 from muster.on_host import places
 from muster.on_host.in_words import size
 from muster.spec import inventory
+from muster.spec.settings import Settings
 
 _LOOK_SECONDS, _GUARD_SECONDS = 400, 60
 
@@ -56,10 +57,6 @@ class Removal:
         return max(
             (answer["groups"].get(group, {}).get("drain_seconds", 0) for answer in self.there.values()), default=0
         )
-
-    def units(self, host: str) -> tuple[str, ...]:
-        """Return the units of a host that have to stop; a template and what was only staged never ran."""
-        return tuple(unit for unit in self.there[host]["units"] if not unit.startswith(".") and "@." not in unit)
 
 
 _removals: OncePerRun[Removal] = OncePerRun()
@@ -95,19 +92,12 @@ def _look(state: State, *, everything: bool, weights: bool, group: str | None, r
         raise Refusal(
             "--weights without --everything", needed="both", fix="weights belong to no group: add --everything"
         )
-    settings = inventory.of_run(state.inventory).settings
-    request: dict[str, Any] = {
-        "groups": None,
-        "weights": weights,
-        "root": settings.root,
-        "hf_home": settings.hf_home,
-        "weights_root": settings.weights.root,
-    }
+    request = removal_request(inventory.of_run(state.inventory).settings, groups=None, weights=weights)
     hosts = {host.name: host for host in state.inventory if host in state.active_hosts}
-    there = _ask(state, hosts, request)
+    there = look_at(state, hosts, request)
     if not everything:
         request["groups"] = [_chosen(there, group, recipe)]
-        there = _ask(state, hosts, request)
+        there = look_at(state, hosts, request)
     there = {name: answer for name, answer in there.items() if answer["paths"] or answer["user"]}
     limit = {host.name for host in state.inventory if state.is_host_in_limit(host)}
     for line in plan_text(there, everything=everything):
@@ -136,7 +126,30 @@ def _say_beforehand(removal: Removal, unreached: Sequence[str]) -> None:
     words.say_at_the_end()
 
 
-def _ask(state: State, hosts: Mapping[str, Host], request: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+def removal_request(settings: Settings, *, groups: Sequence[str] | None, weights: bool = False) -> dict[str, Any]:
+    """Return what `removable` and `remove_muster` are asked.
+
+    Args:
+        settings: that say where engines, hub and weights are.
+        groups: that go; None for everything.
+        weights: whether weights go as well.
+    """
+    roots = {"root": settings.root, "hf_home": settings.hf_home, "weights_root": settings.weights.root}
+    return {"groups": None if groups is None else list(groups), "weights": weights, **roots}
+
+
+def units_to_stop(there: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the units of a host that have to stop; a template and what was only staged never ran."""
+    return tuple(unit for unit in there["units"] if not unit.startswith(".") and "@." not in unit)
+
+
+def look_at(state: State, hosts: Mapping[str, Host], request: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return host -> what `removable` answers.
+
+    Raises:
+        Refusal: a host gives no answer.
+    """
+
     def one(host: Host) -> dict[str, Any]:
         return run_program(state, host, "removable", request, seconds=_LOOK_SECONDS)
 
@@ -214,7 +227,7 @@ def _stop_groups(removal: Removal) -> None:
 @stage("Stop")
 def _stop_units(removal: Removal) -> None:
     host = current_host()
-    units = removal.units(host.name)
+    units = units_to_stop(removal.there[host.name])
     command = FunctionCommand(polling.stop, [units], {}) if units else None
     removal.progress.note(host, "stop", operations.carried_out(command, name="no unit of what goes runs"))
 
@@ -222,11 +235,12 @@ def _stop_units(removal: Removal) -> None:
 @stage("Remove")
 def _take_away(removal: Removal) -> None:
     """Remove it on every host."""
-    session = Session("remove_muster", removal.request, "remove what muster made", _report)
+    session = Session("remove_muster", removal.request, "remove what muster made", report)
     removal.progress.note(current_host(), "remove", operations.carried_out(session, name="what muster made is gone"))
 
 
-def _report(_state: State, host: Host, answer: Mapping[str, Any]) -> bool:
+def report(_state: State, host: Host, answer: Mapping[str, Any]) -> bool:
+    """Print what was removed, and what a removal leaves."""
     say(host, f"removed {len(answer['removed'])} places")
     for note in answer["notes"]:
         say(host, f"note: {note}")

@@ -9,9 +9,11 @@ from muster.deploys.check import check
 from muster.deploys.deployed_group import lift_hold
 from muster.deploys.install_engine import engine
 from muster.deploys.keep import keep
+from muster.deploys.leave import leave
 from muster.deploys.place_files import commit_files, stage_files
 from muster.deploys.prune import prune
 from muster.deploys.shared.gate import gate
+from muster.deploys.shared.group_run import GroupRun
 from muster.deploys.stage_weights import stage_bundle, stage_weights
 from muster.deploys.summary import summary
 from muster.deploys.verify import verify
@@ -25,6 +27,13 @@ def serve(recipe: str) -> None:
         recipe: its name, such as `kimi-k2-instruct`.
     """
     run = check(recipe)
+    if current_host().name in run.plan.hosts:
+        _bring_up(run, recipe)
+    leave(run)
+
+
+def _bring_up(run: GroupRun, recipe: str) -> None:
+    """Take a host of the group through all stages."""
     go_back.register(current_state(), run)
     base(run)
     stage_bundle()

@@ -134,6 +134,7 @@ class ProbeGroup(Model):
     uv: bool
     accepted: list[bool]
     ready: bool | None
+    members: dict[Word, Word] = {}
     held: Word
     run_free: Count | None = None
     kept: Headers = []

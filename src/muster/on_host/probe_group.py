@@ -52,8 +52,17 @@ def main(request: Json) -> Json:
         "ready": answers(request.get("ready")),
         "run_free": free(root + "/run"),
         "kept": kept_plans.headers(root, group) if group else [],
+        "members": members(root, group),
         "held": hold(f"{root}{places.state(group)}/held.json"),
     }
+
+
+def members(root: str, group: str) -> dict[str, str]:
+    """Return host -> address of the deployed group as the guard here knows it; empty without one."""
+    known = whole_files.read_object(f"{root}{places.config(group)}/guard.json").get("members")
+    each = [one for one in known if isinstance(one, dict)] if isinstance(known, list) else []
+    pairs = [(one.get("host"), one.get("address")) for one in each]
+    return {host: address for host, address in pairs if isinstance(host, str) and isinstance(address, str)}
 
 
 def hold(path: str) -> str:

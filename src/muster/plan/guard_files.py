@@ -45,7 +45,7 @@ def command(group: Group, processes: tuple[Process, ...]) -> tuple[str, ...]:
 def command_of(plan: Plan, host: HostPlan) -> tuple[str, ...]:
     """Return the command of a guarded host's unit, from its plan alone."""
     program = next(path for path in host.files if path.endswith("/__main__.py"))
-    return _command(program.rpartition("/")[0], f"/etc/muster/{plan.group}/guard.json", host.processes)
+    return _command(program.rpartition("/")[0], f"{places.config(plan.group)}/guard.json", host.processes)
 
 
 def _command(directory: str, config: str, processes: tuple[Process, ...]) -> tuple[str, ...]:

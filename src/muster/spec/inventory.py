@@ -41,6 +41,8 @@ class Fleet:
     files: tuple[Path, ...] = ()
 
 
+LEAVING = "leaving"
+"""Group of an inventory that names the hosts which leave it: `leaving = ["gpu-7"]`. They belong to no plan any more."""
 _ASKS_NOTHING = ("yes", "dry", "json_output", "debug_facts", "debug_operations")
 """Options with which pyinfra's command does not ask before it executes, or does not come to that."""
 
@@ -211,7 +213,10 @@ def from_pyinfra(inventory: Inventory, *, name: str) -> Fleet:
     Raises:
         Refusal: a host without `gpu`, `gpus` or an address, an unknown or uneven setting.
     """
-    data: dict[str, dict[str, Any]] = {host.name: host.data.dict() for host in inventory}
+    leaving = leaving_hosts(inventory)
+    data: dict[str, dict[str, Any]] = {host.name: host.data.dict() for host in inventory if host.name not in leaving}
+    if leaving and not data:
+        raise Refusal(f"{name}: every host is leaving", needed="one that stays", fix="remove the group: muster remove")
     common, own = own_env(data)
     shared = same_on_all(common, where=name)
     settings = from_data(shared, where=name)
@@ -227,6 +232,11 @@ def from_pyinfra(inventory: Inventory, *, name: str) -> Fleet:
         homes=files.homes if files else (),
         files=files.read_for(_groups(inventory)) if files else (),
     )
+
+
+def leaving_hosts(inventory: Inventory) -> tuple[str, ...]:
+    """Return the hosts that an inventory names as leaving."""
+    return tuple(host.name for host in inventory.groups.get(LEAVING, ()))
 
 
 def require_reachable(hosts: Sequence[HostSpec], where: str) -> None:
