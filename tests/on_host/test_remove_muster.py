@@ -227,6 +227,13 @@ def test_kernel_settings_come_back_unless_somebody_has_set_them_since(tmp_path: 
     assert (one.read_text(), two.read_text()) == ("128\n", "262144\n")
 
 
+def test_a_value_that_was_the_same_before_needs_no_word(tmp_path: Path) -> None:
+    write(tmp_path, "/proc/sys/net/core/somaxconn", "4096\n")
+    host_before.keep({"path": places.SYSCTL, "text": TEXT}, str(tmp_path))
+    write(tmp_path, places.SYSCTL, TEXT)
+    assert host_before.restore_settings(str(tmp_path)) == []
+
+
 def test_what_they_were_and_nobody_knows_is_said(tmp_path: Path) -> None:
     write(tmp_path, places.SYSCTL, TEXT)
     write(tmp_path, "/proc/sys/net/core/somaxconn", "4096\n")

@@ -27,9 +27,11 @@ def keep(item: dict[str, Any], at: str = "") -> None:
     if directory in places.SHARED_DIRECTORIES and not os.path.isdir(at + directory):
         made.add(directory)
     if item["path"] == places.SYSCTL:
+        untouched = not os.path.exists(at + places.SYSCTL)
         for key, planned in _settings(item["text"]).items():
             value = _value(key, at)
-            if value is not None and value != planned:
+            # Where the file is there already, the planned value may be muster's own.
+            if value is not None and (untouched or value != planned):
                 settings.setdefault(key, value)
     record = {"made": sorted(made), "sysctl": settings}
     if record != known:
