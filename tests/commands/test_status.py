@@ -10,7 +10,7 @@ from click.testing import CliRunner
 
 from muster.cli import main
 from tests.commands.conftest import GivenGuards, muster
-from tests.status.test_group_status import OTHER, answers
+from tests.status.test_group_status import HEAD, OTHER, answers
 
 
 def test_a_ready_group_exits_with_0_and_any_other_with_1(guards: GivenGuards) -> None:
@@ -19,6 +19,15 @@ def test_a_ready_group_exits_with_0_and_any_other_with_1(guards: GivenGuards) ->
     guards.answers = [answers(ready=False, phase="failed", reason="failed")]
     ran = muster("status", "x.py", "kimi-k2-instruct")
     assert (ran.exit_code, ran.stdout.splitlines()[0]) == (1, "kimi-k2-instruct  failed")
+
+
+def test_a_host_that_is_left_out_costs_the_exit_status(guards: GivenGuards) -> None:
+    told = answers()
+    told[HEAD]["answer"]["group"]["members"][1]["refused"] = "h200-1 carries plan a, the head b"
+    guards.answers = [told]
+    ran = muster("status", "x.py", "kimi-k2-instruct")
+    assert (ran.exit_code, ran.stdout.splitlines()[0]) == (1, "kimi-k2-instruct  running")
+    assert "without h200-1, which the running group leaves out: muster deploy x.py" in ran.stdout
 
 
 def test_json_is_one_document(guards: GivenGuards) -> None:

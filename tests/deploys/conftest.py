@@ -93,12 +93,17 @@ class Testbed:
         return subprocess.Popen(
             [str(word) for word in command],
             cwd=REPOSITORY,
-            env={**os.environ, "XDG_STATE_HOME": str(self.state)},
+            env=self.environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             stdin=subprocess.DEVNULL,
             text=True,
         )
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """Of the commands that are run here."""
+        return {**os.environ, "XDG_STATE_HOME": str(self.state)}
 
     def run(self, deploy: str = "kimi_k2_instruct", *flags: str, **settings: Any) -> Ran:
         """Run pyinfra to its end."""

@@ -32,7 +32,7 @@ def test_a_host_that_fails_half_way(untouched: Testbed) -> None:
     finally:
         untouched.sh("node1", f"rmdir {in_the_way}")
     assert "nothing on this host was changed" in ran.err
-    assert "node1 failed at 'Files | units, configuration and secrets are staged'" in ran.err
+    assert "node1 failed at 'Files: units, configuration and secrets are staged'; the running group was" in ran.err
     assert "the running group was not touched" in ran.err
     # What the other host had staged goes with the next run.
     assert untouched.sh("node0", f"ls {in_the_way}")

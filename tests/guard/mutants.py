@@ -77,7 +77,7 @@ MUTANTS: dict[str, tuple[str, str, str]] = {
     ),
     "an operator's stop is forgotten": (
         "head_core",
-        "state = replace(state, record=replace(state.record, held=STOPPED))",
+        "state = replace(state, record=restart_policy.stopped(state.record, command.by, command.at))",
         "pass",
     ),
     "a run that is never closed is not remembered": (

@@ -42,6 +42,7 @@ def test_a_repeated_command_is_not_done_twice(cluster: Cluster) -> None:
     assert "error" not in cluster.ctl("h1", "stop", "--wait", "50")
     assert "error" not in cluster.ctl("h0", "stop", "--wait", "50")
     assert cluster.group()["phase"] == "stopped"
+    assert cluster.group()["held_by"] == ""
 
     # With the units stopped, what holds the group is lifted on disk, and it starts with them.
     cluster.end()
@@ -50,7 +51,18 @@ def test_a_repeated_command_is_not_done_twice(cluster: Cluster) -> None:
         assert cluster.ctl(host, "release") == {"answer": "nothing holds the group when it starts"}
     assert not (cluster.folder / "h0/state/held.json").exists()
     cluster.start()
-    assert cluster.ready()["phase"] == "running"
+    ready = cluster.ready()
+    assert ready["phase"] == "running"
+    assert ready["last_start"] > 0
+
+    # Whoever stops it is known by a name that is one.
+    assert "error" not in cluster.ctl("h0", "stop", "--by", "ann@desk", "--wait", "50")
+    group = cluster.group()
+    assert (group["held_by"], group["held_at"] > 1.7e9) == ("ann@desk", True)
+    assert group["reason"].startswith("stopped by ann@desk since 20")
+    cluster.ctl("h0", "resume", "--wait", "50")
+    cluster.ctl("h0", "stop", "--by", "an\x1b[2Jn@desk", "--wait", "50")
+    assert cluster.group()["held_by"] == ""
 
 
 def test_nobody_answers_and_wrong_words(cluster: Cluster, capsys: pytest.CaptureFixture[str]) -> None:

@@ -88,4 +88,19 @@ def test_the_first_failure_is_recorded_and_later_ones_are_not() -> None:
     ]
     state, _ = head_core.step(state, report("a", seq=2, child="ended", failure=Failure("a", "vllm ended")), 51.0)
     (failure,) = state.record.failures
-    assert failure == replace(first, generation="g1", at=50.0)
+    assert failure == replace(first, generation="g1", at=50.0, digest="plan-1")
+
+
+def test_the_seconds_of_a_start_are_kept_once_the_group_is_ready() -> None:
+    state = joined(report("a"), report("b"))
+    ready, actions = head_core.step(state, head_core.Ready(), state.since + 731.5)
+    assert actions == (head_core.SaveStart(731.5),)
+    assert head_core.step(ready, head_core.Ready(), 1000.0)[1] == ()
+
+
+def test_a_stop_keeps_who_gave_it_and_when_until_it_is_lifted() -> None:
+    state, _ = head_core.step(joined(report("a")), head_core.Command("stop", "ann@desk", 1.7e9), 1.0)
+    state, _ = head_core.step(state, head_core.Command("stop", "ben@desk", 1.8e9), 2.0)
+    assert (state.record.held, state.record.held_by, state.record.held_at) == ("stopped", "ann@desk", 1.7e9)
+    state, _ = head_core.step(state, head_core.Command("resume", "ben@desk", 1.9e9), 3.0)
+    assert (state.record.held, state.record.held_by, state.record.held_at) == ("", "", 0.0)

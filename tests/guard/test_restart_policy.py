@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
+
 from muster.guard import restart_policy
 from muster.guard.group_settings import Settings
 from muster.guard.messages import Failure
@@ -46,3 +48,27 @@ def test_the_record_survives_the_guard_but_times_do_not_survive_the_boot() -> No
         replace(again, held="stopped"), "two", ended, SETTINGS, 5.0
     ) == restart_policy.RestartRecord(boot="two", held="stopped", failures=(replace(ended, generation="g1", at=5.0),))
     assert restart_policy.from_wire(restart_policy.to_wire(again)) == again
+
+
+def test_a_reboot_keeps_who_stopped_the_group() -> None:
+    kept = restart_policy.stopped(restart_policy.RestartRecord(boot="one"), "ann@desk", 1.7e9)
+    again = restart_policy.restore(kept, "two", Failure("a", "x"), SETTINGS, 5.0)
+    assert (again.held, again.held_by, again.held_at) == ("stopped", "ann@desk", 1.7e9)
+
+
+def test_a_record_of_an_earlier_guard_is_read_and_one_out_of_bounds_is_none() -> None:
+    kept = replace(restart_policy.RestartRecord(held="stopped"), failures=(Failure("a", "x"),))
+    old = restart_policy.to_wire(kept)
+    for name in ("held_by", "held_at"):
+        del old[name]
+    old["failures"] = [{key: value for key, value in old["failures"][0].items() if key != "digest"}]
+    assert restart_policy.from_wire(old) == kept
+    for change in (
+        {"held_by": "x" * 300},
+        {"held_by": 1},
+        {"held_at": -1},
+        {"held_at": float("nan")},
+        {"held_at": "1"},
+    ):
+        with pytest.raises(ValueError, match="out of bounds"):
+            restart_policy.from_wire({**restart_policy.to_wire(kept), **change})

@@ -26,6 +26,16 @@ def test_the_store_keeps_holds_through_a_reboot_and_the_record_through_a_restart
     assert not (state / "held.json").exists()
 
 
+def test_the_seconds_of_the_last_start_are_kept_and_a_planted_file_is_none(tmp_path: Path) -> None:
+    store = StateStore(str(tmp_path), str(tmp_path))
+    assert store.load_start() is None
+    store.save_start(731.46)
+    assert store.load_start() == 731.5
+    for text in ('{"seconds": -1}', '{"seconds": "9"}', '{"seconds": true}', "[]", "{"):
+        (tmp_path / "start.json").write_text(text)
+        assert store.load_start() is None
+
+
 @pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"boot": 1}', "null", '{"held": "maybe"}'])
 def test_an_unreadable_record_is_an_empty_one(tmp_path: Path, text: str) -> None:
     (tmp_path / "memory.json").write_text(text)

@@ -68,6 +68,13 @@ CASES = [
     (state(ABORT, ready_at=NOW - 50, reason="h1: silent"), ALL, "abort", False, "abort: h1: silent"),
     (state(HELD, RestartRecord(held="stopped")), None, "stopped", False, "stopped"),
     (
+        state(HELD, RestartRecord(held="stopped", held_by="ann@desk", held_at=1764178800.0)),
+        None,
+        "stopped",
+        False,
+        "stopped by ann@desk since 2025-11-26 17:40:00 UTC",
+    ),
+    (
         state(HELD, replace(ABORTED, held="failed")),
         None,
         "failed",

@@ -252,6 +252,8 @@ class World:
                         self._answer(name, other, view)
             elif isinstance(action, core.SaveRecord):
                 host.record = guard.head.record
+            elif isinstance(action, core.SaveStart):
+                require(action.seconds >= 0, f"a start took {action.seconds} s")
             else:
                 self._exit(name, action.reason)
 

@@ -17,15 +17,15 @@ from rich.table import Table
 from rich.text import Text
 
 from muster.commands import options
+from muster.status.failures import VLLM_PREFIX, decisive
 from muster.status.group_status import GroupStatus, group_status
 
 SHOWN_LINES = 5
 """Lines of the failure's log that are shown; `muster logs --failure` has everything that was kept."""
 SHOWN_CHARACTERS = 150
 """Characters of each of these lines."""
-VLLM_PREFIX = re.compile(r"^(\([^)]*\) )?([A-Z]+ \d\d-\d\d \d\d:\d\d:\d\d \[[^]]*\] ?)?")
-COLUMNS = ("host", "rank", "DP ranks", "unit", "engine", "tok/s", "proof", "restarts")
-NUMBERS = ("rank", "tok/s", "proof", "restarts")
+COLUMNS = ("host", "rank", "DP ranks", "unit", "engine", "tok/s", "proof", "systemd restarts")
+NUMBERS = ("rank", "tok/s", "proof", "systemd restarts")
 
 
 @click.command(
@@ -37,7 +37,8 @@ Examples:
     | jq .phase
 
 \b
-Exit status: 0 every DP rank answered recently, 1 otherwise, 2 wrong input.
+Exit status: 0 every DP rank answered recently and no host of INVENTORY
+is left out, 1 otherwise, 2 wrong input.
 With --watch: that of the last status.
 """
 )
@@ -48,26 +49,27 @@ With --watch: that of the last status.
 def status(
     inventory_file: str, recipe_name: str, overrides: Mapping[str, Any], watch: bool, every: float, form: str
 ) -> None:
-    """Show the group of RECIPE as it is now: its phase and generation, every host's rank, unit and engine, and the
-    first failure of the most recent failed generation.
+    """Show the group of RECIPE as it is now: its phase and generation, whether it runs what these arguments plan, every
+    host's rank, unit and engine, and the first failure of the most recent failed generation.
 
     An unreachable host has a row too. With --watch and --format json: one line of JSON each time.
     """
     from muster.status.ask_guards import guards_of
 
+    where = f"{inventory_file} {recipe_name}"
     with guards_of(inventory_file, recipe_name, overrides) as guards:
 
         def ask() -> GroupStatus:
-            return group_status(guards.plan, guards.ask("status"))
+            return group_status(guards.plan, guards.ask("status"), guards.digests)
 
         last = ask()
         if watch:
-            last = _watch(last, _repeated(ask, every), form)
+            last = _watch(last, _repeated(ask, every), form, where)
         elif form == "json":
             click.echo(json.dumps(last.as_json(), indent=2))
         else:
-            Console(highlight=False).print(render(last))
-    sys.exit(0 if last.ready else 1)
+            Console(highlight=False).print(render(last, where))
+    sys.exit(0 if last.whole else 1)
 
 
 def _repeated(ask: Callable[[], GroupStatus], every: float) -> Iterator[GroupStatus]:
@@ -76,10 +78,14 @@ def _repeated(ask: Callable[[], GroupStatus], every: float) -> Iterator[GroupSta
         yield ask()
 
 
-def _watch(first: GroupStatus, more: Iterator[GroupStatus], form: str) -> GroupStatus:
+def _watch(first: GroupStatus, more: Iterator[GroupStatus], form: str, where: str) -> GroupStatus:
     """Show one status after another until interrupted; return the last one."""
     console, last = Console(highlight=False), first
-    live = Live(render(first), console=console, auto_refresh=False) if form == "table" and console.is_terminal else None
+    live = (
+        Live(render(first, where), console=console, auto_refresh=False)
+        if form == "table" and console.is_terminal
+        else None
+    )
     try:
         if live is not None:
             live.start()
@@ -87,9 +93,9 @@ def _watch(first: GroupStatus, more: Iterator[GroupStatus], form: str) -> GroupS
             if form == "json":
                 click.echo(json.dumps(last.as_json()))
             elif live is not None:
-                live.update(render(last), refresh=True)
+                live.update(render(last, where), refresh=True)
             else:
-                console.print(render(last), "")
+                console.print(render(last, where), "")
             last = next(more)
     except (KeyboardInterrupt, StopIteration):
         return last
@@ -98,16 +104,22 @@ def _watch(first: GroupStatus, more: Iterator[GroupStatus], form: str) -> GroupS
             live.stop()
 
 
-def render(status: GroupStatus) -> RenderableType:
-    """Return a status for a terminal: a table of 80 columns, and longer texts as lines below it."""
+def render(status: GroupStatus, where: str = "INVENTORY RECIPE") -> RenderableType:
+    """Return a status for a terminal: a table of 80 columns, and longer texts as lines below it.
+
+    Args:
+        status: what to show.
+        where: inventory and recipe as they were typed, for the next command.
+    """
     colour = (
         "green"
-        if status.ready
-        else ("yellow" if status.phase in ("gather", "starting", "backoff", "restarting") else "red")
+        if status.whole
+        else ("yellow" if status.phase in ("gather", "starting", "backoff", "restarting") or status.ready else "red")
     )
     title: list[str | tuple[str, str]] = [f"{status.group}  ", (status.phase, colour), *_reasons(status)]
     restarts = "-" if status.restarts is None else str(status.restarts)
-    line = f"generation {status.generation[:8] or '-'}  plan {status.digest or '-'}  restarts {restarts}"
+    planned = " as planned" if status.as_planned else ""
+    line = f"generation {status.generation[:8] or '-'}  plan {status.digest or '-'}{planned}  group restarts {restarts}"
     table = Table(box=None, pad_edge=False)
     for name in COLUMNS:
         table.add_column(name, justify="right" if name in NUMBERS else "left", no_wrap=name != "host")
@@ -122,16 +134,43 @@ def render(status: GroupStatus) -> RenderableType:
             "-" if row.proof is None else f"{row.proof:.0f} s",
             "-" if row.restarts is None else str(row.restarts),
         )
-    parts: list[RenderableType] = [Text.assemble(*title), Text(line), "", table]
+    parts: list[RenderableType] = [Text.assemble(*title), Text(line), *map(Text, _differences(status, where))]
+    parts += ["", table]
     notes = [Text(f"{row.host}: {row.note}") for row in status.hosts if row.note]
     parts += ["", *notes] if notes else []
     if status.failure:
         failure = status.failure
         cause = f"{failure['host']}: {failure['reason']}"
-        parts += ["", Text(f"last failure, {_ago(failure.get('age'))}: {cause}")]
-        last = str(failure.get("lines") or "").splitlines()[-SHOWN_LINES:]
-        parts += [Padding(Text(_shortened(text)), (0, 0, 0, 2)) for text in last]
+        parts += ["", Text(f"last failure, {_ago(failure.get('age'))}{_whose(failure, status)}: {cause}")]
+        lines = str(failure.get("lines") or "")
+        why, last = decisive(lines), [_shortened(text) for text in lines.splitlines()[-SHOWN_LINES:]]
+        if why and why not in str(failure["reason"]):
+            parts.append(Padding(Text(why, style="bold"), (0, 0, 0, 2)))
+            last = [text for text in last if text != _shortened(why)]
+        parts += [Padding(Text(text), (0, 0, 0, 2)) for text in last]
     return Group(*parts)
+
+
+def _differences(status: GroupStatus, where: str) -> Iterator[str]:
+    """Yield what these arguments and the running group do not share, and how to go on where nothing runs."""
+    if status.as_planned is False:
+        yield f"these arguments plan {status.planned}: muster deploy {where} --dry --diff says what differs"
+    if status.outside:
+        yield f"without {', '.join(status.outside)}, which the running group leaves out: muster deploy {where}"
+    if status.beyond:
+        yield f"with {', '.join(status.beyond)}, which these arguments do not name: muster deploy {where}"
+    if status.phase == "stopped":
+        yield f"muster resume {where} starts it again"
+    if status.phase == "failed":
+        yield f"muster resume {where} starts it again, once the reason of its failures is mended"
+
+
+def _whose(failure: Mapping[str, Any], status: GroupStatus) -> str:
+    """Return whether a failure was the running plan's, where both are known."""
+    digest = failure.get("digest")
+    if not digest or not status.digest:
+        return ""
+    return ", of this plan" if digest == status.digest else f", of plan {digest}"
 
 
 def _shortened(line: str) -> str:

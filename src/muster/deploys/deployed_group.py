@@ -168,7 +168,8 @@ def _say_beforehand(deployed: DeployedGroup, command: str) -> None:
     """Have asked what a stop costs, and keep what holds at the end."""
     hosts = deployed.progress.hosts
     if command != "resume" and not at_rest(deployed.group_status):
-        start = last_start(deployed.history, deployed.digest)
+        measured = last_start(deployed.history, deployed.digest)
+        start = deployed.group_status.get("last_start") if measured is None else measured
         words.ask(stop_question(command, deployed.group, hosts, deployed.drain_seconds, start))
     if command == "stop":
         until = f"until muster resume {words.where}" if deployed.guarded else "until the next boot, or muster restart"

@@ -12,6 +12,7 @@ import contextlib
 import hmac
 import json
 import os
+import re
 import socket
 import struct
 import time
@@ -32,6 +33,8 @@ REQUEST_LIMIT = 4096
 """Bytes of a request at the local socket."""
 REQUEST_TIMEOUT = 5.0
 COMMANDS = ("stop", "restart", "resume")
+OPERATOR = re.compile(r"[A-Za-z0-9._+-]{1,64}@[A-Za-z0-9.-]{1,64}")
+"""Who gave a command: a word for people, believed as far as root on this host is."""
 TEXT = "text/plain; charset=utf-8"
 
 
@@ -95,17 +98,21 @@ class Answers:
             **status.group_status(config, head.state, head.liveness, now),
             "metrics_problem": head.metrics_problem,
             "last_refusal": head.last_refusal,
+            "last_start": self._guard.store.load_start(),
         }
 
-    def command(self, name: str) -> str:
-        """Carry out an operator's command, on the head: what the group does now, in words, or why not."""
+    def command(self, name: str, by: str = "") -> str:
+        """Carry out an operator's command, on the head: what the group does now, in words, or why not.
+
+        `by`: who gave it, as far as it was said; kept with a stop.
+        """
         guard, head = self._guard, self._guard.head
         if name not in COMMANDS:
             return f"no command {name[:40]!r}; there are {', '.join(COMMANDS)}"
         if head is None or guard.ending:
             return "the guard is about to exit; ask again in a few seconds"
-        guard.log(f"operator: {name}")
-        head.post(head_core.Command(name))
+        guard.log(f"operator{' ' + by if by else ''}: {name}")
+        head.post(head_core.Command(name, by, time.time()))
         return head.explain()
 
     async def serve(self, folder: str) -> None:
@@ -133,7 +140,9 @@ class Answers:
                 return
             line = await asyncio.wait_for(reader.readuntil(b"\n"), REQUEST_TIMEOUT)
             # The word on the wire is "verb": a deploy asks guards of earlier versions too.
-            answer = await self._answer(str(json.loads(line)["verb"]))
+            request = json.loads(line)
+            name, by = str(request["verb"]), request.get("by")
+            answer = await self._answer(name, by if isinstance(by, str) and OPERATOR.fullmatch(by) else "")
             writer.write(json.dumps(answer).encode() + b"\n")
             await asyncio.wait_for(writer.drain(), REQUEST_TIMEOUT)
         except (
@@ -150,7 +159,7 @@ class Answers:
         finally:
             await hang_up(writer)
 
-    async def _answer(self, name: str) -> dict[str, Any]:
+    async def _answer(self, name: str, by: str) -> dict[str, Any]:
         guard = self._guard
         if name == "status":
             return self._status()
@@ -158,7 +167,7 @@ class Answers:
             # On a member too: its own fatal Xids are acknowledged here, the rest is the head's.
             guard.store.save_resumed(guard.xid_log.acknowledge())
         if guard.link is None:
-            return {"answer": self.command(name)}
+            return {"answer": self.command(name, by)}
         try:
             return {"answer": await guard.link.command(name)}
         except (OSError, asyncio.TimeoutError) as error:

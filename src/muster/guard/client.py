@@ -1,7 +1,7 @@
 """`ctl`: the command that deploys and `muster status` run on a host. Always prints one JSON document.
 
     ctl --config FILE status | logs [--count N] | release
-    ctl --config FILE stop | restart [--since GENERATION] | resume  [--wait SECONDS]
+    ctl --config FILE stop | restart [--since GENERATION] | resume  [--wait SECONDS] [--by USER@MACHINE]
 
 `stop --wait` returns once no member has a child, `restart --wait` once a new generation runs, `resume --wait` once the
 group runs. If that takes longer, or no guard answers, the document has `error` and the status is 1; `pending` then
@@ -46,12 +46,13 @@ def _parse(arguments: Sequence[str]) -> tuple[Config, str, dict[str, str]]:
     rest = list(arguments)
     while rest:
         word = rest.pop(0)
-        if word in ("--config", "--wait", "--count", "--since") and rest:
+        if word in ("--config", "--wait", "--count", "--since", "--by") and rest:
             options[word] = rest.pop(0)
         else:
             words.append(word)
     if "--config" not in options or len(words) != 1 or words[0] not in commands:
-        raise ValueError(f"usage: ctl --config FILE {' | '.join(commands)} [--wait SECONDS] [--count N] [--since G]")
+        more = "[--wait SECONDS] [--count N] [--since G] [--by USER@MACHINE]"
+        raise ValueError(f"usage: ctl --config FILE {' | '.join(commands)} {more}")
     return load(options.pop("--config")), words[0], options
 
 
@@ -72,7 +73,7 @@ def _execute(config: Config, command: str, options: dict[str, str]) -> dict[str,
     before = options.get("--since", now)
     answer: dict[str, Any] = {"answer": "a new generation has started already"}
     if command != "restart" or now == before:
-        answer = _ask_until(config, command, until)
+        answer = _ask_until(config, command, until, options.get("--by", ""))
     while "error" not in answer and "--wait" in options:
         if _is_done(config, command, before):
             break
@@ -83,8 +84,8 @@ def _execute(config: Config, command: str, options: dict[str, str]) -> dict[str,
     return answer
 
 
-def ask(config: Config, command: str) -> dict[str, Any]:
-    """One question to this host's guard. Raises OSError, ValueError."""
+def ask(config: Config, command: str, by: str = "") -> dict[str, Any]:
+    """One question to this host's guard, or a command given by somebody. Raises OSError, ValueError."""
     path = os.path.join(config.runtime_directory, SOCKET)
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
         connection.settimeout(ANSWER_TIMEOUT)
@@ -94,7 +95,7 @@ def ask(config: Config, command: str) -> dict[str, Any]:
             raise OSError(
                 f"no guard answers at {path} ({error.strerror}); look at `systemctl status {config.unit}`"
             ) from None
-        connection.sendall(json.dumps({"verb": command}).encode() + b"\n")
+        connection.sendall(json.dumps({"verb": command, "by": by}).encode() + b"\n")
         text, until = b"", time.monotonic() + ANSWER_TIMEOUT
         while chunk := connection.recv(65536):
             text += chunk
@@ -108,11 +109,11 @@ def ask(config: Config, command: str) -> dict[str, Any]:
     return answer
 
 
-def _ask_until(config: Config, command: str, until: float) -> dict[str, Any]:
+def _ask_until(config: Config, command: str, until: float, by: str = "") -> dict[str, Any]:
     """Like `ask`, repeated while the guard is between two lives. Raises OSError, ValueError."""
     while True:
         try:
-            return ask(config, command)
+            return ask(config, command, by)
         except OSError:
             if time.monotonic() > until:
                 raise

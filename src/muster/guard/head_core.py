@@ -16,7 +16,7 @@ from . import barrier, restart_policy
 from .barrier import Peer
 from .group_settings import Group, Settings
 from .messages import ABORT, DRAIN, GATHER, HELD, REFUSED, RUN, Failure, Report, View
-from .restart_policy import STOPPED, RestartRecord
+from .restart_policy import RestartRecord
 
 INSTANCES_KEPT = 32
 """Instance ids kept per host, in order of first report."""
@@ -44,6 +44,10 @@ class Command:
     """An operator's command: `stop`, `restart` or `resume`."""
 
     name: str
+    by: str = ""
+    """Who gave it, `user@machine`; empty if unknown."""
+    at: float = 0.0
+    """When, in seconds since 1970."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +77,13 @@ class SaveRecord:
 
 
 @dataclass(frozen=True)
+class SaveStart:
+    """Keep how long the group took from the start of its children until it was ready."""
+
+    seconds: float
+
+
+@dataclass(frozen=True)
 class Exit:
     """Kill every child and end the guard."""
 
@@ -81,7 +92,7 @@ class Exit:
     deliberate: bool = False
 
 
-HeadAction = Union[Reply, PushViews, SaveRecord, Exit]
+HeadAction = Union[Reply, PushViews, SaveRecord, SaveStart, Exit]
 
 
 @dataclass(frozen=True)
@@ -118,12 +129,12 @@ def step(state: HeadState, event: HeadEvent, now: float) -> Result:
     if state.phase == ABORT:
         return state, ()
     if isinstance(event, Command):
-        return _command(state, event.name, now)
+        return _command(state, event, now)
     if isinstance(event, Tick):
         return _tick(state, now)
     if isinstance(event, Ready):
         if state.phase == RUN and state.ready_at is None:
-            state = replace(state, ready_at=now)
+            return replace(state, ready_at=now), (SaveStart(now - state.since),)
         return state, ()
     if isinstance(event, Stalled):
         if state.phase in (RUN, DRAIN):
@@ -214,23 +225,24 @@ def _tick(state: HeadState, now: float) -> Result:
     return state, ()
 
 
-def _command(state: HeadState, name: str, now: float) -> Result:
-    if name == "stop":
-        state = replace(state, record=replace(state.record, held=STOPPED))
+def _command(state: HeadState, command: Command, now: float) -> Result:
+    who = f" ({command.by})" if command.by else ""
+    if command.name == "stop":
+        state = replace(state, record=restart_policy.stopped(state.record, command.by, command.at))
         if state.phase == RUN:
-            state, actions = _drain(state, "stopped by an operator", now)
+            state, actions = _drain(state, f"stopped by an operator{who}", now)
             return state, (SaveRecord(), *actions)
         if state.phase == GATHER:
             state = replace(state, phase=HELD, since=now)
         return state, (SaveRecord(),)
     state = replace(state, record=restart_policy.lift_hold(state.record))
-    if name == "restart":
+    if command.name == "restart":
         if state.phase == RUN:
-            state, actions = _drain(state, "restarted by an operator", now)
+            state, actions = _drain(state, f"restarted by an operator{who}", now)
         elif state.phase == DRAIN:
             actions = ()
         else:
-            state, actions = _end(state, "restarted by an operator", now)
+            state, actions = _end(state, f"restarted by an operator{who}", now)
         return state, (SaveRecord(), *actions)
     if state.phase == HELD:
         state = replace(state, phase=GATHER, since=now)
@@ -254,7 +266,7 @@ def _abort(state: HeadState, failure: Failure, now: float) -> Result:
     """The generation ends because of `failure`. Later failures are consequences and not recorded."""
     if state.phase == DRAIN:
         return _end(state, state.reason, now)
-    failure = replace(failure, generation=state.generation, at=now)
+    failure = replace(failure, generation=state.generation, at=now, digest=state.group.digest)
     record = restart_policy.after_abort(state.record, failure, state.settings, now)
     reason = f"{failure.host}: {failure.reason}"
     state = replace(state, phase=ABORT, since=now, reason=reason, record=record)

@@ -126,6 +126,8 @@ class Head:
                         self._control_port.push(host, view)
             elif isinstance(action, head_core.SaveRecord):
                 services.store.save_record(self.state.record)
+            elif isinstance(action, head_core.SaveStart):
+                services.store.save_start(action.seconds)
             else:
                 services.exit(action.reason, action.failure, action.deliberate)
 

@@ -45,6 +45,8 @@ class Failure:
     lines: str = ""
     at: float = 0.0
     """Monotonic seconds on the head."""
+    digest: str = ""
+    """Of the plan that failed; set by the head."""
 
 
 @dataclass(frozen=True)

@@ -37,6 +37,10 @@ class RestartRecord:
     """Aborts since the group was last healthy for `healthy_after`."""
     held: str = ""
     """`stopped`, `failed` or empty."""
+    held_by: str = ""
+    """Who stopped the group, `user@machine`; empty if unknown."""
+    held_at: float = 0.0
+    """When, in seconds since 1970; 0 if unknown."""
     running: str = ""
     """The generation that was started and whose end is not recorded yet."""
     restarts: int = 0
@@ -73,6 +77,13 @@ def starts_after(record: RestartRecord, settings: Settings) -> float:
     return record.aborts[-1] + min(pause, settings.backoff_max)
 
 
+def stopped(record: RestartRecord, by: str, at: float) -> RestartRecord:
+    """The record after an operator's stop. A stop of a stopped group keeps who stopped it first."""
+    if record.held == STOPPED:
+        return record
+    return replace(record, held=STOPPED, held_by=by, held_at=at)
+
+
 def after_healthy_run(record: RestartRecord) -> RestartRecord:
     """The record once the group was ready for `healthy_after`: the next abort is a first one again."""
     return replace(record, streak=0)
@@ -80,7 +91,7 @@ def after_healthy_run(record: RestartRecord) -> RestartRecord:
 
 def lift_hold(record: RestartRecord) -> RestartRecord:
     """The record after an operator's resume: no hold, no backoff, a full budget."""
-    return replace(record, held="", aborts=(), streak=0)
+    return replace(record, held="", held_by="", held_at=0.0, aborts=(), streak=0)
 
 
 def restore(record: RestartRecord, boot: str, ended: Failure, settings: Settings, now: float) -> RestartRecord:
@@ -89,7 +100,9 @@ def restore(record: RestartRecord, boot: str, ended: Failure, settings: Settings
     `ended` is the failure to record in that case. Times of another boot mean nothing on this boot's clock.
     """
     if record.boot != boot:
-        return RestartRecord(boot=boot, held=record.held, failures=tuple(replace(f, at=now) for f in record.failures))
+        failures = tuple(replace(f, at=now) for f in record.failures)
+        hold = RestartRecord(held=record.held, held_by=record.held_by, held_at=record.held_at)
+        return replace(hold, boot=boot, failures=failures)
     return after_abort(record, replace(ended, generation=record.running), settings, now) if record.running else record
 
 
@@ -112,9 +125,12 @@ def from_wire(data: Mapping[str, Any]) -> RestartRecord:
             aborts=tuple(float(at) for at in aborts[-KEEP_ABORTS:]),
             streak=_count(data["streak"]),
             held=held,
+            # A guard of an earlier version wrote neither.
+            held_by=_text(data.get("held_by", "")),
+            held_at=_seconds(data.get("held_at", 0.0)),
             running=_text(data["running"]),
             restarts=_count(data["restarts"]),
-            failures=tuple(failure_from(item) for item in failures[:KEEP]),
+            failures=tuple(failure_from({"digest": "", **item}) for item in failures[:KEEP]),
         )
     except (TypeError, KeyError) as error:
         raise ValueError(f"no restart record: {error!r}") from None
@@ -124,6 +140,12 @@ def _text(value: Any) -> str:
     if not isinstance(value, str) or len(value) > 256:
         raise ValueError("a text is out of bounds")
     return value
+
+
+def _seconds(value: Any) -> float:
+    if type(value) not in (int, float) or not 0 <= value < 1e12:
+        raise ValueError("a time is out of bounds")
+    return float(value)
 
 
 def _count(value: Any) -> int:

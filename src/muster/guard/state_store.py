@@ -36,6 +36,7 @@ class StateStore:
         self._record_path = os.path.join(runtime, "memory.json")
         self._held = os.path.join(state, "held.json")
         self._ended = os.path.join(runtime, "ended.json")
+        self._start = os.path.join(state, "start.json")
         self._xids = os.path.join(runtime, "xids.json")
         self._failures = os.path.join(state, "failures")
 
@@ -74,6 +75,16 @@ class StateStore:
         with contextlib.suppress(OSError):
             os.unlink(self._ended)
         return text
+
+    def load_start(self) -> float | None:
+        """Seconds that the last start took until the group was ready."""
+        with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
+            seconds = read_json(self._start)["seconds"]
+            return float(seconds) if type(seconds) in (int, float) and 0 <= seconds < 1e9 else None
+        return None
+
+    def save_start(self, seconds: float) -> None:
+        _write(self._start, {"seconds": round(seconds, 1)})
 
     def load_resumed(self) -> float | None:
         """When an operator last resumed, in seconds of the kernel's clock."""

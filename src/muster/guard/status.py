@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
@@ -44,6 +45,8 @@ def explain(state: HeadState, engine: LivenessState | None, now: float) -> str:
         pause = restart_policy.starts_after(state.record, state.settings) - now
         wait = f"starts in {pause:.0f} s" if pause > 0 else ""
         return ", ".join(part for part in (name, wait, missing) if part)
+    if name == restart_policy.STOPPED:
+        return f"stopped{_by_whom(state.record)}"
     if name == restart_policy.FAILED:
         last = state.record.failures[0] if state.record.failures else None
         which = f"; the last failure: {last.host}: {last.reason}" if last else ""
@@ -55,6 +58,12 @@ def explain(state: HeadState, engine: LivenessState | None, now: float) -> str:
         old = [str(rank) for rank, each in engine.ranks.items() if now - each.proof >= state.settings.proof_fresh]
         return f"running, without fresh proof of life of DP ranks {', '.join(old)}" if old else "running"
     return f"{name}: {state.reason}" if state.reason else name
+
+
+def _by_whom(record: restart_policy.RestartRecord) -> str:
+    by = f" by {record.held_by}" if record.held_by else ""
+    when = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(record.held_at)) if record.held_at else ""
+    return f"{by}{' since ' + when if when else ''}"
 
 
 def group_status(config: Config, state: HeadState, engine: LivenessState | None, now: float) -> dict[str, Any]:
@@ -86,6 +95,8 @@ def group_status(config: Config, state: HeadState, engine: LivenessState | None,
         "members": members,
         "engines": engine_status(engine, now),
         "failures": [failure_status(failure, now) for failure in state.record.failures],
+        "held_by": state.record.held_by,
+        "held_at": state.record.held_at or None,
     }
 
 

@@ -29,6 +29,7 @@ from muster.hosts import say
 from muster.hosts.all_hosts import each
 from muster.hosts.connect import connected
 from muster.hosts.explain import refusal
+from muster.hosts.pyinfra_types import operation_name
 from muster.hosts.run_display import RunDisplay
 from muster.hosts.run_options import RunOptions
 from muster.hosts.run_words import words
@@ -131,7 +132,7 @@ def _show(display: RunDisplay, state: State, steps: Mapping[str, list[str]]) -> 
     for question in words.questions:
         display.line(question)
     for operation, hosts in steps.items():
-        display.line(f"would do  {_name(state, operation)} ({', '.join(hosts)})")
+        display.line(f"would do  {operation_name(state, operation)} ({', '.join(hosts)})")
     words.outcomes[:] = [f"dry run: {'nothing was touched' if steps else 'nothing to do'}"]
 
 
@@ -169,10 +170,6 @@ def _execute(state: State, steps: Mapping[str, list[str]], display: RunDisplay) 
     return FAILED if words.failures else DONE
 
 
-def _name(state: State, operation: str) -> str:
-    return " / ".join(sorted(state.get_op_meta(operation).names)).replace(" | ", ": ")
-
-
 class _Watched(BaseStateCallback):
     """Shows each step that changes something, and each that fails."""
 
@@ -182,20 +179,20 @@ class _Watched(BaseStateCallback):
 
     def operation_start(self, state: State, op_hash: str) -> None:  # type: ignore[override]
         self._failed.clear()
-        self._display.step(_name(state, op_hash))
+        self._display.step(operation_name(state, op_hash))
 
     def operation_host_error(  # type: ignore[override]
         self, state: State, host: Host, op_hash: str, retry_count: int = 0, max_retries: int = 0
     ) -> None:
         self._failed.add(host.name)
-        self._display.step_failed(_name(state, op_hash), host.name)
+        self._display.step_failed(operation_name(state, op_hash), host.name)
         if not words.failures:
-            words.fail(f"{host.name} failed at '{_name(state, op_hash)}'")
+            words.fail(f"{host.name} failed at '{operation_name(state, op_hash)}'")
 
     def operation_end(self, state: State, op_hash: str) -> None:  # type: ignore[override]
         done = [host for host in self._steps.get(op_hash, ()) if host not in self._failed]
         if done:
-            self._display.step_done(_name(state, op_hash), done)
+            self._display.step_done(operation_name(state, op_hash), done)
 
 
 class _Lines(logging.Handler):

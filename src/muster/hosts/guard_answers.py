@@ -26,6 +26,7 @@ class GuardFailure(Model):
     process: Word = ""
     lines: Text = ""
     age: Age | None = None
+    digest: Word = ""
 
 
 class GuardMember(Model):
@@ -52,12 +53,17 @@ class GuardGroup(Model):
     members: list[GuardMember]
     engines: list[GuardEngine] = []
     failures: list[GuardFailure] = []
+    held_by: Word = ""
+    held_at: Annotated[float, Field(ge=0, le=1e12)] | None = None
+    last_start: Annotated[float, Field(ge=0, le=1e9)] | None = None
 
 
 class GuardOwn(Model):
     child: Word = ""
     blocked: Text = ""
     head_heard: Age | None = None
+    head_phase: Word = ""
+    head_reason: Text = ""
 
 
 class BundleProcess(Model):

@@ -36,6 +36,11 @@ def current_host() -> Host:
     return cast("Host", ctx_host.get())
 
 
+def operation_name(state: State, operation: str) -> str:
+    """Return an operation's name for people, by its hash: `Engine: vLLM 0.33.0 is installed`."""
+    return " / ".join(sorted(state.get_op_meta(operation).names)).replace(" | ", ": ")
+
+
 def current_state() -> State:
     """Return pyinfra's state."""
     return cast("State", ctx_state.get())

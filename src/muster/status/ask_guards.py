@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -11,6 +11,7 @@ from pyinfra.api.host import Host
 from muster.hosts.all_hosts import each, hosts_of
 from muster.hosts.connect import Connected, connect, connected
 from muster.hosts.run_programs import run_program
+from muster.plan import cuda_variants
 from muster.plan.prepare import plan_for
 from muster.plan.types import Plan
 from muster.spec import inventory
@@ -22,8 +23,9 @@ SECONDS = 30
 class Guards:
     """The guards of one group, connected."""
 
-    def __init__(self, plan: Plan, there: Connected) -> None:
-        self.plan = plan
+    def __init__(self, plan: Plan, there: Connected, digests: Collection[str] = ()) -> None:
+        """`digests`: that the same arguments plan with other CUDA variants, where the drivers decide."""
+        self.plan, self.digests = plan, digests
         self._state, self._unreached = there.state, there.unreached
         self._silent: set[str] = set()
         self._asked = False
@@ -100,6 +102,9 @@ def guards_of(inventory_file: str, recipe_name: str, overrides: Mapping[str, Any
         Refusal: no plan.
     """
     hosts = inventory.load(inventory_file, overrides)
-    plan = plan_for(recipe_name, inventory.from_pyinfra(hosts, name=inventory_file))
+    fleet = inventory.from_pyinfra(hosts, name=inventory_file)
+    plan = plan_for(recipe_name, fleet)
+    others = cuda_variants.offered(plan.vllm_version) if plan.variant_assumed else ()
+    digests = [plan_for(recipe_name, fleet, variant.name).digest for variant in others]
     with connected(hosts) as there:
-        yield Guards(plan, there)
+        yield Guards(plan, there, digests)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -9,6 +10,8 @@ from typing import Any
 from muster.hosts.printable import one_line
 
 Bundle = Mapping[str, Any]
+VLLM_PREFIX = re.compile(r"^(\([^)]*\) )?([A-Z]+ \d\d-\d\d \d\d:\d\d:\d\d \[[^]]*\] ?)?")
+_DECISIVE = re.compile(r"^(\w+\.)*\w*(Error|Exception|Exit|Fault)\b.{0,80}?: \S|^\w*Error\b")
 NOTE = 2000
 """Characters of a reason that are kept as one line."""
 
@@ -54,6 +57,16 @@ class Gathered:
     def as_json(self) -> dict[str, Any]:
         """Return plain data: the one file that `muster logs --failure` writes."""
         return {"version": 1, **asdict(self)}
+
+
+def decisive(lines: str) -> str:
+    """Return the sentence of a log that says why: the last line that names an exception; empty where none does.
+
+    Args:
+        lines: the end of an engine's log.
+    """
+    plain = [VLLM_PREFIX.sub("", line).strip() for line in lines.splitlines()]
+    return next((one_line(line, NOTE) for line in reversed(plain) if _DECISIVE.match(line[:400])), "")
 
 
 def gather(group: str, digest: str, answers: Mapping[str, Mapping[str, Any]], count: int) -> Gathered:

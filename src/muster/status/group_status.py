@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -54,8 +54,15 @@ class GroupStatus:
         reason: what is waited for, or why there is no word.
         generation: this life of the group.
         restarts: that a failure caused, since the head booted.
-        failure: the first one of the last generation that failed: host, reason, process, lines, age (seconds).
+        failure: the first one of the last generation that failed: host, reason, process, lines, age (seconds), digest.
         hosts: in the plan's order.
+        planned: digest that the arguments at hand plan.
+        as_planned: whether the group runs that plan; None where no head says what it runs.
+        outside: hosts of these arguments that the running group does not hold, because it was deployed without them or
+            refuses them.
+        beyond: hosts of the running group that these arguments do not name.
+        held_by: who stopped it, `user@machine`; empty if unknown or not stopped.
+        held_at: when, in seconds since 1970; None if unknown.
     """
 
     group: str
@@ -67,18 +74,30 @@ class GroupStatus:
     restarts: int | None
     failure: Mapping[str, Any] | None
     hosts: tuple[HostRow, ...]
+    planned: str = ""
+    as_planned: bool | None = None
+    outside: tuple[str, ...] = ()
+    beyond: tuple[str, ...] = ()
+    held_by: str = ""
+    held_at: float | None = None
+
+    @property
+    def whole(self) -> bool:
+        """Whether every host of these arguments serves: the group is ready, and leaves none of them out."""
+        return self.ready and not self.outside
 
     def as_json(self) -> dict[str, Any]:
         """Return plain data for scripts."""
         return asdict(self)
 
 
-def group_status(plan: Plan, answers: Mapping[str, Mapping[str, Any]]) -> GroupStatus:
+def group_status(plan: Plan, answers: Mapping[str, Mapping[str, Any]], digests: Collection[str] = ()) -> GroupStatus:
     """Put the hosts' answers together.
 
     Args:
         plan: of the group; its hosts are the rows, whether they answer or not.
         answers: host -> what `muster.on_host.ask_guard` returned, or {error: text}.
+        digests: that the same arguments plan with other CUDA variants, where the drivers decide.
     """
     head_reply = answers.get(plan.head.name, {})
     head: Mapping[str, Any] = _answer(head_reply).get("group") or {}
@@ -89,9 +108,11 @@ def group_status(plan: Plan, answers: Mapping[str, Mapping[str, Any]]) -> GroupS
         for name, host in plan.hosts.items()
     )
     failures = head.get("failures") or ()
+    digest = str(head.get("digest") or "")
+    outside = [row.host for row in rows if members and (row.host not in members or members[row.host].get("refused"))]
     return GroupStatus(
         group=plan.group,
-        digest=str(head.get("digest") or ""),
+        digest=digest,
         phase=one_line(head.get("phase") or ("restarting" if _restarts(head_reply) else "unknown")),
         ready=bool(head.get("ready")),
         reason=one_line(head.get("reason") or _why(head_reply), NOTE),
@@ -99,6 +120,12 @@ def group_status(plan: Plan, answers: Mapping[str, Mapping[str, Any]]) -> GroupS
         restarts=head.get("restarts"),
         failure=_one_line_each(failures[0]) if failures else None,
         hosts=rows,
+        planned=plan.digest,
+        as_planned=digest in (plan.digest, *digests) if digest else None,
+        outside=tuple(outside),
+        beyond=tuple(one_line(name) for name in members if name not in plan.hosts),
+        held_by=one_line(head.get("held_by") or ""),
+        held_at=head.get("held_at"),
     )
 
 
@@ -146,7 +173,8 @@ def _note(answer: Mapping[str, Any], member: Mapping[str, Any]) -> str:
     own = answer.get("member") or {}
     heard = own.get("head_heard")
     link = answer.get("link_problem") if heard is None or heard > SILENT else ""
-    trouble = member.get("refused") or member.get("lacks") or own.get("blocked") or link
+    refused = own.get("head_reason") if own.get("head_phase") == "refused" else ""
+    trouble = member.get("refused") or member.get("lacks") or own.get("blocked") or refused or link
     detail = str(answer.get("detail") or "")
     return str(trouble or (detail if own.get("child") == "running" and not detail.endswith(" runs") else ""))
 

@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from pyinfra import logger
 from pyinfra.api.exceptions import DeployError
 from pyinfra.api.host import Host
 from pyinfra.api.state import BaseStateCallback, State
@@ -17,6 +16,7 @@ from muster.errors import Refusal
 from muster.hosts import uv_binary
 from muster.hosts.all_hosts import hosts_of
 from muster.hosts.once import OncePerRun
+from muster.hosts.pyinfra_types import operation_name
 from muster.hosts.run_words import words
 from muster.hosts.secret_store import Store, open_store
 from muster.plan.plan_history import KeptPlan, history
@@ -80,7 +80,7 @@ _runs: OncePerRun[GroupRun] = OncePerRun()
 
 
 class _FailureNotice(BaseStateCallback):
-    """When a host fails, prints what that means for the running group."""
+    """When a host fails, keeps what failed for the last line of the run."""
 
     @staticmethod
     def operation_host_error(
@@ -88,10 +88,7 @@ class _FailureNotice(BaseStateCallback):
     ) -> None:
         for run in _runs.made(state).values():
             if host.name in run.plan.hosts:
-                name = " / ".join(sorted(state.get_op_meta(op_hash).names))
-                words.fail(f"{host.name} failed at '{name}'")
-                if not run.progress.touched:
-                    logger.error(f"{host.name} failed at '{name}'; the running group was not touched")
+                words.fail(f"{host.name} failed at '{operation_name(state, op_hash)}'")
 
 
 def _prepare(state: State, recipe_name: str) -> GroupRun:

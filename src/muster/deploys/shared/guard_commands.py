@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import getpass
+import os
+import socket
 import time
 from typing import Any
 
@@ -10,6 +13,7 @@ from pyinfra.api.host import Host
 from pyinfra.api.state import State
 
 from muster.deploys.shared.polling import poll_seconds, rest_of_poll
+from muster.guard.answers import OPERATOR
 from muster.hosts.run_programs import run_program
 from muster.hosts.run_words import words
 from muster.hosts.say import fail, progress, say
@@ -32,7 +36,7 @@ def end_generation(state: State, host: Host, group: str, command: str, since: st
     if drain_seconds:
         say(host, f"requests in flight get up to {drain_seconds} s")
     for seconds in poll_seconds():
-        request = {"group": group, "command": command, "wait": seconds}
+        request = {"group": group, "command": command, "wait": seconds, "by": operator()}
         if command == "restart":
             request["since"] = since
         poll_began = time.monotonic()
@@ -47,6 +51,16 @@ def end_generation(state: State, host: Host, group: str, command: str, since: st
         progress(host, f"waiting: {answer['pending']}, {passed:.0f} s")
         gevent.sleep(rest_of_poll(poll_began, seconds))
     return False
+
+
+def operator() -> str:
+    """Return who gives a command, `user@machine`, for the status of a stopped group; empty where neither is a word."""
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):  # a user id without a name
+        user = str(os.getuid())
+    name = f"{user}@{socket.gethostname()}"
+    return name if OPERATOR.fullmatch(name) else ""
 
 
 def resume(state: State, host: Host, group: str, is_head: bool) -> bool:
