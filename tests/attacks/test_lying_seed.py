@@ -19,7 +19,7 @@ from muster.weights import hub as hub_client
 from tests.conftest import Boot
 from tests.on_host.transfer_runs import Run, all_of, listing_of, model, requests, same
 from tests.weights.hub_server import Hub, serving
-from tests.weights.test_staging_run import RECIPE, REPOSITORY, run
+from tests.weights.test_staging_run import RECIPE, SCRIPT, run
 
 FILES = {"config.json": 700, "code/modeling.py": 5000, "a.safetensors": 900_000}
 CODE = "code/modeling.py"
@@ -290,7 +290,7 @@ def test_a_lying_seed_gets_no_code_onto_another_host(sandbox: Boot, tmp_path: Pa
     def weights(command: str) -> subprocess.CompletedProcess[str]:
         return run(tmp_path, "muster", "weights", command, "hosts.py", RECIPE)
 
-    stage = ["pyinfra", "-y", "hosts.py", str(REPOSITORY / "deploys" / "stage_weights.py")]
+    stage = ["pyinfra", "-y", "hosts.py", SCRIPT, "--data", f"_recipe={RECIPE}"]
     both = ["node0", "node1"]
     for host in both:
         box.exec(host, ["rm", "-rf", place])
@@ -355,7 +355,7 @@ def test_weights_are_not_staged_where_the_engines_user_could_exchange_them(sandb
             "node1", ["sh", "-c", "mkdir -p /srv/foreign; chown nobody /srv/foreign; echo keep > /srv/foreign/mine"]
         )
         place = f"/srv/foreign/weights/{name.replace('/', '--')}/{'a' * 40}"
-        stage = ["pyinfra", "-y", "hosts.py", str(REPOSITORY / "deploys" / "stage_weights.py")]
+        stage = ["pyinfra", "-y", "hosts.py", SCRIPT, "--data", f"_recipe={RECIPE}"]
         done = run(tmp_path, *stage)
     assert done.returncode != 0
     assert "/srv/foreign belongs to nobody" in done.stdout + done.stderr

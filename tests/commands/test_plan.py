@@ -115,6 +115,7 @@ def test_pyinfra_from_a_directory_that_misses_settings_is_refused(tmp_path: Path
     pyinfra = Path(sys.executable).parent / "pyinfra"
     for script in ("kimi_k2_instruct", "stage_weights", "stop", "preflight"):
         command = [str(pyinfra), "-y", str(top / "inventories/mine.py"), str(ROOT / f"deploys/{script}.py")]
+        command += ["--data", "_recipe=kimi-k2-instruct"]
         ran = subprocess.run(command, cwd=elsewhere, capture_output=True, text=True, timeout=60, check=False)
         assert ran.returncode != 0, script
         assert f"pyinfra has not read {top}/group_data" in ran.stderr + ran.stdout, script

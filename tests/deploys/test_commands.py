@@ -1,4 +1,4 @@
-"""The commands of `muster` as a user types them, on real hosts: from any directory, asked first, one line at the end."""
+"""The commands of `muster` as a user types them, on real hosts: from any directory, asked first, one last line."""
 
 from __future__ import annotations
 

@@ -73,7 +73,7 @@ def test_a_running_group_does_not_notice(serving: Testbed, tmp_path: Path) -> No
     (tmp_path / "engine.py").write_text(ENGINE)
     given = installs(serving)
     with asked_all_along(serving) as told:
-        staged = serving.run("stage_weights", "-y", bundle=str(tmp_path / "bundle"))
+        staged = serving.run("stage_weights", "-y", bundle=str(tmp_path / "bundle"), _recipe=GROUP)
         installed = serving.run(os.path.relpath(tmp_path / "engine", REPOSITORY / "deploys"), "-y", **given)
     assert staged.status == 0, staged.text
     assert installed.status == 0, installed.text

@@ -78,7 +78,7 @@ def test_what_a_person_sees_of_a_group_before_and_after_a_death(guarded: Guarded
     assert after["restarts"] == before["restarts"] + 1
     assert (after["failure"]["host"], after["failure"]["process"]) == ("node1", "vllm")
     text = muster(guarded, "status").stdout
-    assert "s ago: node1: " in text
+    assert "s ago, of this plan: node1: " in text
     assert "unexpectedly" in text.split("ago: node1: ")[1]
 
     # What the guards kept of it, in one file.

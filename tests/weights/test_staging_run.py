@@ -20,6 +20,7 @@ from tests.weights.hub_server import Hub, serving
 
 pytestmark = pytest.mark.sandbox
 REPOSITORY = Path(__file__).parent.parent.parent
+SCRIPT = str(REPOSITORY / "deploys" / "stage_weights.py")
 RECIPE = "kimi-k2-instruct"
 FILES = 200
 INVENTORY = """\
@@ -56,7 +57,7 @@ def test_staging_on_real_hosts(box: Sandbox, tmp_path: Path) -> None:
         at.chdir(tmp_path)
         pins.write(RECIPE, hub_client.from_modelscope(model, "master", endpoint=hub.url))
         (tmp_path / "hosts.py").write_text(INVENTORY.format(name=box.name, url=hub.url))
-        deploy = ["pyinfra", "-y", "hosts.py", str(REPOSITORY / "deploys" / "stage_weights.py")]
+        deploy = ["pyinfra", "-y", "hosts.py", SCRIPT, "--data", f"_recipe={RECIPE}"]
 
         first = run(tmp_path, *deploy)
         assert first.returncode == 0, first.stdout + first.stderr

@@ -104,9 +104,9 @@ def rollback(inventory_file: str, recipe_name: str, plan: str, overrides: Mappin
 @options.over_run
 def stage(inventory_file: str, recipe_name: str, overrides: Mapping[str, Any], run: RunOptions) -> None:
     """Bring the pinned weights of RECIPE to every host of INVENTORY, verified; what runs is not touched."""
-    from muster.deploys.stage_weights import stage_weights
+    from muster.deploys.stage_weights import stage_only
 
-    _run(inventory_file, recipe_name, overrides, run, lambda: stage_weights(recipe_name))
+    _run(inventory_file, recipe_name, overrides, run, lambda: stage_only(recipe_name))
 
 
 def _run(

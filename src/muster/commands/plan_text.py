@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from muster.plan import firewall
-from muster.plan.types import HostPlan, Plan, Process
+from muster.plan.types import HostPlan, Plan, Process, WeightsSource
 
 
 def as_json(plan: Plan, sources: Sequence[str] = ()) -> dict[str, Any]:
@@ -25,6 +25,7 @@ def as_json(plan: Plan, sources: Sequence[str] = ()) -> dict[str, Any]:
         "strategy": plan.strategy,
         "profile": plan.profile,
         "serves": plan.serves,
+        **({"weights": _weights(plan.weights)} if plan.weights else {}),
         "label": plan.label,
         "model": plan.model,
         "served_model_name": plan.served_model_name,
@@ -77,6 +78,12 @@ def as_json(plan: Plan, sources: Sequence[str] = ()) -> dict[str, Any]:
     }
 
 
+def _weights(source: WeightsSource) -> dict[str, Any]:
+    needed = round(source.gbit_per_s, 1) if source.kind == "download" else None
+    shown = {"kind": source.kind, "bytes": source.bytes, "exact": source.exact, "origin": source.origin}
+    return {**shown, "gbit_per_s": needed}
+
+
 ASSUMED = ", assumed: a deploy takes what the oldest driver of the hosts runs; torch_backend fixes it"
 GUARD = "/guard/"
 """In the path of every file of the guard's program."""
@@ -95,6 +102,7 @@ def as_text(plan: Plan, sources: Sequence[str] = ()) -> str:
         f"{plan.recipe} as {plan.label} (strategy {plan.strategy}), vLLM {plan.vllm_version}",
         f"endpoint {plan.endpoint} · served as {plan.served_model_name}",
         f"serves {plan.serves}{f' (profile {plan.profile})' if plan.profile else ''}",
+        *([f"weights {plan.weights.line(len(plan.hosts))}"] if plan.weights else []),
         f"group {plan.group} · digest {plan.digest} · release {plan.release.id}",
         f"reached by: {firewall.reach(plan.head.firewall)}",
         *([f"build {plan.variant}{ASSUMED if plan.variant_assumed else ''}"] if plan.variant else []),

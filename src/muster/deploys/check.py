@@ -42,6 +42,8 @@ def _announce(state: State, run: GroupRun) -> None:
         waits = "every guard runs as planned" if decision.held else "every rank runs as planned; not ready yet"
         logger.info("every rank runs as planned" if decision.ready else waits)
         return
+    if run.downloads and plan.weights:
+        logger.warning(f"weights, on {', '.join(run.downloads)}: {plan.weights.line(len(plan.hosts))}")
     stops = any(host.stop for host in decision.hosts.values())
     if stops:
         start = last_start(run.history, plan.digest)

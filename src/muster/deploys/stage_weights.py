@@ -10,10 +10,14 @@ import shlex
 from collections.abc import Iterator
 
 from pyinfra.api.command import FunctionCommand, PyinfraCommand
+from pyinfra.api.exceptions import DeployError
 
+from muster.errors import Refusal
 from muster.hosts import programs
 from muster.hosts.program_operation import Session
 from muster.hosts.pyinfra_types import current_host, current_state, operation, stage
+from muster.hosts.run_words import words
+from muster.on_host.in_words import size
 from muster.spec.listing import Listing
 from muster.weights import staging_run as runs
 from muster.weights import upload
@@ -32,6 +36,34 @@ def stage_weights(recipe_name: str) -> None:
     run = runs.of_weights(current_state(), recipe_name)
     if run is not None:
         _bring(run, current_host().name)
+
+
+@stage("Weights")
+def stage_only(recipe_name: str | None) -> None:
+    """Bring the weights in a run that does nothing else; settings without a source are refused.
+
+    Args:
+        recipe_name: name of the recipe; None is refused.
+
+    Raises:
+        DeployError: no recipe, no source, no pin, no room; nothing was touched.
+    """
+    if not recipe_name:
+        words.refuse()
+        fix = "add --data _recipe=NAME, or muster stage INVENTORY NAME"
+        raise DeployError(str(Refusal("no recipe is named", fix=fix)))
+    run = runs.of_weights(current_state(), recipe_name, required=True)
+    if run is not None:
+        words.say_at_the_end()
+        if not words.outcomes:
+            words.done(_outcome(run))
+        _bring(run, current_host().name)
+
+
+def _outcome(run: runs.StageRun) -> str:
+    listing, hosts = run.listing, len(run.staging.requests) or len(run.staging.complete)
+    what = f"{listing.model} at {listing.revision[:12]}, {size(listing.size)}"
+    return f"{what}: complete and verified on {hosts} host{'s' * (hosts > 1)}"
 
 
 @stage("Bundle")

@@ -19,6 +19,7 @@ known_faults        flag combinations that were seen to kill engines, and their 
 remote_code         whether a command line runs a model's own code
 cuda_variants       which CUDA variant of the engine a driver runs
 release             the engine: requirements, indexes, the directory named after them
+weights_source      where the weights come from, their bytes, and how fast the way must be
 weights_path        where the weights lie on a host
 host_plans          what each host gets: processes, secrets, files, units, ports
 engine_environment  variables of an engine's processes
@@ -30,7 +31,7 @@ own_values          the plan's values held against each other: ports, variables,
 render              templates -> text
 start_order         the order of bring-up
 manifest            what a group says of itself on each host
-types               Plan, HostPlan, Process, File, Step, Secret: what all of the above make
+types               Plan, HostPlan, Process, File, Step, Secret, WeightsSource: what all of the above make
 plan_history        the verified plans that hosts keep: which one a rollback takes, how long a start took
 plan_diff           what differs between two of them
 way_back            which of them a change that fails goes back to, and what is said of it

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -10,6 +11,7 @@ from muster.plan import cuda_variants
 from muster.plan.make import build_plan
 from muster.plan.types import Plan
 from muster.plan.weights_path import applied, bundle_path
+from muster.plan.weights_source import source_of
 from muster.spec import bundles, pins
 from muster.spec import recipe as recipes
 from muster.spec.inventory import Fleet
@@ -31,8 +33,13 @@ def plan_for(recipe_name: str, fleet: Fleet, variant: str | None = None) -> Plan
         Refusal: as `recipe.load`, `pins.read`, `bundles.read` and `build_plan`.
     """
     given = fleet.settings if variant is None else fleet.settings.model_copy(update={"torch_backend": variant})
-    recipe, settings = prepared(recipes.load(recipe_name), given, fleet.homes)
-    return build_plan(recipe, fleet.hosts, settings)
+    own = recipes.load(recipe_name)
+    recipe, settings = prepared(own, given, fleet.homes)
+    bundle = bundles.directory_of(given)
+    bundled = bundle is not None and (bundle / bundles.WEIGHTS).is_dir()
+    plan = build_plan(recipe, fleet.hosts, settings)
+    listing = pins.read(own.name, bundle, fleet.homes)
+    return replace(plan, weights=source_of(own, given, listing, plan.weight_bytes, bundled=bundled))
 
 
 def plan_for_drivers(

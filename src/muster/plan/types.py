@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal
 
+from muster.on_host.in_words import size
 from muster.on_host.whole_files import text_sha256
 from muster.plan.gpu_memory import Memory
 
@@ -181,6 +182,57 @@ class Secret:
 
 
 @dataclass(frozen=True)
+class WeightsSource:
+    """Where a group's weights come from.
+
+    Args:
+        kind: `staged` (to one host, from there to the others), `download` (by every host's engine, while it starts),
+            `cache` (of the hub, on every host), `directory` (on every host), or `dummy` (none).
+        model: its name, or a directory.
+        bytes: on disk, of one copy; 0 when unknown.
+        exact: whether the pin says so; else worked out from the model's shape.
+        origin: `weights_source` of what is staged.
+        cache: directory of the hub's cache.
+        ready_timeout: seconds from the start until the group must be ready.
+    """
+
+    kind: Literal["staged", "download", "cache", "directory", "dummy"]
+    model: str
+    bytes: int = 0
+    exact: bool = False
+    origin: str = ""
+    cache: str = ""
+    ready_timeout: int = 0
+
+    @property
+    def gbit_per_s(self) -> float:
+        """What each host must receive to have one copy when the deadline ends, in 10^9 bits a second."""
+        return 8 * self.bytes / max(1, self.ready_timeout) / 1e9
+
+    def line(self, hosts: int) -> str:
+        """Return it in one line.
+
+        Args:
+            hosts: of the group.
+        """
+        amount = f"{'' if self.exact else 'about '}{size(self.bytes)}" if self.bytes else "an unknown size"
+        if self.kind == "dummy":
+            return "none are loaded (--load-format dummy)"
+        if self.kind == "directory":
+            return f"{amount} from {self.model} on every host; nothing is downloaded"
+        if self.kind == "cache":
+            return f"{amount} from the hub's cache on every host ({self.cache}); nothing is downloaded"
+        if self.kind == "staged":
+            others = f", from there to the other {hosts - 1}" if hosts > 1 else ""
+            return f"{amount} from {self.origin} to one host{others}, before ranks stop and without a deadline"
+        return (
+            f"{amount} downloaded by each host for itself, {hosts} time{'s' * (hosts > 1)}, inside ready_timeout"
+            f" ({self.ready_timeout} s): {self.gbit_per_s:.1f} Gbit/s at each; to bring them before: weights_source,"
+            " muster stage"
+        )
+
+
+@dataclass(frozen=True)
 class Plan:
     """The whole group: every host, the order, the digest that each unit carries."""
 
@@ -219,6 +271,8 @@ class Plan:
     """Which of the strategy's profiles; empty where it has none."""
     serves: str = ""
     """What this plan serves, in one line: context, requests at once, tool calls, beside what the cache holds."""
+    weights: WeightsSource | None = None
+    """Where the weights come from; the digest leaves it out."""
     variant: str | None = None
     """CUDA variant of the engine (`cu130`, `cu129`, `cpu`); None where the user's own engine or index decides."""
     variant_assumed: bool = False

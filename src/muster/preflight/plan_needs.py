@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
 from muster.plan import cuda_variants, own_values
 from muster.plan.release import chosen
 from muster.plan.types import HostPlan, Plan
+from muster.preflight.host_report import HostReport, PathFacts
 from muster.preflight.needs import Needs, PathNeed, PortNeed
 from muster.spec import hardware
 from muster.spec.host import HostSpec
@@ -18,6 +19,8 @@ GIB = hardware.GIB
 # A vLLM release with CUDA libraries takes about 9 GiB, and uv unpacks the largest wheel beside it; the CPU build 3.
 ENGINE_BYTES = 14 * GIB
 CPU_ENGINE_BYTES = 4 * GIB
+# A copy that is nearly as large as the shape says is taken for whole.
+WHOLE = 0.95
 # One engine process per GPU, without page cache; and the shared-memory rings of NCCL and vLLM.
 MEMORY_PER_GPU = 4 * GIB
 SHM_PER_GPU = GIB // 4
@@ -128,3 +131,22 @@ def _weights(plan: Plan, settings: Settings) -> PathNeed:
     held = f"{settings.hf_home}/hub/models--{plan.model.replace('/', '--')}"
     wanted = 0 if settings.offline else plan.weight_bytes
     return PathNeed(settings.hf_home, "weights", bytes=wanted, held=held)
+
+
+def to_download(plan: Plan, reports: Iterable[HostReport], needs: Mapping[str, Needs]) -> tuple[str, ...]:
+    """Return the hosts whose engine would download weights while it starts, inside `ready_timeout`.
+
+    Args:
+        plan: of the group.
+        reports: of its hosts.
+        needs: of its hosts.
+    """
+    if plan.weights is None or plan.weights.kind != "download":
+        return ()
+    lacking = []
+    for report in reports:
+        for need in needs[report.host].paths:
+            facts = report.paths.get(need.path)
+            if need.what == "weights" and isinstance(facts, PathFacts) and facts.held < WHOLE * need.bytes:
+                lacking.append(report.host)
+    return tuple(lacking)

@@ -36,8 +36,13 @@ class StageRun:
 _runs: OncePerRun[StageRun | None] = OncePerRun()
 
 
-def of_weights(state: State, recipe_name: str) -> StageRun | None:
+def of_weights(state: State, recipe_name: str, *, required: bool = False) -> StageRun | None:
     """Return the run that stages a recipe's weights; None where the settings name no source.
+
+    Args:
+        state: pyinfra's.
+        recipe_name: name of the recipe.
+        required: whether to refuse where the settings name no source: staging is all that this run is for.
 
     Raises:
         DeployError: no pin, no room, no such source; nothing was touched.
@@ -50,6 +55,13 @@ def of_weights(state: State, recipe_name: str) -> StageRun | None:
         if bundle is not None and (bundle / bundles.WEIGHTS).is_dir():
             options = options.model_copy(update={"source": f"control:{bundle.resolve() / bundles.WEIGHTS}"})
         if options.kind == "none":
+            if required:
+                raise Refusal(
+                    "weights_source is none: nothing would be staged",
+                    needed=f"where the weights of {settings.model or chosen.model} come from",
+                    fix="set weights_source in group_data, or with --data: hub, modelscope, /a/directory on the hosts,"
+                    " or control:/a/directory on this machine (docs/weights.md)",
+                )
             return None
         listing = pins.read(chosen.name, bundle, fleet.homes)
         model = settings.model or chosen.model

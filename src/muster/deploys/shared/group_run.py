@@ -26,6 +26,7 @@ from muster.plan.types import HostPlan, Plan
 from muster.plan.way_back import WayBack, way_back
 from muster.preflight import before_deploy as preflight
 from muster.preflight.outcome import drivers_of
+from muster.preflight.plan_needs import to_download
 from muster.spec import inventory
 from muster.spec.settings import Settings
 
@@ -42,6 +43,7 @@ class GroupRun:
         progress: how far the hosts are.
         settings: of the group, as the plan was made from them.
         homes: directories of the inventory, for its resolutions.
+        downloads: hosts whose engine downloads weights while it starts.
     """
 
     plan: Plan
@@ -51,6 +53,7 @@ class GroupRun:
     progress: Progress
     settings: Settings
     homes: tuple[Path, ...] = ()
+    downloads: tuple[str, ...] = ()
 
     @property
     def history(self) -> tuple[KeptPlan, ...]:
@@ -123,7 +126,8 @@ def _prepare(state: State, recipe_name: str) -> GroupRun:
     files = inventory.files_of(state.inventory)
     words.about(files.inventory if files else None, plan.recipe)
     progress = Progress(tuple(here.hosts), here.steps, here.ready_timeout, here.group if here.heals else "")
-    return GroupRun(here, probed.observations, decision, store, progress, fleet.settings, fleet.homes)
+    downloads = to_download(here, probed.reports, probed.needs)
+    return GroupRun(here, probed.observations, decision, store, progress, fleet.settings, fleet.homes, downloads)
 
 
 def _absent(plan: Plan, names: list[str], why: str) -> str:
