@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from muster.errors import Refusal
+from muster.spec import listing as listings
 from muster.weights import hub as hub_client
 from tests.on_host.transfer_runs import free_port
 from tests.weights.hub_server import FILES, Hub, pin, serving
@@ -56,3 +57,19 @@ def test_a_pin_that_cannot_be_says_why(hub: Hub, model: str, revision: str, toke
 def test_a_pin_from_nobody_says_what_to_set() -> None:
     with pytest.raises(Refusal, match="does not answer"):
         hub_client.from_hub("org/model", "main", endpoint=f"http://127.0.0.1:{free_port()}")
+
+
+def test_a_pin_keeps_the_models_configuration_and_reads_it_back(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"model_type": "llama"}')
+    listing = hub_client.from_directory("org/model", tmp_path)
+    assert listing.config == {"model_type": "llama"}
+    assert listings.parse(listing.as_data(), where="pin") == listing
+    for text in ("[1]", "{", '{"a": "' + "x" * listings.CONFIG_LIMIT + '"}'):
+        (tmp_path / "config.json").write_text(text)
+        assert hub_client.from_directory("org/model", tmp_path).config is None
+    with pytest.raises(Refusal, match="config is no config"):
+        listings.parse({**listing.as_data(), "config": [1]}, where="pin")
+
+
+def test_a_hubs_configuration_is_kept_too(hub: Hub) -> None:
+    assert pin(hub).config == {"architectures": []}

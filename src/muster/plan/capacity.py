@@ -26,6 +26,6 @@ def line(limits: Limits, memory: Memory | None, *, tool_calling: bool, ranks: in
     text = ", ".join(parts)
     if memory is None or not context:
         return f"{text}; what the cache holds is not known before the engine measures it"
-    whole = memory.tokens // context
+    whole = memory.requests(context)
     cache = f"the cache of each rank holds {memory.tokens:,}" if ranks > 1 else f"the cache holds {memory.tokens:,}"
     return f"{text}; {cache} tokens, {whole:,} context{'s' * (whole != 1)} of full length"

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil
 
+from muster.plan import cache_size
 from muster.plan.layout import Layout
 from muster.spec.hardware import GIB, Gpu
 from muster.spec.hardware import gpu as gpu_named
@@ -40,6 +41,7 @@ class Memory:
         utilization: share of it the engine may use.
         token_bytes: cache of one token on one GPU, in bytes (already divided by DCP).
         needed_tokens: tokens one request of full length needs.
+        request_bytes: cache of one request besides, in layers that do not keep every token.
     """
 
     parts: tuple[Part, ...]
@@ -47,6 +49,7 @@ class Memory:
     utilization: float
     token_bytes: float
     needed_tokens: int
+    request_bytes: int = 0
 
     @property
     def budget(self) -> int:
@@ -65,8 +68,17 @@ class Memory:
 
     @property
     def tokens(self) -> int:
-        """Tokens the cache of one DP rank holds, in whole blocks."""
-        return max(0, int(self.cache / self.token_bytes / BLOCK_TOKENS) * BLOCK_TOKENS)
+        """Tokens of one request that the cache of one DP rank holds, in whole blocks."""
+        left = self.cache - self.request_bytes
+        if not self.token_bytes:
+            return self.needed_tokens if left >= 0 else 0
+        return max(0, int(left / self.token_bytes / BLOCK_TOKENS) * BLOCK_TOKENS)
+
+    def requests(self, length: int) -> int:
+        """Return how many requests of a length the cache of one DP rank holds at once."""
+        if not self.request_bytes:
+            return self.tokens // length
+        return max(0, int(self.cache / (self.request_bytes + self.token_bytes * length)))
 
     @property
     def fits(self) -> bool:
@@ -86,11 +98,13 @@ class Memory:
             ("may be used", self.budget, f"{self.total / GIB:.2f} GiB x gpu_memory_utilization {self.utilization:g}")
         )
         verb = "holds" if self.fits else "holds only"
+        holds = f"{verb} {self.tokens:,} tokens, needs {self.needed_tokens:,}"
+        besides = f" after {self.request_bytes / GIB:.2f} GiB of windows and states" if self.request_bytes else ""
         rows.append(
             (
                 "left for the cache",
                 self.cache,
-                f"{self.token_bytes:,.0f} B a token: {verb} {self.tokens:,} tokens, needs {self.needed_tokens:,}",
+                f"{self.token_bytes:,.0f} B a token{besides}: {holds}",
             )
         )
         width = max(len(name) for name, _, _ in rows)
@@ -122,13 +136,37 @@ def per_gpu(
     The pipeline stage with the most expert layers is taken. Routed experts are divided over TP x DP ranks with
     expert parallelism as well as without (then as tensor parallel); everything else only over TP.
     """
+    parts = _weights(shape, layout)
+    cache = cache_size.of(
+        shape, layout, element=cache_bytes, batched_tokens=batched_tokens, max_model_len=max_model_len
+    )
+    activations = batched_tokens * shape.hidden_size * BF16_BYTES * HIDDEN_VECTORS_PER_TOKEN
+    parts.append(
+        Part(
+            "allowance",
+            FIXED_ALLOWANCE + activations,
+            f"context, NCCL, graphs 2 GiB + activations of {batched_tokens:,} batched tokens",
+        )
+    )
+    return Memory(
+        parts=tuple(parts),
+        total=gpu.memory_bytes,
+        utilization=utilization,
+        token_bytes=cache.token_bytes,
+        needed_tokens=max_model_len,
+        request_bytes=cache.request_bytes,
+    )
+
+
+def _weights(shape: Shape, layout: Layout) -> list[Part]:
+    """Return the weights of the fullest pipeline stage on one GPU."""
     stage_layers = ceil(shape.num_hidden_layers / layout.pp)
     moe_layers_all = shape.num_hidden_layers - shape.first_k_dense_replace if shape.n_routed_experts else 0
     moe_layers = min(stage_layers, moe_layers_all)
     dense_layers = min(stage_layers, shape.num_hidden_layers - moe_layers_all)
     expert_params = 3 * shape.hidden_size * shape.moe_intermediate_size
     ranks = layout.tp * layout.dp
-    parts = []
+    parts: list[Part] = []
 
     def add(name: str, params: float, bits: float, ways: int, why: str) -> None:
         if params:
@@ -151,6 +189,8 @@ def per_gpu(
     add("router", router, shape.other_bits, 1, "on every rank")
     vocabulary = shape.vocab_size * shape.hidden_size * (2 if layout.pp == 1 else 1)
     add("embedding, output head", vocabulary, shape.other_bits, layout.tp, _ways(layout.tp))
+    if shape.weight_bytes:
+        parts = _scaled(parts, shape)
     if shape.kv_lora_rank:
         heads = shape.num_attention_heads * (shape.qk_nope_head_dim + shape.v_head_dim) * shape.kv_lora_rank
         add(
@@ -160,25 +200,19 @@ def per_gpu(
             layout.tp,
             f"bf16 copies of the up-projections {_ways(layout.tp)}",
         )
-    activations = batched_tokens * shape.hidden_size * BF16_BYTES * HIDDEN_VECTORS_PER_TOKEN
-    parts.append(
-        Part(
-            "allowance",
-            FIXED_ALLOWANCE + activations,
-            f"context, NCCL, graphs 2 GiB + activations of {batched_tokens:,} batched tokens",
-        )
-    )
-    return Memory(
-        parts=tuple(parts),
-        total=gpu.memory_bytes,
-        utilization=utilization,
-        token_bytes=_token_elements(shape, layout) * stage_layers * cache_bytes / layout.dcp,
-        needed_tokens=max_model_len,
-    )
+    return parts
+
+
+def _scaled(parts: list[Part], shape: Shape) -> list[Part]:
+    """Return parts that sum up, over the whole model, to the bytes on disk: towers, MTP layers and scales included."""
+    by_sizes = weight_bytes(shape.model_copy(update={"weight_bytes": 0}))
+    return [replace(part, bytes=int(part.bytes * shape.weight_bytes / by_sizes)) for part in parts]
 
 
 def weight_bytes(shape: Shape) -> int:
-    """Return roughly how much disk a model takes: what one rank of its own would hold of it."""
+    """Return how much disk a model takes: as its files say, or roughly what one rank of its own would hold of it."""
+    if shape.weight_bytes:
+        return shape.weight_bytes
     whole = Layout("tp", tp=1, pp=1, dp=1, dcp=1, dp_local=1, expert_parallel=False)
     memory = per_gpu(
         shape, whole, gpu_named("H200"), utilization=1.0, batched_tokens=1, max_model_len=1, cache_bytes=BF16_BYTES
@@ -208,14 +242,3 @@ def _attention(shape: Shape) -> tuple[int, int]:
     sharded += heads * shape.v_head_dim * hidden
     replicated = hidden * shape.q_lora_rank + hidden * (shape.kv_lora_rank + shape.qk_rope_head_dim)
     return sharded, replicated
-
-
-def _token_elements(shape: Shape, layout: Layout) -> float:
-    """Return cache elements of one token in one layer on one GPU, before DCP divides them.
-
-    MLA keeps one latent vector and the rotary part (512 + 64 for K2), the same on every TP rank.
-    """
-    if shape.kv_lora_rank:
-        return shape.kv_lora_rank + shape.qk_rope_head_dim
-    heads = max(1, (shape.num_key_value_heads or shape.num_attention_heads) // layout.tp)
-    return 2 * heads * shape.head_dim

@@ -25,13 +25,13 @@ class Situation:
         flags: recipe's and settings' flags, and over them the values that `extra_args` gives.
         layout: parallel sizes.
         gpu: the product all hosts have.
-        shape: of the model.
+        shape: of the model, where it is known.
     """
 
     flags: Flags
     layout: Layout
     gpu: Gpu
-    shape: Shape
+    shape: Shape | None
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,8 @@ def _fp8_cache_dcp_flashmla(at: Situation) -> bool:
     hopper = at.gpu.compute_capability.startswith("9.")
     fp8 = str(at.flags.get("kv-cache-dtype", "auto")).startswith("fp8")
     backend = str(at.flags.get("attention-backend", "FLASHMLA")).upper()
-    return hopper and at.shape.kv_lora_rank > 0 and fp8 and at.layout.dcp > 1 and backend == "FLASHMLA"
+    latent = at.shape is not None and at.shape.kv_lora_rank > 0
+    return hopper and latent and fp8 and at.layout.dcp > 1 and backend == "FLASHMLA"
 
 
 FAULTS = (
@@ -80,7 +81,7 @@ FAULTS = (
 
 
 def cured(
-    flags: Flags, layout: Layout, gpu: Gpu, shape: Shape, *, version: str, own: Flags, allowed: bool
+    flags: Flags, layout: Layout, gpu: Gpu, shape: Shape | None, *, version: str, own: Flags, allowed: bool
 ) -> tuple[dict[str, FlagValue], list[str]]:
     """Return the flags with the cure of every known fault that would strike, and a line for each.
 

@@ -114,7 +114,9 @@ def _build(recipe: Recipe, hosts: Sequence[HostSpec], settings: Settings) -> Pla
     model_limits.check(shape, layout, limits.context, settings.extra_env, recipe.context if own else None)
     cache_bytes = gpu_memory.cache_bytes(str({**spoken, **words}.get("kv-cache-dtype", "auto")))
     fit = _fit(recipe, settings, shape, layout, topology, limits, cache_bytes)
-    if not fit.fits:
+    if fit is None:
+        notes.append("the cache is not known: neither recipe nor pin has a shape that is understood; vLLM measures it")
+    elif not fit.fits:
         notes.append(f"{layout.label} does not fit {topology.gpu.product}; allow_oversubscription is set")
     elif limits.context is None and fit.needed_tokens < recipe.context:
         if "max-model-len" not in words:
@@ -171,14 +173,14 @@ def _build(recipe: Recipe, hosts: Sequence[HostSpec], settings: Settings) -> Pla
         drain_seconds=settings.drain_seconds,
         heals=group.guarded,
         memory=fit,
-        weight_bytes=gpu_memory.weight_bytes(shape),
+        weight_bytes=gpu_memory.weight_bytes(shape) if shape else 0,
         variant=chosen(settings).variant,
         variant_assumed=chosen(settings).assumed,
     )
     return with_manifest(plan)
 
 
-def _shape(recipe: Recipe, settings: Settings) -> Shape:
+def _shape(recipe: Recipe, settings: Settings) -> Shape | None:
     if not settings.model_shape:
         return recipe.shape
     for key in settings.model_shape:
@@ -193,17 +195,19 @@ def _shape(recipe: Recipe, settings: Settings) -> Shape:
 def _fit(
     recipe: Recipe,
     settings: Settings,
-    shape: Shape,
+    shape: Shape | None,
     layout: Layout,
     topology: Topology,
     limits: engine_limits.Limits,
     cache_bytes: int,
-) -> gpu_memory.Memory:
-    """Return the memory table; a context that no flag asks for becomes as short as the memory demands.
+) -> gpu_memory.Memory | None:
+    """Return the memory table, None of an unknown shape; a context that no flag asks for becomes as short as need be.
 
     Raises:
         DoesNotFit: unless `allow_oversubscription` is set.
     """
+    if shape is None:
+        return None
     fit = gpu_memory.per_gpu(
         shape,
         layout,

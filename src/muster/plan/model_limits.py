@@ -17,12 +17,12 @@ LONGER = "VLLM_ALLOW_LONG_MAX_MODEL_LEN"
 
 
 def check(
-    shape: Shape, layout: Layout, length: int | None, environment: Mapping[str, str], context: int | None
+    shape: Shape | None, layout: Layout, length: int | None, environment: Mapping[str, str], context: int | None
 ) -> None:
     """Refuse what cannot start.
 
     Args:
-        shape: of the model.
+        shape: of the model; None where it is not known: then only its context is judged.
         layout: parallel sizes.
         length: tokens of context that the flags ask for; None where they leave it open.
         environment: the user's `extra_env`.
@@ -32,13 +32,15 @@ def check(
         Refusal: a context beyond the model's, heads or blocks that TP does not divide, experts spread where there are
             too few, a cache that DCP cannot divide.
     """
-    _heads(shape, layout)
     if context and length and length > context and environment.get(LONGER) != "1":
         raise Refusal(
             f"max_model_len {length:,} is beyond the model's own {context:,} tokens",
             needed=f"at most {context:,}: vLLM does not start with more",
             fix=f"lower max_model_len, or set {LONGER}=1 in extra_env if the model was made for it",
         )
+    if shape is None:
+        return
+    _heads(shape, layout)
     if layout.expert_parallel and not shape.n_routed_experts:
         raise Refusal(
             f"{layout.label} spreads experts, and the model has none",
@@ -83,7 +85,8 @@ def _heads(shape: Shape, layout: Layout) -> None:
 
 def _blocks(shape: Shape, layout: Layout) -> None:
     # Without EP every rank of every engine holds a slice of each expert.
-    sizes = [("intermediate_size", shape.intermediate_size, layout.tp)]
+    dense = not shape.n_routed_experts or shape.first_k_dense_replace
+    sizes = [("intermediate_size", shape.intermediate_size, layout.tp)] if dense else []
     if shape.n_routed_experts and not layout.expert_parallel:
         sizes.append(("moe_intermediate_size", shape.moe_intermediate_size, layout.expert_ranks))
     for name, size, ways in sizes:

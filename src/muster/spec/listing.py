@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,6 +13,8 @@ from muster.errors import Refusal, literal
 from muster.on_host.transfer_store import PART, WAN, is_commit, listing_digest
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+CONFIG, CONFIG_LIMIT = "config.json", 1 << 18
+"""The model's own configuration: its file, and the most bytes of it that a pin keeps."""
 _MOST_FILES, _LONGEST_PATH, _LARGEST = 100_000, 1024, 1 << 50
 
 
@@ -33,12 +36,22 @@ class Listing:
         revision: commit of 40 hexadecimal digits.
         origin: where the listing was read: `hub`, `modelscope` or a directory.
         files: sorted by path.
+        config: what the model's config.json holds, where the listing's origin gave it.
     """
 
     model: str
     revision: str
     origin: str
     files: tuple[Entry, ...]
+    config: Mapping[str, Any] | None = None
+
+    @property
+    def weight_bytes(self) -> int:
+        """Bytes of the weights that the engine loads, 0 where there are none: some repositories hold them twice."""
+        top = {entry.path: entry.size for entry in self.files if entry.path.endswith(".safetensors")}
+        shards = {path: size for path, size in top.items() if re.fullmatch(r"model(-[0-9]+-of-[0-9]+)?[^/]*", path)}
+        single = {path: size for path, size in top.items() if "/" not in path}
+        return sum((shards or single).values())
 
     @property
     def size(self) -> int:
@@ -53,7 +66,8 @@ class Listing:
     def as_data(self) -> dict[str, Any]:
         """Return plain data, for a pin file and for the hosts' programs."""
         files = [{"path": e.path, "size": e.size, "sha256": e.sha256} for e in self.files]
-        return {"model": self.model, "revision": self.revision, "origin": self.origin, "files": files}
+        config = {"config": self.config} if self.config is not None else {}
+        return {"model": self.model, "revision": self.revision, "origin": self.origin, **config, "files": files}
 
 
 def parse(data: object, *, where: str) -> Listing:
@@ -79,7 +93,12 @@ def parse(data: object, *, where: str) -> Listing:
         raise Refusal(f"{where}: names no file", needed="the files of the model", fix="pin again")
     _check_together(entries, where)
     origin = data.get("origin", "")
-    return Listing(model, str(revision), origin if isinstance(origin, str) else "", entries)
+    config = data.get("config")
+    if config is not None and not (isinstance(config, Mapping) and len(json.dumps(config)) <= CONFIG_LIMIT):
+        raise Refusal(
+            f"{where}: config is no config.json", needed=f"a mapping of at most {CONFIG_LIMIT:,} bytes", fix="pin again"
+        )
+    return Listing(model, str(revision), origin if isinstance(origin, str) else "", entries, config)
 
 
 def check_commit(revision: object, *, where: str) -> None:

@@ -11,6 +11,7 @@ from muster import resources
 from muster.errors import Refusal
 from muster.on_host import whole_files
 from muster.spec import listing as listings
+from muster.spec import model_config
 from muster.spec.listing import Listing
 from muster.spec.recipe import Recipe
 
@@ -70,7 +71,14 @@ def write(recipe: str, listing: Listing) -> Path:
 
 
 def pinned(recipe: Recipe, listing: Listing | None) -> Recipe:
-    """Return the recipe with the commit of its pin; a pin of another model changes nothing."""
+    """Return the recipe with the commit of its pin, and with a shape where it has none and the pin's is understood.
+
+    A pin of another model changes nothing.
+    """
     if listing is None or listing.model != recipe.model:
         return recipe
-    return recipe.model_copy(update={"revision": listing.revision})
+    found: dict[str, object] = {"revision": listing.revision}
+    if recipe.shape is None and listing.config is not None:
+        with contextlib.suppress(model_config.NotUnderstood):
+            found["shape"] = model_config.shape_of(listing.config, weight_bytes=listing.weight_bytes)
+    return recipe.model_copy(update=found)

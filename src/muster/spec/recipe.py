@@ -46,6 +46,14 @@ class Shape(_Frozen):
     qk_nope_head_dim: int = 0
     qk_rope_head_dim: int = 0
     v_head_dim: int = 0
+    index_head_dim: int = 0
+    """Of sparse MLA: size of the key that its indexer keeps of every token."""
+    window_layers: int = Field(default=0, ge=0)
+    """Layers that keep a window of tokens (sliding or chunked attention), `window` of them."""
+    window: int = Field(default=0, ge=0)
+    state_layers: int = Field(default=0, ge=0)
+    """Layers that keep a state of each request (linear attention), of `state_bytes` over all TP ranks."""
+    state_bytes: int = Field(default=0, ge=0)
     vocab_size: int = Field(gt=0)
     expert_bits: float = 16
     """Bits a parameter of a routed expert takes, scales included (FP8 with 128x128 block scales: 8.002)."""
@@ -55,6 +63,8 @@ class Shape(_Frozen):
     """Bits a parameter of embeddings, output head and router takes."""
     weight_block: int = Field(default=0, ge=0)
     """Side of the square blocks that quantised weights have one scale for; 0 where there are none."""
+    weight_bytes: int = Field(default=0, ge=0)
+    """Of all weights on disk, which the sizes are scaled to; 0 where only the sizes are known."""
 
 
 class Feature(_Frozen):
@@ -137,7 +147,8 @@ class Recipe(_Frozen):
     min_vllm: Version
     context: int = Field(gt=0)
     """Longest context the model takes, in tokens."""
-    shape: Shape
+    shape: Shape | None = None
+    """None takes it from the model's own config.json in the pin, where that is understood."""
     flags: Flags = {}
     features: dict[Line, Feature] = {}
     strategies: dict[Line, Strategy]

@@ -9,8 +9,11 @@ Answers are models with bounds. What a listing may hold is judged where a pin is
 from __future__ import annotations
 
 import hashlib
+import json
 import time
 import urllib.parse
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -87,7 +90,7 @@ def from_hub(
     answer = asker.model(where, _Revision)
     commit = answer.sha
     listings.check_commit(commit, where=asker.name)
-    entries = []
+    entries, config = [], None
     for file in answer.siblings:
         listings.check_path(file.rfilename, where=asker.name)
         sha256 = (file.lfs.sha256 or file.lfs.oid) if file.lfs else None
@@ -99,7 +102,8 @@ def from_hub(
             limit = SMALL_FILE_LIMIT if file.size is None else min(SMALL_FILE_LIMIT, max(0, file.size))
             body = asker.get(f"{base}/{_quoted(model)}/resolve/{commit}/{urllib.parse.quote(file.rfilename)}", limit)
             entries.append(Entry(file.rfilename, len(body), hashlib.sha256(body).hexdigest()))
-    return _checked(model, revision, commit, "hub", entries, asker.name)
+            config = _config(body) if file.rfilename == listings.CONFIG else config
+    return _checked(model, revision, commit, "hub", entries, asker.name, config)
 
 
 def from_modelscope(
@@ -131,11 +135,31 @@ def from_directory(model: str, directory: Path, revision: str | None = None) -> 
                 raise Refusal(f"{path} cannot be read: {error.strerror}", fix="make it readable") from None
     if not entries:
         raise Refusal(f"{directory} holds no file", needed="a model's directory", fix="name another directory")
-    listing = Listing(model, revision or "0" * 40, str(directory), tuple(entries))
-    return listing if revision else Listing(model, listing.digest[:40], str(directory), tuple(entries))
+    place = directory / listings.CONFIG
+    small = place.is_file() and place.stat().st_size <= listings.CONFIG_LIMIT
+    config = _config(place.read_bytes()) if small else None
+    listing = Listing(model, revision or "0" * 40, str(directory), tuple(entries), config)
+    return listing if revision else replace(listing, revision=listing.digest[:40])
 
 
-def _checked(model: str, asked: str, commit: str, origin: str, entries: list[Entry], name: str) -> Listing:
+def _config(body: bytes) -> Mapping[str, Any] | None:
+    """Return what a config.json holds; None where it is larger than real ones, or none."""
+    try:
+        config = json.loads(body) if len(body) <= listings.CONFIG_LIMIT else None
+    except (ValueError, RecursionError):
+        return None
+    return config if isinstance(config, dict) and len(json.dumps(config)) <= listings.CONFIG_LIMIT else None
+
+
+def _checked(
+    model: str,
+    asked: str,
+    commit: str,
+    origin: str,
+    entries: list[Entry],
+    name: str,
+    config: Mapping[str, Any] | None = None,
+) -> Listing:
     """Return a listing that the pin file's own reader accepts, of the commit that was asked for if it was one."""
     if is_commit(asked) and commit != asked:
         raise Refusal(
@@ -143,7 +167,7 @@ def _checked(model: str, asked: str, commit: str, origin: str, entries: list[Ent
             needed="the files of that commit",
             fix="find out who answers there, or use another endpoint",
         )
-    listing = Listing(model, commit, origin, tuple(sorted(entries, key=lambda entry: entry.path)))
+    listing = Listing(model, commit, origin, tuple(sorted(entries, key=lambda entry: entry.path)), config)
     return listings.parse(listing.as_data(), where=name)
 
 

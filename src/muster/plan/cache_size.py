@@ -1,0 +1,60 @@
+"""What the cache takes on one GPU: bytes of every further token, and what one request holds besides."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import ceil
+
+from muster.plan.layout import Layout
+from muster.spec.recipe import Shape
+
+SPARSE_FP8_BYTES = 656
+"""Of one token and layer of sparse MLA in FP8: 512 values, 16 bytes of scales, 64 rotary values in bf16."""
+INDEXER_SCALE_BYTES = 4
+"""Beside each token's index key, which is FP8 whatever the cache is."""
+
+
+@dataclass(frozen=True)
+class CacheSize:
+    """Bytes on one GPU of the fullest stage.
+
+    Args:
+        token_bytes: of one token in the layers that keep every token, already divided by DCP.
+        request_bytes: of one request of full length in all other layers: windows, and states of linear attention.
+    """
+
+    token_bytes: float
+    request_bytes: int
+
+
+def of(shape: Shape, layout: Layout, *, element: int, batched_tokens: int, max_model_len: int) -> CacheSize:
+    """Return the cache of a model on these ranks.
+
+    Args:
+        shape: the model.
+        layout: parallel sizes.
+        element: bytes of one cache element (2 for bf16, 1 for fp8).
+        batched_tokens: of one batch: a window keeps those in flight too.
+        max_model_len: context length in tokens.
+    """
+    windows, states = shape.window_layers, shape.state_layers
+    full = shape.num_hidden_layers - windows - states
+    token = _token_bytes(shape, layout, element)
+    kept = min(max_model_len, shape.window + batched_tokens)
+    request = ceil(windows / layout.pp) * token * kept
+    request += ceil(states / layout.pp) * shape.state_bytes / layout.tp
+    return CacheSize(token * ceil(full / layout.pp) / layout.dcp, int(request))
+
+
+def _token_bytes(shape: Shape, layout: Layout, element: int) -> float:
+    """Return the bytes of one token in one layer on one GPU, before DCP divides them.
+
+    MLA keeps one latent vector and the rotary part (512 + 64 for K2), the same on every TP rank.
+    """
+    if shape.kv_lora_rank:
+        latent = (shape.kv_lora_rank + shape.qk_rope_head_dim) * element
+        if not shape.index_head_dim:
+            return latent
+        return (SPARSE_FP8_BYTES if element == 1 else latent) + shape.index_head_dim + INDEXER_SCALE_BYTES
+    heads = max(1, (shape.num_key_value_heads or shape.num_attention_heads) // layout.tp)
+    return 2 * heads * shape.head_dim * element
