@@ -50,7 +50,7 @@ class GoBack(BaseStateCallback):
         self.reason = self.reason or f"{host.name} failed at '{names}'"
         self.fallen.add(host.name)
         acted = self.progress.stopping or self.progress.started
-        if acted and self.fallen >= set(self.progress.hosts):
+        if acted and not self.progress.settled and self.fallen >= set(self.progress.hosts):
             self._go(state)
 
     def _go(self, state: State) -> None:

@@ -77,7 +77,7 @@ def rollback(digest: str = "", recipe: str | None = None) -> None:
     start_ranks(progress)
     gate(progress, "bring-up")
     _verify(run)
-    gate(progress, "verification")
+    gate(progress, "the verification", settles=True)
     _keep(run)
 
 

@@ -53,7 +53,7 @@ def _bring_up(run: GroupRun, recipe: str) -> None:
         await_ready(run.progress)
     gate(run.progress, "bring-up")
     verify(run)
-    gate(run.progress, "the verification")
+    gate(run.progress, "the verification", settles=True)
     keep(run)
     prune(run)
     summary(run)

@@ -31,6 +31,8 @@ class Progress:
     guarded_group: str = ""
     touched: bool = False
     """Whether this run has passed the gate behind which it acts on what runs."""
+    settled: bool = False
+    """Whether every host has verified what runs."""
     failed: Event = field(default_factory=Event)
     failure: str = ""
     stopping: float = 0.0
