@@ -60,6 +60,7 @@ def test_every_host_keeps_what_was_verified_and_a_second_run_keeps_nothing(guard
     assert guarded.deploy("--json", max_num_seqs=17).results["totals"]["success"] == 0
 
 
+@pytest.mark.nightly
 def test_a_copy_that_is_gone_is_named_and_made_again(guarded: GuardedTestbed) -> None:
     digest = guarded.status["digest"]
     guarded.sh("node1", f"rm {KEPT}/{digest}.json")
@@ -168,6 +169,7 @@ def test_a_rollback_over_three_plans(guarded: GuardedTestbed, client: Client) ->
     assert client.answered
 
 
+@pytest.mark.nightly
 def test_a_host_that_lost_its_copy_is_named_before_anything_stops(guarded: GuardedTestbed, client: Client) -> None:
     guarded.deploy(max_num_seqs=23)
     generation, before = guarded.status["generation"], history(guarded)[1]["digest"]
