@@ -17,7 +17,7 @@ from muster.on_host.transfer_pieces import PieceMap
 from muster.spec import pins, recipe
 from muster.weights import hub as hub_client
 from tests.conftest import Boot
-from tests.on_host.transfer_runs import Run, all_of, listing_of, model, requests, same
+from tests.on_host.transfer_runs import Run, all_of, homes, listing_of, model, pinned, requests, same
 from tests.weights.hub_server import Hub, serving
 from tests.weights.test_staging_run import RECIPE, SCRIPT, run
 
@@ -38,10 +38,6 @@ def changed(origin: Path, place: Path, *, longer: bool) -> Path:
     size = 900_000 if longer else FILES[CODE]
     (place / CODE).write_bytes((EVIL * 30_000)[:size])
     return place
-
-
-def homes(tmp_path: Path, count: int) -> list[Path]:
-    return [tmp_path / f"h{number}" / "org--model" / ("c" * 40) for number in range(count)]
 
 
 class PatchedRun(Run):
@@ -123,8 +119,7 @@ def test_a_host_with_another_manifest_is_not_complete_and_not_all_right(tmp_path
     evil = changed(origin, tmp_path / "evil", longer=False)
     (place,) = homes(tmp_path, 1)
     assert all_of(requests([place], evil))[0][0] == 0
-    listing = listing_of(origin)
-    pin = {"directory": str(place), "manifest": listing.digest, "files": listing.as_data()["files"]}
+    pin = pinned(place, origin)
     state = weights_on_disk.probe(pin)
     assert (state["complete"], state["good"]) == (False, 0)
     assert state["wrong"] == {".muster-manifest.json": "not what is pinned"}
@@ -154,7 +149,7 @@ def test_a_file_has_as_many_digests_as_chunks() -> None:
     pieces = PieceMap([{"path": "x", "size": 10, "sha256": "0" * 64}], [])
     with pytest.raises(ValueError, match="2 digests for 1 chunks"):
         pieces.learn_hashes(0, ["a", "b"])
-    assert pieces.announced == []
+    assert pieces.hashes == {}
 
 
 # --- what somebody else owns
@@ -173,12 +168,9 @@ def test_root_stages_nothing_below_a_directory_of_another_user(tmp_path: Path, o
     assert status != 0
     assert "belongs to user 12345" in error
     assert "fix: chown root:root" in error
-    listing = listing_of(origin)
     for do in ("missing", "link", "prune"):
         with pytest.raises(OSError, match="belongs to user 12345"):
-            weights_on_disk.main(
-                {"do": do, "directory": str(place), "manifest": listing.digest, "files": listing.as_data()["files"]}
-            )
+            weights_on_disk.main({"do": do, **pinned(place, origin)})
 
 
 @needs_root

@@ -5,9 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import random
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -19,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from muster import guard
+from tests.free_port import free_port
 
 ENGINE = Path(__file__).parent / "fake_engine.py"
 FAST = {
@@ -40,20 +39,6 @@ FAST = {
 KEY = "0123456789abcdef0123456789abcdef"
 API_KEY = "secret-of-the-engine"
 RESTART = 0.3
-
-
-def free_port() -> int:
-    """A port below those that outgoing connections take: one of these could be had by another test's client, or by
-    one of its own, which may even connect to itself while nothing listens."""
-    first = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
-    for port in random.SystemRandom().sample(range(first - 8000, first), 100):
-        with socket.socket() as probe:
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            return port
-    raise AssertionError(f"no free port below {first}")
 
 
 def wait_for(what: Callable[[], Any], seconds: float = 60.0) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import threading
 import time
 from typing import Any
@@ -10,12 +9,7 @@ from typing import Any
 import pytest
 
 from muster.on_host import measure_pair
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port: int = server.getsockname()[1]
-    return port
+from tests.free_port import free_port
 
 
 def test_two_ends_measure() -> None:

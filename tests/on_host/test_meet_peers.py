@@ -10,14 +10,9 @@ from typing import Any
 import pytest
 
 from muster.on_host import meet_peers
+from tests.free_port import free_port
 
 TOKEN = "f" * 32
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port: int = server.getsockname()[1]
-    return port
 
 
 def all_meet(places: dict[str, str], **low: list[int]) -> dict[str, Any]:

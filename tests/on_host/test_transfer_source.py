@@ -14,7 +14,8 @@ import pytest
 from muster.hosts import programs
 from muster.spec.listing import Listing
 from muster.weights import hub as hub_client
-from tests.on_host.transfer_runs import MIB, Run, free_port
+from tests.free_port import free_port
+from tests.on_host.transfer_runs import MIB, Run
 from tests.weights.hub_server import FILES, FIRST, Hub, pin, serving
 
 pytestmark = pytest.mark.slow

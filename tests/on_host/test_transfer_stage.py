@@ -11,7 +11,20 @@ import pytest
 
 from muster.on_host import transfer_room, transfer_store, weights_on_disk
 from muster.on_host.transfer_progress import RESERVE
-from tests.on_host.transfer_runs import MIB, SMALL, AnsweredRuns, Run, all_of, listing_of, model, requests, same, slowed
+from tests.on_host.transfer_runs import (
+    MIB,
+    SMALL,
+    AnsweredRuns,
+    Run,
+    all_of,
+    homes,
+    listing_of,
+    model,
+    pinned,
+    requests,
+    same,
+    slowed,
+)
 
 pytestmark = pytest.mark.slow
 
@@ -21,10 +34,6 @@ def origin(tmp_path: Path) -> Path:
     return model(tmp_path / "origin", SMALL)
 
 
-def homes(tmp_path: Path, count: int) -> list[Path]:
-    return [tmp_path / f"h{number}" / "org--model" / ("c" * 40) for number in range(count)]
-
-
 def good(ended: list[tuple[int, str, str]]) -> list[str]:
     assert [status for status, _, _ in ended] == [0] * len(ended), [error for _, _, error in ended]
     return [out for _, out, _ in ended]
@@ -32,12 +41,6 @@ def good(ended: list[tuple[int, str, str]]) -> list[str]:
 
 def probe(home: Path, origin: Path) -> dict[str, Any]:
     return weights_on_disk.probe(pinned(home, origin))
-
-
-def pinned(home: Path, origin: Path) -> dict[str, Any]:
-    """Return what the control machine sends of the pin."""
-    listing = listing_of(origin)
-    return {"directory": str(home), "manifest": listing.digest, "files": listing.as_data()["files"]}
 
 
 def test_every_host_gets_every_file_and_none_keeps_scraps(tmp_path: Path, origin: Path) -> None:

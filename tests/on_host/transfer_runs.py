@@ -18,6 +18,7 @@ from typing import Any
 from muster.hosts import programs
 from muster.spec.listing import Entry, Listing
 from muster.weights.keys import pair_keys
+from tests.free_port import free_port
 
 MIB = 1 << 20
 COMMIT = "c" * 40
@@ -46,13 +47,15 @@ def listing_of(place: Path) -> Listing:
     return Listing("org/model", COMMIT, "test", tuple(sorted(entries, key=lambda entry: entry.path)))
 
 
-def free_port() -> int:
-    """Return a port that nobody listens on, below those that the kernel gives to callers."""
-    while True:
-        port = random.SystemRandom().randrange(20000, 32000)
-        with socket.socket() as found, contextlib.suppress(OSError):
-            found.bind(("0.0.0.0", port))
-            return port
+def homes(tmp_path: Path, count: int) -> list[Path]:
+    """Return the revision's directory on each of so many hosts."""
+    return [tmp_path / f"h{number}" / "org--model" / COMMIT for number in range(count)]
+
+
+def pinned(home: Path, origin: Path) -> dict[str, Any]:
+    """Return what the control machine sends of the pin."""
+    listing = listing_of(origin)
+    return {"directory": str(home), "manifest": listing.digest, "files": listing.as_data()["files"]}
 
 
 def requests(homes: Sequence[Path], origin: Path, **more: Any) -> list[dict[str, Any]]:

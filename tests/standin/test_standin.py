@@ -17,17 +17,13 @@ from typing import Any
 
 import pytest
 
+from tests.free_port import free_port
 from tests.standin import PACKAGE
 
 pytestmark = pytest.mark.slow
 
 Start = Callable[..., subprocess.Popen[str]]
 MODEL = "kimi-k2"
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return int(probe.getsockname()[1])
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import pytest
 from muster.errors import Refusal
 from muster.spec import listing as listings
 from muster.weights import hub as hub_client
-from tests.on_host.transfer_runs import free_port
+from tests.free_port import free_port
 from tests.weights.hub_server import FILES, Hub, pin, serving
 
 

@@ -85,7 +85,7 @@ def write(root: str, group: str, plan: Json) -> Json:
     whole_files.write_whole(f"{place}/{plan['digest']}.json", data, 0o600)
     newest = [header["digest"] for header in headers(root, group)]
     for digest in newest[KEEP:]:
-        whole_files.remove(f"{place}/{digest}.json")
+        safe_paths.remove_file(f"{place}/{digest}.json")
     return {"kept": newest[:KEEP], "removed": newest[KEEP:]}
 
 

@@ -124,7 +124,7 @@ def stage(request: Json, root: str) -> Json:
     except BaseException as error:
         for path in written:
             with contextlib.suppress(OSError):
-                whole_files.remove(path)
+                safe_paths.remove_file(path)
         if not isinstance(error, OSError):
             raise
         raise OSError(f"could not write {place}: {error}; nothing on this host was changed") from None
@@ -147,7 +147,7 @@ def commit(request: Json, root: str) -> Json:
     for item in files:
         safe_paths.rename(staged(root, item), root + item["path"])
     for path in gone:
-        whole_files.remove(root + path)
+        safe_paths.remove_file(root + path)
     for directory in sorted({os.path.dirname(root + item["path"]) for item in files}):
         whole_files.sync_directory(directory)
     if not root and (files or gone or request.get("reload")):

@@ -6,7 +6,7 @@ import fcntl
 import os
 from typing import Any
 
-from muster.on_host import disk_usage, engine_stamps, path_users, safe_paths, whole_files
+from muster.on_host import disk_usage, engine_stamps, path_users, safe_paths
 
 Json = dict[str, Any]
 
@@ -70,10 +70,10 @@ def _remove(engines: str, name: str) -> bool:
         return False
     else:
         # The note goes first: an interrupted removal leaves nothing that looks complete.
-        whole_files.remove(os.path.join(path, engine_stamps.COMPLETE))
+        safe_paths.remove_file(os.path.join(path, engine_stamps.COMPLETE))
         safe_paths.remove_below(path)
         safe_paths.remove_below(path + _RESOLUTION)
-        whole_files.remove(path + _LOCK)
+        safe_paths.remove_file(path + _LOCK)
         return True
     finally:
         os.close(lock)

@@ -8,19 +8,21 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from typing import Any
+
+_AT_ONCE = 4
+"""Files that are fetched at once."""
 
 
 def main(request: dict[str, Any]) -> None:
     """Fetch every file to its place; print one JSON line per file, or one with `error`.
 
     Args:
-        request: `model`, `revision`, `endpoint` (or None), `token` (or None), `at_once`,
+        request: `model`, `revision`, `endpoint` (or None), `token` (or None),
             `files` [{path, size, handle}], each open for writing already.
     """
-    with ThreadPoolExecutor(request.get("at_once", 4)) as pool:
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
         waiting = {pool.submit(one, request, entry): entry["path"] for entry in request["files"]}
         for future in as_completed(waiting):
             try:
@@ -73,7 +75,3 @@ def explain(error: Exception, request: dict[str, Any], path: str) -> str:
         f"{where} does not deliver {path}: {type(error).__name__}: {text}; what has arrived is kept;"
         " fix: run again; see whether the seed reaches it (hf_endpoint, proxy)"
     )
-
-
-if __name__ == "__main__":
-    main(json.load(sys.stdin))

@@ -61,9 +61,8 @@ class PieceMap:
         self.dealt = 0
         self.requested: dict[int, float] = {}
         self.log = array("I")
-        self.hashes: dict[int, list[str]] = {}
+        self.hashes: dict[int, list[str]] = {}  # in the order of announcement
         self.file_log: list[int] = []
-        self.announced: list[int] = []
         self.opened: set[int] = set()
         self.lacking = list(self.counts)
         self.verified: set[int] = set()
@@ -85,10 +84,10 @@ class PieceMap:
     @property
     def ready(self) -> int:
         """How many of the announced files, in the order of announcement, can be received."""
-        for number, at in enumerate(self.announced):
+        for number, at in enumerate(self.hashes):
             if at not in self.opened:
                 return number
-        return len(self.announced)
+        return len(self.hashes)
 
     def hash_of(self, chunk: int) -> str:
         """Return the SHA-256 that a chunk must have."""
@@ -112,7 +111,6 @@ class PieceMap:
                 raise ValueError(f"{len(hashes)} digests for {self.counts[at]} chunks of {self.files[at]['path']}")
             if at in self.hashes:
                 return False
-            self.announced.append(at)
             self.hashes[at] = hashes
             return True
 
@@ -124,9 +122,7 @@ class PieceMap:
                 self._note_here(first + number)
             for chunk in range(first, first + self.counts[at]):
                 if self.state[chunk] == LACKING:
-                    for peer in self.peers.values():
-                        if peer.has[chunk]:
-                            heapq.heappush(peer.candidates, chunk)
+                    self._make_candidate(chunk)
             self.opened.add(at)
             self.file_log.append(at)
             self.changed.notify_all()
@@ -154,10 +150,13 @@ class PieceMap:
             self.requested.pop(chunk, None)
             if self.state[chunk] == COMING:
                 self.state[chunk] = LACKING
-                for peer in self.peers.values():
-                    if peer.has[chunk]:
-                        heapq.heappush(peer.candidates, chunk)
+                self._make_candidate(chunk)
             self.changed.notify_all()
+
+    def _make_candidate(self, chunk: int) -> None:
+        for peer in self.peers.values():
+            if peer.has[chunk]:
+                heapq.heappush(peer.candidates, chunk)
 
     def note_end_heard(self, name: str) -> None:
         """Note that a peer knows that this host needs nothing more."""

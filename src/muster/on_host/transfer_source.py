@@ -203,7 +203,7 @@ def _python(source: dict[str, Any]) -> str:
         "--only-binary",
         ":all:",
         *source.get("install_args", ()),
-        source.get("requirement", "huggingface_hub>=1.0,<3"),
+        "huggingface_hub>=1.0,<3",
     ]
     env = {**_environment(source), **source.get("install_env", {})}
     done = subprocess.run(

@@ -13,14 +13,14 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from muster.on_host import mutex, transfer_chunks, transfer_room, transfer_source, whole_files
+from muster.on_host import mutex, safe_paths, transfer_chunks, transfer_room, transfer_source, whole_files
 from muster.on_host import transfer_store as store
 from muster.on_host.in_words import size
 from muster.on_host.progress_lines import say
 from muster.on_host.transfer_files import Files
 from muster.on_host.transfer_pieces import PieceMap
 from muster.on_host.transfer_progress import Meter
-from muster.on_host.transfer_swarm import Swarm, distrust
+from muster.on_host.transfer_swarm import BAD_LIMIT, Swarm, distrust
 
 
 def main(request: dict[str, Any]) -> dict[str, Any]:
@@ -95,8 +95,9 @@ class Stage:
             self.workers.shutdown(wait=False)
         seconds = time.monotonic() - self.began
         served = {name: peer.served for name, peer in self.pieces.peers.items() if peer.served}
+        bad = {name: peer.bad_chunks for name, peer in self.pieces.peers.items() if peer.bad_chunks}
         say(f"complete: {len(self.pieces.files)} files, {size(self._total())} verified in {seconds:.0f} s")
-        return {"seconds": seconds, "removed": removed, "chunks_from": served, "bad_from": self.swarm.bad_from}
+        return {"seconds": seconds, "removed": removed, "chunks_from": served, "bad_from": bad}
 
     def _total(self) -> int:
         return sum(int(entry["size"]) for entry in self.pieces.files)
@@ -178,7 +179,7 @@ class Stage:
             self.pieces.open_file(at, list(range(len(hashes))))
             self.pieces.note_verified(at)
             return
-        whole_files.remove(path + store.WAN)
+        safe_paths.remove_file(path + store.WAN)
         if os.path.lexists(path):
             self.stamps.drop(name)
             os.rename(path, path + store.PART)
@@ -197,7 +198,7 @@ class Stage:
         entry, path = self.pieces.files[at], store.inside(self.directory, self.pieces.files[at]["path"])
         sha256 = whole_files.sha256(path + store.PART)
         if not self._right(at, path + store.PART, sha256):
-            whole_files.remove(path + store.PART)
+            safe_paths.remove_file(path + store.PART)
             raise OSError(
                 f"{entry['path']} has SHA-256 {sha256}, but {entry['sha256']} is pinned, though every chunk has the"
                 f" digest that {self.seed} announced: {self.seed} announces false digests, or this disk corrupts data;"
@@ -245,9 +246,10 @@ class Stage:
 
     def _fail_if_hopeless(self) -> None:
         pieces = self.pieces
-        if self.me == self.seed or not self.swarm.gone(self.seed):
-            bad = self.swarm.bad_from.get(self.seed, 0)
-            if bad < 3 or not self._only_at_seed():
+        if self.me == self.seed:
+            return
+        if not self.swarm.gone(self.seed):
+            if pieces.peers[self.seed].bad_chunks < BAD_LIMIT or not self._only_at_seed():
                 return
             raise OSError(f"{self.seed}, the seed, serves bad data that no other host has; fix: run again to repair it")
         unknown = len(pieces.files) - len(pieces.opened)

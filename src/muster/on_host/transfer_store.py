@@ -104,15 +104,6 @@ def stamp(status: os.stat_result) -> list[int]:
     return [status.st_size, status.st_mtime_ns, status.st_ino]
 
 
-def trusted(directory: str, path: str, sha256: str, stamps: dict[str, Any]) -> bool:
-    """Whether a file is unchanged since it was verified with this digest."""
-    try:
-        status = os.lstat(os.path.join(directory, path))
-    except OSError:
-        return False
-    return bool(stamps.get(path) == [*stamp(status), sha256])
-
-
 def inside(directory: str, path: str) -> str:
     """Return a file's full path.
 
@@ -188,8 +179,12 @@ class Stamps:
         self._lock = threading.Lock()
 
     def trusts(self, path: str, sha256: str) -> bool:
-        """Whether a file is unchanged since it was verified."""
-        return trusted(self.directory, path, sha256, self.known)
+        """Whether a file is unchanged since it was verified with this digest."""
+        try:
+            status = os.lstat(os.path.join(self.directory, path))
+        except OSError:
+            return False
+        return bool(self.known.get(path) == [*stamp(status), sha256])
 
     def add(self, path: str, sha256: str) -> None:
         """Record a file as verified now."""
@@ -218,7 +213,7 @@ def finish(directory: str, manifest: dict[str, Any], chunks: dict[str, list[str]
     """
     removed = sorted(path for path in walk(directory) if path not in manifest["files"])
     for path in removed:
-        whole_files.remove(os.path.join(directory, path))
+        safe_paths.remove_file(os.path.join(directory, path))
     for place, _, _ in os.walk(directory, topdown=False):
         if place != directory and not os.listdir(place):
             os.rmdir(place)

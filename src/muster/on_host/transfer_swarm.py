@@ -25,7 +25,7 @@ from muster.on_host.transfer_serve import ANNOUNCED_AT_ONCE, GAINS_AT_ONCE, Serv
 
 _FIRST_RETRY, _LAST_RETRY = 0.1, 2.0
 _WAIT = 1.0
-_BAD_LIMIT = 3
+BAD_LIMIT = 3
 """Bad chunks after which nothing more is requested from a peer."""
 
 
@@ -68,7 +68,6 @@ class Swarm:
         self.peers, self.listen, self.say, self.patience = peers, listen, say, patience
         self.on_complete, self.on_hashes = on_complete, on_hashes
         self.keys = {name: bytes.fromhex(peer["key"]["text"]) for name, peer in peers.items()}
-        self.bad_from: dict[str, int] = {}
         # A block of gains, and the announcements of the largest files: base64 of 32 bytes per chunk.
         largest = sorted(pieces.counts)[-ANNOUNCED_AT_ONCE:]
         self._frame_limit = wire.FRAME_LIMIT + 4 * GAINS_AT_ONCE + sum(48 * count + 4096 for count in largest)
@@ -116,7 +115,7 @@ class Swarm:
     def _request_from(self, name: str, leads: bool) -> None:
         """Keep a connection to one peer for the whole run; only the leading one carries updates."""
         peer, retry = self.pieces.peers[name], _FIRST_RETRY
-        while not self.over.is_set() and not self.pieces.error and peer.bad_chunks < _BAD_LIMIT:
+        while not self.over.is_set() and not self.pieces.error and peer.bad_chunks < BAD_LIMIT:
             try:
                 with socket.create_connection(
                     (self.peers[name]["address"], self.peers[name]["port"]), 5.0, (self.listen[0], 0)
@@ -135,7 +134,7 @@ class Swarm:
     def _converse(self, line: wire.Wire, name: str, leads: bool) -> None:
         pieces, peer = self.pieces, self.pieces.peers[name]
         buffer = memoryview(bytearray(self.pieces.chunk))
-        while peer.bad_chunks < _BAD_LIMIT:
+        while peer.bad_chunks < BAD_LIMIT:
             request = self._next_request(name, leads)
             if request is None:
                 return
@@ -197,8 +196,8 @@ class Swarm:
                 if pieces.done or pieces.error or self.over.is_set():
                     # Updates still flow: a seed must not deal what a peer already had from an earlier run.
                     return {**request, "done": pieces.done, "wait": pieces.done} if leads else None
-                ready = pieces.ready
-                if name == self.seed and ready and peer.dry_at != ready:
+                ready = pieces.ready if name == self.seed else 0
+                if ready and peer.dry_at != ready:
                     return {**request, "fresh": True, "ready": ready}
                 chunk = pieces.choose(name)
                 if chunk is not None:
@@ -251,10 +250,10 @@ class Swarm:
         """Discard a bad chunk and name the peer that sent it."""
         self.pieces.not_coming(chunk)
         peer = self.pieces.peers[name]
-        # One count for both: another thread may add to it before the check below.
-        bad = peer.bad_chunks = self.bad_from[name] = peer.bad_chunks + 1
+        # Read once: another thread may add to it before the check below.
+        bad = peer.bad_chunks = peer.bad_chunks + 1
         at, offset, _ = self.pieces.place(chunk)
         path = self.pieces.files[at]["path"]
         self.say(f"{name} served bad data for {path} at offset {offset}; it was discarded")
-        if bad == _BAD_LIMIT:
+        if bad == BAD_LIMIT:
             self.say(f"nothing more is requested from {name} in this run")

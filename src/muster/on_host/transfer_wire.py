@@ -76,10 +76,6 @@ class Wire:
         mac.update(block)
         return mac.digest()
 
-    def close(self) -> None:
-        """Close the connection."""
-        self.sock.close()
-
 
 def call(sock: socket.socket, me: str, peer: str, key: bytes) -> Wire:
     """Shake hands with a peer, each side proving that it holds the key; return the wire.

@@ -149,7 +149,7 @@ def link(request: dict[str, Any]) -> dict[str, Any]:
         return {"changed": False}
     if os.path.lexists(place) and not os.path.islink(place):
         raise OSError(f"{place} is no link of muster's; it was left unchanged; fix: move it elsewhere")
-    whole_files.remove(place + ".muster-new")
+    safe_paths.remove_file(place + ".muster-new")
     os.symlink(name, place + ".muster-new")
     os.rename(place + ".muster-new", place)
     whole_files.sync_directory(os.path.dirname(place))
@@ -181,7 +181,7 @@ def prune(request: dict[str, Any]) -> dict[str, Any]:
             if store.is_commit(os.path.basename(path).removesuffix(".removing")):
                 safe_paths.remove_below(path)
         for name in removed:
-            whole_files.remove(os.path.join(model, name + ".lock"))
+            safe_paths.remove_file(os.path.join(model, name + ".lock"))
     return {"removed": removed, "kept": kept, "free": store.free(model)}
 
 

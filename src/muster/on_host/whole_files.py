@@ -6,7 +6,6 @@ import contextlib
 import hashlib
 import json
 import os
-from collections.abc import Callable
 from typing import Any
 
 from muster.on_host import safe_paths
@@ -20,13 +19,8 @@ def text_sha256(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def sha256(path: str, count: Callable[[int], None] | None = None) -> str:
-    """Return a file's SHA-256 in hexadecimal.
-
-    Args:
-        path: the file.
-        count: called with the bytes of each piece read.
-    """
+def sha256(path: str) -> str:
+    """Return a file's SHA-256 in hexadecimal."""
     digest, buffer = hashlib.sha256(), memoryview(bytearray(_BUFFER))
     with os.fdopen(safe_paths.open_below(path), "rb", buffering=0) as handle:
         while True:
@@ -34,8 +28,6 @@ def sha256(path: str, count: Callable[[int], None] | None = None) -> str:
             if not size:
                 return digest.hexdigest()
             digest.update(buffer[:size])  # hashlib lets other threads run meanwhile
-            if count:
-                count(size)
 
 
 def read_start(path: str, limit: int = 65536) -> str | None:
@@ -112,8 +104,3 @@ def sync_directory(path: str) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
-
-
-def remove(path: str) -> bool:
-    """Remove a file if it is there; return whether it was."""
-    return safe_paths.remove_file(path)
