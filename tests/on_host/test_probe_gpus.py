@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from muster.hosts import programs
-from muster.on_host import probe_gpus, probe_machine
+from muster.on_host import probe_gpus, probe_machine, probe_sources
 
 from ..preflight import sample
 
@@ -94,7 +94,7 @@ def test_gigantic_output_is_cut_and_the_tool_killed(tools: Any) -> None:
     env = tools("nvidia-smi", "exec yes 0123456789012345678901234567890123456789")
     answer = bundled({"probe_gpus": {"sources": ["topology"]}}, env)["probe_gpus"]["topology"]["value"]
     assert answer["truncated"]
-    assert len(answer["text"]) == probe_gpus.LIMIT
+    assert len(answer["text"]) == probe_sources.LIMIT
 
 
 def test_hung_tool_is_left_behind(tools: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -102,7 +102,7 @@ def test_hung_tool_is_left_behind(tools: Any, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setenv("PATH", env["PATH"])
     before = time.monotonic()
     with pytest.raises(TimeoutError, match=r"nvidia-smi did not answer in 0\.3 s"):
-        probe_gpus.run(["nvidia-smi"], seconds=0.3)
+        probe_sources.tool(["nvidia-smi"], seconds=0.3)
     assert time.monotonic() - before < 30, "it waits for the deadline, not for the tool"
 
 

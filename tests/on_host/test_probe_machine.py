@@ -20,11 +20,9 @@ def test_rdma_ports_are_read_from_sys(tmp_path: Path) -> None:
         "state": "4: ACTIVE\n",
         "phys_state": "5: LinkUp\n",
         "link_layer": "Ethernet\n",
-        "rate": "400 Gb/sec (4X NDR)\n",
         "gids/0": "0000:0000:0000:0000:0000:0000:0000:0000\n",
         "gids/3": "0000:0000:0000:0000:0000:ffff:c633:640b\n",
         "gid_attrs/types/3": "RoCE v2\n",
-        "gid_attrs/ndevs/3": "eth1\n",
     }.items():
         (port / name).parent.mkdir(parents=True, exist_ok=True)
         (port / name).write_text(text)
@@ -34,7 +32,7 @@ def test_rdma_ports_are_read_from_sys(tmp_path: Path) -> None:
     assert isinstance(report.rdma, tuple)
     (found,) = report.rdma
     assert (found.device, found.port, found.state, found.physical) == ("mlx5_0", "1", "ACTIVE", "LinkUp")
-    assert [(gid.index, gid.kind, gid.netdev) for gid in found.gids] == [(3, "RoCE v2", "eth1")]
+    assert found.gid_types == ("RoCE v2",)
 
 
 def test_paths_are_those_of_the_nearest_parent(tmp_path: Path) -> None:
@@ -42,7 +40,7 @@ def test_paths_are_those_of_the_nearest_parent(tmp_path: Path) -> None:
     (tmp_path / "held" / "weights").write_bytes(b"x" * 100_000)
     wanted = str(tmp_path / "not" / "yet" / "there")
     (found,) = probe_machine.paths({"paths": {wanted: str(tmp_path / "held")}}).values()
-    assert found["there"] == str(tmp_path)
+    assert found["device"] == tmp_path.stat().st_dev
     assert found["free"] <= found["total"]
     assert found["held"] >= 100_000
     assert found["options"]

@@ -102,7 +102,7 @@ def clocked(*offsets: float, slack: float = 0.2) -> list[HostReport]:
     return [
         replace(
             sample.report(f"h200-{i}"),
-            clock=Clock(1000.0 + offset, 1000.0 + offset, 1000.0 - slack, 1000.0 + slack, "b"),
+            clock=Clock(1000.0 + offset, 1000.0 + offset, 1000.0 - slack, 1000.0 + slack),
         )
         for i, offset in enumerate(offsets)
     ]

@@ -8,7 +8,7 @@ from . import sample
 
 
 def test_two_readings_bound_the_offset_tighter_than_the_whole_probe() -> None:
-    clock = Clock(started=100.1, ended=104.9, sent=100.0, received=105.0, boot="b")
+    clock = Clock(started=100.1, ended=104.9, sent=100.0, received=105.0)
     low, high = clock.offset
     assert (round(low, 6), round(high, 6)) == (-0.1, 0.1)
 

@@ -67,7 +67,8 @@ def test_parsers_are_total_over_answers_of_any_shape(value: Any) -> None:
 
 KEYS = ["probe_gpus", "probe_machine", "probe_engine", *sample.answers()["probe_gpus"],
         *sample.answers()["probe_machine"],
-        "value", "error", "text", "rc", "ports", "gids", "release", "versions", "files", "own", "unit"]  # fmt: skip
+        "value", "error", "text", "rc", "ports", "gid_types", "release", "versions", "files", "own",
+        "unit"]  # fmt: skip
 shaped = st.recursive(
     jsons | texts, lambda inner: st.dictionaries(st.sampled_from(KEYS), inner, max_size=6), max_leaves=8
 )

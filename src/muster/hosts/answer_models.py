@@ -265,7 +265,6 @@ class RunUnits(Model):
     pending: Text
     last: dict[Unit, Text]
     since: dict[Unit, Word]
-    host: Word = ""
 
 
 class VerifyGroup(Model):

@@ -19,6 +19,7 @@ What the programs share:
     engine_stamps      notes on installed engines: complete, command line accepted
 
 What a host is and has; these change nothing:
+    probe_sources      a source's value or its error, a tool's outcome
     probe_machine      clock, limits, memory, disks, listeners, RDMA ports, from files alone
     probe_gpus         GPUs, fabric and network, from tools
     probe_group        a group's files, secrets, units and engine

@@ -11,7 +11,7 @@ from muster.on_host import places, run_command, systemd_units
 
 Json = dict[str, Any]
 
-_SHOWN = "ActiveState,SubState,NRestarts,MainPID,ActiveEnterTimestamp"
+_SHOWN = "ActiveState,SubState,NRestarts,ActiveEnterTimestamp"
 
 
 def main(request: Json) -> Json:

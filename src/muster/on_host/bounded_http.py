@@ -244,6 +244,14 @@ class Client:
         return urllib.request.getproxies().get(scheme)
 
 
+def answers(url: str, seconds: float) -> bool:
+    """Return whether an address answers 200 within seconds, without a redirect."""
+    try:
+        return Client(redirects=0).get(url, limit=_PIECE, seconds=seconds).status == 200
+    except HttpError:
+        return False
+
+
 _AS_IS = "/?&=%:@!$'()*+,;~#[]-._"
 """Characters of an address that are sent as they stand; a space or a control character is not."""
 

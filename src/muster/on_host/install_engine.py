@@ -17,7 +17,17 @@ import time
 import zlib
 from typing import Any
 
-from muster.on_host import engine_stamps, in_words, mutex, progress_lines, pylock, run_command, safe_paths, whole_files
+from muster.on_host import (
+    engine_stamps,
+    in_words,
+    mutex,
+    places,
+    progress_lines,
+    pylock,
+    run_command,
+    safe_paths,
+    whole_files,
+)
 
 Json = dict[str, Any]
 
@@ -109,7 +119,7 @@ def install(request: Json, uv: str, path: str, env: dict[str, str]) -> int:
     wheels = request["wheels"] and request.get("root", "") + request["wheels"]
     where = ["--no-index", "--find-links", wheels] if wheels else request["install_args"]
     command = [uv, "pip", "install", "--python", python, "--require-hashes", "--no-deps", *where]
-    place = path + ".locked/pylock.toml"
+    place = places.resolution(path)
     safe_paths.make_directory(os.path.dirname(place))
     whole_files.write_whole(place, request["lock"].encode())
     packages = pylock.parse(request["lock"], os.path.dirname(place))

@@ -60,7 +60,7 @@ def serve(request: Json) -> Json:
                 try:
                     if receive(connection, len(token)) != token:
                         continue
-                except (OSError, ConnectionError):
+                except OSError:
                     continue
                 for _ in range(PINGS):
                     connection.sendall(receive(connection, MESSAGE))

@@ -59,6 +59,15 @@ def tmpfiles(group: str) -> str:
     return f"{TMPFILES}/muster-{group}.conf"
 
 
+def resolution(release: str) -> str:
+    """Return the file of a release's resolution: beside its environment, because an incomplete environment is wiped.
+
+    Args:
+        release: path of the environment.
+    """
+    return f"{release}.locked/pylock.toml"
+
+
 def unit(name: str) -> str:
     """Return the path of a unit's file."""
     return f"{UNITS}/{name}"

@@ -1,6 +1,6 @@
 """What filters this host's network, and whether its kernel would enforce the plan's filters; changes nothing.
 
-A host program: standard library only, Python 3.9 or newer. Each source answers {"value": ...} or {"error": "..."}.
+A host program: standard library only, Python 3.9 or newer.
 """
 
 from __future__ import annotations
@@ -11,12 +11,11 @@ import os
 import platform
 from typing import Any, Callable
 
-from muster.on_host import run_command
+from muster.on_host.probe_sources import answered, tool
 
 Json = dict[str, Any]
 
 LIMIT = 1024 * 1024
-SECONDS = 20.0
 # `--check` sends it to the kernel as a transaction that is not committed.
 TRIAL = """\
 table inet muster_trial {
@@ -27,12 +26,6 @@ BPF_PROG_LOAD, CGROUP_SKB = 5, 8
 BPF_CALLS = {"x86_64": 321, "aarch64": 280}
 ACCEPT_ALL = bytes([0xB7, 0, 0, 0, 1, 0, 0, 0, 0x95, 0, 0, 0, 0, 0, 0, 0])
 """eBPF: r0 = 1; exit."""
-
-
-def tool(argv: list[str], stdin: str = "") -> Json:
-    """Run a tool and return its outcome as JSON."""
-    done = run_command.finish(argv, SECONDS, limit=LIMIT, stdin=stdin)
-    return {"rc": done.status, "text": done.output, "stderr": done.errors[:2048], "truncated": done.truncated}
 
 
 def ip_filter() -> Json:
@@ -69,8 +62,8 @@ def port_range() -> Json:
 
 
 SOURCES: dict[str, Callable[[], Json]] = {
-    "ruleset": lambda: tool(["nft", "-nn", "list", "ruleset"]),
-    "trial": lambda: tool(["nft", "--check", "--file", "-"], TRIAL),
+    "ruleset": lambda: tool(["nft", "-nn", "list", "ruleset"], limit=LIMIT),
+    "trial": lambda: tool(["nft", "--check", "--file", "-"], stdin=TRIAL),
     "firewalld": lambda: tool(["firewall-cmd", "--state"]),
     "ufw": lambda: tool(["ufw", "status"]),
     "ip_filter": ip_filter,
@@ -80,10 +73,4 @@ SOURCES: dict[str, Callable[[], Json]] = {
 
 def main(request: Json) -> Json:
     """Ask every source; `request` is empty."""
-    answers: Json = {}
-    for name, source in SOURCES.items():
-        try:
-            answers[name] = {"value": source()}
-        except Exception as error:  # one source must never cost another
-            answers[name] = {"error": str(error)[:500] or type(error).__name__}
-    return answers
+    return {name: answered(source) for name, source in SOURCES.items()}

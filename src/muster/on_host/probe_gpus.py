@@ -1,7 +1,7 @@
 """GPUs, fabric and network as the host's tools print them; nothing is changed.
 
-The control side parses the text. Each source runs in its own thread and answers {"value": ...} or {"error": "..."}:
-a missing tool, a hung driver or gigantic output costs that source and no other. `probe_machine` needs no tools.
+The control side parses the text. Each source runs in its own thread: a missing tool, a hung driver or gigantic output
+costs that source and no other. `probe_machine` needs no tools.
 """
 
 from __future__ import annotations
@@ -12,12 +12,11 @@ import threading
 import time
 from typing import Any, Callable
 
-from muster.on_host import places, run_command
+from muster.on_host import places
+from muster.on_host.probe_sources import LIMIT, answered, tool
 
 Json = dict[str, Any]
 
-SECONDS = 20.0
-LIMIT = 256 * 1024
 GPU_FIELDS = (
     "index",
     "name",
@@ -33,7 +32,6 @@ GPU_FIELDS = (
     "persistence_mode",
     "fabric.state",
     "fabric.status",
-    "temperature.gpu",
     "clocks_event_reasons.active",
 )
 # Older names of fields, tried once when a driver refuses the newer one.
@@ -42,27 +40,11 @@ OLDER_NAME = {"clocks_event_reasons.active": "clocks_throttle_reasons.active"}
 DRIVER_LINE = re.compile(rb"\bS?Xid\b|NVRM: loading NVIDIA")
 
 
-def run(argv: list[str], seconds: float = SECONDS, limit: int = LIMIT, keep: re.Pattern[bytes] | None = None) -> Json:
-    """Run a tool as `run_command.finish` does and return the outcome as JSON.
-
-    Raises:
-        OSError: the tool is missing, or missed its deadline.
-    """
-    done = run_command.finish(argv, seconds, limit=limit, keep=keep)
-    return {
-        "rc": done.status,
-        "text": done.output,
-        "stderr": done.errors[:2048],
-        "truncated": done.truncated,
-        "lines": done.lines,
-    }
-
-
 def gpu_query() -> Json:
     """`nvidia-smi --query-gpu` without the fields that this driver refuses."""
     fields, refused = list(GPU_FIELDS), []
     for _ in range(2 * len(GPU_FIELDS)):
-        answer = run(["nvidia-smi", "--query-gpu=" + ",".join(fields), "--format=csv"])
+        answer = tool(["nvidia-smi", "--query-gpu=" + ",".join(fields), "--format=csv"])
         refusal = re.search(r'Field "([^"]{1,80})" is not a valid field', answer["text"] + answer["stderr"])
         if not refusal or refusal.group(1) not in fields:
             break
@@ -82,7 +64,7 @@ def driver_log() -> Json:
     answer: Json = {"rc": None, "text": "", "stderr": ""}
     for argv in (["journalctl", "-k", "-b", "--no-pager", "-q", "-o", "short-monotonic"], ["dmesg"]):
         try:
-            one = run(argv, seconds=30.0, limit=16 * LIMIT, keep=DRIVER_LINE)
+            one = tool(argv, seconds=30.0, limit=16 * LIMIT, keep=DRIVER_LINE)
         except OSError as error:
             one = {"rc": None, "text": "", "stderr": str(error), "lines": 0}
         if one["rc"] == 0 or answer["rc"] is None:
@@ -101,9 +83,9 @@ def driver_log() -> Json:
 def fabric_manager() -> Json:
     """The state of NVIDIA's Fabric Manager and its version."""
     unit = ["systemctl", "show", "nvidia-fabricmanager.service", "-p", "LoadState,ActiveState,SubState"]
-    answer: Json = {"unit": run(unit)}
+    answer: Json = {"unit": tool(unit)}
     try:
-        answer["version"] = run(["nv-fabricmanager", "--version"])
+        answer["version"] = tool(["nv-fabricmanager", "--version"])
     except OSError as error:
         answer["version"] = {"error": str(error)}
     return answer
@@ -111,18 +93,18 @@ def fabric_manager() -> Json:
 
 def systemd() -> Json:
     """The version of systemd, and whether it booted this host."""
-    return {"version": run(["systemctl", "--version"]), "booted": os.path.isdir("/run/systemd/system")}
+    return {"version": tool(["systemctl", "--version"]), "booted": os.path.isdir("/run/systemd/system")}
 
 
 def names() -> Json:
     """What the host's own name resolves to."""
     own = os.uname().nodename
-    return {"hostname": own, "own": run(["getent", "ahosts", own], seconds=8.0)}
+    return {"hostname": own, "own": tool(["getent", "ahosts", own], seconds=8.0)}
 
 
 def nvidia_csv(query: str) -> Json:
     """Ask `nvidia-smi` one of its queries."""
-    return run(["nvidia-smi", query, "--format=csv"])
+    return tool(["nvidia-smi", query, "--format=csv"])
 
 
 def compute_apps() -> Json:
@@ -143,11 +125,11 @@ SOURCES: dict[str, Callable[[], Json]] = {
     "gpus": gpu_query,
     "apps": compute_apps,
     "remapped": lambda: nvidia_csv("--query-remapped-rows=gpu_uuid,remapped_rows.pending,remapped_rows.failure"),
-    "nvlink": lambda: run(["nvidia-smi", "nvlink", "-s"]),
-    "topology": lambda: run(["nvidia-smi", "topo", "-m"]),
+    "nvlink": lambda: tool(["nvidia-smi", "nvlink", "-s"]),
+    "topology": lambda: tool(["nvidia-smi", "topo", "-m"]),
     "driver_log": driver_log,
     "fabric_manager": fabric_manager,
-    "links": lambda: run(["ip", "-j", "addr", "show"]),
+    "links": lambda: tool(["ip", "-j", "addr", "show"]),
     "systemd": systemd,
     "names": names,
     # With the reading that `probe_machine` takes last, this bounds the clock's offset from both sides.
@@ -166,10 +148,7 @@ def main(request: Json) -> Json:
     answers: Json = {name: {"error": "no answer in time"} for name in requested}
 
     def gather(name: str) -> None:
-        try:
-            answers[name] = {"value": SOURCES[name]()}
-        except Exception as error:  # one source must never cost another
-            answers[name] = {"error": str(error)[:500] or type(error).__name__}
+        answers[name] = answered(SOURCES[name])
 
     # Daemon threads: one stuck in the kernel must not keep the program from ending.
     threads = [threading.Thread(target=gather, args=(name,), daemon=True) for name in requested]

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import glob
 import grp
-import json
 import os
 import platform
 import pwd
@@ -16,15 +15,12 @@ import stat
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from muster.on_host import engine_stamps, kept_plans, places, safe_paths, systemd_units, whole_files
-from muster.on_host.bounded_http import Client
-from muster.on_host.http_bounds import HttpError
+from muster.on_host import bounded_http, engine_stamps, kept_plans, places, safe_paths, systemd_units, whole_files
 
 Json = dict[str, Any]
 
 _TEXT_LIMIT = 65536
 _HELD_LIMIT = 65536
-_LARGEST_ANSWER = 1 << 20
 
 
 def main(request: Json) -> Json:
@@ -49,7 +45,7 @@ def main(request: Json) -> Json:
         "release": engine_stamps.release(root, request.get("release")),
         "uv": os.access(root + request.get("uv", "/nowhere"), os.X_OK),
         "accepted": engine_stamps.accepted(root, request.get("release"), request.get("argvs", ())),
-        "ready": answers(request.get("ready")),
+        "ready": bounded_http.answers(request["ready"], 3) if request.get("ready") else None,
         "run_free": free(root + "/run"),
         "kept": kept_plans.headers(root, group) if group else [],
         "members": members(root, group),
@@ -181,17 +177,3 @@ def other_groups(root: str, group: str) -> dict[str, Json]:
         if name != group and isinstance(manifest, dict):
             groups[name] = manifest
     return groups
-
-
-def answers(url: str | None) -> bool | None:
-    """Return whether a URL answers 200 within seconds; None without a URL."""
-    if not url:
-        return None
-    try:
-        return Client(redirects=0).get(url, limit=_LARGEST_ANSWER, seconds=3).status == 200
-    except HttpError:
-        return False
-
-
-if __name__ == "__main__":
-    print(json.dumps(main({"group": ""}), indent=1))

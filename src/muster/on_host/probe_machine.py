@@ -1,7 +1,4 @@
-"""Clock, limits, memory, disks, listeners and RDMA ports of this machine, from files alone; nothing is changed.
-
-Each source answers {"value": ...} or {"error": "..."}.
-"""
+"""Clock, limits, memory, disks, listeners and RDMA ports of this machine, from files alone; nothing is changed."""
 
 from __future__ import annotations
 
@@ -11,8 +8,10 @@ import re
 import sys
 import threading
 import time
+from functools import partial
 from typing import Any, Callable
 
+from muster.on_host.probe_sources import answered
 from muster.on_host.whole_files import read_start
 
 Json = dict[str, Any]
@@ -25,9 +24,8 @@ GPUDIRECT_MODULES = ("nvidia", "nvidia_peermem", "nv_peer_mem", "gdrdrv")
 
 
 def clock(request: Json) -> Json:
-    """The wall clock, the clock since boot (both in seconds) and the id of this boot."""
-    boot = (read_start("/proc/sys/kernel/random/boot_id") or "").strip()
-    return {"wall": time.time(), "monotonic": time.monotonic(), "boot": boot}
+    """The wall clock, in seconds."""
+    return {"wall": time.time()}
 
 
 def system(request: Json) -> Json:
@@ -49,20 +47,18 @@ def system(request: Json) -> Json:
 
 
 def infiniband(request: Json) -> Json:
-    """Every port under /sys/class/infiniband: state, kind, rate, and the GIDs that are set."""
+    """Every port under /sys/class/infiniband: state, kind, and the types of the GIDs that are set."""
     root = os.path.join(request.get("sys", "/sys"), "class/infiniband")
     ports = []
     for port in sorted(glob.glob(os.path.join(root, "*/ports/*")))[:64]:
-        gids = []
+        types = []
         for index in range(16):
             gid = (read_start(os.path.join(port, "gids", str(index))) or "").strip()
             if gid.strip("0:"):
-                kind = read_start(os.path.join(port, "gid_attrs/types", str(index)))
-                netdev = read_start(os.path.join(port, "gid_attrs/ndevs", str(index)))
-                gids.append({"index": index, "gid": gid, "type": kind, "netdev": netdev})
+                types.append(read_start(os.path.join(port, "gid_attrs/types", str(index))))
         parts = port.split(os.sep)
-        facts: Json = {"device": parts[-3], "port": parts[-1], "gids": gids}
-        for name in ("state", "phys_state", "link_layer", "rate"):
+        facts: Json = {"device": parts[-3], "port": parts[-1], "gid_types": types}
+        for name in ("state", "phys_state", "link_layer"):
             facts[name] = read_start(os.path.join(port, name))
         ports.append(facts)
     return {"ports": ports}
@@ -101,7 +97,6 @@ def path_facts(path: str) -> Json:
     options, kind = points.get(mount, ("", ""))
     space = os.statvfs(there)
     return {
-        "there": there,
         "mount": mount,
         "options": options,
         "type": kind,
@@ -202,10 +197,4 @@ def main(request: Json) -> Json:
         request: `paths` (absolute path -> directory whose files count as present, or None),
             `ports` (TCP numbers), `sys` (where /sys is, for tests).
     """
-    answers: Json = {}
-    for name, source in SOURCES.items():
-        try:
-            answers[name] = {"value": source(request)}
-        except Exception as error:  # one source must never cost another
-            answers[name] = {"error": str(error)[:500] or type(error).__name__}
-    return answers
+    return {name: answered(partial(source, request)) for name, source in SOURCES.items()}

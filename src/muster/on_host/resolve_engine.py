@@ -10,6 +10,7 @@ from urllib.parse import unquote, urlsplit
 from muster.on_host import (
     install_engine,
     mutex,
+    places,
     progress_lines,
     pylock,
     run_command,
@@ -26,11 +27,6 @@ _RESOLVING = 3600.0
 """Seconds: uv may have to build an sdist to learn its dependencies."""
 
 
-def place_of(path: str) -> str:
-    """Return the path of a release's lock: beside its environment, because an incomplete environment is wiped."""
-    return f"{path}.locked/pylock.toml"
-
-
 def main(request: Json) -> Json:
     """Return {text} of a release's lock; with `resolve` also {sizes} of the files whose size the lock lacks.
 
@@ -44,7 +40,7 @@ def main(request: Json) -> Json:
         OSError: the last lines of uv.
     """
     root = request.get("root", "")
-    place = root + place_of(request["path"])
+    place = root + places.resolution(request["path"])
     if not request["resolve"]:
         return {"text": read(place)}
     os.umask(0o022)

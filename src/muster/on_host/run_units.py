@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import re
 import socket
 import time
 from typing import Any
 
-from muster.on_host import run_command, run_unprivileged, systemd_units
-from muster.on_host.bounded_http import Client
-from muster.on_host.http_bounds import HttpError
+from muster.on_host import bounded_http, run_command, run_unprivileged, systemd_units
 
 Json = dict[str, Any]
 
 _POLL = 0.5
-_LARGEST_ANSWER = 1 << 20
 _STOPPED = ("inactive", "failed")
 # Variables that name a file which only root reads.
 _SECRET_FILES = ("RAY_AUTH_TOKEN_PATH",)
@@ -120,10 +116,7 @@ def passes(check: Json) -> bool:
                 return True
         except OSError:
             return False
-    try:
-        return Client(redirects=0).get(target, limit=_LARGEST_ANSWER, seconds=5).status == 200
-    except HttpError:
-        return False
+    return bounded_http.answers(target, 5)
 
 
 def succeeds(argv: list[str]) -> bool:
@@ -143,4 +136,4 @@ def succeeds(argv: list[str]) -> bool:
 
 def _answer(done: bool, died: Json, pending: str, names: list[str], since: Json) -> Json:
     last = {name: (systemd_units.journal(name, 1) or [""])[0] for name in names} if not done else {}
-    return {"done": done, "died": died, "pending": pending, "last": last, "since": since, "host": os.uname().nodename}
+    return {"done": done, "died": died, "pending": pending, "last": last, "since": since}

@@ -23,16 +23,6 @@ class FabricManager:
 
 
 @dataclass(frozen=True)
-class Gid:
-    """One global identifier of an RDMA port."""
-
-    index: int
-    gid: str
-    kind: str
-    netdev: str
-
-
-@dataclass(frozen=True)
 class RdmaPort:
     """One port of an RDMA device."""
 
@@ -41,8 +31,8 @@ class RdmaPort:
     state: str
     physical: str
     layer: str
-    rate: str
-    gids: tuple[Gid, ...]
+    gid_types: tuple[str, ...]
+    """Of its global identifiers: `RoCE v2`, `IB/RoCE v1`."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +54,6 @@ class System:
     kernel: str
     python: str
     memory: int | None
-    available: int | None
     shm: int | None
     pid_max: int | None
     nr_open: int | None
@@ -76,7 +65,6 @@ class System:
 class PathFacts:
     """Space and mount of one path, in bytes; `held` is what its files already take."""
 
-    there: str
     mount: str
     options: tuple[str, ...]
     device: int
@@ -102,7 +90,6 @@ class Clock:
     ended: float
     sent: float
     received: float
-    boot: str
 
     @property
     def offset(self) -> tuple[float, float]:

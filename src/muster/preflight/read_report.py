@@ -12,7 +12,6 @@ from muster.preflight.host_report import (
     NOT_ASKED,
     Clock,
     FabricManager,
-    Gid,
     GpuDirect,
     HostReport,
     Installed,
@@ -103,9 +102,13 @@ def _number(value: Mapping[str, Any], key: str) -> int | None:
     return number if isinstance(number, int) and not isinstance(number, bool) else None
 
 
-def _items(value: Mapping[str, Any], key: str) -> list[Mapping[str, Any]]:
+def _list(value: Mapping[str, Any], key: str) -> list[Any]:
     items = value.get(key)
-    return [item for item in items[:4096] if isinstance(item, Mapping)] if isinstance(items, list) else []
+    return items[:4096] if isinstance(items, list) else []
+
+
+def _items(value: Mapping[str, Any], key: str) -> list[Mapping[str, Any]]:
+    return [item for item in _list(value, key) if isinstance(item, Mapping)]
 
 
 def _fabric_manager(value: Mapping[str, Any]) -> FabricManager | Unreadable:
@@ -129,11 +132,7 @@ def _rdma(value: Mapping[str, Any]) -> tuple[RdmaPort, ...] | Unreadable:
             state=_text(port, "state").rpartition(": ")[2],
             physical=_text(port, "phys_state").rpartition(": ")[2],
             layer=_text(port, "link_layer"),
-            rate=_text(port, "rate"),
-            gids=tuple(
-                Gid(_number(gid, "index") or 0, _text(gid, "gid"), _text(gid, "type"), _text(gid, "netdev"))
-                for gid in _items(port, "gids")
-            ),
+            gid_types=tuple(str(kind).strip() for kind in _list(port, "gid_types")),
         )
         for port in _items(value, "ports")
     )
@@ -177,7 +176,6 @@ def _system(value: Mapping[str, Any]) -> System | Unreadable:
         kernel=_text(value, "kernel"),
         python=_text(value, "python"),
         memory=memory.get("MemTotal"),
-        available=memory.get("MemAvailable"),
         shm=_number(value, "shm_bytes"),
         pid_max=_number(value, "pid_max"),
         nr_open=_number(value, "nr_open"),
@@ -197,7 +195,6 @@ def _paths(value: Mapping[str, Any]) -> dict[str, PathFacts | Unreadable]:
             paths[str(path)] = _error(facts) or Unreadable("no figures")
             continue
         paths[str(path)] = PathFacts(
-            there=_text(facts, "there"),
             mount=_text(facts, "mount"),
             options=tuple(_text(facts, "options").split(",")),
             device=_number(facts, "device") or 0,
@@ -215,15 +212,14 @@ def _listeners(value: Mapping[str, Any]) -> tuple[Listener, ...] | Unreadable:
 
 
 def _units(value: Mapping[str, Any]) -> tuple[str, ...] | Unreadable:
-    running = value["running"] if isinstance(value.get("running"), list) else ()
-    return _error(value) or tuple(str(name) for name in running or () if name)
+    return _error(value) or tuple(str(name) for name in _list(value, "running") if name)
 
 
 def _clock(first: Mapping[str, Any], last: Mapping[str, Any], sent: float, received: float) -> Clock | Unreadable:
     started, ended = _seconds(first), _seconds(last)
     if ended is None:
         return _error(last) or Unreadable("no clock")
-    return Clock(ended if started is None else started, ended, sent, received, _text(last, "boot"))
+    return Clock(ended if started is None else started, ended, sent, received)
 
 
 def _seconds(value: Mapping[str, Any]) -> float | None:

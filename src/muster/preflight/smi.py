@@ -31,8 +31,6 @@ class GpuFacts:
     persistence: str | None
     fabric_state: str | None
     fabric_status: str | None
-    temperature: int | None
-    """Degrees Celsius."""
     throttle: int | None
     """Bits of clocks_event_reasons.active."""
     bus_id: str | None = None
@@ -104,7 +102,6 @@ def gpus(answer: object) -> tuple[GpuFacts, ...] | Unreadable:
             persistence=_word(row.get("persistence_mode")),
             fabric_state=_word(row.get("fabric.state")),
             fabric_status=_word(row.get("fabric.status")),
-            temperature=_integer(row.get("temperature.gpu")),
             throttle=_integer(row.get("clocks_event_reasons.active", row.get("clocks_throttle_reasons.active"))),
             bus_id=_word(row.get("pci.bus_id")),
         )

@@ -25,7 +25,7 @@ from muster.hosts import programs, uv_binary
 from muster.hosts.once import OncePerRun
 from muster.hosts.program_operation import Later, Session
 from muster.hosts.say import fail, say
-from muster.on_host import places, pylock, resolve_engine
+from muster.on_host import places, pylock
 from muster.on_host.in_words import size
 from muster.on_host.whole_files import text_sha256
 from muster.plan.weights_path import bundle_path, revision_path
@@ -98,7 +98,7 @@ class Resolution:
         Raises:
             Refusal: it cannot be understood.
         """
-        directory = str(Path(resolve_engine.place_of(self.run.plan.release.path)).parent)
+        directory = str(Path(places.resolution(self.run.plan.release.path)).parent)
         try:
             return pylock.parse(text, directory)
         except ValueError as error:

@@ -39,7 +39,7 @@ def check(report: HostReport, needs: Needs) -> Iterator[Verdict]:
     else:
         yield ok("rdma.link", f"{len(up)} up: {names}")
     roce = [port for port in up if port.layer == "Ethernet"]
-    bare = [port.device for port in roce if not any(gid.kind == "RoCE v2" for gid in port.gids)]
+    bare = [port.device for port in roce if "RoCE v2" not in port.gid_types]
     if bare:
         fix = "give the port's network interface an address; then cat /sys/class/infiniband/*/ports/*/gids/*"
         yield judge("rdma.gid", f"no RoCE v2 GID on {', '.join(bare)}", "one on each RoCE port", fix)
