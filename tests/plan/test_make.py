@@ -167,6 +167,12 @@ def test_units_reach_only_peers_and_clients_once_nothing_is_fetched() -> None:
     assert "IPAddressDeny=any" not in unit()
 
 
+def test_a_dead_name_server_holds_up_no_engine_that_resolves_nothing() -> None:
+    for settings, options in (({"offline": True}, "timeout:1 attempts:1"), ({}, None)):
+        (process,) = plan("kimi-k2-thinking", 1, "H200", **settings).hosts["h200-0"].processes
+        assert process.env.get("RES_OPTIONS") == options
+
+
 SHAPE = recipe.load("kimi-k2-instruct").shape.model_dump()
 REFUSED = [
     ({"strategy": "dp-pe"}, 2, "H200", "did you mean 'dp-ep'"),

@@ -33,6 +33,10 @@ def environment(group: Group, node: Node, process: str) -> dict[str, str]:
         env["HF_HUB_DISABLE_XET"] = "1"  # mirrors pass Xet's headers on and have no Xet behind them
     if settings.offline:
         env["HF_HUB_OFFLINE"] = "1"
+    if not group.fetches:
+        # It resolves no name. PyTorch looks up the name of a peer's address at each rendezvous, for a log line, and a
+        # name server that does not answer would hold each of them up for 10 s.
+        env["RES_OPTIONS"] = "timeout:1 attempts:1"
     if settings.ssl_cert_file:
         env |= {"SSL_CERT_FILE": settings.ssl_cert_file, "REQUESTS_CA_BUNDLE": settings.ssl_cert_file}
     if settings.proxy:
