@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from muster.commands.pin import pin
 from muster.errors import Refusal
-from muster.on_host import bounded_http, http_bounds, resolve_engine, transfer_download, transfer_source, verify_group
+from muster.on_host import bounded_http, endpoint_api, http_bounds, resolve_engine, transfer_download, transfer_source
 from muster.spec import pins, recipe
 from muster.weights import gather, hub, staging_run, tokens
 from tests.attacks.hostile_http import (
@@ -278,7 +278,7 @@ def test_an_engine_that_redirects_gets_no_key_elsewhere() -> None:
         hostile(lambda *_: iter([plain(b"{}")])) as other,
         hostile(lambda *_: iter([plain(b"", "302 Found", f"Location: {other.url}/")])) as engine,
     ):
-        api = verify_group.Api(engine.url, 2, None)
+        api = endpoint_api.Api(engine.url, 2, None)
         api.credentials = "Bearer key"
         assert api.models() == []
     assert other.requests == []
@@ -373,7 +373,7 @@ def _fetches_or_refuses(answer: bytes) -> None:
 
 def _engine_answers(answer: bytes) -> None:
     with hostile(lambda *_: iter([answer])) as engine:
-        api = verify_group.Api(engine.url, 1, None)
+        api = endpoint_api.Api(engine.url, 1, None)
         assert all(isinstance(name, str) for name in api.models())
         assert isinstance(api.completion("m", 0), str)
         assert isinstance(api.without_key(), str)
@@ -384,5 +384,5 @@ def test_deep_json_is_refused() -> None:
     with hostile(lambda *_: iter([plain(deep)])) as server:
         with pytest.raises(Refusal, match="something else"):
             hub.from_hub("a/b", "main", endpoint=server.url)
-        assert verify_group.Api(server.url, 2, None).models() == []
+        assert endpoint_api.Api(server.url, 2, None).models() == []
     assert json.loads("[]") == []

@@ -156,6 +156,7 @@ def test_verify_sees_401_without_the_key_and_200_with_it(endpoint: Any, tmp_path
     file = tmp_path / "secrets.env"
     file.write_text("VLLM_API_KEY=sesame\n")
     request = {
+        "units": [],
         "processes": [],
         "url": f"http://127.0.0.1:{endpoint.server_address[1]}",
         "model": "m",

@@ -4,23 +4,15 @@ from __future__ import annotations
 
 import concurrent.futures
 import contextlib
-import json
 import os
 from collections.abc import Iterator
 from typing import Any
 
-from muster.on_host import api_key, systemd_units
-from muster.on_host.bounded_http import Answer, Client
-from muster.on_host.http_bounds import HttpError
+from muster.on_host import systemd_units
 
 Json = dict[str, Any]
 
 _AT_ONCE = 32
-_LARGEST_ANSWER = 4 << 20
-_TOOL = {
-    "type": "function",
-    "function": {"name": "clock", "description": "Tell the time.", "parameters": {"type": "object", "properties": {}}},
-}
 
 
 def main(request: Json) -> Json:
@@ -37,6 +29,9 @@ def main(request: Json) -> Json:
     problems += [problem for process in request["processes"] for problem in not_running(process)]
     if not request.get("url"):
         return {"problems": problems, "ranks": [], "served": []}
+    # HTTP takes longer to import than all else here takes to run, and most hosts have no endpoint.
+    from muster.on_host.endpoint_api import Api
+
     api = Api(request["url"], request["seconds"], request.get("api_key_file"))
     if api.credentials and (got := api.without_key()):
         problems.append(f"{request['url']}{got}, not HTTP 401")
@@ -120,71 +115,3 @@ def command_line(pid: int) -> list[str] | None:
             return [part.decode("utf-8", "replace") for part in handle.read().split(b"\0")[:-1]]
     except OSError:
         return None
-
-
-class Api:
-    """The OpenAI-compatible API, asked on its own host, without a proxy."""
-
-    def __init__(self, url: str, seconds: float, key_file: str | None) -> None:
-        self.url, self.seconds = url, seconds
-        self.client = Client(redirects=0)
-        self.headers = {"Content-Type": "application/json"}
-        self.credentials = "Bearer " + api_key.read(key_file) if key_file else None
-
-    def ask(self, path: str, body: Json | None = None, headers: Json | None = None) -> tuple[Json, str]:
-        """Return (answer, error): the JSON object of a 200, or the status with the start of the body."""
-        data = json.dumps(body).encode() if body is not None else None
-        try:
-            reply = self._send(path, data, {**self.headers, **(headers or {})}, self.credentials)
-            answer = json.loads(reply.body)
-        except HttpError as error:
-            return {}, str(error) if error.status else f"{error} (asked for at most {self.seconds} s)"
-        except (ValueError, RecursionError):
-            answer = None
-        return (answer, "") if isinstance(answer, dict) else ({}, "an answer that is no JSON object")
-
-    def without_key(self) -> str:
-        """Return "" when requests without the key are refused, as they must be, else which one got what.
-
-        vLLM itself guards /v1 alone; /metrics is among the paths that `require_api_key` guards.
-        """
-        for path in ("/v1/models", "/metrics"):
-            try:
-                return f"{path} without the API key got HTTP {self._send(path, None, {}, None).status}"
-            except HttpError as error:
-                if error.status != 401:
-                    return f"{path} without the API key got {error}"
-        return ""
-
-    def _send(self, path: str, body: bytes | None, headers: Json, credentials: str | None) -> Answer:
-        return self.client.get(
-            self.url + path,
-            limit=_LARGEST_ANSWER,
-            seconds=self.seconds,
-            headers=headers,
-            credentials=credentials,
-            method="GET" if body is None else "POST",
-            body=body,
-        )
-
-    def models(self) -> list[str]:
-        """Return the served model names."""
-        rows = self.ask("/v1/models")[0].get("data")
-        return [str(row.get("id")) for row in rows if isinstance(row, dict)] if isinstance(rows, list) else []
-
-    def completion(self, model: str, rank: int) -> str:
-        """Return "" when a DP rank answers one token, else the error."""
-        body = {"model": model, "prompt": "1 2 3", "max_tokens": 1, "temperature": 0}
-        answer, error = self.ask("/v1/completions", body, {"X-data-parallel-rank": str(rank)})
-        return error if error or answer.get("choices") else "an answer without choices"
-
-    def tool_call(self, model: str) -> str:
-        """Return "" when a request with tool_choice=auto is accepted, else the error."""
-        body = {
-            "model": model,
-            "messages": [{"role": "user", "content": "What time is it?"}],
-            "tools": [_TOOL],
-            "tool_choice": "auto",
-            "max_tokens": 1,
-        }
-        return self.ask("/v1/chat/completions", body)[1]
