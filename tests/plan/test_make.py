@@ -190,6 +190,13 @@ REFUSED = [
     ({"model_shape": {"hiden_size": 1}}, 2, "H200", "did you mean 'hidden_size'"),
     ({"model_shape": {"hidden_size": 1}}, 2, "H200", "model_shape: num_hidden_layers is missing"),
     ({"model_shape": dict(SHAPE, hidden_size=1.5)}, 2, "H200", "model_shape: hidden_size is 1.5"),
+    (
+        {"vllm_version": "0.23.0", "strategy": "tp-pp", "extra_args": ["--kv-cache-dtype=fp8"]}
+        | {"decode_context_parallel_size": 8},
+        2,
+        "H800",
+        "vLLM 0.26 or newer",
+    ),
     ({"extra_args": ["--max-model-len", "lots"]}, 2, "H200", "--max-model-len is 'lots'"),
     ({"engine_requirements": ["ray @ https://x.example/ray.whl"]}, 2, "H800", "needed: one exact Ray"),
     ({"overrides": ["Ray[default]>=2.60"]}, 2, "H800", "needed: one exact Ray"),

@@ -11,6 +11,7 @@ READ = (
     "gpu-memory-utilization",
     "hf-config-path",
     "kv-cache-dtype",
+    "load-format",
     "max-model-len",
     "max-num-batched-tokens",
     "max-num-seqs",
@@ -48,7 +49,7 @@ def values_of(words: Sequence[str]) -> dict[str, str]:
 
 def _written_out(name: str) -> str:
     beginning, dot, field = name.partition(".")
-    flags = (
-        [flag for flag in READ if flag.startswith(beginning)] if len(beginning) > 2 and beginning not in READ else []
-    )
+    if len(beginning) < 3 or beginning in READ:
+        return name
+    flags = [flag for flag in READ if flag.startswith(beginning)]
     return f"{flags[0]}{dot}{field}" if len(flags) == 1 else name

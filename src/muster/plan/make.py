@@ -97,8 +97,8 @@ def _build(recipe: Recipe, hosts: Sequence[HostSpec], settings: Settings) -> Pla
         choice = [*choice, f"every host answers on port {settings.port} for its own DP ranks: balance over all of them"]
     merged = merged_flags.merged(recipe, strategy, settings)
     spoken, notes = vllm_versions.translate(merged, settings.vllm_version)
-    vllm_versions.check_flags(spoken, layout, settings.vllm_version)
     words = flags_in_argv.values_of(settings.extra_args)
+    vllm_versions.check_flags({**spoken, **words}, layout, settings.vllm_version)
     spoken, faults = known_faults.cured(
         spoken,
         layout,
