@@ -133,3 +133,16 @@ def test_a_directory_is_private_when_nobody_else_may_write(foreign: Path) -> Non
     assert not safe_paths.private(str(foreign / "none"))
     (foreign / "link").symlink_to("../owndir")
     assert not safe_paths.private(str(foreign / "link"))
+
+
+def test_what_others_may_write_to_is_replaced_by_a_directory_that_they_may_not(foreign: Path) -> None:
+    mine, (kept, planted) = foreign.parent / "owndir", (foreign.parent / "owndir" / "kept", foreign.parent / "theirs")
+    planted.mkdir()
+    planted.chmod(0o777)
+    for place in (kept, planted / "x"):
+        place.write_text("here")
+    safe_paths.make_private(str(mine))
+    safe_paths.make_private(str(planted), 0o700)
+    assert kept.read_text() == "here"
+    assert list(planted.iterdir()) == []
+    assert planted.stat().st_mode & 0o7777 == 0o700

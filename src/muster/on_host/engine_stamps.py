@@ -46,9 +46,7 @@ def accepted(root: str, requested: Json | None, argvs: Sequence[Sequence[str]]) 
 
 def note(root: str, path: str, argv: Sequence[str]) -> None:
     """Note that the engine at `path` accepts a command line."""
-    if not safe_paths.private(root + places.ACCEPTED):
-        safe_paths.remove_below(root + places.ACCEPTED)
-        safe_paths.make_directory(root + places.ACCEPTED)
+    safe_paths.make_private(root + places.ACCEPTED)
     whole_files.write_whole(stamp(root, path, argv), (json.dumps(argv) + "\n").encode(), 0o600)
 
 

@@ -92,10 +92,7 @@ def running_from(path: str) -> list[str]:
 def environment(request: Json, root: str) -> dict[str, str]:
     """Return uv's environment: Pythons and cache where every user can read them, none of the caller's uv settings."""
     cache = root + request["cache_dir"]
-    if not safe_paths.private(cache):
-        # A cache that another user could write to, or has put there, must not decide what root installs.
-        safe_paths.remove_below(cache)
-        safe_paths.make_directory(cache)
+    safe_paths.make_private(cache)  # what another user could put there must not decide what root installs
     base = {key: value for key, value in run_command.environment().items() if not key.startswith(("UV_", "PIP_"))}
     base.pop("VIRTUAL_ENV", None)
     own = {

@@ -79,9 +79,7 @@ def write(root: str, group: str, plan: Json) -> Json:
     place, data = directory(root, group), json.dumps(plan).encode()
     if len(data) > LIMIT:
         raise OSError(f"plan {plan['digest']} has {len(data)} bytes; kept are at most {LIMIT}")
-    if not safe_paths.private(place):
-        safe_paths.remove_below(place)
-        safe_paths.make_directory(place, 0o700)
+    safe_paths.make_private(place, 0o700)
     whole_files.write_whole(f"{place}/{plan['digest']}.json", data, 0o600)
     newest = [header["digest"] for header in headers(root, group)]
     for digest in newest[KEEP:]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 
+from muster.on_host import whole_files
+
 _LIMIT = 1 << 20
 
 
@@ -15,15 +17,14 @@ def users_of(path: str, etc: str = "/etc", proc: str = "/proc") -> list[str]:
         path: of a release, a revision, a program.
         etc, proc: where units and processes are searched (tests).
     """
-    name = path.encode()
-    return [file for file in _files(etc) if name in _start(file)] + processes_of(path, proc)
+    return [file for file in _files(etc) if path in _start(file)] + processes_of(path, proc)
 
 
 def processes_of(path: str, proc: str = "/proc") -> list[str]:
     """Return the processes whose command line names a path, as `process 1234`."""
-    name, mine = path.encode(), str(os.getpid())
+    mine = str(os.getpid())
     pids = [pid for pid in _listed(proc) if pid.isdigit() and pid != mine]
-    return [f"process {pid}" for pid in pids if name in _start(f"{proc}/{pid}/cmdline")]
+    return [f"process {pid}" for pid in pids if path in _start(f"{proc}/{pid}/cmdline")]
 
 
 def _files(etc: str) -> Iterator[str]:
@@ -41,9 +42,5 @@ def _listed(directory: str) -> list[str]:
         return []
 
 
-def _start(path: str) -> bytes:
-    try:
-        with open(path, "rb") as handle:
-            return handle.read(_LIMIT)
-    except OSError:
-        return b""
+def _start(path: str) -> str:
+    return whole_files.read_start(path, _LIMIT) or ""

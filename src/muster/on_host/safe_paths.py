@@ -185,6 +185,17 @@ def private(path: str) -> bool:
         os.close(handle)
 
 
+def make_private(path: str, mode: int = 0o755) -> None:
+    """Make a directory that nobody else may write to; whatever else has its place is removed with all that is in it.
+
+    Raises:
+        Unsafe: a link in a foreign directory on the way. OSError: it could not be removed.
+    """
+    if not private(path):
+        remove_below(path)
+        make_directory(path, mode)
+
+
 @contextlib.contextmanager
 def parent(path: str) -> Iterator[tuple[int, str]]:
     """Give a descriptor of a path's directory, and the last name, which is not looked at.
