@@ -81,7 +81,8 @@ def _ports(plan: Plan, host: HostPlan, seen: Observation) -> Iterator[Verdict]:
                 "deploy.ports",
                 f"group {name} on this host uses port{'s' * (len(shared) > 1)} {', '.join(map(str, shared))}",
                 f"ports of its own for group {plan.group}",
-                "set port, rpc_port, master_port, ray_port or control_port to free ones",
+                f"if this group was called {name} before: muster remove INVENTORY --group {name};"
+                " otherwise set port, rpc_port, master_port, ray_port or control_port to free ones",
             )
 
 
