@@ -68,6 +68,9 @@ expert_parallel = True
 tool_calling = None
 reasoning = None
 
+# Other features of the recipe, by name: {"spec_decoding": True} turns one on, False off.
+features = {}
+
 # Further arguments of `vllm serve`, such as ["--enable-prefix-caching"]; they replace the recipe's flag of that name.
 extra_args = []
 

@@ -16,6 +16,7 @@ from muster.plan import (
     flags_in_argv,
     gpu_memory,
     known_faults,
+    merged_environment,
     merged_flags,
     model_limits,
     own_values,
@@ -77,6 +78,7 @@ def _can_be_planned(recipe: Recipe, hosts: Sequence[HostSpec], settings: Setting
 
 def _build(recipe: Recipe, hosts: Sequence[HostSpec], settings: Settings) -> Plan:
     topology = build_topology(hosts)
+    recipe = recipe.on(topology.gpu)
     vllm_versions.check_version(settings.vllm_version, recipe.min_vllm, recipe=recipe.name)
     name, choice = strategies.choose(recipe, settings.strategy, topology)
     strategy = recipe.strategies[name].in_profile(settings.profile)
@@ -88,7 +90,12 @@ def _build(recipe: Recipe, hosts: Sequence[HostSpec], settings: Settings) -> Pla
         dcp=settings.decode_context_parallel_size,
         expert_parallel=settings.expert_parallel,
     )
-    settings = settings.model_copy(update={"executor": settings.executor or strategy.executor})
+    settings = settings.model_copy(
+        update={
+            "executor": settings.executor or strategy.executor,
+            "extra_env": merged_environment.merged(recipe, strategy, settings),
+        }
+    )
     idle = topology.gpus_per_host - layout.host_gpus
     if idle:
         choice = [*choice, f"{idle} of {topology.gpus_per_host} GPUs of each host stay idle: {layout.label}"]

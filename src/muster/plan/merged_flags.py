@@ -26,12 +26,8 @@ def merged(recipe: Recipe, strategy: Strategy, settings: Settings) -> dict[str, 
         Refusal: a feature the recipe lacks, a flag that the plan decides, a secret in the recipe's flags.
     """
     flags: dict[str, FlagValue] = {**recipe.flags, **strategy.flags}
-    for feature, asked in (("tool_calling", settings.tool_calling), ("reasoning", settings.reasoning)):
-        on = feature in strategy.features if asked is None else asked
-        if on and feature not in recipe.features:
-            raise unknown("feature", feature, recipe.features, where=f"recipe {recipe.name}")
-        if on:
-            flags |= recipe.features[feature].flags
+    for feature in features_on(recipe, strategy, settings):
+        flags |= recipe.features[feature].flags
     reserved_flags.flags(flags, where=f"recipe {recipe.name}")
     for name in SIZES:
         if getattr(settings, name) is not None:
@@ -54,6 +50,23 @@ def merged(recipe: Recipe, strategy: Strategy, settings: Settings) -> dict[str, 
     for name in values_of(settings.extra_args):
         flags.pop(name.partition(".")[0], None)  # --watchdog-config.timeout is one field of it
     return flags
+
+
+def features_on(recipe: Recipe, strategy: Strategy, settings: Settings) -> list[str]:
+    """Return the features that are on, in the recipe's order: the strategy's, and what the settings turn on and off.
+
+    Raises:
+        Refusal: a feature the recipe lacks.
+    """
+    asked = {
+        **settings.features,
+        **({} if settings.tool_calling is None else {"tool_calling": settings.tool_calling}),
+        **({} if settings.reasoning is None else {"reasoning": settings.reasoning}),
+    }
+    for feature in [*settings.features, *(name for name, on in asked.items() if on)]:
+        if feature not in recipe.features:
+            raise unknown("feature", feature, recipe.features, where=f"recipe {recipe.name}")
+    return [feature for feature in recipe.features if asked.get(feature, feature in strategy.features)]
 
 
 def _revisions(recipe: Recipe, settings: Settings) -> dict[str, FlagValue]:

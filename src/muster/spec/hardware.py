@@ -10,6 +10,10 @@ MIB = 1024**2
 GIB = 1024**3
 
 
+GENERATIONS = {"9": "hopper"}
+"""Major compute capability -> name."""
+
+
 @dataclass(frozen=True)
 class Gpu:
     """A GPU product as `nvidia-smi --query-gpu=name,memory.total` prints it."""
@@ -19,6 +23,11 @@ class Gpu:
     product: str
     memory_mib: int
     compute_capability: str = "9.0"
+
+    @property
+    def generation(self) -> str:
+        """Name of the architecture, as recipes write it."""
+        return GENERATIONS[self.compute_capability.partition(".")[0]]
 
     @property
     def memory_bytes(self) -> int:

@@ -10,7 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from muster import resources
 from muster.errors import Refusal, unknown
-from muster.spec.safe_text import Commit, Flag, Line, ModelId, Name, ServedName, UnitText, Version, Word
+from muster.spec.hardware import GENERATIONS, GPUS, Gpu
+from muster.spec.safe_text import Commit, EnvName, Flag, Line, ModelId, Name, ServedName, UnitText, Version, Word
 from muster.spec.sizes import OLD, Executor, LoadBalancing, Sizes
 from muster.spec.validation import refusal_of
 
@@ -18,6 +19,7 @@ DEFAULT_PROFILE = "serving"
 
 FlagValue = bool | int | float | str
 Flags = dict[Flag, bool | int | float | Word]
+Env = dict[EnvName, Word]
 
 
 class _Frozen(BaseModel):
@@ -68,10 +70,20 @@ class Shape(_Frozen):
 
 
 class Feature(_Frozen):
-    """A set of flags a user can turn off."""
+    """A set of flags and variables that a user can turn on and off."""
 
-    flags: Flags
+    flags: Flags = {}
+    env: Env = {}
     about: Line = ""
+
+
+class Overrides(_Frozen):
+    """What GPUs of one generation or product get besides."""
+
+    flags: Flags = {}
+    env: Env = {}
+    sizes: Sizes | None = None
+    """In the place of the strategy's."""
 
 
 class Profile(_Frozen):
@@ -103,6 +115,9 @@ class Strategy(_Frozen):
     """Decode context parallel size equal to TP unless the setting says otherwise."""
     features: tuple[Line, ...] = ()
     flags: Flags = {}
+    env: Env = {}
+    hardware: dict[Line, Overrides] | None = None
+    """By GPU generation (`hopper`) and product, the product over the generation; None takes the recipe's."""
     profiles: dict[Line, Profile] = {}
     """Empty where one set of flags serves people and was published."""
 
@@ -150,12 +165,31 @@ class Recipe(_Frozen):
     shape: Shape | None = None
     """None takes it from the model's own config.json in the pin, where that is understood."""
     flags: Flags = {}
+    env: Env = {}
+    hardware: dict[Line, Overrides] = {}
+    """For the strategies that have none of their own."""
     features: dict[Line, Feature] = {}
     strategies: dict[Line, Strategy]
     defaults: dict[Line, Line]
     """GPU profile -> default strategy; `any` for the rest."""
     bench: dict[Line, dict[Line, bool | int | float | Line | list[int | float]]] = {}
     published: tuple[Published, ...] = ()
+
+    def on(self, gpu: Gpu) -> Recipe:
+        """Return the recipe as it is on one GPU product: what its generation and the product itself need, merged."""
+        strategies = {}
+        for name, strategy in self.strategies.items():
+            given = self.hardware if strategy.hardware is None else strategy.hardware
+            for overrides in (given[kind] for kind in (gpu.generation, gpu.profile) if kind in given):
+                strategy = strategy.model_copy(
+                    update={
+                        "flags": {**strategy.flags, **overrides.flags},
+                        "env": {**strategy.env, **overrides.env},
+                        "sizes": overrides.sizes or strategy.sizes,
+                    }
+                )
+            strategies[name] = strategy
+        return self.model_copy(update={"strategies": strategies})
 
     @field_validator("strategies", mode="before")
     @classmethod
@@ -245,6 +279,10 @@ def parse(raw: object, *, where: str) -> Recipe:
         for feature in named:
             if feature not in recipe.features:
                 raise unknown("feature", feature, recipe.features, where=f"{where}: {strategy_name}")
+    kinds = [*recipe.hardware, *(kind for each in recipe.strategies.values() for kind in each.hardware or ())]
+    for kind in kinds:
+        if kind not in {*GENERATIONS.values(), *GPUS}:
+            raise unknown("GPU generation or product", kind, [*GENERATIONS.values(), *GPUS], where=f"{where}: hardware")
     if "any" not in recipe.defaults:
         raise Refusal(
             f"{where}: defaults names no strategy for 'any'",

@@ -136,6 +136,7 @@ class Settings(BaseModel):
     expert_parallel: bool = True
     tool_calling: bool | None = None
     reasoning: bool | None = None
+    features: dict[Line, bool] = {}
     extra_args: list[Word] = []
     drop_args: list[Word] = []
     extra_env: dict[EnvName, Word] = {}
