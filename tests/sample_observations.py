@@ -93,6 +93,7 @@ def _host(plan: Plan, name: str) -> dict[str, Any]:
         "stale": [],
         "units": {unit: _unit(active="active", digest=plan.digest, enabled=True) for unit in host.units},
         "groups": {},
+        "startable": {"lacks": [], "plans": {}},
         "release": {"exists": True, "complete": True, "runs": True},
         "uv": True,
         "accepted": [True for _ in asked(host)],

@@ -39,6 +39,8 @@ PURE_MODULES = (
     "hosts.check_answers",
     "deploys.shared.engine_addresses",
     "deploys.shared.guard_trouble",
+    "deploys.shared.can_return",
+    "preflight.group_files",
     "status.group_status",
     "status.failures",
     "guard.head_core",

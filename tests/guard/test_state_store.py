@@ -36,6 +36,31 @@ def test_the_seconds_of_the_last_start_are_kept_and_a_planted_file_is_none(tmp_p
         assert store.load_start() is None
 
 
+def test_a_hold_is_kept_before_anything_else_or_said_not_to_be(tmp_path: Path) -> None:
+    run, state = tmp_path / "run", tmp_path / "state"
+    run.mkdir()
+    store, stopped = StateStore(str(run), str(state)), RestartRecord(boot="b", held="stopped")
+    assert store.keep_hold(stopped) == f"{state}/held.json: No such file or directory"
+    assert not store.is_held()
+    state.mkdir()
+    assert store.keep_hold(stopped) == ""
+    assert store.is_held()
+    assert store.load_record() == stopped
+    assert [store.keep_hold(RestartRecord()), store.keep_hold(RestartRecord())] == ["", ""]
+    assert not store.is_held()
+    (state / "held.json").mkdir()
+    assert store.keep_hold(RestartRecord()).startswith(f"{state}/held.json: ")
+
+
+def test_a_record_that_cannot_be_written_leaves_no_older_one(tmp_path: Path) -> None:
+    """On a full /run, the record of a running group would undo the stop that follows."""
+    store, stopped = StateStore(str(tmp_path), str(tmp_path)), RestartRecord(boot="b", held="stopped")
+    store.save_record(RestartRecord(boot="b", running="g"))
+    (tmp_path / "memory.json.new").mkdir()
+    store.save_record(stopped)
+    assert store.load_record() == stopped
+
+
 @pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"boot": 1}', "null", '{"held": "maybe"}'])
 def test_an_unreadable_record_is_an_empty_one(tmp_path: Path, text: str) -> None:
     (tmp_path / "memory.json").write_text(text)

@@ -89,6 +89,21 @@ def test_no_unit_and_plain_units_are_said_in_words(root: Path) -> None:
         asked(root, "status")
 
 
+def test_a_masked_unit_is_called_masked(root: Path) -> None:
+    unit = root / "etc/systemd/system/muster-g.service"
+    unit.unlink()
+    unit.symlink_to("/dev/null")
+    with pytest.raises(OSError, match=r"muster-g\.service is masked"):
+        asked(root, "status")
+
+
+def test_a_stop_of_a_stopped_unit_holds_it(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "stop" in asked(root, "stop")["answer"]["argv"]
+    assert asked(root, "stop", absent=["a", "b"])["answer"]["argv"][-2:] == ["--absent", "a,b"]
+    monkeypatch.setenv("STATE", "inactive")
+    assert "hold" in asked(root, "stop")["answer"]["argv"]
+
+
 def test_a_guard_program_that_is_broken_is_quoted(root: Path) -> None:
     (root / "ctl.py").write_text("raise SystemExit('cannot be')")
     assert asked(root, "status")["answer"] == {"error": "cannot be"}

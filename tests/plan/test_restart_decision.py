@@ -98,6 +98,15 @@ def test_one_change_on_one_host_restarts_the_group(change: Callable[..., None], 
         assert set(host.stop) == running
 
 
+def test_a_missing_plan_json_is_written_again_and_restarts_nothing() -> None:
+    seen = sample_observations.as_planned(DP)
+    path = f"/etc/muster/{DP.group}/plan.json"
+    seen["h200-1"]["files"][path] = {"kind": "missing"}
+    decision = decided(DP, seen)
+    assert decision.hosts["h200-1"] == HostDecision(files=(path,))
+    assert not decision.restart
+
+
 def test_limits_take_effect_without_a_restart() -> None:
     seen = sample_observations.as_planned(DP)
     seen["h200-1"]["files"]["/etc/sysctl.d/90-muster.conf"] = {"kind": "missing"}

@@ -16,7 +16,7 @@ from pyinfra.api.host import Host
 from pyinfra.api.state import State
 
 from muster.deploys.bring_up import start_ranks, stop_ranks
-from muster.deploys.shared import guard_commands
+from muster.deploys.shared import can_return, guard_commands
 from muster.deploys.shared.gate import gate
 from muster.deploys.shared.progress import Progress
 from muster.deploys.shared.stop_question import stop_question
@@ -27,11 +27,12 @@ from muster.hosts.once import OncePerRun
 from muster.hosts.pyinfra_types import current_host, current_state, stage
 from muster.hosts.run_programs import run_program, run_programs
 from muster.hosts.run_words import words
-from muster.plan import manifest
+from muster.hosts.say import fail, say
+from muster.plan import key_parity, manifest
 from muster.plan.plan_history import KeptPlan, history, last_start
 from muster.spec import inventory
 
-_PROBE_SECONDS, _GUARD_SECONDS = 150, 60
+_PROBE_SECONDS = 150
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,9 @@ class DeployedGroup:
         guards: host -> status of its guard, where one answers.
         digest: of the plan that all of its hosts have.
         history: the verified plans that its hosts keep.
+        head: the host with the endpoint; empty where a stop does without it.
+        unreached: hosts that a stop does without.
+        stale: hosts on which systemd is behind the files of the group's units.
     """
 
     group: str
@@ -57,11 +61,9 @@ class DeployedGroup:
     guards: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     digest: str = ""
     history: tuple[KeptPlan, ...] = ()
-
-    @property
-    def head(self) -> str:
-        """The host with the endpoint."""
-        return self.progress.hosts[0]
+    head: str = ""
+    unreached: tuple[str, ...] = ()
+    stale: tuple[str, ...] = ()
 
     @property
     def group_status(self) -> Mapping[str, Any]:
@@ -76,13 +78,14 @@ def stop(recipe: str | None = None) -> None:
     """Stop the group on the inventory's hosts.
 
     Guards stay and hold it stopped, through a reboot too, until it is resumed, restarted or deployed. Plain units stay
-    enabled and start at the next boot.
+    enabled and start at the next boot. Without a host that is off the others are stopped; it is held when it returns.
 
     Args:
         recipe: of the group; may be left out where the hosts have one group.
     """
     deployed = _deployed(current_state(), "stop", recipe)
     _end(deployed, "stop")
+    _report_absent(deployed)
 
 
 def restart(recipe: str | None = None) -> None:
@@ -92,6 +95,7 @@ def restart(recipe: str | None = None) -> None:
         recipe: as for `stop`.
     """
     deployed = _deployed(current_state(), "restart", recipe)
+    _read_units(deployed)
     _end(deployed, "restart")
     _start(deployed, held=deployed.guarded and not deployed.group_status)
 
@@ -103,6 +107,7 @@ def resume(recipe: str | None = None) -> None:
         recipe: as for `stop`.
     """
     deployed = _deployed(current_state(), "resume", recipe)
+    _read_units(deployed)
     _start(deployed, held=deployed.guarded)
 
 
@@ -110,6 +115,8 @@ def _end(deployed: DeployedGroup, command: str) -> None:
     """End what runs: by the guards where the head's answers, else by systemd."""
     if deployed.group_status:
         _end_generation(deployed, command)
+    elif deployed.guarded and command == "stop":
+        _end_and_hold(deployed)
     else:
         stop_ranks(deployed.progress, tuple(reversed(deployed.units.get(current_host().name, ()))))
     gate(deployed.progress, "the stop of the group")
@@ -132,13 +139,54 @@ def lift_hold(progress: Progress, group: str) -> None:
 
 
 @stage("Bring up")
+def _read_units(deployed: DeployedGroup) -> None:
+    """Have systemd read units that it is behind with: a new life of the guard would be one of an older plan."""
+    host = current_host()
+    read = operations.files_committed(
+        [], [], [], host.name in deployed.stale, name="systemd knows the group's units as they are"
+    )
+    deployed.progress.note(host, "units", read)
+
+
+@stage("Bring up")
+def _end_and_hold(deployed: DeployedGroup) -> None:
+    """End every rank without the head's guard, and have each host hold the group by itself."""
+    host, progress = current_host(), deployed.progress
+    # A guard without its head holds its host; one whose head is there without a guard would wait for it in vain.
+    by_guard = not deployed.head and host.name in deployed.guards
+    units = tuple(reversed(deployed.units.get(host.name, ())))
+    work = FunctionCommand(guard_commands.hold, [deployed.group, units, by_guard], {})
+    progress.note(host, "stop", operations.carried_out(work, name="no rank runs, and this host holds the group"))
+
+
+@stage("Bring up")
+def _report_absent(deployed: DeployedGroup) -> None:
+    """Say what becomes of hosts that a stop did without."""
+    question = FunctionCommand(_say_absent, [deployed], {})
+    deployed.progress.note(current_host(), "absent hosts", operations.holds(question, name="absent hosts stay stopped"))
+
+
+def _say_absent(_state: State, host: Host, deployed: DeployedGroup) -> bool:
+    names = ", ".join(deployed.unreached)
+    if not names or host.name != deployed.progress.hosts[0]:
+        return True
+    if not deployed.guarded:
+        fail(host, f"{names} could not be reached: what runs there was not stopped, and it starts at a boot")
+        return False
+    who = f"the head {deployed.head} keeps" if deployed.head else "the guards of the other hosts keep"
+    say(host, f"{names} could not be reached: {who} the group stopped when it returns, until it is resumed")
+    return True
+
+
+@stage("Bring up")
 def _end_generation(deployed: DeployedGroup, command: str) -> None:
     host, progress = current_host(), deployed.progress
     work = None
     if host.name == deployed.head and not (command == "stop" and at_rest(deployed.group_status)):
         since = str(deployed.group_status["generation"])
+        absent = [member["host"] for member in deployed.group_status["members"] if member["host"] not in progress.hosts]
         work = FunctionCommand(
-            guard_commands.end_generation, [deployed.group, command, since, deployed.drain_seconds], {}
+            guard_commands.end_generation, [deployed.group, command, since, deployed.drain_seconds, absent], {}
         )
     outcome = "the guards have stopped the group" if command == "stop" else "a new generation starts"
     progress.note(host, command, operations.carried_out(work, name=outcome))
@@ -153,11 +201,12 @@ def _deployed(state: State, command: str, recipe: str | None) -> DeployedGroup:
     """Return the deployed group that this run is about.
 
     Raises:
-        DeployError: a host does not answer, no group or several fit, or hosts are missing.
+        DeployError: no group or several fit; a host does not answer, or hosts are missing, and this is no stop; what is
+            on the hosts would not start again.
     """
 
     def find() -> DeployedGroup:
-        deployed = _find(state, recipe)
+        deployed = _find(state, command, recipe)
         _say_beforehand(deployed, command)
         return deployed
 
@@ -178,39 +227,66 @@ def _say_beforehand(deployed: DeployedGroup, command: str) -> None:
         words.done(f"{deployed.group} is ready on {', '.join(hosts)}")
 
 
-def _find(state: State, recipe: str | None) -> DeployedGroup:
+def _find(state: State, command: str, recipe: str | None) -> DeployedGroup:
     inventory.require_all_read(state.inventory)
     leaving = inventory.leaving_hosts(state.inventory)
     hosts = {host.name: host for host in state.inventory if host in state.active_hosts and host.name not in leaving}
     answers = each(hosts.values(), lambda host: run_program(state, host, "probe_group", {}, seconds=_PROBE_SECONDS))
-    for name, answer in answers.items():
-        if "error" in answer:
-            raise Refusal(f"{name}: {answer['error']}", needed="a host that answers over SSH")
-    manifests = {name: answer["groups"] for name, answer in answers.items()}
+    silent = {name: answer["error"] for name, answer in answers.items() if "error" in answer}
+    if silent and (command != "stop" or len(silent) == len(hosts)):
+        name, error = next(iter(silent.items()))
+        raise Refusal(f"{name}: {error}", needed="a host that answers over SSH")
+    manifests = {name: answer["groups"] for name, answer in answers.items() if name not in silent}
     data = next(iter(hosts.values())).data
     group = choose(manifests, group=data.get("group"), recipe=recipe or data.get("recipe"))
     own = {name: groups[group] for name, groups in manifests.items() if group in groups}
     files = inventory.files_of(state.inventory)
     words.about(files.inventory if files else None, str(next(iter(own.values())).get("recipe", "")))
+    looks = _look(state, [hosts[name] for name in manifests], group)
+    seen = {name: answers["probe_group"] for name, answers in looks.items()}
+    without = [name for name in manifests if name not in own and seen[name].get("units")]
+    if command != "stop":
+        _require_startable(group, own, {name: seen[name] for name in (*own, *without)})
     limit = {host.name for host in state.inventory if state.is_host_in_limit(host)} - set(leaving)
-    return _with_answers(state, from_manifests(group, own, unreached=sorted(limit - set(hosts))), hosts)
-
-
-def _with_answers(state: State, deployed: DeployedGroup, hosts: Mapping[str, Host]) -> DeployedGroup:
-    """Ask every host, all at once, for its guard's status and the plans it keeps; what gives no answer is left out."""
-    requests: dict[str, dict[str, Any]] = {"kept_plans": {"do": "list", "group": deployed.group}}
-    if deployed.guarded:
-        requests["ask_guard"] = {"group": deployed.group, "command": "status"}
-    answers = each(
-        [hosts[name] for name in deployed.progress.hosts],
-        lambda host: run_programs(state, host, requests, seconds=_GUARD_SECONDS),
-    )
-    status = {name: answer.get("ask_guard", {}).get("answer") or {"error": ""} for name, answer in answers.items()}
+    unreached = sorted(limit - set(manifests))
+    deployed = from_manifests(group, own, unreached, without=without if command == "stop" else None)
+    status = {name: answers["ask_guard"].get("answer") or {"error": ""} for name, answers in looks.items()}
     return replace(
         deployed,
-        guards={name: answer for name, answer in status.items() if "error" not in answer},
-        history=history({name: answer["kept_plans"].get("plans", ()) for name, answer in answers.items()}),
+        guards={name: answer for name, answer in status.items() if deployed.guarded and "error" not in answer},
+        history=history({name: looks[name]["kept_plans"].get("plans", ()) for name in own}),
+        stale=tuple(name for name in own if any(unit.get("reload") for unit in seen[name].get("units", {}).values())),
     )
+
+
+Looks = dict[str, Mapping[str, Any]]
+
+
+def _look(state: State, hosts: Sequence[Host], group: str) -> Looks:
+    """Ask hosts, all at once, what they have of a group, which plans they keep, and for their guard's status."""
+    requests: dict[str, dict[str, Any]] = {
+        "probe_group": {"group": group, "secrets": [key_parity.guard_key(group)]},
+        "kept_plans": {"do": "list", "group": group},
+        "ask_guard": {"group": group, "command": "status"},
+    }
+    return each(hosts, lambda host: run_programs(state, host, requests, seconds=_PROBE_SECONDS))
+
+
+def _require_startable(group: str, manifests: Mapping[str, Mapping[str, Any]], seen: Looks) -> None:
+    """Refuse to take a group down, or to start it, that could not come up.
+
+    Raises:
+        Refusal: why not, every reason on every host.
+    """
+    found = [f"{name}: {answer['error']}" for name, answer in seen.items() if "error" in answer]
+    whole = {name: answer for name, answer in seen.items() if "error" not in answer}
+    found += can_return.obstacles(group, whole, {name: str(each.get("digest")) for name, each in manifests.items()})
+    if found:
+        raise Refusal(
+            f"group {group} could not start again:\n  " + "\n  ".join(found),
+            needed="on every host units, keys and files of one plan, as a deploy leaves them; nothing was touched",
+            fix="unmask what is masked (systemctl unmask UNIT), then run the recipe's deploy: it writes the rest again",
+        )
 
 
 def choose(manifests: Mapping[str, Mapping[str, Any]], *, group: str | None, recipe: str | None) -> str:
@@ -239,13 +315,19 @@ def choose(manifests: Mapping[str, Mapping[str, Any]], *, group: str | None, rec
     )
 
 
-def from_manifests(group: str, manifests: Mapping[str, Mapping[str, Any]], unreached: Sequence[str]) -> DeployedGroup:
+def from_manifests(
+    group: str,
+    manifests: Mapping[str, Mapping[str, Any]],
+    unreached: Sequence[str],
+    without: Sequence[str] | None = None,
+) -> DeployedGroup:
     """Return the group that the manifests of its hosts describe together.
 
     Args:
         group: its name.
         manifests: host -> manifest.
         unreached: hosts of this run without an SSH session.
+        without: hosts with the group's units and no manifest; given where the group need not be whole, for a stop.
 
     Raises:
         Refusal: hosts are missing, or differ in their plan; a manifest is not whole, or speaks for another host.
@@ -254,7 +336,8 @@ def from_manifests(group: str, manifests: Mapping[str, Mapping[str, Any]], unrea
     first = next(iter(manifests.values()))
     hosts = sorted(manifests, key=lambda name: int(manifests[name]["node_rank"]))
     shapes = {(each_manifest["digest"], len(each_manifest["steps"])) for each_manifest in manifests.values()}
-    if len(hosts) != first["hosts"] or len(shapes) > 1:
+    partial = without is not None and len(hosts) + len(unreached) + len(without) >= first["hosts"]
+    if not partial and (len(hosts) != first["hosts"] or len(shapes) > 1):
         missing = len(hosts) != first["hosts"]
         found = f"{', '.join(hosts)} of {first['hosts']} hosts in this run" if missing else "its hosts differ in plan"
         fix = "run without --limit on the group's own inventory" if missing else "run the recipe's deploy"
@@ -269,14 +352,18 @@ def from_manifests(group: str, manifests: Mapping[str, Mapping[str, Any]], unrea
     logger.info(f"group {group}: {first['label']} on {', '.join(hosts)}")
     guarded = bool(first.get("heals"))
     words.say_at_the_end()
-    progress = Progress(tuple(hosts), manifest.steps(manifests), int(first["ready_timeout"]), group if guarded else "")
+    steps = () if partial else manifest.steps(manifests)
+    units = {name: tuple(each_manifest["units"]) for name, each_manifest in manifests.items()}
+    others = tuple(without or ()) if partial else ()
     return DeployedGroup(
         group,
-        {name: tuple(each_manifest["units"]) for name, each_manifest in manifests.items()},
-        progress,
+        units | {name: tuple(first["units"]) for name in others if guarded},
+        Progress((*hosts, *others), steps, int(first["ready_timeout"]), group if guarded else ""),
         guarded=guarded,
         drain_seconds=int(first.get("drain_seconds", 0)),
         digest=str(first["digest"]),
+        head=next((name for name, each_manifest in manifests.items() if int(each_manifest["node_rank"]) == 0), ""),
+        unreached=tuple(unreached) if partial else (),
     )
 
 

@@ -49,6 +49,9 @@ class GuardParts(Protocol):
     head: Head | None
     link: HeadLink | None
     ending: str
+    held: bool
+
+    def hold(self, held: bool) -> str: ...
 
     def log(self, text: str) -> None: ...
 
@@ -95,25 +98,34 @@ class Answers:
             "group": config.group.name,
             "recipe": config.recipe,
             "digest": config.group.digest,
-            **status.group_status(config, head.state, head.liveness, now),
+            **status.group_status(config, head.state, head.liveness, now, head.refusals),
             "metrics_problem": head.metrics_problem,
             "last_refusal": head.last_refusal,
             "last_start": self._guard.store.load_start(),
         }
 
-    def command(self, name: str, by: str = "") -> str:
-        """Carry out an operator's command, on the head: what the group does now, in words, or why not.
+    def command(self, name: str, by: str = "") -> dict[str, str]:
+        """Carry out an operator's command, on the head: `answer`: what the group does now; `error`: why it was not.
 
         `by`: who gave it, as far as it was said; kept with a stop.
         """
         guard, head = self._guard, self._guard.head
         if name not in COMMANDS:
-            return f"no command {name[:40]!r}; there are {', '.join(COMMANDS)}"
+            return {"answer": f"no command {name[:40]!r}; there are {', '.join(COMMANDS)}"}
         if head is None or guard.ending:
-            return "the guard is about to exit; ask again in a few seconds"
+            return {"answer": "the guard is about to exit; ask again in a few seconds"}
+        command = head_core.Command(name, by, time.time())
+        problem = head.keep_hold(command)
+        if problem:
+            return self._not_kept(name, problem)
         guard.log(f"operator{' ' + by if by else ''}: {name}")
-        head.post(head_core.Command(name, by, time.time()))
-        return head.explain()
+        head.post(command)
+        return {"answer": head.explain()}
+
+    def _not_kept(self, name: str, problem: str) -> dict[str, str]:
+        """The answer to a command whose effect on the hold could not be written down: a reboot would undo it."""
+        self._guard.log(f"operator: {name}, not done: {problem}")
+        return {"error": f"{name} was not done: it could not be written down ({problem}); mend that, then ask again"}
 
     async def serve(self, folder: str) -> None:
         """Open the local socket. Without its folder there is none, and the group runs all the same."""
@@ -167,11 +179,17 @@ class Answers:
             # On a member too: its own fatal Xids are acknowledged here, the rest is the head's.
             guard.store.save_resumed(guard.xid_log.acknowledge())
         if guard.link is None:
-            return {"answer": self.command(name, by)}
+            return self.command(name, by)
+        if name in ("resume", "restart") and (problem := guard.hold(False)):
+            return self._not_kept(name, problem)
         try:
-            return {"answer": await guard.link.command(name)}
+            return await guard.link.command(name)
         except (OSError, asyncio.TimeoutError) as error:
-            return {"error": f"the head {guard.config.group.head} cannot be asked: {error or 'no answer'}"}
+            head = f"the head {guard.config.group.head} cannot be asked: {error or 'no answer'}"
+        if name != "stop":
+            return {"error": head}
+        problem = guard.hold(True)
+        return self._not_kept(name, problem) if problem else {"answer": f"{head}; it is told when it is back"}
 
     def _status(self) -> dict[str, Any]:
         guard, now = self._guard, time.monotonic()
@@ -182,7 +200,7 @@ class Answers:
             "group_name": guard.config.group.name,
             "recipe": guard.config.recipe,
             "digest": guard.config.group.digest,
-            "member": status.member_status(guard.member, now),
+            "member": {**status.member_status(guard.member, now), "held": guard.held},
             "children": [
                 {
                     "name": running.child.name,

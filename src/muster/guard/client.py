@@ -1,12 +1,15 @@
 """`ctl`: the command that deploys and `muster status` run on a host. Always prints one JSON document.
 
     ctl --config FILE status | logs [--count N] | release
-    ctl --config FILE stop | restart [--since GENERATION] | resume  [--wait SECONDS] [--by USER@MACHINE]
+    ctl --config FILE stop [--absent HOST,...] | restart [--since GENERATION] | resume  [--wait SECONDS] [--by WHOM]
+    ctl --config FILE hold
 
 `stop --wait` returns once no member has a child, `restart --wait` once a new generation runs, `resume --wait` once the
 group runs. If that takes longer, or no guard answers, the document has `error` and the status is 1; `pending` then
 names what is still awaited: ask again. `restart --since` ends that generation and no other, so repeating it restarts
-nothing twice. `release` is `resume` for a stopped unit: it lifts the hold on disk.
+nothing twice. `stop` does not wait for the hosts that are `--absent`; while the head cannot be told of it, a member
+keeps it and tells it later. For a stopped unit `release` is `resume`: it lifts the hold on disk; `hold` is `stop`: it
+writes it.
 """
 
 from __future__ import annotations
@@ -21,7 +24,8 @@ from typing import Any
 
 from .answers import COMMANDS, SOCKET
 from .config import Config, ConfigError, load
-from .state_store import StateStore
+from .restart_policy import STOPPED, RestartRecord
+from .state_store import StateStore, boot_id
 
 ANSWER_LIMIT = 4 * 1024 * 1024
 """Bytes of a guard's answer: whoever can write the unit's runtime directory can pose as the guard."""
@@ -42,11 +46,11 @@ def main(arguments: Sequence[str]) -> int:
 def _parse(arguments: Sequence[str]) -> tuple[Config, str, dict[str, str]]:
     words: list[str] = []
     options: dict[str, str] = {}
-    commands = ("status", "logs", "release", *COMMANDS)
+    commands = ("status", "logs", "release", "hold", *COMMANDS)
     rest = list(arguments)
     while rest:
         word = rest.pop(0)
-        if word in ("--config", "--wait", "--count", "--since", "--by") and rest:
+        if word in ("--config", "--wait", "--count", "--since", "--by", "--absent") and rest:
             options[word] = rest.pop(0)
         else:
             words.append(word)
@@ -62,10 +66,13 @@ def _execute(config: Config, command: str, options: dict[str, str]) -> dict[str,
         return {"host": config.host, "bundles": store.bundles(int(options.get("--count", 1)))}
     if command == "status":
         return ask(config, command)
+    if command == "hold":
+        return _hold(config)
     if command == "release":
         StateStore(config.runtime_directory, config.state_directory).lift_hold()
         return {"answer": "nothing holds the group when it starts"}
-    seconds = float(options.get("--wait", 0.0))
+    seconds, absent = float(options.get("--wait", 0.0)), options.get("--absent", "").split(",")
+    absent = [host for host in absent if host]
     until = time.monotonic() + seconds
     if "--since" in options:
         _ask_until(config, "status", until)
@@ -75,13 +82,25 @@ def _execute(config: Config, command: str, options: dict[str, str]) -> dict[str,
     if command != "restart" or now == before:
         answer = _ask_until(config, command, until, options.get("--by", ""))
     while "error" not in answer and "--wait" in options:
-        if _is_done(config, command, before):
+        if _is_done(config, command, before, absent):
             break
         if time.monotonic() > until:
             pending = _pending(config, command)
             return {**answer, "error": f"{command}: not done after {seconds:g} s: {pending}", "pending": pending}
         time.sleep(0.5)
     return answer
+
+
+def _hold(config: Config) -> dict[str, Any]:
+    """Keep the group stopped when this unit starts. Written as the folder's owner, who could plant links for root."""
+    owner = os.stat(config.state_directory)
+    if os.geteuid() == 0:
+        os.setgroups([])
+        os.setegid(owner.st_gid)
+        os.seteuid(owner.st_uid)
+    held = RestartRecord(boot=boot_id(), held=STOPPED)
+    problem = StateStore(config.runtime_directory, config.state_directory).keep_hold(held)
+    return {"error": f"the hold could not be written down: {problem}"} if problem else {"answer": "the group is held"}
 
 
 def ask(config: Config, command: str, by: str = "") -> dict[str, Any]:
@@ -145,7 +164,12 @@ def _pending(config: Config, command: str) -> str:
     return f"{reason}; still waiting for {', '.join(late)} to stop" if command == "stop" and late else reason
 
 
-def _is_done(config: Config, command: str, before: str) -> bool:
+def _gone(config: Config, group: dict[str, Any]) -> bool:
+    """Whether the head has been stopped for as long as members run on without it: absent ones have ended theirs."""
+    return bool((group.get("phase_for") or 0.0) > config.settings.silence_timeout)
+
+
+def _is_done(config: Config, command: str, before: str, absent: Sequence[str]) -> bool:
     """By the group's state on the head; on a member by its own."""
     status = _status(config)
     if not status or status["ending"]:
@@ -153,8 +177,9 @@ def _is_done(config: Config, command: str, before: str) -> bool:
     group, own = status["group"], status["member"]
     if command == "stop":
         if group is None:
-            return bool(own["child"] == "none" and own["head_phase"] == "held")
-        return group["phase"] == "stopped" and all(each["child"] == "none" for each in group["members"])
+            return bool(own["child"] == "none" and (own["head_phase"] == "held" or own.get("held")))
+        left = [each for each in group["members"] if each["child"] != "none" and each["host"] not in absent]
+        return bool(group["phase"] == "stopped" and not left and (not absent or _gone(config, group)))
     fresh = command == "resume" or _generation_of(status) != before
     phase = own["head_phase"] if group is None else group["phase"]
     return bool(fresh and phase in ("run", "starting", "running"))

@@ -12,7 +12,7 @@ import asyncio
 import contextlib
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from . import http, protocol
@@ -44,7 +44,7 @@ class ControlPort:
         key: bytes,
         addresses: frozenset[str],
         on_report: Callable[[Report], View | None],
-        on_command: Callable[[str], str],
+        on_command: Callable[[str], Mapping[str, str]],
         on_get: Callable[[str, str], http.Response],
         idle: float,
     ) -> None:
@@ -65,6 +65,8 @@ class ControlPort:
         self.problem = "not listening yet"
         self.last_refusal = ""
         """Why the last peer was refused, for `status`."""
+        self.refusals: dict[str, str] = {}
+        """Member's address -> why its last connection was closed; a report from there clears it."""
 
     async def listen(self, address: str, port: int) -> None:
         """Bind the port, retrying for as long as another process has it."""
@@ -118,6 +120,8 @@ class ControlPort:
                 await self._guard(line, reader, writer)
         except ProtocolError as error:
             self.last_refusal = str(error)
+            if (address := _address(writer)) in self._addresses:
+                self.refusals[address] = str(error)
         except (OSError, EOFError, ValueError, asyncio.TimeoutError):
             pass
         except asyncio.CancelledError:
@@ -183,7 +187,10 @@ class ControlPort:
     def _message(self, message: dict[str, Any], host: str, session: Session, writer: asyncio.StreamWriter) -> str:
         kind = message.get("kind")
         if kind == "verb":
-            _send(session, writer, {"kind": "done", "text": self._on_command(str(message.get("name")))})
+            done = self._on_command(str(message.get("name")))
+            # Guards of earlier versions read `text` alone.
+            text = done.get("error") or done.get("answer", "")
+            _send(session, writer, {"kind": "done", "text": text, "failed": "error" in done})
             return host
         if kind != "report" or set(message) != {"kind", "report"}:
             raise ProtocolError("a message of unknown kind")
@@ -193,6 +200,7 @@ class ControlPort:
             raise ProtocolError(f"a report that cannot be read: {error}") from None
         if host and report.host != host:
             raise ProtocolError(f"{host} speaks as {report.host}")
+        self.refusals.pop(_address(writer), None)
         view = self._on_report(report)
         if view is None or view.phase != REFUSED:
             old = self._sessions.get(report.host)

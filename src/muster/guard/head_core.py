@@ -225,17 +225,23 @@ def _tick(state: HeadState, now: float) -> Result:
     return state, ()
 
 
+def record_after(record: RestartRecord, command: Command) -> RestartRecord:
+    """The record that an operator's command makes: what must be on disk before the command is acknowledged."""
+    if command.name == "stop":
+        return restart_policy.stopped(record, command.by, command.at)
+    return restart_policy.lift_hold(record)
+
+
 def _command(state: HeadState, command: Command, now: float) -> Result:
     who = f" ({command.by})" if command.by else ""
+    state = replace(state, record=record_after(state.record, command))
     if command.name == "stop":
-        state = replace(state, record=restart_policy.stopped(state.record, command.by, command.at))
         if state.phase == RUN:
             state, actions = _drain(state, f"stopped by an operator{who}", now)
             return state, (SaveRecord(), *actions)
         if state.phase == GATHER:
             state = replace(state, phase=HELD, since=now)
         return state, (SaveRecord(),)
-    state = replace(state, record=restart_policy.lift_hold(state.record))
     if command.name == "restart":
         if state.phase == RUN:
             state, actions = _drain(state, f"restarted by an operator{who}", now)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
 from . import head_core, restart_policy, status
@@ -55,7 +55,7 @@ class Head:
         services.store.save_record(record)
         self.state: HeadState = head_core.start(config.group, config.settings, secrets.token_hex(16), record, now)
 
-    def listen(self, on_command: Callable[[str], str], on_get: Callable[[str, str], Response]) -> None:
+    def listen(self, on_command: Callable[[str], Mapping[str, str]], on_get: Callable[[str, str], Response]) -> None:
         """Take the control port. `on_command` takes a command's name, `on_get` a path and a bearer token."""
         config = self._services.config
         self._control_port = ControlPort(
@@ -83,6 +83,11 @@ class Head:
         return self._control_port.last_refusal if self._control_port is not None else ""
 
     @property
+    def refusals(self) -> Mapping[str, str]:
+        """Member's address -> why its last connection was closed."""
+        return self._control_port.refusals if self._control_port is not None else {}
+
+    @property
     def liveness(self) -> LivenessState | None:
         return self.engine_watch.state if self.engine_watch is not None else None
 
@@ -95,6 +100,10 @@ class Head:
 
     def explain(self) -> str:
         return status.explain(self.state, self.liveness, time.monotonic())
+
+    def keep_hold(self, command: head_core.Command) -> str:
+        """Write down what an operator's command makes of the hold, before it is carried out; why not, or empty."""
+        return self._services.store.keep_hold(head_core.record_after(self.state.record, command))
 
     def post(self, event: HeadEvent) -> None:
         self._services.post(lambda: self._step(event))

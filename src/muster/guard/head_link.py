@@ -42,16 +42,21 @@ class HeadLink:
         self._on_linked = on_linked
         self._idle = idle
         self._session: Session | None = None
+        self._heard = False
+        """Whether the head has said anything in this session: it proves its key by its first frame."""
         self._writer: asyncio.StreamWriter | None = None
-        self._pending_command: asyncio.Future[str] | None = None
+        self._pending_command: asyncio.Future[dict[str, str]] | None = None
         self.problem = "not connected yet"
         """Why there is no session, or empty."""
 
     def send(self, report: Report) -> None:
         self._write({"kind": "report", "report": to_wire(report)})
 
-    async def command(self, name: str, timeout: float = 5.0) -> str:
-        """Forward an operator's command to the head; its answer. Raises ConnectionError or asyncio.TimeoutError."""
+    async def command(self, name: str, timeout: float = 5.0) -> dict[str, str]:
+        """Forward an operator's command to the head; its `answer` or `error`.
+
+        Raises ConnectionError or asyncio.TimeoutError.
+        """
         if self._session is None or self._pending_command is not None:
             raise ConnectionError(self.problem or "another command is in progress")
         self._pending_command = asyncio.get_running_loop().create_future()
@@ -70,10 +75,11 @@ class HeadLink:
         while True:
             try:
                 await self._talk()
-            except (ProtocolError, OSError, ValueError, TypeError) as error:
-                self.problem = str(error) or type(error).__name__
-            except EOFError:
-                self.problem = "the head hung up"
+            except (ProtocolError, OSError, ValueError, TypeError, EOFError) as error:
+                ended = isinstance(error, (EOFError, ConnectionError))
+                self.problem = "the head hung up" if ended else str(error) or type(error).__name__
+                if ended and self._session is not None and not self._heard:
+                    self.problem += " on the first frame: is the guard key the same on every host?"
             except asyncio.TimeoutError:
                 self.problem = "the head does not answer"
             finally:
@@ -97,13 +103,16 @@ class HeadLink:
         writer.write(protocol.hello(self._group, ours))
         theirs = protocol.read_answer(await asyncio.wait_for(reader.readline(), CONNECT))
         self._session = session = Session(self._key, self._group, ours, theirs, "member")
+        self._heard = False
         self._on_linked()
         while True:
             message = await read_frame(reader, session, self._idle)
+            self._heard = True
             self.problem = ""
             if message.get("kind") == "view":
                 self._on_view(view_from(message["view"]))
             elif (
                 message.get("kind") == "done" and self._pending_command is not None and not self._pending_command.done()
             ):
-                self._pending_command.set_result(str(message.get("text")))
+                word = "error" if message.get("failed") else "answer"
+                self._pending_command.set_result({word: str(message.get("text"))})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import secrets
 import signal
@@ -23,6 +24,7 @@ from .kernel_log import XidLog
 from .member_core import MemberEvent, MemberState
 from .messages import NONE, Failure
 from .named_tasks import NamedTasks
+from .restart_policy import STOPPED, RestartRecord
 from .sd_notify import Notifier
 from .state_store import StateStore
 
@@ -88,6 +90,8 @@ class Guard:
         self.xid_log = XidLog(config.kernel_log, self.store.load_resumed(), self._xid)
         self.head = Head(self, key, api_key, previous) if config.is_head else None
         self.link: HeadLink | None = None if config.is_head else self._new_link()
+        self.held = not config.is_head and self.store.is_held()
+        """On a member: an operator stopped the group while the head could not be told."""
         self.ending = ""
         """Why this guard ends, once that is decided."""
         self._stop_requested = False
@@ -264,6 +268,8 @@ class Guard:
             if not self.xid_log.settled():
                 await asyncio.sleep(0.1)
                 continue
+            if self.held:
+                await self._pass_stop_on()
             if self.member.child == NONE and not self.ending:
                 reason = await self._blocked()
                 self.post_member(member_core.Checked(reason[:2000]))
@@ -273,6 +279,8 @@ class Guard:
         stale = stale_unit(os.environ.get(DIGEST, ""), self.config)
         if stale:
             return stale
+        if self.held:
+            return f"stopped by an operator; the head {self.config.group.head} has not heard of it yet"
         left = self._fence.describe(1)
         if left:
             return f"a process of the last generation is still there: {left[0]}; reboot the host if it stays"
@@ -282,6 +290,20 @@ class Guard:
         # The kernel's log first: it says why a GPU is missing.
         reason = port or self.xid_log.reason() or self.children.executable_missing()
         return reason or start_checks.blocked(self.config.checks, gpus)
+
+    def hold(self, held: bool) -> str:
+        """On a member: keep a stop for a head that cannot be told, or lift it; why that failed, or empty."""
+        problem = self.store.keep_hold(RestartRecord(held=STOPPED if held else ""))
+        if not problem:
+            self.held = held
+        return problem
+
+    async def _pass_stop_on(self) -> None:
+        """Tell the head of a stop that it has not heard of; from then on the hold is the head's."""
+        assert self.link is not None
+        with contextlib.suppress(OSError, asyncio.TimeoutError):
+            if "error" not in await self.link.command("stop"):
+                self.hold(False)
 
     # The end
 

@@ -1,6 +1,7 @@
 """What is kept between two lives of a guard: the restart record, how the last guard ended, and the failure bundles.
 
-A write that fails (full disk, missing directory) is ignored: nothing here is worth a restart.
+A write that fails (full disk, missing directory) is ignored: nothing here is worth a restart. A hold by an operator is
+the exception: what could not be kept is answered as not done.
 """
 
 from __future__ import annotations
@@ -48,14 +49,30 @@ class StateStore:
         return RestartRecord()
 
     def save_record(self, record: RestartRecord) -> None:
-        data = restart_policy.to_wire(record)
-        _write(self._record_path, data)
-        if record.held:
-            _write(self._held, data)
-        else:
-            # Removed, not rewritten: that works on a full disk too.
+        if _write(self._record_path, restart_policy.to_wire(record)):
+            # An older record would undo a hold, or a resume; without one, the hold on disk decides.
             with contextlib.suppress(OSError):
-                os.unlink(self._held)
+                os.unlink(self._record_path)
+        self.keep_hold(record)
+
+    def keep_hold(self, record: RestartRecord) -> str:
+        """Bring the hold on disk to what the record says, through a power cut too; why that failed, or empty."""
+        if record.held:
+            return _write(self._held, restart_policy.to_wire(record), synced=True)
+        try:
+            # Removed, not rewritten: that works on a full disk too.
+            os.unlink(self._held)
+        except FileNotFoundError:
+            return ""
+        except OSError as error:
+            return f"{self._held}: {error.strerror or error}"
+        return ""
+
+    def is_held(self) -> bool:
+        """Whether a hold is on disk."""
+        with contextlib.suppress(OSError, ValueError):
+            return bool(restart_policy.from_wire(read_json(self._held)).held)
+        return False
 
     def lift_hold(self) -> None:
         """Remove the record and the hold of a stopped unit."""
@@ -135,14 +152,28 @@ def _with_short_texts(data: Any, size: int) -> Any:
     return data
 
 
-def _write(path: str, data: Any) -> None:
-    """Write all of it or nothing. A failure is ignored and leaves no partial file."""
+def _write(path: str, data: Any, *, synced: bool = False) -> str:
+    """Write all of it or nothing. A failure leaves no partial file; why it failed, or empty.
+
+    `synced`: a power cut right after the return leaves the new file too.
+    """
     text = data if isinstance(data, str) else json.dumps(data)
     draft = f"{path}.new"
     try:
         with open(draft, "w", encoding="utf-8") as file:
             file.write(text)
+            if synced:
+                file.flush()
+                os.fsync(file.fileno())
         os.replace(draft, path)
-    except OSError:
+        if synced:
+            folder = os.open(os.path.dirname(path), os.O_RDONLY | os.O_DIRECTORY)
+            try:
+                os.fsync(folder)
+            finally:
+                os.close(folder)
+    except OSError as error:
         with contextlib.suppress(OSError):
             os.unlink(draft)
+        return f"{path}: {error.strerror or error}"
+    return ""

@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Mapping
 from dataclasses import asdict
+from types import MappingProxyType
 from typing import Any
 
 from . import head_core, liveness, restart_policy
@@ -66,8 +67,17 @@ def _by_whom(record: restart_policy.RestartRecord) -> str:
     return f"{by}{' since ' + when if when else ''}"
 
 
-def group_status(config: Config, state: HeadState, engine: LivenessState | None, now: float) -> dict[str, Any]:
-    """All that `muster status` shows of the group. Ages are in seconds."""
+def group_status(
+    config: Config,
+    state: HeadState,
+    engine: LivenessState | None,
+    now: float,
+    refusals: Mapping[str, str] = MappingProxyType({}),
+) -> dict[str, Any]:
+    """All that `muster status` shows of the group. Ages are in seconds.
+
+    `refusals`: member's address -> why its connection was closed before it could report.
+    """
     lacking = head_core.blockers(state, now) if state.phase in (HELD, GATHER) else {}
     members = []
     for member in config.group.members:
@@ -83,7 +93,7 @@ def group_status(config: Config, state: HeadState, engine: LivenessState | None,
                 "child": report.child if report else "",
                 "blocked": report.blocked if report else "",
                 "detail": report.detail if report else "",
-                "refused": peer.refused,
+                "refused": peer.refused or refusals.get(member.address, ""),
                 "heard": _age(peer.heard, now),
                 "lacks": lacking.get(member.host, ""),
             }

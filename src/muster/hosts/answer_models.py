@@ -122,6 +122,11 @@ class KeptHeader(Model):
 Headers = Annotated[list[KeptHeader], Field(max_length=64)]
 
 
+class Startable(Model):
+    lacks: list[Text]
+    plans: dict[Path, Word]
+
+
 class ProbeGroup(Model):
     python: Word
     machine: Machine
@@ -130,6 +135,7 @@ class ProbeGroup(Model):
     stale: list[Path]
     units: dict[Unit, UnitState] | NoUnits
     groups: dict[Group, Manifest]
+    startable: Startable
     release: ReleaseState
     uv: bool
     accepted: list[bool]

@@ -24,6 +24,7 @@ What a host is and has; these change nothing:
     probe_machine      clock, limits, memory, disks, listeners, RDMA ports, from files alone
     probe_gpus         GPUs, fabric and network, from tools
     probe_group        a group's files, secrets, units and engine
+    startable          what keeps a group's units from starting, judged from their files
     probe_firewall     what filters the network, and would the kernel enforce the plan's filters?
     probe_engine       an installed engine's versions, from its files
     ask_parser         does this vLLM accept a command line?

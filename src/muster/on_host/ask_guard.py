@@ -7,10 +7,11 @@ import os
 import re
 from typing import Any
 
-from muster.on_host import places, run_command, systemd_units
+from muster.on_host import places, run_command, startable, systemd_units
 
 Json = dict[str, Any]
 
+_OF_STOPPED = {"resume": "release", "stop": "hold"}
 _SHOWN = "ActiveState,SubState,NRestarts,ActiveEnterTimestamp"
 
 
@@ -21,7 +22,8 @@ def main(request: Json) -> Json:
         request: `group`, `command` (`status`, `logs`, `stop`, `restart`, `resume`), `wait` (seconds, for the commands
             that change something), `since` (generation, for `restart`), `by` (who gives the command) and `count` (of
             failure bundles, for `logs`).
-            `resume` of a stopped unit lifts the hold that would stop it again. `root` (tests): where the file system
+            `resume` of a stopped unit lifts the hold that would stop it again, `stop` of one keeps it stopped when it
+            starts; `absent` [host] are not waited for by `stop`. `root` (tests): where the file system
             begins.
 
     Raises:
@@ -35,10 +37,13 @@ def main(request: Json) -> Json:
     if request["command"] == "resume":
         _repaired(root)
     stopped = state["active"] in ("inactive", "failed")
-    argv.append("release" if stopped and request["command"] == "resume" else request["command"])
+    command = str(request["command"])
+    argv.append(_OF_STOPPED.get(command, command) if stopped else command)
     for option in ("wait", "count", "since"):
         if request.get(option):
             argv += ["--" + option, str(request[option])]
+    if request.get("absent"):
+        argv += ["--absent", ",".join(request["absent"])]
     by = ["--by", str(request["by"])] if request.get("by") else []
     seconds = 30 + float(request.get("wait") or 0)
     done = run_command.finish([*argv, *by], seconds)
@@ -67,6 +72,8 @@ def _program(path: str) -> list[str]:
             start = re.search(r"^ExecStart=(\S+) (-I) (\S+)", file.read(), re.MULTILINE)
     except FileNotFoundError:
         raise OSError(f"there is no {unit} on this host; run the recipe's deploy") from None
+    if startable.masked(path):
+        raise OSError(f"{unit} {startable.MASKED}; then run the recipe's deploy")
     if start is None:
         raise OSError(f"{unit} runs no guard (supervisor = systemd)")
     return list(start.groups())

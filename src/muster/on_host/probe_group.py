@@ -15,7 +15,16 @@ import stat
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from muster.on_host import bounded_http, engine_stamps, kept_plans, places, safe_paths, systemd_units, whole_files
+from muster.on_host import (
+    bounded_http,
+    engine_stamps,
+    kept_plans,
+    places,
+    safe_paths,
+    startable,
+    systemd_units,
+    whole_files,
+)
 
 Json = dict[str, Any]
 
@@ -42,6 +51,7 @@ def main(request: Json) -> Json:
         "stale": stale(root, group, set(planned) | set(request.get("secrets", ()))),
         "units": attempt(lambda: systemd_units.states(request.get("units", []) + present_units(root, group))),
         "groups": other_groups(root, group),
+        "startable": startable.state(root, group, present_units(root, group)),
         "release": engine_stamps.release(root, request.get("release")),
         "uv": os.access(root + request.get("uv", "/nowhere"), os.X_OK),
         "accepted": engine_stamps.accepted(root, request.get("release"), request.get("argvs", ())),

@@ -32,6 +32,7 @@ firewall            who may open connections to which ports of a host
 own_values          the plan's values held against each other: ports, variables, Ray
 render              templates -> text
 start_order         the order of bring-up
+key_parity          whether all hosts have one guard key
 manifest            what a group says of itself on each host
 types               Plan, HostPlan, Process, File, Step, Secret, WeightsSource: what all of the above make
 plan_history        the verified plans that hosts keep: which one a rollback takes, how long a start took

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from muster.on_host import places
+from muster.plan import manifest
 from muster.plan.types import File, HostPlan, Plan, Secret
 
 Observation = Mapping[str, Any]
@@ -118,7 +119,9 @@ def _host(plan: Plan, host: HostPlan, seen: Observation, secrets: Mapping[str, s
 
 
 def _reasons(plan: Plan, name: str, host: HostDecision, seen: Observation) -> list[str]:
-    reasons = [f"{name}: {path} {_how(seen['files'].get(path, {}))}" for path in host.files]
+    # What a host says of its group is read by no rank: it is written again while they run.
+    files = [path for path in host.files if path != manifest.path(plan.group)]
+    reasons = [f"{name}: {path} {_how(seen['files'].get(path, {}))}" for path in files]
     reasons += [f"{name}: {path} {_how(seen['secrets'].get(path, {}))}" for path in host.secrets]
     if host.install:
         reasons.append(f"{name}: engine {plan.release.id} is not installed")

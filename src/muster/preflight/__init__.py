@@ -13,6 +13,7 @@ checks/          (report, needs) -> verdicts of one host                        
 deploy_checks    what a deploy needs of a host besides                                            pure
 parity, clocks, pairs, meeting, allreduce   verdicts that need several hosts                      pure
 verdict, outcome what a check found; all of them with waivers and exit status                     pure
+group_files      what is wrong with a group's own files: a differing key, a masked unit           pure
 drift            what has moved away from the plan                                                pure
 table, node_set  an outcome for people; many hosts in few words
 run_checks       asks every host, lets them measure, judges                                       pyinfra

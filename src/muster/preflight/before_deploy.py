@@ -15,7 +15,7 @@ from rich.console import Console
 
 from muster.plan.restart_decision import Observation
 from muster.plan.types import Plan
-from muster.preflight import catalogue
+from muster.preflight import catalogue, group_files
 from muster.preflight.deploy_checks import verdicts
 from muster.preflight.host_report import HostReport
 from muster.preflight.measure_hosts import meet
@@ -86,7 +86,10 @@ def require_fit(state: State, probed: Probed, settings: Settings) -> Outcome:
         probed.needs,
         waived=catalogue.known_waivers(settings.preflight.waive),
         measured=measured,
-        more=verdicts(probed.plan, probed.observations),
+        more=(
+            *verdicts(probed.plan, probed.observations),
+            *group_files.verdicts(probed.plan.group, probed.observations),
+        ),
         running=runs,
     )
     print_outcome(outcome, brief=True)

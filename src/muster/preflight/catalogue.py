@@ -165,6 +165,10 @@ CHECKS: dict[str, CatalogueEntry] = {
     "drift.files": CatalogueEntry("the plan's files on each host", warns="missing or different"),
     "drift.versions": CatalogueEntry("the engine's versions against the plan", warns="not installed, or different"),
     "drift.revision": CatalogueEntry("the model's revision against the plan", warns="another commit"),
+    # Where a group has been deployed
+    "group.unit": CatalogueEntry("the group's units on each host", fails="one is masked"),
+    "group.key": CatalogueEntry("the guard key on each host", warns="another than on the other hosts"),
+    "group.files": CatalogueEntry("what a unit of the group starts from", warns="missing, or not whole"),
     # Only in a deploy, which cannot go on without them: not waivable.
     "deploy.state": CatalogueEntry("the group's files and units", fails="they cannot be read"),
     "deploy.systemd": CatalogueEntry("whether systemd answers about the group's units", fails="it does not"),

@@ -17,17 +17,20 @@ from muster.preflight.verdict import Verdict, ok, warn
 DEPLOY = "run the deploy again"
 
 
-def judge_drift(title: str, reports: Sequence[HostReport], needs: Mapping[str, Needs]) -> Outcome:
+def judge_drift(
+    title: str, reports: Sequence[HostReport], needs: Mapping[str, Needs], more: Sequence[Verdict] = ()
+) -> Outcome:
     """Compare hosts with each other and with the plan.
 
     Args:
         title: what is compared, in words.
         reports: of all hosts, in inventory order.
         needs: by host, with `files`, `versions` and `revision` as planned.
+        more: what is wrong with the group's files besides.
     """
     rows = parity.compare([reduced(report, needs[report.host]) for report in reports])
     verdicts = [verdict for report in reports for verdict in of_host(report, needs[report.host])]
-    return Outcome(title, tuple(report.host for report in reports), (*verdicts, *parity.verdicts(rows)), rows)
+    return Outcome(title, tuple(report.host for report in reports), (*verdicts, *more, *parity.verdicts(rows)), rows)
 
 
 def of_host(report: HostReport, needs: Needs) -> tuple[Verdict, ...]:

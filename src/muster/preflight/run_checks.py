@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,6 +17,7 @@ from muster.preflight import (
     allreduce,
     catalogue,
     drift,
+    group_files,
     measure_hosts,
     meeting,
     outcome,
@@ -27,6 +28,7 @@ from muster.preflight import (
 from muster.preflight.host_report import HostReport, Installed, unreachable
 from muster.preflight.needs import Needs
 from muster.preflight.outcome import Outcome
+from muster.preflight.verdict import Verdict
 from muster.spec.settings import Settings
 
 PROBE_SECONDS = 150
@@ -42,6 +44,10 @@ class ProbedHosts:
 
     reports: list[HostReport]
     besides: Mapping[str, Mapping[str, Any]]
+
+    def of_program(self, name: str) -> dict[str, Mapping[str, Any]]:
+        """Return the answers of one further program, by host."""
+        return {host: answers[name] for host, answers in self.besides.items()}
 
 
 def probe_hosts(
@@ -111,6 +117,7 @@ def preflight(
     title: str,
     unreached: Mapping[str, str] | None = None,
     reports: list[HostReport] | None = None,
+    more: Sequence[Verdict] = (),
 ) -> Outcome:
     """Run a whole preflight.
 
@@ -121,6 +128,7 @@ def preflight(
         title: what is checked, in words.
         unreached: host -> why it could not be connected to.
         reports: of all hosts; None asks them.
+        more: further verdicts.
 
     Pairs and the all-reduce load the fabric and the GPUs; while the group runs they are left out.
     """
@@ -135,15 +143,22 @@ def preflight(
         measured = meeting.combined(measure_hosts.measure(state, needs, reports, options.port), met)
     elif options.pairs and several:
         notes.append("pairs of hosts were not measured: a group is running there")
-    more: list[Any] = []
+    all_reduce: list[Verdict] = []
     if options.nccl:
         refusal = _why_no_nccl(reports, needs, idle=idle)
         if refusal:
             notes.append(f"no all-reduce: {refusal}")
         else:
-            more += allreduce.verdicts(measure_hosts.all_reduce(state, needs, settings), reports)
+            all_reduce += allreduce.verdicts(measure_hosts.all_reduce(state, needs, settings), reports)
     return outcome.judge_group(
-        title, reports, needs, waived=waived, measured=measured, more=more, notes=notes, running=not idle
+        title,
+        reports,
+        needs,
+        waived=waived,
+        measured=measured,
+        more=(*more, *all_reduce),
+        notes=notes,
+        running=not idle,
     )
 
 
@@ -182,13 +197,13 @@ def run_recipe(
     """
     catalogue.known_waivers(settings.preflight.waive)
 
-    def probe(plan: Plan) -> tuple[Mapping[str, Needs], list[HostReport]]:
-        requests: dict[str, Any] = {name: {} for name in plan.hosts}
-        needs, hosts = probe_plan(state, plan, settings, requests, unreached, imports=IMPORT_SECONDS)
-        return needs, hosts.reports
+    def probe(plan: Plan) -> tuple[Mapping[str, Needs], ProbedHosts]:
+        requests = {name: group_files.request(plan.group) for name in plan.hosts}
+        return probe_plan(state, plan, settings, requests, unreached, imports=IMPORT_SECONDS)
 
-    _, (needs, reports) = plan_for_drivers(plan, replan, probe, lambda answers: outcome.drivers_of(answers[1]))
-    return preflight(state, needs, settings, title=title, reports=reports)
+    plan, (needs, hosts) = plan_for_drivers(plan, replan, probe, lambda answers: outcome.drivers_of(answers[1].reports))
+    found = group_files.verdicts(plan.group, hosts.of_program("probe_group"))
+    return preflight(state, needs, settings, title=title, reports=hosts.reports, more=tuple(found))
 
 
 def run_drift(state: State, plan: Plan, replan: Replan, settings: Settings, unreached: Unreached) -> Outcome:
@@ -202,14 +217,17 @@ def run_drift(state: State, plan: Plan, replan: Replan, settings: Settings, unre
     """
     catalogue.known_waivers(settings.preflight.waive)
 
-    def probe(plan: Plan) -> tuple[Mapping[str, Needs], list[HostReport]]:
+    def probe(plan: Plan) -> tuple[Mapping[str, Needs], ProbedHosts]:
         needs = plan_needs.needs_of_plan(plan, settings)
         # Disks, ports and fabric are preflight's; drift is about what was installed.
         asked = {name: replace(need, paths=(), ports=()) for name, need in needs.items()}
-        return needs, probe_hosts(state, asked, unreached).reports
+        besides = {name: {"probe_group": group_files.request(plan.group)} for name in plan.hosts}
+        return needs, probe_hosts(state, asked, unreached, besides=besides)
 
-    plan, (needs, reports) = plan_for_drivers(plan, replan, probe, lambda answers: outcome.drivers_of(answers[1]))
-    return drift.judge_drift(f"drift of {plan.group} from its plan {plan.digest}", reports, needs)
+    plan, (needs, hosts) = plan_for_drivers(plan, replan, probe, lambda answers: outcome.drivers_of(answers[1].reports))
+    found = group_files.verdicts(plan.group, hosts.of_program("probe_group"))
+    title = f"drift of {plan.group} from its plan {plan.digest}"
+    return drift.judge_drift(title, hosts.reports, needs, tuple(found))
 
 
 def deployed_plan(state: State, plan: Plan, replan: Replan) -> Plan:

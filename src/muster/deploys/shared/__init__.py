@@ -6,6 +6,7 @@ stop_question     what a stop costs, asked before it: pure
 gate              nobody passes before all have come
 polling           units watched in short SSH sessions
 guard_trouble     what keeps a guarded group from starting, and when waiting cannot help: pure
+can_return        whether a group that is taken down could come back: pure
 guard_commands    stop, restart and resume, by the guards
 engine_addresses  where the files of an engine may come from: pure
 resolution        one resolution of a release for all hosts of a run

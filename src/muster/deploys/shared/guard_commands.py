@@ -6,12 +6,14 @@ import getpass
 import os
 import socket
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import gevent
 from pyinfra.api.host import Host
 from pyinfra.api.state import State
 
+from muster.deploys.shared import polling
 from muster.deploys.shared.polling import poll_seconds, rest_of_poll
 from muster.guard.answers import OPERATOR
 from muster.hosts.run_programs import run_program
@@ -22,7 +24,29 @@ PATIENCE = 90
 """Seconds on top of the drain: the engine's exit, systemd's fresh guards, and their meeting at the head."""
 
 
-def end_generation(state: State, host: Host, group: str, command: str, since: str, drain_seconds: int) -> bool:
+def hold(state: State, host: Host, group: str, units: tuple[str, ...], by_guard: bool) -> bool:
+    """End this host's ranks and have it hold the group, through a reboot too, without the head.
+
+    Args:
+        state, host: pyinfra's.
+        group: its name.
+        units: of this host.
+        by_guard: whether its guard answers and is to stay; otherwise systemd stops the units.
+    """
+    words.touched = True
+    if by_guard:
+        return end_generation(state, host, group, "stop", "", 0, [])
+    if not polling.stop(state, host, units):
+        return False
+    answer = _answer(state, host, {"group": group, "command": "stop"})
+    if "error" in answer:
+        fail(host, f"the units are stopped, but nothing keeps them so through a reboot: {answer['error']}")
+    return "error" not in answer
+
+
+def end_generation(
+    state: State, host: Host, group: str, command: str, since: str, drain_seconds: int, absent: Sequence[str]
+) -> bool:
     """On the head: drain, end the generation, and wait until the group is stopped or a new generation runs.
 
     Args:
@@ -31,6 +55,7 @@ def end_generation(state: State, host: Host, group: str, command: str, since: st
         command: `stop` or `restart`.
         since: the generation that is to end; a second request ends no other.
         drain_seconds: of the plan that runs.
+        absent: hosts of the group that this run does without; a stop does not wait for them.
     """
     began, words.touched = time.monotonic(), True
     if drain_seconds:
@@ -39,6 +64,8 @@ def end_generation(state: State, host: Host, group: str, command: str, since: st
         request = {"group": group, "command": command, "wait": seconds, "by": operator()}
         if command == "restart":
             request["since"] = since
+        elif absent:
+            request["absent"] = list(absent)
         poll_began = time.monotonic()
         answer = _answer(state, host, request)
         if "error" not in answer:

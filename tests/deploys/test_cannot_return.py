@@ -1,0 +1,106 @@
+"""A group is taken down only if it can come back; a stop holds, whatever is off or full, or it is not done."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests import guard_answers
+from tests.deploys.conftest import GROUP, GUARD_STATE, GUARD_UNIT, HOSTS, GuardedTestbed
+
+pytestmark = pytest.mark.sandbox
+
+ETC = f"/etc/muster/{GROUP}"
+UNIT_FILE = f"/etc/systemd/system/{GUARD_UNIT}"
+FAULTS = {
+    f"head -c 32 /dev/urandom | od -An -tx1 | tr -d ' \\n' >{ETC}/guard-key": f"the guard key ({ETC}/guard-key) is not",
+    f"ln -sf /dev/null {UNIT_FILE}; systemctl daemon-reload": f"node1: {GUARD_UNIT} is masked",
+    f"truncate -s 300 {ETC}/guard.json": f"node1: {ETC}/guard.json is not whole",
+    f"rm {ETC}/plan.json": f"node1: {ETC}/plan.json is not there",
+}
+"""What is done to a host -> what is said of it."""
+
+
+@pytest.fixture
+def kept(guarded: GuardedTestbed) -> Iterator[GuardedTestbed]:
+    """A group whose files of node1 are put back afterwards."""
+    guarded.sh("node1", f"cp -a {ETC} /root/etc; cp -a {UNIT_FILE} /root/unit")
+    yield guarded
+    put_back(guarded)
+
+
+def put_back(testbed: GuardedTestbed) -> None:
+    testbed.sh(
+        "node1",
+        f"rm -rf {ETC} {UNIT_FILE}; cp -a /root/etc {ETC}; cp -a /root/unit {UNIT_FILE}; systemctl daemon-reload",
+    )
+
+
+def test_a_restart_of_what_could_not_come_back_is_refused(kept: GuardedTestbed) -> None:
+    lives = {name: kept.life(name, GUARD_UNIT) for name in HOSTS}
+    for fault, words in FAULTS.items():
+        kept.sh("node1", fault)
+        ran = kept.run("restart", "-y")
+        put_back(kept)
+        assert ran.status != 0, ran.text
+        assert words in ran.err
+        assert "could not start again" in ran.err
+        assert "nothing was touched" in ran.err
+    assert {name: kept.life(name, GUARD_UNIT) for name in HOSTS} == lives
+    assert kept.answers()
+
+
+def test_a_missing_plan_json_is_written_again_without_a_restart(kept: GuardedTestbed) -> None:
+    lives = {name: kept.life(name, GUARD_UNIT) for name in HOSTS}
+    kept.sh("node1", f"rm {ETC}/plan.json")
+    kept.deploy()
+    assert kept.sh("node1", f"cmp {ETC}/plan.json /root/etc/plan.json && echo same") == "same"
+    assert {name: kept.life(name, GUARD_UNIT) for name in HOSTS} == lives
+
+
+def test_a_stop_that_cannot_be_written_down_is_not_done(guarded: GuardedTestbed) -> None:
+    mount = f"mount -t tmpfs -o size=4k,mode=700,uid=$(id -u muster),gid=$(id -g muster) full {GUARD_STATE}"
+    guarded.sh("node0", f"{mount}; head -c 9999 /dev/zero >{GUARD_STATE}/fill || true")
+    try:
+        ran = guarded.run("stop", "-y")
+    finally:
+        guarded.sh("node0", f"umount {GUARD_STATE}")
+    assert ran.status != 0, ran.text
+    assert f"stop was not done: it could not be written down ({GUARD_STATE}/held.json: No space left" in ran.err
+    assert guarded.answers()
+
+
+@pytest.mark.parametrize("off", HOSTS)
+def test_a_host_that_is_off_is_held_when_it_returns(guarded: GuardedTestbed, off: str) -> None:
+    guarded.box.kill_power(off)
+    ran = guarded.run("stop", "-y")
+    assert f"{off} could not be reached: the " in ran.err, ran.text
+    assert "the group stopped when it returns" in ran.err
+    guarded.boot()
+    guarded.wait("the hold", lambda: guarded.status.get("phase") == "stopped")
+    guarded.wait("both hosts", lambda: [each["child"] for each in guarded.status.get("members", ())] == ["none"] * 2)
+    assert guarded.status["phase"] == "stopped"
+    assert guarded.processes() == dict.fromkeys(HOSTS, "none")
+    guarded.done("resume")
+    assert guarded.answers()
+
+
+def test_another_guard_key_and_a_mask_are_named_by_the_guards_and_the_deploy(kept: GuardedTestbed) -> None:
+    wrong, masked, *_ = FAULTS
+    kept.sh("node1", f"{wrong}; systemctl restart {GUARD_UNIT}")
+
+    def note() -> str:
+        return str(next((each["refused"] for each in kept.status.get("members", ())[1:]), ""))
+
+    kept.wait("the refusal", lambda: "is the guard key the same on every host?" in note())
+    own = guard_answers.ask(kept.box, "node1", GROUP, "status")
+    assert "is the guard key the same on every host?" in own["link_problem"]
+    kept.sh("node1", masked)
+    ran = kept.run("kimi_k2_instruct", "-y")
+    assert ran.status != 0
+    assert f"{ETC}/guard-key is not the guard key of the other hosts" in ran.err
+    assert f"{GUARD_UNIT} is masked" in ran.err
+    put_back(kept)
+    kept.sh("node1", f"systemctl restart {GUARD_UNIT}")
+    kept.wait("the group", kept.answers)
