@@ -65,9 +65,7 @@ class GoBack(BaseStateCallback):
             except Refusal as refusal:
                 problem = refusal.found
         seconds = ended - began if began and ended else None
-        text = failed(self.planned, self.progress.failure or self.reason, self.back, problem, seconds)
-        logger.error(text)
-        words.conclude(text)
+        words.conclude(failed(self.planned, self.progress.failure or self.reason, self.back, problem, seconds))
 
 
 def register(state: State, run: GroupRun) -> None:
