@@ -55,6 +55,16 @@ def test_what_is_seen_to_die_is_planned_only_when_allowed(words: list[str]) -> N
     assert any("planned as asked" in warning for warning in made.warnings)
 
 
+def test_kept_weights_of_experts_are_planned_only_when_allowed() -> None:
+    words = ["--load-format", "ipc_cache"]
+    with pytest.raises(
+        Refusal, match=r"(?s)vllm preload.*fix: +drop --load-format from extra_args, or set allow_known"
+    ):
+        plan("kimi-k2-instruct", 2, "H200", extra_args=words)
+    made = plan("kimi-k2-instruct", 2, "H200", extra_args=words, allow_known_fault=True)
+    assert any("ipc-cache-moe" in warning for warning in made.warnings)
+
+
 def test_a_cache_made_fp8_by_the_user_counts() -> None:
     made = plan("kimi-k2-thinking", 1, "H200", strategy="tp-dcp", extra_args=["--kv_cache_dtype=fp8_e4m3"])
     assert backend(made) == "TRITON_MLA"

@@ -46,6 +46,7 @@ class KnownFault:
         what: what happens, in words.
         cure: flags that make it run; they are set where the user says nothing about them.
         source: where it was seen.
+        otherwise: what else the user can change, for the refusal.
     """
 
     name: str
@@ -55,6 +56,7 @@ class KnownFault:
     what: str
     cure: Flags
     source: str
+    otherwise: str = ""
 
 
 def _fp8_cache_dcp_flashmla(at: Situation) -> bool:
@@ -63,6 +65,10 @@ def _fp8_cache_dcp_flashmla(at: Situation) -> bool:
     backend = str(at.flags.get("attention-backend", "FLASHMLA")).upper()
     latent = at.shape is not None and at.shape.kv_lora_rank > 0
     return hopper and latent and fp8 and at.layout.dcp > 1 and backend == "FLASHMLA"
+
+
+def _weights_kept_of_experts(at: Situation) -> bool:
+    return at.flags.get("load-format") == "ipc_cache" and at.shape is not None and at.shape.n_routed_experts > 0
 
 
 FAULTS = (
@@ -76,6 +82,18 @@ FAULTS = (
         cure={"attention-backend": "TRITON_MLA"},
         source="2x H100, vLLM 0.33.0, 6 of 6 engines with the published flags, full and piecewise CUDA graphs,"
         " 2026-11-26; 2x H200, vLLM 0.26.0; vLLM issue 33664",
+        otherwise="set decode_context_parallel_size to 1",
+    ),
+    KnownFault(
+        name="ipc-cache-moe",
+        since=(0, 33, 0),
+        until=None,
+        happens=_weights_kept_of_experts,
+        what="an engine that maps the weights of a model with experts from `vllm preload` dies in its warm-up, of an"
+        " illegal memory access in Triton's MoE kernels",
+        cure={"load-format": "auto"},
+        source="2x H100, vLLM 0.33.0, bf16 and FP8 weights, TP2 and DP2+EP, 2026-11-26; the same engines that load the"
+        " weights themselves run",
     ),
 )
 
@@ -112,7 +130,7 @@ def cured(
             raise Refusal(
                 f"extra_args holds --{kept_by_user[0]} {own[kept_by_user[0]]}: {fault.what}",
                 needed=f"a combination that runs; seen to die: {fault.source}",
-                fix=f"drop --{kept_by_user[0]} from extra_args, set decode_context_parallel_size to 1,"
-                " or set allow_known_fault",
+                fix=", ".join(filter(None, [f"drop --{kept_by_user[0]} from extra_args", fault.otherwise]))
+                + ", or set allow_known_fault",
             )
     return kept, notes
