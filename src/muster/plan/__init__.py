@@ -29,7 +29,7 @@ group               names and sizes that all files of a group share
 unit_files          units, environment files, and what a host needs besides
 guard_files         the guard's program, unit and guard.json
 firewall            who may open connections to which ports of a host
-own_values          the plan's values held against each other: ports, variables, Ray
+conflicts           values that contradict each other: ports, variables, a Ray without tokens
 render              templates -> text
 start_order         the order of bring-up
 key_parity          whether all hosts have one guard key

@@ -12,6 +12,7 @@ from muster.errors import Refusal, unknown
 from muster.on_host.whole_files import text_sha256
 from muster.plan import (
     capacity,
+    conflicts,
     engine_limits,
     flags_in_argv,
     gpu_memory,
@@ -19,7 +20,6 @@ from muster.plan import (
     merged_environment,
     merged_flags,
     model_limits,
-    own_values,
     remote_code,
     strategies,
     visible_paths,
@@ -147,7 +147,7 @@ def _build(recipe: Recipe, hosts: Sequence[HostSpec], settings: Settings) -> Pla
         settings=settings,
         release=release_of(settings, ray=layout.spans_hosts and settings.executor == "ray"),
     )
-    own_values.check(group)
+    conflicts.check(group)
     processes = {node.host.name: processes_of(group, node, model, served, spoken) for node in topology.nodes}
     for mine in processes.values():
         for process in mine:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from muster.plan import cuda_variants, own_values
+from muster.plan import conflicts, cuda_variants
 from muster.plan.release import chosen
 from muster.plan.types import HostPlan, Plan
 from muster.preflight.host_report import HostReport, PathFacts
@@ -105,7 +105,7 @@ def _needs_of(plan: Plan, host: HostPlan, settings: Settings, weights: PathNeed)
         units=tuple(f"muster-{plan.group}{part}.service" for part in ("", "-vllm", "-ray")),
         release=plan.release.path,
         versions={"vllm": plan.vllm_version},
-        ray=own_values.RAY_WITH_TOKENS if any(process.name == "ray" for process in host.processes) else None,
+        ray=conflicts.RAY_WITH_TOKENS if any(process.name == "ray" for process in host.processes) else None,
         files={path: file.sha256 for path, file in host.files.items()},
         model={} if plan.model.startswith("/") else {"cache": f"{settings.hf_home}/hub", "repository": plan.model},
         revision=settings.revision,

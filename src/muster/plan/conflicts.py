@@ -1,4 +1,4 @@
-"""The plan's values held against each other: what could only fail after the running group was stopped is refused."""
+"""Values of a group that contradict each other: what could only fail after the running group was stopped is refused."""
 
 from __future__ import annotations
 
