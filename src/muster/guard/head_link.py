@@ -75,13 +75,13 @@ class HeadLink:
         while True:
             try:
                 await self._talk()
+            except asyncio.TimeoutError:  # since Python 3.11 an OSError, without words
+                self.problem = "the head does not answer"
             except (ProtocolError, OSError, ValueError, TypeError, EOFError) as error:
                 ended = isinstance(error, (EOFError, ConnectionError))
                 self.problem = "the head hung up" if ended else str(error) or type(error).__name__
                 if ended and self._session is not None and not self._heard:
                     self.problem += " on the first frame: is the guard key the same on every host?"
-            except asyncio.TimeoutError:
-                self.problem = "the head does not answer"
             finally:
                 self._session = None
                 if self._writer is not None:

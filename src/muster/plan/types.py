@@ -225,9 +225,10 @@ class WeightsSource:
         if self.kind == "staged":
             others = f", from there to the other {hosts - 1}" if hosts > 1 else ""
             return f"{amount} from {self.origin} to one host{others}, before ranks stop and without a deadline"
+        needed = f"{self.gbit_per_s:.1f}" if self.gbit_per_s >= 0.1 else "less than 0.1"
         return (
             f"{amount} downloaded by each host for itself, {hosts} time{'s' * (hosts > 1)}, inside ready_timeout"
-            f" ({self.ready_timeout} s): {self.gbit_per_s:.1f} Gbit/s at each; to bring them before: weights_source,"
+            f" ({self.ready_timeout} s): {needed} Gbit/s at each; to bring them before: weights_source,"
             " muster stage"
         )
 

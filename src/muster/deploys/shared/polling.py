@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -20,6 +20,7 @@ from muster.hosts.run_words import words
 from muster.hosts.say import fail, say
 from muster.hosts.say import progress as show
 from muster.plan.types import Step
+from muster.status.failures import decisive
 
 # Mistakes show in the first seconds; a long wait must not cost a session every few seconds.
 _FIRST = (5, 10, 20, 40)
@@ -134,7 +135,7 @@ def _starts_again(host: Host, progress: Progress, answer: programs.Answer) -> bo
         life = answer["since"].get(unit, "")
         if life not in lives:
             lives.append(life)
-            say(host, f"{unit} ended, and its guard starts the group again: {(lines or ['no line in its log'])[0]}")
+            say(host, f"{unit} ended, and its guard starts the group again: {_why(lines) or 'no line in its log'}")
     progress.since[host.name] = {unit: life for unit, life in answer["since"].items() if unit not in answer["died"]}
     return len(lives) < _LIVES
 
@@ -209,8 +210,13 @@ def _died(host: Host, progress: Progress, answer: programs.Answer) -> None:
         for line in lines:
             fail(host, f"  {line}")
         fail(host, f"  more: journalctl -u {unit}")
-    why = next(iter(answer["died"][first]), "")[:_LOG_WIDTH]
+    why = _why(answer["died"][first])
     progress.fail(f"{first} died on {host.name}{f': {why}' if why else ''}")
+
+
+def _why(lines: Sequence[str]) -> str:
+    """Return the line of a log that says why its unit ended: the one that names an exception, else the first."""
+    return decisive("\n".join(lines)) or next(iter(lines), "")[:_LOG_WIDTH]
 
 
 def _late(host: Host, progress: Progress, answer: programs.Answer) -> None:
