@@ -94,6 +94,7 @@ def _host(plan: Plan, name: str) -> dict[str, Any]:
         "units": {unit: _unit(active="active", digest=plan.digest, enabled=True) for unit in host.units},
         "groups": {},
         "startable": {"lacks": [], "plans": {}},
+        "changes": {},
         "release": {"exists": True, "complete": True, "runs": True},
         "uv": True,
         "accepted": [True for _ in asked(host)],

@@ -29,6 +29,7 @@ from muster.commands import status as status_command
 from muster.commands import weights as weights_command
 from muster.deploys import deployed_group, prune, remove, verify
 from muster.deploys.shared import guard_commands, polling
+from muster.deploys.shared.progress import Progress
 from muster.errors import Refusal
 from muster.hosts import answer_models, uv_binary
 from muster.hosts.printable import one_line, printable, printable_data
@@ -439,8 +440,8 @@ def test_every_program_that_answers_has_a_model_and_a_case() -> None:
     rooms = [path for path in source.rglob("*.py") if path.parent.name != "on_host" and path.name != "answer_models.py"]
     text = "".join(path.read_text() for path in rooms)
     asked = {name for name in names if f'"{name}"' in text}
-    # Two stream lines, and one is run by another program.
-    assert asked - known == {"install_engine", "transfer_stage", "transfer_hub"}
+    # Two stream lines, one is run by another program, one by the host itself, and one is talked to (`transaction`).
+    assert asked - known == {"install_engine", "transfer_stage", "transfer_hub", "return_change", "hold_change"}
 
 
 @pytest.mark.parametrize(
@@ -556,7 +557,7 @@ def test_a_host_that_answers_at_once_is_not_asked_without_pause(monkeypatch: pyt
     busy = json.dumps({"run_units": {**RUN_UNITS, "done": False, "pending": "u to stop"}}).encode() + b"\n"
     done = json.dumps({"run_units": RUN_UNITS}).encode() + b"\n"
     state, host = fake_host(FakeChannel([busy]), FakeChannel([busy]), FakeChannel([done]))
-    assert polling.stop(state, host, ("u.service",))
+    assert polling.stop(state, host, ("u.service",), Progress(("n1",), (), 60))
     assert [round(seconds) for seconds in pauses if seconds] == [5, 10]
 
 

@@ -68,6 +68,15 @@ AFTER = [
     "Prune | of the engine, two releases are kept",
     "Summary | kimi-k2-instruct serves",
 ]
+TAKEN = "Change | nobody else changes the group"
+RECORDED = {
+    "every host is through everything that can be done while the old group runs": "stopping",
+    "every host is through the stop of the old group": "committing",
+    "every host is through files and units": "committed",
+    "every host is through bring-up": "started",
+}
+"""Gate -> the phase that every host records behind it."""
+FINISHED = "Change | the change is finished"
 DP = ["Bring up | head up", "Bring up | headless ranks up"]
 RAY = ["Bring up | Ray head up", "Bring up | Ray workers up", "Bring up | vLLM up"]
 
@@ -88,9 +97,14 @@ def test_every_operation_comes_on_every_host_in_this_order(
     tmp_path: Path, gpu: str, layers: list[str], count: int
 ) -> None:
     told = pyinfra(tmp_path, "--debug-operations", count=count, gpu=gpu, state="fresh")
-    assert [step["names"] for step in told["op_order"]] == [
-        [name] for name in BEFORE[:1] + LOCK + BEFORE[1:] + layers + AFTER
-    ]
+    order = [TAKEN]
+    for name in BEFORE[:1] + LOCK + BEFORE[1:] + layers + AFTER:
+        order.append(name)
+        if name in RECORDED:
+            order.append(f"Change | every host has recorded the change as {RECORDED[name]}")
+    order.insert(order.index(AFTER[4]), FINISHED)
+    order.append("Leave | hosts that leave are stopped and cleaned")
+    assert [step["names"] for step in told["op_order"]] == [[name] for name in order]
     hosts = [f"@fake/h{number}" for number in range(count)]
     assert all(step["hosts"] == hosts for step in told["op_order"])
 

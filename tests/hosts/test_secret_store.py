@@ -53,6 +53,23 @@ def test_what_all_hosts_agree_on_stays_although_this_machine_does_not_know_it(pl
     assert store.made == []
 
 
+def test_what_all_hosts_agree_on_stays_although_this_machine_has_kept_another(plan: Plan, state: Path) -> None:
+    open_store(plan, sample_observations.fresh(plan)).keep()
+    kept = {path: path.read_text() for path in (state / "muster" / plan.group).iterdir()}
+    store = open_store(plan, sample_observations.as_planned(plan))
+    assert set(store.sha256.values()) == {sample_observations.SECRET}
+    assert store.texts == {}
+    assert {path: path.read_text() for path in kept} == kept
+
+
+def test_a_host_that_lacks_it_gets_what_this_machine_has_kept(plan: Plan) -> None:
+    first = open_store(plan, sample_observations.fresh(plan))
+    first.keep()
+    seen = sample_observations.as_planned(plan)
+    seen["h800-1"]["secrets"] = {}
+    assert open_store(plan, seen).sha256 == first.sha256
+
+
 def test_a_host_without_it_means_a_new_one_for_all(plan: Plan) -> None:
     seen = sample_observations.as_planned(plan)
     seen["h800-1"]["secrets"] = {}
@@ -78,11 +95,9 @@ sha = st.one_of(st.none(), st.sampled_from(["a", "b"]))
 @given(st.one_of(st.none(), st.just("a")), st.dictionaries(st.sampled_from(["h0", "h1", "h2"]), sha, min_size=1))
 def test_a_secret_ends_equal_on_all_hosts(stored: str | None, found: dict[str, str | None]) -> None:
     choice = choose_secret(stored, found)
-    if stored is not None:
-        assert choice == "stored"
-    elif choice == "hosts":
-        assert len(set(found.values())) == 1
-        assert None not in found.values()
+    shared = len(set(found.values())) == 1 and None not in found.values()
+    if shared and stored not in found.values():
+        assert choice == "hosts"
     else:
-        assert choice == "new"
-        assert len(set(found.values())) > 1 or None in found.values()
+        assert choice == ("new" if stored is None else "stored")
+    assert choose_secret("a", found, given=True) == "stored"

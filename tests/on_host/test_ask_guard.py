@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from muster.on_host import ask_guard
+from muster.on_host import ask_guard, change_record
 
 # Prints its own arguments as the guard's `ctl` prints its answer.
 CTL = """\
@@ -83,10 +83,16 @@ def test_no_unit_and_plain_units_are_said_in_words(root: Path) -> None:
     unit = root / "etc/systemd/system/muster-g.service"
     unit.write_text("ExecStart=/opt/muster/engines/x/bin/vllm serve m\n")
     with pytest.raises(OSError, match=r"^muster-g\.service runs no guard \(supervisor = systemd\)$"):
-        asked(root, "status")
+        asked(root, "stop")
+    assert asked(root, "status")["answer"] == {"error": "muster-g.service runs no guard (supervisor = systemd)"}
     unit.unlink()
     with pytest.raises(OSError, match=r"^there is no muster-g\.service on this host; run the recipe's deploy$"):
-        asked(root, "status")
+        asked(root, "stop")
+
+
+def test_a_host_without_a_guard_tells_of_a_change_that_was_cut(root: Path) -> None:
+    change_record.write("g", {"id": "1", "phase": "committing"}, str(root))
+    assert asked(root, "status")["change"]["record"] == {"id": "1", "phase": "committing"}
 
 
 def test_a_masked_unit_is_called_masked(root: Path) -> None:

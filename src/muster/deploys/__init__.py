@@ -2,6 +2,7 @@
 
 serve           the whole of a serving deploy, stage by stage
 check           plan and hosts compared, before anything is touched
+change_steps    the lock, the record before each step, and the end of a change
 base_system     user, directories, kernel settings
 stage_weights   weights or a bundle, from host to host
 install_engine  one release of the engine on every host; its parser takes the planned commands

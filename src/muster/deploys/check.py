@@ -36,6 +36,10 @@ def _announce(state: State, run: GroupRun) -> None:
     logger.info(f"group {plan.group}: {plan.label}, {len(plan.hosts)} hosts, {engine}, {plan.digest}")
     for warning in plan.warnings:
         logger.warning(warning)
+    transaction = run.progress.transaction
+    if transaction is not None and transaction.unfinished is not None:
+        cut = transaction.unfinished
+        logger.warning(f"{cut.sentence}; {cut.next_step(plan.digest)}")
     if decision.held:
         logger.info(f"the group is {decision.held}; this run resumes it")
     if not decision.restart:

@@ -16,10 +16,12 @@ from pyinfra.api.host import Host
 from pyinfra.api.state import State
 
 from muster.deploys.bring_up import start_ranks, stop_ranks
+from muster.deploys.change_steps import back, finish, lock, record
 from muster.deploys.shared import can_return, guard_commands
 from muster.deploys.shared.gate import gate
 from muster.deploys.shared.progress import Progress
 from muster.deploys.shared.stop_question import stop_question
+from muster.deploys.shared.transaction import Transaction, begin
 from muster.errors import Refusal
 from muster.hosts import operations
 from muster.hosts.all_hosts import each
@@ -28,7 +30,9 @@ from muster.hosts.pyinfra_types import current_host, current_state, stage
 from muster.hosts.run_programs import run_program, run_programs
 from muster.hosts.run_words import words
 from muster.hosts.say import fail, say
+from muster.plan import change as changes
 from muster.plan import key_parity, manifest
+from muster.plan.change import Command, Found
 from muster.plan.plan_history import KeptPlan, history, last_start
 from muster.spec import inventory
 
@@ -51,6 +55,7 @@ class DeployedGroup:
         head: the host with the endpoint; empty where a stop does without it.
         unreached: hosts that a stop does without.
         stale: hosts on which systemd is behind the files of the group's units.
+        found: host -> what it showed of changes.
     """
 
     group: str
@@ -64,6 +69,7 @@ class DeployedGroup:
     head: str = ""
     unreached: tuple[str, ...] = ()
     stale: tuple[str, ...] = ()
+    found: Mapping[str, Found] = field(default_factory=dict)
 
     @property
     def group_status(self) -> Mapping[str, Any]:
@@ -84,8 +90,11 @@ def stop(recipe: str | None = None) -> None:
         recipe: of the group; may be left out where the hosts have one group.
     """
     deployed = _deployed(current_state(), "stop", recipe)
+    _begin(deployed, "stop")
+    record(deployed.progress, "stopping")
     _end(deployed, "stop")
     _report_absent(deployed)
+    finish(deployed.progress)
 
 
 def restart(recipe: str | None = None) -> None:
@@ -95,9 +104,13 @@ def restart(recipe: str | None = None) -> None:
         recipe: as for `stop`.
     """
     deployed = _deployed(current_state(), "restart", recipe)
+    _begin(deployed, "restart")
     _read_units(deployed)
+    record(deployed.progress, "stopping")
     _end(deployed, "restart")
+    record(deployed.progress, "committed")
     _start(deployed, held=deployed.guarded and not deployed.group_status)
+    finish(deployed.progress)
 
 
 def resume(recipe: str | None = None) -> None:
@@ -107,8 +120,28 @@ def resume(recipe: str | None = None) -> None:
         recipe: as for `stop`.
     """
     deployed = _deployed(current_state(), "resume", recipe)
+    _begin(deployed, "resume")
     _read_units(deployed)
     _start(deployed, held=deployed.guarded)
+    finish(deployed.progress)
+
+
+def _begin(deployed: DeployedGroup, command: Command) -> None:
+    """Make it one change, under the group's lock."""
+    progress, head = deployed.progress, deployed.head
+    progress.transaction = progress.transaction or _transaction(deployed, command)
+
+    def returns(host: str) -> dict[str, Any] | None:
+        return back(deployed.group, host == head, deployed.units.get(host, ())) if command == "restart" else None
+
+    lock(progress, returns)
+
+
+def _transaction(deployed: DeployedGroup, command: Command) -> Transaction:
+    """Return the change that a command makes; the head comes first, where a stop does not do without it."""
+    hosts = tuple(sorted(deployed.progress.hosts, key=lambda name: name != deployed.head))
+    change = begin(deployed.group, command, deployed.digest, deployed.digest)
+    return Transaction(change, hosts, deployed.found, changes.unfinished(deployed.found))
 
 
 def _end(deployed: DeployedGroup, command: str) -> None:
@@ -242,6 +275,11 @@ def _find(state: State, command: str, recipe: str | None) -> DeployedGroup:
     own = {name: groups[group] for name, groups in manifests.items() if group in groups}
     files = inventory.files_of(state.inventory)
     words.about(files.inventory if files else None, str(next(iter(own.values())).get("recipe", "")))
+    found = changes.seen({name: answers[name]["changes"].get(group, {}) for name in manifests})
+    changes.require_free(group, found)
+    cut = changes.unfinished(found)
+    if cut is not None:
+        logger.warning(cut.sentence)
     looks = _look(state, [hosts[name] for name in manifests], group)
     seen = {name: answers["probe_group"] for name, answers in looks.items()}
     without = [name for name in manifests if name not in own and seen[name].get("units")]
@@ -253,6 +291,7 @@ def _find(state: State, command: str, recipe: str | None) -> DeployedGroup:
     status = {name: answers["ask_guard"].get("answer") or {"error": ""} for name, answers in looks.items()}
     return replace(
         deployed,
+        found=found,
         guards={name: answer for name, answer in status.items() if deployed.guarded and "error" not in answer},
         history=history({name: looks[name]["kept_plans"].get("plans", ()) for name in own}),
         stale=tuple(name for name in own if any(unit.get("reload") for unit in seen[name].get("units", {}).values())),

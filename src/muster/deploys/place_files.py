@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 from muster.deploys.shared.group_run import GroupRun
 from muster.hosts import operations
@@ -25,15 +26,24 @@ def stage_files(run: GroupRun) -> None:
 def commit_files(run: GroupRun) -> None:
     """Put staged files in place, remove what no plan names any more, enable the units."""
     host = current_host()
-    decision = run.decision.hosts[host.name]
     committed = operations.files_committed(
-        _staged(run, host.name),
-        decision.remove,
-        run.host(host).units if decision.enable else (),
-        decision.reload,
+        *_committed(run, host.name),
+        lambda: run.progress.fence(host.name),
         name="units and configuration are in place",
     )
     run.progress.note(host, "files in place", committed)
+
+
+def commit_request(run: GroupRun, name: str) -> dict[str, Any]:
+    """Return what puts the staged files of a host in place, for a host that has to do it by itself."""
+    return operations.commit_request(*_committed(run, name))
+
+
+def _committed(run: GroupRun, name: str) -> tuple[list[Item], tuple[str, ...], tuple[str, ...], bool]:
+    """Return what is put in place on a host, what is removed, which units are enabled, whether to reload."""
+    decision = run.decision.hosts[name]
+    enable = run.plan.hosts[name].units if decision.enable else ()
+    return _staged(run, name), decision.remove, enable, decision.reload
 
 
 def planned(run: GroupRun, name: str, paths: Iterable[str]) -> list[Item]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 from pyinfra import logger
@@ -13,11 +14,13 @@ from pyinfra.api.state import State
 
 from muster.deploys import deployed_group, put_back
 from muster.deploys.bring_up import start_ranks
+from muster.deploys.change_steps import back, finish, lock, record
 from muster.deploys.go_back import GoBack
 from muster.deploys.keep import verified_now
 from muster.deploys.put_back import Restored
 from muster.deploys.shared.gate import gate
 from muster.deploys.shared.stop_question import stop_question
+from muster.deploys.shared.transaction import Transaction, begin
 from muster.errors import Refusal
 from muster.hosts import operations
 from muster.hosts.all_hosts import each
@@ -26,6 +29,7 @@ from muster.hosts.program_operation import Later, Session
 from muster.hosts.pyinfra_types import current_host, current_state, stage
 from muster.hosts.run_programs import run_program
 from muster.hosts.run_words import words
+from muster.plan import change as changes
 from muster.plan import plan_history
 from muster.plan.plan_history import KeptPlan
 from muster.plan.way_back import way_back
@@ -66,12 +70,16 @@ def rollback(digest: str = "", recipe: str | None = None) -> None:
     """
     run = _rollbacks.get(current_state(), digest, lambda: _prepare(current_state(), digest, recipe))
     progress = run.deployed.progress
+    lock(progress, partial(_returns, run))
     _put("stage", run)
     gate(progress, "everything that can be done while the group runs")
+    record(progress, "stopping")
     _stop(run)
     gate(progress, "the stop of the group")
+    record(progress, "committing")
     _put("commit", run)
     gate(progress, "files and units")
+    record(progress, "committed")
     if run.deployed.guarded:
         deployed_group.lift_hold(progress, run.deployed.group)
     start_ranks(progress)
@@ -79,6 +87,13 @@ def rollback(digest: str = "", recipe: str | None = None) -> None:
     _verify(run)
     gate(progress, "the verification", settles=True)
     _keep(run)
+    finish(progress)
+
+
+def _returns(run: Rollback, host: str) -> dict[str, Any]:
+    """Return what brings a host back when the rollback is cut."""
+    units = {*run.restored.present[host], *run.deployed.units[host]}
+    return back(run.deployed.group, host == run.deployed.head, units)
 
 
 def _prepare(state: State, digest: str, recipe: str | None) -> Rollback:
@@ -95,12 +110,17 @@ def _prepare(state: State, digest: str, recipe: str | None) -> Rollback:
     group = deployed_group.choose(groups, group=data.get("group"), recipe=recipe or data.get("recipe"))
     kept = _ask(state, hosts, "kept_plans", {"do": "list", "group": group})
     history = plan_history.history({name: answer["plans"] for name, answer in kept.items()})
+    found = changes.seen({name: answer["changes"].get(group, {}) for name, answer in manifests.items()})
+    changes.require_free(group, found)
     there = {there.get(group, {}).get("digest", "") for there in groups.values()}
     running = there.pop() if len(there) == 1 else ""
     target = plan_history.choose(history, tuple(hosts), running, digest)
     mine = {name: host for name, host in hosts.items() if name in target.hosts}
     restored = put_back.find(state, mine, group, target.digest)
     run = Rollback(history, target, restored)
+    progress = restored.deployed.progress
+    change = begin(group, "rollback", running, target.digest)
+    progress.transaction = Transaction(change, progress.hosts, found, changes.unfinished(found))
     logger.info(f"group {group} goes back to plan {target.digest}, verified {target.verified} by {target.by}")
     drain = next((plan.drain_seconds for plan in history if plan.digest == running), restored.deployed.drain_seconds)
     if any(restored.present.values()):
@@ -108,8 +128,8 @@ def _prepare(state: State, digest: str, recipe: str | None) -> Rollback:
         words.ask(stop_question("restart", group, target.hosts, drain, start))
         logger.info(f"  {plan_history.expected(history, target.digest, drain)}")
     words.done(f"{group} serves plan {target.digest} again")
-    back = way_back(history, target.hosts, target.digest)
-    state.add_callback_handler(GoBack(group, target.digest, restored.deployed.progress, back))
+    former = way_back(history, target.hosts, target.digest)
+    state.add_callback_handler(GoBack(group, target.digest, restored.deployed.progress, former))
     return run
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from muster.deploys import go_back
 from muster.deploys.base_system import base
 from muster.deploys.bring_up import await_ready, start_ranks, stop_ranks
+from muster.deploys.change_steps import finish, lock, record, returns
 from muster.deploys.check import check
 from muster.deploys.deployed_group import lift_hold
 from muster.deploys.install_engine import engine
@@ -35,16 +38,23 @@ def serve(recipe: str) -> None:
 def _bring_up(run: GroupRun, recipe: str) -> None:
     """Take a host of the group through all stages."""
     go_back.register(current_state(), run)
+    lock(run.progress, partial(returns, run))
     base(run)
     stage_bundle()
     engine(run)
     stage_weights(recipe)
     stage_files(run)
     gate(run.progress, "everything that can be done while the old group runs")
+    if run.decision.restart:
+        record(run.progress, "stopping")
     stop_ranks(run.progress, run.decision.hosts[current_host().name].stop)
     gate(run.progress, "the stop of the old group")
+    if run.decision.restart:
+        record(run.progress, "committing")
     commit_files(run)
     gate(run.progress, "files and units")
+    if run.decision.restart:
+        record(run.progress, "committed")
     if run.decision.held:
         lift_hold(run.progress, run.plan.group)
     if run.decision.restart:
@@ -52,8 +62,11 @@ def _bring_up(run: GroupRun, recipe: str) -> None:
     elif not run.decision.ready:
         await_ready(run.progress)
     gate(run.progress, "bring-up")
+    if run.decision.restart:
+        record(run.progress, "started")
     verify(run)
     gate(run.progress, "the verification", settles=True)
     keep(run)
+    finish(run.progress)
     prune(run)
     summary(run)

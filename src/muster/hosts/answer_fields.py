@@ -10,6 +10,7 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field
 
 Word = Annotated[str, Field(max_length=300)]
+Line = Annotated[str, Field(max_length=300, pattern=r"\A[^\r\n]*\z")]
 Text = Annotated[str, Field(max_length=100_000)]
 Path = Annotated[str, Field(max_length=4096)]
 Count = Annotated[int, Field(ge=0)]
@@ -25,6 +26,30 @@ class Model(BaseModel):
     """Exact types; fields that no model names are kept, as far as they are printable."""
 
     model_config = ConfigDict(strict=True, extra="allow")
+
+
+class ChangeRecord(Model):
+    """A change as a host knows it; empty where it knows of none."""
+
+    id: Line = ""
+    group: Line = ""
+    command: Line = ""
+    who: Line = ""
+    origin: Line = ""
+    since: Line = ""
+    before: Line = ""
+    after: Line = ""
+    phase: Line = ""
+    returned: Line = ""
+
+
+class ChangeState(Model):
+    """Of change_record.state."""
+
+    locked: bool
+    holder: ChangeRecord
+    record: ChangeRecord
+    installed: Line
 
 
 class Anything(Model):

@@ -14,6 +14,7 @@ from pydantic import BaseModel, Field, model_validator
 from muster.hosts.answer_fields import (
     Age,
     Anything,
+    ChangeState,
     Count,
     Digest,
     Group,
@@ -136,6 +137,7 @@ class ProbeGroup(Model):
     units: dict[Unit, UnitState] | NoUnits
     groups: dict[Group, Manifest]
     startable: Startable
+    changes: dict[Group, ChangeState]
     release: ReleaseState
     uv: bool
     accepted: list[bool]

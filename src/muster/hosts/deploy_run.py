@@ -32,11 +32,9 @@ from muster.hosts.explain import refusal
 from muster.hosts.pyinfra_types import operation_name
 from muster.hosts.run_display import RunDisplay
 from muster.hosts.run_options import RunOptions
-from muster.hosts.run_words import words
+from muster.hosts.run_words import DONE, FAILED, INTERRUPTED, REFUSED, words
 from muster.spec import inventory
 
-DONE, FAILED, REFUSED, INTERRUPTED = 0, 1, 2, 130
-"""Exit statuses: refused means untouched."""
 _PYINFRA = str(Path(pyinfra.__file__).parent)
 
 
@@ -68,7 +66,7 @@ def run_deploy(
         words.refuse()
         status = REFUSED
     except (KeyboardInterrupt, click.Abort):
-        words.fail("interrupted; what the hosts have begun goes on")
+        words.interrupt()
         status = INTERRUPTED
     finally:
         display.close()
@@ -166,7 +164,7 @@ def _execute(state: State, steps: Mapping[str, list[str]], display: RunDisplay) 
     if state.failed_hosts:
         if not words.failures:
             words.fail(f"{', '.join(sorted(host.name for host in state.failed_hosts))} failed")
-        return FAILED
+        return words.status
     return FAILED if words.failures else DONE
 
 

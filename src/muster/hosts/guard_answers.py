@@ -9,7 +9,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from muster.hosts.answer_fields import Age, Count, Model, Text, Time, Word
+from muster.hosts.answer_fields import Age, ChangeState, Count, Model, Text, Time, Word
 
 
 class GuardUnit(Model):
@@ -104,3 +104,4 @@ class GuardAnswer(Model):
 class AskGuard(Model):
     unit: GuardUnit | None = None
     answer: GuardAnswer
+    change: ChangeState | None = None

@@ -7,6 +7,7 @@ nothing on a host (a gate, a wait, a verification) yields no command: a second r
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 from pyinfra.api.command import FunctionCommand, PyinfraCommand
 from pyinfra.api.host import Host
@@ -91,7 +92,11 @@ def files_staged(files: Files, keep: Callable[[], None]) -> Iterator[PyinfraComm
 
 @operation
 def files_committed(
-    files: Files, remove: Sequence[str], enable: Sequence[str], reload: bool
+    files: Files,
+    remove: Sequence[str],
+    enable: Sequence[str],
+    reload: bool,
+    fence: Callable[[], Mapping[str, str] | None] = lambda: None,
 ) -> Iterator[PyinfraCommand]:
     """Staged files are in place, files that no plan names are gone, systemd has read them, units start at boot.
 
@@ -100,13 +105,21 @@ def files_committed(
         remove: paths that no plan names any more.
         enable: units to enable.
         reload: whether systemd holds an older state of a unit than its file.
+        fence: returns the change that this is a step of; the host refuses the step when it does not hold its lock.
     """
     if not (files or remove or enable or reload):
         current_host().noop("every file is in place, every unit enabled")
     else:
-        bare = [{key: value for key, value in item.items() if key != "text"} for item in files]
-        request = {"do": "commit", "files": bare, "remove": list(remove), "enable": list(enable), "reload": reload}
+        request = commit_request(files, remove, enable, reload)
+        if _executing() is not None and (held := fence()):
+            request["fence"] = held
         yield Session("place_files", request, f"put in place {_names(files)}, remove {len(remove)}", _notes)
+
+
+def commit_request(files: Files, remove: Sequence[str], enable: Sequence[str], reload: bool) -> dict[str, Any]:
+    """Return what `muster.on_host.place_files` takes to put staged files in place; arguments as `files_committed`."""
+    bare = [{key: value for key, value in item.items() if key != "text"} for item in files]
+    return {"do": "commit", "files": bare, "remove": list(remove), "enable": list(enable), "reload": reload}
 
 
 @operation

@@ -19,9 +19,12 @@ Request = Mapping[str, Any]
 Answer = dict[str, Any]
 
 # The first Python that is new enough reads the program. The last line answers for a host that has none.
-COMMAND = (
+_FIND = (
     "for p in python3 python3.13 python3.12 python3.11 python3.10 python3.9 /usr/libexec/platform-python; do "
-    '"$p" -ISc "import json, sys; sys.exit(sys.version_info < (3, 9))" 2>/dev/null && exec "$p" -IS -; done; '
+    '"$p" -ISc "import json, sys; sys.exit(sys.version_info < (3, 9))" 2>/dev/null && exec "$p" '
+)
+COMMAND = (
+    f"{_FIND}-IS -; done; "
     "cat >/dev/null; "
     """printf '{"no_python": "%s"}\\n' "$(python3 --version 2>&1 | head -n 1 | tr -cd '[:alnum:]. ')\""""
 )
@@ -62,6 +65,15 @@ if not streams:
     out.write("\\n" + json.dumps(answers) + "\\n")
     out.flush()
 """
+
+
+def open_command(size: int) -> str:
+    """Return the command for a program that goes on reading its standard input.
+
+    Args:
+        size: bytes of the program, the first on standard input.
+    """
+    return f'{_FIND}-ISc "import sys; exec(sys.stdin.buffer.read({size}))"; done; echo no python3 of 3.9 or newer >&2'
 
 
 def source(name: str) -> str:

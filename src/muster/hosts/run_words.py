@@ -1,19 +1,27 @@
 """What a run says besides its steps: what it asks before it stops what serves, and the last line of its output.
 
 pyinfra ends a failed run with "No hosts remaining!", below which nobody looks for the reason. The line kept here comes
-last: after pyinfra's own command when the process ends, from `deploy_run` when the run is over.
+last: after pyinfra's own command when the process ends, from `deploy_run` when the run is over. The exit status goes
+with it: pyinfra's own would be 1 for a refusal, and 0 for an interrupt.
 """
 
 from __future__ import annotations
 
 import atexit
+import os
+import signal
+import sys
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import FrameType
 
 import click
 import pyinfra
 
 UNKNOWN = "INVENTORY RECIPE"
+DONE, FAILED, REFUSED, INTERRUPTED = 0, 1, 2, 130
+"""Exit statuses: refused means untouched."""
 
 
 @dataclass
@@ -29,6 +37,8 @@ class RunWords:
         refused: whether the run ended before it touched any host.
         touched: whether the run has begun to act on what runs.
         advice: what to do after the failure, where that is no look at the group.
+        interrupted: whether a person has ended it.
+        truth: what is true of the group at any moment of a change; None where the run changes nothing.
     """
 
     where: str = UNKNOWN
@@ -39,6 +49,8 @@ class RunWords:
     refused: bool = False
     touched: bool = False
     advice: str = ""
+    interrupted: bool = False
+    truth: Callable[[], str] | None = None
     _awaited: bool = False
 
     def about(self, inventory: Path | None, recipe: str) -> None:
@@ -75,12 +87,27 @@ class RunWords:
         self.refused = True
         self.say_at_the_end()
 
+    def interrupt(self) -> None:
+        """Keep that a person has ended the run; nothing that follows from it is a reason."""
+        self.interrupted, self.failures = True, ["interrupted; what the hosts have begun goes on"]
+
+    @property
+    def status(self) -> int:
+        """The exit status of a run that ends here."""
+        if self.interrupted:
+            return INTERRUPTED
+        if self.refused and not self.touched:
+            return REFUSED
+        return FAILED if self.failures or self.refused else DONE
+
     def last(self) -> str:
         """Return the last line of a run: what failed, whether the group was touched, the next command."""
         if self.conclusion:
             return f"{self.conclusion}; next: {self._after_failure()}"
         if self.failures:
             state = "the group was touched" if self.touched else "the running group was not touched"
+            if self.touched and self.truth is not None:
+                state = self.truth()
             return f"{self.failures[0]}; {state}; next: {self._after_failure()}"
         if self.refused:
             return "refused; nothing was touched; next: correct what is named above and run the same command again"
@@ -96,7 +123,19 @@ class RunWords:
         """Have the last line printed when this process ends, once; for pyinfra's own command."""
         if pyinfra.is_cli and not self._awaited:
             self._awaited = True
-            atexit.register(self.say)
+            atexit.register(self._end)
+            signal.signal(signal.SIGINT, self._interrupt)
+
+    def _interrupt(self, _signal: int, _frame: FrameType | None) -> None:
+        self.interrupt()
+        sys.exit(INTERRUPTED)
+
+    def _end(self) -> None:
+        self.say()
+        if self.status in (REFUSED, INTERRUPTED) and pyinfra.is_cli:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(self.status)  # the interpreter ends with pyinfra's status, and takes no other by now
 
     def say(self) -> None:
         """Print the last line, in red on a terminal where something failed."""

@@ -8,11 +8,11 @@ import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from muster.on_host.whole_files import text_sha256
-from muster.plan.restart_decision import Observation
-from muster.plan.types import Plan
+from muster.plan.restart_decision import Observation, secret_differs
+from muster.plan.types import Plan, Secret
 from muster.spec import secret_files
 
 
@@ -61,8 +61,9 @@ def open_store(plan: Plan, observations: Mapping[str, Observation]) -> Store:
             text = canonical(secret_files.read(secret.source), where=secret.source)
         else:
             text = _kept(kept)
-        digests = {host: seen["secrets"].get(secret.path, {}).get("sha256") for host, seen in observations.items()}
-        choice = choose_secret(text_sha256(text) if text is not None else None, digests)
+        digests = {host: _digest(secret, seen["secrets"].get(secret.path, {})) for host, seen in observations.items()}
+        stored = text_sha256(text) if text is not None else None
+        choice = choose_secret(stored, digests, given=secret.source is not None)
         if choice == "hosts":
             store.sha256[secret.path] = str(next(iter(digests.values())))
             continue
@@ -73,20 +74,29 @@ def open_store(plan: Plan, observations: Mapping[str, Observation]) -> Store:
     return store
 
 
-def choose_secret(stored: str | None, on_hosts: Mapping[str, str | None]) -> Literal["stored", "hosts", "new"]:
-    """Decide where a secret comes from that the user did not give. Pure.
+def choose_secret(
+    stored: str | None, on_hosts: Mapping[str, str | None], *, given: bool = False
+) -> Literal["stored", "hosts", "new"]:
+    """Decide where a secret comes from. Pure.
 
     Args:
         stored: SHA-256 of the control machine's copy, or None.
         on_hosts: host -> SHA-256 there, or None.
+        given: whether the user keeps it in a file of theirs, which wins.
 
-    The control machine's copy wins. Without one, a secret that all hosts share stays: another control machine made it.
-    Otherwise a new one is made for all.
+    A random secret that all hosts share stays, whatever this machine has kept: another control machine made it, and two
+    that differ would restart the group by turns. Otherwise this machine's copy counts, or a new one is made for all.
     """
-    if stored is not None:
-        return "stored"
     digests = set(on_hosts.values())
-    return "hosts" if len(digests) == 1 and None not in digests else "new"
+    if not given and stored not in digests and len(digests) == 1 and None not in digests:
+        return "hosts"
+    return "new" if stored is None else "stored"
+
+
+def _digest(secret: Secret, on_host: Mapping[str, Any]) -> str | None:
+    """Return the digest of a secret that can stay on a host; None where mode or owner must be set again."""
+    digest = on_host.get("sha256")
+    return None if digest is None or secret_differs(secret, digest, on_host) else str(digest)
 
 
 def _kept(place: Path) -> str | None:

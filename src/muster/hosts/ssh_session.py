@@ -31,7 +31,8 @@ LINE_LIMIT = 4000
 _PIECE = 1 << 16
 _STATUS_SECONDS = 20.0
 _OPENING_SECONDS = 60.0
-_CONTROL = ("_timeout", "_stdin", "_get_pty", "_success_exit_codes")
+CONTROL = ("_timeout", "_stdin", "_get_pty", "_success_exit_codes")
+"""pyinfra's connector arguments that are no part of a command line."""
 
 OnLine = Callable[[str, bool], None]
 
@@ -73,7 +74,7 @@ def converse(
         Broken: the host sent too much, or nothing for too long.
         Exception: whatever the connection raises.
     """
-    become = {key: value for key, value in arguments.items() if key not in _CONTROL}
+    become = {key: value for key, value in arguments.items() if key not in CONTROL}
     client = getattr(host.connector, "client", None)
     if client is None:  # no SSH: a container or this machine itself
         succeeded, output = host.run_shell_command(

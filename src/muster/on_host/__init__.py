@@ -12,6 +12,7 @@ What the programs share:
     in_words           bytes and seconds for people
     hardening          how transient units are confined
     mutex              one session at a time
+    change_record      the lock and the record of a change of a group
     api_key            the API key's file, in its one form
     bounded_http       HTTP requests, bounded in size, time and redirects
     http_bounds        those bounds: deadlines, guarded answers, suspicious headers
@@ -45,6 +46,8 @@ What brings a group up:
     kept_plans         the last verified plans of a group, whole, to be put back
     restore_plan       one of them put back
     run_units          units started, stopped, watched
+    hold_change        hold a change's lock, and keep its record, while the control machine is there
+    return_change      bring ranks back that a change stopped and nobody came to finish
     prune_releases     engine releases that nothing needs, removed
 
 What takes it away:

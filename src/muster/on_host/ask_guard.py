@@ -7,7 +7,7 @@ import os
 import re
 from typing import Any
 
-from muster.on_host import places, run_command, startable, systemd_units
+from muster.on_host import change_record, places, run_command, startable, systemd_units
 
 Json = dict[str, Any]
 
@@ -16,7 +16,7 @@ _SHOWN = "ActiveState,SubState,NRestarts,ActiveEnterTimestamp"
 
 
 def main(request: Json) -> Json:
-    """Return {unit: {active, sub, restarts, since}, answer: the JSON of the guard's `ctl`}.
+    """Return {unit: {active, sub, restarts, since}, answer: the JSON of the guard's `ctl`, change}.
 
     Args:
         request: `group`, `command` (`status`, `logs`, `stop`, `restart`, `resume`), `wait` (seconds, for the commands
@@ -26,9 +26,21 @@ def main(request: Json) -> Json:
             starts; `absent` [host] are not waited for by `stop`. `root` (tests): where the file system
             begins.
 
+    `status` has `change` too: what this host knows of changes of the group, also where no guard answers.
+
     Raises:
         OSError: the group has no guard on this host, or its program is gone.
     """
+    if request["command"] != "status":
+        return _asked(request)
+    change = change_record.state(request["group"], request.get("root", ""))
+    try:
+        return {**_asked(request), "change": change}
+    except OSError as error:
+        return {"answer": {"error": str(error)}, "change": change}
+
+
+def _asked(request: Json) -> Json:
     unit = "muster-{}.service".format(request["group"])
     root = request.get("root", "")
     config = "{}/etc/muster/{}/guard.json".format(root, request["group"])

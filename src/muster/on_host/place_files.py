@@ -9,7 +9,7 @@ import pwd
 import stat
 from typing import Any
 
-from muster.on_host import host_before, places, run_command, safe_paths, systemd_units, whole_files
+from muster.on_host import change_record, host_before, places, run_command, safe_paths, systemd_units, whole_files
 
 Json = dict[str, Any]
 
@@ -29,8 +29,8 @@ def main(request: Json) -> Json:
         request: `do`: `base` (write and apply: users, directories, limits), `stage` (write beside the final
             places; nothing is active yet) or `commit` (rename, remove, reload, enable).
             `files` [{path, text, sha256, mode, owner, group}]; `commit` needs no text. `remove` [path],
-            `reload` (whether systemd is behind the units' files), `enable` [unit], `root` (tests; then no systemd
-            tool is run).
+            `reload` (whether systemd is behind the units' files), `enable` [unit], `fence` (the change this is a step
+            of), `root` (tests; then no systemd tool is run).
 
     Raises:
         OSError: nothing was renamed yet unless the message says so.
@@ -133,6 +133,7 @@ def stage(request: Json, root: str) -> Json:
 
 def commit(request: Json, root: str) -> Json:
     """Rename the staged files, remove those no plan names any more, then reload systemd once."""
+    change_record.require(request.get("fence"), root)
     files = request["files"]
     for item in files:
         path = staged(root, item)

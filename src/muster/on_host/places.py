@@ -21,6 +21,8 @@ ACCEPTED = f"{STATE}/accepted"
 BEFORE = f"{STATE}/before.json"
 UV_CACHE = f"{CACHE}/uv"
 TOOL_FILES = "/run/muster-tools"
+CHANGES = "/run/muster-change"
+"""Locks of changes; of root alone: whoever can open a lock can hold it."""
 
 ENGINES, GUARD, UV, PYTHON, WHEELS, BUNDLES, TOOLS, HUB = (
     ("engines", "guard", "uv", "python", "wheels", "bundles", "tools", "hub")
@@ -91,4 +93,4 @@ def of_host(root: str) -> tuple[str, ...]:
         root: the setting of that name.
     """
     below = tuple(f"{root}/{name}" for name in BELOW_ROOT)
-    return (SYSUSERS, SYSCTL, FIREWALL_UNIT, *FORMER, ETC, STATE, CACHE, RUN, TOOL_FILES, *below)
+    return (SYSUSERS, SYSCTL, FIREWALL_UNIT, *FORMER, ETC, STATE, CACHE, RUN, TOOL_FILES, CHANGES, *below)

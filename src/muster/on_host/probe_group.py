@@ -17,6 +17,7 @@ from typing import Any
 
 from muster.on_host import (
     bounded_http,
+    change_record,
     engine_stamps,
     kept_plans,
     places,
@@ -52,6 +53,7 @@ def main(request: Json) -> Json:
         "units": attempt(lambda: systemd_units.states(request.get("units", []) + present_units(root, group))),
         "groups": other_groups(root, group),
         "startable": startable.state(root, group, present_units(root, group)),
+        "changes": changes(root, group),
         "release": engine_stamps.release(root, request.get("release")),
         "uv": os.access(root + request.get("uv", "/nowhere"), os.X_OK),
         "accepted": engine_stamps.accepted(root, request.get("release"), request.get("argvs", ())),
@@ -134,7 +136,14 @@ def stale(root: str, group: str, planned: set[str]) -> list[str]:
     files += [places.unit(name) for name in present_units(root, group)]
     files += [places.unit(name) for name in staged_units(root, group)]
     files += [path for path in places.FORMER if os.path.lexists(root + path)]
-    return sorted(path for path in files if path not in planned)
+    kept = change_record.record_path(group)  # of the change that is going on, or was cut
+    return sorted(path for path in files if path not in planned and path != kept)
+
+
+def changes(root: str, group: str) -> dict[str, Json]:
+    """Return what this host knows of changes, by group: of each that is on this host, and of the one asked about."""
+    names = {os.path.basename(os.path.dirname(path)) for path in glob.glob(f"{glob.escape(root)}{places.ETC}/*/")}
+    return {name: change_record.state(name, root) for name in sorted((names | {group}) - {""})}
 
 
 def staged_units(root: str, group: str) -> list[str]:

@@ -75,7 +75,12 @@ def find(request: Json) -> Removable:
         links = set(weights.links)
         paths += [places.SYSUSERS, places.SYSCTL, *places.FORMER, *(places.tmpfiles(name) for name in groups)]
         paths += [inner for place in _PARENTS for inner in _inside_of(at, place, list(weights.staying))]
-        paths += [places.RUN, places.TOOL_FILES, *(f"{request['root']}/{name}" for name in places.BELOW_ROOT)]
+        paths += [
+            places.RUN,
+            places.TOOL_FILES,
+            places.CHANGES,
+            *(f"{request['root']}/{name}" for name in places.BELOW_ROOT),
+        ]
         paths += [*weights.going, *weights.links]
         empty += [*weights.directories, request["root"], *_PARENTS, *host_before.made_directories(at)]
         kept |= dict.fromkeys(_foreign_units(at), "muster did not write it")

@@ -7,7 +7,7 @@ import socket
 import time
 from typing import Any
 
-from muster.on_host import bounded_http, run_command, run_unprivileged, systemd_units
+from muster.on_host import bounded_http, change_record, run_command, run_unprivileged, systemd_units
 
 Json = dict[str, Any]
 
@@ -27,7 +27,8 @@ def main(request: Json) -> Json:
     Args:
         request: `do`: `start`, `stop` or `wait`; `units` [name] to stop or watch; `start` [name] of those to start;
             `checks` [{kind, target, text}] awaited once all units run; `since` {unit: invocation} of an earlier poll;
-            `seconds`: the longest this poll may last; `hold`: use all of them even if nothing is pending.
+            `seconds`: the longest this poll may last; `hold`: use all of them even if nothing is pending; `fence`: the
+            change that stops or starts them.
 
     Returns:
         {done, died, pending, last, since}: `done` when nothing is pending; `died` {unit: [last log lines]} of units
@@ -36,6 +37,8 @@ def main(request: Json) -> Json:
     names = request["units"]
     if not names and not request.get("checks"):
         return {"done": True, "died": {}, "pending": "", "last": {}, "since": {}}
+    if request["do"] in ("stop", "start"):
+        change_record.require(request.get("fence"))
     if request["do"] == "stop":
         return stop(names, request["seconds"])
     if request["do"] == "start":

@@ -38,5 +38,6 @@ types               Plan, HostPlan, Process, File, Step, Secret, WeightsSource: 
 plan_history        the verified plans that hosts keep: which one a rollback takes, how long a start took
 plan_diff           what differs between two of them
 way_back            which of them a change that fails goes back to, and what is said of it
+change              a change as a transaction: phases, the record on hosts, what a newcomer does
 restart_decision    plan x what the hosts have -> what each host has to do, and whether the group restarts
 """

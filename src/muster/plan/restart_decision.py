@@ -106,7 +106,7 @@ def _host(plan: Plan, host: HostPlan, seen: Observation, secrets: Mapping[str, s
         secrets=tuple(
             secret.path
             for secret in plan.secrets
-            if _secret_differs(secret, secrets[secret.path], seen["secrets"].get(secret.path, {}))
+            if secret_differs(secret, secrets[secret.path], seen["secrets"].get(secret.path, {}))
         ),
         remove=tuple(seen["stale"]),
         install=plan.release.managed and not release["complete"],
@@ -162,7 +162,8 @@ def differs(file: File, on_host: Mapping[str, Any]) -> bool:
 _KEYS = ("kind", "sha256", "mode", "owner", "group")
 
 
-def _secret_differs(secret: Secret, digest: str, on_host: Mapping[str, Any]) -> bool:
+def secret_differs(secret: Secret, digest: str, on_host: Mapping[str, Any]) -> bool:
+    """Whether a secret on a host differs from what it must be, in content, mode or owners."""
     return ("file", digest, _mode(secret.mode), secret.owner, secret.group) != _state(on_host)
 
 

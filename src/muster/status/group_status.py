@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from muster.hosts.printable import one_line
+from muster.plan import change as changes
 from muster.plan.types import Plan
 
 NOTE = 2000
@@ -63,6 +64,7 @@ class GroupStatus:
         beyond: hosts of the running group that these arguments do not name.
         held_by: who stopped it, `user@machine`; empty if unknown or not stopped.
         held_at: when, in seconds since 1970; None if unknown.
+        change: a change that somebody makes now, or that was cut, with what to do; empty where there is none.
     """
 
     group: str
@@ -80,6 +82,7 @@ class GroupStatus:
     beyond: tuple[str, ...] = ()
     held_by: str = ""
     held_at: float | None = None
+    change: str = ""
 
     @property
     def whole(self) -> bool:
@@ -126,7 +129,18 @@ def group_status(plan: Plan, answers: Mapping[str, Mapping[str, Any]], digests: 
         beyond=tuple(one_line(name) for name in members if name not in plan.hosts),
         held_by=one_line(head.get("held_by") or ""),
         held_at=head.get("held_at"),
+        change=_change(plan.group, answers),
     )
+
+
+def _change(group: str, answers: Mapping[str, Mapping[str, Any]]) -> str:
+    """Return what hosts know of a change, in one sentence: the live one first, else the one that was cut."""
+    found = changes.seen({host: answer["change"] for host, answer in answers.items() if answer.get("change")})
+    for host, state in found.items():
+        if state.locked:
+            return changes.busy(group, host, state.holder).found
+    cut = changes.unfinished(found)
+    return f"{cut.sentence}; {cut.fix}" if cut else ""
 
 
 def _row(

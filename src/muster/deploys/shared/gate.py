@@ -31,6 +31,8 @@ def _all_have_come(state: State, host: Host, progress: Progress, count: int, set
     # A host that came here before its peers has failed at this very gate, which it has not noted as passed.
     failed = {other.name for other in state.failed_hosts} & set(progress.hosts)
     missing = missing or [f"{name} has failed" for name in sorted(failed)]
+    lost = progress.transaction.lost() if progress.transaction is not None else ""
+    missing = missing or ([f"the lock of the group is lost: {lost}"] if lost else [])
     if missing:
         fail(host, "; ".join(missing))
         if any("has not come" in text for text in missing):

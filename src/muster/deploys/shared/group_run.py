@@ -12,6 +12,7 @@ from pyinfra.api.host import Host
 from pyinfra.api.state import BaseStateCallback, State
 
 from muster.deploys.shared.progress import Progress
+from muster.deploys.shared.transaction import Transaction, begin
 from muster.errors import Refusal
 from muster.hosts import uv_binary
 from muster.hosts.all_hosts import hosts_of
@@ -19,6 +20,8 @@ from muster.hosts.once import OncePerRun
 from muster.hosts.pyinfra_types import operation_name
 from muster.hosts.run_words import words
 from muster.hosts.secret_store import Store, open_store
+from muster.plan import change as changes
+from muster.plan.change import Found, Unfinished
 from muster.plan.plan_history import KeptPlan, history
 from muster.plan.prepare import plan_for, plan_for_drivers
 from muster.plan.restart_decision import Decision, Observation, asked, decide
@@ -114,6 +117,8 @@ def _prepare(state: State, recipe_name: str) -> GroupRun:
         lambda probed: drivers_of(probed.reports),
     )
     here = reached(plan)
+    found = changes.seen({name: seen["changes"].get(here.group, {}) for name, seen in probed.observations.items()})
+    changes.require_free(here.group, found)
     preflight.require_fit(state, probed, fleet.settings)
     if unreached:  # also where the check is waived
         raise DeployError(_absent(plan, list(unreached), "could not be reached over SSH"))
@@ -127,7 +132,22 @@ def _prepare(state: State, recipe_name: str) -> GroupRun:
     words.about(files.inventory if files else None, plan.recipe)
     progress = Progress(tuple(here.hosts), here.steps, here.ready_timeout, here.group if here.heals else "")
     downloads = to_download(here, probed.reports, probed.needs)
-    return GroupRun(here, probed.observations, decision, store, progress, fleet.settings, fleet.homes, downloads)
+    run = GroupRun(here, probed.observations, decision, store, progress, fleet.settings, fleet.homes, downloads)
+    cut = changes.unfinished(found)
+    if decision.changes or cut is not None:
+        progress.transaction = _transaction(run, found, cut)
+    return run
+
+
+def _transaction(run: GroupRun, found: Mapping[str, Found], cut: Unfinished | None) -> Transaction:
+    """Return the change that a run makes."""
+    plan = run.plan
+    installed = {state.installed for state in found.values()}
+    before = next(iter(installed)) if len(installed) == 1 else ""
+    hosts = (plan.head.name, *(name for name in plan.hosts if name != plan.head.name))
+
+    change = begin(plan.group, "deploy", before, plan.digest)
+    return Transaction(change, hosts, found, cut)
 
 
 def _absent(plan: Plan, names: list[str], why: str) -> str:

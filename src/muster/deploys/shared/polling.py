@@ -50,11 +50,13 @@ def rest_of_poll(began: float, seconds: float) -> float:
 def stop(state: State, host: Host, units: tuple[str, ...], progress: Progress | None = None) -> bool:
     """Stop units and wait until none of their processes is left; systemd ends what does not go by itself."""
     began, words.touched = time.monotonic(), True
+    fence = progress.fence(host.name) if progress is not None else None
     if progress is not None:
         progress.stop_begins()
     for seconds in poll_seconds():
         poll_began = time.monotonic()
-        answer = run_program(state, host, "run_units", {"do": "stop", "units": units, "seconds": seconds})
+        request = {"do": "stop", "units": units, "seconds": seconds, "fence": fence}
+        answer = run_program(state, host, "run_units", request)
         if "error" in answer or time.monotonic() - began > _STOP_TIMEOUT:
             fail(host, answer.get("error") or f"{answer['pending']} after {_STOP_TIMEOUT} s")
             return False
@@ -83,6 +85,7 @@ def _await_step(state: State, host: Host, progress: Progress, number: int, start
     if checks:
         progress.asking.setdefault(number, set()).add(host.name)
     request: dict[str, Any] = {"do": "start" if starting else "wait", "start": starting, "checks": checks}
+    request["fence"] = progress.fence(host.name)
     # One host asks the head's guard, which knows of all: the head itself.
     trouble = (
         GuardTrouble(progress.started) if progress.guarded_group and checks and host.name == progress.hosts[0] else None

@@ -9,6 +9,7 @@ from gevent.event import Event
 from pyinfra.api.host import Host
 from pyinfra.api.operation import OperationMeta
 
+from muster.deploys.shared.transaction import Transaction
 from muster.hosts.run_words import words
 from muster.plan.plan_history import Seconds
 from muster.plan.types import Step
@@ -29,6 +30,8 @@ class Progress:
     steps: tuple[Step, ...]
     ready_timeout: int
     guarded_group: str = ""
+    transaction: Transaction | None = None
+    """The change that this run makes; None where it changes nothing."""
     touched: bool = False
     """Whether this run has passed the gate behind which it acts on what runs."""
     settled: bool = False
@@ -69,6 +72,10 @@ class Progress:
                     missing.append(f"{name} failed at '{operation}'")
                     break
         return missing
+
+    def fence(self, host: str) -> dict[str, str] | None:
+        """Return what a host must find before it does a step of the change."""
+        return self.transaction.fence(host) if self.transaction is not None else None
 
     def up(self, number: int) -> Event:
         """Return the event of a bring-up step: set once all its checks have passed."""

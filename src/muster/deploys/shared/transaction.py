@@ -1,0 +1,219 @@
+"""One change of a group, from its lock to its end: held on every host or on none, each step recorded before it begins.
+
+A session to each host stays open for as long as the run lasts; its end is the proof that whoever held the lock is gone.
+"""
+
+from __future__ import annotations
+
+import getpass
+import os
+import socket
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from typing import Any
+
+from gevent.lock import RLock
+from pydantic import ValidationError
+from pyinfra.api.host import Host
+from pyinfra.api.state import State
+
+from muster.errors import Refusal
+from muster.hosts import programs
+from muster.hosts.all_hosts import each, hosts_of
+from muster.hosts.answer_fields import ChangeRecord, ChangeState
+from muster.hosts.open_session import SILENCE, OpenSession, can_open
+from muster.hosts.ssh_session import Broken
+from muster.plan import change as changes
+from muster.plan.change import Change, Command, Found, Phase, Unfinished
+
+RETURN_AFTER = 300
+"""Seconds after which hosts whose change was cut start what is in place by themselves."""
+
+Return = Callable[[str], "Mapping[str, Any] | None"]
+Errors = dict[str, str]
+
+
+@dataclass
+class Transaction:
+    """A change while this run makes it.
+
+    Args:
+        change: as its record says, in its latest phase.
+        hosts: of the group, the head first.
+        found: what each host showed when the run was planned.
+        unfinished: an earlier change that was cut; this one ends it.
+        back: host -> what brings it back should the change be cut (`on_host.return_change`), None where it stops
+            nothing, or is to stay down.
+    """
+
+    change: Change
+    hosts: tuple[str, ...]
+    found: Mapping[str, Found]
+    unfinished: Unfinished | None = None
+    back: Return = lambda _host: None
+    refusal: Refusal | None = None
+    return_after: float = RETURN_AFTER
+    _hosts: dict[str, Host] = field(default_factory=dict)
+    _sessions: dict[str, OpenSession] = field(default_factory=dict)
+    _done: dict[str, Errors] = field(default_factory=dict)
+    _lock: Any = field(default_factory=RLock)
+
+    @property
+    def sentence(self) -> str:
+        """What is true when this run ends here."""
+        what, group = self.change.what, self.change.group
+        if self.change.phase == "prepared":
+            return f"the running group {group} was not touched"
+        place = {
+            "stopping": f"ranks of group {group} may be stopped, the former plan's files are in place",
+            "committing": f"group {group} is stopped, some hosts may have the new plan's files",
+            "committed": f"the new plan's files are in place, and group {group} is starting",
+            "started": f"group {group} has started, and is not verified",
+        }[self.change.phase]
+        alone = ""
+        if self.change.phase in ("stopping", "committing") and self.change.command != "stop":
+            alone = f"; if nobody does, the hosts start their ranks by themselves after {self.return_after:.0f} s"
+        return f"unfinished: {what}; {place}; run the same command again to finish it{alone}"
+
+    @property
+    def recorded(self) -> bool:
+        """Whether hosts have a record of it, or of the one before."""
+        return self.change.phase in changes.RECORDED or self.unfinished is not None
+
+    def lost(self) -> str:
+        """Return the host whose lock this run no longer holds, and why; empty while it holds all."""
+        return next((f"{host}: {session.lost}" for host, session in self._sessions.items() if session.lost), "")
+
+    def fence(self, host: str) -> dict[str, str] | None:
+        """Return what a host's programs must find before they do a step of this change."""
+        return {"group": self.change.group, "change": self.change.id} if host in self._sessions else None
+
+    def take(self, state: State) -> Errors:
+        """Take the lock on every host or on none; whichever host asks first does it for all.
+
+        Returns:
+            Host -> why the run must not go on; empty when the lock is held everywhere.
+        """
+        return self._once("take", lambda: self._take(state))
+
+    def record(self, phase: Phase) -> Errors:
+        """Record a phase on every host before it begins; whichever host asks first does it for all.
+
+        Returns:
+            Host -> why it could not be recorded; when `stopping` could not be, no host has a record.
+        """
+        return self._once(phase, lambda: self._record(phase))
+
+    def take_back(self) -> None:
+        """Record on every host that the change is taken back: hosts that are left alone start what is in place."""
+        self._once("take back", lambda: self._record("stopping"))
+
+    def finish(self) -> Errors:
+        """Forget the record on every host: what runs is what was planned, and is proven."""
+        return self._once("finish", lambda: self._tell({"do": "finish"}, self.hosts))
+
+    def _once(self, step: str, work: Callable[[], Errors]) -> Errors:
+        with self._lock:
+            if step not in self._done:
+                self._done[step] = work()
+            return self._done[step]
+
+    def _take(self, state: State) -> Errors:
+        hosts = hosts_of(state)
+        self._hosts = {name: hosts[name] for name in sorted(self.hosts) if can_open(hosts[name])}
+        now: dict[str, Found] = {}
+        try:
+            # Everybody begins with the same host: of two who come at once one gets it, and nobody waits for the other.
+            self._open(state, list(self._hosts.values())[:1], now)
+            self._open(state, list(self._hosts.values())[1:], now)
+            moved = changes.changed_since(self.found, now)
+            if moved:
+                raise Refusal(
+                    f"{', '.join(moved)}: another change has come in between",
+                    needed="hosts as they were when this run compared them with the plan",
+                    fix="run again. Nothing was touched",
+                )
+        except Refusal as refusal:
+            self.refusal = refusal
+            for session in self._sessions.values():
+                session.close()
+            self._sessions.clear()
+            return dict.fromkeys(self.hosts, str(refusal))
+        return {}
+
+    def _open(self, state: State, hosts: list[Host], now: dict[str, Found]) -> None:
+        def one(host: Host) -> Found | Refusal:
+            try:
+                session = OpenSession(state, host, "hold_change", self._request(host.name))
+                self._sessions[host.name] = session
+                first = session.next()
+                if "busy" in first:
+                    holder = ChangeRecord.model_validate(first["busy"]).model_dump()
+                    return changes.busy(self.change.group, host.name, changes.from_wire(holder))
+                seen = ChangeState.model_validate(first.get("state")).model_dump()
+            except (Broken, ValidationError) as error:
+                why = "an answer of another form" if isinstance(error, ValidationError) else str(error)
+                return Refusal(
+                    f"{host.name}: the lock of group {self.change.group} cannot be taken: {why}",
+                    needed="a session that stays open for as long as the change lasts",
+                    fix="run again when the host answers. Nothing was touched",
+                )
+            return changes.seen({host.name: seen})[host.name]
+
+        for name, result in each(hosts, one).items():
+            if isinstance(result, Refusal):
+                raise result
+            now[name] = result
+
+    def _request(self, host: str) -> dict[str, Any]:
+        back = self.back(host)
+        request = {"change": self.change.to_wire(), "silence": SILENCE, "back": None}
+        if back is not None:
+            program = programs.bundle({"return_change": {**back, "change": self.change.id}})
+            request["back"] = {"program": program, "after": self.return_after}
+        return request
+
+    def _record(self, phase: Phase) -> Errors:
+        message = {"do": "phase", "phase": phase}
+        order = changes.order(phase, self.hosts)
+        cut = 1 if order[0] == self.hosts[0] else -1  # the head by itself, the members all at once
+        errors = self._tell(message, order[:cut]) or self._tell(message, order[cut:])
+        if not errors:
+            self.change = self.change.at(phase)
+        elif phase == "stopping" and "committing" not in self._done:
+            self._tell({"do": "finish"}, self.hosts)
+        return errors
+
+    def _tell(self, message: Mapping[str, str], hosts: tuple[str, ...]) -> Errors:
+        def one(host: Host) -> str:
+            try:
+                answer = self._sessions[host.name].ask(message)
+            except Broken as error:
+                return f"the lock is lost: {error}"
+            return str(answer.get("error") or "")
+
+        there = [self._hosts[host] for host in hosts if host in self._sessions]
+        return {host: error for host, error in each(there, one).items() if error}
+
+
+def begin(group: str, command: Command, before: str, after: str) -> Change:
+    """Return a new change of this person on this machine."""
+    return Change(
+        id=uuid.uuid4().hex,
+        group=group,
+        command=command,
+        who=_who(),
+        origin=socket.gethostname()[:100],
+        since=datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        before=before,
+        after=after,
+    )
+
+
+def _who() -> str:
+    try:
+        return (os.environ.get("SUDO_USER") or getpass.getuser())[:100]
+    except (OSError, KeyError):
+        return "unknown"

@@ -1,0 +1,93 @@
+"""Hold the lock of a change for as long as its control machine is there, and keep the change's record.
+
+The control machine keeps this session open and writes a line now and then. The session's end (the process there is
+gone, the connection is lost) or silence (the machine is) ends this program, and with it the lock.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import sys
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from muster.on_host import change_record, return_change, safe_paths, whole_files
+
+Json = dict[str, Any]
+
+_LINE_LIMIT = 65536
+
+
+def main(request: Json) -> Json:
+    """Take the lock, then obey lines of JSON on standard input; each is answered by one line on standard output.
+
+    Args:
+        request: `change` (the record), `silence` (seconds without a line after which the lock ends), `back`: what
+            `return_change` takes, and its program as `program`; None where a cut stops nothing. `root` (tests).
+
+    The first line out is {state} (as `change_record.state` saw it under the lock) or {busy: holder}. Lines in:
+    {do: "alive"}; {do: "phase", phase}: record it; {do: "finish"}: the change has ended, forget the record.
+    """
+    change, root = dict(request["change"]), request.get("root", "")
+    group = change["group"]
+    try:
+        with change_record.locked(group, change, root) as lock:
+            _say({"state": change_record.state(group, root) | {"locked": False, "holder": {}}})
+            for line in _lines(request["silence"]):
+                try:
+                    _obey(line, change, request.get("back"), lock, root)
+                except OSError as error:
+                    _say({"error": str(error)})
+                else:
+                    _say({})
+    except BlockingIOError:
+        _say({"busy": change_record.held(group, root)[1]})
+    return {}
+
+
+def _obey(line: Json, change: Json, back: Json | None, lock: int, root: str) -> None:
+    group = change["group"]
+    if line["do"] == "phase":
+        change["phase"] = line["phase"]
+        if line["phase"] == "stopping" and back is not None:
+            _prepare_return(group, back, root)
+        change_record.write(group, change, root)
+        change_record.show(lock, change)
+        if line["phase"] == "started" and back is not None:
+            return_change.disarm(group, root)
+    elif line["do"] == "finish":
+        change_record.remove(group, root)
+        return_change.disarm(group, root)
+
+
+def _prepare_return(group: str, back: Json, root: str) -> None:
+    """Have the host start its ranks by itself if nobody finishes the change."""
+    program = return_change.program_path(group, root)
+    safe_paths.make_directory(os.path.dirname(program), 0o700)
+    whole_files.write_whole(program, back["program"].encode(), 0o600)
+    return_change.arm(group, back["after"], root)
+
+
+def _lines(silence: float) -> Iterator[Json]:
+    """Yield the lines of standard input until it ends, or is silent."""
+    rest, heard = b"", time.monotonic()
+    while True:
+        left = heard + silence - time.monotonic()
+        if left <= 0 or not select.select([0], [], [], left)[0]:
+            return
+        piece = os.read(0, _LINE_LIMIT)
+        if not piece:
+            return
+        heard = time.monotonic()
+        *lines, rest = (rest + piece).split(b"\n")
+        if len(rest) > _LINE_LIMIT:
+            return
+        yield from (json.loads(line) for line in lines if line.strip())
+
+
+def _say(answer: Json) -> None:
+    sys.stdout.write(json.dumps(answer) + "\n")
+    sys.stdout.flush()

@@ -1,0 +1,145 @@
+"""A change's lock and record on a host: real files, real locks, real processes."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from muster.hosts import programs
+from muster.on_host import change_record, place_files, return_change
+
+CHANGE = {"id": "1", "group": "g", "who": "ann", "origin": "desk", "phase": "prepared", "before": "a", "after": "b"}
+SILENCE = 60.0
+
+
+class Holder:
+    """A session that holds the lock, as the control machine opens it."""
+
+    def __init__(self, root: Path, silence: float = SILENCE, change: dict[str, Any] | None = None) -> None:
+        request = {"change": change or CHANGE, "silence": silence, "back": None, "root": str(root)}
+        text = programs.bundle({"hold_change": request}, streams=True).encode()
+        command = ["/bin/sh", "-c", programs.open_command(len(text))]
+        self.child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        assert self.child.stdin is not None
+        self.child.stdin.write(text)
+        self.child.stdin.flush()
+        self.first = self.line()
+
+    def line(self) -> dict[str, Any]:
+        assert self.child.stdout is not None
+        answer: dict[str, Any] = json.loads(self.child.stdout.readline() or "null")
+        return answer
+
+    def ask(self, **message: str) -> dict[str, Any]:
+        assert self.child.stdin is not None
+        self.child.stdin.write(json.dumps(message).encode() + b"\n")
+        self.child.stdin.flush()
+        return self.line()
+
+    def end(self) -> None:
+        assert self.child.stdin is not None
+        self.child.stdin.close()
+        self.child.wait(20)
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    (tmp_path / "etc/muster/g").mkdir(parents=True)
+    (tmp_path / "run").mkdir()
+    return tmp_path
+
+
+@pytest.fixture
+def holder(root: Path) -> Iterator[Holder]:
+    there = Holder(root)
+    yield there
+    there.child.kill()
+    there.child.wait(20)
+
+
+def test_one_holds_it_and_the_other_is_told_whose_it_is(root: Path, holder: Holder) -> None:
+    assert holder.first["state"]["locked"] is False
+    assert change_record.state("g", str(root))["holder"] == CHANGE
+    second = Holder(root, change={**CHANGE, "id": "2", "who": "bob"})
+    assert second.first == {"busy": CHANGE}
+    assert second.child.wait(20) == 0
+    assert change_record.held("g", str(root)) == (True, CHANGE)
+
+
+@pytest.mark.parametrize("how", ["the session ends", "the process is killed"])
+def test_the_lock_ends_with_its_holder(root: Path, holder: Holder, how: str) -> None:
+    assert holder.ask(do="phase", phase="stopping") == {}
+    if how == "the session ends":
+        holder.end()
+    else:
+        os.kill(holder.child.pid, signal.SIGKILL)
+        holder.child.wait(20)
+    left = change_record.state("g", str(root))
+    assert (left["locked"], left["holder"]) == (False, {})
+    assert left["record"] == {**CHANGE, "phase": "stopping"}
+
+
+def test_a_silent_control_machine_is_taken_for_gone(root: Path) -> None:
+    holder = Holder(root, silence=0.5)
+    assert holder.child.wait(20) == 0
+    assert change_record.held("g", str(root)) == (False, {})
+
+
+def test_nothing_is_on_disk_before_the_stop_nor_after_the_end(root: Path, holder: Holder) -> None:
+    record = Path(change_record.record_path("g", str(root)))
+    assert not record.exists()
+    holder.ask(do="phase", phase="stopping")
+    assert json.loads(record.read_text())["phase"] == "stopping"
+    assert holder.ask(do="finish") == {}
+    assert not record.exists()
+
+
+def test_a_record_that_cannot_be_written_is_an_error_in_words(root: Path, holder: Holder) -> None:
+    (root / "etc/muster/g").rmdir()
+    (root / "etc/muster/g").write_text("in the way")
+    assert "g" in holder.ask(do="phase", phase="stopping")["error"]
+
+
+def test_a_step_is_refused_once_the_lock_is_lost(root: Path, holder: Holder) -> None:
+    fence = {"group": "g", "change": "1"}
+    change_record.require(fence, str(root))
+    with pytest.raises(OSError, match="ann@desk holds it"):
+        change_record.require({**fence, "change": "2"}, str(root))
+    holder.end()
+    with pytest.raises(OSError, match="nobody holds it"):
+        place_files.commit({"files": [], "fence": fence}, str(root))
+    change_record.require(None, str(root))
+
+
+@pytest.mark.parametrize(
+    ("phase", "is_head", "head_carries", "does"),
+    [
+        ("", True, "", "nothing"),
+        ("prepared", True, "", "nothing"),
+        ("stopping", True, "", "start"),
+        ("stopping", False, "b", "start"),
+        ("committing", True, "", "forward"),
+        ("committing", False, "", "follow"),
+        ("committing", False, "b", "forward"),
+        ("committing", False, "a", "start"),
+        ("committed", False, "", "start"),
+        ("started", True, "", "nothing"),
+    ],
+)
+def test_what_a_host_does_that_is_left_alone(phase: str, is_head: bool, head_carries: str, does: str) -> None:
+    decided = return_change.left_alone(phase, is_head=is_head, head_carries=head_carries, before="a", after="b")
+    assert decided == does
+
+
+def test_a_host_does_nothing_while_somebody_holds_the_lock(root: Path, holder: Holder) -> None:
+    holder.ask(do="phase", phase="stopping")
+    request = {"group": "g", "change": "1", "is_head": True, "units": [], "commit": {"files": []}, "root": str(root)}
+    assert return_change.main(request) == {"did": "wait"}
+    assert return_change.main({**request, "change": "0"}) == {"did": "nothing"}

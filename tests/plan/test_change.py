@@ -1,0 +1,87 @@
+"""A change as hosts record it, and what a newcomer makes of it."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from muster.errors import Refusal
+from muster.plan import change as changes
+from muster.plan.change import PHASES, Change, Found
+
+CHANGE = Change("1", "g", "deploy", "ann", "desk", "2026-11-26T12:03:11Z", "aaa", "bbb", "stopping")
+
+
+def states(**found: Found) -> dict[str, Found]:
+    return found
+
+
+def test_a_record_survives_its_way_to_a_host_and_back() -> None:
+    assert changes.from_wire(CHANGE.to_wire()) == CHANGE
+
+
+@given(st.dictionaries(st.text(max_size=8), st.one_of(st.none(), st.integers(), st.text(max_size=8))))
+def test_what_is_no_record_is_none(data: dict[str, Any]) -> None:
+    assert changes.from_wire(data) is None
+
+
+def test_the_second_operator_is_told_whose_change_it_is() -> None:
+    with pytest.raises(Refusal) as refused:
+        changes.require_free("g", states(h0=Found(), h1=Found(holder=CHANGE, locked=True)))
+    assert refused.value.found == (
+        "h1: ann@desk has been changing group g since 12:03:11 UTC (plan aaa -> bbb, phase stopping)"
+    )
+
+
+def test_a_lock_that_says_nothing_is_a_lock() -> None:
+    with pytest.raises(Refusal, match="h0: another change of group g holds its lock"):
+        changes.require_free("g", states(h0=Found(locked=True)))
+
+
+def test_a_dead_holders_record_does_not_refuse() -> None:
+    changes.require_free("g", states(h0=Found(record=CHANGE, installed="aaa")))
+
+
+@pytest.mark.parametrize(
+    ("installed", "where"),
+    [(("aaa", "aaa"), "before"), (("bbb", "bbb"), "after"), (("aaa", "bbb"), "mixed"), (("", ""), "before")],
+)
+def test_a_cut_change_says_which_files_are_in_place(installed: tuple[str, str], where: str) -> None:
+    cut = changes.unfinished(states(h0=Found(record=CHANGE, installed=installed[0]), h1=Found(installed=installed[1])))
+    assert cut is not None
+    assert (cut.where, cut.hosts) == (where, ("h0",))
+    assert "plan aaa -> bbb, by ann@desk at 2026-11-26T12:03:11Z, was cut in phase stopping" in cut.sentence
+
+
+def test_the_latest_phase_of_the_newest_change_counts() -> None:
+    older = dataclasses.replace(CHANGE, id="0", since="2026-11-25T12:03:11Z", phase="started")
+    cut = changes.unfinished(
+        states(h0=Found(record=CHANGE), h1=Found(record=CHANGE.at("committing")), h2=Found(record=older))
+    )
+    assert cut is not None
+    assert (cut.change.phase, cut.hosts) == ("committing", ("h0", "h1"))
+
+
+@pytest.mark.parametrize(
+    ("digest", "words"),
+    [("bbb", "this run finishes it"), ("aaa", "this run takes it back"), ("ccc", "this run replaces it")],
+)
+def test_what_the_next_run_does_to_it(digest: str, words: str) -> None:
+    cut = changes.unfinished(states(h0=Found(record=CHANGE)))
+    assert cut is not None
+    assert cut.next_step(digest) == words
+
+
+def test_a_plan_made_before_another_change_came_is_no_longer_good() -> None:
+    before = states(h0=Found(installed="aaa"), h1=Found(installed="aaa"))
+    assert changes.changed_since(before, before) == []
+    assert changes.changed_since(before, states(h0=Found(installed="aaa"), h1=Found(installed="bbb"))) == ["h1"]
+    assert changes.changed_since(before, states(h0=Found(installed="aaa", record=CHANGE), h1=before["h1"])) == ["h0"]
+
+
+def test_phases_come_in_the_order_of_the_steps() -> None:
+    assert ("prepared", *changes.RECORDED) == PHASES
