@@ -4,6 +4,7 @@ options    INVENTORY and RECIPE, `--data`, `--strategy`, `--format`, `--ledger`:
 plan_text  a plan as text for people and as JSON for scripts
 journal_text  the journals of several hosts as one text
 
+import_recipe  `muster import`: a recipe out of vLLM's own catalogue
 plan       what every host would get
 deploy     bring a group up; `muster rollback`, `stop`, `restart`, `resume` act on it; `muster stage`: its weights
 remove     a group, or everything that muster made, taken off its hosts

@@ -3,6 +3,8 @@
     recipe              one YAML per model
     sizes               how a strategy's ranks are counted, in numbers and words
     model_config        a model's own config.json -> its shape, where its kind is known
+    vllm_catalogue      vLLM's own recipe catalogue -> a recipe
+    yaml_text           YAML of strangers, read within bounds
     settings            every setting, its default and its bounds; flat names outside, groups inside
     settings_files      the files beside and above an inventory that its settings come from
     inventory           pyinfra's inventory -> hosts and settings          the one module here that knows pyinfra

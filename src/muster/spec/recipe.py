@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from muster import resources
 from muster.errors import Refusal, unknown
+from muster.spec import yaml_text
 from muster.spec.hardware import GENERATIONS, GPUS, Gpu
 from muster.spec.safe_text import Commit, EnvName, Flag, Line, ModelId, Name, ServedName, UnitText, Version, Word
 from muster.spec.sizes import OLD, Executor, LoadBalancing, Sizes
@@ -152,6 +152,15 @@ class Published(_Frozen):
     unit: Line = ""
 
 
+class Source(_Frozen):
+    """Where a recipe was imported from."""
+
+    path: Line
+    """Of the file in the catalogue."""
+    sha256: Line
+    variant: Line
+
+
 class Recipe(_Frozen):
     """One model: its shape, the strategies it is served with, and the figures published for it."""
 
@@ -164,6 +173,7 @@ class Recipe(_Frozen):
     """Longest context the model takes, in tokens."""
     shape: Shape | None = None
     """None takes it from the model's own config.json in the pin, where that is understood."""
+    source: Source | None = None
     flags: Flags = {}
     env: Env = {}
     hardware: dict[Line, Overrides] = {}
@@ -207,12 +217,6 @@ class Recipe(_Frozen):
         return filled
 
 
-# libyaml reads a recipe in 2 ms instead of 60; PyYAML's wheels carry it, some distributions' packages do not.
-_LARGEST = 1 << 20
-_DEEPEST = 20
-_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-
-
 def names(directory: Path | None = None) -> list[str]:
     """Return the names of the recipes that can be asked for, sorted."""
     return sorted(path.stem for path in (directory or resources.directory("recipes")).glob("*.yaml"))
@@ -228,28 +232,7 @@ def load(name: str, directory: Path | None = None) -> Recipe:
     path = Path(name) if name.endswith((".yaml", ".yml")) else directory / f"{name.replace('_', '-')}.yaml"
     if not path.is_file():
         raise unknown("recipe", name, names(directory))
-    try:
-        if path.stat().st_size > _LARGEST:
-            raise Refusal(f"{path} has {path.stat().st_size:,} bytes", needed=f"a recipe of at most {_LARGEST:,}")
-        text = path.read_text(encoding="utf-8")
-        _check_nesting(text, where=str(path))
-        raw = yaml.load(text, Loader=_LOADER)
-    except OSError as error:
-        raise Refusal(f"{path}: {error.strerror}", needed="a readable recipe file") from None
-    except (yaml.YAMLError, ValueError, RecursionError) as error:  # YAML's dates and numbers raise ValueError
-        raise Refusal(f"{path}: not YAML: {str(error)[:1000]}", fix="correct the file") from None
-    return parse(raw, where=str(path))
-
-
-def _check_nesting(text: str, *, where: str) -> None:
-    """Refuse YAML that a parser cannot build: libyaml recurses without a limit, and aliases multiply."""
-    depth = 0
-    for event in yaml.parse(text, Loader=_LOADER):
-        if isinstance(event, yaml.AliasEvent):
-            raise Refusal(f"{where}: has a YAML alias", needed="every value written out", fix="write it out")
-        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
-        if depth > _DEEPEST:
-            raise Refusal(f"{where}: nests deeper than {_DEEPEST}", needed="a recipe; the deepest key of one lies at 4")
+    return parse(yaml_text.read(path, what="recipe"), where=str(path))
 
 
 def parse(raw: object, *, where: str) -> Recipe:

@@ -29,7 +29,7 @@ _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
 _SERVED = re.compile(r"[A-Za-z0-9_/][\w./:+@-]{0,255}", re.ASCII)
 _MODEL = re.compile(r"[A-Za-z0-9_][\w.-]{0,95}(/[A-Za-z0-9_][\w.-]{0,95})?", re.ASCII)
 _VERSION = re.compile(r"\d{1,9}(\.\d{1,9}){1,2}([.+-]?[0-9A-Za-z]+([.+-][0-9A-Za-z]+)*)?", re.ASCII)
-_FLAG = re.compile(r"[a-z0-9][a-z0-9.-]{0,79}")
+_FLAG = re.compile(r"[a-z0-9][a-z0-9-]{0,79}(\.[a-z0-9_.-]{1,79})?")  # after a dot: a field of a JSON flag
 _INTERFACE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:@-]{0,14}")
 
 # muster creates its own directories, sets their owner and makes some writable for the engine; these are not its own.

@@ -1,0 +1,174 @@
+"""A catalogue's YAML -> a recipe: layers kept, what is not carried over said or refused, hostile text in its place."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from click.testing import CliRunner
+from hypothesis import given
+from hypothesis import strategies as st
+
+from muster.cli import main
+from muster.commands.import_recipe import imported
+from muster.errors import Refusal
+from muster.plan.flags_in_argv import values_of
+from muster.plan.make import build_plan
+from muster.spec import recipe
+from muster.spec.settings import Settings
+from muster.spec.vllm_catalogue import Importer
+from tests.sample_plans import hosts
+
+RAW: dict[str, Any] = {
+    "meta": {"title": "Any 1T", "tasks": ["text"]},
+    "model": {
+        "model_id": "org/Any-1T",
+        "min_vllm_version": "0.25.0",
+        "context_length": "262144",
+        "base_args": ["--trust-remote-code", "--max_num_seqs", "64", "--max-model-len auto"],
+        "base_env": {"VLLM_SWITCH": "on", "VLLM_ENGINE_READY_TIMEOUT_S": "3600"},
+    },
+    "features": {
+        "tool_calling": {"description": "Tools.", "args": ["--enable-auto-tool-choice", "--tool-call-parser", "any"]},
+        "text_only": {"args": ["--language-model-only"]},
+        "mtp": {"args": ["--speculative-config.num_speculative_tokens", "2"], "strategies": ["single_node_tp"]},
+        "draft": {"args": ["--speculative-config", '{"model":"org/draft"}']},
+        "template": {"args": ["--chat-template", "examples/tool.jinja"]},
+    },
+    "opt_in_features": ["text_only"],
+    "variants": {
+        "default": {"precision": "bf16", "vram_minimum_gb": "150"},
+        "fp8": {"model_id": "org/Any-1T-FP8", "vram_minimum_gb": "75", "extra_args": ["--kv-cache-dtype=fp8"]},
+        "nvfp4": {"precision": "nvfp4", "vram_minimum_gb": "40"},
+        "amd": {"vram_minimum_gb": "40", "supported_hardware": ["mi355x"]},
+    },
+    "compatible_strategies": ["single_node_tp", "single_node_dep", "multi_node_tep", "multi_node_dep", "pd_cluster"],
+    "strategy_overrides": {"multi_node_tep": {"extra_args": ["--max-num-seqs", "8"]}},
+    "hardware_overrides": {
+        "hopper": {"extra_args": ["--max-num-batched-tokens", "8192"], "extra_env": {"A_B": "1"}},
+        "h100": {"extra_args": ["--max-num-batched-tokens", "4096"]},
+    },
+}
+
+
+def converted(variant: str = "default", **change: Any) -> tuple[recipe.Recipe, list[str]]:
+    importer = Importer({**copy.deepcopy(RAW), **change}, variant, "any.yaml")
+    made = importer.recipe({"path": "any.yaml", "sha256": "0" * 64})
+    return recipe.parse(made, where="any.yaml"), importer.differences
+
+
+def flags(strategy: str, gpu: str = "H200", count: int = 1, variant: str = "default") -> dict[str, str]:
+    settings = Settings(strategy=strategy, allow_unpinned_code=True)
+    plan = build_plan(converted(variant)[0], hosts(count, gpu), settings)
+    return values_of(plan.head.processes[-1].argv)
+
+
+def test_layers_come_to_the_catalogues_command() -> None:
+    words = flags("multi_node_tep", count=2)
+    expected = {
+        "tensor-parallel-size": "16",
+        "enable-expert-parallel": "",
+        "max-num-seqs": "8",
+        "max-model-len": "auto",
+        "max-num-batched-tokens": "8192",
+        "tool-call-parser": "any",
+        "enable-auto-tool-choice": "",
+        "trust-remote-code": "",
+        "nnodes": "2",
+    }
+    assert {name: words.get(name) for name in expected} == expected
+    assert not {"language-model-only", "speculative-config", "speculative-config.num-speculative-tokens"} & set(words)
+
+
+def test_a_features_own_strategies_and_dotted_flags_are_kept() -> None:
+    settings = Settings(strategy="single_node_tp", allow_unpinned_code=True)
+    argv = build_plan(converted()[0], hosts(1, "H200"), settings).head.processes[-1].argv
+    assert argv[argv.index("--speculative-config.num_speculative_tokens") + 1] == "2"
+
+
+@pytest.mark.parametrize(
+    ("gpu", "tp", "batch"), [("H100", "2", "4096"), ("H800", "2", "4096"), ("H200", "2", "8192"), ("H20", "2", "8192")]
+)
+def test_products_without_a_word_take_those_of_their_like(gpu: str, tp: str, batch: str) -> None:
+    words = flags("single_node_tp", gpu)
+    assert (words["tensor-parallel-size"], words["max-num-batched-tokens"]) == (tp, batch)
+
+
+def test_a_variant_has_its_own_weights_flags_and_size() -> None:
+    made, _ = converted("fp8")
+    assert (made.model, made.name) == ("org/Any-1T-FP8", "any-1t-fp8-fp8")
+    assert "tensor-parallel-size" not in flags("single_node_tp", variant="fp8")
+    assert flags("single_node_tp", variant="fp8")["kv-cache-dtype"] == "fp8"
+
+
+def test_over_hosts_data_parallel_is_hybrid() -> None:
+    assert "data-parallel-hybrid-lb" in flags("multi_node_dep", count=2)
+
+
+def test_what_is_done_otherwise_is_said() -> None:
+    _, differences = converted()
+    for words in ("pd_cluster", "draft is off", "template left out", "VLLM_ENGINE_READY_TIMEOUT_S left out"):
+        assert any(words in line for line in differences), words
+
+
+@pytest.mark.parametrize(
+    ("variant", "change", "says"),
+    [
+        ("nvfp4", {}, "NVFP4 weights"),
+        ("amd", {}, "variant amd is for mi355x"),
+        ("defalt", {}, "did you mean 'default'"),
+        ("default", {"omni": {"x": "y"}}, "needs vllm-omni"),
+        ("default", {"dependencies": [{"command": "uv pip install git+https://x"}]}, "a package from git"),
+        ("default", {"model": {**RAW["model"], "base_args": ["--chat-template", "a.jinja"]}}, "a file of its own"),
+        ("default", {"model": {**RAW["model"], "base_args": ["-O3"]}}, "does not read"),
+        ("default", {"model": {**RAW["model"], "base_args": ["--x", "$HEAD_IP"]}}, "does not read"),
+        ("default", {"model": {**RAW["model"], "min_vllm_version": "nightly"}}, "min_vllm_version nightly"),
+        ("default", {"model": {**RAW["model"], "model_id": "a b\n"}}, "model"),
+        ("default", {"meta": {"title": "x\nExecStart=/bin/sh"}}, "title"),
+        ("default", {"model": {**RAW["model"], "base_env": {"A\nB": "1"}}}, "env"),
+    ],
+)
+def test_what_cannot_be_carried_over_is_refused_by_name(variant: str, change: dict[str, Any], says: str) -> None:
+    with pytest.raises(Refusal, match=says):
+        converted(variant, **change)
+
+
+TEXTS = st.recursive(
+    st.text(max_size=8), lambda inside: st.lists(inside, max_size=3) | st.dictionaries(st.text(max_size=8), inside)
+)
+
+
+@given(st.sampled_from(sorted(RAW)), TEXTS)
+def test_whatever_a_key_holds_a_recipe_comes_out_or_a_refusal(key: str, value: object) -> None:
+    try:
+        converted(**{key: value})
+    except Refusal:
+        return
+
+
+def written(directory: Path) -> Path:
+    (directory / "models" / "org").mkdir(parents=True)
+    (directory / "models" / "org" / "Any-1T.yaml").write_text(yaml.safe_dump(RAW))
+    return directory
+
+
+def test_the_command_writes_one_file_with_its_source(tmp_path: Path) -> None:
+    output = tmp_path / "mine.yaml"
+    words = ["import", "org/Any-1T", "--catalogue", str(written(tmp_path)), "--output", str(output)]
+    ran = CliRunner().invoke(main, words)
+    assert ran.exit_code == 0, ran.output
+    assert "pd_cluster left out" in ran.output
+    made = recipe.load(str(output))
+    assert made.source is not None
+    assert (made.source.path, made.source.variant, len(made.source.sha256)) == ("models/org/Any-1T.yaml", "default", 64)
+    again = CliRunner().invoke(main, words)
+    assert again.exit_code != 0
+
+
+@pytest.mark.parametrize("model", ["org/Any-2T", "../../etc/passwd", "org/../org/Any-1T"])
+def test_only_a_model_of_the_catalogue_is_read(tmp_path: Path, model: str) -> None:
+    with pytest.raises(Refusal, match="unknown model"):
+        imported(written(tmp_path), model, "default")
