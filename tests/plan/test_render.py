@@ -14,7 +14,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from muster.plan.render import env_value, render, systemd_command, systemd_word
+from muster.on_host.hardening import DEVICES
+from muster.plan.render import device, env_value, render, systemd_command, systemd_word
 from tests.sample_plans import plan
 
 TEXT = st.text(
@@ -43,6 +44,13 @@ def test_control_characters_are_refused(bad: str) -> None:
         systemd_word(bad)
     with pytest.raises(ValueError, match="control characters"):
         env_value(bad)
+
+
+@pytest.mark.parametrize("bad", ["/a", "/dev", "/devices/a", "/dev/../a", "char-", "nvidia0"])
+def test_only_devices_are_allowed_as_devices(bad: str) -> None:
+    assert [device(each) for each in DEVICES] == list(DEVICES)
+    with pytest.raises(ValueError, match="a device"):
+        device(bad)
 
 
 def test_a_command_has_one_flag_a_line() -> None:

@@ -137,7 +137,7 @@ def device(value: str) -> str:
     Raises:
         ValueError: any other text.
     """
-    return _matching(value, r"char-[a-z_-]+|(/[A-Za-z0-9_-]+)+", "a device")
+    return _matching(value, r"char-[a-z_-]+|/dev(/[A-Za-z0-9_-]+)+", "a device")
 
 
 def network(value: str) -> str:
