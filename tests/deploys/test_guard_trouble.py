@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from muster.deploys.shared import polling
+from muster.deploys.shared import guard_commands, polling
 from muster.deploys.shared.guard_trouble import PATIENCE, GuardTrouble
 from muster.deploys.shared.progress import Progress
 from muster.plan.types import Check, Step
@@ -125,3 +125,11 @@ def test_a_generation_that_ends_once_is_started_again(monkeypatch: pytest.Monkey
     assert progress.ready_at
     printed: list[str] = host.printed  # type: ignore[attr-defined]
     assert printed.count(f"{unit} ended, and its guard starts the group again: CUDA error") == 1
+
+
+def test_who_gives_a_command_is_a_word_that_guards_take(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("getpass.getuser", lambda: "ann")
+    monkeypatch.setattr("socket.gethostname", lambda: "desk.example")
+    assert guard_commands.operator() == "ann@desk.example"
+    monkeypatch.setattr("getpass.getuser", lambda: "ann b\x1b[2J")
+    assert guard_commands.operator() == ""

@@ -77,8 +77,8 @@ MUTANTS: dict[str, tuple[str, str, str]] = {
     ),
     "an operator's stop is forgotten": (
         "head_core",
-        "state = replace(state, record=restart_policy.stopped(state.record, command.by, command.at))",
-        "pass",
+        "return restart_policy.stopped(record, command.by, command.at)",
+        "return record",
     ),
     "a run that is never closed is not remembered": (
         "head_core",

@@ -70,6 +70,13 @@ def test_every_verb_is_the_guards_own(root: Path, verb: str, more: dict[str, Any
     assert told["unit"] == {"active": "active", "sub": "running", "restarts": 3, "since": "Sun 2026-11-22"}
 
 
+def test_who_gives_a_command_is_said_and_a_guard_of_an_earlier_version_stops_all_the_same(root: Path) -> None:
+    assert asked(root, "stop", by="ann@desk")["answer"]["argv"][-2:] == ["--by", "ann@desk"]
+    usage = """if "--by" in sys.argv: sys.exit(print(json.dumps({"error": "usage: ctl --config FILE stop"})) or 1)\n"""
+    (root / "ctl.py").write_text(CTL.replace("print(", usage + "print(", 1))
+    assert asked(root, "stop", by="ann@desk")["answer"]["argv"][-1] == "stop"
+
+
 @pytest.mark.parametrize("state", ["inactive", "failed"])
 def test_what_a_stopped_unit_would_be_held_by_is_lifted(
     root: Path, state: str, monkeypatch: pytest.MonkeyPatch
