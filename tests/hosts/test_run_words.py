@@ -26,6 +26,12 @@ def test_a_failure_after_it_names_where_to_look() -> None:
     )
 
 
+def test_advice_takes_the_place_of_a_look() -> None:
+    words = RunWords(where="mine.py", touched=True, advice="run the same command again when it answers")
+    words.fail("node1 could not be reached")
+    assert words.last().endswith("; next: run the same command again when it answers")
+
+
 def test_a_refusal_and_an_outcome() -> None:
     words = RunWords()
     words.done("k is stopped on node0")

@@ -175,3 +175,13 @@ def test_a_command_line_counts_as_taken_by_the_very_engine_that_took_it(tmp_path
     assert ask(tmp_path, **request)["accepted"] == [True, False]
     vllm.write_text("another version")
     assert ask(tmp_path, **request)["accepted"] == [False, False]
+
+
+def test_the_members_that_the_guard_knows_are_told(tmp_path: Path) -> None:
+    file = tmp_path / "etc/muster/g/guard.json"
+    assert ask(tmp_path, group="g")["members"] == {}
+    file.parent.mkdir(parents=True)
+    file.write_text(json.dumps({"members": [{"host": "n0", "address": "10.0.0.1"}, {"host": 7}, "n1"]}))
+    assert ask(tmp_path, group="g")["members"] == {"n0": "10.0.0.1"}
+    file.write_text(json.dumps({"members": 5}))
+    assert ask(tmp_path, group="g")["members"] == {}
