@@ -92,8 +92,9 @@ KILL = Section(
     "A kill",
     "The engine of the other host dies. The guards end what is left and start the group again, without this machine.",
     (
-        Command("muster sandbox shell node1 pkill -KILL -f vllm.serve"),
-        Command("sleep 2; until curl -sf http://$HEAD:29600/ready; do sleep 1; done"),
+        Command("muster sandbox shell node1 pkill -KILL -f bin/vllm.serve"),
+        Command("while curl -sf -o /dev/null http://$HEAD:29600/ready; do sleep 0.2; done"),
+        Command("until curl -sf http://$HEAD:29600/ready; do sleep 1; done", "running"),
         Command("muster sandbox ask", "rank 1"),
         Command(f"muster status {HOSTS} {RECIPE}", "restarts 1"),
     ),
@@ -237,19 +238,25 @@ def main() -> None:
         if not given.keep:
             subprocess.run([place / ".venv/bin/muster", "sandbox", "down", "--name", given.name], check=False)
             shutil.rmtree(place.parent)
-    text = HEADER.format(date=datetime.date.today(), machine=machine()) + "\n".join(walk.record).rstrip() + "\n"
+    text = (
+        HEADER.format(date=datetime.date.today(), machine=machine(), engine=STANDIN if given.settings else REAL)
+        + "\n".join(walk.record).rstrip()
+        + "\n"
+    )
     if given.out:
         given.out.write_text(text, encoding="utf-8")
     else:
         print(text)
 
 
+REAL = "vLLM is real (its CPU build), the model is tiny and untrained."
+STANDIN = "The engine is the tests' stand-in, which starts in seconds; without `--settings` it is the real vLLM."
 HEADER = """\
 # One walk
 
 From a fresh clone to nothing left, recorded by `benchmarks/walk.py` on {date} ({machine}): every command as it
-was typed, and what it printed, long output cut in the middle. GPUs are simulated, vLLM is real (its CPU build), the
-model is tiny and untrained. On hosts of your own the commands are the same.
+was typed, and what it printed, long output cut in the middle. GPUs are simulated. {engine}
+On hosts of your own the commands are the same.
 
     git clone <this repository> muster && cd muster
 
