@@ -249,14 +249,14 @@ def main() -> None:
         print(text)
 
 
-REAL = "vLLM is real (its CPU build), the model is tiny and untrained."
-STANDIN = "The engine is the tests' stand-in, which starts in seconds; without `--settings` it is the real vLLM."
+REAL = "vLLM is real (its CPU build), the model tiny and untrained."
+STANDIN = "The engine of this record is the tests' stand-in, which starts in\nseconds; run by hand, the walk takes the real vLLM."
 HEADER = """\
 # One walk
 
-From a fresh clone to nothing left, recorded by `benchmarks/walk.py` on {date} ({machine}): every command as it
-was typed, and what it printed, long output cut in the middle. GPUs are simulated. {engine}
-On hosts of your own the commands are the same.
+From a fresh clone to nothing left: every command as it was typed, and what it printed, long output cut in the middle.
+Recorded by `benchmarks/walk.py` on {date} ({machine}).
+GPUs are simulated. {engine} On hosts of your own the commands are the same.
 
     git clone <this repository> muster && cd muster
 
