@@ -250,7 +250,9 @@ def main() -> None:
 
 
 REAL = "vLLM is real (its CPU build), the model tiny and untrained."
-STANDIN = "The engine of this record is the tests' stand-in, which starts in\nseconds; run by hand, the walk takes the real vLLM."
+STANDIN = """\
+The engine of this record is the tests' stand-in, which starts in seconds; run by hand, the walk
+takes the real vLLM."""
 HEADER = """\
 # One walk
 
