@@ -9,6 +9,7 @@ from pyinfra.api.state import State
 from muster.deploys.shared.progress import Progress
 from muster.hosts import operations
 from muster.hosts.pyinfra_types import current_host
+from muster.hosts.run_words import words
 from muster.hosts.say import fail
 
 
@@ -37,7 +38,7 @@ def _all_have_come(state: State, host: Host, progress: Progress, count: int, set
         fail(host, "; ".join(missing))
         if any("has not come" in text for text in missing):
             fail(host, "hosts must go step by step together: run without --serial and --no-wait")
-        if not progress.touched:
+        if not (progress.touched or words.touched):
             fail(host, "the running group was not touched")
         return False
     progress.settled = progress.settled or settles
