@@ -28,6 +28,7 @@ FIREWALL = """table inet fw {
 GROUP = (
     "host.clock",
     "parity.",
+    "group.",
     "nccl.",
     "drift.",
     "deploy.",
