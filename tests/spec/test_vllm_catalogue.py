@@ -123,6 +123,7 @@ def test_what_is_done_otherwise_is_said() -> None:
         ("default", {"omni": {"x": "y"}}, "needs vllm-omni"),
         ("default", {"dependencies": [{"command": "uv pip install git+https://x"}]}, "a package from git"),
         ("default", {"model": {**RAW["model"], "base_args": ["--chat-template", "a.jinja"]}}, "a file of its own"),
+        ("default", {"model": {**RAW["model"], "base_args": ["--a-plugin", "a.py"]}}, "a file of its own"),
         ("default", {"model": {**RAW["model"], "base_args": ["-O3"]}}, "does not read"),
         ("default", {"model": {**RAW["model"], "base_args": ["--x", "$HEAD_IP"]}}, "does not read"),
         ("default", {"model": {**RAW["model"], "min_vllm_version": "nightly"}}, "min_vllm_version nightly"),

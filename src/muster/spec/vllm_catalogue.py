@@ -40,7 +40,6 @@ ABOUT: Mapping[str, str] = {
     "multi_node_tp_pp": "Tensor parallel on each host, a pipeline over hosts.",
     "multi_node_tp_dp": "One engine on each host.",
 }
-_FILES = ("chat-template", "tool-parser-plugin", "reasoning-parser-plugin")
 _SHORT = {"-tp": "tensor-parallel-size", "-dp": "data-parallel-size", "-pp": "pipeline-parallel-size"}
 _DECIDED = {"host", "port", "headless", "nnodes", "node-rank", "master-addr", "master-port", "data-parallel-address"}
 _SIZE_FLAGS = {"tensor-parallel-size": "tp", "pipeline-parallel-size": "pp", "decode-context-parallel-size": "dcp"}
@@ -235,7 +234,7 @@ class Importer:
         flags: Raw = {}
         sizes: Raw = {}
         for name, value in _pairs(words):
-            if name in _FILES and not (name == "chat-template" and "{" in value):
+            if name.endswith("-plugin") or (name == "chat-template" and "{" not in value):
                 raise self._refusal(f"a file of its own: --{name} {shown(value)}", "flags and variables alone")
             if name.startswith("-") or "$" in value:
                 raise self._refusal(f"a word that muster does not read: {shown(name)} {shown(value)}", "long flags")
