@@ -85,6 +85,9 @@ def test_a_rank_that_died_twice_with_one_reason_is_not_waited_for() -> None:
     second["lines"] = "INFO: loading\nRuntimeError: CUDA error\nbye\n"
     said = trouble.hopeless(status(failures=[second, first, old]), 130.0)
     assert said == f"{twice}: RuntimeError: CUDA error"
+    second["reason"] = first["reason"] = "Worker failed: RuntimeError: CUDA error"
+    said = trouble.hopeless(status(failures=[second, first, old]), 130.0)
+    assert said == "n2: Worker failed: RuntimeError: CUDA error (twice in this start)"
     assert trouble.hopeless(status(failures=[failure(3, 5.0, "killed"), first, old]), 130.0) == ""
     assert trouble.hopeless(status(failures=[first, first]), 130.0) == ""
 

@@ -6,6 +6,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from muster.status.failures import decisive
+
 PATIENCE = 20.0
 """Seconds that a host may be blocked before waiting is given up: a GPU's memory may still be on its way back."""
 PASSES = ("In Progress",)
@@ -75,15 +77,11 @@ def _same_twice(failures: Sequence[Mapping[str, Any]], seconds: float) -> str:
             same = _NUMBER.sub("#", str(failure["reason"]))
             ends.setdefault(same, set()).add(str(failure.get("generation") or age))
             if len(ends[same]) > 1:
-                said = _last_error(failures[0].get("lines", ""))
-                return f"{failures[0]['host']}: {failures[0]['reason']} (twice in this start){said}"
+                newest = failures[0]
+                why = decisive(newest.get("lines", ""))[:LONGEST]
+                said = f": {why}" if why and why not in newest["reason"] else ""
+                return f"{newest['host']}: {newest['reason']} (twice in this start){said}"
     return ""
-
-
-def _last_error(lines: str) -> str:
-    """Return the last line of a log that speaks of an error, to follow a reason; empty where none does."""
-    last = next((line.strip() for line in reversed(lines.splitlines()) if "rror" in line), "")
-    return f": {last[-LONGEST:]}" if last else ""
 
 
 def _identity(failure: Mapping[str, Any]) -> tuple[str, ...]:
