@@ -40,5 +40,5 @@ def test_a_change_that_fails_at_start_goes_back_and_loses_no_request(real: Real)
     assert said, text
     print(f"without service for {said.group(1)} s; {len(ends)} requests; {text.strip().splitlines()[-1]}")
     assert len(ends) > 10
-    assert set(ends) == {"length"}
+    assert "" not in ends  # every request was answered, to its length or to the model's own end
     assert (real.status()["digest"], real.ready()) == (before, True)
