@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from tests import guard_answers
-from tests.deploys.conftest import GROUP, GUARD_STATE, GUARD_UNIT, HOSTS, GuardedTestbed
+from tests.deploys.conftest import GROUP, GUARD_STATE, GUARD_UNIT, HOSTS, REPOSITORY, GuardedTestbed
 
 pytestmark = pytest.mark.sandbox
 
@@ -92,21 +95,26 @@ def test_a_host_that_is_off_is_held_when_it_returns(guarded: GuardedTestbed, off
     assert guarded.answers()
 
 
-def test_another_guard_key_and_a_mask_are_named_by_the_guards_and_the_deploy(kept: GuardedTestbed) -> None:
+def test_another_guard_key_and_a_mask_are_named_by_guards_drift_and_deploy(kept: GuardedTestbed) -> None:
     wrong, masked, *_ = FAULTS
     kept.sh("node1", f"{wrong}; systemctl restart {GUARD_UNIT}")
 
     def note() -> str:
         return str(next((each["refused"] for each in kept.status.get("members", ())[1:]), ""))
 
-    kept.wait("the refusal", lambda: "is the guard key the same on every host?" in note())
-    own = guard_answers.ask(kept.box, "node1", GROUP, "status")
-    assert "is the guard key the same on every host?" in own["link_problem"]
-    kept.sh("node1", masked)
-    ran = kept.run("kimi_k2_instruct", "-y")
-    assert ran.status != 0
-    assert f"{ETC}/guard-key is not the guard key of the other hosts" in ran.err
-    assert f"{GUARD_UNIT} is masked" in ran.err
-    put_back(kept)
-    kept.sh("node1", f"systemctl restart {GUARD_UNIT}")
+    try:
+        kept.wait("the refusal", lambda: "is the guard key the same on every host?" in note())
+        own = guard_answers.ask(kept.box, "node1", GROUP, "status")
+        assert "is the guard key the same on every host?" in own["link_problem"]
+        drift = [Path(sys.executable).parent / "muster", "drift", kept.directory / "inventory.py", "kimi-k2-instruct"]
+        told = subprocess.run(drift, cwd=REPOSITORY, capture_output=True, text=True, timeout=120, check=False)
+        assert "group.key" in told.stdout + told.stderr, told
+        kept.sh("node1", masked)
+        ran = kept.run("kimi_k2_instruct", "-y")
+        assert ran.status != 0
+        assert "group.unit" in ran.err, ran.text
+        assert f"{GUARD_UNIT} is masked" in " ".join(ran.err.split()), ran.text
+    finally:
+        put_back(kept)
+        kept.sh("node1", f"systemctl restart {GUARD_UNIT}")
     kept.wait("the group", kept.answers)
