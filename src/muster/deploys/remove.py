@@ -220,8 +220,15 @@ def _stop_groups(removal: Removal) -> None:
         command = None
         if host.name == head and not at_rest(status):
             arguments = [group, "stop", str(status["generation"]), removal.drain_seconds(group)]
-            command = FunctionCommand(guard_commands.end_generation, arguments, {})
+            command = FunctionCommand(_drained, arguments, {})
         progress.note(host, "stop", operations.carried_out(command, name=f"the guards have stopped {group}"))
+
+
+def _drained(state: State, host: Host, *arguments: Any) -> bool:
+    """Have the guards end a group; where they cannot, for a host is off, the units are stopped without them."""
+    if not guard_commands.end_generation(state, host, *arguments):
+        say(host, "the units are stopped without the guards' help; requests in flight are cut off")
+    return True
 
 
 @stage("Stop")
