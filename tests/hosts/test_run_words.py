@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from muster.hosts.run_words import UNKNOWN, RunWords
+from muster.hosts.run_words import DONE, FAILED, INTERRUPTED, REFUSED, UNKNOWN, RunWords
 
 
 def test_a_failure_before_the_group_was_touched() -> None:
@@ -60,3 +60,16 @@ def test_each_run_begins_afresh() -> None:
     words.fail("x")
     words.begin("mine.py r")
     assert (words.where, words.questions, words.failures, words.touched) == ("mine.py r", [], [], False)
+
+
+def test_the_status_says_what_the_last_line_says() -> None:
+    words = RunWords()
+    assert words.status == DONE
+    words.refuse()
+    assert words.status == REFUSED
+    words.touched = True
+    assert words.status == FAILED
+    words.truth = lambda: "unfinished: plan a -> b"
+    words.interrupt()
+    assert words.status == INTERRUPTED
+    assert "; the group was touched; unfinished: plan a -> b; next: " in words.last()

@@ -249,9 +249,9 @@ class World:
             return
         head = self.hosts[0]
         carries = head.running if record.returned and head.up else ""
-        did = return_change.left_alone(
-            record.phase, is_head=host.is_head, head_carries=carries, before=record.before, after=record.after
-        )
+        did = return_change.left_alone(record.phase, is_head=host.is_head, head_carries=carries, after=record.after)
+        if did == "follow" and record.returned:
+            return
         if did == "forward" and host.staged == record.after:
             host.running, host.installed, host.staged = "", host.staged, ""
         if did != "nothing":

@@ -107,7 +107,7 @@ class RunWords:
         if self.failures:
             state = "the group was touched" if self.touched else "the running group was not touched"
             if self.touched and self.truth is not None:
-                state = self.truth()
+                state = f"{state}; {self.truth()}"
             return f"{self.failures[0]}; {state}; next: {self._after_failure()}"
         if self.refused:
             return "refused; nothing was touched; next: correct what is named above and run the same command again"

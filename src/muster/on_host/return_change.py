@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 import time
 from typing import Any
 
@@ -20,26 +21,25 @@ _EVERY = 30
 _STOPPED = ("stopping", "committing", "committed")
 
 
-def left_alone(phase: str, *, is_head: bool, head_carries: str, before: str, after: str) -> str:
+def left_alone(phase: str, *, is_head: bool, head_carries: str, after: str) -> str:
     """Decide what a host does whose change was cut. Pure.
 
     Args:
         phase: of its record; "" without one.
         is_head: whether it is the group's head.
         head_carries: digest of the head's plan, as far as this host's guard knows; "" where it does not.
-        before, after: digests of the change.
+        after: digest of the plan that was to run.
 
     Returns:
         `nothing`: no rank was stopped, or somebody has finished it; `start` what is in place; `forward`: put the staged
-        files in place and start them; `follow`: start what is in place, and decide again when the head has been heard.
+        files in place and start them; `follow`: start what is in place once, and look again, for the head may go
+        forward.
     """
     if phase not in _STOPPED:
         return "nothing"
     if phase != "committing":
         return "start"
-    if is_head or (head_carries and head_carries == after):
-        return "forward"
-    return "start" if head_carries and head_carries == before else "follow"
+    return "forward" if is_head or (head_carries and head_carries == after) else "follow"
 
 
 def main(request: Json) -> Json:
@@ -65,12 +65,10 @@ def main(request: Json) -> Json:
 
 
 def _return(request: Json, record: Json, root: str) -> str:
-    before, after = str(record.get("before")), str(record.get("after"))
-    carries = _head_carries(request["group"], before, after) if record.get("returned") else ""
-    did = left_alone(
-        str(record.get("phase")), is_head=request["is_head"], head_carries=carries, before=before, after=after
-    )
-    if did == "nothing":
+    after = str(record.get("after"))
+    carries = _head_carries(request["group"], after) if record.get("returned") else ""
+    did = left_alone(str(record.get("phase")), is_head=request["is_head"], head_carries=carries, after=after)
+    if did == "nothing" or (did == "follow" and record.get("returned")):
         return did
     if did == "forward" and change_record.installed(request["group"], root) != after:
         if record.get("returned"):
@@ -86,16 +84,12 @@ def _return(request: Json, record: Json, root: str) -> str:
     return did
 
 
-def _head_carries(group: str, before: str, after: str) -> str:
-    """Return the plan that the head carries, as this host's guard heard it; "" where it has not."""
+def _head_carries(group: str, after: str) -> str:
+    """Return the new plan's digest if this host's guard has heard that the head carries it; "" otherwise."""
     with contextlib.suppress(OSError):
         member = ask_guard.main({"group": group, "command": "status"})["answer"].get("member") or {}
-        said = str(member.get("head_reason") or "")
-        for digest in (after, before):
-            if digest and f"carries {digest[:12]}; " in said:
-                return digest
-        if member.get("head_heard") is not None and not said:
-            return before  # this host runs the former plan, and the head takes it
+        if after and f"carries {after[:12]}; " in str(member.get("head_reason") or ""):
+            return after
     return ""
 
 
@@ -127,10 +121,8 @@ def arm(group: str, seconds: float, root: str = "") -> None:
     name = unit(group)
     timer = [f"--on-active={seconds:.0f}", f"--on-unit-inactive={_EVERY}", "--timer-property=AccuracySec=1s"]
     description = f"--description=Bring group {group} back after a change that was cut"
-    command = ["/bin/sh", "-c", 'exec "$(command -v python3 || echo /usr/libexec/platform-python)" -IS "$0"']
-    run_command.must(
-        ["systemd-run", "--quiet", f"--unit={name}", description, *timer, "--", *command, program_path(group)], 60
-    )
+    command = [sys.executable, "-IS", program_path(group)]  # the Python that this program was found fit for
+    run_command.must(["systemd-run", "--quiet", f"--unit={name}", description, *timer, "--", *command], 60)
 
 
 def disarm(group: str, root: str = "") -> None:

@@ -182,7 +182,7 @@ class Transaction:
         errors = self._tell(message, order[:cut]) or self._tell(message, order[cut:])
         if not errors:
             self.change = self.change.at(phase)
-        elif phase == "stopping" and "committing" not in self._done:
+        elif self.change.phase == "prepared" and self.unfinished is None:
             self._tell({"do": "finish"}, self.hosts)
         return errors
 
