@@ -147,7 +147,7 @@ class World:
             for host in self.hosts:
                 self._reach(operator, host)
                 host.staged = operator.plan
-                self.needs_person |= cut is not None and cut.where == "mixed"
+                self.needs_person |= cut is not None and (cut.where == "mixed" or cut.change.phase == "committing")
                 yield
             # From here on it counts as touched: hosts have its record.
             operator.touched = True
