@@ -219,14 +219,15 @@ def _stop_groups(removal: Removal) -> None:
         head, status = removal.groups[group]
         command = None
         if host.name == head and not at_rest(status):
-            arguments = [group, "stop", str(status["generation"]), removal.drain_seconds(group)]
-            command = FunctionCommand(_drained, arguments, {})
+            command = FunctionCommand(_drained, [group, status, removal], {})
         progress.note(host, "stop", operations.carried_out(command, name=f"the guards have stopped {group}"))
 
 
-def _drained(state: State, host: Host, *arguments: Any) -> bool:
+def _drained(state: State, host: Host, group: str, status: Mapping[str, Any], removal: Removal) -> bool:
     """Have the guards end a group; where they cannot, for a host is off, the units are stopped without them."""
-    if not guard_commands.end_generation(state, host, *arguments):
+    absent = [member["host"] for member in status["members"] if member["host"] not in removal.there]
+    since, seconds = str(status["generation"]), removal.drain_seconds(group)
+    if not guard_commands.end_generation(state, host, group, "stop", since, seconds, absent):
         say(host, "the units are stopped without the guards' help; requests in flight are cut off")
     return True
 
