@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from tests.deploys.conftest import GUARD_UNIT, HOSTS, GuardedTestbed
+from tests import guard_answers
+from tests.deploys.conftest import GROUP, GUARD_UNIT, HOSTS, GuardedTestbed
 
 pytestmark = pytest.mark.sandbox
 
@@ -66,18 +67,22 @@ def test_a_lost_reload_is_made_up_for(guarded: GuardedTestbed, fault: str, chang
 
 
 def test_a_guard_that_systemd_started_by_an_older_unit_starts_no_engine(guarded: GuardedTestbed) -> None:
-    """What a person, or a reboot of the guard alone, makes of a plan that systemd has not read."""
-    with instead_of_a_reload(guarded, CUT):
-        guarded.refused(**_ENV)
-    for name in HOSTS:
-        guarded.sh(name, f"systemctl start {GUARD_UNIT}")
+    """Its unit carries one plan, the guard.json that it reads another."""
+    config = f"/etc/muster/{GROUP}/guard.json"
+    guarded.sh("node1", f"cp {config} /root/guard.json")
+    change = f'sed -i \'s/"digest": "[0-9a-f]*"/"digest": "{"0" * 16}"/\' {config}'
+    guarded.sh("node1", f"{change}; systemctl restart {GUARD_UNIT}")
 
-    def note() -> str:
-        return str(next((member["blocked"] for member in guarded.status.get("members", ())[1:]), ""))
+    def blocked() -> str:
+        return str(guard_answers.ask(guarded.box, "node1", GROUP, "status").get("member", {}).get("blocked", ""))
 
-    guarded.wait("the block", lambda: "by the unit of plan" in note())
-    assert "daemon-reload" in note()
-    assert not guarded.answers()
+    try:
+        guarded.wait("the block", lambda: "by the unit of plan" in blocked())
+        assert "daemon-reload" in blocked()
+        assert guarded.sh("node1", "pgrep -f '^VLLM::' || echo none") == "none"
+    finally:
+        guarded.sh("node1", f"cp /root/guard.json {config}; systemctl restart {GUARD_UNIT}")
+    guarded.wait("the group", guarded.answers)
 
 
 def test_a_full_run_is_refused_before_anything_stops(untouched: GuardedTestbed) -> None:
