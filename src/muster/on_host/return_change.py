@@ -117,7 +117,7 @@ def arm(group: str, seconds: float, root: str = "") -> None:
     """
     if root:
         return
-    disarm(group)
+    _stop_timer(group)
     name = unit(group)
     timer = [f"--on-active={seconds:.0f}", f"--on-unit-inactive={_EVERY}", "--timer-property=AccuracySec=1s"]
     description = f"--description=Bring group {group} back after a change that was cut"
@@ -128,7 +128,11 @@ def arm(group: str, seconds: float, root: str = "") -> None:
 def disarm(group: str, root: str = "") -> None:
     """Stop the timer, and forget its program; nothing where there is none."""
     if not root:
-        run_command.run(["systemctl", "stop", f"{unit(group)}.timer"], 60)
-        run_command.run(["systemctl", "reset-failed", f"{unit(group)}.service"], 60)
+        _stop_timer(group)
     with contextlib.suppress(OSError):
         os.unlink(program_path(group, root))
+
+
+def _stop_timer(group: str) -> None:
+    run_command.run(["systemctl", "stop", f"{unit(group)}.timer"], 60)
+    run_command.run(["systemctl", "reset-failed", f"{unit(group)}.service"], 60)
