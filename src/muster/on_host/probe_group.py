@@ -16,7 +16,6 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from muster.on_host import (
-    bounded_http,
     change_record,
     engine_stamps,
     kept_plans,
@@ -57,12 +56,22 @@ def main(request: Json) -> Json:
         "release": engine_stamps.release(root, request.get("release")),
         "uv": os.access(root + request.get("uv", "/nowhere"), os.X_OK),
         "accepted": engine_stamps.accepted(root, request.get("release"), request.get("argvs", ())),
-        "ready": bounded_http.answers(request["ready"], 3) if request.get("ready") else None,
+        "ready": _ready(request.get("ready")),
         "run_free": free(root + "/run"),
         "kept": kept_plans.headers(root, group) if group else [],
         "members": members(root, group),
         "held": hold(f"{root}{places.state(group)}/held.json"),
     }
+
+
+def _ready(url: str | None) -> bool | None:
+    """Return whether the group is ready, where it is asked: on the head."""
+    if not url:
+        return None
+    # HTTP takes longer to import than most of this probe takes to run.
+    from muster.on_host import bounded_http
+
+    return bounded_http.answers(url, 3)
 
 
 def members(root: str, group: str) -> dict[str, str]:
