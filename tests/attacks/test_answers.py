@@ -440,8 +440,16 @@ def test_every_program_that_answers_has_a_model_and_a_case() -> None:
     rooms = [path for path in source.rglob("*.py") if path.parent.name != "on_host" and path.name != "answer_models.py"]
     text = "".join(path.read_text() for path in rooms)
     asked = {name for name in names if f'"{name}"' in text}
-    # Two stream lines, one is run by another program, one by the host itself, and one is talked to (`transaction`).
-    assert asked - known == {"install_engine", "transfer_stage", "transfer_hub", "return_change", "hold_change"}
+    # Two stream lines, one is run by another program, one by the host itself, one is talked to (`transaction`), and one
+    # is a part of the probe.
+    assert asked - known == {
+        "install_engine",
+        "transfer_stage",
+        "transfer_hub",
+        "return_change",
+        "hold_change",
+        "startable",
+    }
 
 
 @pytest.mark.parametrize(
@@ -570,7 +578,7 @@ def test_a_deploy_names_the_host_whose_verification_is_no_answer() -> None:
 
 def test_a_guard_that_answers_nonsense_ends_a_stop_with_words() -> None:
     state, host = fake_host(FakeChannel([b'{"ask_guard": {"answer": [1]}}\n']))
-    assert guard_commands.end_generation(state, host, "g", "stop", "s", 0) is False
+    assert guard_commands.end_generation(state, host, "g", "stop", "s", 0, ()) is False
     assert any("ask_guard answered in a form" in line for line in host.printed)  # type: ignore[attr-defined]
 
 

@@ -111,6 +111,11 @@ class Guard:
         self.head: Any = self
         self.state, self.liveness = failed_head(), ALL
         self.metrics_problem = self.last_refusal = SECRET
+        self.refusals: dict[str, Any] = {}
+        self.store = self
+
+    def load_start(self) -> None:
+        return None
 
     def explain(self) -> str:
         return SECRET

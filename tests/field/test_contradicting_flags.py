@@ -12,7 +12,7 @@ from tests.sample_plans import plan
     ("words", "instead"),
     [
         (["--api-server-count", "1"], "api_server_count"),
-        (["--data-parallel-hybrid-lb"], "the head answers for all ranks"),
+        (["--data-parallel-hybrid-lb"], "load_balancing"),
         (["--api-key", "sk-example"], "api_key_file"),
         (["--api-key=sk-example"], "api_key_file"),
     ],

@@ -107,7 +107,8 @@ def test_a_masked_unit_is_called_masked(root: Path) -> None:
     unit.unlink()
     unit.symlink_to("/dev/null")
     with pytest.raises(OSError, match=r"muster-g\.service is masked"):
-        asked(root, "status")
+        asked(root, "stop")
+    assert "muster-g.service is masked" in asked(root, "status")["answer"]["error"]
 
 
 def test_a_stop_of_a_stopped_unit_holds_it(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
