@@ -1,10 +1,12 @@
-"""What a second run costs: seconds and SSH sessions a host, next to the same work as plain pyinfra operations.
+"""What a second run costs: seconds and SSH sessions a host, next to the floor and to the same work as plain pyinfra.
 
     python benchmarks/noop.py [--sizes 1,4,8,16] [--repeat 3]
 
 Needs root: boots sandbox hosts, deploys the stand-in engine to the first 1, 4, 8 and 16 of them, and times runs that
 change nothing. The plain script asks for the same files, user, directories and unit with pyinfra's own operations.
-Both are counted in the same run, on the same hosts; sessions are counted from sshd's log and contain *verify*.
+The floor is paramiko alone: one process connects to every host at once and has the host's Python answer twice, with
+nothing asked. All are counted in the same run, on the same hosts; sessions are counted from sshd's log and contain
+*verify*.
 """
 
 from __future__ import annotations
@@ -56,6 +58,25 @@ for _file in host.loop(sorted(p for p in _root.rglob("*") if p.is_file())):
 systemd.service(name="unit", service="muster-kimi-k2-instruct.service", running=True, enabled=True)
 """
 
+FLOOR = """\
+import sys
+from concurrent.futures import ThreadPoolExecutor
+import paramiko
+key, known_hosts, *addresses = sys.argv[1:]
+def both(address):
+    client = paramiko.SSHClient()
+    client.load_host_keys(known_hosts)
+    client.connect(address, username="root", key_filename=key, allow_agent=False, look_for_keys=False)
+    for _ in ("probe", "apply"):
+        stdin, stdout, _ = client.exec_command("python3 -IS -")
+        stdin.write("print('answered')")
+        stdin.channel.shutdown_write()
+        assert stdout.read() == b"answered\\n"
+    client.close()
+with ThreadPoolExecutor(len(addresses)) as pool:
+    list(pool.map(both, addresses))
+"""
+
 
 def run(directory: Path, *words: str) -> subprocess.CompletedProcess[str]:
     """Run pyinfra or muster from the top of the clone; a failure ends the benchmark with its output."""
@@ -95,8 +116,17 @@ def measure(box: Sandbox, count: int, directory: Path, repeat: int) -> dict[str,
     run(directory, "muster", "plan", str(inventory), "kimi-k2-instruct", "--out", str(out), "--format", "json")
     plain.write_text(PLAIN.format(out=str(out)))
     theirs = timed(box, count, directory, repeat, "pyinfra", "-y", str(inventory), str(plain))
+    addresses = [host.address for host in box.hosts[:count]]
+    floor = timed(box, count, directory, repeat, "python", "-c", FLOOR, str(box.key), str(box.known_hosts), *addresses)
     run(directory, "pyinfra", "-y", str(inventory), "deploys/stop.py")
-    return {"hosts": count, "muster": ours, "plain": theirs, "ratio": theirs["seconds"] / ours["seconds"]}
+    return {
+        "hosts": count,
+        "muster": ours,
+        "plain": theirs,
+        "floor": floor,
+        "ratio": theirs["seconds"] / ours["seconds"],
+        "over_floor": ours["seconds"] / floor["seconds"],
+    }
 
 
 def main() -> None:
@@ -111,14 +141,18 @@ def main() -> None:
         box = Sandbox.up(NAME, max(sizes), say=lambda line: print(line, file=sys.stderr))
         for host in box.hosts:
             standin.place(box.tree(host.name))
-        print(f"{'hosts':>5} {'muster s':>9} {'sessions':>9} {'plain s':>8} {'sessions':>9} {'plain/muster':>13}")
+        print(
+            f"{'hosts':>5} {'muster s':>9} {'sessions':>9} {'plain s':>8} {'sessions':>9} {'plain/muster':>13}"
+            f" {'floor s':>8} {'muster/floor':>13}"
+        )
         for size in sizes:
             with tempfile.TemporaryDirectory() as directory:
                 row = measure(box, size, Path(directory), given.repeat)
             rows.append(row)
             print(
                 f"{size:>5} {row['muster']['seconds']:>9.1f} {row['muster']['sessions']:>9}"
-                f" {row['plain']['seconds']:>8.1f} {row['plain']['sessions']:>9} {row['ratio']:>13.1f}",
+                f" {row['plain']['seconds']:>8.1f} {row['plain']['sessions']:>9} {row['ratio']:>13.1f}"
+                f" {row['floor']['seconds']:>8.1f} {row['over_floor']:>13.1f}",
                 flush=True,
             )
     finally:

@@ -36,8 +36,23 @@ def serve(recipe: str) -> None:
 
 
 def _bring_up(run: GroupRun, recipe: str) -> None:
-    """Take a host of the group through all stages."""
+    """Take a host of the group through all stages, or past those that would find nothing to do on any host."""
     go_back.register(current_state(), run)
+    if run.progress.transaction is not None:
+        _change(run, recipe)
+    else:
+        stage_bundle()
+        stage_weights(recipe)
+    verify(run)
+    gate(run.progress, "the verification", settles=True)
+    keep(run)
+    finish(run.progress)
+    prune(run)
+    summary(run)
+
+
+def _change(run: GroupRun, recipe: str) -> None:
+    """Take a host of the group through everything that changes it or waits for it."""
     lock(run.progress, partial(returns, run))
     base(run)
     stage_bundle()
@@ -64,9 +79,3 @@ def _bring_up(run: GroupRun, recipe: str) -> None:
     gate(run.progress, "bring-up")
     if run.decision.restart:
         record(run.progress, "started")
-    verify(run)
-    gate(run.progress, "the verification", settles=True)
-    keep(run)
-    finish(run.progress)
-    prune(run)
-    summary(run)
