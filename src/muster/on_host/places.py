@@ -20,6 +20,8 @@ REPAIRED = f"{ETC}/repaired"
 ACCEPTED = f"{STATE}/accepted"
 BEFORE = f"{STATE}/before.json"
 UV_CACHE = f"{CACHE}/uv"
+BESIDE_GROUPS = (REPAIRED, ACCEPTED, BEFORE, UV_CACHE)
+"""What lies where each group has a directory of its name."""
 TOOL_FILES = "/run/muster-tools"
 CHANGES = "/run/muster-change"
 """Locks of changes; of root alone: whoever can open a lock can hold it."""
@@ -83,7 +85,7 @@ def firewall_unit(group: str) -> str:
 def of_group(group: str) -> tuple[str, ...]:
     """Return every place of one group but its units."""
     places = (config(group), tmpfiles(group), state(group), cache(group), run(group))
-    return tuple(place for place in places if place not in (REPAIRED, ACCEPTED, UV_CACHE))
+    return tuple(place for place in places if place not in BESIDE_GROUPS)
 
 
 def of_host(root: str) -> tuple[str, ...]:

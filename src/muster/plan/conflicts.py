@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from muster.errors import Refusal
+from muster.on_host import places
 from muster.plan import vllm_versions
 from muster.plan.firewall import openings
 from muster.plan.group import Group
@@ -21,15 +22,32 @@ def check(group: Group) -> None:
     """Refuse values of a group that contradict each other.
 
     Raises:
-        Refusal: two listeners on one port, a port that only root can bind, a variable that the plan decides or that
-            names a planned port, a Ray without token authentication.
+        Refusal: a group whose directories are somebody else's, two listeners on one port, a port that only root can
+            bind, a variable that the plan decides or that names a planned port, a Ray without token authentication.
     """
+    _check_name(group)
     listeners = _listeners(group)
     _check_ports(listeners)
     for name, value in group.settings.extra_env.items():
         _check_variable(name, value, listeners)
     if group.uses_ray:
         _check_ray(group)
+
+
+def _check_name(group: Group) -> None:
+    """Refuse a name whose directories hold what is not the group's: `muster remove` takes them whole."""
+    settings = group.settings
+    others = [("root", settings.root), ("hf_home", settings.hf_home), ("weights_root", settings.weights.root)]
+    others += [("a place of the whole host", place) for place in places.BESIDE_GROUPS]
+    for own in (places.config, places.state, places.cache, places.run):
+        place = own(group.name)
+        for what, other in others:
+            if f"{other}/".startswith(f"{place}/"):
+                raise Refusal(
+                    f"a group called {group.name} has {place}, and {what} is {other}",
+                    needed="directories of a group's own: they are removed with it",
+                    fix="give the group another name (setting group)",
+                )
 
 
 def _listeners(group: Group) -> list[Opening]:
