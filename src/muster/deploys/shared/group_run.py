@@ -117,7 +117,9 @@ def _prepare(state: State, recipe_name: str) -> GroupRun:
         lambda probed: drivers_of(probed.reports),
     )
     here = reached(plan)
-    found = changes.seen({name: seen["changes"].get(here.group, {}) for name, seen in probed.observations.items()})
+    # A host whose answer was none is refused by the preflight, in its words.
+    answered = {name: seen for name, seen in probed.observations.items() if "error" not in seen}
+    found = changes.seen({name: seen["changes"].get(here.group, {}) for name, seen in answered.items()})
     changes.require_free(here.group, found)
     preflight.require_fit(state, probed, fleet.settings)
     if unreached:  # also where the check is waived
