@@ -240,7 +240,8 @@ def test_no_check_is_left_out() -> None:
     here, there = (Path(file).read_text(encoding="utf-8") for file in (__file__, test_on_hosts.__file__))
     shown |= {".".join(match) for match in re.findall(r"(\w+?)__(\w+)=\"(?:warn|fail)\"", here)}
     shown |= {name for name in CHECKS if f'levels("{name}")' in there or f'found("{name}"' in there}
-    # tests/deploys and tests/test_prerequisites.py, tests/preflight/test_on_sixteen.py; NCCL needs GPUs (tests/gpu).
-    # An old Ray is judged from its files (tests/preflight/checks/test_local.py).
-    elsewhere = {name for name in CHECKS if name.startswith(("deploy.", "nccl."))} | {"host.reached", "engine.ray"}
+    # tests/deploys (a group's own files: test_cannot_return.py) and tests/preflight/test_on_sixteen.py; NCCL needs GPUs
+    # (tests/gpu). An old Ray is judged from its files (tests/preflight/checks/test_local.py).
+    elsewhere = {name for name in CHECKS if name.startswith(("deploy.", "group.", "nccl."))}
+    elsewhere |= {"host.reached", "engine.ray"}
     assert set(CHECKS) - shown == elsewhere
