@@ -168,7 +168,7 @@ class Testbed:
         except OSError:
             return False
 
-    def wait(self, what: str, holds: Any, seconds: float = 60) -> None:
+    def wait(self, what: str, holds: Any, seconds: float = 180) -> None:
         """Wait until something holds.
 
         Raises:
