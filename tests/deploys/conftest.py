@@ -72,6 +72,10 @@ class Testbed:
     def __init__(self, box: Sandbox, directory: Path) -> None:
         self.box, self.directory = box, directory
         self.state = directory / "state"
+        # A clone of its own to run in, as far as pyinfra looks: what one run keeps there is not another test's.
+        for name in ("deploys", "group_data"):
+            if not (directory / name).is_symlink():
+                (directory / name).symlink_to(REPOSITORY / name)
 
     def start(self, deploy: str = "kimi_k2_instruct", *flags: str, **settings: Any) -> subprocess.Popen[str]:
         """Start pyinfra on one of the deploy scripts; settings beat those of the inventory."""
@@ -92,7 +96,7 @@ class Testbed:
         command = [Path(sys.executable).parent / "pyinfra", *flags, inventory, f"deploys/{deploy}.py"]
         return subprocess.Popen(
             [str(word) for word in command],
-            cwd=REPOSITORY,
+            cwd=self.directory,
             env=self.environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
