@@ -109,7 +109,7 @@ def test_what_a_person_sees_of_a_group_before_and_after_a_death(guarded: Guarded
         assert (gone["unit"], gone["restarts"]) == ("", None)
         assert gone["note"]
         assert muster(guarded, "logs", "--failure", "--out", "-").returncode == 1
-        refused = guarded.run("stop", "-y")
+        refused = guarded.run("restart", "-y")
         assert refused.status != 0
         assert "node0 of 2 hosts in this run; node1 could not be reached" in refused.err
     finally:
