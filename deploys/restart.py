@@ -3,6 +3,6 @@
 Requests in flight get `drain_seconds` to finish; a restart on purpose costs no restart budget.
 """
 
-from muster.deploys.deployed_group import restart
+from muster.deploys.stop_restart_resume import restart
 
 restart()

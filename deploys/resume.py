@@ -3,6 +3,6 @@
 After deploys/stop.py, after *failed* (the restart budget is spent), and on a host that a fatal Xid has blocked.
 """
 
-from muster.deploys.deployed_group import resume
+from muster.deploys.stop_restart_resume import resume
 
 resume()

@@ -5,6 +5,6 @@ deploys/resume.py, deploys/restart.py or the recipe's deploy. Plain units (`supe
 the next boot.
 """
 
-from muster.deploys.deployed_group import stop
+from muster.deploys.stop_restart_resume import stop
 
 stop()

@@ -46,9 +46,9 @@ def stop(inventory_file: str, recipe_name: str | None, overrides: Mapping[str, A
 
     Requests in flight get `drain_seconds` to finish. RECIPE may be left out where the hosts have one group.
     """
-    from muster.deploys import deployed_group
+    from muster.deploys import stop_restart_resume
 
-    _run(inventory_file, recipe_name, overrides, run, lambda: deployed_group.stop(recipe_name))
+    _run(inventory_file, recipe_name, overrides, run, lambda: stop_restart_resume.stop(recipe_name))
 
 
 @click.command(epilog=EXIT_STATUS)
@@ -59,9 +59,9 @@ def restart(inventory_file: str, recipe_name: str | None, overrides: Mapping[str
 
     A restart on purpose costs no restart budget. RECIPE may be left out where the hosts have one group.
     """
-    from muster.deploys import deployed_group
+    from muster.deploys import stop_restart_resume
 
-    _run(inventory_file, recipe_name, overrides, run, lambda: deployed_group.restart(recipe_name))
+    _run(inventory_file, recipe_name, overrides, run, lambda: stop_restart_resume.restart(recipe_name))
 
 
 @click.command(epilog=EXIT_STATUS)
@@ -72,9 +72,9 @@ def resume(inventory_file: str, recipe_name: str | None, overrides: Mapping[str,
 
     RECIPE may be left out where the hosts have one group.
     """
-    from muster.deploys import deployed_group
+    from muster.deploys import stop_restart_resume
 
-    _run(inventory_file, recipe_name, overrides, run, lambda: deployed_group.resume(recipe_name))
+    _run(inventory_file, recipe_name, overrides, run, lambda: stop_restart_resume.resume(recipe_name))
 
 
 @click.command(

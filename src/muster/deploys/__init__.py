@@ -1,23 +1,24 @@
 """Deploys: one stage a module, in the order they run.
 
-serve           the whole of a serving deploy, stage by stage
-check           plan and hosts compared, before anything is touched
-change_steps    the lock, the record before each step, and the end of a change
-base_system     user, directories, kernel settings
-stage_weights   weights or a bundle, from host to host
-install_engine  one release of the engine on every host; its parser takes the planned commands
-place_files     files staged beside their places, then renamed
-bring_up        the old ranks stop, the new ones start in order
-verify          every rank answers, and what runs is what was planned
-put_back        a kept plan takes the place of what is on the hosts
-rollback        a kept plan put back because somebody asks for it
-go_back         a change that failed puts back what was verified last
-keep            every host keeps the verified plan
-prune           releases of the engine that nothing needs any more
-summary         the endpoint, and how to try it
-preflight       an inventory checked without a recipe
-leave           hosts that leave the inventory, stopped and cleaned
-remove          a group, or everything that muster made, taken off the hosts
-deployed_group  stop, restart and resume of a group that is on the hosts already
-shared/         what the stages share
+serve                the whole of a serving deploy, stage by stage
+check                plan and hosts compared, before anything is touched
+change_steps         the lock, the record before each step, and the end of a change
+base_system          user, directories, kernel settings
+stage_weights        weights or a bundle, from host to host
+install_engine       one release of the engine on every host; its parser takes the planned commands
+place_files          files staged beside their places, then renamed
+bring_up             the old ranks stop, the new ones start in order
+verify               every rank answers, and what runs is what was planned
+put_back             a kept plan takes the place of what is on the hosts
+rollback             a kept plan put back because somebody asks for it
+go_back              a change that failed puts back what was verified last
+keep                 every host keeps the verified plan
+prune                releases of the engine that nothing needs any more
+summary              the endpoint, and how to try it
+preflight            an inventory checked without a recipe
+leave                hosts that leave the inventory, stopped and cleaned
+remove               a group, or everything that muster made, taken off the hosts
+deployed_group       which group is on the hosts, and what each has of it
+stop_restart_resume  a group that is on the hosts already ends or starts
+shared/              what the stages share
 """

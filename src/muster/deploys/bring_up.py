@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pyinfra.api.command import FunctionCommand
 
-from muster.deploys.shared import polling
+from muster.deploys.shared import guard_commands, polling
 from muster.deploys.shared.progress import Progress
 from muster.hosts import operations
 from muster.hosts.pyinfra_types import current_host, stage
@@ -39,3 +39,11 @@ def await_ready(progress: Progress) -> None:
     """Wait until a group that runs as planned is ready; starts nothing."""
     question = FunctionCommand(polling.wait, [progress, len(progress.steps) - 1], {})
     progress.note(current_host(), "ready", operations.holds(question, name="the group is ready"))
+
+
+@stage("Bring up")
+def lift_hold(progress: Progress, group: str) -> None:
+    """Let a group start that a stop or a spent budget holds; every host is asked."""
+    host = current_host()
+    command = FunctionCommand(guard_commands.resume, [group, host.name == progress.hosts[0]], {})
+    progress.note(host, "resume", operations.carried_out(command, name="nothing holds the group"))

@@ -1,8 +1,4 @@
-"""Groups as they are deployed on the hosts, found by their manifests: stopping or restarting one needs no recipe.
-
-A group under guards is stopped, restarted and resumed by its guards, which drain requests in flight and count nothing
-against the budget. Plain units, and a head whose guard does not answer, are stopped and started by systemd.
-"""
+"""Which group is deployed on the hosts, found by their manifests: acting on it needs no recipe."""
 
 from __future__ import annotations
 
@@ -11,29 +7,19 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from pyinfra import logger
-from pyinfra.api.command import FunctionCommand
 from pyinfra.api.host import Host
 from pyinfra.api.state import State
 
-from muster.deploys.bring_up import start_ranks, stop_ranks
-from muster.deploys.change_steps import back, finish, lock, record
-from muster.deploys.shared import can_return, guard_commands
-from muster.deploys.shared.gate import gate
+from muster.deploys.shared import can_return
 from muster.deploys.shared.progress import Progress
-from muster.deploys.shared.stop_question import stop_question
-from muster.deploys.shared.transaction import Transaction, begin
 from muster.errors import Refusal
-from muster.hosts import operations
 from muster.hosts.all_hosts import each
-from muster.hosts.once import OncePerRun
-from muster.hosts.pyinfra_types import current_host, current_state, stage
 from muster.hosts.run_programs import run_program, run_programs
 from muster.hosts.run_words import words
-from muster.hosts.say import fail, say
 from muster.plan import change as changes
 from muster.plan import key_parity, manifest
-from muster.plan.change import Command, Found
-from muster.plan.plan_history import KeptPlan, history, last_start
+from muster.plan.change import Found
+from muster.plan.plan_history import KeptPlan, history
 from muster.spec import inventory
 
 _PROBE_SECONDS = 150
@@ -77,190 +63,23 @@ class DeployedGroup:
         return self.guards.get(self.head, {}).get("group") or {}
 
 
-_groups: OncePerRun[DeployedGroup] = OncePerRun()
-
-
-def stop(recipe: str | None = None) -> None:
-    """Stop the group on the inventory's hosts.
-
-    Guards stay and hold it stopped, through a reboot too, until it is resumed, restarted or deployed. Plain units stay
-    enabled and start at the next boot. Without a host that is off the others are stopped; it is held when it returns.
-
-    Args:
-        recipe: of the group; may be left out where the hosts have one group.
-    """
-    deployed = _deployed(current_state(), "stop", recipe)
-    _begin(deployed, "stop")
-    record(deployed.progress, "stopping")
-    _end(deployed, "stop")
-    _report_absent(deployed)
-    finish(deployed.progress)
-
-
-def restart(recipe: str | None = None) -> None:
-    """Stop the group on the inventory's hosts, then start it in its order and wait until it is ready.
-
-    Args:
-        recipe: as for `stop`.
-    """
-    deployed = _deployed(current_state(), "restart", recipe)
-    _begin(deployed, "restart")
-    _read_units(deployed)
-    record(deployed.progress, "stopping")
-    _end(deployed, "restart")
-    record(deployed.progress, "committed")
-    _start(deployed, held=deployed.guarded and not deployed.group_status)
-    finish(deployed.progress)
-
-
-def resume(recipe: str | None = None) -> None:
-    """Start the group on the inventory's hosts after a stop or a failure; wait until it is ready.
-
-    Args:
-        recipe: as for `stop`.
-    """
-    deployed = _deployed(current_state(), "resume", recipe)
-    _begin(deployed, "resume")
-    _read_units(deployed)
-    _start(deployed, held=deployed.guarded)
-    finish(deployed.progress)
-
-
-def _begin(deployed: DeployedGroup, command: Command) -> None:
-    """Make it one change, under the group's lock."""
-    progress, head = deployed.progress, deployed.head
-    progress.transaction = progress.transaction or _transaction(deployed, command)
-
-    def returns(host: str) -> dict[str, Any] | None:
-        return back(deployed.group, host == head, deployed.units.get(host, ())) if command == "restart" else None
-
-    lock(progress, returns)
-
-
-def _transaction(deployed: DeployedGroup, command: Command) -> Transaction:
-    """Return the change that a command makes; the head comes first, where a stop does not do without it."""
-    hosts = tuple(sorted(deployed.progress.hosts, key=lambda name: name != deployed.head))
-    change = begin(deployed.group, command, deployed.digest, deployed.digest)
-    return Transaction(change, hosts, deployed.found, changes.unfinished(deployed.found))
-
-
-def _end(deployed: DeployedGroup, command: str) -> None:
-    """End what runs: by the guards where the head's answers, else by systemd."""
-    if deployed.group_status:
-        _end_generation(deployed, command)
-    elif deployed.guarded and command == "stop":
-        _end_and_hold(deployed)
-    else:
-        stop_ranks(deployed.progress, tuple(reversed(deployed.units.get(current_host().name, ()))))
-    gate(deployed.progress, "the stop of the group")
-
-
-def _start(deployed: DeployedGroup, *, held: bool) -> None:
-    """Start the group in its order and wait until it is ready; where a guard may hold it, lift that first."""
-    if held:
-        lift_hold(deployed.progress, deployed.group)
-    start_ranks(deployed.progress)
-    gate(deployed.progress, "bring-up")
-
-
-@stage("Bring up")
-def lift_hold(progress: Progress, group: str) -> None:
-    """Let a group start that a stop or a spent budget holds; every host is asked."""
-    host = current_host()
-    command = FunctionCommand(guard_commands.resume, [group, host.name == progress.hosts[0]], {})
-    progress.note(host, "resume", operations.carried_out(command, name="nothing holds the group"))
-
-
-@stage("Bring up")
-def _read_units(deployed: DeployedGroup) -> None:
-    """Have systemd read units that it is behind with: a new life of the guard would be one of an older plan."""
-    host = current_host()
-    read = operations.files_committed(
-        [], [], [], host.name in deployed.stale, name="systemd knows the group's units as they are"
-    )
-    deployed.progress.note(host, "units", read)
-
-
-@stage("Bring up")
-def _end_and_hold(deployed: DeployedGroup) -> None:
-    """End every rank without the head's guard, and have each host hold the group by itself."""
-    host, progress = current_host(), deployed.progress
-    # A guard without its head holds its host; one whose head is there without a guard would wait for it in vain.
-    by_guard = not deployed.head and host.name in deployed.guards
-    units = tuple(reversed(deployed.units.get(host.name, ())))
-    work = FunctionCommand(guard_commands.hold, [deployed.group, units, by_guard], {})
-    progress.note(host, "stop", operations.carried_out(work, name="no rank runs, and this host holds the group"))
-
-
-@stage("Bring up")
-def _report_absent(deployed: DeployedGroup) -> None:
-    """Say what becomes of hosts that a stop did without."""
-    question = FunctionCommand(_say_absent, [deployed], {})
-    deployed.progress.note(current_host(), "absent hosts", operations.holds(question, name="absent hosts stay stopped"))
-
-
-def _say_absent(_state: State, host: Host, deployed: DeployedGroup) -> bool:
-    names = ", ".join(deployed.unreached)
-    if not names or host.name != deployed.progress.hosts[0]:
-        return True
-    if not deployed.guarded:
-        fail(host, f"{names} could not be reached: what runs there was not stopped, and it starts at a boot")
-        return False
-    who = f"the head {deployed.head} keeps" if deployed.head else "the guards of the other hosts keep"
-    say(host, f"{names} could not be reached: {who} the group stopped when it returns, until it is resumed")
-    return True
-
-
-@stage("Bring up")
-def _end_generation(deployed: DeployedGroup, command: str) -> None:
-    host, progress = current_host(), deployed.progress
-    work = None
-    if host.name == deployed.head and not (command == "stop" and at_rest(deployed.group_status)):
-        since = str(deployed.group_status["generation"])
-        absent = [member["host"] for member in deployed.group_status["members"] if member["host"] not in progress.hosts]
-        work = FunctionCommand(
-            guard_commands.end_generation, [deployed.group, command, since, deployed.drain_seconds, absent], {}
-        )
-    outcome = "the guards have stopped the group" if command == "stop" else "a new generation starts"
-    progress.note(host, command, operations.carried_out(work, name=outcome))
-
-
 def at_rest(status: Mapping[str, Any]) -> bool:
     """Whether a group, by its status at the head, is known to be stopped already, and no process of it is left."""
     return status.get("phase") == "stopped" and all(member["child"] == "none" for member in status["members"])
 
 
-def _deployed(state: State, command: str, recipe: str | None) -> DeployedGroup:
-    """Return the deployed group that this run is about.
+def find(state: State, command: str, recipe: str | None) -> DeployedGroup:
+    """Ask the hosts which group is there, and what each has of it; nothing is changed.
+
+    Args:
+        state: pyinfra's.
+        command: `stop`, `restart` or `resume`; a stop does without hosts that are off.
+        recipe: of the group; None where the hosts have one group.
 
     Raises:
-        DeployError: no group or several fit; a host does not answer, or hosts are missing, and this is no stop; what is
-            on the hosts would not start again.
+        Refusal: no group or several fit; a host does not answer, or hosts are missing, and this is no stop; what is on
+            the hosts would not start again.
     """
-
-    def find() -> DeployedGroup:
-        deployed = _find(state, command, recipe)
-        _say_beforehand(deployed, command)
-        return deployed
-
-    return _groups.get(state, "", find)
-
-
-def _say_beforehand(deployed: DeployedGroup, command: str) -> None:
-    """Have asked what a stop costs, and keep what holds at the end."""
-    hosts = deployed.progress.hosts
-    if command != "resume" and not at_rest(deployed.group_status):
-        measured = last_start(deployed.history, deployed.digest)
-        start = deployed.group_status.get("last_start") if measured is None else measured
-        words.ask(stop_question(command, deployed.group, hosts, deployed.drain_seconds, start))
-    if command == "stop":
-        until = f"until muster resume {words.where}" if deployed.guarded else "until the next boot, or muster restart"
-        words.done(f"{deployed.group} is stopped on {', '.join(hosts)}, {until}")
-    else:
-        words.done(f"{deployed.group} is ready on {', '.join(hosts)}")
-
-
-def _find(state: State, command: str, recipe: str | None) -> DeployedGroup:
     inventory.require_all_read(state.inventory)
     leaving = inventory.leaving_hosts(state.inventory)
     hosts = {host.name: host for host in state.inventory if host in state.active_hosts and host.name not in leaving}

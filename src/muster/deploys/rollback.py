@@ -13,7 +13,7 @@ from pyinfra.api.host import Host
 from pyinfra.api.state import State
 
 from muster.deploys import deployed_group, put_back
-from muster.deploys.bring_up import start_ranks
+from muster.deploys.bring_up import lift_hold, start_ranks
 from muster.deploys.change_steps import back, finish, lock, record
 from muster.deploys.go_back import GoBack
 from muster.deploys.keep import verified_now
@@ -81,7 +81,7 @@ def rollback(digest: str = "", recipe: str | None = None) -> None:
     gate(progress, "files and units")
     record(progress, "committed")
     if run.deployed.guarded:
-        deployed_group.lift_hold(progress, run.deployed.group)
+        lift_hold(progress, run.deployed.group)
     start_ranks(progress)
     gate(progress, "bring-up")
     _verify(run)

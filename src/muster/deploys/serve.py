@@ -6,10 +6,9 @@ from functools import partial
 
 from muster.deploys import go_back
 from muster.deploys.base_system import base
-from muster.deploys.bring_up import await_ready, start_ranks, stop_ranks
+from muster.deploys.bring_up import await_ready, lift_hold, start_ranks, stop_ranks
 from muster.deploys.change_steps import finish, lock, record, returns
 from muster.deploys.check import check
-from muster.deploys.deployed_group import lift_hold
 from muster.deploys.install_engine import engine
 from muster.deploys.keep import keep
 from muster.deploys.leave import leave

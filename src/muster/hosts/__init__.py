@@ -4,6 +4,7 @@ programs       host programs as text for one SSH session, and the JSON that come
 printable      the one filter for text that hosts sent: pure
 answer_fields  texts, numbers, names and paths of answers, with their bounds: pure
 answer_models  what each host program may answer: pure
+group_answers  what a host may say of the groups on it: pure
 guard_answers  what a host's guard may answer: pure
 check_answers  an answer against its model and its request: pure
 ssh_session    one command over SSH, with bounds on time and size
