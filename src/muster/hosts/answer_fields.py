@@ -5,9 +5,9 @@ Types are exact: "1" is no number.
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 Word = Annotated[str, Field(max_length=300)]
 Line = Annotated[str, Field(max_length=300, pattern=r"\A[^\r\n]*\z")]
@@ -17,9 +17,18 @@ Count = Annotated[int, Field(ge=0)]
 Age = Annotated[float, Field(ge=-1e9, le=1e9)]
 Group = Annotated[str, Field(pattern=r"\A[A-Za-z0-9][A-Za-z0-9._-]{0,99}\z")]
 Unit = Annotated[str, Field(pattern=r"\A[A-Za-z0-9@._:\\-]{1,255}\z")]
+Mode = Annotated[str, Field(pattern=r"\A[0-7]{1,6}\z")]
 Machine = Annotated[str, Field(pattern=r"\A[a-z0-9_]{1,20}\z")]
 Digest = Annotated[str, Field(pattern=r"\A[0-9a-f]{8,64}\z")]
 Time = Annotated[str, Field(pattern=r"\A\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ\z")]
+
+
+def _tuple(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
+FROM_LIST = BeforeValidator(_tuple)
+"""Lets a list stand for a tuple: JSON has none."""
 
 
 class Model(BaseModel):

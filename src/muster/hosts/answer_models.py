@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any
 
-from pydantic import BaseModel, Field, model_validator
+from pydantic import BaseModel, Field
 
-from muster.hosts.answer_fields import Anything, Count, Group, Machine, Model, Path, Text, Unit, Word
+from muster.hosts.answer_fields import FROM_LIST, Anything, Count, Group, Machine, Model, Path, Text, Unit, Word
 from muster.hosts.group_answers import KeptList, KeptNow, KeptRead, Manifest, ProbeGroup, RestoreCheck
 from muster.hosts.guard_answers import AskGuard
 
@@ -22,20 +22,9 @@ class Removable(Model):
     groups: dict[Group, Manifest]
     going: list[Group]
     paths: dict[Path, Count]
-    kept: dict[Path, tuple[Text, Count]]
+    kept: dict[Path, Annotated[tuple[Text, Count], FROM_LIST]]
     units: list[Unit]
     user: bool
-
-    @model_validator(mode="before")
-    @classmethod
-    def _pairs(cls, value: Any) -> Any:
-        # JSON has no tuples.
-        if isinstance(value, Mapping) and isinstance(value.get("kept"), Mapping):
-            return {
-                **value,
-                "kept": {path: tuple(why) if isinstance(why, list) else why for path, why in value["kept"].items()},
-            }
-        return value
 
 
 class RemoveMuster(Model):
@@ -66,15 +55,7 @@ class PlaceFiles(Model):
 
 
 class AskParser(Model):
-    refused: list[tuple[list[Text], Text]]
-
-    @model_validator(mode="before")
-    @classmethod
-    def _pairs(cls, value: Any) -> Any:
-        # JSON has no tuples.
-        if isinstance(value, Mapping) and isinstance(value.get("refused"), list):
-            return {"refused": [tuple(pair) if isinstance(pair, list) else pair for pair in value["refused"]]}
-        return value
+    refused: list[Annotated[tuple[list[Text], Text], FROM_LIST]]
 
 
 class Resolve(Model):

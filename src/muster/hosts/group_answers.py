@@ -16,6 +16,7 @@ from muster.hosts.answer_fields import (
     Digest,
     Group,
     Machine,
+    Mode,
     Model,
     Path,
     Text,
@@ -28,7 +29,7 @@ from muster.hosts.answer_fields import (
 class FileState(Model):
     kind: Word
     sha256: Word | None = None
-    mode: Annotated[str, Field(pattern=r"\A[0-7]{1,6}\z")] | None = None
+    mode: Mode | None = None
     owner: Word | None = None
     group: Word | None = None
     text: Text | None = None
@@ -142,7 +143,7 @@ class ProbeGroup(Model):
 
 class KeptFile(Model):
     text: Annotated[str, Field(max_length=8_000_000)]
-    mode: Annotated[str, Field(pattern=r"\A[0-7]{1,6}\z")]
+    mode: Mode
     owner: Word
     group: Word
 
