@@ -78,6 +78,7 @@ def test_a_wiped_host_is_provisioned_alone_and_the_group_forms_once(replaced: Re
 @pytest.mark.nightly
 def test_a_machine_with_another_address_takes_the_place_and_the_old_one_is_refused(replaced: Replaced) -> None:
     before, engines = replaced.generations("node0"), replaced.engines("node0")
+    old = str(replaced.status["digest"])
     replaced.box.kill_power("node1")
     replaced.inventory = INVENTORY.format(stands="node2")  # type: ignore[misc]
     ran = replaced.deploy()
@@ -88,16 +89,18 @@ def test_a_machine_with_another_address_takes_the_place_and_the_old_one_is_refus
     assert new == replaced.generations("node2") == [replaced.status["generation"]]
     address = replaced.box.hosts[2].address
     assert [member["address"] for member in replaced.status["members"]][1] == address
+    assert replaced.status["digest"] != old
     assert replaced.answers()
 
-    # The old machine comes back with its old plan: it is refused by name, and nothing else happens.
+    # The old machine comes back with its old plan: the head's firewall, which admits the hosts of the new plan alone,
+    # keeps it out. It says so by the names of both and its plan, and nothing else happens.
     replaced.box.start("node1")
 
     def said() -> str:
-        member = guard_answers.ask(replaced.box, "node1", GROUP, "status").get("member", {})
-        return str(member.get("head_reason", ""))
+        return str(guard_answers.ask(replaced.box, "node1", GROUP, "status").get("link_problem", ""))
 
-    replaced.wait("the refusal", lambda: said().startswith("node1 carries plan "))
+    replaced.wait("the refusal", lambda: f"; node1 carries plan {old[:12]}; " in said())
+    assert said().startswith("the head node0 does not answer at ")
     assert said().endswith("run the deploy on every host")
     assert replaced.generations("node0")[len(before) :] == new
     assert replaced.status["ready"]

@@ -30,9 +30,11 @@ class HeadLink:
         on_view: Callable[[View], None],
         on_linked: Callable[[], None],
         idle: float,
+        unanswered: str,
     ) -> None:
         """`source`: this host's address in the plan, the source address if possible: the head reserves slots for it.
-        `idle`: seconds without a frame after which the connection is replaced.
+        `idle`: seconds without a frame after which the connection is replaced. `unanswered`: the problem while nothing
+        answers at the head's address.
         """
         self._group = group
         self._key = key
@@ -41,6 +43,7 @@ class HeadLink:
         self._on_view = on_view
         self._on_linked = on_linked
         self._idle = idle
+        self._unanswered = unanswered
         self._session: Session | None = None
         self._heard = False
         """Whether the head has said anything in this session: it proves its key by its first frame."""
@@ -76,7 +79,7 @@ class HeadLink:
             try:
                 await self._talk()
             except asyncio.TimeoutError:  # since Python 3.11 an OSError, without words
-                self.problem = "the head does not answer"
+                self.problem = "the head does not answer" if self._writer else self._unanswered
             except (ProtocolError, OSError, ValueError, TypeError, EOFError) as error:
                 ended = isinstance(error, (EOFError, ConnectionError))
                 self.problem = "the head hung up" if ended else str(error) or type(error).__name__

@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
-from . import engine_watch, failure_bundle, head_core, member_core, stack_dumps, start_checks
+from . import engine_watch, failure_bundle, head_core, member_core, stack_dumps, start_checks, status
 from .answers import Answers
 from .cgroup import Fence, Titles
 from .children import Children, Journal
@@ -215,6 +215,7 @@ class Guard:
             self.post_member,
             lambda: self.post_member(member_core.Linked()),
             self.config.settings.silence_timeout / 2,
+            status.unanswered(self.config),
         )
 
     # Time

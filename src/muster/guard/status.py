@@ -119,6 +119,19 @@ def numbers(state: HeadState, engine: LivenessState | None, now: float) -> dict[
     }
 
 
+def unanswered(config: Config) -> str:
+    """What a member says while nothing answers at the head's address.
+
+    The head's firewall lets in the hosts of its own plan alone, so a guard of another plan may never hear its refusal.
+    """
+    group = config.group
+    return (
+        f"the head {group.head} does not answer at {config.head_address}:{config.control_port}: it is off, out of "
+        f"reach, or its firewall drops what {config.this.address} sends; {config.host} carries plan "
+        f"{group.digest[:12]}; if the head carries another, run the deploy on every host"
+    )
+
+
 def _figures(state: HeadState, engine: LivenessState | None, now: float) -> dict[str, Any]:
     """What both of them show; nothing in it names anybody."""
     pause = restart_policy.starts_after(state.record, state.settings) - now
