@@ -25,8 +25,10 @@ def main(request: Json) -> Json:
             them; the endpoint counts from 0), `tool_calling` (whether planned), `seconds` (per answer) and
             `api_key_file` (this host's environment file with VLLM_API_KEY, or None).
     """
-    problems = [problem for unit in request["units"] for problem in not_as_planned(unit)]
-    problems += [problem for process in request["processes"] for problem in not_running(process)]
+    states = systemd_units.states([unit["unit"] for unit in request["units"]])
+    problems = [problem for unit in request["units"] for problem in not_as_planned(unit, states.get(unit["unit"], {}))]
+    for process in request["processes"]:
+        problems += not_running(process, states.get(process["unit"], {}))
     if not request.get("url"):
         return {"problems": problems, "ranks": [], "served": []}
     # HTTP takes longer to import than all else here takes to run, and most hosts have no endpoint.
@@ -51,10 +53,9 @@ def main(request: Json) -> Json:
     return {"problems": problems, "ranks": [rank for rank, error in answers.items() if not error], "served": served}
 
 
-def not_as_planned(unit: Json) -> Iterator[str]:
+def not_as_planned(unit: Json, state: Json) -> Iterator[str]:
     """Yield the problems of one planned unit: it does not run, systemd is behind its file, or it runs another plan."""
     name = unit["unit"]
-    state = systemd_units.states([name]).get(name, {})
     if state.get("active") != "active":
         yield "{} is {}, not active".format(name, state.get("active", "missing"))
         return
@@ -67,9 +68,8 @@ def not_as_planned(unit: Json) -> Iterator[str]:
         yield "{} is `{}`, not the planned `{}`".format(name, " ".join(argv or []), " ".join(unit["argv"]))
 
 
-def not_running(process: Json) -> Iterator[str]:
+def not_running(process: Json, state: Json) -> Iterator[str]:
     """Yield the problems of one planned process: it has another command line or environment, or is not there."""
-    state = systemd_units.states([process["unit"]]).get(process["unit"], {})
     if state.get("active") != "active":
         return  # its unit has said so
     lines = command_lines(state["main_pid"])
