@@ -22,23 +22,26 @@ def main(request: Json) -> Json:
             `etc`, `proc` (tests): where units and processes are searched.
     """
     engines, kept = request["engines"], {request["running"]: "runs"}
-    unused = []
+    unused = {}
     for name in releases(engines):
+        if name in kept:
+            continue
         path = os.path.join(engines, name)
         users = path_users.users_of(path, request.get("etc", "/etc"), request.get("proc", "/proc"))
-        if name not in kept and users:
+        if users:
             kept[name] = users[0]
-        elif name not in kept:
-            unused.append(name)
-    before = sorted((name for name in unused if _completed(engines, name)), key=lambda name: _completed(engines, name))
-    if before:
-        kept[before[-1]] = "the one before"
+        else:
+            unused[name] = _completed(engines, name)
+    newest = max(unused, key=lambda name: (unused[name], name), default="")
+    if unused.get(newest):
+        del unused[newest]
+        kept[newest] = "the one before"
     removed = {}
     for name in unused:
         size = disk_usage.bytes_of([os.path.join(engines, name)])
-        if name not in kept and _remove(engines, name):
+        if _remove(engines, name):
             removed[name] = sum(size.values())
-        elif name not in kept:
+        else:
             kept[name] = "another session installs it"
     return {"removed": removed, "kept": kept}
 
