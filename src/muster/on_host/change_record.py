@@ -10,18 +10,17 @@ import contextlib
 import fcntl
 import json
 import os
-import time
 from collections.abc import Iterator
 from typing import Any
 
-from muster.on_host import places, safe_paths, whole_files
+from muster.on_host import mutex, places, safe_paths, whole_files
 
 Json = dict[str, Any]
 
 RECORD = "change.json"
 LIMIT = 16384
-_TRIES, _PAUSE = 10, 0.2
-"""A probe holds a lock for an instant, to see whether it is free."""
+_PROBED = 2.0
+"""Seconds: a probe holds a lock for an instant, to see whether it is free."""
 
 
 def lock_path(group: str, root: str = "") -> str:
@@ -80,22 +79,10 @@ def locked(group: str, change: Json, root: str = "") -> Iterator[int]:
         BlockingIOError: another process holds it.
     """
     safe_paths.make_directory(root + places.CHANGES, 0o700)
-    lock = safe_paths.open_below(lock_path(group, root), os.O_RDWR | os.O_CREAT)
-    try:
-        os.fchmod(lock, 0o600)
-        for left in reversed(range(_TRIES)):
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if not left:
-                    raise
-                time.sleep(_PAUSE)
+    with mutex.attempted(lock_path(group, root), _PROBED) as lock:
         show(lock, change)
         yield lock
         os.ftruncate(lock, 0)
-    finally:
-        os.close(lock)
 
 
 def show(lock: int, change: Json) -> None:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 from typing import Any
 
-from muster.on_host import disk_usage, engine_stamps, path_users, safe_paths
+from muster.on_host import disk_usage, engine_stamps, mutex, path_users, safe_paths
 
 Json = dict[str, Any]
 
@@ -66,17 +65,13 @@ def _completed(engines: str, name: str) -> float:
 def _remove(engines: str, name: str) -> bool:
     """Remove a release with its resolution, unless a session holds its lock."""
     path = os.path.join(engines, name)
-    lock = safe_paths.open_below(path + _LOCK, os.O_RDWR | os.O_CREAT)
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        with mutex.attempted(path + _LOCK):
+            # The note goes first: an interrupted removal leaves nothing that looks complete.
+            safe_paths.remove_file(os.path.join(path, engine_stamps.COMPLETE))
+            safe_paths.remove_below(path)
+            safe_paths.remove_below(path + _RESOLUTION)
+            safe_paths.remove_file(path + _LOCK)
+            return True
     except BlockingIOError:
         return False
-    else:
-        # The note goes first: an interrupted removal leaves nothing that looks complete.
-        safe_paths.remove_file(os.path.join(path, engine_stamps.COMPLETE))
-        safe_paths.remove_below(path)
-        safe_paths.remove_below(path + _RESOLUTION)
-        safe_paths.remove_file(path + _LOCK)
-        return True
-    finally:
-        os.close(lock)
