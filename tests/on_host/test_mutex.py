@@ -53,3 +53,22 @@ def test_a_wait_is_said_once_a_minute(
             pass
     assert clock.now == 150
     assert capsys.readouterr().out.count("another session writes here; waiting for it\n") == 3
+
+
+class Remover(Clock):
+    """The other session removes the lock's file, as a pruned release's, before it lets go."""
+
+    def sleep(self, seconds: float) -> None:
+        Path(self._lock.name).unlink()
+        super().sleep(seconds)
+
+
+def test_a_lock_whose_file_was_removed_meanwhile_is_taken_at_its_new_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lock = tmp_path / "lock"
+    with open(lock, "w") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        monkeypatch.setattr(mutex, "time", Remover(other, after=1))
+        with mutex.held(str(lock), "removes it", minutes=1), open(lock) as third, pytest.raises(BlockingIOError):
+            fcntl.flock(third, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -7,7 +7,7 @@ import errno
 import fcntl
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from muster.on_host import progress_lines, safe_paths
 
@@ -24,15 +24,14 @@ def held(path: str, what: str, minutes: float) -> Iterator[None]:
     """Hold a lock. A disconnected session may still hold it without being able to say so.
 
     Args:
-        path: of the lock's file, which is made where it is missing and stays.
+        path: of the lock's file, which is made where it is missing.
         what: what the other session does, for the line of progress ("installs this release").
         minutes: how long to wait.
 
     Raises:
         OSError: another session still holds it, or something else has its place.
     """
-    with _opened(path) as lock:
-        _wait(lock, path, what, minutes)
+    with _locked(path, lambda lock: _wait(lock, path, what, minutes)):
         yield
 
 
@@ -47,23 +46,31 @@ def attempted(path: str, seconds: float = 0.0) -> Iterator[int]:
     Raises:
         BlockingIOError: another process holds it. OSError: something else has its place.
     """
-    with _opened(path) as lock:
-        until = time.monotonic() + seconds
-        while not _is_taken(lock):
-            if time.monotonic() >= until:
-                raise BlockingIOError(errno.EWOULDBLOCK, "another process holds the lock", path)
-            time.sleep(_PAUSE)
+    with _locked(path, lambda lock: _attempt(lock, path, seconds)) as lock:
         yield lock
 
 
 @contextlib.contextmanager
-def _opened(path: str) -> Iterator[int]:
-    lock = safe_paths.open_below(path, os.O_RDWR | os.O_CREAT)
-    try:
-        os.fchmod(lock, 0o600)  # whoever can open it can hold it
-        yield lock
-    finally:
-        os.close(lock)
+def _locked(path: str, take: Callable[[int], None]) -> Iterator[int]:
+    while True:
+        lock = safe_paths.open_below(path, os.O_RDWR | os.O_CREAT)
+        try:
+            os.fchmod(lock, 0o600)  # whoever can open it can hold it
+            take(lock)
+            # A session that removes what the lock guards removes its file too: a lock on that keeps nobody out.
+            if os.fstat(lock).st_nlink:
+                yield lock
+                return
+        finally:
+            os.close(lock)
+
+
+def _attempt(lock: int, path: str, seconds: float) -> None:
+    until = time.monotonic() + seconds
+    while not _is_taken(lock):
+        if time.monotonic() >= until:
+            raise BlockingIOError(errno.EWOULDBLOCK, "another process holds the lock", path)
+        time.sleep(_PAUSE)
 
 
 def _is_taken(lock: int) -> bool:
