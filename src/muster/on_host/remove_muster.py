@@ -20,7 +20,7 @@ from muster.on_host import (
 Json = dict[str, Any]
 
 _STOPPED = ("inactive", "failed", "")
-_RELOAD_SECONDS = 120
+_SECONDS = 120
 
 
 def main(request: Json) -> Json:
@@ -46,7 +46,7 @@ def main(request: Json) -> Json:
         if os.path.isdir(at + path) and path not in places.SHARED_DIRECTORIES:
             notes.append(f"{path} stays: {_what_is_in(at + path)}")
     if not at:
-        run_command.must(["systemctl", "daemon-reload"], _RELOAD_SECONDS)
+        systemd_units.daemon_reload()
         if everything:
             notes += _remove_user(there)
     return {"removed": there.paths, "notes": notes}
@@ -62,8 +62,8 @@ def _require_stopped(there: removable.Removable, root: str | None) -> None:
     Raises:
         OSError: units or processes that run.
     """
-    units = [name for name in there.units if not name.startswith(".") and "@." not in name]
-    running = [name for name, unit in systemd_units.states(units).items() if unit["active"] not in _STOPPED]
+    states = systemd_units.states(_of_systemd(there))
+    running = [name for name, unit in states.items() if unit["active"] not in _STOPPED]
     running += path_users.processes_of(root + "/") if root is not None else []
     if running:
         raise OSError(f"{', '.join(running)} still runs; nothing was removed; fix: stop it, then run again")
@@ -71,15 +71,20 @@ def _require_stopped(there: removable.Removable, root: str | None) -> None:
 
 def _forget_units(there: removable.Removable) -> None:
     """Have systemd forget the units, and take the firewall's tables away, before their files go."""
-    units = [name for name in there.units if not name.startswith(".") and "@." not in name]
+    units = _of_systemd(there)
     if units:
-        run_command.must(["systemctl", "disable", "--quiet", "--", *units], _RELOAD_SECONDS)
+        run_command.must(["systemctl", "disable", "--quiet", "--", *units], _SECONDS)
         run_command.run(["systemctl", "reset-failed", "--", *units])
     for group in there.groups:
         firewall = places.firewall_unit(group)
         if os.path.exists(places.FIREWALL_UNIT):
-            run_command.must(["systemctl", "stop", "--", firewall], _RELOAD_SECONDS)
+            run_command.must(["systemctl", "stop", "--", firewall], _SECONDS)
             run_command.run(["systemctl", "reset-failed", "--", firewall])
+
+
+def _of_systemd(there: removable.Removable) -> list[str]:
+    """Return the units that systemd knows by these names: neither templates nor files that were only staged."""
+    return [name for name in there.units if not name.startswith(".") and "@." not in name]
 
 
 def _remove_empty(path: str) -> None:

@@ -12,7 +12,7 @@ import sys
 import time
 from typing import Any
 
-from muster.on_host import ask_guard, change_record, place_files, places, run_command, whole_files
+from muster.on_host import ask_guard, change_record, place_files, places, run_command, systemd_units, whole_files
 
 Json = dict[str, Any]
 
@@ -77,7 +77,7 @@ def _return(request: Json, record: Json, root: str) -> str:
         with contextlib.suppress(OSError):
             place_files.commit(request["commit"], root)
     # The change may have been cut between a rename and the reload.
-    run_command.must(["systemctl", "daemon-reload"], 120)
+    systemd_units.daemon_reload()
     _systemctl(["start", "--no-block"], request["units"], root)
     now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     change_record.write(request["group"], {**record, "returned": now}, root)
