@@ -8,7 +8,6 @@ from math import ceil
 from muster.plan import cache_size
 from muster.plan.layout import Layout
 from muster.spec.hardware import GIB, Gpu
-from muster.spec.hardware import gpu as gpu_named
 from muster.spec.recipe import Shape
 
 # CUDA context, NCCL buffers and CUDA graphs. With the next figure it is calibrated on one published
@@ -17,7 +16,6 @@ FIXED_ALLOWANCE = 2 * GIB
 # Peak activations while profiling, in bf16 hidden vectors for each token of one batch.
 HIDDEN_VECTORS_PER_TOKEN = 60
 BF16_BYTES = 2
-NOT_ON_DISK = frozenset({"allowance", "MLA, absorbed"})
 BLOCK_TOKENS = 64
 """MLA's cache is handed out in blocks of 64 tokens."""
 
@@ -159,13 +157,29 @@ def per_gpu(
 
 
 def _weights(shape: Shape, layout: Layout) -> list[Part]:
-    """Return the weights of the fullest pipeline stage on one GPU."""
-    stage_layers = ceil(shape.num_hidden_layers / layout.pp)
+    """Return the weights of the fullest pipeline stage on one GPU: those on disk, and what is made of them."""
+    parts = _on_disk(shape, layout)
+    if shape.weight_bytes:
+        parts = _scaled(parts, shape)
+    up = shape.num_attention_heads * (shape.qk_nope_head_dim + shape.v_head_dim) * shape.kv_lora_rank
+    if up:
+        absorbed = up * _stage_layers(shape, layout) * BF16_BYTES // layout.tp
+        parts.append(Part("MLA, absorbed", absorbed, f"bf16 copies of the up-projections {_ways(layout.tp)}"))
+    return parts
+
+
+def _stage_layers(shape: Shape, layout: Layout) -> int:
+    return ceil(shape.num_hidden_layers / layout.pp)
+
+
+def _on_disk(shape: Shape, layout: Layout) -> list[Part]:
+    """Return what one GPU holds of the weights' files, from the model's sizes alone."""
+    stage_layers = _stage_layers(shape, layout)
     moe_layers_all = shape.num_hidden_layers - shape.first_k_dense_replace if shape.n_routed_experts else 0
     moe_layers = min(stage_layers, moe_layers_all)
     dense_layers = min(stage_layers, shape.num_hidden_layers - moe_layers_all)
     expert_params = 3 * shape.hidden_size * shape.moe_intermediate_size
-    ranks = layout.tp * layout.dp
+    ranks = layout.expert_ranks
     parts: list[Part] = []
 
     def add(name: str, params: float, bits: float, ways: int, why: str) -> None:
@@ -189,35 +203,23 @@ def _weights(shape: Shape, layout: Layout) -> list[Part]:
     add("router", router, shape.other_bits, 1, "on every rank")
     vocabulary = shape.vocab_size * shape.hidden_size * (2 if layout.pp == 1 else 1)
     add("embedding, output head", vocabulary, shape.other_bits, layout.tp, _ways(layout.tp))
-    if shape.weight_bytes:
-        parts = _scaled(parts, shape)
-    if shape.kv_lora_rank:
-        heads = shape.num_attention_heads * (shape.qk_nope_head_dim + shape.v_head_dim) * shape.kv_lora_rank
-        add(
-            "MLA, absorbed",
-            heads * stage_layers,
-            16,
-            layout.tp,
-            f"bf16 copies of the up-projections {_ways(layout.tp)}",
-        )
     return parts
 
 
 def _scaled(parts: list[Part], shape: Shape) -> list[Part]:
     """Return parts that sum up, over the whole model, to the bytes on disk: towers, MTP layers and scales included."""
-    by_sizes = weight_bytes(shape.model_copy(update={"weight_bytes": 0}))
+    by_sizes = _bytes_by_sizes(shape)
     return [replace(part, bytes=int(part.bytes * shape.weight_bytes / by_sizes)) for part in parts]
 
 
 def weight_bytes(shape: Shape) -> int:
     """Return how much disk a model takes: as its files say, or roughly what one rank of its own would hold of it."""
-    if shape.weight_bytes:
-        return shape.weight_bytes
+    return shape.weight_bytes or _bytes_by_sizes(shape)
+
+
+def _bytes_by_sizes(shape: Shape) -> int:
     whole = Layout("tp", tp=1, pp=1, dp=1, dcp=1, dp_local=1, expert_parallel=False)
-    memory = per_gpu(
-        shape, whole, gpu_named("H200"), utilization=1.0, batched_tokens=1, max_model_len=1, cache_bytes=BF16_BYTES
-    )
-    return sum(part.bytes for part in memory.parts if part.name not in NOT_ON_DISK)
+    return sum(part.bytes for part in _on_disk(shape, whole))
 
 
 def cache_bytes(dtype: str) -> int:
