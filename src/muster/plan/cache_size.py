@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from math import ceil
 
 from muster.plan.layout import Layout
-from muster.spec.recipe import Shape
+from muster.spec.recipe import FlagValue, Shape
 
 SPARSE_FP8_BYTES = 656
 """Of one token and layer of sparse MLA in FP8: 512 values, 16 bytes of scales, 64 rotary values in bf16."""
 INDEXER_SCALE_BYTES = 4
 """Beside each token's index key, which is FP8 whatever the cache is."""
+
+
+def is_fp8(flags: Mapping[str, FlagValue]) -> bool:
+    """Whether flags ask for an FP8 cache."""
+    return str(flags.get("kv-cache-dtype", "auto")).startswith("fp8")
+
+
+def element_bytes(flags: Mapping[str, FlagValue]) -> int:
+    """Return the bytes of one cache element: 1 for FP8, 2 for bf16."""
+    return 1 if is_fp8(flags) else 2
 
 
 @dataclass(frozen=True)
@@ -56,5 +67,5 @@ def _token_bytes(shape: Shape, layout: Layout, element: int) -> float:
         if not shape.index_head_dim:
             return latent
         return (SPARSE_FP8_BYTES if element == 1 else latent) + shape.index_head_dim + INDEXER_SCALE_BYTES
-    heads = max(1, (shape.num_key_value_heads or shape.num_attention_heads) // layout.tp)
+    heads = max(1, shape.kv_heads // layout.tp)
     return 2 * heads * shape.head_dim * element

@@ -222,11 +222,6 @@ def _bytes_by_sizes(shape: Shape) -> int:
     return sum(part.bytes for part in _on_disk(shape, whole))
 
 
-def cache_bytes(dtype: str) -> int:
-    """Return the bytes of one cache element for a `--kv-cache-dtype`."""
-    return 1 if dtype.startswith("fp8") else BF16_BYTES
-
-
 def _ways(tp: int) -> str:
     return f"/ TP{tp}" if tp > 1 else "on every rank"
 
@@ -235,8 +230,7 @@ def _attention(shape: Shape) -> tuple[int, int]:
     """Return attention parameters of one layer: divided over TP, and held whole by every rank."""
     hidden, heads = shape.hidden_size, shape.num_attention_heads
     if not shape.kv_lora_rank:
-        kv = shape.num_key_value_heads or heads
-        return 2 * hidden * heads * shape.head_dim + 2 * hidden * kv * shape.head_dim, 0
+        return 2 * hidden * heads * shape.head_dim + 2 * hidden * shape.kv_heads * shape.head_dim, 0
     query_dim = shape.qk_nope_head_dim + shape.qk_rope_head_dim
     query_in = shape.q_lora_rank or hidden
     sharded = query_in * heads * query_dim

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from muster.errors import Refusal
+from muster.plan import cache_size
 from muster.plan.layout import Layout
 from muster.plan.vllm_versions import Version, version_of
 from muster.spec.hardware import Gpu
@@ -61,10 +62,9 @@ class KnownFault:
 
 def _fp8_cache_dcp_flashmla(at: Situation) -> bool:
     hopper = at.gpu.compute_capability.startswith("9.")
-    fp8 = str(at.flags.get("kv-cache-dtype", "auto")).startswith("fp8")
     backend = str(at.flags.get("attention-backend", "FLASHMLA")).upper()
     latent = at.shape is not None and at.shape.kv_lora_rank > 0
-    return hopper and latent and fp8 and at.layout.dcp > 1 and backend == "FLASHMLA"
+    return hopper and latent and cache_size.is_fp8(at.flags) and at.layout.dcp > 1 and backend == "FLASHMLA"
 
 
 def _weights_kept_of_experts(at: Situation) -> bool:

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from muster.errors import Refusal, unknown
 from muster.on_host.whole_files import text_sha256
 from muster.plan import (
+    cache_size,
     capacity,
     conflicts,
     engine_limits,
@@ -117,10 +118,10 @@ def _build(recipe: Recipe, hosts: Sequence[HostSpec], settings: Settings) -> Pla
     )
     model = settings.model or recipe.model
     own = model == recipe.model or weights_path.is_copy_of(model, recipe.model)
-    limits = engine_limits.limits_of({**spoken, **words}, settings.vllm_version)
+    asked = {**spoken, **words}
+    limits = engine_limits.limits_of(asked, settings.vllm_version)
     model_limits.check(shape, layout, limits.context, settings.extra_env, recipe.context if own else None)
-    cache_bytes = gpu_memory.cache_bytes(str({**spoken, **words}.get("kv-cache-dtype", "auto")))
-    fit = _fit(recipe, settings, shape, layout, topology, limits, cache_bytes)
+    fit = _fit(recipe, settings, shape, layout, topology, limits, cache_size.element_bytes(asked))
     if fit is None:
         notes.append("the cache is not known: neither recipe nor pin has a shape that is understood; vLLM measures it")
     elif not fit.fits:
@@ -132,7 +133,7 @@ def _build(recipe: Recipe, hosts: Sequence[HostSpec], settings: Settings) -> Pla
             f"max_model_len set to {fit.needed_tokens:,}: the model's own {recipe.context:,} tokens do not fit"
             f" {topology.gpu.product} with {layout.label}"
         )
-    tool_calling = "enable-auto-tool-choice" in {**spoken, **words}
+    tool_calling = "enable-auto-tool-choice" in asked
     served = settings.served_model_name or strategy.served_model_name
     if served is None and (model != recipe.model or settings.offline):
         served = recipe.model  # a path would become the name in the API

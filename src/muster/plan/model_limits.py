@@ -67,7 +67,7 @@ def _heads(shape: Shape, layout: Layout) -> None:
         )
     if shape.kv_lora_rank:
         return  # the latent vector is on every rank
-    kv = shape.num_key_value_heads or heads
+    kv = shape.kv_heads
     if max(kv, tp) % min(kv, tp):
         raise Refusal(
             f"{kv} KV heads over TP{tp} ({layout.label})",

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from muster.errors import Refusal
+from muster.plan import cache_size
 from muster.plan.layout import Layout
 from muster.spec.recipe import FlagValue
 
@@ -105,8 +106,7 @@ def check_flags(flags: Mapping[str, FlagValue], layout: Layout, version: str) ->
     Raises:
         Refusal: fp8 cache with decode context parallel before 0.26.
     """
-    fp8 = str(flags.get("kv-cache-dtype", "auto")).startswith("fp8")
-    if fp8 and layout.dcp > 1 and version_of(version) < FP8_CACHE_WITH_DCP:
+    if cache_size.is_fp8(flags) and layout.dcp > 1 and version_of(version) < FP8_CACHE_WITH_DCP:
         raise Refusal(
             f"--kv-cache-dtype fp8 with decode context parallel size {layout.dcp} on vLLM {version}",
             needed="vLLM 0.26 or newer: older ones stop at this combination",

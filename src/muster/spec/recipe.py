@@ -68,6 +68,11 @@ class Shape(_Frozen):
     weight_bytes: int = Field(default=0, ge=0)
     """Of all weights on disk, which the sizes are scaled to; 0 where only the sizes are known."""
 
+    @property
+    def kv_heads(self) -> int:
+        """Number of KV heads without MLA: as many as attention heads where the model does not say."""
+        return self.num_key_value_heads or self.num_attention_heads
+
 
 class Feature(_Frozen):
     """A set of flags and variables that a user can turn on and off."""
