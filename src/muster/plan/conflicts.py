@@ -83,13 +83,7 @@ def _range(opening: Opening) -> str:
 
 
 def _check_variable(name: str, value: str, listeners: list[Opening]) -> None:
-    instead = reserved_variables.instead_of(name)
-    if instead is not None:
-        raise Refusal(
-            f"extra_env sets {name}",
-            needed="only variables that the plan does not decide by itself",
-            fix=f"change {instead}",
-        )
+    reserved_variables.check([name], where="extra_env")
     if "PORT" not in re.split(r"_", name.upper()) or not re.fullmatch(r"[0-9]{1,5}", value.strip()):
         return
     first = int(value)

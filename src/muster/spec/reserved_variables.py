@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
+from muster.errors import Refusal
+
 _RESERVED = {
     "VLLM_API_KEY": "api_key_file",
     "VLLM_HOST_IP": "fabric_address in the inventory",
@@ -26,3 +30,24 @@ def instead_of(name: str) -> str | None:
     if name.startswith(_PREFIXES):
         return "nothing: the plan and the guard set it on each host"
     return _RESERVED.get(name)
+
+
+def check(names: Iterable[str], *, where: str, before: str = "") -> None:
+    """Refuse variables that are not the user's to set.
+
+    Args:
+        names: of the variables.
+        where: which setting or file sets them, for messages.
+        before: what to do before changing what stands in their place.
+
+    Raises:
+        Refusal: naming the variable, and what to change instead.
+    """
+    for name in names:
+        instead = instead_of(name)
+        if instead is not None:
+            raise Refusal(
+                f"{where} sets {name}",
+                needed="only variables that the plan does not decide by itself",
+                fix=f"{before}change {instead}",
+            )
