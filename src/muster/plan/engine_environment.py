@@ -5,7 +5,7 @@ from __future__ import annotations
 from muster.on_host import places
 from muster.plan import vllm_versions
 from muster.plan.group import Group
-from muster.plan.topology import Node, Topology
+from muster.plan.topology import Node
 
 SYSTEM_PATH = "/usr/local/cuda/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
@@ -13,16 +13,7 @@ SYSTEM_PATH = "/usr/local/cuda/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr
 def environment(group: Group, node: Node, process: str) -> dict[str, str]:
     """Return the whole environment of one process on one host, without secrets."""
     settings = group.settings
-    env = _engine(
-        node,
-        group.topology,
-        version=settings.vllm_version,
-        cache=places.cache(group.name),
-        config_root=f"{group.config}/vllm",
-        hf_home=settings.hf_home,
-        ready_timeout=settings.ready_timeout,
-    )
-    env |= {
+    env = _engine(group, node) | {
         "PATH": f"{group.release.path}/bin:{SYSTEM_PATH}",
         "HOME": places.state(group.name),
         "XDG_CACHE_HOME": places.cache(group.name),
@@ -44,7 +35,7 @@ def environment(group: Group, node: Node, process: str) -> dict[str, str]:
         env["NO_PROXY"] = ",".join(["localhost", "127.0.0.1", *group.peers])
     if group.uses_ray:
         token = group.credential("ray-token", process)
-        env |= _ray(group.topology, port=settings.ray_port, token_file=token)
+        env |= _ray(group, token_file=token)
         if process == "ray":
             del env["RAY_ADDRESS"]  # `ray start --head` would take it for a cluster to join
     if node.host.devices and not group.guarded:
@@ -56,45 +47,36 @@ def environment(group: Group, node: Node, process: str) -> dict[str, str]:
     return env
 
 
-def _engine(
-    node: Node, topology: Topology, *, version: str, cache: str, config_root: str, hf_home: str, ready_timeout: int
-) -> dict[str, str]:
-    """Return the environment every engine process of one node gets.
-
-    Args:
-        node, topology: the host and its group.
-        version: of vLLM.
-        cache: persisted directory for compiled kernels and autotune results.
-        config_root: vLLM's configuration directory.
-        hf_home: where the hub's files are kept.
-        ready_timeout: seconds; with several API servers the engine's clock runs while weights load.
-    """
+def _engine(group: Group, node: Node) -> dict[str, str]:
+    """Return vLLM's own variables on one host; compiled kernels and autotune results are kept from start to start."""
+    settings, cache = group.settings, places.cache(group.name)
     env = {
         "VLLM_HOST_IP": node.host.address,
         "VLLM_CACHE_ROOT": f"{cache}/vllm",
         # Inductor moves Triton's cache when it compiles, and not when it loads: two starts would look in two places.
         "TRITON_CACHE_DIR": f"{cache}/triton",
-        "VLLM_CONFIG_ROOT": config_root,
+        "VLLM_CONFIG_ROOT": f"{group.config}/vllm",
         "VLLM_NO_USAGE_STATS": "1",
-        "VLLM_ENGINE_READY_TIMEOUT_S": str(ready_timeout),
-        "HF_HOME": hf_home,
+        # With several API servers the engine's clock runs while weights load.
+        "VLLM_ENGINE_READY_TIMEOUT_S": str(settings.ready_timeout),
+        "HF_HOME": settings.hf_home,
         "HF_HUB_DISABLE_TELEMETRY": "1",
     }
-    if vllm_versions.version_of(version) >= vllm_versions.FORKS:
+    if vllm_versions.version_of(settings.vllm_version) >= vllm_versions.FORKS:
         # Spawned processes import the whole engine again, one after the other, 10 to 15 s each. vLLM spawns anyway
         # where forking is not safe: on CPUs, under Ray, with NUMA binding, with CUDA in use.
         env["VLLM_WORKER_MULTIPROC_METHOD"] = "fork"
-    if node.host.interface and topology.hosts > 1:
+    if node.host.interface and group.topology.hosts > 1:
         env["GLOO_SOCKET_IFNAME"] = node.host.interface
         # Without `=` NCCL takes a prefix: eth1 would take eth10 in. Gloo takes the whole name.
         env["NCCL_SOCKET_IFNAME"] = f"={node.host.interface}"
     return env
 
 
-def _ray(topology: Topology, *, port: int, token_file: str) -> dict[str, str]:
+def _ray(group: Group, *, token_file: str) -> dict[str, str]:
     """Return what Ray and the engine that joins it need: the cluster's address, and token authentication."""
     return {
-        "RAY_ADDRESS": f"{topology.head.host.address}:{port}",
+        "RAY_ADDRESS": f"{group.topology.head.host.address}:{group.settings.ray_port}",
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN_PATH": token_file,
