@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import TypeVar
 
 from muster.plan import cuda_variants
@@ -15,7 +14,6 @@ from muster.plan.weights_source import source_of
 from muster.spec import bundles, pins
 from muster.spec import recipe as recipes
 from muster.spec.inventory import Fleet
-from muster.spec.recipe import Recipe
 from muster.spec.settings import Settings
 
 Answers = TypeVar("Answers")
@@ -33,13 +31,12 @@ def plan_for(recipe_name: str, fleet: Fleet, variant: str | None = None) -> Plan
         Refusal: as `recipe.load`, `pins.read`, `bundles.read` and `build_plan`.
     """
     given = fleet.settings if variant is None else fleet.settings.model_copy(update={"torch_backend": variant})
-    own = recipes.load(recipe_name)
-    recipe, settings = prepared(own, given, fleet.homes)
-    bundle = bundles.directory_of(given)
+    recipe, bundle = recipes.load(recipe_name), bundles.directory_of(given)
+    listing = pins.read(recipe.name, bundle, fleet.homes)
+    pinned = pins.pinned(recipe, listing)
+    plan = build_plan(pinned, fleet.hosts, applied(from_bundle(given), pinned))
     bundled = bundle is not None and (bundle / bundles.WEIGHTS).is_dir()
-    plan = build_plan(recipe, fleet.hosts, settings)
-    listing = pins.read(own.name, bundle, fleet.homes)
-    return replace(plan, weights=source_of(own, given, listing, plan.weight_bytes, bundled=bundled))
+    return replace(plan, weights=source_of(recipe, given, listing, plan.weight_bytes, bundled=bundled))
 
 
 def plan_for_drivers(
@@ -65,18 +62,6 @@ def plan_for_drivers(
         return plan, answers
     plan = replan(variant)
     return plan, probe(plan)
-
-
-def prepared(recipe: Recipe, settings: Settings, homes: Sequence[Path] = ()) -> tuple[Recipe, Settings]:
-    """Return recipe and settings as they are with the pinned commit, the bundle and the staged weights.
-
-    Args:
-        recipe: as its file has it.
-        settings: as the user gave them.
-        homes: directories of the inventory, for its pins.
-    """
-    pinned = pins.pinned(recipe, pins.read(recipe.name, bundles.directory_of(settings), homes))
-    return pinned, applied(from_bundle(settings), pinned)
 
 
 def from_bundle(settings: Settings) -> Settings:
