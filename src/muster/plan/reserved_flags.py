@@ -60,7 +60,7 @@ RESERVED = (
     Reserved("--master-addr", (), "fabric_address in the inventory"),
     Reserved("--master-port", (), "master_port in group_data"),
     Reserved("--headless"),
-    Reserved("--api-server-count", ("-asc",), "api_server_count in group_data"),
+    Reserved("--api-server-count", ("-asc",), "nothing: vLLM makes api_server_count the number of DP ranks"),
     Reserved("--host", (), "client_networks in group_data: it says who reaches the endpoint"),
     Reserved("--port", (), "port in group_data"),
     Reserved("--uds", (), "nothing: the guard and verify ask over TCP"),
