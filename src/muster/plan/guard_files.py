@@ -32,20 +32,20 @@ def directory(group: Group) -> str:
     return f"{group.settings.root}/{places.GUARD}/{program()[0]}"
 
 
-def config_path(group: Group) -> str:
+def config_path(group: str) -> str:
     """Return the path of guard.json on the hosts."""
-    return f"{group.config}/guard.json"
+    return f"{places.config(group)}/guard.json"
 
 
 def command(group: Group, processes: tuple[Process, ...]) -> tuple[str, ...]:
     """Return the unit's command: the guard, then the literal commands of its children."""
-    return _command(directory(group), config_path(group), processes)
+    return _command(directory(group), config_path(group.name), processes)
 
 
 def command_of(plan: Plan, host: HostPlan) -> tuple[str, ...]:
     """Return the command of a guarded host's unit, from its plan alone."""
     program = next(path for path in host.files if path.endswith("/__main__.py"))
-    return _command(program.rpartition("/")[0], f"{places.config(plan.group)}/guard.json", host.processes)
+    return _command(program.rpartition("/")[0], config_path(plan.group), host.processes)
 
 
 def _command(directory: str, config: str, processes: tuple[Process, ...]) -> tuple[str, ...]:
@@ -66,7 +66,7 @@ def files(group: Group, node: Node, processes: tuple[Process, ...], digest: str)
         digest: the plan's digest; members with another one are refused by name.
     """
     files = {f"{directory(group)}/{path}": file for path, file in program()[1].items()}
-    files[config_path(group)] = File(json.dumps(_config(group, node, processes, digest), indent=1) + "\n")
+    files[config_path(group.name)] = File(json.dumps(_config(group, node, processes, digest), indent=1) + "\n")
     return files
 
 

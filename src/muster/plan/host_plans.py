@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from muster.plan import command_lines, engine_environment, unit_files
+from muster.plan import command_lines, engine_environment, key_parity, unit_files
 from muster.plan.firewall import firewall_of
 from muster.plan.group import Group
 from muster.plan.topology import Node
@@ -14,7 +14,7 @@ from muster.spec.recipe import FlagValue
 
 def secrets_of(group: Group) -> tuple[Secret, ...]:
     """Return the secrets that every host of a group gets."""
-    secrets = [Secret(f"{group.config}/guard-key")] if group.guarded else []
+    secrets = [Secret(key_parity.guard_key(group.name))] if group.guarded else []
     if group.uses_ray:
         secrets.append(Secret(f"{group.config}/ray-token"))
     if group.settings.api_key_file:

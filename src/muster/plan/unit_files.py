@@ -9,7 +9,7 @@ from pathlib import Path
 
 from muster.on_host import places, require_api_key
 from muster.on_host.hardening import DEVICES
-from muster.plan import firewall, guard_files
+from muster.plan import firewall, guard_files, key_parity
 from muster.plan.group import Group
 from muster.plan.render import render
 from muster.plan.topology import Node
@@ -97,12 +97,19 @@ def _guard_unit(group: Group, node: Node, processes: tuple[Process, ...], digest
         credentials.append(("engine-secrets", f"{group.config}/engine-secrets.env"))
     if group.uses_ray:
         credentials.append(("ray-token", f"{group.config}/ray-token"))
-    post = ("/usr/bin/python3", "-I", guard_files.directory(group), "post", "--config", guard_files.config_path(group))
+    post = (
+        "/usr/bin/python3",
+        "-I",
+        guard_files.directory(group),
+        "post",
+        "--config",
+        guard_files.config_path(group.name),
+    )
     values |= {
         "guarded": True,
         "command": guard_files.command(group, processes),
         "stop_post": [post],
-        "standard_input": f"{group.config}/guard-key",
+        "standard_input": key_parity.guard_key(group.name),
         "restart_seconds": 1,
         "start_seconds": 90,
         "credentials": credentials,
