@@ -108,6 +108,15 @@ def test_over_hosts_data_parallel_is_hybrid() -> None:
     assert "data-parallel-hybrid-lb" in flags("multi_node_dep", count=2)
 
 
+def test_a_strategys_served_name_is_its_own() -> None:
+    override = {"single_node_tp": {"extra_args": ["--served-model-name", "one-host"]}}
+    hopper = {"hopper": {"extra_args": ["--served-model-name", "by-gpu"]}}
+    made, differences = converted(strategy_overrides=override, hardware_overrides=hopper)
+    names = {name: strategy.served_model_name for name, strategy in made.strategies.items()}
+    assert names == {**dict.fromkeys(names), "single_node_tp": "one-host"}
+    assert "--served-model-name by-gpu left out: a strategy says it" in differences
+
+
 def test_what_is_done_otherwise_is_said() -> None:
     _, differences = converted()
     for words in ("pd_cluster", "draft is off", "template left out", "VLLM_ENGINE_READY_TIMEOUT_S left out"):

@@ -4,6 +4,7 @@
     sizes               how a strategy's ranks are counted, in numbers and words
     model_config        a model's own config.json -> its shape, where its kind is known
     vllm_catalogue      vLLM's own recipe catalogue -> a recipe
+    catalogue_words     the catalogue's command lines -> flags, sizes, a served name
     yaml_text           YAML of strangers, read within bounds
     settings            every setting, its default and its bounds; flat names outside, groups inside
     settings_files      the files beside and above an inventory that its settings come from

@@ -7,11 +7,12 @@ refused by name; what is served otherwise than there is said, one line each.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from muster.errors import Refusal, shown, unknown
-from muster.spec import reserved_variables
+from muster.spec import catalogue_words, reserved_variables
+from muster.spec.catalogue_words import NotCarried, Words
 from muster.spec.hardware import GPUS
 
 Raw = dict[str, Any]
@@ -40,9 +41,6 @@ ABOUT: Mapping[str, str] = {
     "multi_node_tp_pp": "Tensor parallel on each host, a pipeline over hosts.",
     "multi_node_tp_dp": "One engine on each host.",
 }
-_SHORT = {"-tp": "tensor-parallel-size", "-dp": "data-parallel-size", "-pp": "pipeline-parallel-size"}
-_DECIDED = {"host", "port", "headless", "nnodes", "node-rank", "master-addr", "master-port", "data-parallel-address"}
-_SIZE_FLAGS = {"tensor-parallel-size": "tp", "pipeline-parallel-size": "pp", "decode-context-parallel-size": "dcp"}
 
 
 class Importer:
@@ -62,7 +60,6 @@ class Importer:
             raise unknown("variant", variant, variants, where=where)
         self.name, self.variant = variant, _mapping(variants[variant])
         self.model = _mapping(self.raw.get("model"))
-        self.served = ""
         self.differences: list[str] = []
 
     def recipe(self, source: Mapping[str, str]) -> Raw:
@@ -73,10 +70,10 @@ class Importer:
         """
         self._refuse()
         model_id = _text(self.variant.get("model_id") or self.model.get("model_id"))
-        flags, base_sizes = self._flags([*_texts(self.model.get("base_args")), *_texts(self.variant.get("extra_args"))])
+        base = self._words([*_texts(self.model.get("base_args")), *_texts(self.variant.get("extra_args"))], named=True)
         features, on = self._features()
         strategies = {
-            name: self._strategy(name, base_sizes, on)
+            name: self._strategy(name, base, on)
             for name in _texts(self.raw.get("compatible_strategies"))
             if self._takes(name)
         }
@@ -93,7 +90,7 @@ class Importer:
             "min_vllm": self._floor(),
             "context": self._context(),
             "source": {**source, "variant": self.name},
-            **_kept(flags=flags, env=self._env(self.model.get("base_env"), self.variant.get("extra_env"))),
+            **_kept(flags=base.flags, env=self._env(self.model.get("base_env"), self.variant.get("extra_env"))),
             **_kept(hardware=self._hardware(self.raw, self.variant), features=features),
             "strategies": strategies,
             "defaults": {"any": default},
@@ -133,19 +130,20 @@ class Importer:
             return False
         return True
 
-    def _strategy(self, name: str, base: Raw, on: Mapping[str, Sequence[str]]) -> Raw:
+    def _strategy(self, name: str, base: Words, on: Mapping[str, Sequence[str]]) -> Raw:
         own = _mapping(_mapping(self.raw.get("strategy_overrides")).get(name))
-        flags, sizes = self._flags([*_texts(own.get("vllm_args")), *_texts(own.get("extra_args"))])
-        made = {"about": ABOUT[name], **STRATEGIES[name], "sizes": {**base, **STRATEGIES[name]["sizes"], **sizes}}
+        said = self._words([*_texts(own.get("vllm_args")), *_texts(own.get("extra_args"))], named=True)
+        sizes = {**base.sizes, **STRATEGIES[name]["sizes"], **said.sizes}
+        made = {"about": ABOUT[name], **STRATEGIES[name], "sizes": sizes}
         tp = self.variant.get("tp") or own.get("tp")
         hardware = self._hardware(own) if own.get("hardware_overrides") else None
         if name in ("single_node_tp", "single_node_tep"):
-            hardware = self._sized(made["sizes"], tp, hardware)
+            hardware = self._sized(sizes, tp, hardware)
         names = [feature for feature, only in on.items() if not only or name in only]
         return {
             **made,
-            **_kept(flags=flags, env=self._env(own.get("env"), own.get("extra_env")), features=names),
-            **_kept(served_model_name=self.served),
+            **_kept(flags=said.flags, env=self._env(own.get("env"), own.get("extra_env")), features=names),
+            **_kept(served_model_name=said.served or base.served),
             **({} if hardware is None else {"hardware": hardware}),
         }
 
@@ -174,18 +172,18 @@ class Importer:
             if _text(_mapping(feature.get("hardware")).get(GENERATION)) == "unsupported":
                 continue
             try:
-                flags, sizes = self._flags(self._feature_args(name, feature))
+                said = self._words(self._feature_args(name, feature))
             except Refusal as refusal:
                 self.differences.append(f"feature {shown(name)} left out: {refusal.found.rpartition('variant ')[2]}")
                 continue
-            if sizes:
+            if said.sizes:
                 self.differences.append(f"feature {shown(name)} left out: it changes sizes, which a strategy says")
                 continue
-            draft = '"model"' in str(flags.get("speculative-config", ""))
+            draft = '"model"' in str(said.flags.get("speculative-config", ""))
             if draft:
                 self.differences.append(f"feature {shown(name)} is off: its draft model is not pinned")
             about = _text(feature.get("description"))
-            features[name] = {"flags": flags, **_kept(env=self._env(feature.get("extra_env")), about=about)}
+            features[name] = {"flags": said.flags, **_kept(env=self._env(feature.get("extra_env")), about=about)}
             if name not in off and not draft:
                 on[name] = _texts(feature.get("strategies"))
         return features, on
@@ -209,13 +207,16 @@ class Importer:
             given = _mapping(holder.get("hardware_overrides"))
             general = given.get(GENERATION) or given.get(VENDOR)
             for kind, block in [(GENERATION, general), *((p, given.get(like or "")) for p, like in LIKE.items())]:
-                flags, sizes = self._flags(_texts(_mapping(block).get("extra_args")))
-                if sizes:
-                    self.differences.append(f"sizes in hardware_overrides left out: {', '.join(sizes)}")
+                said = self._words(_texts(_mapping(block).get("extra_args")))
+                if said.sizes:
+                    self.differences.append(f"sizes in hardware_overrides left out: {', '.join(said.sizes)}")
                 env = self._env(_mapping(block).get("extra_env"))
-                if flags or env:
+                if said.flags or env:
                     before = blocks.get(kind, {})
-                    merged = {"flags": {**before.get("flags", {}), **flags}, "env": {**before.get("env", {}), **env}}
+                    merged = {
+                        "flags": {**before.get("flags", {}), **said.flags},
+                        "env": {**before.get("env", {}), **env},
+                    }
                     blocks[kind] = {name: values for name, values in merged.items() if values}
         return blocks
 
@@ -229,30 +230,24 @@ class Importer:
                 self.differences.append(f"{shown(name)} left out: {instead}")
         return env
 
-    def _flags(self, words: Sequence[str]) -> tuple[Raw, Raw]:
-        """Return words of a command line as flags, and what they say of sizes."""
-        flags: Raw = {}
-        sizes: Raw = {}
-        for name, value in _pairs(words):
-            if name.endswith("-plugin") or (name == "chat-template" and "{" not in value):
-                raise self._refusal(f"a file of its own: --{name} {shown(value)}", "flags and variables alone")
-            if name.startswith("-") or "$" in value:
-                raise self._refusal(f"a word that muster does not read: {shown(name)} {shown(value)}", "long flags")
-            if name == "served-model-name":
-                self.served = value
-            elif name in _DECIDED:
-                self.differences.append(f"--{name} left out: the plan decides it")
-            elif name == "enable-expert-parallel":
-                sizes["ep"] = True
-            elif name == "data-parallel-hybrid-lb":
-                self.differences.append("--data-parallel-hybrid-lb left out: a strategy says who answers")
-            elif name in _SIZE_FLAGS:
-                sizes[_SIZE_FLAGS[name]] = _number(value) or value
-            elif name.startswith("data-parallel-size"):
-                sizes["dp"] = "all"
-            else:
-                flags[name] = value if value else True
-        return flags, sizes
+    def _words(self, words: Sequence[str], *, named: bool = False) -> Words:
+        """Return what words of a command line say; what is left out of them is noted.
+
+        Args:
+            words: as the catalogue has them.
+            named: whether they may name what is served.
+
+        Raises:
+            Refusal: a word that no recipe can hold.
+        """
+        try:
+            said = catalogue_words.read(words)
+        except NotCarried as problem:
+            raise self._refusal(problem.found, problem.needed) from None
+        self.differences += said.left_out
+        if said.served and not named:
+            self.differences.append(f"--served-model-name {shown(said.served)} left out: a strategy says it")
+        return said
 
     def _floor(self) -> str:
         text = _text(self.variant.get("min_vllm_version") or self.model.get("min_vllm_version"))
@@ -269,32 +264,6 @@ class Importer:
     def _refusal(self, found: str, needed: str) -> Refusal:
         what = f"{self.where}, variant {self.name}: {found}"
         return Refusal(what, needed=needed, fix="import another variant or model")
-
-
-def _pairs(words: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """Yield flag and value; "" for a flag without one. A word that belongs to no flag comes with its dash."""
-    waiting = ""
-    split = [part for word in words for part in (word.split(" ", 1) if word.startswith("--") else [word])]
-    for word in [*split, "--"]:
-        if waiting and not word.startswith("--") and word not in _SHORT:
-            yield waiting, word
-            waiting = ""
-            continue
-        if waiting:
-            yield waiting, ""
-            waiting = ""
-        if word == "--":
-            continue
-        name, equals, value = word.partition("=")
-        name = _SHORT.get(name, name)
-        if name in _SHORT.values() or name.startswith("--"):
-            name = name.removeprefix("--").replace("_", "-") if "." not in name else name.removeprefix("--")
-            if equals:
-                yield name, value
-            else:
-                waiting = name
-        else:
-            yield f"-{word}", ""
 
 
 def _kept(**values: Any) -> Raw:
@@ -314,5 +283,4 @@ def _text(value: object) -> str:
 
 
 def _number(value: object) -> int:
-    text = _text(value)
-    return int(text) if text.isascii() and text.isdigit() and len(text) < 12 else 0
+    return catalogue_words.number(_text(value))
