@@ -19,6 +19,8 @@ Json = dict[str, Any]
 
 _STAY = "weights stay; with --weights they go too"
 _PARENTS = (places.ETC, places.STATE, places.CACHE)
+_IN_PART = (*_PARENTS, places.FIREWALL_UNIT)
+"""Places of the host of which only what is muster's goes."""
 
 
 class Removable(NamedTuple):
@@ -73,14 +75,9 @@ def find(request: Json) -> Removable:
         weights = _weights(request)
         kept |= weights.staying
         links = set(weights.links)
-        paths += [places.SYSUSERS, places.SYSCTL, *places.FORMER, *(places.tmpfiles(name) for name in groups)]
+        paths += [places.tmpfiles(name) for name in groups]
         paths += [inner for place in _PARENTS for inner in _inside_of(at, place, list(weights.staying))]
-        paths += [
-            places.RUN,
-            places.TOOL_FILES,
-            places.CHANGES,
-            *(f"{request['root']}/{name}" for name in places.BELOW_ROOT),
-        ]
+        paths += [place for place in places.of_host(request["root"]) if place not in _IN_PART]
         paths += [*weights.going, *weights.links]
         empty += [*weights.directories, request["root"], *_PARENTS, *host_before.made_directories(at)]
         kept |= dict.fromkeys(_foreign_units(at), "muster did not write it")
