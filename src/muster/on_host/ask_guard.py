@@ -43,7 +43,7 @@ def main(request: Json) -> Json:
 def _asked(request: Json) -> Json:
     unit = "muster-{}.service".format(request["group"])
     root = request.get("root", "")
-    config = "{}/etc/muster/{}/guard.json".format(root, request["group"])
+    config = "{}{}/guard.json".format(root, places.config(request["group"]))
     argv = [*_program(root + places.unit(unit)), "ctl", "--config", config]
     state = _unit(unit)
     if request["command"] == "resume":

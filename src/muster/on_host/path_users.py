@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 
-from muster.on_host import whole_files
+from muster.on_host import safe_paths, whole_files
 
 _LIMIT = 1 << 20
 
@@ -23,23 +23,16 @@ def users_of(path: str, etc: str = "/etc", proc: str = "/proc") -> list[str]:
 def processes_of(path: str, proc: str = "/proc") -> list[str]:
     """Return the processes whose command line names a path, as `process 1234`."""
     mine = str(os.getpid())
-    pids = [pid for pid in _listed(proc) if pid.isdigit() and pid != mine]
+    pids = [pid for pid in safe_paths.names_in(proc) if pid.isdigit() and pid != mine]
     return [f"process {pid}" for pid in pids if path in _start(f"{proc}/{pid}/cmdline")]
 
 
 def _files(etc: str) -> Iterator[str]:
     """Yield muster's units, and every file of every group: a plan that is kept to go back to counts as well."""
     units = etc + "/systemd/system"
-    yield from (os.path.join(units, name) for name in _listed(units) if name.startswith("muster-"))
+    yield from (os.path.join(units, name) for name in safe_paths.names_in(units) if name.startswith("muster-"))
     for directory, _, names in os.walk(etc + "/muster"):
         yield from (os.path.join(directory, name) for name in sorted(names))
-
-
-def _listed(directory: str) -> list[str]:
-    try:
-        return sorted(os.listdir(directory))
-    except OSError:
-        return []
 
 
 def _start(path: str) -> str:

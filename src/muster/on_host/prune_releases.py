@@ -47,10 +47,7 @@ def main(request: Json) -> Json:
 
 def releases(engines: str) -> list[str]:
     """Return the names of all releases in a directory, whole or not."""
-    try:
-        names = os.listdir(engines)
-    except OSError:
-        return []
+    names = safe_paths.names_in(engines)
     return sorted({name.removesuffix(_LOCK).removesuffix(_RESOLUTION) for name in names})
 
 

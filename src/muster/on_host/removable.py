@@ -13,7 +13,16 @@ import re
 import stat
 from typing import Any, NamedTuple
 
-from muster.on_host import disk_usage, host_before, path_users, places, probe_group, weights_on_disk, whole_files
+from muster.on_host import (
+    disk_usage,
+    host_before,
+    path_users,
+    places,
+    probe_group,
+    safe_paths,
+    weights_on_disk,
+    whole_files,
+)
 
 Json = dict[str, Any]
 
@@ -156,8 +165,7 @@ def _foreign_units(at: str) -> list[str]:
 
 
 def _named_like_ours(at: str) -> list[str]:
-    names = (os.path.basename(path) for path in _listed(at, places.UNITS))
-    return [name for name in names if re.fullmatch(r"\.?muster-.+", name)]
+    return [name for name in safe_paths.names_in(at + places.UNITS) if re.fullmatch(r"\.?muster-.+", name)]
 
 
 def _is_marked(path: str) -> bool:
@@ -220,10 +228,7 @@ def _inside_of(at: str, place: str, held: list[str]) -> list[str]:
 
 
 def _listed(at: str, place: str) -> list[str]:
-    try:
-        return [f"{place}/{name}" for name in sorted(os.listdir(at + place))]
-    except OSError:
-        return []
+    return [f"{place}/{name}" for name in safe_paths.names_in(at + place)]
 
 
 def _is_below(path: str, place: str) -> bool:

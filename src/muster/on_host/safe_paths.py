@@ -101,6 +101,14 @@ def read_bounded(path: str, limit: int) -> bytes:
     return data
 
 
+def names_in(path: str) -> list[str]:
+    """Return the names in a directory, sorted; none where it cannot be read."""
+    try:
+        return sorted(os.listdir(path))
+    except OSError:
+        return []
+
+
 def make_directory(path: str, mode: int = 0o755, owner: int = -1, group: int = -1) -> None:
     """Make a directory and its missing parents; one that exists keeps its mode and owner.
 
