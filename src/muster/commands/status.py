@@ -17,7 +17,8 @@ from rich.table import Table
 from rich.text import Text
 
 from muster.commands import options
-from muster.status.failures import VLLM_PREFIX, decisive
+from muster.on_host.systemd_units import VLLM_PREFIX
+from muster.status.failures import decisive
 from muster.status.group_status import GroupStatus, group_status
 
 SHOWN_LINES = 5

@@ -43,15 +43,16 @@ def main(request: Json) -> Json:
     root = request.get("root", "")
     group = request.get("group", "")
     planned = request.get("files", {})
+    units = present_units(root, group)
     return {
         "python": platform.python_version(),
         "machine": platform.machine(),
         "files": {path: describe(root, path, sha, bool(request.get("texts"))) for path, sha in planned.items()},
         "secrets": {path: describe(root, path, None, False) for path in request.get("secrets", ())},
         "stale": stale(root, group, set(planned) | set(request.get("secrets", ()))),
-        "units": attempt(lambda: systemd_units.states(request.get("units", []) + present_units(root, group))),
+        "units": attempt(lambda: systemd_units.states(request.get("units", []) + units)),
         "groups": other_groups(root, group),
-        "startable": startable.state(root, group, present_units(root, group)),
+        "startable": startable.state(root, group, units),
         "changes": changes(root, group),
         "release": engine_stamps.release(root, request.get("release")),
         "uv": os.access(root + request.get("uv", "/nowhere"), os.X_OK),
@@ -137,7 +138,7 @@ def stale(root: str, group: str, planned: set[str]) -> list[str]:
     if not group:
         return []
     files = []
-    kept = kept_plans.directory(root, group)
+    kept, record = kept_plans.directory(root, group), change_record.record_path(group)
     for directory, _, names in os.walk(root + places.config(group)):
         if directory == kept and safe_paths.private(kept):
             continue  # plans of earlier days, which no plan names
@@ -145,8 +146,8 @@ def stale(root: str, group: str, planned: set[str]) -> list[str]:
     files += [places.unit(name) for name in present_units(root, group)]
     files += [places.unit(name) for name in staged_units(root, group)]
     files += [path for path in places.FORMER if os.path.lexists(root + path)]
-    kept = change_record.record_path(group)  # of the change that is going on, or was cut
-    return sorted(path for path in files if path not in planned and path != kept)
+    # The record is of the change that is going on, or was cut.
+    return sorted(path for path in files if path not in planned and path != record)
 
 
 def changes(root: str, group: str) -> dict[str, Json]:

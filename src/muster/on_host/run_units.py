@@ -16,8 +16,7 @@ _STOPPED = ("inactive", "failed")
 # Variables that name a file which only root reads.
 _SECRET_FILES = ("RAY_AUTH_TOKEN_PATH",)
 _SEARCHED, _FIRST, _LAST = 500, 3, 8
-# vLLM's prefix of every line, tracebacks too; and a line that reports an error, rather than code that raises it.
-_PREFIX = re.compile(r"^(\([^)]*\) )?([A-Z]+ \d\d-\d\d \d\d:\d\d:\d\d \[[^]]*\] ?)?")
+# A line that reports an error, rather than code that raises it.
 _ERROR = re.compile(r"^(?!\s|raise )(.*\W)?\w*(Error|Exception)\b|^error:|: error: ")
 
 
@@ -101,7 +100,7 @@ def dead(unit: Json, invocation: str | None) -> bool:
 def last_words(name: str, invocation: str | None) -> list[str]:
     """Return why a unit ended, from its log: the first errors, which tend to be the cause, and the last lines."""
     lines = systemd_units.journal(name, _SEARCHED, invocation or "") or systemd_units.journal(name, _SEARCHED)
-    plain = [_PREFIX.sub("", line) for line in lines]
+    plain = [systemd_units.VLLM_PREFIX.sub("", line) for line in lines]
     errors = list(dict.fromkeys(line for line in plain if _ERROR.search(line)))[:_FIRST]
     tail = plain[-_LAST:]
     return [line for line in errors if line not in tail] + tail

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,6 +10,8 @@ from muster.on_host import run_command
 
 Json = dict[str, Any]
 
+VLLM_PREFIX = re.compile(r"^(\([^)]*\) )?([A-Z]+ \d\d-\d\d \d\d:\d\d:\d\d \[[^]]*\] ?)?")
+"""How vLLM begins every line of its log, tracebacks too."""
 _STATE = "LoadState,ActiveState,SubState,Result,MainPID,NRestarts,UnitFileState,InvocationID,NeedDaemonReload"
 
 

@@ -8,9 +8,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from muster.hosts.printable import one_line
+from muster.on_host.systemd_units import VLLM_PREFIX
 
 Bundle = Mapping[str, Any]
-VLLM_PREFIX = re.compile(r"^(\([^)]*\) )?([A-Z]+ \d\d-\d\d \d\d:\d\d:\d\d \[[^]]*\] ?)?")
 _DECISIVE = re.compile(r"^(\w+\.)*\w*(Error|Exception|Exit|Fault)\b.{0,80}?: \S|^\w*Error\b")
 NOTE = 2000
 """Characters of a reason that are kept as one line."""
