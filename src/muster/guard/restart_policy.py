@@ -101,8 +101,9 @@ def restore(record: RestartRecord, boot: str, ended: Failure, settings: Settings
     """
     if record.boot != boot:
         failures = tuple(replace(f, at=now) for f in record.failures)
-        hold = RestartRecord(held=record.held, held_by=record.held_by, held_at=record.held_at)
-        return replace(hold, boot=boot, failures=failures)
+        return RestartRecord(
+            boot=boot, held=record.held, held_by=record.held_by, held_at=record.held_at, failures=failures
+        )
     return after_abort(record, replace(ended, generation=record.running), settings, now) if record.running else record
 
 

@@ -52,6 +52,12 @@ def masked(path: str) -> bool:
     return os.path.islink(path) and os.path.realpath(path) == os.devnull
 
 
+def masked_unit(lack: str) -> str:
+    """Return the unit that one sentence of `lacks` calls masked; "" where it says something else."""
+    unit, _, rest = lack.partition(" ")
+    return unit if rest == MASKED else ""
+
+
 def _needed(unit: str) -> Iterator[str]:
     """Yield the files that a unit cannot start without."""
     for program in _PROGRAM.findall(unit):

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from muster.on_host.in_words import size
-from muster.on_host.startable import MASKED
+from muster.on_host.startable import masked_unit
 from muster.plan.restart_decision import Observation
 from muster.plan.types import HostPlan, Plan
 from muster.preflight.verdict import Verdict, fail
@@ -88,7 +88,7 @@ def _ports(plan: Plan, host: HostPlan, seen: Observation) -> Iterator[Verdict]:
 
 
 def _files(_plan: Plan, host: HostPlan, seen: Observation) -> Iterator[Verdict]:
-    masked = {text.split()[0] for text in seen["startable"]["lacks"] if MASKED in text}  # group.unit says so
+    masked = {masked_unit(text) for text in seen["startable"]["lacks"]}  # group.unit says so
     for path in sorted(host.files):
         if path.rpartition("/")[2] not in masked and seen["files"].get(path, {}).get("kind") in ("link", "other"):
             yield fail("deploy.files", f"{path} is not a regular file", "a file, or nothing, there", f"rm -r {path}")

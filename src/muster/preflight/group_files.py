@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
-from muster.on_host.startable import MASKED
+from muster.on_host.startable import masked_unit
 from muster.plan import key_parity
 from muster.preflight.verdict import Verdict, fail, warn
 
@@ -31,8 +31,7 @@ def verdicts(group: str, seen: Mapping[str, Mapping[str, Any]]) -> Iterator[Verd
     there = {host: answer for host, answer in seen.items() if "error" not in answer and _is_there(answer)}
     for host, answer in there.items():
         for text in answer["startable"]["lacks"]:
-            if MASKED in text:
-                unit = text.split()[0]
+            if unit := masked_unit(text):
                 found = fail("group.unit", f"{unit} is masked", "a unit that may start", _unmask(unit))
             else:
                 found = warn("group.files", text, "every file of the group, whole", DEPLOY)
@@ -45,7 +44,7 @@ def verdicts(group: str, seen: Mapping[str, Mapping[str, Any]]) -> Iterator[Verd
 
 def _is_there(answer: Mapping[str, Any]) -> bool:
     startable = answer["startable"]
-    return bool(startable["plans"]) or any(MASKED in text for text in startable["lacks"])
+    return bool(startable["plans"]) or any(masked_unit(text) for text in startable["lacks"])
 
 
 def _unmask(unit: str) -> str:
