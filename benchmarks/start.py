@@ -18,7 +18,6 @@ import json
 import os
 import platform
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -31,11 +30,16 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from muster.bench import start_phases
-from muster.bench.start_phases import Span
-from muster.sandbox import tiny_model
-
 ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from tests.faults.sampler import stat_fields  # noqa: E402
+from tests.free_port import free_port  # noqa: E402
+
+from muster.bench import start_phases  # noqa: E402
+from muster.bench.start_phases import Span  # noqa: E402
+from muster.sandbox import tiny_model  # noqa: E402
+
 SECONDS = 600.0
 """Longest start."""
 TINY = ("--load-format", "dummy", "--max-model-len", "512", "--max-num-seqs", "8")
@@ -43,9 +47,8 @@ TINY = ("--load-format", "dummy", "--max-model-len", "512", "--max-num-seqs", "8
 
 def born(pid: int) -> float | None:
     """Return when a process began, on the monotonic clock; None where it is gone."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
-    except OSError:
+    fields = stat_fields(pid)
+    if not fields:
         return None
     asleep = time.clock_gettime(time.CLOCK_BOOTTIME) - time.monotonic()
     return int(fields[19]) / os.sysconf("SC_CLK_TCK") - asleep
@@ -134,8 +137,7 @@ def measure(vllm: str, arguments: Sequence[str], times: int, *, cold: bool) -> I
             (model / name).write_text(text, encoding="utf-8")
         words = list(arguments) or [str(model), *TINY]
         for number in range(times):
-            with socket.create_server(("127.0.0.1", 0)) as probe:
-                port = int(probe.getsockname()[1])
+            port = free_port()
             cache = Path(folder) / (f"cache-{number}" if cold else "cache")
             env = {**os.environ, "VLLM_CACHE_ROOT": str(cache), "XDG_CACHE_HOME": str(cache), "HF_HUB_OFFLINE": "1"}
             env |= {"VLLM_NO_USAGE_STATS": "1", "PYTHONUNBUFFERED": "1", "VLLM_CPU_KVCACHE_SPACE": "1"}
