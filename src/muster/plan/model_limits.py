@@ -25,7 +25,7 @@ def check(
         shape: of the model; None where it is not known: then only its context is judged.
         layout: parallel sizes.
         length: tokens of context that the flags ask for; None where they leave it open.
-        environment: the user's `extra_env`.
+        environment: of the engine, besides the plan's own: the recipe's variables and the user's.
         context: longest context of the model in tokens; None where another model than the recipe's is served.
 
     Raises:
