@@ -12,7 +12,7 @@ from pyinfra.api.host import Host
 from pyinfra.api.state import State
 
 from muster.bench import engine_log
-from muster.deploys.verify import request as verify_request
+from muster.deploys import verify
 from muster.errors import Refusal
 from muster.hosts.all_hosts import each, hosts_of
 from muster.hosts.connect import connected as connected_hosts
@@ -74,20 +74,18 @@ class MeasuredGroup:
         Raises:
             Refusal: what is broken, by host; nothing is measured then.
         """
-        requests = {name: verify_request(self.plan, planned) for name, planned in self.plan.hosts.items()}
         # A rank that is gone keeps its requests waiting for minutes: what runs is asked before what answers.
         answers = self._ask_all(
             {
                 name: {
-                    "verify_group": {key: requests[name][key] for key in ("units", "processes")},
+                    "verify_group": verify.what_runs(self.plan, planned),
                     "run_tool": {"do": "log", "units": list(planned.units)},
                 }
                 for name, planned in self.plan.hosts.items()
             }
         )
-        serving = [name for name, planned in self.plan.hosts.items() if planned.answers]
-        endpoint_alone: dict[str, Any] = {"units": [], "processes": []}
-        self._ask_all({name: {"verify_group": requests[name] | endpoint_alone} for name in serving})
+        serving = {name: verify.what_answers(self.plan, planned) for name, planned in self.plan.hosts.items()}
+        self._ask_all({name: {"verify_group": question} for name, question in serving.items() if question})
         logs = [answer["run_tool"] for answer in answers.values()]
         gpus = [gpu for host_log in logs for gpu in host_log["gpus"]]
         return RunningEngine(

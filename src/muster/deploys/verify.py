@@ -44,8 +44,13 @@ def _answers_as_planned(state: State, host: Host, run: GroupRun) -> bool:
 
 
 def request(plan: Plan, host: HostPlan) -> dict[str, Any]:
-    """Return the request of `muster.on_host.verify_group`: every host's processes, and the API where it has one."""
-    asked: dict[str, Any] = {
+    """Return the request of `muster.on_host.verify_group`: what runs on a host, and what answers where it is asked."""
+    return what_runs(plan, host) | what_answers(plan, host)
+
+
+def what_runs(plan: Plan, host: HostPlan) -> dict[str, Any]:
+    """Return the part of the request that asks for a host's units and processes."""
+    return {
         "units": [{"unit": unit, "digest": plan.digest, "argv": _main(plan, host)} for unit in host.units],
         "processes": [
             {
@@ -57,18 +62,22 @@ def request(plan: Plan, host: HostPlan) -> dict[str, Any]:
             for process in host.processes
         ],
     }
-    if host.answers:
-        own = [host] if plan.hybrid else plan.hosts.values()
-        asked |= {
-            "url": plan.local_endpoint,
-            "model": plan.served_model_name,
-            "ranks": sum(len(other.dp_ranks) for other in own) or 1,
-            "first_rank": host.dp_ranks[0] if plan.hybrid else 0,
-            "tool_calling": plan.tool_calling,
-            "seconds": _SECONDS,
-            "api_key_file": plan.api_key_path,
-        }
-    return asked
+
+
+def what_answers(plan: Plan, host: HostPlan) -> dict[str, Any]:
+    """Return the part of the request that asks the API; empty where the host has none."""
+    if not host.answers:
+        return {}
+    own = [host] if plan.hybrid else plan.hosts.values()
+    return {
+        "url": plan.local_endpoint,
+        "model": plan.served_model_name,
+        "ranks": sum(len(other.dp_ranks) for other in own) or 1,
+        "first_rank": host.dp_ranks[0] if plan.hybrid else 0,
+        "tool_calling": plan.tool_calling,
+        "seconds": _SECONDS,
+        "api_key_file": plan.api_key_path,
+    }
 
 
 def _main(plan: Plan, host: HostPlan) -> list[str]:

@@ -20,14 +20,16 @@ def main(request: Json) -> Json:
 
     Args:
         request: `units` [{unit, digest, argv}] that must run here, `argv` of the main process where that is a guard;
-            `processes` [{unit, argv, env, guarded}] in them. Where this host has an endpoint also `url` (the API's base
-            URL), `model` (served name), `ranks` (number of DP ranks that answer there), `first_rank` (the first of
-            them; the endpoint counts from 0), `tool_calling` (whether planned), `seconds` (per answer) and
-            `api_key_file` (this host's environment file with VLLM_API_KEY, or None).
+            `processes` [{unit, argv, env, guarded}] in them; neither where the endpoint alone is asked. Where this host
+            has an endpoint also `url` (the API's base URL), `model` (served name), `ranks` (number of DP ranks that
+            answer there), `first_rank` (the first of them; the endpoint counts from 0), `tool_calling` (whether
+            planned), `seconds` (per answer) and `api_key_file` (this host's environment file with VLLM_API_KEY, or
+            None).
     """
-    states = systemd_units.states([unit["unit"] for unit in request["units"]])
-    problems = [problem for unit in request["units"] for problem in not_as_planned(unit, states.get(unit["unit"], {}))]
-    for process in request["processes"]:
+    units = request.get("units", ())
+    states = systemd_units.states([unit["unit"] for unit in units])
+    problems = [problem for unit in units for problem in not_as_planned(unit, states.get(unit["unit"], {}))]
+    for process in request.get("processes", ()):
         problems += not_running(process, states.get(process["unit"], {}))
     if not request.get("url"):
         return {"problems": problems, "ranks": [], "served": []}
