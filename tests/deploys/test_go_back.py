@@ -56,7 +56,7 @@ def test_the_last_host_to_fail_takes_all_of_them_back(put: list[str]) -> None:
     assert put == []
     fail(change, "a")
     assert put == [FIRST]
-    failed = f"plan {THIRD} failed: b failed at 'Bring up | guards up'"
+    failed = f"plan {THIRD} failed: b failed at 'Bring up: guards up'"
     assert words.last().startswith(f"{failed}; plan {FIRST} serves again after 40 s without service; next: ")
 
 

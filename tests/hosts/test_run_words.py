@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 from muster.hosts.run_words import DONE, FAILED, INTERRUPTED, REFUSED, UNKNOWN, RunWords
@@ -73,3 +75,34 @@ def test_the_status_says_what_the_last_line_says() -> None:
     words.interrupt()
     assert words.status == INTERRUPTED
     assert "; the group was touched; unfinished: plan a -> b; next: " in words.last()
+
+
+DEPLOY = """
+from pyinfra.api.command import FunctionCommand
+
+from muster.hosts import operations
+from muster.hosts.pyinfra_types import stage
+from muster.hosts.run_words import words
+
+
+@stage("Work")
+def work():
+    operations.carried_out(FunctionCommand(lambda state, host: False, [], {}), name="it is done")
+
+
+words.say_at_the_end()
+words.done("all is well")
+work()
+"""
+
+
+def test_a_step_that_fails_is_the_last_line_of_pyinfras_own_command_too(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text("hosts = ['@local']\n")
+    (tmp_path / "deploy.py").write_text(DEPLOY)
+    command = [sys.executable, "-m", "pyinfra", "-y", "mine.py", "deploy.py"]
+    run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert run.returncode == FAILED
+    assert run.stderr.splitlines()[-1] == (
+        "muster: @local failed at 'Work: it is done'; the running group was not touched; "
+        "next: correct that and run it again"
+    )

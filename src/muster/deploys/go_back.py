@@ -18,6 +18,7 @@ from muster.deploys.shared.progress import Progress
 from muster.errors import Refusal
 from muster.hosts.all_hosts import hosts_of
 from muster.hosts.once import OncePerRun
+from muster.hosts.pyinfra_types import operation_name
 from muster.hosts.run_words import words
 from muster.plan.way_back import WayBack, failed
 
@@ -46,8 +47,7 @@ class GoBack(BaseStateCallback):
         """Note a host's failure; the last one to fail takes all of them back."""
         if host.name not in self.progress.hosts:
             return
-        names = " / ".join(sorted(state.get_op_meta(op_hash).names))
-        self.reason = self.reason or f"{host.name} failed at '{names}'"
+        self.reason = self.reason or f"{host.name} failed at '{operation_name(state, op_hash)}'"
         self.fallen.add(host.name)
         acted = self.progress.stopping or self.progress.started
         if acted and not self.progress.settled and self.fallen >= set(self.progress.hosts):

@@ -21,7 +21,7 @@ from pyinfra.api.host import Host
 from pyinfra.api.inventory import Inventory
 from pyinfra.api.operations import run_ops
 from pyinfra.api.output import set_echo, set_formatter
-from pyinfra.api.state import BaseStateCallback, State, StateStage
+from pyinfra.api.state import State, StateStage
 from pyinfra.context import ctx_config, ctx_host
 
 from muster.errors import Refusal
@@ -32,7 +32,7 @@ from muster.hosts.explain import refusal
 from muster.hosts.pyinfra_types import operation_name
 from muster.hosts.run_display import RunDisplay
 from muster.hosts.run_options import RunOptions
-from muster.hosts.run_words import DONE, FAILED, INTERRUPTED, REFUSED, words
+from muster.hosts.run_words import DONE, FAILED, INTERRUPTED, REFUSED, FailureNotice, words
 from muster.spec import inventory
 
 _PYINFRA = str(Path(pyinfra.__file__).parent)
@@ -160,15 +160,12 @@ def _execute(state: State, steps: Mapping[str, list[str]], display: RunDisplay) 
     except PyinfraError as error:  # mostly that no host is left, which the failed step has said
         if not state.failed_hosts:
             words.fail(str(error))
-            return FAILED
-    if state.failed_hosts:
-        if not words.failures:
-            words.fail(f"{', '.join(sorted(host.name for host in state.failed_hosts))} failed")
-        return words.status
-    return FAILED if words.failures else DONE
+    if state.failed_hosts and not words.failures:
+        words.fail(f"{', '.join(sorted(host.name for host in state.failed_hosts))} failed")
+    return words.status
 
 
-class _Watched(BaseStateCallback):
+class _Watched(FailureNotice):
     """Shows each step that changes something, and each that fails."""
 
     def __init__(self, display: RunDisplay, steps: Mapping[str, list[str]]) -> None:
@@ -184,8 +181,7 @@ class _Watched(BaseStateCallback):
     ) -> None:
         self._failed.add(host.name)
         self._display.step_failed(operation_name(state, op_hash), host.name)
-        if not words.failures:
-            words.fail(f"{host.name} failed at '{operation_name(state, op_hash)}'")
+        super().operation_host_error(state, host, op_hash)
 
     def operation_end(self, state: State, op_hash: str) -> None:  # type: ignore[override]
         done = [host for host in self._steps.get(op_hash, ()) if host not in self._failed]

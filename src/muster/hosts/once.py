@@ -6,7 +6,7 @@ group.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Generic, TypeVar
 from weakref import WeakKeyDictionary
 
@@ -53,8 +53,3 @@ class OncePerRun(Generic[Result]):
         if isinstance(result, DeployError):
             raise result
         return result
-
-    def made(self, state: State) -> Mapping[str, Result]:
-        """Return key -> result of what a run has made so far."""
-        results = self._results.get(state, {})
-        return {key: result for key, result in results.items() if not isinstance(result, DeployError)}

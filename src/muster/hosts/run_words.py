@@ -18,6 +18,10 @@ from types import FrameType
 
 import click
 import pyinfra
+from pyinfra.api.host import Host
+from pyinfra.api.state import BaseStateCallback, State
+
+from muster.hosts.pyinfra_types import current_state, operation_name
 
 UNKNOWN = "INVENTORY RECIPE"
 DONE, FAILED, REFUSED, INTERRUPTED = 0, 1, 2, 130
@@ -123,6 +127,7 @@ class RunWords:
         """Have the last line printed when this process ends, once; for pyinfra's own command."""
         if pyinfra.is_cli and not self._awaited:
             self._awaited = True
+            current_state().add_callback_handler(FailureNotice())
             atexit.register(self._end)
             signal.signal(signal.SIGINT, self._interrupt)
 
@@ -151,6 +156,17 @@ class RunWords:
             where: inventory, and the recipe if the user has named it.
         """
         self.__init__(where=where, _awaited=True)  # type: ignore[misc]
+
+
+class FailureNotice(BaseStateCallback):
+    """Keeps the step that fails first as the reason, unless the step has given one itself."""
+
+    def operation_host_error(  # type: ignore[override]
+        self, state: State, host: Host, op_hash: str, retry_count: int = 0, max_retries: int = 0
+    ) -> None:
+        """Note it."""
+        if not words.failures:
+            words.fail(f"{host.name} failed at '{operation_name(state, op_hash)}'")
 
 
 words = RunWords()

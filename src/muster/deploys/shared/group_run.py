@@ -9,7 +9,7 @@ from typing import Any
 
 from pyinfra.api.exceptions import DeployError
 from pyinfra.api.host import Host
-from pyinfra.api.state import BaseStateCallback, State
+from pyinfra.api.state import State
 
 from muster.deploys.shared.progress import Progress
 from muster.deploys.shared.transaction import Transaction, begin
@@ -17,7 +17,6 @@ from muster.errors import Refusal
 from muster.hosts import uv_binary
 from muster.hosts.all_hosts import hosts_of
 from muster.hosts.once import OncePerRun
-from muster.hosts.pyinfra_types import operation_name
 from muster.hosts.run_words import words
 from muster.hosts.secret_store import Store, open_store
 from muster.plan import change as changes
@@ -85,18 +84,6 @@ class GroupRun:
 _runs: OncePerRun[GroupRun] = OncePerRun()
 
 
-class _FailureNotice(BaseStateCallback):
-    """When a host fails, keeps what failed for the last line of the run."""
-
-    @staticmethod
-    def operation_host_error(
-        state: State, host: Host, op_hash: str, retry_count: int = 0, max_retries: int = 0
-    ) -> None:
-        for run in _runs.made(state).values():
-            if host.name in run.plan.hosts:
-                words.fail(f"{host.name} failed at '{operation_name(state, op_hash)}'")
-
-
 def _prepare(state: State, recipe_name: str) -> GroupRun:
     fleet = inventory.of_run(state.inventory)
     plan = plan_for(recipe_name, fleet)
@@ -128,7 +115,6 @@ def _prepare(state: State, recipe_name: str) -> GroupRun:
     decision = decide(here, probed.observations, store.sha256)
     if left_out and decision.changes:
         raise DeployError(_absent(plan, left_out, "left out by --limit or --exclude"))
-    state.add_callback_handler(_FailureNotice())
     words.say_at_the_end()
     files = inventory.files_of(state.inventory)
     words.about(files.inventory if files else None, plan.recipe)
