@@ -131,8 +131,11 @@ def test_a_generation_that_ends_once_is_started_again(monkeypatch: pytest.Monkey
 
 
 def test_who_gives_a_command_is_a_word_that_guards_take(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("SUDO_USER", raising=False)
     monkeypatch.setattr("getpass.getuser", lambda: "ann")
     monkeypatch.setattr("socket.gethostname", lambda: "desk.example")
-    assert guard_commands.operator() == "ann@desk.example"
+    assert guard_commands.operator_for_guards() == "ann@desk.example"
     monkeypatch.setattr("getpass.getuser", lambda: "ann b\x1b[2J")
-    assert guard_commands.operator() == ""
+    assert guard_commands.operator_for_guards() == ""
+    monkeypatch.setenv("SUDO_USER", "bea")
+    assert guard_commands.operator_for_guards() == "bea@desk.example"

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import getpass
-import socket
 from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import datetime, timezone
 from typing import Any
 
 from muster.deploys.shared.group_run import GroupRun
+from muster.deploys.shared.operator import operator
 from muster.deploys.verify import request as verify_request
 from muster.hosts import operations
 from muster.hosts.program_operation import Later, Session
@@ -80,15 +79,6 @@ def verified_now(history: Sequence[plan_history.KeptPlan], digest: str) -> dict[
         "verified": datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
         "by": operator(),
     }
-
-
-def operator() -> str:
-    """Return who makes this change, and on which machine."""
-    try:
-        user = getpass.getuser()
-    except (KeyError, OSError):  # a user without a name
-        user = "?"
-    return f"{user}@{socket.gethostname()}"[:200]
 
 
 def given(settings: Settings) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 group_run         plan, what the hosts have, decision: made once, by the host that comes first
 progress          which host has passed what
 stop_question     what a stop costs, asked before it: pure
+operator          who makes a change, and on which machine
 transaction       one change: its lock on every host, its record, its end
 gate              nobody passes before all have come
 polling           units watched in short SSH sessions

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
-import os
-import socket
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -14,6 +11,7 @@ from pyinfra.api.host import Host
 from pyinfra.api.state import State
 
 from muster.deploys.shared import polling
+from muster.deploys.shared.operator import operator
 from muster.deploys.shared.polling import poll_seconds, rest_of_poll
 from muster.guard.answers import OPERATOR
 from muster.hosts.run_programs import run_program
@@ -61,7 +59,7 @@ def end_generation(
     if drain_seconds:
         say(host, f"requests in flight get up to {drain_seconds} s")
     for seconds in poll_seconds():
-        request = {"group": group, "command": command, "wait": seconds, "by": operator()}
+        request = {"group": group, "command": command, "wait": seconds, "by": operator_for_guards()}
         if command == "restart":
             request["since"] = since
         elif absent:
@@ -80,13 +78,9 @@ def end_generation(
     return False
 
 
-def operator() -> str:
-    """Return who gives a command, `user@machine`, for the status of a stopped group; empty where neither is a word."""
-    try:
-        user = getpass.getuser()
-    except (KeyError, OSError):  # a user id without a name
-        user = str(os.getuid())
-    name = f"{user}@{socket.gethostname()}"
+def operator_for_guards() -> str:
+    """Return who gives a command, for the status of a stopped group; empty where a guard would not take the name."""
+    name = operator()
     return name if OPERATOR.fullmatch(name) else ""
 
 

@@ -5,9 +5,6 @@ A session to each host stays open for as long as the run lasts; its end is the p
 
 from __future__ import annotations
 
-import getpass
-import os
-import socket
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -19,6 +16,7 @@ from pydantic import ValidationError
 from pyinfra.api.host import Host
 from pyinfra.api.state import State
 
+from muster.deploys.shared.operator import machine, user
 from muster.errors import Refusal
 from muster.hosts import programs
 from muster.hosts.all_hosts import each, hosts_of
@@ -204,16 +202,9 @@ def begin(group: str, command: Command, before: str, after: str) -> Change:
         id=uuid.uuid4().hex,
         group=group,
         command=command,
-        who=_who(),
-        origin=socket.gethostname()[:100],
+        who=user(),
+        origin=machine(),
         since=datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
         before=before,
         after=after,
     )
-
-
-def _who() -> str:
-    try:
-        return (os.environ.get("SUDO_USER") or getpass.getuser())[:100]
-    except (OSError, KeyError):
-        return "unknown"
