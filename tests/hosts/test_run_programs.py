@@ -62,7 +62,7 @@ def test_a_host_that_says_nothing_is_given_up(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_a_host_that_never_begins_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ssh_session, "_OPENING_SECONDS", 0.2)
+    monkeypatch.setattr(ssh_session, "OPENING_SECONDS", 0.2)
     assert "has not begun within" in ask(FakeChannel(begins=False))["probe_gpus"]["error"]
 
 

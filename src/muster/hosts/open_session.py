@@ -12,27 +12,24 @@ from typing import Any
 import gevent
 from gevent.lock import RLock
 from gevent.queue import Empty, Queue
-from pyinfra.api.command import StringCommand
 from pyinfra.api.host import Host
 from pyinfra.api.state import State
-from pyinfra.connectors.util import make_unix_command_for_host
 
-from muster.hosts import programs
+from muster.hosts import programs, ssh_session
 from muster.hosts.printable import one_line, printable_data
 from muster.hosts.run_programs import connector_arguments
-from muster.hosts.ssh_session import CONTROL, Broken
+from muster.hosts.ssh_session import OPENING_SECONDS, Broken
 
 SILENCE = 90.0
 """Seconds after which a host takes a silent control machine for gone."""
 _EVERY = 15.0
 _ANSWER_SECONDS = 120.0
-_OPENING_SECONDS = 60.0
 _LIMIT = 1 << 20
 
 
 def can_open(host: Host) -> bool:
     """Whether a host is reached over SSH; a container, or this machine itself, has no session that could stay open."""
-    return getattr(host.connector, "client", None) is not None
+    return ssh_session.client_of(host) is not None
 
 
 class OpenSession:
@@ -49,15 +46,12 @@ class OpenSession:
 
     def __init__(self, state: State, host: Host, program: str, request: programs.Request) -> None:
         text = programs.bundle({program: request}, streams=True).encode()
-        become = {key: value for key, value in connector_arguments(state, host).items() if key not in CONTROL}
-        line = make_unix_command_for_host(state, host, StringCommand(programs.open_command(len(text))), **become)
+        become = ssh_session.part_of_command(connector_arguments(state, host))
         self._lines: Queue[str | None] = Queue()
         self._asking, self._errors, self.lost = RLock(), "", ""
         try:
-            client: Any = getattr(host.connector, "client", None)
-            self._channel = client.get_transport().open_session(timeout=_OPENING_SECONDS)
-            with gevent.Timeout(_OPENING_SECONDS, Broken(f"the host has not begun within {_OPENING_SECONDS:.0f} s")):
-                self._channel.exec_command(line.get_raw_value())
+            self._channel = ssh_session.begin(state, host, programs.open_command(len(text)), become)
+            with gevent.Timeout(OPENING_SECONDS, Broken(f"the host has not read within {OPENING_SECONDS:.0f} s")):
                 self._channel.sendall(text)
         except Broken:
             raise

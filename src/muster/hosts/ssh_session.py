@@ -30,9 +30,9 @@ LINE_LIMIT = 4000
 """Characters of one line that are passed on as it comes."""
 _PIECE = 1 << 16
 _STATUS_SECONDS = 20.0
-_OPENING_SECONDS = 60.0
-CONTROL = ("_timeout", "_stdin", "_get_pty", "_success_exit_codes")
-"""pyinfra's connector arguments that are no part of a command line."""
+OPENING_SECONDS = 60.0
+"""Seconds in which a host must have begun a command."""
+_CONTROL = ("_timeout", "_stdin", "_get_pty", "_success_exit_codes")
 
 OnLine = Callable[[str, bool], None]
 
@@ -74,9 +74,8 @@ def converse(
         Broken: the host sent too much, or nothing for too long.
         Exception: whatever the connection raises.
     """
-    become = {key: value for key, value in arguments.items() if key not in CONTROL}
-    client = getattr(host.connector, "client", None)
-    if client is None:  # no SSH: a container or this machine itself
+    become = part_of_command(arguments)
+    if client_of(host) is None:  # no SSH: a container or this machine itself
         succeeded, output = host.run_shell_command(
             StringCommand(command), print_output=False, **become, _stdin=[text], _timeout=seconds
         )
@@ -84,10 +83,9 @@ def converse(
         return Output(0 if succeeded else 1, output.stdout_lines, output.stderr_lines)
 
     def execute() -> tuple[int, CommandOutput]:
-        # Made again for the second try, which has a password.
-        line = make_unix_command_for_host(state, host, StringCommand(command), **become).get_raw_value()
-        conversation = _Conversation(client.get_transport().open_session(timeout=_OPENING_SECONDS), on_line)
-        output = conversation.run(line, text.encode(), seconds)
+        # The command line is made again for the second try, which has a password.
+        conversation = _Conversation(begin(state, host, command, become), on_line)
+        output = conversation.run(text.encode(), seconds)
         kinds = [*(("stdout", line) for line in output.stdout), *(("stderr", line) for line in output.stderr)]
         return output.status, CommandOutput([OutputLine(kind, line) for kind, line in kinds])
 
@@ -99,6 +97,39 @@ def converse(
     return Output(status, output.stdout_lines, output.stderr_lines)
 
 
+def client_of(host: Host) -> Any:
+    """Return paramiko's client; None for a host that is not reached over SSH: a container, or this machine itself."""
+    return getattr(host.connector, "client", None)
+
+
+def part_of_command(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the connector arguments that make a command line: sudo, environment, ..."""
+    return {key: value for key, value in arguments.items() if key not in _CONTROL}
+
+
+def begin(state: State, host: Host, command: str, become: Mapping[str, Any]) -> Any:
+    """Begin a command in a channel of its own, and return the channel.
+
+    Args:
+        state, host: pyinfra's; the host is connected over SSH.
+        command: of the host's shell.
+        become: as `part_of_command` returns it.
+
+    Raises:
+        Broken: the host does not confirm the command; paramiko alone would wait for ever.
+        Exception: whatever the connection raises.
+    """
+    line = make_unix_command_for_host(state, host, StringCommand(command), **become).get_raw_value()
+    channel = client_of(host).get_transport().open_session(timeout=OPENING_SECONDS)
+    try:
+        with gevent.Timeout(OPENING_SECONDS, Broken(f"the host has not begun within {OPENING_SECONDS:.0f} s")):
+            channel.exec_command(line)
+    except BaseException:
+        channel.close()
+        raise
+    return channel
+
+
 def _pass_on(output: CommandOutput, on_line: OnLine | None) -> None:
     for line in output.combined_lines:
         if on_line is not None:
@@ -106,22 +137,18 @@ def _pass_on(output: CommandOutput, on_line: OnLine | None) -> None:
 
 
 class _Conversation:
-    """One channel, from its command to its end."""
+    """One channel, from the command that has begun to its end."""
 
     def __init__(self, channel: Any, on_line: OnLine | None) -> None:
         self._channel, self._on_line = channel, on_line
         self._taken, self._heard = 0, time.monotonic()
 
-    def run(self, command: str, text: bytes, seconds: float | None) -> Output:
+    def run(self, text: bytes, seconds: float | None) -> Output:
         """Do it; raises as `converse`."""
-        greenlets: list[Any] = []
+        readers = [gevent.spawn(self._read, self._channel.recv, is_error=False)]
+        readers.append(gevent.spawn(self._read, self._channel.recv_stderr, is_error=True))
+        greenlets = [*readers, gevent.spawn(self._write, text)]
         try:
-            # paramiko waits for ever for a server that does not confirm the command.
-            with gevent.Timeout(_OPENING_SECONDS, Broken(f"the host has not begun within {_OPENING_SECONDS:.0f} s")):
-                self._channel.exec_command(command)
-            readers = [gevent.spawn(self._read, self._channel.recv, is_error=False)]
-            readers.append(gevent.spawn(self._read, self._channel.recv_stderr, is_error=True))
-            greenlets = [*readers, gevent.spawn(self._write, text)]
             self._await(readers, None if seconds is None else time.monotonic() + seconds, seconds)
             self._channel.status_event.wait(_STATUS_SECONDS)
             return Output(int(self._channel.exit_status), *(reader.get() for reader in readers))
