@@ -18,7 +18,7 @@ from muster.deploys.remove import look_at, removal_request, report, units_to_sto
 from muster.deploys.shared import polling
 from muster.deploys.shared.group_run import GroupRun
 from muster.hosts import operations
-from muster.hosts.all_hosts import hosts_of
+from muster.hosts.all_hosts import reached
 from muster.hosts.once import OncePerRun
 from muster.hosts.pyinfra_types import current_host, current_state, stage
 from muster.hosts.run_programs import run_program
@@ -45,7 +45,7 @@ def leave(run: GroupRun) -> None:
 def _look(state: State, run: GroupRun) -> _Leaving:
     """Ask the leaving hosts what is there, and say who leaves; everything goes unless another group is there."""
     names = inventory.leaving_hosts(state.inventory)
-    hosts = {name: host for name, host in hosts_of(state).items() if name in names and host in state.active_hosts}
+    hosts = {name: host for name, host in reached(state).items() if name in names}
     for name in sorted(set(names) - set(hosts)):
         logger.warning(
             f"{name} is leaving and was not reached: what muster made there stays; run again when it is back"

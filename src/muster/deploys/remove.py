@@ -21,11 +21,11 @@ from muster.deploys.shared.gate import gate
 from muster.deploys.shared.progress import Progress
 from muster.errors import Refusal
 from muster.hosts import operations
-from muster.hosts.all_hosts import each
+from muster.hosts.all_hosts import reached
 from muster.hosts.once import OncePerRun
 from muster.hosts.program_operation import Session
 from muster.hosts.pyinfra_types import current_host, current_state, stage
-from muster.hosts.run_programs import run_program
+from muster.hosts.run_programs import ask_all, run_program
 from muster.hosts.run_words import words
 from muster.hosts.say import say
 from muster.on_host import places
@@ -93,7 +93,7 @@ def _look(state: State, *, everything: bool, weights: bool, group: str | None, r
             "--weights without --everything", needed="both", fix="weights belong to no group: add --everything"
         )
     request = removal_request(inventory.of_run(state.inventory).settings, groups=None, weights=weights)
-    hosts = {host.name: host for host in state.inventory if host in state.active_hosts}
+    hosts = reached(state)
     there = look_at(state, hosts, request)
     if not everything:
         request["groups"] = [_chosen(there, group, recipe)]
@@ -147,19 +147,9 @@ def look_at(state: State, hosts: Mapping[str, Host], request: Mapping[str, Any])
     """Return host -> what `removable` answers.
 
     Raises:
-        Refusal: a host gives no answer.
+        Refusal: hosts give no answer.
     """
-
-    def one(host: Host) -> dict[str, Any]:
-        return run_program(state, host, "removable", request, seconds=_LOOK_SECONDS)
-
-    answers = each(hosts.values(), one)
-    for name, answer in answers.items():
-        if "error" in answer:
-            raise Refusal(
-                f"{name}: {answer['error']}", needed="a host that says what it has", fix="mend it, or --limit"
-            )
-    return answers
+    return ask_all(state, hosts.values(), "removable", request, seconds=_LOOK_SECONDS, fix="mend it, or --limit")
 
 
 def _chosen(there: Mapping[str, Mapping[str, Any]], group: str | None, recipe: str | None) -> str:

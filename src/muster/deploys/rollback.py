@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
 
 from pyinfra import logger
 from pyinfra.api.command import FunctionCommand
-from pyinfra.api.host import Host
 from pyinfra.api.state import State
 
 from muster.deploys import deployed_group, put_back
@@ -21,13 +19,12 @@ from muster.deploys.put_back import Restored
 from muster.deploys.shared.gate import gate
 from muster.deploys.shared.stop_question import stop_question
 from muster.deploys.shared.transaction import Transaction, begin
-from muster.errors import Refusal
 from muster.hosts import operations
-from muster.hosts.all_hosts import each
+from muster.hosts.all_hosts import reached
 from muster.hosts.once import OncePerRun
 from muster.hosts.program_operation import Later, Session
 from muster.hosts.pyinfra_types import current_host, current_state, stage
-from muster.hosts.run_programs import run_program
+from muster.hosts.run_programs import ask_all
 from muster.hosts.run_words import words
 from muster.plan import change as changes
 from muster.plan import plan_history
@@ -103,12 +100,12 @@ def _prepare(state: State, digest: str, recipe: str | None) -> Rollback:
         Refusal: there is no such plan, or hosts lack what it needs; nothing was touched.
     """
     inventory.require_all_read(state.inventory)
-    hosts = {host.name: host for host in state.inventory if host in state.active_hosts}
-    manifests = _ask(state, hosts, "probe_group", {})
+    hosts = reached(state)
+    manifests = ask_all(state, hosts.values(), "probe_group", {}, seconds=_PROBE_SECONDS)
     data = next(iter(hosts.values())).data
     groups = {name: answer["groups"] for name, answer in manifests.items()}
     group = deployed_group.choose(groups, group=data.get("group"), recipe=recipe or data.get("recipe"))
-    kept = _ask(state, hosts, "kept_plans", {"do": "list", "group": group})
+    kept = ask_all(state, hosts.values(), "kept_plans", {"do": "list", "group": group}, seconds=_PROBE_SECONDS)
     history = plan_history.history({name: answer["plans"] for name, answer in kept.items()})
     found = changes.seen({name: answer["changes"].get(group, {}) for name, answer in manifests.items()})
     changes.require_free(group, found)
@@ -131,14 +128,6 @@ def _prepare(state: State, digest: str, recipe: str | None) -> Rollback:
     former = way_back(history, target.hosts, target.digest)
     state.add_callback_handler(GoBack(group, target.digest, restored.deployed.progress, former))
     return run
-
-
-def _ask(state: State, hosts: Mapping[str, Host], program: str, request: Mapping[str, Any]) -> dict[str, Any]:
-    answers = each(hosts.values(), lambda host: run_program(state, host, program, request, seconds=_PROBE_SECONDS))
-    for name, answer in answers.items():
-        if "error" in answer:
-            raise Refusal(f"{name}: {answer['error']}", needed="a host that answers over SSH")
-    return answers
 
 
 @stage("Files")

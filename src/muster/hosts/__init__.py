@@ -9,7 +9,7 @@ guard_answers  what a host's guard may answer: pure
 check_answers  an answer against its model and its request: pure
 ssh_session    one command over SSH, with bounds on time and size
 open_session   a host program that is talked to for as long as a run lasts
-run_programs   host programs run in one session, and their answers
+run_programs   host programs run in one session, and their answers; one host or all of them
 program_operation  one host program as a pyinfra command
 operations     pyinfra operations, each named by its outcome
 connect        connect the hosts of an inventory

@@ -24,3 +24,8 @@ def each(hosts: Iterable[Host], work: Callable[[Host], Result]) -> dict[str, Res
 def hosts_of(state: State) -> dict[str, Host]:
     """Return inventory name -> host."""
     return {host.name: host for host in state.inventory}
+
+
+def reached(state: State) -> dict[str, Host]:
+    """Return inventory name -> host, of those that this run has a connection to."""
+    return {host.name: host for host in state.inventory if host in state.active_hosts}

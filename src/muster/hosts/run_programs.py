@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from typing import Any, cast
 
@@ -12,7 +12,9 @@ from pyinfra.api.host import Host
 from pyinfra.api.state import State
 from pyinfra.context import ctx_config
 
+from muster.errors import Refusal
 from muster.hosts import programs, ssh_session
+from muster.hosts.all_hosts import each
 from muster.hosts.check_answers import checked
 from muster.hosts.printable import one_line
 from muster.hosts.programs import Answer, Request
@@ -91,6 +93,32 @@ def run_program(
         state, host, seconds, streams: as for `run_programs`.
     """
     return run_programs(state, host, {name: request}, seconds=seconds, streams=streams)[name]
+
+
+def ask_all(
+    state: State,
+    hosts: Iterable[Host],
+    name: str,
+    request: Request,
+    *,
+    seconds: float | None = None,
+    fix: str = "",
+) -> dict[str, Answer]:
+    """Run one host program on every host at once; return host -> answer.
+
+    Args:
+        hosts: connected ones.
+        fix: what to do about a host that gives none.
+        state, name, request, seconds: as for `run_program`.
+
+    Raises:
+        Refusal: hosts that gave no answer, all of them, each with its error.
+    """
+    answers = each(hosts, lambda host: run_program(state, host, name, request, seconds=seconds))
+    wrong = [f"{host}: {answer['error']}" for host, answer in answers.items() if "error" in answer]
+    if wrong:
+        raise Refusal("\n".join(wrong), needed="an answer of every host", fix=fix)
+    return answers
 
 
 def connector_arguments(state: State, host: Host) -> dict[str, Any]:

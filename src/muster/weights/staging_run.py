@@ -11,7 +11,9 @@ from pyinfra.api.state import State
 
 from muster.errors import Refusal
 from muster.hosts import programs, uv_binary
+from muster.hosts.all_hosts import reached
 from muster.hosts.once import OncePerRun
+from muster.hosts.run_programs import ask_all
 from muster.on_host import places
 from muster.plan.release import release_of
 from muster.plan.weights_path import revision_path
@@ -19,9 +21,11 @@ from muster.spec import bundles, inventory, pins, recipe
 from muster.spec.inventory import Fleet
 from muster.spec.listing import Listing
 from muster.spec.settings import Settings, Weights
-from muster.weights import ask_hosts, tokens
+from muster.weights import tokens
 from muster.weights.keys import pair_keys
 from muster.weights.staging_roles import Staging, secret, staging
+
+_PROBE_SECONDS = 120
 
 
 @dataclass(frozen=True)
@@ -105,11 +109,12 @@ def of_bundle(state: State) -> StageRun | None:
 
 def _run(state: State, fleet: Fleet, listing: Listing, options: Weights) -> StageRun:
     """Probe every host at once, decide, and say what will happen."""
-    active = {host.name: host for host in state.inventory if host in state.active_hosts}
+    active = reached(state)
     addresses = {spec.name: spec.address for spec in fleet.hosts if spec.name in active}
     directory = revision_path(options.root, listing.model, listing.revision)
     probe = {"do": "probe", "directory": directory, "manifest": listing.digest}
-    probes = ask_hosts.hosts(state, [active[name] for name in addresses], "weights_on_disk", probe)
+    asked = [active[name] for name in addresses]
+    probes = ask_all(state, asked, "weights_on_disk", probe, seconds=_PROBE_SECONDS)
     keys = pair_keys(list(addresses), os.urandom(32))
     source = source_of(fleet.settings, options)
     run = StageRun(listing, options, staging(addresses, probes, listing, options, keys, source))
