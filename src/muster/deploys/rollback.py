@@ -67,6 +67,8 @@ def rollback(digest: str = "", recipe: str | None = None) -> None:
     """
     run = _rollbacks.get(current_state(), digest, lambda: _prepare(current_state(), digest, recipe))
     progress = run.deployed.progress
+    if current_host().name not in progress.hosts:  # it is leaving
+        return
     lock(progress, partial(_returns, run))
     _put("stage", run)
     gate(progress, "everything that can be done while the group runs")
@@ -100,7 +102,8 @@ def _prepare(state: State, digest: str, recipe: str | None) -> Rollback:
         Refusal: there is no such plan, or hosts lack what it needs; nothing was touched.
     """
     inventory.require_all_read(state.inventory)
-    hosts = reached(state)
+    leaving = inventory.leaving_hosts(state.inventory)
+    hosts = {name: host for name, host in reached(state).items() if name not in leaving}
     manifests = ask_all(state, hosts.values(), "probe_group", {}, seconds=_PROBE_SECONDS)
     data = next(iter(hosts.values())).data
     groups = {name: answer["groups"] for name, answer in manifests.items()}
@@ -116,8 +119,12 @@ def _prepare(state: State, digest: str, recipe: str | None) -> Rollback:
     restored = put_back.find(state, mine, group, target.digest)
     run = Rollback(history, target, restored)
     progress = restored.deployed.progress
+    words.about(inventory.path_of(state.inventory), target.recipe)
+    cut = changes.unfinished(found)
+    if cut is not None:
+        logger.warning(f"{cut.sentence}; {cut.next_step(target.digest)}")
     change = begin(group, "rollback", running, target.digest)
-    progress.transaction = Transaction(change, progress.hosts, found, changes.unfinished(found))
+    progress.transaction = Transaction(change, progress.hosts, found, cut)
     logger.info(f"group {group} goes back to plan {target.digest}, verified {target.verified} by {target.by}")
     drain = next((plan.drain_seconds for plan in history if plan.digest == running), restored.deployed.drain_seconds)
     if any(restored.present.values()):

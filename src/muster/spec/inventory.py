@@ -104,6 +104,12 @@ def files_of(inventory: Inventory) -> SettingsFiles | None:
     return _files[inventory]
 
 
+def path_of(inventory: Inventory) -> Path | None:
+    """Return the file of an inventory; None where there is none behind it."""
+    files = files_of(inventory)
+    return files.inventory if files is not None else None
+
+
 def of_run(inventory: Inventory) -> Fleet:
     """Return hosts and settings of the inventory that pyinfra's own command has loaded.
 

@@ -116,8 +116,7 @@ def _prepare(state: State, recipe_name: str) -> GroupRun:
     if left_out and decision.changes:
         raise DeployError(_absent(plan, left_out, "left out by --limit or --exclude"))
     words.say_at_the_end()
-    files = inventory.files_of(state.inventory)
-    words.about(files.inventory if files else None, plan.recipe)
+    words.about(inventory.path_of(state.inventory), plan.recipe)
     progress = Progress(tuple(here.hosts), here.steps, here.ready_timeout, here.group if here.heals else "")
     downloads = to_download(here, probed.reports, probed.needs)
     run = GroupRun(here, probed.observations, decision, store, progress, fleet.settings, fleet.homes, downloads)
