@@ -97,3 +97,12 @@ def test_a_secret_that_has_changed_since_stays_and_is_named(root: Path) -> None:
 def test_a_plan_that_is_not_kept_here(root: Path) -> None:
     with pytest.raises(OSError, match="is not kept on this host"):
         restore_plan.main({"do": "check", "group": "g", "digest": "b" * 16, "root": str(root)})
+
+
+def test_nothing_is_put_in_place_once_the_lock_of_the_change_is_lost(root: Path) -> None:
+    do(root, "stage")
+    before = now(root)
+    step = {"do": "commit", "group": "g", "digest": DIGEST, "root": str(root), "fence": {"group": "g", "change": "1"}}
+    with pytest.raises(OSError, match="this run has lost the lock"):
+        restore_plan.main(step)
+    assert now(root) == before

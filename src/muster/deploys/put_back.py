@@ -15,6 +15,7 @@ from pyinfra.api.state import State
 from muster.deploys.deployed_group import DeployedGroup, from_manifests
 from muster.deploys.shared import guard_commands, polling
 from muster.deploys.shared.progress import Progress
+from muster.deploys.verify import runs_as_planned
 from muster.errors import Refusal
 from muster.hosts.all_hosts import each
 from muster.hosts.run_programs import run_program
@@ -39,9 +40,10 @@ class Restored:
     present: Mapping[str, tuple[str, ...]]
     verify: Mapping[str, Mapping[str, Any]]
 
-    def request(self, do: str) -> dict[str, Any]:
-        """Return the request of `muster.on_host.restore_plan` for one step."""
-        return {"do": do, "group": self.deployed.group, "digest": self.digest}
+    def request(self, do: str, host: str) -> dict[str, Any]:
+        """Return the request of `muster.on_host.restore_plan` for one step on a host."""
+        fence = self.deployed.progress.fence(host)
+        return {"do": do, "group": self.deployed.group, "digest": self.digest, "fence": fence}
 
 
 def find(state: State, hosts: Mapping[str, Host], group: str, digest: str) -> Restored:
@@ -124,7 +126,7 @@ def put_back(state: State, hosts: Mapping[str, Host], restored: Restored, former
 
 def restore(state: State, host: Host, restored: Restored, do: str) -> bool:
     """Do one step of `muster.on_host.restore_plan` on a host."""
-    answer = run_program(state, host, "restore_plan", restored.request(do))
+    answer = run_program(state, host, "restore_plan", restored.request(do, host.name))
     if "error" in answer:
         fail(host, answer["error"])
         return False
@@ -141,8 +143,4 @@ def stop(state: State, host: Host, restored: Restored, former: Progress) -> bool
 
 def verified(state: State, host: Host, restored: Restored) -> bool:
     """Ask a host whether it runs the plan, and the head whether every rank answers."""
-    answer = run_program(state, host, "verify_group", restored.verify[host.name])
-    problems = [answer["error"]] if "error" in answer else answer["problems"]
-    for problem in problems:
-        fail(host, problem)
-    return not problems
+    return runs_as_planned(state, host, restored.verify[host.name], restored.deployed.units[host.name])

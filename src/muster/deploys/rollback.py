@@ -140,8 +140,8 @@ def _prepare(state: State, digest: str, recipe: str | None) -> Rollback:
 @stage("Files")
 def _put(do: str, run: Rollback) -> None:
     names = {"stage": "the kept files are staged", "commit": "the kept files are in place"}
-    session = Session("restore_plan", run.restored.request(do), f"{do} plan {run.target.digest}")
-    run.deployed.progress.note(current_host(), do, operations.carried_out(session, name=names[do]))
+    command = FunctionCommand(put_back.restore, [run.restored, do], {})
+    run.deployed.progress.note(current_host(), do, operations.carried_out(command, name=names[do]))
 
 
 @stage("Bring up")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pyinfra.api.command import FunctionCommand
@@ -24,18 +25,25 @@ _SECONDS = 300
 def verify(run: GroupRun) -> None:
     """Ask every DP rank for one token, and every host what it runs."""
     host = current_host()
-    question = FunctionCommand(_answers_as_planned, [run], {})
+    planned = run.host(host)
+    question = FunctionCommand(runs_as_planned, [request(run.plan, planned), planned.units], {})
     run.progress.note(host, "verify", operations.holds(question, name="every rank answers, and runs what was planned"))
 
 
-def _answers_as_planned(state: State, host: Host, run: GroupRun) -> bool:
-    answer = run_program(state, host, "verify_group", request(run.plan, run.host(host)))
+def runs_as_planned(state: State, host: Host, request: Mapping[str, Any], units: Sequence[str]) -> bool:
+    """Ask a host whether it runs what was planned, and print what it says.
+
+    Args:
+        state, host: pyinfra's.
+        request: of `muster.on_host.verify_group`.
+        units: of the host.
+    """
+    answer = run_program(state, host, "verify_group", request)
     problems = [answer["error"]] if "error" in answer else answer["problems"]
     for problem in problems:
         fail(host, problem)
     if problems:
-        units = " ".join(f"-u {unit}" for unit in run.host(host).units)
-        fail(host, f"  more: journalctl {units}")
+        fail(host, f"  more: journalctl {' '.join(f'-u {unit}' for unit in units)}")
     elif answer["ranks"]:
         ranks = answer["ranks"]
         which = f"DP ranks {ranks[0]} to {ranks[-1]} each answered" if len(ranks) > 1 else "the endpoint answered"

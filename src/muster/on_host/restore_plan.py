@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from muster.on_host import engine_stamps, kept_plans, place_files, places, probe_group
+from muster.on_host import change_record, engine_stamps, kept_plans, place_files, places, probe_group
 
 Json = dict[str, Any]
 
@@ -16,7 +16,8 @@ def main(request: Json) -> Json:
     Args:
         request: `do`: `check` (what the plan needs and this host lacks; nothing is changed), `stage` (write the files
             that differ beside their places) or `commit` (put them in place, remove what the plan does not name, apply
-            users, kernel settings and firewall); `group`, `digest` of the kept plan; `root` (tests).
+            users, kernel settings and firewall); `group`, `digest` of the kept plan; `fence` (the change that a
+            `commit` is a step of); `root` (tests).
 
     Returns:
         `check`: {lacks: [text], notes: [text], units: [unit], manifest, verify}, `units` being those of the group that
@@ -29,6 +30,8 @@ def main(request: Json) -> Json:
     plan = kept_plans.read(root, group, request["digest"])
     if request["do"] == "check":
         return check(root, group, plan)
+    if request["do"] == "commit":
+        change_record.require(request.get("fence"), root)
     base, rest = _differing(root, plan, base=True), _differing(root, plan, base=False)
     if request["do"] == "stage":
         return place_files.stage({"files": rest}, root)
