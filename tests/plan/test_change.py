@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from muster.errors import Refusal
 from muster.plan import change as changes
-from muster.plan.change import PHASES, Change, Found
+from muster.plan.change import Change, Found
 
 CHANGE = Change("1", "g", "deploy", "ann", "desk", "2026-11-26T12:03:11Z", "aaa", "bbb", "stopping")
 
@@ -81,7 +81,3 @@ def test_a_plan_made_before_another_change_came_is_no_longer_good() -> None:
     assert changes.changed_since(before, before) == []
     assert changes.changed_since(before, states(h0=Found(installed="aaa"), h1=Found(installed="bbb"))) == ["h1"]
     assert changes.changed_since(before, states(h0=Found(installed="aaa", record=CHANGE), h1=before["h1"])) == ["h0"]
-
-
-def test_phases_come_in_the_order_of_the_steps() -> None:
-    assert ("prepared", *changes.RECORDED) == PHASES

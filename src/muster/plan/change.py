@@ -26,8 +26,6 @@ from muster.errors import Refusal
 
 Phase = Literal["prepared", "stopping", "committing", "committed", "started"]
 PHASES: tuple[Phase, ...] = get_args(Phase)
-RECORDED: tuple[Phase, ...] = PHASES[1:]
-"""Phases that are on disk; without a record nothing was touched."""
 
 Command = Literal["deploy", "rollback", "restart", "stop", "resume"]
 

@@ -51,8 +51,6 @@ class Transaction:
     found: Mapping[str, Found]
     unfinished: Unfinished | None = None
     back: Return = lambda _host: None
-    refusal: Refusal | None = None
-    return_after: float = RETURN_AFTER
     _hosts: dict[str, Host] = field(default_factory=dict)
     _sessions: dict[str, OpenSession] = field(default_factory=dict)
     _done: dict[str, Errors] = field(default_factory=dict)
@@ -72,13 +70,8 @@ class Transaction:
         }[self.change.phase]
         alone = ""
         if self.change.phase in ("stopping", "committing") and self.change.command != "stop":
-            alone = f"; if nobody does, the hosts start their ranks by themselves after {self.return_after:.0f} s"
+            alone = f"; if nobody does, the hosts start their ranks by themselves after {RETURN_AFTER} s"
         return f"unfinished: {what}; {place}; run the same command again to finish it{alone}"
-
-    @property
-    def recorded(self) -> bool:
-        """Whether hosts have a record of it, or of the one before."""
-        return self.change.phase in changes.RECORDED or self.unfinished is not None
 
     def lost(self) -> str:
         """Return the host whose lock this run no longer holds, and why; empty while it holds all."""
@@ -134,7 +127,6 @@ class Transaction:
                     fix="run again. Nothing was touched",
                 )
         except Refusal as refusal:
-            self.refusal = refusal
             for session in self._sessions.values():
                 session.close()
             self._sessions.clear()
@@ -170,7 +162,7 @@ class Transaction:
         request = {"change": self.change.to_wire(), "silence": SILENCE, "back": None}
         if back is not None:
             program = programs.bundle({"return_change": {**back, "change": self.change.id}})
-            request["back"] = {"program": program, "after": self.return_after}
+            request["back"] = {"program": program, "after": RETURN_AFTER}
         return request
 
     def _record(self, phase: Phase) -> Errors:
