@@ -14,14 +14,13 @@ from pyinfra.api.command import FunctionCommand
 from pyinfra.api.host import Host
 from pyinfra.api.state import State
 
-from muster.deploys.remove import look_at, removal_request, report, units_to_stop
+from muster.deploys.remove import look_at, removal_request, taking_away, units_to_stop
 from muster.deploys.shared import polling
 from muster.deploys.shared.group_run import GroupRun
 from muster.hosts import operations
 from muster.hosts.all_hosts import reached
 from muster.hosts.once import OncePerRun
 from muster.hosts.pyinfra_types import current_host, current_state, stage
-from muster.hosts.run_programs import run_program
 from muster.hosts.run_words import words
 from muster.hosts.say import fail
 from muster.on_host.in_words import size
@@ -88,10 +87,4 @@ def _clean(state: State, host: Host, run: GroupRun, request: Mapping[str, Any], 
     if failed or not run.progress.touched:
         fail(host, f"nothing was stopped or removed here, for {', '.join(failed) or 'the group'} did not come through")
         return False
-    if not polling.stop(state, host, units_to_stop(there)):
-        return False
-    answer = run_program(state, host, "remove_muster", request)
-    if "error" in answer:
-        fail(host, answer["error"])
-        return False
-    return report(state, host, answer)
+    return polling.stop(state, host, units_to_stop(there)) and taking_away(request).execute(state, host, {})

@@ -7,7 +7,7 @@ found on the hosts and shown before anything is touched; a host that is off is n
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from pyinfra import logger
@@ -50,7 +50,7 @@ class Removal:
     groups: Mapping[str, tuple[str, Mapping[str, Any]]]
     request: Mapping[str, Any]
     there: Mapping[str, Mapping[str, Any]]
-    progress: Progress = field(default_factory=lambda: Progress((), (), 0))
+    progress: Progress
 
     def drain_seconds(self, group: str) -> int:
         """Return how long the stop of a group waits for requests in flight."""
@@ -233,11 +233,16 @@ def _stop_units(removal: Removal) -> None:
 @stage("Remove")
 def _take_away(removal: Removal) -> None:
     """Remove it on every host."""
-    session = Session("remove_muster", removal.request, "remove what muster made", report)
+    session = taking_away(removal.request)
     removal.progress.note(current_host(), "remove", operations.carried_out(session, name="what muster made is gone"))
 
 
-def report(_state: State, host: Host, answer: Mapping[str, Any]) -> bool:
+def taking_away(request: Mapping[str, Any]) -> Session:
+    """Return the command that takes away what `removal_request` describes, and says what it has removed."""
+    return Session("remove_muster", request, "remove what muster made", _report)
+
+
+def _report(_state: State, host: Host, answer: Mapping[str, Any]) -> bool:
     """Print what was removed, and what a removal leaves."""
     say(host, f"removed {len(answer['removed'])} places")
     for note in answer["notes"]:
