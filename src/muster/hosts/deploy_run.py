@@ -106,7 +106,7 @@ def _prepare(state: State, deploy: Callable[[], None]) -> None:
             return error
         return None
 
-    answers = each(list(state.inventory.get_active_hosts()), one)
+    answers = each(state.inventory.get_active_hosts(), one)
     for error in answers.values():
         if error is not None:
             raise Refusal(str(error)) from error

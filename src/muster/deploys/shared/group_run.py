@@ -128,13 +128,10 @@ def _prepare(state: State, recipe_name: str) -> GroupRun:
 
 def _transaction(run: GroupRun, found: Mapping[str, Found], cut: Unfinished | None) -> Transaction:
     """Return the change that a run makes."""
-    plan = run.plan
     installed = {state.installed for state in found.values()}
     before = next(iter(installed)) if len(installed) == 1 else ""
-    hosts = (plan.head.name, *(name for name in plan.hosts if name != plan.head.name))
-
-    change = begin(plan.group, "deploy", before, plan.digest)
-    return Transaction(change, hosts, found, cut)
+    change = begin(run.plan.group, "deploy", before, run.plan.digest)
+    return Transaction(change, run.progress.hosts, found, cut)
 
 
 def _absent(plan: Plan, names: list[str], why: str) -> str:
