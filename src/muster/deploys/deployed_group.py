@@ -13,7 +13,7 @@ from pyinfra.api.state import State
 from muster.deploys.shared import can_return
 from muster.deploys.shared.progress import Progress
 from muster.errors import Refusal
-from muster.hosts.all_hosts import each
+from muster.hosts.all_hosts import each, reached
 from muster.hosts.run_programs import run_program, run_programs
 from muster.hosts.run_words import words
 from muster.plan import change as changes
@@ -82,7 +82,7 @@ def find(state: State, command: str, recipe: str | None) -> DeployedGroup:
     """
     inventory.require_all_read(state.inventory)
     leaving = inventory.leaving_hosts(state.inventory)
-    hosts = {host.name: host for host in state.inventory if host in state.active_hosts and host.name not in leaving}
+    hosts = {name: host for name, host in reached(state).items() if name not in leaving}
     answers = each(hosts.values(), lambda host: run_program(state, host, "probe_group", {}, seconds=_PROBE_SECONDS))
     silent = {name: answer["error"] for name, answer in answers.items() if "error" in answer}
     if silent and (command != "stop" or len(silent) == len(hosts)):
@@ -92,8 +92,7 @@ def find(state: State, command: str, recipe: str | None) -> DeployedGroup:
     data = next(iter(hosts.values())).data
     group = choose(manifests, group=data.get("group"), recipe=recipe or data.get("recipe"))
     own = {name: groups[group] for name, groups in manifests.items() if group in groups}
-    files = inventory.files_of(state.inventory)
-    words.about(files.inventory if files else None, str(next(iter(own.values())).get("recipe", "")))
+    words.about(inventory.path_of(state.inventory), str(next(iter(own.values())).get("recipe", "")))
     found = changes.seen({name: answers[name]["changes"].get(group, {}) for name in manifests})
     changes.require_free(group, found)
     cut = changes.unfinished(found)

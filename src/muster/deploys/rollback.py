@@ -18,7 +18,7 @@ from muster.deploys.keep import verified_now
 from muster.deploys.put_back import Restored
 from muster.deploys.shared.gate import gate
 from muster.deploys.shared.stop_question import stop_question
-from muster.deploys.shared.transaction import Transaction, begin
+from muster.deploys.shared.transaction import begin
 from muster.hosts import operations
 from muster.hosts.all_hosts import reached
 from muster.hosts.once import OncePerRun
@@ -120,11 +120,10 @@ def _prepare(state: State, digest: str, recipe: str | None) -> Rollback:
     run = Rollback(history, target, restored)
     progress = restored.deployed.progress
     words.about(inventory.path_of(state.inventory), target.recipe)
-    cut = changes.unfinished(found)
+    progress.transaction = begin(group, "rollback", running, target.digest, hosts=progress.hosts, found=found)
+    cut = progress.transaction.unfinished
     if cut is not None:
         logger.warning(f"{cut.sentence}; {cut.next_step(target.digest)}")
-    change = begin(group, "rollback", running, target.digest)
-    progress.transaction = Transaction(change, progress.hosts, found, cut)
     logger.info(f"group {group} goes back to plan {target.digest}, verified {target.verified} by {target.by}")
     drain = next((plan.drain_seconds for plan in history if plan.digest == running), restored.deployed.drain_seconds)
     if any(restored.present.values()):

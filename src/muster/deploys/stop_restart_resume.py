@@ -18,13 +18,12 @@ from muster.deploys.deployed_group import DeployedGroup, at_rest, find
 from muster.deploys.shared import guard_commands
 from muster.deploys.shared.gate import gate
 from muster.deploys.shared.stop_question import stop_question
-from muster.deploys.shared.transaction import Transaction, begin
+from muster.deploys.shared.transaction import begin
 from muster.hosts import operations
 from muster.hosts.once import OncePerRun
 from muster.hosts.pyinfra_types import current_host, current_state, stage
 from muster.hosts.run_words import words
 from muster.hosts.say import fail, say
-from muster.plan import change as changes
 from muster.plan.change import Command
 from muster.plan.plan_history import last_start
 
@@ -80,19 +79,16 @@ def resume(recipe: str | None = None) -> None:
 def _begin(deployed: DeployedGroup, command: Command) -> None:
     """Make it one change, under the group's lock."""
     progress, head = deployed.progress, deployed.head
-    progress.transaction = progress.transaction or _transaction(deployed, command)
+    if progress.transaction is None:
+        digest = deployed.digest
+        progress.transaction = begin(
+            deployed.group, command, digest, digest, hosts=progress.hosts, found=deployed.found
+        )
 
     def returns(host: str) -> dict[str, Any] | None:
         return back(deployed.group, host == head, deployed.units.get(host, ())) if command == "restart" else None
 
     lock(progress, returns)
-
-
-def _transaction(deployed: DeployedGroup, command: Command) -> Transaction:
-    """Return the change that a command makes; the head comes first, where a stop does not do without it."""
-    hosts = tuple(sorted(deployed.progress.hosts, key=lambda name: name != deployed.head))
-    change = begin(deployed.group, command, deployed.digest, deployed.digest)
-    return Transaction(change, hosts, deployed.found, changes.unfinished(deployed.found))
 
 
 def _end(deployed: DeployedGroup, command: str) -> None:

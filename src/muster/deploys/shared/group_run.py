@@ -12,7 +12,7 @@ from pyinfra.api.host import Host
 from pyinfra.api.state import State
 
 from muster.deploys.shared.progress import Progress
-from muster.deploys.shared.transaction import Transaction, begin
+from muster.deploys.shared.transaction import begin
 from muster.errors import Refusal
 from muster.hosts import uv_binary
 from muster.hosts.all_hosts import hosts_of
@@ -20,7 +20,6 @@ from muster.hosts.once import OncePerRun
 from muster.hosts.run_words import words
 from muster.hosts.secret_store import Store, open_store
 from muster.plan import change as changes
-from muster.plan.change import Found, Unfinished
 from muster.plan.plan_history import KeptPlan, history
 from muster.plan.prepare import plan_for, plan_for_drivers
 from muster.plan.restart_decision import Decision, Observation, asked, decide
@@ -120,18 +119,11 @@ def _prepare(state: State, recipe_name: str) -> GroupRun:
     progress = Progress(tuple(here.hosts), here.steps, here.ready_timeout, here.group if here.heals else "")
     downloads = to_download(here, probed.reports, probed.needs)
     run = GroupRun(here, probed.observations, decision, store, progress, fleet.settings, fleet.homes, downloads)
-    cut = changes.unfinished(found)
-    if decision.changes or cut is not None:
-        progress.transaction = _transaction(run, found, cut)
+    if decision.changes or changes.unfinished(found) is not None:
+        installed = {state.installed for state in found.values()}
+        before = installed.pop() if len(installed) == 1 else ""
+        progress.transaction = begin(here.group, "deploy", before, here.digest, hosts=progress.hosts, found=found)
     return run
-
-
-def _transaction(run: GroupRun, found: Mapping[str, Found], cut: Unfinished | None) -> Transaction:
-    """Return the change that a run makes."""
-    installed = {state.installed for state in found.values()}
-    before = next(iter(installed)) if len(installed) == 1 else ""
-    change = begin(run.plan.group, "deploy", before, run.plan.digest)
-    return Transaction(change, run.progress.hosts, found, cut)
 
 
 def _absent(plan: Plan, names: list[str], why: str) -> str:

@@ -41,7 +41,6 @@ class Transaction:
         change: as its record says, in its latest phase.
         hosts: of the group, the head first.
         found: what each host showed when the run was planned.
-        unfinished: an earlier change that was cut; this one ends it.
         back: host -> what brings it back should the change be cut (`on_host.return_change`), None where it stops
             nothing, or is to stay down.
     """
@@ -49,7 +48,6 @@ class Transaction:
     change: Change
     hosts: tuple[str, ...]
     found: Mapping[str, Found]
-    unfinished: Unfinished | None = None
     back: Return = lambda _host: None
     _hosts: dict[str, Host] = field(default_factory=dict)
     _sessions: dict[str, OpenSession] = field(default_factory=dict)
@@ -72,6 +70,11 @@ class Transaction:
         if self.change.phase in ("stopping", "committing") and self.change.command != "stop":
             alone = f"; if nobody does, the hosts start their ranks by themselves after {RETURN_AFTER} s"
         return f"unfinished: {what}; {place}; run the same command again to finish it{alone}"
+
+    @property
+    def unfinished(self) -> Unfinished | None:
+        """An earlier change that was cut; this one ends it."""
+        return changes.unfinished(self.found)
 
     def lost(self) -> str:
         """Return the host whose lock this run no longer holds, and why; empty while it holds all."""
@@ -188,15 +191,18 @@ class Transaction:
         return {host: error for host, error in each(there, one).items() if error}
 
 
-def begin(group: str, command: Command, before: str, after: str) -> Change:
-    """Return a new change of this person on this machine."""
-    return Change(
-        id=uuid.uuid4().hex,
-        group=group,
-        command=command,
-        who=user(),
-        origin=machine(),
-        since=datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
-        before=before,
-        after=after,
-    )
+def begin(
+    group: str, command: Command, before: str, after: str, *, hosts: tuple[str, ...], found: Mapping[str, Found]
+) -> Transaction:
+    """Return a new change of this person on this machine, which no host knows of yet.
+
+    Args:
+        group: its name.
+        command: what was asked for.
+        before, after: digests, as for `Change`.
+        hosts: of the group, the head first.
+        found: what each host showed when the run was planned.
+    """
+    since = datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+    change = Change(uuid.uuid4().hex, group, command, user(), machine(), since, before, after)
+    return Transaction(change, hosts, found)
