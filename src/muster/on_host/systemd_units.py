@@ -58,21 +58,14 @@ def states(names: Sequence[str]) -> dict[str, Json]:
     }
 
 
-def reload_stale(names: Sequence[str]) -> list[str]:
+def reload_stale(names: Sequence[str]) -> None:
     """Have systemd read its unit files again where the file of some unit is newer than what systemd holds of it.
-
-    Returns:
-        Those units.
 
     Raises:
         OSError: systemd does not answer, or refuses; its own words.
     """
-    stale = [
-        name for name, values in show(names, "NeedDaemonReload").items() if values.get("NeedDaemonReload") == "yes"
-    ]
-    if stale:
+    if any(values.get("NeedDaemonReload") == "yes" for values in show(names, "NeedDaemonReload").values()):
         daemon_reload()
-    return stale
 
 
 def daemon_reload() -> None:
