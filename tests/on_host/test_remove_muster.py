@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from muster.on_host import host_before, mutex, path_users, places, prune_releases, removable, remove_muster
+from muster.on_host import host_before, kept_plans, mutex, path_users, places, prune_releases, removable, remove_muster
 
 SETTINGS = {"root": "/opt/muster", "hf_home": "/var/lib/muster/hf", "weights_root": "/var/lib/muster/weights"}
 REVISION = "a" * 40
@@ -200,6 +200,12 @@ def test_a_release_that_is_being_installed_stays(tmp_path: Path) -> None:
     with mutex.held(str(engines / "half.lock"), "installs", minutes=1):
         assert pruned(tmp_path, "now")["removed"] == {}
     assert set(pruned(tmp_path, "now")["removed"]) == {"half"}
+
+
+def test_a_release_at_the_end_of_the_largest_plan_that_is_kept_is_found(tmp_path: Path) -> None:
+    engine = "/opt/muster/engines/e"
+    write(tmp_path, "/etc/muster/g/kept/1.json", " " * (kept_plans.LIMIT - len(engine)) + engine)
+    assert path_users.users_of(engine, str(tmp_path / "etc"), str(tmp_path / "proc"))
 
 
 def test_users_of_a_path_are_named(tmp_path: Path) -> None:

@@ -5,9 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 
-from muster.on_host import safe_paths, whole_files
-
-_LIMIT = 1 << 20
+from muster.on_host import kept_plans, safe_paths, whole_files
 
 
 def users_of(path: str, etc: str = "/etc", proc: str = "/proc") -> list[str]:
@@ -36,4 +34,4 @@ def _files(etc: str) -> Iterator[str]:
 
 
 def _start(path: str) -> str:
-    return whole_files.read_start(path, _LIMIT) or ""
+    return whole_files.read_start(path, kept_plans.LIMIT) or ""  # no file of a group is larger
