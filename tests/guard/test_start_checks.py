@@ -13,7 +13,6 @@ import pytest
 from muster.guard import host_judge, start_checks
 from muster.guard.config import parse
 from muster.guard.group_settings import Checks, Port
-from muster.guard.loop import stale_unit
 
 from .test_config import DATA
 
@@ -112,6 +111,6 @@ def test_a_taken_port_blocks_and_says_how_to_find_who() -> None:
 
 def test_a_guard_of_an_older_unit_starts_nothing() -> None:
     config = parse(json.dumps(DATA))
-    assert stale_unit("", config) == stale_unit(config.group.digest, config) == ""
-    assert "by the unit of plan 0ld," in stale_unit("0ld", config)
-    assert "daemon-reload" in stale_unit("0ld", config)
+    assert start_checks.stale_unit("", config) == start_checks.stale_unit(config.group.digest, config) == ""
+    assert "by the unit of plan 0ld," in start_checks.stale_unit("0ld", config)
+    assert "daemon-reload" in start_checks.stale_unit("0ld", config)

@@ -37,23 +37,6 @@ EXIT_RESTART = 75
 """Exit status that asks systemd for a fresh guard (EX_TEMPFAIL)."""
 
 
-DIGEST = "MUSTER_DIGEST"
-
-
-def stale_unit(started_with: str, config: Config) -> str:
-    """Why this guard may start nothing, or empty: its command line is that of an older plan than guard.json.
-
-    Args:
-        started_with: the digest in the unit that systemd started it from; empty outside a unit.
-    """
-    if started_with in ("", config.group.digest):
-        return ""
-    return (
-        f"systemd started this guard by the unit of plan {started_with[:16]}, and guard.json is of plan "
-        f"{config.group.digest}; run the deploy again, or `systemctl daemon-reload` and then restart {config.unit}"
-    )
-
-
 class Guard:
     """One guard, from its start to its exit."""
 
@@ -277,7 +260,7 @@ class Guard:
             await asyncio.sleep(self.config.settings.check_interval)
 
     async def _blocked(self) -> str:
-        stale = stale_unit(os.environ.get(DIGEST, ""), self.config)
+        stale = start_checks.stale_unit(os.environ.get(start_checks.DIGEST, ""), self.config)
         if stale:
             return stale
         if self.held:

@@ -10,8 +10,12 @@ from dataclasses import dataclass, replace
 
 from . import host_judge
 from .children import run_command
+from .config import Config
 from .group_settings import Checks, Port
 from .host_judge import DEVICE_FIELDS, Device
+
+DIGEST = "MUSTER_DIGEST"
+"""Variable of the unit: the digest of the plan that it is of."""
 
 
 @dataclass(frozen=True)
@@ -26,6 +30,20 @@ class Gpus:
     def environment(self) -> dict[str, str]:
         """Variables that show a child the chosen GPUs alone."""
         return host_judge.visible((*self.chosen, *self.unused), self.chosen)
+
+
+def stale_unit(started_with: str, config: Config) -> str:
+    """Why this guard may start nothing, or empty: its command line is that of an older plan than guard.json.
+
+    Args:
+        started_with: the digest in the unit that systemd started it from; empty outside a unit.
+    """
+    if started_with in ("", config.group.digest):
+        return ""
+    return (
+        f"systemd started this guard by the unit of plan {started_with[:16]}, and guard.json is of plan "
+        f"{config.group.digest}; run the deploy again, or `systemctl daemon-reload` and then restart {config.unit}"
+    )
 
 
 def blocked(checks: Checks, gpus: Gpus) -> str:
