@@ -104,6 +104,22 @@ class Testbed:
             text=True,
         )
 
+    def muster(
+        self, command: str, *words: str, inventory: str = "inventory.py", stderr: int = subprocess.PIPE
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a subcommand of `muster` on the group, with no terminal, in the directory of the last run's inventory."""
+        return subprocess.run(
+            [str(Path(sys.executable).parent / "muster"), command, inventory, GROUP, *words],
+            cwd=self.directory,
+            env={**self.environment, "COLUMNS": "80"},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=stderr,
+            text=True,
+            timeout=300,
+            check=False,
+        )
+
     @property
     def environment(self) -> dict[str, str]:
         """Of the commands that are run here."""

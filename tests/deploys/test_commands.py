@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
@@ -14,18 +12,8 @@ pytestmark = pytest.mark.sandbox
 
 
 def muster(testbed: GuardedTestbed, command: str, *words: str) -> subprocess.CompletedProcess[str]:
-    """Type a command over the group's inventory, in the inventory's own directory, with no terminal."""
-    return subprocess.run(
-        [str(Path(sys.executable).parent / "muster"), command, "inventory.py", "kimi-k2-instruct", *words],
-        cwd=testbed.directory,
-        env=testbed.environment,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=240,
-        check=False,
-    )
+    """Run a command; its standard output has all that a person would see, in order."""
+    return testbed.muster(command, *words, stderr=subprocess.STDOUT)
 
 
 def last(ran: subprocess.CompletedProcess[str]) -> str:

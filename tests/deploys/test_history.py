@@ -3,43 +3,24 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.deploys.conftest import GROUP, GUARD_UNIT, HOSTS, REPOSITORY, GuardedTestbed
+from tests.deploys.conftest import GROUP, GUARD_UNIT, HOSTS, GuardedTestbed
 
 pytestmark = pytest.mark.sandbox
 UNIT_FILE = f"/etc/systemd/system/{GUARD_UNIT}"
 KEPT = f"/etc/muster/{GROUP}/kept"
 
 
-def muster(testbed: GuardedTestbed, command: str, *words: str) -> subprocess.CompletedProcess[str]:
-    """Run a subcommand of `muster` over the inventory of the last run."""
-    argv = [Path(sys.executable).parent / "muster", command, testbed.directory / "inventory.py", "kimi-k2-instruct"]
-    return subprocess.run(
-        [*map(str, argv), *words],
-        cwd=REPOSITORY,
-        env={**os.environ, "XDG_STATE_HOME": str(testbed.state)},
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=180,
-        check=False,
-    )
-
-
 def history(testbed: GuardedTestbed) -> list[dict[str, Any]]:
     """The plans that the hosts keep, newest first."""
-    ran = muster(testbed, "history", "--format", "json")
+    ran = testbed.muster("history", "--format", "json")
     assert ran.returncode == 0, ran.stdout + ran.stderr
     plans: list[dict[str, Any]] = json.loads(ran.stdout)["plans"]
     return plans
@@ -52,7 +33,7 @@ def test_every_host_keeps_what_was_verified_and_a_second_run_keeps_nothing(guard
     assert newest["on"] == list(HOSTS)
     assert newest["number"] == before["number"] + 1
     assert 0 < newest["seconds"]["start"] < newest["without_service"] < 60
-    table = muster(guarded, "history")
+    table = guarded.muster("history")
     assert [line.split()[0] for line in table.stdout.splitlines()[1:3]] == [newest["digest"], before["digest"]]
     for name in HOSTS:
         assert guarded.sh(name, f"stat -c '%a %U' {KEPT} {KEPT}/{newest['digest']}.json") == "700 root\n600 root"
@@ -65,7 +46,7 @@ def test_a_copy_that_is_gone_is_named_and_made_again(guarded: GuardedTestbed) ->
     digest = guarded.status["digest"]
     guarded.sh("node1", f"rm {KEPT}/{digest}.json")
     assert history(guarded)[0]["on"] == ["node0"]
-    assert f"node1: no copy of plan {digest}" in muster(guarded, "history").stdout
+    assert f"node1: no copy of plan {digest}" in guarded.muster("history").stdout
     assert guarded.deploy("--json").results["totals"]["success"] == 1
     assert history(guarded)[0]["on"] == list(HOSTS)
 
@@ -148,7 +129,7 @@ def test_a_rollback_over_three_plans(guarded: GuardedTestbed, client: Client) ->
         guarded.deploy(max_num_seqs=count)
         digests.append(guarded.status["digest"])
     assert [plan["digest"] for plan in history(guarded)][:3] == digests[::-1]
-    changes = muster(guarded, "diff", digests[2][:9], digests[1][:9])
+    changes = guarded.muster("diff", digests[2][:9], digests[1][:9])
     assert changes.returncode == 1
     assert "-max_num_seqs = 22\n+max_num_seqs = 21\n" in changes.stdout
     assert "---max-num-seqs 22\n+--max-num-seqs 21\n" in changes.stdout
@@ -157,12 +138,12 @@ def test_a_rollback_over_three_plans(guarded: GuardedTestbed, client: Client) ->
     guarded.done("rollback")
     assert guarded.status["digest"] == digests[1]
     assert guarded.starts("node0", GUARD_UNIT) == starts + 1
-    asked = muster(guarded, "rollback", digests[0][:9])
+    asked = guarded.muster("rollback", digests[0][:9])
     assert asked.returncode == 2
     assert "requests in flight get up to 30 s, then nothing answers until it is ready again" in asked.stderr
     with (guarded.directory / "inventory.py").open("a") as inventory:
         inventory.write("leaving = ['@local']\n")  # takes no part
-    back = muster(guarded, "rollback", digests[0][:9], "-y")
+    back = guarded.muster("rollback", digests[0][:9], "-y")
     assert back.returncode == 0, back.stdout + back.stderr
     assert f"serves plan {digests[0]} again" in back.stderr.splitlines()[-1]
     assert guarded.status["digest"] == digests[0]

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
-import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests import standin
-from tests.deploys.conftest import HOSTS, REPOSITORY, UNIT, Testbed
+from tests.deploys.conftest import HOSTS, UNIT, Testbed
 
 pytestmark = pytest.mark.sandbox
 
@@ -45,21 +42,11 @@ print("asked", count, "times", flush=True)
 
 
 def bench(testbed: Testbed, *words: str, **settings: Any) -> subprocess.CompletedProcess[str]:
-    """Run the command as a user would, against the inventory of the last deploy."""
+    """Measure the group with the tool above in the place of vLLM's."""
     tool = testbed.box.tree("node0") / standin.PATH.lstrip("/") / "bin" / "vllm"
     tool.write_text(TOOL, encoding="utf-8")
     data = [word for key, value in settings.items() for word in ("--data", f"{key}={value}")]
-    command = [Path(sys.executable).parent / "muster", "bench", testbed.directory / "inventory.py", "kimi-k2-instruct"]
-    return subprocess.run(
-        [str(word) for word in [*command, "--ledger", testbed.directory / "ledger", *words, *data]],
-        cwd=REPOSITORY,
-        env={**os.environ, "XDG_STATE_HOME": str(testbed.state)},
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
+    return testbed.muster("bench", "--ledger", "ledger", *words, *data)
 
 
 def kept(testbed: Testbed) -> list[dict[str, Any]]:

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from muster.sandbox import serving_settings
-from tests.deploys.conftest import HOSTS, INVENTORY, REPOSITORY, Testbed, wheel
+from tests.deploys.conftest import HOSTS, INVENTORY, Testbed, wheel
 
 pytestmark = [pytest.mark.sandbox, pytest.mark.nightly]
 
@@ -35,15 +32,7 @@ def test_from_a_bundle_to_answers_without_a_network(alone: Testbed, tmp_path: Pa
     given["python_version"] = serving_settings.host_python(alone.box.tree("node0"))
     inventory = tmp_path / "connected.py"
     inventory.write_text(INVENTORY.format(name=alone.box.name, settings=given))
-    made = subprocess.run(
-        [str(Path(sys.executable).parent / "muster"), "bundle", str(inventory), "kimi-k2-instruct", "--out", bundle],
-        cwd=REPOSITORY,
-        env={**os.environ},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+    made = alone.muster("bundle", "--out", str(bundle), inventory=str(inventory))
     assert made.returncode == 0, made.stdout + made.stderr
     assert "1 wheels" in made.stdout
 

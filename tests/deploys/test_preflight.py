@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from muster.sandbox import simulated_gpus
 from muster.sandbox.names import INTERFACE
-from tests.deploys.conftest import HOSTS, REPOSITORY, UNIT, Testbed
+from tests.deploys.conftest import HOSTS, UNIT, Testbed
 
 pytestmark = pytest.mark.sandbox
 
@@ -124,20 +121,13 @@ def test_a_switch_that_carries_less_than_the_interfaces_say(testbed: Testbed) ->
     assert "9000 bytes to node1" in ran.err
 
 
-def drift(testbed: Testbed) -> subprocess.CompletedProcess[str]:
-    """Run the command as a user would, against the inventory of the last deploy."""
-    muster = Path(sys.executable).parent / "muster"
-    command = [str(muster), "drift", str(testbed.directory / "inventory.py"), "kimi-k2-instruct"]
-    return subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=200, check=False)
-
-
 def test_drift_is_none_after_a_deploy_and_names_what_was_changed_by_hand(untouched: Testbed) -> None:
-    none = drift(untouched)
+    none = untouched.muster("drift")
     assert (none.returncode, "0 warned" in none.stdout) == (0, True), none.stdout + none.stderr
     path = "/etc/muster/kimi-k2-instruct/vllm.env"
     untouched.sh("node1", f"cp -p {path} /root/kept && echo '# mine' >>{path}")
     try:
-        found = drift(untouched)
+        found = untouched.muster("drift")
     finally:
         untouched.sh("node1", f"cp -p /root/kept {path}")
     assert found.returncode == 1

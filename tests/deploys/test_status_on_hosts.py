@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
@@ -22,28 +18,9 @@ USERS_OWN_XID = 13
 """Graphics engine exception: a program's own fault, which ends nothing."""
 
 
-def muster(testbed: GuardedTestbed, *words: str) -> subprocess.CompletedProcess[str]:
-    command = [
-        str(Path(sys.executable).parent / "muster"),
-        words[0],
-        str(testbed.directory / "inventory.py"),
-        GROUP,
-        *words[1:],
-    ]
-    return subprocess.run(
-        command,
-        cwd=testbed.directory,
-        env={**os.environ, "COLUMNS": "80"},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-
-
 def test_what_a_person_sees_of_a_group_before_and_after_a_death(guarded: GuardedTestbed) -> None:
     # A group that serves.
-    seen = muster(guarded, "status")
+    seen = guarded.muster("status")
     assert seen.returncode == 0, seen.stderr
     lines = seen.stdout.splitlines()
     assert lines[0] == f"{GROUP}  running"
@@ -52,7 +29,7 @@ def test_what_a_person_sees_of_a_group_before_and_after_a_death(guarded: Guarded
         ["node1", "1", "1", "active", "answering"],
     ]
     assert max(map(len, lines)) <= 80
-    before = json.loads(muster(guarded, "status", "--format", "json").stdout)
+    before = json.loads(guarded.muster("status", "--format", "json").stdout)
     assert before["generation"] == guarded.status["generation"]
     assert [row["unit"] for row in before["hosts"]] == ["active (running)"] * 2
 
@@ -74,15 +51,15 @@ def test_what_a_person_sees_of_a_group_before_and_after_a_death(guarded: Guarded
     guarded.sh("node1", "pkill -KILL -f '^VLLM::EngineCore'")
     guarded.wait("a new generation", lambda: guarded.status.get("generation") not in (None, before["generation"]))
     guarded.wait("it serves", lambda: guarded.status.get("ready"), 90)
-    after = json.loads(muster(guarded, "status", "--format", "json").stdout)
+    after = json.loads(guarded.muster("status", "--format", "json").stdout)
     assert after["restarts"] == before["restarts"] + 1
     assert (after["failure"]["host"], after["failure"]["process"]) == ("node1", "vllm")
-    text = muster(guarded, "status").stdout
+    text = guarded.muster("status").stdout
     assert "s ago, of this plan: node1: " in text
     assert "unexpectedly" in text.split("of this plan: node1: ")[1]
 
     # What the guards kept of it, in one file.
-    seen = muster(guarded, "logs", "--failure")
+    seen = guarded.muster("logs", "--failure")
     assert seen.returncode == 0, seen.stderr
     assert f"node1: {after['failure']['reason']}" in seen.stdout
     (path,) = guarded.directory.glob("failure-*.json")
@@ -103,12 +80,12 @@ def test_what_a_person_sees_of_a_group_before_and_after_a_death(guarded: Guarded
     # A host out of reach is a row, and the way back is found while one watches.
     guarded.box.cut("node1")
     try:
-        here, gone = json.loads(muster(guarded, "status", "--format", "json").stdout)["hosts"]
+        here, gone = json.loads(guarded.muster("status", "--format", "json").stdout)["hosts"]
         assert (here["host"], gone["host"]) == HOSTS
         assert here["unit"]
         assert (gone["unit"], gone["restarts"]) == ("", None)
         assert gone["note"]
-        assert muster(guarded, "logs", "--failure", "--out", "-").returncode == 1
+        assert guarded.muster("logs", "--failure", "--out", "-").returncode == 1
         refused = guarded.run("restart", "-y")
         assert refused.status != 0
         assert "node0 of 2 hosts in this run; node1 could not be reached" in refused.err
@@ -116,6 +93,6 @@ def test_what_a_person_sees_of_a_group_before_and_after_a_death(guarded: Guarded
         guarded.box.heal("node1")
     guarded.wait("it serves again", lambda: guarded.status.get("ready"), 120)
     assert guarded.sh("node0", "true") == ""
-    lines = muster(guarded, "logs", "--lines", "3", "--since", "1h", "--host", "node1").stdout.splitlines()
+    lines = guarded.muster("logs", "--lines", "3", "--since", "1h", "--host", "node1").stdout.splitlines()
     assert 0 < len(lines) <= 3
     assert all(re.match(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ  node1  ", line) for line in lines), lines
