@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import urllib.request
 from typing import Any
 
 from muster.sandbox import Sandbox
@@ -24,3 +25,12 @@ def group_status(box: Sandbox, head: str, group: str) -> dict[str, Any]:
     """Return the group as its head sees it; empty while no guard answers there."""
     status: dict[str, Any] = ask(box, head, group, "status").get("group") or {}
     return status
+
+
+def ready(box: Sandbox) -> bool:
+    """Return whether the guard of the first host, the head, answers 200 at `/ready` right now."""
+    try:
+        with urllib.request.urlopen(f"http://{box.hosts[0].address}:29600/ready", timeout=5) as response:
+            return bool(response.status == 200)
+    except OSError:
+        return False

@@ -175,15 +175,13 @@ class Testbed:
         told = "-type f -not -path '*/accepted/*' -printf '%p %T@ %m %u %s\\n'"
         return self.sh(host, f"find {places} {told} 2>/dev/null | sort || true")
 
-    def answers(self, model: str = "kimi-k2") -> bool:
-        """Whether the endpoint completes one token right now."""
-        head = self.box.hosts[0].address
+    def answers(self, model: str = "kimi-k2", *, host: int = 0, rank: int | None = None) -> bool:
+        """Whether a host's endpoint completes one token right now, through `rank` by that host's count where given."""
         body = json.dumps({"model": model, "prompt": "1", "max_tokens": 1}).encode()
-        request = urllib.request.Request(
-            f"http://{head}:8000/v1/completions", body, {"Content-Type": "application/json"}
-        )
+        headers = {"Content-Type": "application/json"} | ({} if rank is None else {"X-data-parallel-rank": str(rank)})
+        url = f"http://{self.box.hosts[host].address}:8000/v1/completions"
         try:
-            with urllib.request.urlopen(request, timeout=5) as response:
+            with urllib.request.urlopen(urllib.request.Request(url, body, headers), timeout=5) as response:
                 return bool(response.status == 200)
         except OSError:
             return False
@@ -246,11 +244,7 @@ class GuardedTestbed(Testbed):
 
     def ready(self) -> bool:
         """Whether `/ready` says 200 right now."""
-        try:
-            with urllib.request.urlopen(f"http://{self.box.hosts[0].address}:29600/ready", timeout=5) as answer:
-                return bool(answer.status == 200)
-        except OSError:
-            return False
+        return guard_answers.ready(self.box)
 
     def processes(self) -> dict[str, str]:
         return {name: self.sh(name, "pgrep -f '^(/opt/standin/bin/python|VLLM::)' || echo none") for name in HOSTS}
