@@ -10,7 +10,8 @@ import sys
 import time
 import urllib.request
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -148,6 +149,18 @@ class Testbed:
         ran = self.run("kimi_k2_instruct", "-y", *flags, **settings)
         assert ran.status != 0, ran.text
         return ran
+
+    @contextmanager
+    def crashing(self, words: str, hosts: Sequence[str] = HOSTS, only_with: str = "") -> Iterator[None]:
+        """Have the stand-in end with these words while it starts; only where its command line holds `only_with`."""
+        for name in hosts:
+            self.sh(name, f"mkdir -p /etc/standin; echo '{only_with}' >/etc/standin/crash_if")
+            self.sh(name, f"echo '{words}' >/etc/standin/crash")
+        try:
+            yield
+        finally:
+            for name in hosts:
+                self.sh(name, "rm -f /etc/standin/crash /etc/standin/crash_if")
 
     @property
     def up(self) -> list[str]:

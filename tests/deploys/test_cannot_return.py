@@ -31,6 +31,7 @@ def kept(guarded: GuardedTestbed) -> Iterator[GuardedTestbed]:
 
 
 def joined(testbed: GuardedTestbed) -> list[str]:
+    """Return what each member that has joined says of its child."""
     return [str(member["child"]) for member in testbed.status.get("members", ())]
 
 
@@ -83,9 +84,7 @@ def test_a_host_that_is_off_is_held_when_it_returns(guarded: GuardedTestbed, off
     assert "the group stopped when it returns" in ran.err
     guarded.boot()
     guarded.wait("the hold", lambda: guarded.status.get("phase") == "stopped")
-    guarded.wait(
-        "both hosts", lambda: [each["child"] for each in guarded.status.get("members", ())] == ["none"] * len(HOSTS)
-    )
+    guarded.wait("both hosts", lambda: joined(guarded) == ["none"] * len(HOSTS))
     assert guarded.status["phase"] == "stopped"
     assert guarded.processes() == dict.fromkeys(HOSTS, "none")
     guarded.done("resume")

@@ -62,13 +62,8 @@ def test_one_command_for_each_wish(guarded: GuardedTestbed) -> None:
 
 
 def test_a_failed_run_ends_with_what_failed_and_the_next_command(guarded: GuardedTestbed) -> None:
-    for name in HOSTS:
-        guarded.sh(name, "echo 'no such kernel' >/etc/standin/crash")
-    try:
+    with guarded.crashing("no such kernel"):
         ran = muster(guarded, "restart", "-y")
-    finally:
-        for name in HOSTS:
-            guarded.sh(name, "rm -f /etc/standin/crash")
     assert ran.returncode == 1, ran.stdout
     assert "no such kernel" in last(ran)
     assert "unfinished: restart of plan " in last(ran)

@@ -12,9 +12,8 @@ from dataclasses import astuple, dataclass
 
 import pytest
 
-from muster.on_host import return_change
-from tests.deploys.conftest import GROUP, HOSTS, GuardedTestbed
-from tests.deploys.test_changes import phase, record
+from tests.deploys.conftest import HOSTS, GuardedTestbed
+from tests.deploys.test_changes import leave_alone, phase, record
 
 pytestmark = [pytest.mark.sandbox, pytest.mark.nightly]
 
@@ -56,8 +55,7 @@ def cut(testbed: GuardedTestbed, seats: int, after: float, how: signal.Signals) 
     serves = testbed.answers()
 
     def alone() -> bool:
-        for name in HOSTS:
-            testbed.sh(name, f"systemctl start '{return_change.unit(GROUP)}.service' 2>/dev/null || true")
+        leave_alone(testbed)
         return testbed.answers()
 
     testbed.wait("the group comes back by itself", alone, 120)

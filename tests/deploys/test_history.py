@@ -85,12 +85,8 @@ def client(guarded: GuardedTestbed) -> Iterator[Client]:
 @pytest.fixture
 def crash(guarded: GuardedTestbed) -> Iterator[None]:
     """Let the engine end while it starts, with a plan of 31 sequences at once."""
-    for name in HOSTS:
-        guarded.sh(name, "mkdir -p /etc/standin; echo '--max-num-seqs 31' >/etc/standin/crash_if; ")
-        guarded.sh(name, "echo 'CUDA error: out of memory' >/etc/standin/crash")
-    yield
-    for name in HOSTS:
-        guarded.sh(name, "rm -f /etc/standin/crash /etc/standin/crash_if")
+    with guarded.crashing("CUDA error: out of memory", only_with="--max-num-seqs 31"):
+        yield
 
 
 @pytest.mark.usefixtures("crash")

@@ -127,12 +127,11 @@ def test_no_hosts_have_a_group_to_stop(testbed: Testbed) -> None:
 
 
 def test_a_rank_that_dies_while_starting_ends_the_run_with_its_own_words(testbed: Testbed) -> None:
-    testbed.sh("node1", "mkdir -p /etc/standin; echo 'CUDA error: out of memory' >/etc/standin/crash")
-    ran = testbed.refused()
+    with testbed.crashing("CUDA error: out of memory", ["node1"]):
+        ran = testbed.refused()
     assert f"{UNIT} died; its last lines:" in ran.err
     assert "CUDA error: out of memory" in ran.err
     assert f"stopped waiting: {UNIT} died on node1" in ran.err
-    testbed.sh("node1", "rm /etc/standin/crash")
     testbed.deploy()
     assert testbed.answers()
 
