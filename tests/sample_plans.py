@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import cache
 
+from muster.plan.flags_in_argv import values_of
 from muster.plan.make import build_plan
 from muster.plan.types import Plan
 from muster.spec import recipe
@@ -29,3 +30,9 @@ def plan(name: str, count: int, gpu: str, gpus: int = 8, **settings: object) -> 
 def plain(name: str, count: int, gpu: str, gpus: int = 8, **settings: object) -> Plan:
     """Return a plan with one plain unit a process: more layers and files than the guard's single unit has."""
     return plan(name, count, gpu, gpus, supervisor="systemd", **settings)
+
+
+def engine_flags(plan: Plan, host: str | None = None) -> dict[str, str]:
+    """Return flag -> value of vLLM's command line on a host; on the head if none is named."""
+    processes = (plan.hosts[host] if host else plan.head).processes
+    return values_of(next(process for process in processes if process.name == "vllm").argv)

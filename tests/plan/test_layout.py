@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -21,7 +20,7 @@ from muster.spec import recipe as recipes
 from muster.spec.recipe import Strategy
 from muster.spec.settings import Settings
 from muster.spec.sizes import Sizes
-from tests.sample_plans import hosts
+from tests.sample_plans import engine_flags, hosts
 
 QWEN = recipes.load(str(Path(__file__).parents[1] / "recipes" / "qwen3-235b.yaml"))
 
@@ -31,19 +30,14 @@ def planned(strategy: str, count: int, gpus: int = 8, **settings: object) -> Pla
     return build_plan(QWEN, hosts(count, "H200", gpus), given)
 
 
-def words(plan: Plan, host: str) -> dict[str, str]:
-    argv = [*next(p for p in plan.hosts[host].processes if p.name == "vllm").argv, "--"]
-    return {word: "" if after.startswith("--") else after for word, after in pairwise(argv) if word.startswith("--")}
-
-
 def ranks_of(flags: dict[str, str]) -> list[tuple[int, int]]:
     """Return (DP rank, rank in its engine) of every process that one host's command starts, as vLLM numbers them."""
-    engine = int(flags.get("--tensor-parallel-size", 1)) * int(flags.get("--pipeline-parallel-size", 1))
-    nodes, node = int(flags.get("--nnodes", 1)), int(flags.get("--node-rank", 0))
+    engine = int(flags.get("tensor-parallel-size", 1)) * int(flags.get("pipeline-parallel-size", 1))
+    nodes, node = int(flags.get("nnodes", 1)), int(flags.get("node-rank", 0))
     if nodes > 1:
         share = engine // nodes
         return [(0, node * share + number) for number in range(share)]
-    first, local = int(flags.get("--data-parallel-start-rank", 0)), int(flags.get("--data-parallel-size-local", 1))
+    first, local = int(flags.get("data-parallel-start-rank", 0)), int(flags.get("data-parallel-size-local", 1))
     return [(first + replica, number) for replica in range(local) for number in range(engine)]
 
 
@@ -75,24 +69,24 @@ def test_sizes_become_numbers_on_these_hosts(strategy: str, count: int, label: s
 @pytest.mark.parametrize(("strategy", "count", "label", "used"), LABELS)
 def test_commands_start_every_rank_once(strategy: str, count: int, label: str, used: int) -> None:
     plan = planned(strategy, count)
-    flags = {host: words(plan, host) for host in plan.hosts}
+    flags = {host: engine_flags(plan, host) for host in plan.hosts}
     started = [rank for host in plan.hosts for rank in ranks_of(flags[host])]
     one = next(iter(flags.values()))
-    engine = int(one.get("--tensor-parallel-size", 1)) * int(one.get("--pipeline-parallel-size", 1))
-    replicas = int(one.get("--data-parallel-size", 1))
+    engine = int(one.get("tensor-parallel-size", 1)) * int(one.get("pipeline-parallel-size", 1))
+    replicas = int(one.get("data-parallel-size", 1))
     assert sorted(started) == [(dp, number) for dp in range(replicas) for number in range(engine)]
     assert all(len(ranks_of(mine)) == plan.hosts[host].gpus for host, mine in flags.items())
     hybrid = strategy == "each-answers"
-    assert ["--headless" in mine for mine in flags.values()] == [False] + [not hybrid] * (count - 1)
-    assert {mine.get("--enable-expert-parallel") for mine in flags.values()} == {"" if "EP" in label else None}
+    assert ["headless" in mine for mine in flags.values()] == [False] + [not hybrid] * (count - 1)
+    assert {mine.get("enable-expert-parallel") for mine in flags.values()} == {"" if "EP" in label else None}
 
 
 def test_an_engine_over_hosts_meets_at_the_head_and_the_firewall_lets_it() -> None:
     plan = planned("tep-hosts", 2)
-    head, follower = (words(plan, host) for host in plan.hosts)
-    assert head["--distributed-executor-backend"] == "mp"
-    assert (head["--nnodes"], head["--node-rank"], follower["--node-rank"]) == ("2", "0", "1")
-    assert head["--master-addr"] == follower["--master-addr"] == "198.51.100.1"
+    head, follower = (engine_flags(plan, host) for host in plan.hosts)
+    assert head["distributed-executor-backend"] == "mp"
+    assert (head["nnodes"], head["node-rank"], follower["node-rank"]) == ("2", "0", "1")
+    assert head["master-addr"] == follower["master-addr"] == "198.51.100.1"
     assert "master_port" in {opening.name for opening in plan.head.firewall.openings}
     assert plan.head.dp_ranks == (0,)
     assert not [requirement for requirement in plan.release.requirements if requirement.startswith("ray")]
@@ -108,10 +102,10 @@ def test_the_recipe_names_the_executor_and_the_setting_wins() -> None:
 def test_where_every_host_answers_the_guard_verify_and_clients_find_each() -> None:
     plan = planned("each-answers", 2, client_networks=["203.0.113.0/24"])
     head, other = plan.hosts.values()
-    for number, flags in enumerate(words(plan, host) for host in plan.hosts):
-        assert "--data-parallel-hybrid-lb" in flags
-        assert "--headless" not in flags
-        assert flags["--data-parallel-start-rank"] == str(8 * number)
+    for number, flags in enumerate(engine_flags(plan, host) for host in plan.hosts):
+        assert "data-parallel-hybrid-lb" in flags
+        assert "headless" not in flags
+        assert flags["data-parallel-start-rank"] == str(8 * number)
     assert other.role == "serving"
     assert [opening.first for opening in other.firewall.ports("clients")] == [8000]
     members = json.loads(head.files["/etc/muster/qwen3-235b/guard.json"].text)["members"]
@@ -214,7 +208,7 @@ def test_a_plan_gives_every_command_its_share_or_says_why_not(strategy: str, cou
         plan = planned(strategy, count, gpus, executor="mp")
     except Refusal:
         return
-    started = [rank for host in plan.hosts for rank in ranks_of(words(plan, host))]
+    started = [rank for host in plan.hosts for rank in ranks_of(engine_flags(plan, host))]
     assert len(set(started)) == len(started)
     assert len(started) == sum(host.gpus for host in plan.hosts.values())
     answering = [rank for host in plan.hosts.values() for rank in host.dp_ranks]

@@ -7,12 +7,11 @@ from typing import Any
 import pytest
 
 from muster.errors import Refusal
-from muster.plan.flags_in_argv import values_of
 from muster.plan.make import build_plan
 from muster.plan.types import Plan
 from muster.spec import recipe
 from muster.spec.settings import Settings
-from tests.sample_plans import hosts
+from tests.sample_plans import engine_flags, hosts
 
 RAW: dict[str, Any] = {
     "name": "layers",
@@ -42,23 +41,19 @@ def planned(gpu: str = "H200", change: dict[str, Any] | None = None, **settings:
     return build_plan(recipe.parse({**RAW, **(change or {})}, where="layers"), hosts(1, gpu), Settings(**settings))
 
 
-def flags(plan: Plan) -> dict[str, str]:
-    return values_of(plan.head.processes[-1].argv)
-
-
 def env(plan: Plan) -> dict[str, str]:
     return dict(plan.head.processes[-1].env)
 
 
 def test_the_product_wins_over_the_generation_and_both_over_the_recipe() -> None:
-    assert [flags(planned(gpu))["max-num-seqs"] for gpu in ("H200", "H100")] == ["2", "3"]
-    assert flags(planned("H100"))["block-size"] == "16"
+    assert [engine_flags(planned(gpu))["max-num-seqs"] for gpu in ("H200", "H100")] == ["2", "3"]
+    assert engine_flags(planned("H100"))["block-size"] == "16"
     assert [planned(gpu).label for gpu in ("H200", "H100")] == ["TP8", "TP4"]
 
 
 def test_a_strategys_own_block_replaces_the_recipes() -> None:
     plan = planned(strategy="own")
-    assert flags(plan)["max-num-seqs"] == "9"
+    assert engine_flags(plan)["max-num-seqs"] == "9"
     assert env(plan)["NCCL_DEBUG"] == "WARN"
 
 
@@ -68,17 +63,17 @@ def test_variables_reach_the_engine_and_the_users_win() -> None:
 
 
 def test_features_of_any_name_are_turned_on_and_off() -> None:
-    assert "language-model-only" not in flags(planned())
+    assert "language-model-only" not in engine_flags(planned())
     on = planned(features={"text_only": True, "tool_calling": False})
-    assert "language-model-only" in flags(on)
+    assert "language-model-only" in engine_flags(on)
     assert env(on)["VLLM_TEXT"] == "1"
-    assert "tool-call-parser" not in flags(on)
-    assert "tool-call-parser" in flags(planned(features={"tool_calling": False}, tool_calling=True))
+    assert "tool-call-parser" not in engine_flags(on)
+    assert "tool-call-parser" in engine_flags(planned(features={"tool_calling": False}, tool_calling=True))
 
 
 def test_a_strategys_feature_is_on_whatever_it_is_called() -> None:
     strategies = {"tp": {**RAW["strategies"]["tp"], "features": ["text_only"]}}
-    assert "language-model-only" in flags(planned(change={"strategies": strategies}))
+    assert "language-model-only" in engine_flags(planned(change={"strategies": strategies}))
 
 
 @pytest.mark.parametrize(

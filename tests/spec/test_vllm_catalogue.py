@@ -15,12 +15,11 @@ from hypothesis import strategies as st
 from muster.cli import main
 from muster.commands.import_recipe import imported
 from muster.errors import Refusal
-from muster.plan.flags_in_argv import values_of
 from muster.plan.make import build_plan
 from muster.spec import recipe
 from muster.spec.settings import Settings
 from muster.spec.vllm_catalogue import Importer
-from tests.sample_plans import hosts
+from tests.sample_plans import engine_flags, hosts
 
 RAW: dict[str, Any] = {
     "meta": {"title": "Any 1T", "tasks": ["text"]},
@@ -63,7 +62,7 @@ def converted(variant: str = "default", **change: Any) -> tuple[recipe.Recipe, l
 def flags(strategy: str, gpu: str = "H200", count: int = 1, variant: str = "default") -> dict[str, str]:
     settings = Settings(strategy=strategy, allow_unpinned_code=True)
     plan = build_plan(converted(variant)[0], hosts(count, gpu), settings)
-    return values_of(plan.head.processes[-1].argv)
+    return engine_flags(plan)
 
 
 def test_layers_come_to_the_catalogues_command() -> None:
