@@ -164,9 +164,7 @@ class Walk:
                 f"walk: `{command.text}` ended with {done.returncode}, expected {command.status}"
                 + (f" and output with /{command.expect}/" if command.expect else "")
             )
-        self.record += [
-            f"    $ {line}" if not number else f"    {line}" for number, line in enumerate(command.text.splitlines())
-        ]
+        self.record.append(f"    $ {command.text}")
         self.record += [f"    {line}".rstrip() for line in shortened(output.splitlines())]
         self.record += [f"    ({seconds:.0f} s)"] if seconds >= 2 else []
         self.record += [""]
@@ -196,8 +194,7 @@ def head_address(walk: Walk) -> str:
 
 def machine() -> str:
     """Return what the walk ran on, in words."""
-    release = dict(line.split("=", 1) for line in Path("/etc/os-release").read_text().splitlines() if "=" in line)
-    return f"{release['PRETTY_NAME'].strip(chr(34))}, {platform.machine()}, {os.cpu_count()} cores"
+    return f"{platform.freedesktop_os_release()['PRETTY_NAME']}, {platform.machine()}, {os.cpu_count()} cores"
 
 
 def clone(place: Path, venv: Path | None, settings: Path | None) -> None:
