@@ -27,9 +27,9 @@ ENGINE_BYTES = 600
 """Bytes kept of one line of the engine."""
 KEY = "0123456789abcdef0123456789abcdef"
 WORD = b"muster: "
+"""How the guard's own lines begin; the engine's come through the same pipe."""
 DEATH = b"illegal memory access"
 """The engine's own words when FlashMLA has read in front of its block table."""
-"""How the guard's own lines begin; the engine's come through the same pipe."""
 
 
 class Host(threading.Thread):
@@ -126,10 +126,10 @@ class Host(threading.Thread):
                 _, word, text = line.partition(WORD)
                 if not word:
                     self.engine.append((now, line[:ENGINE_BYTES].decode("utf-8", "replace")))
-                elif text.startswith(b"starting generation"):
+                    continue
+                if text.startswith(b"starting generation"):
                     self.engine, self.generation_began = [], now
-                if word:
-                    self.lines.append((now, text.decode("utf-8", "replace").strip()[:400]))
+                self.lines.append((now, text.decode("utf-8", "replace").strip()[:400]))
 
     def pids(self) -> list[int]:
         """Everybody of this unit, the guard too."""
