@@ -16,7 +16,6 @@ Needs root: boots two sandbox hosts, deploys a group of two DP ranks under the g
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import os
 import random
@@ -37,7 +36,7 @@ ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
 from tests import guard_answers, standin  # noqa: E402
-from tests.faults.sampler import stat_fields  # noqa: E402
+from tests.faults.sampler import children, stat_fields  # noqa: E402
 
 from muster.sandbox import Sandbox, serving_settings  # noqa: E402
 
@@ -73,7 +72,7 @@ class Guard:
         space = str(Path(f"/proc/{init}/ns/pid").readlink())
         self.pid = next(int(entry.name) for entry in Path("/proc").glob("[0-9]*") if _is(entry, space, main))
         self.helpers = [
-            pid for pid in _children(self.pid) if Path(f"/proc/{pid}/comm").read_text().strip() == "journalctl"
+            pid for pid in children(self.pid) if Path(f"/proc/{pid}/comm").read_text().strip() == "journalctl"
         ]
 
     def seconds(self) -> float:
@@ -82,10 +81,10 @@ class Guard:
 
     def engine_seconds(self) -> float:
         """Processor seconds of every process below the guard but its helper."""
-        below, processes = [pid for pid in _children(self.pid) if pid not in self.helpers], list[int]()
+        below, processes = [pid for pid in children(self.pid) if pid not in self.helpers], list[int]()
         while below:
             processes.append(below.pop())
-            below += _children(processes[-1])
+            below += children(processes[-1])
         return sum(_seconds(pid) for pid in processes)
 
     def memory(self) -> tuple[float, float]:
@@ -101,14 +100,6 @@ def _is(entry: Path, space: str, main: str) -> bool:
         return str((entry / "ns/pid").readlink()) == space and own[-1] == main
     except (OSError, IndexError):
         return False
-
-
-def _children(pid: int) -> list[int]:
-    pids: list[int] = []
-    for path in Path(f"/proc/{pid}/task").glob("*/children"):
-        with contextlib.suppress(OSError):  # a thread may end between the two
-            pids += [int(word) for word in path.read_text().split()]
-    return pids
 
 
 def _seconds(pid: int) -> float:

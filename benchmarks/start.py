@@ -33,7 +33,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from tests.faults.sampler import stat_fields  # noqa: E402
+from tests.faults.sampler import children, stat_fields  # noqa: E402
 from tests.free_port import free_port  # noqa: E402
 
 from muster.bench import start_phases  # noqa: E402
@@ -107,11 +107,7 @@ def descendants(pid: int) -> list[int]:
     """Return a process and everything that it and its children started."""
     found = [pid]
     for each in found:
-        try:
-            text = Path(f"/proc/{each}/task/{each}/children").read_text(encoding="utf-8")
-        except OSError:
-            continue
-        found += [int(word) for word in text.split()]
+        found += children(each)
     return found
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 import time
@@ -127,6 +128,15 @@ def stat_fields(pid: int) -> list[str]:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
         return []
+
+
+def children(pid: int) -> list[int]:
+    """Processes that a process's threads have started and that are there; none when it is gone."""
+    pids: list[int] = []
+    for path in Path(f"/proc/{pid}/task").glob("*/children"):
+        with contextlib.suppress(OSError):  # a thread may end between the two
+            pids += [int(word) for word in path.read_text().split()]
+    return pids
 
 
 def environment(pid: int) -> dict[str, str]:
