@@ -6,11 +6,8 @@ from typing import Any
 
 import pytest
 
-from muster.deploys.shared import transaction as transactions
-from muster.deploys.shared.transaction import Transaction
 from muster.hosts.open_session import OpenSession
 from muster.hosts.ssh_session import Broken
-from muster.plan.change import Change, Found
 from tests.hosts.fake_host import ENDLESS, FakeChannel, fake_host
 
 
@@ -49,81 +46,3 @@ def test_a_host_that_does_not_answer_is_given_up() -> None:
     with pytest.raises(Broken, match="has not answered within"):
         there.next(0.05)
     there.close()
-
-
-CHANGE = Change("1", "g", "deploy", "ann", "desk", "2026-11-26T12:03:11Z", "aaa", "bbb")
-
-
-class Host:
-    """A host whose holder is scripted; what it was told is kept, in the order of all hosts."""
-
-    def __init__(self, name: str, told: list[tuple[str, str]], first: Any, error: str = "") -> None:
-        self.name, self.told, self.first, self.error, self.closed = name, told, first, error, False
-        self.connector = type("Connector", (), {"client": object()})()
-        self.lost = ""
-
-    def next(self) -> Any:
-        return self.first
-
-    def ask(self, message: dict[str, str]) -> dict[str, str]:
-        self.told.append((self.name, message.get("phase", message["do"])))
-        return {"error": self.error} if self.error and message["do"] == "phase" else {}
-
-    def close(self) -> None:
-        self.closed = True
-
-
-FREE = {"state": {"locked": False, "holder": {}, "record": {}, "installed": "aaa"}}
-
-
-@pytest.fixture
-def told() -> list[tuple[str, str]]:
-    return []
-
-
-def made(monkeypatch: pytest.MonkeyPatch, *hosts: Host) -> Transaction:
-    monkeypatch.setattr(transactions, "OpenSession", lambda _state, host, _program, _request: host)
-    monkeypatch.setattr(transactions, "hosts_of", lambda _state: {host.name: host for host in hosts})
-    names = tuple(host.name for host in hosts)
-    return Transaction(CHANGE, names, {name: Found(installed="aaa") for name in names})
-
-
-def test_the_lock_is_held_on_all_hosts_or_on_none(monkeypatch: pytest.MonkeyPatch, told: list[tuple[str, str]]) -> None:
-    busy = {"busy": CHANGE.at("stopping").to_wire()}
-    hosts = [Host("h0", told, FREE), Host("h1", told, FREE), Host("h2", told, busy)]
-    transaction = made(monkeypatch, *hosts)
-    errors = transaction.take(None)  # type: ignore[arg-type]
-    assert set(errors) == {"h0", "h1", "h2"}
-    assert "h2: ann@desk has been changing group g since 12:03:11 UTC (plan aaa -> bbb, phase stopping)" in errors["h0"]
-    assert all(host.closed for host in hosts)
-    assert transaction.fence("h0") is None
-
-
-def test_hosts_that_another_change_has_touched_since_the_probe_are_no_longer_as_planned(
-    monkeypatch: pytest.MonkeyPatch, told: list[tuple[str, str]]
-) -> None:
-    other = {"state": {**FREE["state"], "installed": "ccc"}}
-    transaction = made(monkeypatch, Host("h0", told, FREE), Host("h1", told, other))
-    assert "h1: another change has come in between" in transaction.take(None)["h0"]  # type: ignore[arg-type]
-
-
-def test_the_head_is_the_first_to_record_the_stop_and_the_last_to_record_the_exchange(
-    monkeypatch: pytest.MonkeyPatch, told: list[tuple[str, str]]
-) -> None:
-    transaction = made(monkeypatch, Host("h0", told, FREE), Host("h1", told, FREE))
-    assert transaction.take(None) == {}  # type: ignore[arg-type]
-    for phase in ("stopping", "committing"):
-        assert transaction.record(phase) == {}  # type: ignore[arg-type]
-    assert told == [("h0", "stopping"), ("h1", "stopping"), ("h1", "committing"), ("h0", "committing")]
-    assert transaction.change.phase == "committing"
-
-
-def test_a_stop_that_a_host_cannot_record_leaves_no_record_anywhere(
-    monkeypatch: pytest.MonkeyPatch, told: list[tuple[str, str]]
-) -> None:
-    transaction = made(monkeypatch, Host("h0", told, FREE), Host("h1", told, FREE, error="no space left"))
-    transaction.take(None)  # type: ignore[arg-type]
-    assert transaction.record("stopping") == {"h1": "no space left"}
-    assert told[-2:] == [("h0", "finish"), ("h1", "finish")]
-    assert transaction.change.phase == "prepared"
-    assert "was not touched" in transaction.sentence
