@@ -37,6 +37,17 @@ class Host:
         writer.close()
 
 
+async def scraped(host: Host, times: int) -> None:
+    """Wait until a host's metrics have been read so many times more."""
+    until = host.scrapes + times
+
+    async def work() -> None:
+        while host.scrapes < until:
+            await asyncio.sleep(0.01)
+
+    await asyncio.wait_for(work(), 20)
+
+
 def test_where_every_host_answers_each_is_asked_by_its_own_numbers() -> None:
     """It counts its ranks from 0, and its metrics are believed about its own ranks alone."""
     hosts = [Host(0), Host(2, lies=True)]
@@ -55,21 +66,15 @@ def test_where_every_host_answers_each_is_asked_by_its_own_numbers() -> None:
         watch = EngineWatch(settings, "", ready.set, lambda reason: None)
         task = asyncio.ensure_future(watch.run())
         await asyncio.wait_for(ready.wait(), 20)
-        before = hosts[1].scrapes
-        while hosts[1].scrapes < before + 2:
-            await asyncio.sleep(0.01)
+        await scraped(hosts[1], 2)
         assert all(rank.sample is not None for rank in watch.state.ranks.values())
         hosts[1].in_flight = 1
-        before = hosts[1].scrapes
-        while hosts[1].scrapes < before + 2:
-            await asyncio.sleep(0.01)
+        await scraped(hosts[1], 2)
         in_flight = {number: each.sample.in_flight for number, each in watch.state.ranks.items() if each.sample}
         assert in_flight == {0: 0, 1: 0, 2: 1, 3: 1}
         task.cancel()
         draining = asyncio.ensure_future(drained(settings, ""))
-        before = hosts[1].scrapes
-        while hosts[1].scrapes < before + 3:
-            await asyncio.sleep(0.01)
+        await scraped(hosts[1], 3)
         assert not draining.done(), "the other host still has a request in flight"
         hosts[1].in_flight = 0
         await asyncio.wait_for(draining, 20)
