@@ -17,19 +17,15 @@ from tests.plan.test_plan_history import FIRST, HOSTS, THIRD, header, on_all
 BACK = way_back(on_all(header(FIRST, 1)), HOSTS, THIRD)
 
 
-class Restored(SimpleNamespace):
-    """What `put_back.find` returns, as far as it is read here."""
-
-
 @pytest.fixture
 def put(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The digests that were put back; each serves again 40 s after the stop began."""
     words.begin("i r")
     digests: list[str] = []
 
-    def find(_state: Any, _hosts: Any, _group: str, digest: str) -> Restored:
+    def find(_state: Any, _hosts: Any, _group: str, digest: str) -> SimpleNamespace:
         digests.append(digest)
-        return Restored(deployed=Restored(progress=Restored(ready_at=140.0)))
+        return SimpleNamespace(deployed=SimpleNamespace(progress=SimpleNamespace(ready_at=140.0)))
 
     monkeypatch.setattr(go_back.put_back, "find", find)
     monkeypatch.setattr(go_back.put_back, "put_back", lambda *_: "")

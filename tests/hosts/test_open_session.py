@@ -26,7 +26,7 @@ def test_lines_come_one_by_one_after_whatever_a_login_shell_prints() -> None:
     there.close()
 
 
-def test_its_end_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_its_end_says_why() -> None:
     there, _ = session(stderr=[b"Traceback\nOSError: no space left\n"])
     with pytest.raises(Broken):
         there.next()

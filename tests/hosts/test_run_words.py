@@ -42,7 +42,7 @@ def test_a_refusal_and_an_outcome() -> None:
     assert words.last().startswith("refused; nothing was touched; next: ")
 
 
-def test_the_next_command_is_what_the_user_would_type(tmp_path: Path, monkeypatch: object) -> None:
+def test_the_next_command_is_what_the_user_would_type(tmp_path: Path) -> None:
     words = RunWords()
     words.about(tmp_path / "mine.py", "r")
     assert words.where == f"{tmp_path}/mine.py r"

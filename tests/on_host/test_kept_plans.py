@@ -66,10 +66,7 @@ def test_what_another_user_may_write_is_no_plan(tmp_path: Path) -> None:
     keep(tmp_path, 1)
     (tmp_path / "etc/muster/g/kept").chmod(0o777)
     assert do(tmp_path, "list") == {"plans": []}
-    assert (
-        str(tmp_path / "etc/muster/g/kept")[len(str(tmp_path)) :] + f"/{1:016x}.json"
-        in probe_group.main({"group": "g", "root": str(tmp_path)})["stale"]
-    )
+    assert f"/etc/muster/g/kept/{1:016x}.json" in probe_group.main({"group": "g", "root": str(tmp_path)})["stale"]
     with pytest.raises(OSError, match="is not kept on this host"):
         do(tmp_path, "read", digest=f"{1:016x}")
 

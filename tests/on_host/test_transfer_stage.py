@@ -18,7 +18,6 @@ from tests.on_host.transfer_runs import (
     Run,
     all_of,
     homes,
-    listing_of,
     model,
     pinned,
     requests,
@@ -238,8 +237,7 @@ def test_the_control_machine_sends_what_is_damaged_at_the_seed_in_one_run(
             handle.write(b"\0\0\0\0")
         else:
             handle.truncate(6 * MIB)
-    listing = listing_of(origin)
-    missing = weights_on_disk.missing({"directory": str(place), "files": listing.as_data()["files"]})["missing"]
+    missing = weights_on_disk.missing(pinned(place, origin))["missing"]
     assert missing == {"a.safetensors": 5 * MIB if harm == "flip" else 6 * MIB}
     for path, here in missing.items():
         with (place / f"{path}.muster-wan").open("ab") as handle:

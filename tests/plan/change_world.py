@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from muster.errors import Refusal
 from muster.on_host import return_change
@@ -256,7 +256,7 @@ class World:
             host.running, host.installed, host.staged = "", host.staged, ""
         if did != "nothing":
             host.running = host.running or host.installed
-            host.record = Change(**{**record.to_wire(), "returned": "now"})
+            host.record = replace(record, returned="now")
         if did != "follow":
             host.timer = None
 
