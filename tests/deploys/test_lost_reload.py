@@ -92,6 +92,7 @@ def test_a_full_run_is_refused_before_anything_stops(untouched: GuardedTestbed) 
         ran = untouched.refused(max_num_seqs=17)
     finally:
         untouched.sh("node1", f"mount -o remount,size={size}k /run")
+    assert ran.status == 2, ran.text
     assert "deploy.run  node1" in ran.err
     assert "/run has 1" in ran.err
     assert "nothing was touched" in ran.err
