@@ -13,7 +13,6 @@ import pytest
 from muster.sandbox import Sandbox
 from tests.conftest import Boot
 from tests.deploys.conftest import GUARD_UNIT, HOSTS, GuardedTestbed
-from tests.deploys.test_status_on_hosts import muster
 
 pytestmark = pytest.mark.sandbox
 
@@ -59,14 +58,14 @@ def plant(group: GuardedTestbed, body: str) -> None:
 def test_a_host_that_answers_anything_is_named_and_the_other_is_shown(taken: GuardedTestbed, name: str) -> None:
     plant(taken, PYTHONS[name])
     began = time.monotonic()
-    status = muster(taken, "status", "--format", "json")
+    status = taken.muster("status", "--format", "json")
     assert time.monotonic() - began < 60
     assert "Traceback" not in status.stderr
     healthy, hostile = json.loads(status.stdout)["hosts"]
     assert (healthy["host"], healthy["unit"], healthy["note"]) == ("node0", "active (running)", "")
     assert hostile["host"] == "node1"
     assert hostile["note"]
-    logs = muster(taken, "logs")
+    logs = taken.muster("logs")
     assert logs.returncode == 1
     assert "node0  " in logs.stdout
     assert "node1: " in logs.stderr
@@ -101,7 +100,7 @@ def test_a_log_line_writes_no_clipboard(group: GuardedTestbed) -> None:
     group.sh("node1", f"echo {base64.b64encode(script.encode()).decode()} | base64 -d | python3")
     raw = group.sh("node1", f"journalctl -q -o cat -n 50 -u {GUARD_UNIT}")
     assert "\x1b]52" in raw
-    ran = muster(group, "logs", "--lines", "50")
+    ran = group.muster("logs", "--lines", "50")
     assert ran.returncode == 0
     assert "shown" in ran.stdout
     assert not OBEYED.search(ran.stdout)

@@ -67,7 +67,7 @@ def rollback(digest: str = "", recipe: str | None = None) -> None:
     """
     run = _rollbacks.get(current_state(), digest, lambda: _prepare(current_state(), digest, recipe))
     progress = run.deployed.progress
-    if current_host().name not in progress.hosts:  # it is leaving
+    if current_host().name not in progress.hosts:  # it is leaving, or has no part of the group
         return
     lock(progress, partial(_returns, run))
     _put("stage", run)

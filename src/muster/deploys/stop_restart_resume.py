@@ -40,6 +40,8 @@ def stop(recipe: str | None = None) -> None:
         recipe: of the group; may be left out where the hosts have one group.
     """
     deployed = _deployed(current_state(), "stop", recipe)
+    if current_host().name not in deployed.progress.hosts:  # it is leaving, or has no part of the group
+        return
     _begin(deployed, "stop")
     record(deployed.progress, "stopping")
     _end(deployed, "stop")
@@ -54,6 +56,8 @@ def restart(recipe: str | None = None) -> None:
         recipe: as for `stop`.
     """
     deployed = _deployed(current_state(), "restart", recipe)
+    if current_host().name not in deployed.progress.hosts:  # it is leaving, or has no part of the group
+        return
     _begin(deployed, "restart")
     _read_units(deployed)
     record(deployed.progress, "stopping")
@@ -70,6 +74,8 @@ def resume(recipe: str | None = None) -> None:
         recipe: as for `stop`.
     """
     deployed = _deployed(current_state(), "resume", recipe)
+    if current_host().name not in deployed.progress.hosts:  # it is leaving, or has no part of the group
+        return
     _begin(deployed, "resume")
     _read_units(deployed)
     _start(deployed, held=deployed.guarded)
