@@ -571,8 +571,8 @@ def test_a_host_that_answers_at_once_is_not_asked_without_pause(monkeypatch: pyt
 
 def test_a_deploy_names_the_host_whose_verification_is_no_answer() -> None:
     state, host = fake_host(FakeChannel([b'{"verify_group": {"problems": 5}}\n']))
-    run: Any = SimpleNamespace(plan=PLAN, host=lambda _host: PLAN.hosts[HEAD])
-    assert verify._answers_as_planned(state, host, run) is False
+    planned = PLAN.hosts[HEAD]
+    assert verify.runs_as_planned(state, host, verify.request(PLAN, planned), planned.units) is False
     assert any("verify_group answered in a form" in line for line in host.printed)  # type: ignore[attr-defined]
 
 
