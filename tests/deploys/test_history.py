@@ -129,6 +129,11 @@ def test_a_rollback_over_three_plans(guarded: GuardedTestbed, client: Client) ->
     assert changes.returncode == 1
     assert "-max_num_seqs = 22\n+max_num_seqs = 21\n" in changes.stdout
     assert "---max-num-seqs 22\n+--max-num-seqs 21\n" in changes.stdout
+    same = guarded.muster("diff", digests[1][:9], digests[1][:9])
+    assert (same.returncode, same.stdout.splitlines()[1:]) == (
+        0,
+        ["nothing differs: settings, command lines, secrets and files are the same"],
+    )
     engines = guarded.sh("node0", "find /opt -newer /etc/hostname -type d | wc -l")
     starts = guarded.starts("node0", GUARD_UNIT)
     guarded.done("rollback")

@@ -43,6 +43,8 @@ def diff(inventory_file: str, recipe_name: str, overrides: Mapping[str, Any], ol
         one, other = plan_history.named(history, old), plan_history.named(history, new or "")
         lines = differences(read(guards, one.digest), read(guards, other.digest))
     click.echo(f"{one.digest} ({one.verified}) -> {other.digest} ({other.verified})")
+    if not lines:
+        click.echo("nothing differs: settings, command lines, secrets and files are the same")
     for line in lines:
         colour = {"+": "green", "-": "red", "@": "cyan"}.get(line[:1])
         click.secho(line, fg=colour)
