@@ -1,4 +1,4 @@
-"""Where recipes, templates and deploy scripts are: at the top of a clone, or inside the installed package."""
+"""Where recipes, templates, deploy scripts and examples are: at the top of a clone, or inside the installed package."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ _CLONE = _PACKAGE.parent.parent
 
 
 def directory(name: str) -> Path:
-    """Return the directory of bundled data called `name` (`recipes`, `templates`, `deploys`, `group_data`).
+    """Return the directory of bundled data called `name`, such as `recipes`, `templates` or `inventories`.
 
     A clone and an installed wheel behave the same: the wheel carries these directories under `muster/_data`.
 

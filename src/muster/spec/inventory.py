@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
+from muster import resources
 from muster.errors import Refusal, literal, shown
 from muster.spec import safe_text, settings_files
 from muster.spec.host import HostSpec
@@ -74,7 +75,8 @@ def load(path: str, overrides: Mapping[str, Any] | None = None) -> Inventory:
     from pyinfra_cli.inventory import make_inventory
 
     if not Path(path).is_file():
-        raise Refusal(f"no inventory file {path}", fix="name one of inventories/*.py, or write your own")
+        examples = resources.directory("inventories")
+        raise Refusal(f"no inventory file {path}", fix=f"copy one of {examples}/*.py, and put in your own hosts")
     files = settings_files.files_of(Path(path), Path.cwd())
     try:
         with ctx_state.use(State()):  # inventory and group data files are executed within a state
