@@ -13,7 +13,6 @@ from pyinfra.api.state import State
 from muster.deploys.shared import polling
 from muster.deploys.shared.operator import operator
 from muster.deploys.shared.polling import poll_seconds, rest_of_poll
-from muster.guard.answers import OPERATOR
 from muster.hosts.run_programs import run_program
 from muster.hosts.run_words import words
 from muster.hosts.say import fail, progress, say
@@ -80,6 +79,9 @@ def end_generation(
 
 def operator_for_guards() -> str:
     """Return who gives a command, for the status of a stopped group; empty where a guard would not take the name."""
+    # The guard's program takes longer to import than most of a run that gives no command.
+    from muster.guard.answers import OPERATOR
+
     name = operator()
     return name if OPERATOR.fullmatch(name) else ""
 
