@@ -34,7 +34,8 @@ FROM_LIST = BeforeValidator(_tuple)
 class Model(BaseModel):
     """Exact types; fields that no model names are kept, as far as they are printable."""
 
-    model_config = ConfigDict(strict=True, extra="allow")
+    # A run uses few of all models: each is built when its first answer comes.
+    model_config = ConfigDict(strict=True, extra="allow", defer_build=True)
 
 
 class ChangeRecord(Model):
