@@ -8,10 +8,10 @@ from __future__ import annotations
 import glob
 import grp
 import os
-import platform
 import pwd
 import re
 import stat
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -45,8 +45,8 @@ def main(request: Json) -> Json:
     planned = request.get("files", {})
     units = present_units(root, group)
     return {
-        "python": platform.python_version(),
-        "machine": platform.machine(),
+        "python": ".".join(map(str, sys.version_info[:3])),
+        "machine": os.uname().machine,
         "files": {path: describe(root, path, sha, bool(request.get("texts"))) for path, sha in planned.items()},
         "secrets": {path: describe(root, path, None, False) for path in request.get("secrets", ())},
         "stale": stale(root, group, set(planned) | set(request.get("secrets", ()))),

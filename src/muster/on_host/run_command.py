@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import selectors
 import signal
 import subprocess
-import tempfile
 import time
-from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Iterator, Mapping, Sequence
+from typing import IO, NamedTuple
 
 # A plain SSH session lacks the directories of sysctl, ip and nvidia-smi on some distributions.
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -58,9 +58,7 @@ def finish(
     Raises:
         OSError: the tool cannot be started. TimeoutError: it missed its deadline.
     """
-    with tempfile.TemporaryFile() as given:
-        given.write(stdin.encode())
-        given.seek(0)
+    with _input(stdin) as given:
         try:
             child = subprocess.Popen(
                 argv,
@@ -104,6 +102,22 @@ def finish(
         raise TimeoutError(f"{argv[0]} did not answer in {seconds:g} s")
     out, err = (bytes(kept[name][:limit]).decode("utf-8", "replace") for name in ("out", "err"))
     return Finished(status, out, err, truncated, count)
+
+
+@contextlib.contextmanager
+def _input(text: str) -> Iterator[IO[bytes]]:
+    """Open a file that holds a text for standard input."""
+    if not text:
+        with open(os.devnull, "rb") as nothing:
+            yield nothing
+        return
+    # Takes longer to import than most tools take to run.
+    import tempfile
+
+    with tempfile.TemporaryFile() as file:
+        file.write(text.encode())
+        file.seek(0)
+        yield file
 
 
 def _status(child: subprocess.Popen[bytes], seconds: float) -> int | None:

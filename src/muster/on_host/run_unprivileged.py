@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import secrets
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -106,7 +105,7 @@ def finish(
     if not privileged():
         own |= secret_files
         return run_command.finish(argv, seconds, stdin=stdin, env=own, cwd="/tmp", limit=_ANSWER_LIMIT)
-    unit = f"muster-probe-{secrets.token_hex(6)}.service"
+    unit = f"muster-probe-{os.urandom(6).hex()}.service"
     properties = [f"RuntimeMaxSec={int(seconds + _SLACK)}", "WorkingDirectory=/tmp", "LimitMEMLOCK=infinity"]
     properties += [] if network else ["PrivateNetwork=yes"]
     properties += [f"LoadCredential={name}:{path}" for name, path in secret_files.items()]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import concurrent.futures
 import contextlib
 import os
 from collections.abc import Iterator
@@ -33,7 +32,9 @@ def main(request: Json) -> Json:
         problems += not_running(process, states.get(process["unit"], {}))
     if not request.get("url"):
         return {"problems": problems, "ranks": [], "served": []}
-    # HTTP takes longer to import than all else here takes to run, and most hosts have no endpoint.
+    # HTTP and threads take longer to import than all else here takes to run, and most hosts have no endpoint.
+    from concurrent.futures import ThreadPoolExecutor
+
     from muster.on_host.endpoint_api import Api
 
     api = Api(request["url"], request["seconds"], request.get("api_key_file"))
@@ -43,7 +44,7 @@ def main(request: Json) -> Json:
     if request["model"] not in served:
         problems.append("{}/v1/models names {}, not '{}'".format(request["url"], served or "nothing", request["model"]))
         return {"problems": problems, "ranks": [], "served": served}
-    with concurrent.futures.ThreadPoolExecutor(_AT_ONCE) as pool:
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
         errors = list(pool.map(lambda number: api.completion(request["model"], number), range(request["ranks"])))
     answers = dict(enumerate(errors, request["first_rank"]))
     problems += [f"DP rank {rank} did not answer a completion: {error}" for rank, error in answers.items() if error]
