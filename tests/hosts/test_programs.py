@@ -76,9 +76,22 @@ def test_a_newer_python_beside_an_old_one_is_used(tmp_path: Path) -> None:
     assert programs.answers(done.stdout.splitlines())["place_files"] == {"changed": [], "notes": []}
 
 
+def test_a_program_that_breaks_off_is_not_given_to_the_next_python(tmp_path: Path) -> None:
+    for name in ("python3", "python3.11"):
+        (tmp_path / name).symlink_to(sys.executable)
+    done = through_shell("import sys\nprint('half', flush=True)\nraise KeyError('gone')\n", f"{tmp_path}:/usr/bin:/bin")
+    assert (done.returncode, done.stdout) == (3, "half\n")
+    assert done.stderr.strip().splitlines()[-1] == "KeyError: 'gone'"
+
+
+def test_an_empty_program_is_nobodys() -> None:
+    with pytest.raises(ValueError, match="needed: a complete python3"):
+        programs.answers(through_shell("").stdout.splitlines())
+
+
 def test_a_streaming_program_prints_lines_and_ends_with_its_error() -> None:
     done = through_shell(programs.bundle({"place_files": {"do": "stage", "files": [{}]}}, streams=True))
-    assert done.returncode == 1
+    assert done.returncode == 3
     assert done.stderr.strip() == "KeyError: 'path'"
     assert done.stdout == ""
 

@@ -18,14 +18,19 @@ from muster.hosts.printable import one_line, printable_data
 Request = Mapping[str, Any]
 Answer = dict[str, Any]
 
-# The first Python that is new enough reads the program. The last line answers for a host that has none.
-_FIND = (
-    "for p in python3 python3.13 python3.12 python3.11 python3.10 python3.9 /usr/libexec/platform-python; do "
-    '"$p" -ISc "import json, sys; sys.exit(sys.version_info < (3, 9))" 2>/dev/null && exec "$p" '
+_PYTHONS = "python3 python3.13 python3.12 python3.11 python3.10 python3.9 /usr/libexec/platform-python"
+_UNUSABLE, _FAILED = 1, 3
+"""Exit statuses: of a Python that is too old, broken or incomplete, which has read nothing, and of a failed program."""
+# The first Python that is new enough reads the program: starting one to ask and one to run is a quarter of a session.
+_READ = (
+    f"import json, sys\nif sys.version_info < (3, 9): sys.exit({_UNUSABLE})\n"
+    f"try: exec(sys.stdin.buffer.read() or sys.exit({_UNUSABLE}))\n"
+    f"except Exception: sys.excepthook(*sys.exc_info()); sys.exit({_FAILED})"
 )
+# The last line answers for a host that has none.
 COMMAND = (
-    f"{_FIND}-IS -; done; "
-    "cat >/dev/null; "
+    f"""for p in {_PYTHONS}; do command -v "$p" >/dev/null || continue; "$p" -ISc "{_READ}"; s=$?; """
+    f"""case $s in {_UNUSABLE}|126|127) ;; *) exit $s;; esac; done; cat >/dev/null; """
     """printf '{"no_python": "%s"}\\n' "$(python3 --version 2>&1 | head -n 1 | tr -cd '[:alnum:]. ')\""""
 )
 
@@ -60,7 +65,8 @@ for name, request in requests.items():
         answers[name] = {"error": kind + str(error)}
 errors = [answer["error"] for answer in answers.values() if "error" in answer]
 if streams and errors:
-    sys.exit("; ".join(errors))
+    print("; ".join(errors), file=sys.stderr)
+    sys.exit(FAILED)
 if not streams:
     out.write("\\n" + json.dumps(answers) + "\\n")
     out.flush()
@@ -73,7 +79,11 @@ def open_command(size: int) -> str:
     Args:
         size: bytes of the program, the first on standard input.
     """
-    return f'{_FIND}-ISc "import sys; exec(sys.stdin.buffer.read({size}))"; done; echo no python3 of 3.9 or newer >&2'
+    # A status cannot tell here who has read what: the Python is asked first, then runs.
+    return (
+        f'for p in {_PYTHONS}; do "$p" -ISc "import json, sys; sys.exit(sys.version_info < (3, 9))" 2>/dev/null && '
+        f'exec "$p" -ISc "import sys; exec(sys.stdin.buffer.read({size}))"; done; echo no python3 of 3.9 or newer >&2'
+    )
 
 
 def source(name: str) -> str:
@@ -95,7 +105,8 @@ def bundle(requests: Mapping[str, Request], *, streams: bool = False) -> str:
     A program that raises answers `{"error": ...}`, and the others still run.
     """
     sources = _with_imports(tuple(requests))
-    return f"REQUESTS = {_literal(requests)}\nSOURCES = {_literal(sources)}\nSTREAMS = {streams}\n{_DRIVER}"
+    given = f"REQUESTS = {_literal(requests)}\nSOURCES = {_literal(sources)}\nSTREAMS = {streams}\nFAILED = {_FAILED}\n"
+    return given + _DRIVER
 
 
 @cache
