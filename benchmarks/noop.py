@@ -1,12 +1,14 @@
-"""What a second run costs: seconds and SSH sessions a host, next to the floor and to the same work as plain pyinfra.
+"""What a second run costs: seconds, CPU seconds and SSH sessions per host, next to the floor and to plain pyinfra.
 
     python benchmarks/noop.py [--sizes 1,4,8,16] [--repeat 3]
 
 Needs root: boots sandbox hosts, deploys the stand-in engine to the first 1, 4, 8 and 16 of them, and times runs that
-change nothing. The plain script asks for the same files, user, directories and unit with pyinfra's own operations.
-The floor is paramiko alone: one process connects to every host at once and has the host's Python answer twice, with
-nothing asked. All are counted in the same run, on the same hosts; sessions are counted from sshd's log and contain
-*verify*.
+change nothing: `muster deploy`, the literal pyinfra command, and a plain script that asks for the same files, user,
+directories and unit with pyinfra's own operations. The floor is paramiko alone: one process connects to every host at
+once, sends byte for byte what muster's run sent, one probe and one apply (the verification: nothing is to be applied),
+and reads the answers. *Bare* sends a line of Python that asks nothing in place of both. All are counted in the same
+run, on the same hosts; sessions are counted from sshd's log. CPU seconds are those of the process on the control
+machine, and those of all hosts together, from their control groups.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import resource
 import statistics
 import subprocess
 import sys
@@ -30,6 +33,7 @@ sys.path.insert(0, str(ROOT))
 from tests import standin  # noqa: E402
 
 from muster.sandbox import Sandbox  # noqa: E402
+from muster.sandbox.nspawn_host import cgroup_mounts  # noqa: E402
 
 NAME = "noop"
 INVENTORY = """\
@@ -58,24 +62,48 @@ for _file in host.loop(sorted(p for p in _root.rglob("*") if p.is_file())):
 systemd.service(name="unit", service="muster-kimi-k2-instruct.service", running=True, enabled=True)
 """
 
+# Runs muster as a user does, and keeps what it sends: address -> its sessions, each a command and a text.
+RECORD = """\
+import json, sys
+import pyinfra_cli
+from muster.cli import main
+from muster.hosts import ssh_session
+sessions, converse = {}, ssh_session.converse
+def kept(state, host, command, text, arguments, **more):
+    sessions.setdefault(host.data.ssh_hostname, []).append([command, text])
+    return converse(state, host, command, text, arguments, **more)
+ssh_session.converse = kept
+try:
+    main(["deploy", sys.argv[1], "kimi-k2-instruct", "-y"])
+finally:
+    with open(sys.argv[2], "w") as file:
+        json.dump(sessions, file)
+"""
 FLOOR = """\
-import sys
+import json, sys
 from concurrent.futures import ThreadPoolExecutor
 import paramiko
-key, known_hosts, *addresses = sys.argv[1:]
-def both(address):
+key, known_hosts, sessions = sys.argv[1:]
+def both(host):
+    address, texts = host
     client = paramiko.SSHClient()
     client.load_host_keys(known_hosts)
     client.connect(address, username="root", key_filename=key, allow_agent=False, look_for_keys=False)
-    for _ in ("probe", "apply"):
-        stdin, stdout, _ = client.exec_command("python3 -IS -")
-        stdin.write("print('answered')")
+    for command, text in texts:
+        stdin, stdout, _ = client.exec_command(command)
+        stdin.write(text)
         stdin.channel.shutdown_write()
-        assert stdout.read() == b"answered\\n"
+        answer = stdout.read()
+        assert answer.strip().endswith((b"}", b"answered")), answer
     client.close()
-with ThreadPoolExecutor(len(addresses)) as pool:
-    list(pool.map(both, addresses))
+with open(sessions) as file, ThreadPoolExecutor(64) as pool:
+    list(pool.map(both, json.load(file).items()))
 """
+BARE = ["python3 -IS -", "print('answered')\n"]
+
+
+# As a user's: with the bytecode that their last run has left.
+_ENVIRONMENT = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
 
 
 def run(directory: Path, *words: str) -> subprocess.CompletedProcess[str]:
@@ -83,7 +111,7 @@ def run(directory: Path, *words: str) -> subprocess.CompletedProcess[str]:
     done = subprocess.run(
         [str(Path(sys.executable).parent / words[0]), *words[1:]],
         cwd=ROOT,
-        env={**os.environ, "XDG_STATE_HOME": str(directory / "state")},
+        env={**_ENVIRONMENT, "XDG_STATE_HOME": str(directory / "state")},
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
@@ -97,36 +125,75 @@ def run(directory: Path, *words: str) -> subprocess.CompletedProcess[str]:
 
 def timed(box: Sandbox, count: int, directory: Path, repeat: int, *words: str) -> dict[str, Any]:
     """Time a command `repeat` times; count the sessions of the first host in the last of them."""
-    seconds, host = [], box.hosts[0].name
+    seconds, cpu, on_hosts, host = [], [], [], box.hosts[0].name
     for _ in range(repeat):
         mark = box.journal_cursor(host)
-        begun = time.perf_counter()
+        before, begun = (_children_cpu(), _hosts_cpu(box, count)), time.perf_counter()
         run(directory, *words)
         seconds.append(time.perf_counter() - begun)
+        cpu.append(_children_cpu() - before[0])
+        on_hosts.append(_hosts_cpu(box, count) - before[1])
         sessions = len(box.ssh_sessions(host, since=mark))
-    return {"seconds": statistics.median(seconds), "all": [round(s, 2) for s in seconds], "sessions": sessions}
+    return {
+        "seconds": statistics.median(seconds),
+        "all": [round(s, 2) for s in seconds],
+        "cpu": round(statistics.median(cpu), 2),
+        "hosts_cpu": round(statistics.median(on_hosts), 2),
+        "sessions": sessions,
+    }
+
+
+def _children_cpu() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+def _hosts_cpu(box: Sandbox, count: int) -> float:
+    """Return the CPU seconds that the first hosts have used since they booted."""
+    used = 0.0
+    for host in box.hosts[:count]:
+        for mount in cgroup_mounts():
+            stat = mount / "muster-sandbox" / box.where.names.machine(host.name) / "cpu.stat"
+            if stat.is_file():
+                used += int(stat.read_text().split()[1]) / 1e6
+    return used
 
 
 def measure(box: Sandbox, count: int, directory: Path, repeat: int) -> dict[str, Any]:
-    """Deploy to the first `count` hosts, then time both ways of having nothing to do."""
+    """Deploy to the first `count` hosts, then time every way of having nothing to do."""
     inventory, plain, out = directory / "inventory.py", directory / "plain.py", directory / f"out{count}"
     inventory.write_text(INVENTORY.format(name=NAME, count=count, settings=SETTINGS))
     run(directory, "pyinfra", "-y", str(inventory), "deploys/kimi_k2_instruct.py")
-    ours = timed(box, count, directory, repeat, "pyinfra", "-y", str(inventory), "deploys/kimi_k2_instruct.py")
+    ours = timed(box, count, directory, repeat, "muster", "deploy", str(inventory), "kimi-k2-instruct", "-y")
+    literal = timed(box, count, directory, repeat, "pyinfra", "-y", str(inventory), "deploys/kimi_k2_instruct.py")
     run(directory, "muster", "plan", str(inventory), "kimi-k2-instruct", "--out", str(out), "--format", "json")
     plain.write_text(PLAIN.format(out=str(out)))
     theirs = timed(box, count, directory, repeat, "pyinfra", "-y", str(inventory), str(plain))
-    addresses = [host.address for host in box.hosts[:count]]
-    floor = timed(box, count, directory, repeat, "python", "-c", FLOOR, str(box.key), str(box.known_hosts), *addresses)
+    sessions = directory / "sessions.json"
+    run(directory, "python", "-c", RECORD, str(inventory), str(sessions))
+    sent: dict[str, list[list[str]]] = json.loads(sessions.read_text())
+    ssh = (str(box.key), str(box.known_hosts))
+    floor = timed(box, count, directory, repeat, "python", "-c", FLOOR, *ssh, str(sessions))
+    sessions.write_text(json.dumps({address: [BARE] * len(texts) for address, texts in sent.items()}))
+    bare = timed(box, count, directory, repeat, "python", "-c", FLOOR, *ssh, str(sessions))
     run(directory, "pyinfra", "-y", str(inventory), "deploys/stop.py")
     return {
         "hosts": count,
         "muster": ours,
+        "literal": literal,
         "plain": theirs,
-        "floor": floor,
+        "floor": {**floor, "bytes": [len(text) for _, text in next(iter(sent.values()))]},
+        "bare": bare,
         "ratio": theirs["seconds"] / ours["seconds"],
         "over_floor": ours["seconds"] / floor["seconds"],
     }
+
+
+KEYS = ("muster", "literal", "plain", "floor", "bare")
+
+
+def _column(took: dict[str, Any]) -> str:
+    return f"{took['seconds']:>7.1f}{took['cpu']:>5.1f}{took['hosts_cpu']:>6.1f}{took['sessions']:>4}"
 
 
 def main() -> None:
@@ -141,18 +208,16 @@ def main() -> None:
         box = Sandbox.up(NAME, max(sizes), say=lambda line: print(line, file=sys.stderr))
         for host in box.hosts:
             standin.place(box.tree(host.name))
-        print(
-            f"{'hosts':>5} {'muster s':>9} {'sessions':>9} {'plain s':>8} {'sessions':>9} {'plain/muster':>13}"
-            f" {'floor s':>8} {'muster/floor':>13}"
-        )
+        titles = ("muster", "pyinfra", "plain", "floor", "bare")
+        print("seconds, CPU seconds here, CPU seconds of the hosts together, sessions per host")
+        print(f"{'hosts':>5} {''.join(f'{title:>22}' for title in titles)} {'plain/muster':>13} {'muster/floor':>13}")
         for size in sizes:
             with tempfile.TemporaryDirectory() as directory:
                 row = measure(box, size, Path(directory), given.repeat)
             rows.append(row)
             print(
-                f"{size:>5} {row['muster']['seconds']:>9.1f} {row['muster']['sessions']:>9}"
-                f" {row['plain']['seconds']:>8.1f} {row['plain']['sessions']:>9} {row['ratio']:>13.1f}"
-                f" {row['floor']['seconds']:>8.1f} {row['over_floor']:>13.1f}",
+                f"{size:>5} {''.join(map(_column, (row[key] for key in KEYS)))}"
+                f" {row['ratio']:>13.1f} {row['over_floor']:>13.1f}",
                 flush=True,
             )
     finally:
