@@ -121,7 +121,7 @@ class Guard:
         return SECRET
 
 
-@pytest.mark.parametrize("path", ["/ready", "/status", "/metrics"])
+@pytest.mark.parametrize("path", ["/", "/live", "/ready", "/status", "/metrics"])
 @pytest.mark.parametrize("key", ["", "sesame"])
 def test_without_the_key_there_are_the_phase_and_numbers(path: str, key: str, monkeypatch: pytest.MonkeyPatch) -> None:
     from muster.guard import answers
@@ -132,8 +132,26 @@ def test_without_the_key_there_are_the_phase_and_numbers(path: str, key: str, mo
     assert code == 200
     assert SECRET not in text
     if path != "/metrics":
-        assert not [name for name in ("h0", "h1", "10.0.0.1", CONFIG.group.digest) if name in text]
-    assert len(text) < 4096
+        names = (">h0", '"h0', ">h1", '"h1', "10.0.0.1", CONFIG.group.digest, CONFIG.group.name, CONFIG.recipe)
+        assert not [name for name in names if name in text.replace("<h1>", "")]
+    assert len(text) < 8192
+
+
+def test_a_browser_gets_names_and_reasons_for_the_key_and_no_log_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+    from muster.guard import answers
+
+    monkeypatch.setattr(answers.time, "monotonic", lambda: NOW)
+    asked = answers.Answers(Guard(), "sesame", frozenset())  # type: ignore[arg-type]
+    for path in ("/", "/live", "/sign-in"):
+        code, text, kind = asked.get(path, "sesame")
+        assert (code, kind) == (200, "text/html; charset=utf-8")
+        assert f"vllm said {SECRET}" in text
+        assert SECRET * 2 not in text
+        assert asked.get(path, "open")[0] == 401
+    # A browser asks for the key once it is refused, and is refused by name alone where there is one.
+    assert asked.get("/sign-in", "")[0] == 401
+    assert b'WWW-Authenticate: Basic realm="' in http.response(*asked.get("/sign-in", ""))
+    assert answers.Answers(Guard(), "", frozenset()).get("/sign-in", "")[0] == 404  # type: ignore[arg-type]
 
 
 def test_with_the_key_there_are_names_and_reasons_and_still_no_log_lines(monkeypatch: pytest.MonkeyPatch) -> None:

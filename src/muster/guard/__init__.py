@@ -10,6 +10,9 @@
     member_core      a member's decisions, the same way; every guard runs one                        pure
     liveness         does every DP rank make progress? judged by counters and canaries               pure
     status           the group's state as JSON, one line, and Prometheus text                        pure
+    printable_text   text of hosts and engines without what a terminal or browser would act on        pure
+    page_style       the page's stylesheet, and what a browser may do with the page                    pure
+    status_page      the group's state as a page for browsers                                         pure
     protocol         the bytes between guards: hello, frames, HMAC                                   pure
     http             the HTTP a guard speaks: answers a GET, asks the engine
     connection_slots which connections the control port holds, and which give way                    pure

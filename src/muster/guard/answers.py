@@ -2,7 +2,8 @@
 
 Commands come from the local socket (root, and outside systemd the guard's own user) or from another guard by the
 control protocol; HTTP changes nothing. Over HTTP everybody may read the phase and numbers; with the API key names and
-reasons too. Log lines leave by the local socket alone.
+reasons too. A browser gets the same as a page, and sends the key as a password. Log lines leave by the local socket
+alone.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import struct
 import time
 from typing import Any, Protocol
 
-from . import head_core, status
+from . import head_core, status, status_page
 from .children import Children
 from .config import Config
 from .head_io import Head
@@ -35,7 +36,12 @@ REQUEST_TIMEOUT = 5.0
 COMMANDS = ("stop", "restart", "resume")
 OPERATOR = re.compile(r"[A-Za-z0-9._+-]{1,64}@[A-Za-z0-9.-]{1,64}")
 """Who gave a command: a word for people, believed as far as root on this host is."""
-TEXT = "text/plain; charset=utf-8"
+TEXT, HTML = "text/plain; charset=utf-8", "text/html; charset=utf-8"
+LIVE, SIGN_IN = "/live", "/sign-in"
+PAGES = ("/", LIVE, SIGN_IN)
+"""One page: as it is now, reading itself again, and asking the browser for the API key first."""
+PROGRAM = os.path.basename(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+"""Which guard this is: its program's directory on a host is named by its digest."""
 
 
 class GuardParts(Protocol):
@@ -68,7 +74,7 @@ class Answers:
         self._path = ""
 
     def get(self, path: str, token: str) -> Response:
-        """One HTTP read, on the head. `token`: the bearer token sent with it, or empty."""
+        """One HTTP read, on the head. `token`: the key sent with it, or empty."""
         head, now = self._guard.head, time.monotonic()
         if head is None:
             return 404, "this is no head\n", TEXT
@@ -84,10 +90,26 @@ class Answers:
                 status.without_lines(self.group(now)) if trusted else status.numbers(head.state, head.liveness, now)
             )
             return 200, json.dumps(answer) + "\n", "application/json"
+        if path in PAGES:
+            return self._page(path, token, trusted, now)
         if path == "/metrics":
             text = status.prometheus(self._guard.config, head.state, head.liveness, now)
             return 200, text, "text/plain; version=0.0.4; charset=utf-8"
-        return 404, "there are /ready, /status and /metrics\n", TEXT
+        return 404, "there are /, /ready, /status and /metrics\n", TEXT
+
+    def _page(self, path: str, token: str, trusted: bool, now: float) -> Response:
+        """The page for browsers, which shows what `/status` gives the same reader."""
+        head = self._guard.head
+        assert head is not None
+        if path == SIGN_IN and not self._api_key:
+            return 404, "this group has no API key; muster status shows its hosts and reasons\n", TEXT
+        if not trusted and (token or path == SIGN_IN):
+            return 401, "hosts and reasons need the API key, sent as the password; / shows the rest\n", TEXT
+        document = status.without_lines(self.group(now)) if trusted else None
+        if document is None:
+            document = status.numbers(head.state, head.liveness, now)
+        text = status_page.page(document, time.time(), live=path == LIVE, key=bool(self._api_key))
+        return 200, text, HTML
 
     def group(self, now: float) -> dict[str, Any] | None:
         """The group as the head sees it; None on a member."""
@@ -98,6 +120,8 @@ class Answers:
             "group": config.group.name,
             "recipe": config.recipe,
             "digest": config.group.digest,
+            "release": config.group.engine,
+            "guard": PROGRAM,
             **status.group_status(config, head.state, head.liveness, now, head.refusals),
             "metrics_problem": head.metrics_problem,
             "last_refusal": head.last_refusal,

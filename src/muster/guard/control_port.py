@@ -48,7 +48,7 @@ class ControlPort:
         on_get: Callable[[str, str], http.Response],
         idle: float,
     ) -> None:
-        """`on_get` takes a path and a bearer token. `idle`: seconds without a frame after which a session ends."""
+        """`on_get` takes a path and the key sent with it. `idle`: seconds without a frame that end a session."""
         self._group = group
         self._key = key
         self._addresses = addresses
@@ -136,13 +136,13 @@ class ControlPort:
         if line.startswith((b"GET /ready ", b"HEAD /ready ")):
             self._release(writer)
             _admit(self._probes, writer)
-        total, token = len(line), ""
+        total, key = len(line), ""
         while True:
             header = await reader.readline()
             total += len(header)
             if header in (b"\r\n", b"\n", b"") or total > http.HEAD_LIMIT:
                 break
-            token = http.bearer_token(header) or token
+            key = http.sent_key(header) or key
         status, body, kind = 400, "bad request\n", "text/plain; charset=utf-8"
         method = "GET"
         with contextlib.suppress(ValueError):
@@ -150,7 +150,7 @@ class ControlPort:
             if total > http.HEAD_LIMIT:
                 pass
             elif method in ("GET", "HEAD"):
-                status, body, kind = self._on_get(path, token)
+                status, body, kind = self._on_get(path, key)
             else:
                 status, body = 405, "only GET and HEAD\n"
         writer.write(http.response(status, body, kind, with_body=method != "HEAD"))

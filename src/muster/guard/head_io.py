@@ -56,7 +56,7 @@ class Head:
         self.state: HeadState = head_core.start(config.group, config.settings, secrets.token_hex(16), record, now)
 
     def listen(self, on_command: Callable[[str], Mapping[str, str]], on_get: Callable[[str, str], Response]) -> None:
-        """Take the control port. `on_command` takes a command's name, `on_get` a path and a bearer token."""
+        """Take the control port. `on_command` takes a command's name, `on_get` a path and the key sent with it."""
         config = self._services.config
         self._control_port = ControlPort(
             config.group.name,

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 import json
 import re
 from collections.abc import Mapping
 from typing import Any
+
+from .page_style import POLICY
 
 HEAD_LIMIT = 4096
 """Bytes of a request's head, and of a line of a response's head."""
@@ -26,6 +29,9 @@ REASONS = {
     503: "Service Unavailable",
 }
 
+
+_AUTHORIZATION = re.compile(rb"authorization:[ \t]*(bearer|basic)[ \t]+([!-~]{1,2048})[ \t]*\r?\n", re.IGNORECASE)
+_KEY = re.compile(rb"[!-~]{1,1024}")
 
 Response = tuple[int, str, str]
 """Status, body, content type."""
@@ -49,17 +55,30 @@ def response(status: int, body: str, kind: str = "text/plain; charset=utf-8", wi
     data = body.encode()
     head = (
         f"HTTP/1.1 {status} {REASONS[status]}\r\nContent-Type: {kind}\r\nContent-Length: {len(data)}\r\n"
-        "Cache-Control: no-store\r\nConnection: close\r\n"
+        "Cache-Control: no-store\r\nConnection: close\r\nX-Content-Type-Options: nosniff\r\n"
     )
+    if kind.startswith("text/html"):
+        head += f"Content-Security-Policy: {POLICY}\r\n"
+        head += "Referrer-Policy: no-referrer\r\nCross-Origin-Resource-Policy: same-origin\r\n"
+    if status == 401:
+        head += 'WWW-Authenticate: Basic realm="muster: the API key is the password", charset="UTF-8"\r\n'
     if status == 405:
         head += "Allow: GET, HEAD\r\n"
     return head.encode() + b"\r\n" + (data if with_body else b"")
 
 
-def bearer_token(header: bytes) -> str:
-    """The token of an `Authorization: Bearer` header line; empty for any other line."""
-    match = re.fullmatch(rb"authorization:[ \t]*bearer[ \t]+([!-~]{1,1024})[ \t]*\r?\n", header, re.IGNORECASE)
-    return match[1].decode("ascii") if match else ""
+def sent_key(header: bytes) -> str:
+    """The key of an `Authorization` header line: a bearer token, or the password of a browser; else empty."""
+    match = _AUTHORIZATION.fullmatch(header)
+    if match is None:
+        return ""
+    key = match[2]
+    if match[1].lower() == b"basic":
+        try:
+            key = base64.b64decode(key, validate=True).partition(b":")[2]
+        except ValueError:
+            return ""
+    return key.decode("ascii") if _KEY.fullmatch(key) else ""
 
 
 async def hang_up(writer: asyncio.StreamWriter) -> None:
