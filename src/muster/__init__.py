@@ -23,6 +23,7 @@ docs/architecture.md shows what runs where, and follows one setting and one secr
 A file name that occurs twice is one noun in two layers:
 
     status          commands: the subcommand; guard: what a guard answers
+    events          commands: the subcommand; guard: what a guard tells its journal
     install_engine  deploys: the stage; on_host: the program that it runs on each host
     place_files     deploys: the stage; on_host: the program that it runs on each host
     remove          commands: the subcommand; deploys: the stages

@@ -23,6 +23,7 @@ COMMANDS = {
     "remove": "muster.commands.remove:remove",
     "status": "muster.commands.status:status",
     "logs": "muster.commands.logs:logs",
+    "events": "muster.commands.events:events",
     "history": "muster.commands.history:history",
     "diff": "muster.commands.diff:diff",
     "preflight": "muster.commands.preflight:preflight",

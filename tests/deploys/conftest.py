@@ -13,6 +13,7 @@ import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -166,6 +167,11 @@ class Testbed:
     def up(self) -> list[str]:
         return [told.host.name for told in self.box.status() if told.answers]
 
+    @property
+    def now(self) -> str:
+        """The time on all hosts, in UTC."""
+        return datetime.now(timezone.utc).isoformat()
+
     def sh(self, host: str, script: str) -> str:
         """Run a shell script on a host as root, through no SSH session."""
         return self.box.exec(host, ["/bin/sh", "-c", f"cd /; {script}"]).stdout.strip()
@@ -258,6 +264,13 @@ class GuardedTestbed(Testbed):
     def ready(self) -> bool:
         """Whether `/ready` says 200 right now."""
         return guard_answers.ready(self.box)
+
+    def events(self, since: str) -> list[dict[str, Any]]:
+        """Return what `muster events` lists of the group since a time in UTC."""
+        ran = self.muster("events", "--since", since, "--format", "json")
+        assert ran.returncode == 0, ran.stderr
+        found: list[dict[str, Any]] = json.loads(ran.stdout)
+        return found
 
     def processes(self) -> dict[str, str]:
         return {name: self.sh(name, "pgrep -f '^(/opt/standin/bin/python|VLLM::)' || echo none") for name in HOSTS}

@@ -60,6 +60,7 @@ def in_flight(testbed: GuardedTestbed) -> list[Request]:
 
 def test_a_stop_answers_what_is_in_flight_and_holds_until_resume(guarded: GuardedTestbed) -> None:
     counted = guarded.status["restarts"]  # the testbed is shared: other tests break it
+    begin = guarded.now
     requests = in_flight(guarded)
     stopped = guarded.done("stop")
     assert [request.tokens() for request in requests] == [120, 120]
@@ -74,6 +75,14 @@ def test_a_stop_answers_what_is_in_flight_and_holds_until_resume(guarded: Guarde
     guarded.done("resume")
     assert (guarded.status["phase"], guarded.status["restarts"]) == ("running", counted)
     assert guarded.answers()
+    told = guarded.events(begin)
+    assert [(event["host"], event["event"]) for event in told if event["event"] != "start"] == [
+        ("node0", "hold"),
+        ("node0", "resume"),
+        ("node0", "ready"),
+    ]
+    assert "@" in told[0]["by"]
+    assert sorted(event["host"] for event in told if event["event"] == "start") == list(HOSTS)
 
 
 @pytest.mark.nightly

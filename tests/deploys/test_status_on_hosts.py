@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import urllib.request
 
 import pytest
 
@@ -20,6 +21,7 @@ USERS_OWN_XID = 13
 
 def test_what_a_person_sees_of_a_group_before_and_after_a_death(guarded: GuardedTestbed) -> None:
     # A group that serves.
+    begin = guarded.now
     seen = guarded.muster("status")
     assert seen.returncode == 0, seen.stderr
     lines = seen.stdout.splitlines()
@@ -57,6 +59,17 @@ def test_what_a_person_sees_of_a_group_before_and_after_a_death(guarded: Guarded
     text = guarded.muster("status").stdout
     assert "s ago, of this plan: node1: " in text
     assert "unexpectedly" in text.split("of this plan: node1: ")[1]
+
+    # The same as events of both hosts, in order, and as a page.
+    told = guarded.events(begin)
+    kinds = [(event["host"], event["event"]) for event in told]
+    assert kinds.index(("node1", "failure")) < kinds.index(("node0", "start")) < kinds.index(("node0", "ready"))
+    restart = told[kinds.index(("node0", "restart"))]
+    assert (restart["cause"], restart["process"], restart["generation"]) == ("node1", "vllm", before["generation"])
+    assert {event["group"] for event in told} == {GROUP}
+    with urllib.request.urlopen(f"http://{guarded.box.hosts[0].address}:29600/", timeout=5) as answer:
+        assert "default-src 'none'" in answer.headers["Content-Security-Policy"]
+        assert '<b class="phase good">running</b>' in answer.read().decode()
 
     # What the guards kept of it, in one file.
     seen = guarded.muster("logs", "--failure")

@@ -82,6 +82,36 @@ def test_a_beginning_is_given_in_seconds(journal: Any) -> None:
     assert "--since=@" in argv.read_text()
 
 
+def test_entries_are_found_and_returned_by_their_fields(journal: Any) -> None:
+    argv = journal(["one"])
+    entry = {
+        "MESSAGE": "a",
+        "__REALTIME_TIMESTAMP": "1",
+        "MUSTER_EVENT": "start",
+        "MUSTER_BY": list(b"x\xff"),
+        "OTHER": "y",
+    }
+    (argv.parent / "entries").write_text(json.dumps({**entry, "MUSTER_GROUP": "g" * 999}) + "\n")
+    names = ["MUSTER_EVENT", "MUSTER_BY", "MUSTER_GROUP", "MUSTER_CAUSE"]
+    (line,) = read(fields=names, matches=["MUSTER_EVENT=start", "MUSTER_EVENT=hold"])["lines"]
+    assert line["fields"] == {
+        "MUSTER_EVENT": "start",
+        "MUSTER_BY": "x\ufffd",
+        "MUSTER_GROUP": "g" * 300,
+        "MUSTER_CAUSE": "",
+    }
+    words = argv.read_text().splitlines()
+    assert words[-2:] == ["MUSTER_EVENT=start", "MUSTER_EVENT=hold"]
+    assert "--output-fields=MESSAGE,MUSTER_EVENT,MUSTER_BY,MUSTER_GROUP,MUSTER_CAUSE" in words
+
+
+@pytest.mark.parametrize("wrong", [{"fields": ["A,B"]}, {"matches": ["--file=/etc/shadow"]}, {"matches": ["A=b c"]}])
+def test_a_match_is_no_option(journal: Any, wrong: dict[str, list[str]]) -> None:
+    journal(["one"])
+    with pytest.raises(ValueError, match="no field"):
+        read(**wrong)
+
+
 def test_bytes_and_oddities_are_text(journal: Any) -> None:
     journal([list(b"\x1b[32mgreen\x1b[0m \xff"), None, 3, " ", "x" * 5000])
     texts = [line["text"] for line in read(count=10)["lines"]]

@@ -16,6 +16,7 @@ status     the group as it is now
 history    the verified plans that hosts keep
 diff       what differs between two of them
 logs       what the units wrote, and what the guards kept of a failure
+events     what happened to the groups, host by host in one order
 bench      run the recipe's scenarios
 eval       score the group with GSM8K
 report     the ledger as HTML or Markdown

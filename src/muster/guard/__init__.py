@@ -13,6 +13,7 @@
     printable_text   text of hosts and engines without what a terminal or browser would act on        pure
     page_style       the page's stylesheet, and what a browser may do with the page                    pure
     status_page      the group's state as a page for browsers                                         pure
+    events           what happens to a group: starts, failures, restarts, holds, blocks               pure
     protocol         the bytes between guards: hello, frames, HMAC                                   pure
     http             the HTTP a guard speaks: answers a GET, asks the engine
     connection_slots which connections the control port holds, and which give way                    pure
@@ -31,6 +32,7 @@
     stack_dumps      what the engine's own watchdog wrote of a process that stands still
     failure_bundle   what one host keeps of a failed generation
     sd_notify        READY, STATUS and WATCHDOG for systemd
+    event_log        events as entries of the journal
     named_tasks      the guard's coroutines, by name
     head_io          carries out the head's decisions
     answers          HTTP reads and the local control socket

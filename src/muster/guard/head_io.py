@@ -7,10 +7,11 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
-from . import head_core, restart_policy, status
+from . import events, head_core, restart_policy, status
 from .config import Config
 from .control_port import ControlPort
 from .engine_watch import EngineWatch
+from .events import Event
 from .head_core import HeadEvent, HeadState
 from .http import Response
 from .liveness import LivenessState
@@ -28,6 +29,8 @@ class HeadServices(Protocol):
     tasks: NamedTasks
 
     def log(self, text: str) -> None: ...
+
+    def tell(self, event: Event) -> None: ...
 
     def post(self, work: Callable[[], None]) -> None: ...
 
@@ -51,8 +54,11 @@ class Head:
         now = time.monotonic()
         how = f" ({previous})" if previous else ""
         ended = Failure(config.host, f"the head's guard ended without a word{how}", at=now)
-        record = restart_policy.restore(services.store.load_record(), boot_id(), ended, config.settings, now)
+        kept = services.store.load_record()
+        record = restart_policy.restore(kept, boot_id(), ended, config.settings, now)
         services.store.save_record(record)
+        for news in events.of_records(kept, record):
+            services.tell(news)
         self.state: HeadState = head_core.start(config.group, config.settings, secrets.token_hex(16), record, now)
 
     def listen(self, on_command: Callable[[str], Mapping[str, str]], on_get: Callable[[str, str], Response]) -> None:
@@ -121,6 +127,9 @@ class Head:
         if self.state.phase != before.phase:
             services.log(f"{before.phase} -> {self.state.phase} {self.state.reason}".rstrip())
             self._watch_engine()
+        by = event.by if isinstance(event, head_core.Command) else ""
+        for news in events.of_head(before, self.state, by):
+            services.tell(news)
         for action in actions:
             if isinstance(action, head_core.Reply):
                 if action.host == services.config.host:
@@ -149,7 +158,6 @@ class Head:
             self._services.tasks.cancel("engine")
 
     def _ready(self) -> None:
-        self._services.log("every DP rank has answered")
         self.post(head_core.Ready())
 
     def _stalled(self, reason: str) -> None:

@@ -12,12 +12,14 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
-from . import engine_watch, failure_bundle, head_core, member_core, stack_dumps, start_checks, status
+from . import engine_watch, events, failure_bundle, head_core, member_core, stack_dumps, start_checks, status
 from .answers import Answers
 from .cgroup import Fence, Titles
 from .children import Children, Journal
 from .config import Config, ConfigError, load
 from .credentials import API_KEY
+from .event_log import EventLog
+from .events import Event
 from .head_io import Head
 from .head_link import HeadLink
 from .kernel_log import XidLog
@@ -56,6 +58,7 @@ class Guard:
         self._path = path
         self._key = key
         self._journal = Journal()
+        self._events = EventLog(config.group.name, config.host, config.group.digest, self.log)
         self._notifier = Notifier()
         self.store = StateStore(config.runtime_directory, config.state_directory)
         instance, previous = secrets.token_hex(8), self.store.take_ended()
@@ -114,6 +117,10 @@ class Guard:
         """One line for the journal."""
         self._journal.write(f"muster: {text}\n".encode())
 
+    def tell(self, event: Event) -> None:
+        """One event for the journal, with its fields."""
+        self._events.write(event)
+
     # Events in, actions out
 
     def post_member(self, event: MemberEvent) -> None:
@@ -135,6 +142,8 @@ class Guard:
         before = self.member
         state = replace(before, detail=self.children.detail[:2000])
         self.member, actions = member_core.step(state, event, time.monotonic())
+        for news in events.of_checks(before.blocked, self.member.blocked):
+            self.tell(news)
         if self.link is not None and (before.phase, before.reason) != (self.member.phase, self.member.reason):
             self.log(f"head: {self.member.phase} {self.member.reason}".rstrip())
         for action in actions:
@@ -156,7 +165,7 @@ class Guard:
         if fatal:  # It came between the last check and the head's `run`.
             self._xid(fatal[0])
             return
-        self.log(f"starting generation {generation}")
+        self.tell(events.started(generation))
         if self.config.stack_directory:
             stack_dumps.clear(self.config.stack_directory)
         starting = self.children.start(generation, self.config.group.name, self.member.instance)
@@ -170,7 +179,7 @@ class Guard:
     def _child_failed(self, failed: Failure) -> None:
         if self.ending:
             return  # The guard's own kill.
-        self.log(f"{failed.process or 'host'}: {failed.reason}")
+        self.tell(events.failed(failed, self.member.generation))
         self.post_member(member_core.ChildEnded(failed))
 
     def _engine_died(self, failure: Failure) -> None:

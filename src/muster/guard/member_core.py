@@ -14,6 +14,7 @@ from typing import Union
 from .group_settings import Group, Settings
 from .messages import ABORT, DRAIN, ENDED, NONE, REFUSED, RUN, RUNNING, Failure, Report, View
 
+NOT_CHECKED = "the local checks have not run yet"
 LAST_REPORT_TIMEOUT = 1.0
 """Seconds that a dying member waits for the head to acknowledge its last report."""
 
@@ -92,7 +93,7 @@ class MemberState:
     instance: str
     generation: str = ""
     child: str = NONE
-    blocked: str = "the local checks have not run yet"
+    blocked: str = NOT_CHECKED
     failure: Failure | None = None
     seq: int = 0
     sent: float = float("-inf")

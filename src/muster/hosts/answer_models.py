@@ -40,6 +40,7 @@ class PruneReleases(Model):
 class JournalLine(Model):
     at: Annotated[float, Field(ge=0, le=1e11)]
     text: Annotated[str, Field(max_length=2000)]
+    fields: dict[Word, Word] = {}
 
 
 class Journal(Model):

@@ -26,23 +26,31 @@ _POLLING = re.compile(
 _SECONDS = 20.0
 _LONGEST = 2000
 _CURSOR = re.compile(r"[A-Za-z0-9=;_-]{1,300}")
+_FIELD, _LONGEST_FIELD = re.compile(r"[A-Z_]{1,60}"), 300
+_MATCH = re.compile(r"[A-Z_]{1,60}=[A-Za-z0-9._-]{1,100}")
 
 
 def main(request: Json) -> Json:
-    """Return {lines: [{at, text}], cursor}, oldest line first.
+    """Return {lines: [{at, text, fields}], cursor}, oldest line first.
 
     Args:
-        request: `units`; `count`, of lines at most; `polling`, whether the guard's own requests are kept; and where to
-            begin: `after`, a cursor of an earlier answer, `age`, in seconds, or `time`, in seconds since the epoch.
-            Without any of them, and with `age` or `time`, the newest `count` lines are returned; with `after` the next.
+        request: `units`, names or patterns; `count`, of lines at most; `polling`, whether the guard's own requests are
+            kept; `matches`, `NAME=value` each, of which an entry must have one; `fields`, names of those that lines are
+            returned with; and where to begin: `after`, a cursor of an earlier answer, `age`, in seconds, or `time`, in
+            seconds since the epoch. Without any of them, and with `age` or `time`, the newest `count` lines are
+            returned; with `after` the next.
 
     Raises:
-        OSError: journalctl cannot be run, or refuses; its own words. ValueError: no cursor.
+        OSError: journalctl cannot be run, or refuses; its own words. ValueError: no cursor, no field, no match.
     """
+    fields, matches = request.get("fields", ()), request.get("matches", ())
+    if not all(map(_FIELD.fullmatch, fields)) or not all(map(_MATCH.fullmatch, matches)):
+        raise ValueError("no field of a journal")
     units, count, after = request["units"], int(request["count"]), request.get("after")
     if not units:
         return {"lines": [], "cursor": ""}
-    argv = ["journalctl", "--no-pager", "--quiet", "--all", "--output=json", "--output-fields=MESSAGE"]
+    argv = ["journalctl", "--no-pager", "--quiet", "--all", "--output=json"]
+    argv.append("--output-fields=" + ",".join(["MESSAGE", *fields]))
     argv += [f"--unit={unit}" for unit in units]
     if after:
         if not _CURSOR.fullmatch(after):
@@ -54,12 +62,15 @@ def main(request: Json) -> Json:
         argv += [f"--since=@{float(begin):.6f}"] if begin else []
     lines: list[Json] = []
     cursor = after or ""
-    for entry in _entries(argv):
+    for entry in _entries([*argv, *matches]):
         if after or not cursor:  # forwards the last one read, backwards the first
             cursor = str(entry.get("__CURSOR") or cursor)
         text = _text(entry.get("MESSAGE"))
         if text.strip() and (request.get("polling") or not _POLLING.search(text)):
-            lines.append({"at": int(entry.get("__REALTIME_TIMESTAMP") or 0) / 1e6, "text": text})
+            line: Json = {"at": int(entry.get("__REALTIME_TIMESTAMP") or 0) / 1e6, "text": text}
+            if fields:
+                line["fields"] = {name: _text(entry.get(name))[:_LONGEST_FIELD] for name in fields}
+            lines.append(line)
         if len(lines) >= count:
             break
     return {"lines": lines if after else lines[::-1], "cursor": cursor}

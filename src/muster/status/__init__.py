@@ -1,6 +1,7 @@
 """The state of a running group, from the answers of its guards.
 
 ask_guards    every guard of a group, over SSH at once
+host_events   what the guards of some hosts told, from their journals
 group_status  their answers as one view                 pure
 failures      failure bundles of several hosts as one   pure
 """
