@@ -49,6 +49,7 @@ PURE_MODULES = (
     "guard.restart_policy",
     "guard.host_judge",
     "guard.xids",
+    "guard.endpoint_kinds",
     "guard.liveness",
     "guard.protocol",
     "guard.messages",

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from muster.errors import Refusal
 from muster.guard import credentials
+from muster.guard.endpoint_kinds import KINDS
 from muster.hosts.secret_store import open_store
 from muster.on_host import api_key, verify_group
 from muster.plan.make import build_plan
@@ -126,7 +127,7 @@ class Endpoint(http.server.BaseHTTPRequestHandler):
         server: Any = self.server
         self.rfile.read(int(self.headers.get("Content-Length", 0)))
         welcome = not server.closed or self.headers.get("Authorization") == "Bearer sesame"
-        body = b'{"data": [{"id": "m"}], "choices": [{}]}' if welcome else b"{}"
+        body = b'{"data": [{"id": "m"}], "choices": [{"text": "9"}]}' if welcome else b"{}"
         self.send_response(200 if welcome else 401)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
@@ -162,6 +163,7 @@ def test_verify_sees_401_without_the_key_and_200_with_it(endpoint: Any, tmp_path
         "model": "m",
         "ranks": 1,
         "first_rank": 0,
+        "question": KINDS["completions"].question("m"),
         "tool_calling": True,
         "seconds": 10,
         "api_key_file": str(file),

@@ -93,3 +93,12 @@ def test_any_other_value_is_read_or_refused(changes: dict[str, Any]) -> None:
         return
     assert result.duration >= 0
     assert all(value >= 0 for value in result.latency.values())
+
+
+def test_requests_that_generate_nothing_count_by_their_answers() -> None:
+    lacking = ("failed", "total_output_tokens", "output_throughput")
+    raw = {key: value for key, value in raw_result(backend="openai-embeddings").items() if key not in lacking}
+    result = bench_result.parse(raw)
+    assert (result.completed, result.failed, result.output_throughput, result.problems) == (8, 0, None, ())
+    with pytest.raises(bench_result.UnreadableResult, match="total_output_tokens"):
+        bench_result.parse(raw | {"backend": "openai"})

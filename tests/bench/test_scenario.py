@@ -8,6 +8,7 @@ import pytest
 
 from muster.bench import scenario
 from muster.errors import Refusal
+from muster.guard.endpoint_kinds import KINDS
 from muster.spec import recipe
 
 
@@ -97,3 +98,19 @@ def test_the_longest_request_is_held_against_what_is_served(flags: dict[str, Any
     scenario.require_served([load], None)
     with pytest.raises(Refusal, match=f"requests of {tokens:,} tokens, and {tokens - 1:,} are served"):
         scenario.require_served([load], tokens - 1)
+
+
+def test_a_model_that_answers_no_completions_is_loaded_by_its_own_backend() -> None:
+    load = scenario.Scenario("x", "", {"num-prompts": 4})
+    words = scenario.argv(
+        load,
+        prompts=4,
+        base_url="http://127.0.0.1:8000",
+        model="m",
+        served_model_name="m",
+        result_dir="/d",
+        result_filename="r",
+        backend=KINDS["reranking"].bench,
+    )
+    at = words.index("--backend")
+    assert words[at : at + 4] == ["--backend", "vllm-rerank", "--endpoint", "/v1/rerank"]

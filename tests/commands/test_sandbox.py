@@ -54,3 +54,13 @@ def test_the_curl_line_can_be_pasted_into_a_shell() -> None:
     assert words[:2] == ["curl", "http://10.77.0.11:8000/v1/chat/completions"]
     assert "X-data-parallel-rank: 1" in words
     assert json.loads(words[-1])["model"] == "kimi-k2"
+
+
+def test_what_a_sandbox_is_asked_follows_from_the_plan_of_the_model_that_it_serves() -> None:
+    manifests = '{"served_model_name": "a"}\n{"served_model_name": "b", "endpoint_kind": "embeddings"}\n'
+    assert [ask.kind_of(manifests, name) for name in ("a", "b", "c")] == ["completions", "embeddings", "completions"]
+    assert ask.kind_of('{"served_model_name": "a", "endpoint_kind": "songs"} nonsense', "a") == "completions"
+    assert ask.kind_of("[" * 100_000, "a") == "completions"
+    words = shlex.split(ask.curl_line("http://10.77.0.11:8000", "b", kind="embeddings"))
+    assert words[1] == "http://10.77.0.11:8000/v1/embeddings"
+    assert json.loads(words[-1]) == {"model": "b", "input": "Hello"}

@@ -1,9 +1,10 @@
-"""Strategies with sizes of their own on two hosts: every host answers, an engine over both, a kill and the return."""
+"""Recipes of one's own on two hosts: every host answers, an engine over both, embeddings, a kill and the return."""
 
 from __future__ import annotations
 
 import json
 import os
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -44,9 +45,9 @@ class Layouts(GuardedTestbed):
         "hosts = ([(_name, {{**_data, 'gpus': 2}}) for _name, _data in _hosts({name!r})], {settings!r})\n"
     )
 
-    def serve(self, strategy: str) -> str:
+    def serve(self, strategy: str, **of_recipe: object) -> str:
         recipe, script = self.directory / "layouts.yaml", self.directory / "serve.py"
-        recipe.write_text(json.dumps(RECIPE))
+        recipe.write_text(json.dumps({**RECIPE, **of_recipe}))
         script.write_text(f"from muster.deploys.serve import serve\n\nserve({str(recipe)!r})\n")
         return self.done(os.path.relpath(script.with_suffix(""), REPOSITORY / "deploys"), strategy=strategy).text
 
@@ -95,3 +96,24 @@ def test_an_engine_over_two_hosts_comes_back_after_its_follower_died(layouts: La
     assert not layouts.answers(host=1, rank=0)
     kill_and_return(layouts, "node1", "Worker")
     assert layouts.answers(host=0, rank=0)
+
+
+def embeds(layouts: Layouts, host: int) -> bool:
+    """Whether a host's endpoint answers an embedding right now."""
+    body = json.dumps({"model": "kimi-k2", "input": "1 2 3"}).encode()
+    url = f"http://{layouts.box.hosts[host].address}:8000/v1/embeddings"
+    try:
+        with urllib.request.urlopen(urllib.request.Request(url, body), timeout=5) as response:
+            return bool(json.load(response)["data"][0]["embedding"])
+    except OSError:
+        return False
+
+
+def test_a_model_that_embeds_becomes_ready_and_comes_back(layouts: Layouts) -> None:
+    said = layouts.serve("each-answers", endpoint="embeddings", flags={"runner": "pooling"})
+    assert said.count("the endpoint answered 2 requests, each by a DP rank of the engine's choice") == 2
+    assert [embeds(layouts, host) for host in (0, 1)] == [True, True]
+    assert not layouts.answers(host=0)
+    layouts.wait("/ready says 200", layouts.ready, 30)
+    kill_and_return(layouts, "node1", "EngineCore_DP3")
+    assert [embeds(layouts, host) for host in (0, 1)] == [True, True]

@@ -88,3 +88,15 @@ def test_a_missing_key_is_named(key: str) -> None:
     data = {name: value for name, value in DATA.items() if name != key}
     with pytest.raises(ConfigError, match=f"no key '{key}'"):
         config.parse(json.dumps(data))
+
+
+def test_what_the_model_answers_and_whether_a_canary_reaches_its_rank() -> None:
+    assert config.parse(json.dumps(DATA)).pinned
+    of_members = config.parse(json.dumps({**DATA, "endpoint_kind": "embeddings"}))
+    assert (of_members.kind.path, of_members.pinned) == ("/v1/embeddings", False)
+    alone = copy.deepcopy(DATA)
+    for member in alone["members"]:
+        member["dp_ranks"] = [0] if member["node_rank"] == 0 else []
+    assert config.parse(json.dumps({**alone, "endpoint_kind": "embeddings"})).pinned
+    with pytest.raises(ConfigError, match="endpoint_kind is 'songs', needed one of completions, embeddings"):
+        config.parse(json.dumps({**DATA, "endpoint_kind": "songs"}))

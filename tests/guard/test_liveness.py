@@ -16,8 +16,8 @@ SETTINGS = Settings()
 class Engine:
     """A liveness state that is driven through time, second by second, with what an engine would say."""
 
-    def __init__(self, ranks: int = 2) -> None:
-        self.state = liveness.start(SETTINGS, range(ranks))
+    def __init__(self, ranks: int = 2, *, pinned: bool = True) -> None:
+        self.state = liveness.start(SETTINGS, range(ranks), pinned=pinned)
         self.now = 0.0
         self.actions: list[tuple[float, object]] = []
 
@@ -183,6 +183,40 @@ vllm:prompt_tokens_total{engine="1",model_name="kimi"} not-a-number
 vllm:prompt_tokens_total{engine="0"} NaN
 vllm:prompt_tokens_total 5
 """
+
+
+def test_without_pinned_canaries_a_hung_rank_is_found_by_its_counters() -> None:
+    """Rank 0 answers all canaries but every third, which comes to rank 1 and hangs there."""
+    engine, sent = Engine(pinned=False).ready(), 0
+    came_to: dict[int, int] = {}
+    for engine.now in range(900):
+        answered = sum(rank == 0 for rank in came_to.values())
+        engine.do(Scraped({0: sample(engine.now // 30 + answered, 0), 1: sample(0, 0)}))
+        for number, rank in engine.state.ranks.items():
+            if rank.asked == engine.now:
+                sent += 1
+                came_to[number] = 1 if sent % 3 == 0 else 0
+            if rank.asked is not None and came_to[number] == 0:
+                engine.do(CanaryBack(number, "answered"))
+            elif rank.asked is not None and engine.now - rank.asked >= 60:
+                engine.do(CanaryBack(number, "failed", "no answer in 60 s"))
+        if engine.of(Stall):
+            break
+    ((at, stall),) = engine.of(Stall)
+    assert at <= 420
+    assert stall == Stall(1, "DP rank 1 made no progress for 120 s and did not answer a canary: no answer in 60 s")
+
+
+def test_without_pinned_canaries_neither_a_stale_gauge_nor_an_idle_rank_restarts() -> None:
+    """Every canary is answered, all by rank 0; rank 1 has a gauge left over by an abandoned request."""
+    engine = Engine(pinned=False).ready()
+    for engine.now in range(3600):
+        engine.do(Scraped({0: sample(engine.now, 0), 1: sample(7, 1)}))
+        for number, rank in engine.state.ranks.items():
+            if rank.asked is not None:
+                engine.do(CanaryBack(number, "answered"))
+        assert liveness.fresh(engine.state, engine.now)
+    assert engine.of(Stall) == []
 
 
 def test_metrics_are_read_by_engine() -> None:

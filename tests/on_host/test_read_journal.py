@@ -8,12 +8,13 @@ from typing import Any
 
 import pytest
 
+from muster.guard.endpoint_kinds import KINDS
 from muster.on_host import read_journal
 
 POLLING = [
     'INFO:     127.0.0.1:45434 - "GET /health HTTP/1.1" 200 OK',
     'INFO:     127.0.0.1:57878 - "GET /metrics HTTP/1.1" 200 OK',
-    'INFO:     127.0.0.1:45444 - "POST /v1/completions HTTP/1.1" 200 OK',
+    *(f'INFO:     127.0.0.1:45444 - "POST {kind.path} HTTP/1.1" 200 OK' for kind in KINDS.values()),
     (
         "(APIServer pid=14344) INFO 11-26 10:09:29 [loggers.py:335] Engine 000: Avg prompt throughput: 0.2 tokens/s,"
         " Avg generation throughput: 1.5 tokens/s, Running: 0 reqs, Waiting: 0 reqs, GPU KV cache usage: 0.0%"
@@ -59,7 +60,7 @@ def test_the_newest_lines_that_tell_something(journal: Any) -> None:
     answer = read()
     assert [line["text"] for line in answer["lines"]] == TELLING[-3:]
     assert [line["at"] for line in answer["lines"]] == [2, 3, 4]
-    assert answer["cursor"] == f"i={len(TELLING) + 200}"
+    assert answer["cursor"] == f"i={len(TELLING) + 50 * len(POLLING)}"
     assert {"--unit=a.service", "--unit=b.service"} <= set(argv.read_text().splitlines())
     assert [line["text"] for line in read(polling=True)["lines"]] == POLLING[-3:]
 

@@ -13,11 +13,12 @@ from typing import Any
 
 import pytest
 
+from muster.guard.endpoint_kinds import KINDS
 from muster.on_host import systemd_units, verify_group
 
 
 class Engine(http.server.BaseHTTPRequestHandler):
-    """An endpoint that behaves as its server's `dead`, `tools` and `key` say."""
+    """An endpoint that behaves as its server's `dead`, `tools`, `key` and `good` say."""
 
     def _say(self, status: int, body: Any) -> None:
         data = json.dumps(body).encode()
@@ -44,7 +45,7 @@ class Engine(http.server.BaseHTTPRequestHandler):
         elif body.get("tools") and not server.tools:
             self._say(400, {"error": '"auto" tool choice requires --enable-auto-tool-choice'})
         else:
-            self._say(200, {"choices": [{}]})
+            self._say(200, server.good)
 
     def log_message(self, format: str, *args: Any) -> None:
         pass
@@ -54,6 +55,7 @@ class Engine(http.server.BaseHTTPRequestHandler):
 def engine() -> Iterator[Any]:
     server: Any = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Engine)
     server.dead, server.tools, server.key, server.asked = set(), True, "", []
+    server.good = {"choices": [{"text": "9"}]}
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
     yield server
@@ -70,17 +72,18 @@ def ask(engine: Any, **more: Any) -> dict[str, Any]:
         "model": "kimi-k2",
         "ranks": 4,
         "first_rank": 0,
+        "question": KINDS["completions"].question("kimi-k2"),
         "tool_calling": True,
         "seconds": 10,
     }
     return verify_group.main({**request, **more})
 
 
-def test_every_rank_is_asked_by_name_for_one_token(engine: Any) -> None:
+def test_every_rank_is_asked_by_name_for_a_few_tokens(engine: Any) -> None:
     assert ask(engine) == {"problems": [], "ranks": [0, 1, 2, 3], "served": ["kimi-k2"]}
     pinned = [headers for path, headers, _ in engine.asked if path == "/v1/completions"]
     assert sorted(headers["X-Data-Parallel-Rank"] for headers in map(_titled, pinned)) == ["0", "1", "2", "3"]
-    assert all(body["max_tokens"] == 1 for _, _, body in engine.asked)
+    assert all(body["max_tokens"] <= 3 for _, _, body in engine.asked)
 
 
 def _titled(headers: dict[str, str]) -> dict[str, str]:
@@ -90,15 +93,29 @@ def _titled(headers: dict[str, str]) -> dict[str, str]:
 def test_a_silent_rank_is_named_with_the_engines_words(engine: Any) -> None:
     engine.dead = {2}
     told = ask(engine)
-    assert told["problems"] == ['DP rank 2 did not answer a completion: HTTP 500: {"error": "EngineCore died"}']
+    assert told["problems"] == ['DP rank 2 did not answer /v1/completions: HTTP 500: {"error": "EngineCore died"}']
     assert told["ranks"] == [0, 1, 3]
 
 
 def test_a_host_that_answers_for_its_own_ranks_is_asked_from_0_and_named_from_its_first(engine: Any) -> None:
     engine.dead = {1}
     told = ask(engine, ranks=2, first_rank=6)
-    assert told["problems"] == ['DP rank 7 did not answer a completion: HTTP 500: {"error": "EngineCore died"}']
+    assert told["problems"] == ['DP rank 7 did not answer /v1/completions: HTTP 500: {"error": "EngineCore died"}']
     assert told["ranks"] == [6]
+
+
+@pytest.mark.parametrize("name", [name for name in KINDS if name != "completions"])
+def test_a_model_is_asked_what_it_answers_and_nothing_else(engine: Any, name: str) -> None:
+    kind = KINDS[name]
+    engine.good = {kind.rows: [{kind.holds: [0.5]}]}
+    asked = {"question": kind.question("kimi-k2"), "tool_calling": None}
+    assert ask(engine, ranks=2, **asked) == {"problems": [], "ranks": [0, 1], "served": ["kimi-k2"]}
+    assert {path for path, _, _ in engine.asked} == {kind.path}
+    assert all("X-Data-Parallel-Rank" not in _titled(headers) for _, headers, _ in engine.asked)
+    for other in ({}, {kind.rows: []}, {kind.rows: [7]}, {kind.rows: [{"index": 0}]}, {kind.rows: "text"}):
+        engine.good = other
+        (problem,) = ask(engine, ranks=1, **asked)["problems"]
+        assert problem == f"DP rank 0 did not answer {kind.path}: an answer without {kind.rows}"
 
 
 def test_another_name_than_planned_is_a_problem(engine: Any) -> None:

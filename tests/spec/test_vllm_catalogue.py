@@ -103,6 +103,14 @@ def test_a_variant_has_its_own_weights_flags_and_size() -> None:
     assert flags("single_node_tp", variant="fp8")["kv-cache-dtype"] == "fp8"
 
 
+@pytest.mark.parametrize(("model_id", "endpoint"), [("org/Any-embed", "embeddings"), ("org/reRanker", "reranking")])
+def test_what_a_model_answers_follows_from_its_task_and_name(model_id: str, endpoint: str) -> None:
+    made, notes = converted(meta={"tasks": ["embedding"]}, model={**RAW["model"], "model_id": model_id})
+    assert made.endpoint == endpoint
+    assert any(f"endpoint: {endpoint}" in note for note in notes)
+    assert converted()[0].endpoint == "completions"
+
+
 def test_over_hosts_data_parallel_is_hybrid() -> None:
     assert "data-parallel-hybrid-lb" in flags("multi_node_dep", count=2)
 

@@ -9,7 +9,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from muster.bench.figures import LATENCIES, PERCENTILES
+from muster.guard.endpoint_kinds import COMPLETIONS, KINDS
 from muster.hosts.printable import printable_data
+
+_WITHOUT_TOKENS = {kind.bench[0] for name, kind in KINDS.items() if kind.bench and name != COMPLETIONS}
+"""Backends of the tool whose requests generate nothing."""
 
 STATISTICS = ("mean", "median", "std", *(f"p{percentile}" for percentile in PERCENTILES))
 
@@ -27,7 +31,7 @@ class BenchResult:
         completed, failed: requests answered and not answered.
         duration: seconds.
         request_throughput: requests per second.
-        output_throughput, total_token_throughput: tokens per second.
+        output_throughput, total_token_throughput: tokens per second; no output of a model that generates none.
         latency: `mean_ttft_ms` and so on, in milliseconds, without those that the tool did not measure.
         errors: reasons of failed requests, with how often each occurred, most frequent first.
     """
@@ -39,7 +43,7 @@ class BenchResult:
     input_tokens: int
     output_tokens: int
     request_throughput: float
-    output_throughput: float
+    output_throughput: float | None
     total_token_throughput: float
     latency: Mapping[str, float] = field(default_factory=dict)
     errors: tuple[tuple[str, int], ...] = ()
@@ -53,7 +57,7 @@ class BenchResult:
             problems.append(f"{self.failed} of {self.prompts} requests failed{f': {reasons}' if reasons else ''}")
         if self.completed < self.prompts and self.completed + self.failed != self.prompts:
             problems.append(f"{self.completed} of {self.prompts} requests completed")
-        if self.completed and not self.output_tokens:
+        if self.completed and self.output_throughput is not None and not self.output_tokens:
             problems.append("no token was generated")
         return tuple(problems)
 
@@ -80,6 +84,7 @@ def parse(raw: object) -> BenchResult:
     """
     if not isinstance(raw, Mapping):
         raise UnreadableResult(f"a benchmark run is a JSON object; found {type(raw).__name__}")
+    generates = raw.get("backend") not in _WITHOUT_TOKENS
     completed, prompts = _count(raw, "completed"), _count(raw, "num_prompts")
     failed = _count(raw, "failed") if "failed" in raw else max(0, prompts - completed)  # 0.12 counts none
     return BenchResult(
@@ -88,9 +93,9 @@ def parse(raw: object) -> BenchResult:
         failed=failed,
         duration=_figure(raw, "duration"),
         input_tokens=_count(raw, "total_input_tokens"),
-        output_tokens=_count(raw, "total_output_tokens"),
+        output_tokens=_count(raw, "total_output_tokens") if generates else 0,
         request_throughput=_figure(raw, "request_throughput"),
-        output_throughput=_figure(raw, "output_throughput"),
+        output_throughput=_figure(raw, "output_throughput") if generates else None,
         total_token_throughput=_figure(raw, "total_token_throughput"),
         latency=_latency(raw),
         errors=_errors(raw.get("errors")),

@@ -129,7 +129,8 @@ def _over_time(summary: Summary) -> str:
     loads: dict[tuple[str, str], list[LedgerEntry]] = {}
     for name, runs in summary.series.items():
         for run in runs:
-            loads.setdefault((name, run.load_key), []).append(run)
+            if "output_throughput" in run.figures:
+                loads.setdefault((name, run.load_key), []).append(run)
     repeated = {key: runs for key, runs in loads.items() if len({run.at for run in runs}) > 1}
     if not repeated:
         return ""

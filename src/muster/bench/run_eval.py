@@ -13,6 +13,7 @@ from muster.bench.ledger import LedgerEntry
 from muster.bench.measured_group import MeasuredGroup, RunningEngine, ToolResult
 from muster.bench.run_scenarios import entry_of, new_session
 from muster.errors import Refusal
+from muster.guard.endpoint_kinds import COMPLETIONS
 from muster.hosts import uv_binary
 from muster.hosts.printable import printable_data
 from muster.on_host import places
@@ -77,8 +78,15 @@ def evaluate(
         say: prints progress.
 
     Raises:
-        Refusal: lm_eval cannot be installed, or the hosts are offline and have no questions.
+        Refusal: the model answers no completions, lm_eval cannot be installed, or the hosts are offline and have no
+            questions.
     """
+    if group.plan.endpoint_kind != COMPLETIONS:
+        raise Refusal(
+            f"{group.plan.recipe} answers {group.plan.endpoint_kind}",
+            needed="a model that answers completions: GSM8K is asked there",
+            fix="measure it with muster bench",
+        )
     if group.settings.offline and not group.settings.evaluation.gsm8k_path:
         raise Refusal(f"{group.plan.head.name} is offline and has no questions", needed=_QUESTIONS, fix=_QUESTIONS_FIX)
     questions, session = group.settings.evaluation.gsm8k_path, new_session()

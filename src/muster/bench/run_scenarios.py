@@ -14,6 +14,7 @@ from muster.bench import bench_result, failed_requests, ledger, scenario
 from muster.bench.ledger import LedgerEntry
 from muster.bench.measured_group import MeasuredGroup, RunningEngine, ToolResult
 from muster.errors import Refusal
+from muster.guard.endpoint_kinds import COMPLETIONS
 
 Say = Callable[[str], None]
 
@@ -71,8 +72,15 @@ def measure(
         say: prints progress.
 
     Raises:
-        Refusal: each host answers for its own ranks: a run would load those of the head alone.
+        Refusal: each host answers for its own ranks: a run would load those of the head alone; or the tool cannot ask
+            what the model answers.
     """
+    if group.plan.kind.bench is None:
+        raise Refusal(
+            f"{group.plan.recipe} answers {group.plan.endpoint_kind}",
+            needed="a kind of endpoint that `vllm bench serve` can load",
+            fix=f"load {group.plan.endpoint}{group.plan.kind.path} with a tool of your own",
+        )
     if group.plan.hybrid:
         raise Refusal(
             f"{group.plan.label}: every host answers for its own DP ranks, and a run would load the head's alone",
@@ -105,6 +113,7 @@ def _run(group: MeasuredGroup, load: scenario.Scenario, prompts: int, name: str,
         result_filename="result.json",
         trust_remote_code=group.settings.trust_remote_code,
         metadata={"digest": plan.digest, "scenario": load.name},
+        backend=None if plan.endpoint_kind == COMPLETIONS else plan.kind.bench,
     )
     tool[0] = f"{plan.release.path}/bin/{tool[0]}"
     argv = failed_requests.argv(f"{directory}/result.json", tool)
@@ -150,7 +159,7 @@ def outcome(done: ToolResult) -> tuple[dict[str, float], tuple[str, ...], Any]:
     problems = result.problems + ((f"the tool ended with {done.status}",) if done.status else ())
     figures = {
         "request_throughput": result.request_throughput,
-        "output_throughput": result.output_throughput,
+        **({} if result.output_throughput is None else {"output_throughput": result.output_throughput}),
         "total_token_throughput": result.total_token_throughput,
         "duration": result.duration,
         **result.latency,

@@ -166,6 +166,7 @@ def argv(
     result_filename: str,
     trust_remote_code: bool = True,
     metadata: Mapping[str, str] | None = None,
+    backend: tuple[str, str] | None = None,
 ) -> list[str]:
     """Return the `vllm bench serve` command of one run, flags in full.
 
@@ -178,10 +179,13 @@ def argv(
         result_dir, result_filename: where the tool writes its JSON.
         trust_remote_code: whether the tokenizer may run the model's own code.
         metadata: names and values the tool copies into its JSON.
+        backend: the tool's backend and its path, for a model that answers no completions.
     """
     load = {**scenario.flags, "num-prompts": prompts}
     words = ["vllm", "bench", "serve", "--base-url", base_url, "--model", model]
     words += ["--served-model-name", served_model_name]
+    if backend:
+        words += ["--backend", backend[0], "--endpoint", backend[1]]
     words += spell(load)
     if trust_remote_code:
         words.append("--trust-remote-code")

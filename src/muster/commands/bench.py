@@ -109,11 +109,14 @@ def summary(entry: LedgerEntry) -> str:
     if entry.problems:
         return f"FAILED {entry.load_key}: {'; '.join(entry.problems)}"
     parts = [f"{entry.figures[key]:,.2f} {unit}" for key, unit in _THROUGHPUTS if key in entry.figures]
-    parts += [f"{word} {entry.figures[key]:,.1f} ms" for key, word in _LATENCIES if key in entry.figures]
+    latencies = _LATENCIES if "mean_ttft_ms" in entry.figures else _WHOLE
+    parts += [f"{word} {entry.figures[key]:,.1f} ms" for key, word in latencies if key in entry.figures]
     return f"{entry.load_key}: " + ", ".join(parts)
 
 
 _THROUGHPUTS = (("request_throughput", "req/s"), ("output_throughput", "tok/s"))
+_WHOLE = (("mean_e2el_ms", "answered in"), ("p99_e2el_ms", "p99"))
+"""Of requests that generate nothing."""
 _LATENCIES = (("mean_ttft_ms", "TTFT"), ("p99_ttft_ms", "p99"), ("mean_tpot_ms", "TPOT"), ("p99_tpot_ms", "p99"))
 
 

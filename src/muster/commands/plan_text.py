@@ -7,6 +7,7 @@ import shlex
 from collections.abc import Sequence
 from typing import Any
 
+from muster.guard.endpoint_kinds import COMPLETIONS
 from muster.plan import firewall
 from muster.plan.types import HostPlan, Plan, Process, WeightsSource
 
@@ -32,6 +33,7 @@ def as_json(plan: Plan, sources: Sequence[str] = ()) -> dict[str, Any]:
         "vllm_version": plan.vllm_version,
         "digest": plan.digest,
         "endpoint": plan.endpoint,
+        **({} if plan.endpoint_kind == COMPLETIONS else {"endpoint_kind": plan.endpoint_kind}),
         "release": {
             "id": plan.release.id,
             "path": plan.release.path,

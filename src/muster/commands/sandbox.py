@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from muster.errors import Refusal
+from muster.guard.endpoint_kinds import KINDS
 from muster.sandbox import ask
 from muster.sandbox.as_inventory import chosen_name
 from muster.sandbox.box import Sandbox
@@ -93,20 +94,24 @@ def status(name: str, form: str) -> None:
 @_name
 @click.argument("prompt", default="Hello")
 def ask_ranks(name: str, prompt: str) -> None:
-    """Send one chat completion through each data parallel rank and show how to reach the endpoint.
+    """Ask each data parallel rank what the model answers, one chat completion or another kind, and show the endpoint.
 
     \b
     muster sandbox ask "How are you?"
     """
-    hosts = Sandbox.find(name).hosts
+    box = Sandbox.find(name)
+    hosts = box.hosts
     base = ask.endpoint(hosts)
     model = ask.served_model(base)
-    for rank in range(sum(host.gpus for host in hosts)):
-        answer = ask.ask(base, model, rank, prompt)
-        click.echo(f"rank {answer.rank}: {answer.text}")
+    told = box.exec(hosts[0].name, ["/bin/sh", "-c", "cat /etc/muster/*/plan.json"], check=False)
+    kind = ask.kind_of(told.stdout, model)
+    ranks = sum(host.gpus for host in hosts) if KINDS[kind].by_rank else 1
+    for rank in range(ranks):
+        answer = ask.ask(base, model, rank, prompt, kind=kind)
+        click.echo(f"rank {answer.rank}: {answer.text}" if KINDS[kind].by_rank else answer.text)
     click.echo(
         f"\nendpoint    {base}  (model {model})"
-        f"\ntry         {ask.curl_line(base, model)}"
+        f"\ntry         {ask.curl_line(base, model, kind=kind)}"
         f"\nlook inside muster sandbox shell --name {name} {hosts[0].name}    then: systemctl status 'muster-*'"
         f"\ntear down   muster sandbox down --name {name}"
     )

@@ -9,6 +9,7 @@ from pyinfra.api.host import Host
 from pyinfra.api.state import State
 
 from muster.deploys.shared.group_run import GroupRun
+from muster.guard.endpoint_kinds import COMPLETIONS
 from muster.hosts import operations
 from muster.hosts.pyinfra_types import current_host, stage
 from muster.hosts.run_words import words
@@ -42,9 +43,13 @@ def outcome(run: GroupRun) -> str:
 
 def text(plan: Plan) -> str:
     """Return the summary of a plan that has been brought up."""
-    body = {"model": plan.served_model_name, "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 64}
+    if plan.endpoint_kind == COMPLETIONS:
+        path = "/v1/chat/completions"
+        body = {"model": plan.served_model_name, "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 64}
+    else:
+        path, body = plan.kind.path, plan.kind.body(plan.served_model_name, "Hello")
     key = ' -H "Authorization: Bearer $VLLM_API_KEY"' if plan.api_key_path else ""
-    curl = f"curl {plan.endpoint}/v1/chat/completions -H 'Content-Type: application/json'{key} -d '{json.dumps(body)}'"
+    curl = f"curl {plan.endpoint}{path} -H 'Content-Type: application/json'{key} -d '{json.dumps(body)}'"
     head = plan.head
     lines = [
         f"endpoint  {plan.endpoint}/v1  ({plan.served_model_name}, {plan.label})",

@@ -10,6 +10,7 @@ from pyinfra.api.host import Host
 from pyinfra.api.state import State
 
 from muster.deploys.shared.group_run import GroupRun
+from muster.guard.endpoint_kinds import COMPLETIONS
 from muster.hosts import operations
 from muster.hosts.pyinfra_types import current_host, stage
 from muster.hosts.run_programs import run_program
@@ -17,13 +18,13 @@ from muster.hosts.say import fail, say
 from muster.plan import guard_files
 from muster.plan.types import HostPlan, Plan
 
-# One token of a model that has just come up: kernels may still be compiled for this shape.
+# An answer of a model that has just come up: kernels may still be compiled for this shape.
 _SECONDS = 300
 
 
 @stage("Verify")
 def verify(run: GroupRun) -> None:
-    """Ask every DP rank for one token, and every host what it runs."""
+    """Ask every DP rank for an answer, and every host what it runs."""
     host = current_host()
     planned = run.host(host)
     question = FunctionCommand(runs_as_planned, [request(run.plan, planned), planned.units], {})
@@ -46,7 +47,12 @@ def runs_as_planned(state: State, host: Host, request: Mapping[str, Any], units:
         fail(host, f"  more: journalctl {' '.join(f'-u {unit}' for unit in units)}")
     elif answer["ranks"]:
         ranks = answer["ranks"]
-        which = f"DP ranks {ranks[0]} to {ranks[-1]} each answered" if len(ranks) > 1 else "the endpoint answered"
+        if len(ranks) == 1:
+            which = "the endpoint answered"
+        elif request["question"]["by_rank"]:
+            which = f"DP ranks {ranks[0]} to {ranks[-1]} each answered"
+        else:
+            which = f"the endpoint answered {len(ranks)} requests, each by a DP rank of the engine's choice"
         say(host, f"{which}; served as {', '.join(answer['served'])}")
     return not problems
 
@@ -82,7 +88,8 @@ def what_answers(plan: Plan, host: HostPlan) -> dict[str, Any]:
         "model": plan.served_model_name,
         "ranks": sum(len(other.dp_ranks) for other in own) or 1,
         "first_rank": host.dp_ranks[0] if plan.hybrid else 0,
-        "tool_calling": plan.tool_calling,
+        "question": plan.kind.question(plan.served_model_name),
+        "tool_calling": plan.tool_calling if plan.endpoint_kind == COMPLETIONS else None,
         "seconds": _SECONDS,
         "api_key_file": plan.api_key_path,
     }

@@ -2,6 +2,7 @@
 
     messages         what guards say to each other: Report, View, Failure                            pure
     host_judge       what a host must be before a start, judged from facts; the preflight's judge too    pure
+    endpoint_kinds   what an endpoint is asked, by the kind of its model: canary, verify, bench       pure
     group_settings   timers, bounds and the hosts of the group, as types                             pure
     config           guard.json -> Config                                                            pure
     barrier          which hosts may join, and which still keep the group from starting              pure

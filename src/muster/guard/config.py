@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
+from .endpoint_kinds import COMPLETIONS, KINDS, EndpointKind
 from .group_settings import Checks, Child, Group, Member, Port, Probe, Settings
 
 
@@ -45,6 +46,8 @@ class Config:
     children: tuple[Child, ...]
     settings: Settings = field(default_factory=Settings)
     checks: Checks = field(default_factory=Checks)
+    endpoint_kind: str = COMPLETIONS
+    """What the model answers, by its name in KINDS."""
     kernel_log: tuple[str, ...] = ()
     engine_titles: tuple[str, ...] = ("VLLM::",)
     """Prefixes of the engine's process titles: one of those gone is a failure, whatever its parent does."""
@@ -73,13 +76,23 @@ class Config:
         )
 
     @property
+    def kind(self) -> EndpointKind:
+        """What the model answers."""
+        return KINDS[self.endpoint_kind]
+
+    @property
+    def pinned(self) -> bool:
+        """Whether a canary reaches the DP rank that it is for."""
+        return self.kind.by_rank or all(len(endpoint.ranks) == 1 for endpoint in self.endpoints)
+
+    @property
     def this(self) -> Member:
         return next(member for member in self.group.members if member.host == self.host)
 
 
 KEYS = (
     *("version", "group", "recipe", "digest", "engine", "unit", "host", "head", "members", "endpoint"),
-    *("served_model_name", "processes", "settings", "checks", "kernel_log", "engine_titles"),
+    *("served_model_name", "endpoint_kind", "processes", "settings", "checks", "kernel_log", "engine_titles"),
     *("stack_directory", "runtime_directory", "state_directory"),
 )
 
@@ -118,6 +131,9 @@ def _config(data: Mapping[str, Any]) -> Config:
         if host not in group.hosts:
             raise ValueError(f"{role} {host!r} is none of the members {', '.join(group.hosts)}")
     endpoint = data.get("endpoint")
+    kind = str(data.get("endpoint_kind", COMPLETIONS))
+    if kind not in KINDS:
+        raise ValueError(f"endpoint_kind is {kind!r}, needed one of {', '.join(KINDS)}")
     config = Config(
         group=group,
         host=_str(data, "host"),
@@ -131,6 +147,7 @@ def _config(data: Mapping[str, Any]) -> Config:
         children=tuple(_child(item) for item in data["processes"]),
         settings=_settings(data.get("settings", {})),
         checks=_checks(data.get("checks", {})),
+        endpoint_kind=kind,
         kernel_log=_strings(data.get("kernel_log", ())),
         engine_titles=_strings(data.get("engine_titles", ("VLLM::",))),
         stack_directory=str(data.get("stack_directory", "")),

@@ -12,8 +12,6 @@ from .liveness import AllAnswered, Canary, CanaryBack, LivenessEvent, Scraped, S
 
 HEALTH_INTERVAL = 1.0
 TICK = 1.0
-CANARY_TOKENS = 3
-"""The first comes from the prefill, the others from decode steps."""
 
 
 class EngineWatch:
@@ -28,7 +26,7 @@ class EngineWatch:
         self._on_stall = on_stall
         self._headers = bearer(api_key)
         self._canaries: set[asyncio.Task[None]] = set()
-        self.state = liveness.start(config.settings, config.group.dp_ranks)
+        self.state = liveness.start(config.settings, config.group.dp_ranks, pinned=config.pinned)
         self._problems: dict[tuple[str, int], str] = {}
 
     @property
@@ -95,19 +93,12 @@ class EngineWatch:
 
     async def _canary(self, rank: int) -> None:
         endpoint = next(each for each in self._config.endpoints if rank in each.ranks)
-        # Several tokens in: a fresh CPU build's attention died of SIGILL at a prompt of one (0.32.0, AMX).
-        # And several out: a rank that can prefill and not decode answers a canary of one token.
-        body = {
-            "model": self._config.served_model_name,
-            "prompt": "1 2 3 4 5 6 7 8",
-            "max_tokens": CANARY_TOKENS,
-            "ignore_eos": True,
-            "temperature": 0,
-        }
-        headers = {**self._headers, "X-data-parallel-rank": str(endpoint.number(rank))}
+        kind = self._config.kind
+        body = kind.body(self._config.served_model_name)
+        headers = {**self._headers, **kind.headers(endpoint.number(rank))}
         timeout = self._settings.canary_timeout
         try:
-            status, _ = await http.ask(endpoint.address, "/v1/completions", timeout, headers, body)
+            status, _ = await http.ask(endpoint.address, kind.path, timeout, headers, body)
             verdict, detail = judge(status), f"HTTP {status}"
         except asyncio.TimeoutError:
             verdict, detail = "failed", f"no answer in {timeout:g} s"

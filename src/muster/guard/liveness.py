@@ -5,6 +5,10 @@ it answers a canary pinned to that rank. Work in flight without progress for `st
 gets a canary, and a failed canary is a strike only if the rank made no progress meanwhile: waiting behind a burst of
 requests never counts against a healthy engine. An unanswered canary is work in flight too: the gauges miss requests
 that reach an engine core which stopped between two steps.
+
+Where the engine chooses which rank answers, no canary is pinned. Its answer then clears no rank of its strikes, and its
+failure is a strike for every rank whose counters have not moved since it was sent. Work in flight alone is no stall
+there: a gauge stays as it was when the last request is abandoned, and no canary can be sent to that rank to tell.
 """
 
 from __future__ import annotations
@@ -96,6 +100,8 @@ LivenessAction = Union[Canary, AllAnswered, Stall]
 class Rank:
     proof: float = float("-inf")
     """When it last showed that it is alive."""
+    moved: float = float("-inf")
+    """When its counters last moved, or were first read."""
     sample: Sample | None = None
     sampled: float = 0.0
     tokens_per_s: float = 0.0
@@ -111,6 +117,8 @@ class Rank:
 class LivenessState:
     settings: Settings
     ranks: Mapping[int, Rank]
+    pinned: bool = True
+    """Whether a canary reaches the rank that it is for."""
     up: bool = False
     ready: bool = False
 
@@ -118,8 +126,8 @@ class LivenessState:
 Result = tuple[LivenessState, Sequence[LivenessAction]]
 
 
-def start(settings: Settings, ranks: Sequence[int]) -> LivenessState:
-    return LivenessState(settings, {rank: Rank() for rank in ranks})
+def start(settings: Settings, ranks: Sequence[int], *, pinned: bool = True) -> LivenessState:
+    return LivenessState(settings, {rank: Rank() for rank in ranks}, pinned)
 
 
 def step(state: LivenessState, event: LivenessEvent, now: float) -> Result:
@@ -157,33 +165,35 @@ def _sampled(rank: Rank, sample: Sample, now: float) -> Rank:
     if before is not None and sample.progress != before.progress:
         spent = max(now - rank.sampled, 1e-6)
         rate = max(sample.generated - before.generated, 0.0) / spent
-        return replace(rank, sample=sample, sampled=now, tokens_per_s=rate, proof=now, strikes=0)
-    return replace(rank, sample=sample, sampled=now, tokens_per_s=0.0)
+        return replace(rank, sample=sample, sampled=now, tokens_per_s=rate, proof=now, moved=now, strikes=0)
+    moved = now if before is None else rank.moved
+    return replace(rank, sample=sample, sampled=now, tokens_per_s=0.0, moved=moved)
 
 
 def _back(state: LivenessState, event: CanaryBack, now: float) -> Result:
     rank = state.ranks[event.rank]
     asked = rank.asked if rank.asked is not None else now
     if event.verdict == "answered":
-        rank = replace(rank, asked=None, proof=now, strikes=0, detail="")
+        strikes = 0 if state.pinned else rank.strikes
+        rank = replace(rank, asked=None, proof=now, strikes=strikes, detail="" if state.pinned else rank.detail)
         state = _with(state, event.rank, rank)
         if not state.ready and all(each.proof > float("-inf") for each in state.ranks.values()):
             return replace(state, ready=True), (AllAnswered(),)
         return state, ()
     # A refusal (wrong key, wrong name, a full queue) says nothing about the engine, and progress says it lives.
-    strike = state.ready and event.verdict == "failed" and rank.proof <= asked
-    rank = replace(
-        rank,
-        asked=None,
-        ask_after=now + state.settings.canary_retry,
-        strikes=rank.strikes + strike,
-        detail=event.detail,
-    )
+    rank = replace(rank, asked=None, ask_after=now + state.settings.canary_retry, detail=event.detail)
     state = _with(state, event.rank, rank)
-    if rank.strikes >= state.settings.canary_strikes:
-        reason = f"DP rank {event.rank} did not answer {rank.strikes} canaries, the last one: {event.detail}"
-        return state, (Stall(event.rank, reason),)
-    return state, ()
+    if state.ready and event.verdict == "failed":
+        for number, each in state.ranks.items():
+            quiet = each.proof <= asked and number == event.rank if state.pinned else each.moved <= asked
+            if quiet:
+                state = _with(state, number, replace(each, strikes=each.strikes + 1, detail=event.detail))
+    stalls = tuple(
+        Stall(number, f"DP rank {number} did not answer {each.strikes} canaries, the last one: {each.detail}")
+        for number, each in state.ranks.items()
+        if each.strikes >= state.settings.canary_strikes
+    )
+    return state, stalls
 
 
 def _tick(state: LivenessState, now: float) -> Result:
@@ -193,8 +203,9 @@ def _tick(state: LivenessState, now: float) -> Result:
     actions: list[LivenessAction] = []
     for number, rank in state.ranks.items():
         quiet = now - rank.proof
-        busy = rank.sample is not None and rank.sample.in_flight > 0
-        if state.ready and (busy or rank.strikes) and quiet > settings.stall_timeout:
+        still = quiet if state.pinned else now - rank.moved
+        busy = state.pinned and rank.sample is not None and rank.sample.in_flight > 0
+        if state.ready and (busy or rank.strikes) and still > settings.stall_timeout:
             owed = "with requests in flight" if busy else f"and did not answer a canary: {rank.detail}"
             reason = f"DP rank {number} made no progress for {settings.stall_timeout:g} s {owed}"
             actions.append(Stall(number, reason))

@@ -16,7 +16,7 @@ What the programs share:
     api_key            the API key's file, in its one form
     bounded_http       HTTP requests, bounded in size, time and redirects
     http_bounds        those bounds: deadlines, guarded answers, suspicious headers
-    endpoint_api       the engine's API: names, completions by rank, tool calls
+    endpoint_api       the engine's API: names, an answer by rank, tool calls
     pylock             parse uv's pylock.toml
     engine_stamps      notes on installed engines: complete, command line accepted
 

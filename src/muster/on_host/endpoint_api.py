@@ -1,4 +1,4 @@
-"""The OpenAI-compatible API of a group, asked on its own host: served names, completions by rank, tool calls."""
+"""The OpenAI-compatible API of a group, asked on its own host: served names, an answer by rank, tool calls."""
 
 from __future__ import annotations
 
@@ -68,11 +68,19 @@ class Api:
         rows = self.ask("/v1/models")[0].get("data")
         return [str(row.get("id")) for row in rows if isinstance(row, dict)] if isinstance(rows, list) else []
 
-    def completion(self, model: str, rank: int) -> str:
-        """Return "" when a DP rank answers one token, else the error."""
-        body = {"model": model, "prompt": "1 2 3", "max_tokens": 1, "temperature": 0}
-        answer, error = self.ask("/v1/completions", body, {"X-data-parallel-rank": str(rank)})
-        return error if error or answer.get("choices") else "an answer without choices"
+    def answer(self, question: Json, rank: int) -> str:
+        """Return "" when a DP rank answers as a model of this kind does, else the error.
+
+        Args:
+            question: `path`, `body`, `rows` and `holds` of a good answer, and whether a header names the rank.
+            rank: as this endpoint counts.
+        """
+        headers = {"X-data-parallel-rank": str(rank)} if question["by_rank"] else {}
+        answer, error = self.ask(question["path"], question["body"], headers)
+        rows = answer.get(question["rows"])
+        if error or (isinstance(rows, list) and rows and isinstance(rows[0], dict) and question["holds"] in rows[0]):
+            return error
+        return "an answer without {}".format(question["rows"])
 
     def tool_call(self, model: str) -> str:
         """Return "" when a request with tool_choice=auto is accepted, else the error."""

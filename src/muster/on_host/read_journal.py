@@ -20,7 +20,8 @@ Json = dict[str, Any]
 
 # Answered requests from the host itself, and the engine's figures while it has nothing to do. What failed stays.
 _POLLING = re.compile(
-    r"127\.0\.0\.1:\d+ - \"(?:GET /(?:health|metrics)|POST /v1/completions) HTTP/[\d.]+\" 200\b"
+    r"127\.0\.0\.1:\d+ - \"(?:GET /(?:health|metrics)|POST "
+    r"(?:/v1/(?:completions|embeddings|rerank|score)|/pooling|/classify)) HTTP/[\d.]+\" 200\b"
     r"|Avg prompt throughput: .*Running: 0 reqs, Waiting: 0 reqs"
 )
 _SECONDS = 20.0

@@ -21,9 +21,10 @@ def main(request: Json) -> Json:
         request: `units` [{unit, digest, argv}] that must run here, `argv` of the main process where that is a guard;
             `processes` [{unit, argv, env, guarded}] in them; neither where the endpoint alone is asked. Where this host
             has an endpoint also `url` (the API's base URL), `model` (served name), `ranks` (number of DP ranks that
-            answer there), `first_rank` (the first of them; the endpoint counts from 0), `tool_calling` (whether
-            planned), `seconds` (per answer) and `api_key_file` (this host's environment file with VLLM_API_KEY, or
-            None).
+            answer there), `first_rank` (the first of them; the endpoint counts from 0), `question` (what each is asked:
+            `path`, `body`, `rows` and `holds` of a good answer, `by_rank`), `tool_calling` (whether planned; None where
+            it is not asked), `seconds` (per answer) and `api_key_file` (this host's environment file with VLLM_API_KEY,
+            or None).
     """
     units = request.get("units", ())
     states = systemd_units.states([unit["unit"] for unit in units])
@@ -45,14 +46,16 @@ def main(request: Json) -> Json:
         problems.append("{}/v1/models names {}, not '{}'".format(request["url"], served or "nothing", request["model"]))
         return {"problems": problems, "ranks": [], "served": served}
     with ThreadPoolExecutor(_AT_ONCE) as pool:
-        errors = list(pool.map(lambda number: api.completion(request["model"], number), range(request["ranks"])))
+        errors = list(pool.map(lambda number: api.answer(request["question"], number), range(request["ranks"])))
     answers = dict(enumerate(errors, request["first_rank"]))
-    problems += [f"DP rank {rank} did not answer a completion: {error}" for rank, error in answers.items() if error]
-    refused = api.tool_call(request["model"])
-    if request["tool_calling"] and refused:
-        problems.append(f"tool calling is planned, but a chat request with tool_choice=auto got {refused}")
-    if not request["tool_calling"] and not refused:
-        problems.append("tool calling is off in the plan, but a chat request with tool_choice=auto was taken")
+    path = request["question"]["path"]
+    problems += [f"DP rank {rank} did not answer {path}: {error}" for rank, error in answers.items() if error]
+    if request["tool_calling"] is not None:
+        refused = api.tool_call(request["model"])
+        if request["tool_calling"] and refused:
+            problems.append(f"tool calling is planned, but a chat request with tool_choice=auto got {refused}")
+        if not request["tool_calling"] and not refused:
+            problems.append("tool calling is off in the plan, but a chat request with tool_choice=auto was taken")
     return {"problems": problems, "ranks": [rank for rank, error in answers.items() if not error], "served": served}
 
 

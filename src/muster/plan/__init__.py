@@ -5,6 +5,7 @@ make                all of it -> Plan: the one place where a deploy's decisions 
 topology            hosts -> nodes, and which hosts form no group
 layout              a strategy's sizes on these hosts: ranks, engines, GPUs
 strategies          the strategy: as set, or the recipe's for these GPUs and so many hosts
+answered_kind       what a model answers, held against its flags
 cache_size          bytes of cache: of a token, and of a request besides
 gpu_memory          what one GPU must hold, in bytes and words
 merged_environment  variables besides the plan's own: recipe, strategy, features, settings

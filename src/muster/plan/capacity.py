@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from muster.guard.endpoint_kinds import COMPLETIONS
 from muster.plan.engine_limits import Limits
 from muster.plan.gpu_memory import Memory
 
 
-def line(limits: Limits, memory: Memory | None, *, tool_calling: bool, ranks: int) -> str:
-    """Return tokens of context, requests at once and tool calls, beside what the cache holds.
+def line(limits: Limits, memory: Memory | None, *, kind: str, tool_calling: bool, ranks: int) -> str:
+    """Return tokens of context, requests at once and tool calls or what else is answered, beside what the cache holds.
 
     Args:
         limits: of the engine.
         memory: of one GPU; None when the model's shape is not known.
+        kind: what the model answers.
         tool_calling: whether the engine takes tool calls.
         ranks: data parallel ranks; each has a cache and a queue of its own.
     """
@@ -21,7 +23,7 @@ def line(limits: Limits, memory: Memory | None, *, tool_calling: bool, ranks: in
     parts = [
         f"contexts up to {context:,} tokens" if context else "contexts as long as the model's own",
         f"{requests:,} request{'s' * (requests > 1)} at once{of_each}",
-        "tool calls" if tool_calling else "no tool calls",
+        ("tool calls" if tool_calling else "no tool calls") if kind == COMPLETIONS else f"answers {kind}",
     ]
     text = ", ".join(parts)
     if memory is None or not context:

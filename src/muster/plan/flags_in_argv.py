@@ -17,6 +17,7 @@ READ = (
     "max-num-seqs",
     "no-trust-remote-code",
     "revision",
+    "runner",
     "speculative-config",
     "tokenizer",
     "tokenizer-revision",

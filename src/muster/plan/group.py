@@ -27,6 +27,8 @@ class Group:
     recipe: str
     strategy: str
     served_model_name: str
+    endpoint: str
+    """What the model answers, by its name in the guard's `endpoint_kinds`."""
     topology: Topology
     layout: Layout
     settings: Settings

@@ -7,6 +7,7 @@ from functools import lru_cache
 from typing import Any
 
 from muster import guard
+from muster.guard.endpoint_kinds import COMPLETIONS
 from muster.on_host import places
 from muster.on_host.whole_files import text_sha256
 from muster.plan.group import Group, stack_directory
@@ -101,6 +102,7 @@ def _config(group: Group, node: Node, processes: tuple[Process, ...], digest: st
         ],
         "endpoint": {"address": "127.0.0.1", "port": settings.port} if node.is_head else None,
         "served_model_name": group.served_model_name,
+        **({} if group.endpoint == COMPLETIONS else {"endpoint_kind": group.endpoint}),
         "processes": [_child(group, node, process) for process in processes],
         "settings": {
             "ready_timeout": settings.ready_timeout,

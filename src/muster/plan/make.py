@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from muster.errors import Refusal, unknown
 from muster.on_host.whole_files import text_sha256
 from muster.plan import (
+    answered_kind,
     cache_size,
     capacity,
     conflicts,
@@ -119,6 +120,7 @@ def _build(recipe: Recipe, hosts: Sequence[HostSpec], settings: Settings) -> Pla
     model = settings.model or recipe.model
     own = model == recipe.model or weights_path.is_copy_of(model, recipe.model)
     asked = {**spoken, **words}
+    answered_kind.check(recipe, asked)
     limits = engine_limits.limits_of(asked, settings.vllm_version)
     model_limits.check(shape, layout, limits.context, settings.extra_env, recipe.context if own else None)
     fit = _fit(recipe, settings, shape, layout, topology, limits, cache_size.element_bytes(asked))
@@ -143,6 +145,7 @@ def _build(recipe: Recipe, hosts: Sequence[HostSpec], settings: Settings) -> Pla
         recipe=recipe.name,
         strategy=name,
         served_model_name=served or model,
+        endpoint=recipe.endpoint,
         topology=topology,
         layout=layout,
         settings=settings,
@@ -156,16 +159,18 @@ def _build(recipe: Recipe, hosts: Sequence[HostSpec], settings: Settings) -> Pla
     engine = processes[topology.head.host.name][-1]
     code, refused = _remote_code(recipe.name, settings, engine, model)
     warnings = (*choice, *notes, *_cautions(settings), *faults, *_draft(settings, engine), *code)
+    warnings = (*warnings, *answered_kind.notes(recipe, layout))
     digest = _digest(group.release.id, host_plans(group, processes, digest=""))
     plan = Plan(
         group=group.name,
         recipe=recipe.name,
         strategy=name,
         profile=settings.profile if recipe.strategies[name].profiles else "",
-        serves=capacity.line(limits, fit, tool_calling=tool_calling, ranks=layout.dp),
+        serves=capacity.line(limits, fit, kind=recipe.endpoint, tool_calling=tool_calling, ranks=layout.dp),
         label=layout.label,
         model=model,
         served_model_name=served or model,
+        endpoint_kind=recipe.endpoint,
         vllm_version=settings.vllm_version,
         digest=digest,
         hosts=host_plans(group, processes, digest=digest),

@@ -11,6 +11,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from muster.guard.endpoint_kinds import COMPLETIONS
 from muster.on_host import places
 from muster.plan.types import Check, File, HostPlan, Plan, Step
 
@@ -37,6 +38,7 @@ def _text(plan: Plan, host: HostPlan) -> str:
         "label": plan.label,
         "model": plan.model,
         "served_model_name": plan.served_model_name,
+        **({} if plan.endpoint_kind == COMPLETIONS else {"endpoint_kind": plan.endpoint_kind}),
         "digest": plan.digest,
         "release": plan.release.id,
         "endpoint": plan.endpoint,

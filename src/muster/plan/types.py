@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal
 
+from muster.guard.endpoint_kinds import COMPLETIONS, KINDS, EndpointKind
 from muster.on_host.in_words import size
 from muster.on_host.whole_files import text_sha256
 from muster.plan.gpu_memory import Memory
@@ -257,6 +258,8 @@ class Plan:
     """Base URL of the API for clients: `http://<head address>:<port>`."""
     local_endpoint: str = ""
     """Base URL of the API as the head itself reaches it."""
+    endpoint_kind: str = COMPLETIONS
+    """What the model answers, by its name in the guard's `endpoint_kinds`."""
     tool_calling: bool = False
     ready_timeout: int = 3600
     """Seconds from the start of the first layer until the endpoint must answer."""
@@ -288,6 +291,11 @@ class Plan:
     def api_key_path(self) -> str | None:
         """Where the API key is on the hosts, or None where the API asks for none."""
         return next((secret.path for secret in self.secrets if secret.kind == "api key"), None)
+
+    @property
+    def kind(self) -> EndpointKind:
+        """What the model answers, and how it is asked."""
+        return KINDS[self.endpoint_kind]
 
     @property
     def hybrid(self) -> bool:

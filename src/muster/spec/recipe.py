@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from muster import resources
 from muster.errors import Refusal, unknown
+from muster.guard.endpoint_kinds import COMPLETIONS, KINDS
 from muster.spec import yaml_text
 from muster.spec.hardware import GENERATIONS, GPUS, Gpu
 from muster.spec.safe_text import Commit, EnvName, Flag, Line, ModelId, Name, ServedName, UnitText, Version, Word
@@ -179,6 +180,8 @@ class Recipe(_Frozen):
     shape: Shape | None = None
     """None takes it from the model's own config.json in the pin, where that is understood."""
     source: Source | None = None
+    endpoint: Line = COMPLETIONS
+    """What the model answers, by its name in the guard's `endpoint_kinds`."""
     flags: Flags = {}
     env: Env = {}
     hardware: dict[Line, Overrides] = {}
@@ -205,6 +208,13 @@ class Recipe(_Frozen):
                 )
             strategies[name] = strategy
         return self.model_copy(update={"strategies": strategies})
+
+    @field_validator("endpoint")
+    @classmethod
+    def _asked(cls, value: str) -> str:
+        if value not in KINDS:
+            raise unknown("endpoint", value, KINDS)
+        return value
 
     @field_validator("strategies", mode="before")
     @classmethod

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from muster.errors import Refusal, shown, unknown
+from muster.guard.endpoint_kinds import COMPLETIONS
 from muster.spec import catalogue_words, reserved_variables
 from muster.spec.catalogue_words import NotCarried, Words
 from muster.spec.hardware import GPUS
@@ -82,6 +83,7 @@ class Importer:
         wanted = _text(self.raw.get("default_strategy"))
         default = wanted if wanted in strategies else next(iter(strategies))
         meta = _mapping(self.raw.get("meta"))
+        endpoint = self._endpoint(meta, model_id)
         suffix = "" if self.name == "default" else f"-{self.name}"
         return {
             "name": re.sub(r"[^a-z0-9]+", "-", f"{model_id.split('/')[-1].lower()}{suffix}").strip("-")[:40].strip("-"),
@@ -90,11 +92,20 @@ class Importer:
             "min_vllm": self._floor(),
             "context": self._context(),
             "source": {**source, "variant": self.name},
+            **({} if endpoint == COMPLETIONS else {"endpoint": endpoint}),
             **_kept(flags=base.flags, env=self._env(self.model.get("base_env"), self.variant.get("extra_env"))),
             **_kept(hardware=self._hardware(self.raw, self.variant), features=features),
             "strategies": strategies,
             "defaults": {"any": default},
         }
+
+    def _endpoint(self, meta: Raw, model_id: str) -> str:
+        """Return what the model answers: the catalogue has one task for embeddings and reranking."""
+        if "embedding" not in _texts(meta.get("tasks")):
+            return COMPLETIONS
+        endpoint = "reranking" if "rerank" in model_id.lower() else "embeddings"
+        self.differences.append(f"endpoint: {endpoint}, by the task `embedding` and the model's name")
+        return endpoint
 
     def _refuse(self) -> None:
         """Refuse what muster cannot serve, by its name."""

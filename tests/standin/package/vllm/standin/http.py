@@ -96,11 +96,15 @@ class Handler(BaseHTTPRequestHandler):
         if not self._passes() or (path.startswith("/v1") and not self._allowed()):
             return
         try:
-            if path not in ("/v1/completions", "/v1/chat/completions"):
+            pools = self.server.args.runner == "pooling"
+            if path not in (("/v1/embeddings",) if pools else ("/v1/completions", "/v1/chat/completions")):
                 raise Refused(404, "NotFoundError", "Not Found")
             if self.server.draining:
                 raise Refused(503, "ServiceUnavailable", "The server is shutting down")
-            self._complete(json.loads(body), chat=path.endswith("chat/completions"))
+            if pools:
+                self._embed(json.loads(body))
+            else:
+                self._complete(json.loads(body), chat=path.endswith("chat/completions"))
         except Refused as refused:
             error = {"message": str(refused), "type": refused.kind, "param": None, "code": refused.code}
             self._send(refused.code, {"error": error})
@@ -122,12 +126,25 @@ class Handler(BaseHTTPRequestHandler):
         self._send(401, {"error": "Unauthorized"})
         return False
 
-    def _complete(self, wanted: dict[str, Any], *, chat: bool) -> None:
-        args, ranks = self.server.args, self.server.ranks
-        model = wanted.get("model", self.server.names[0])
+    def _embed(self, wanted: dict[str, Any]) -> None:
+        """Answer as a pooling model does: the engine chooses the rank, whatever a header says."""
+        self._named(wanted)
+        events = self.server.ranks.ask(self.server.ranks.choose(None), 1, len(str(wanted["input"]).split()))
+        while events.get() != "end":
+            pass
+        row = {"index": 0, "object": "embedding", "embedding": [0.5, -0.5]}
+        self._send(200, {"object": "list", "model": wanted.get("model"), "data": [row]})
+
+    def _named(self, wanted: dict[str, Any]) -> str:
+        model: str = wanted.get("model", self.server.names[0])
         if model not in self.server.names:
             known = ", ".join(self.server.names)
             raise Refused(404, "NotFoundError", f"The model `{model}` does not exist. Valid aliases: {known}.")
+        return model
+
+    def _complete(self, wanted: dict[str, Any], *, chat: bool) -> None:
+        args, ranks = self.server.args, self.server.ranks
+        model = self._named(wanted)
         if (
             chat
             and wanted.get("tools")
