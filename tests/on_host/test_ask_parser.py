@@ -20,11 +20,14 @@ class Serve:
         parser.add_argument("model")
         parser.add_argument("--port", type=int)
         parser.add_argument("--auto", action="store_true")
+        parser.add_argument("--template", type=str)
         return parser
 
     def validate(self, args):
         if args.auto:
             raise TypeError("--auto requires a parser")
+        if args.template and "{" not in open(args.template).read():
+            raise ValueError("no template: " + args.template)
 
 def cmd_init():
     return [Serve()]
@@ -75,6 +78,17 @@ def test_what_it_refuses_comes_with_its_own_words_and_no_note(release: Path) -> 
         ],
     ]
     assert engine_stamps.accepted(str(release), {"path": "/opt/e"}, [bad]) == [False]
+
+
+def test_files_that_a_command_line_names_need_not_be_on_the_host_yet(release: Path) -> None:
+    path = str(release / "etc/muster/g/files/1/tool.jinja")
+    request = {"root": str(release), "release": {"path": "/opt/e"}, "argvs": [[*GOOD, "--template", path]]}
+    assert ask_parser.main({**request, "files": {path: "{{ messages }}"}}) == {"refused": []}
+    ((_, error),) = ask_parser.main({**request, "files": {path: "words"}})["refused"]
+    assert error == f"ValueError: no template: {path}"
+    ((_, error),) = ask_parser.main(request)["refused"]
+    assert error.startswith("FileNotFoundError")
+    assert not (release / "etc").exists()
 
 
 def test_what_the_plan_decides_is_read_the_same_whatever_the_spelling(release: Path) -> None:

@@ -8,6 +8,7 @@ from muster.deploys.shared.group_run import GroupRun
 from muster.deploys.shared.resolution import Resolution
 from muster.hosts import operations
 from muster.hosts.pyinfra_types import current_host, current_state, stage
+from muster.plan import own_files
 from muster.plan.reserved_flags import DESTS
 from muster.plan.restart_decision import asked, decided
 
@@ -46,5 +47,6 @@ def _questions(run: GroupRun, name: str) -> dict[str, Any] | None:
         "argvs": [list(argv) for argv in argvs],
         "decided": [list(argv) for argv in decided(run.plan.hosts[name], argvs)],
         "dests": list(DESTS),
+        "files": {path: run.plan.hosts[name].files[path].text for path in own_files.placed(run.plan, name)},
         "env": {"HF_HOME": run.settings.hf_home},
     }

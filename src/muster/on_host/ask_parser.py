@@ -20,15 +20,18 @@ def main(request: Json) -> Json:
 
     Args:
         request: `release` {path}, `argvs` [[argument]], `env`; `decided` [[argument]]: each command with the plan's own
-            words alone, and `dests` [name]: what the parser must read the same from both. Accepted command lines are
-            noted: an unchanged engine is asked about each only once. `root` (tests): where the file system begins.
+            words alone, and `dests` [name]: what the parser must read the same from both; `files` {path: text}: what
+            the command lines name and the host may not have yet. Accepted command lines are noted: an unchanged engine
+            is asked about each only once. `root` (tests): where the file system begins.
 
     Raises:
         OSError: the release has no Python, or its vLLM does not import; the last lines it printed.
     """
     root, path = request.get("root", ""), request["release"]["path"]
     python = root + os.path.join(path, "bin", "python")
-    question = {key: request.get(key, []) for key in ("argvs", "decided", "dests")}
+    question = {key: request.get(key, []) for key in ("argvs", "decided", "dests")} | {
+        "files": request.get("files", {})
+    }
     env = {"VLLM_LOGGING_LEVEL": "ERROR", "HF_HUB_OFFLINE": "1", **request.get("env", {})}
     env |= {"VLLM_CACHE_ROOT": "/tmp", "XDG_CACHE_HOME": "/tmp"}
     env["PATH"] = root + os.path.join(path, "bin") + ":" + run_command.environment()["PATH"]

@@ -1,15 +1,22 @@
 """What the installed vLLM is asked about a command line, as a script for the engine's own Python.
 
-Reads {argvs, decided, dests} from standard input and prints one JSON list: an error for each command line, or "". It
-makes what `vllm serve` makes before it starts processes: the parsed arguments, their own validation, the tool and
-reasoning parsers, and the model's configuration where its files are on the host. Nothing is started, no GPU is opened.
+Reads {argvs, decided, dests, files} from standard input and prints one JSON list: an error for each command line, or
+"". It makes what `vllm serve` makes before it starts processes: the parsed arguments, their own validation, the tool
+and reasoning parsers, and the model's configuration where its files are on the host. Nothing is started, no GPU is
+opened.
 """
 
 from __future__ import annotations
 
 SCRIPT = r"""
-import contextlib, importlib, io, json, os, sys
+import contextlib, importlib, io, json, os, sys, tempfile
 question = json.load(sys.stdin)
+placed = {}
+for path, text in (question.get("files") or {}).items():
+    # Not on the host yet, or with an older text: read from a copy, and named as planned in what is said.
+    placed[path] = os.path.join(tempfile.mkdtemp(), os.path.basename(path))
+    with open(placed[path], "w", encoding="utf-8") as file:
+        file.write(text)
 
 
 def build():
@@ -30,6 +37,7 @@ PARSER, COMMANDS = build()
 
 
 def read(argv):
+    argv = [placed.get(word, word) for word in argv]
     sys.argv = list(argv)
     args = PARSER.parse_args(argv[1:])
     return args, COMMANDS[args.subparser]
@@ -137,5 +145,8 @@ def ask(argv, decided):
 
 
 argvs, decided = question["argvs"], question.get("decided") or []
-print("\n" + json.dumps([ask(argv, decided[at] if at < len(decided) else []) for at, argv in enumerate(argvs)]))
+errors = [ask(argv, decided[at] if at < len(decided) else []) for at, argv in enumerate(argvs)]
+for path, copy in placed.items():
+    errors = [error.replace(copy, path) for error in errors]
+print("\n" + json.dumps(errors))
 """

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from ipaddress import collapse_addresses, ip_address, ip_network
 
@@ -33,6 +34,8 @@ class Group:
     layout: Layout
     settings: Settings
     release: Release
+    own_files: Mapping[str, str] = field(default_factory=dict)
+    """Path on the hosts -> text of the recipe's files that the command line names."""
 
     @property
     def config(self) -> str:

@@ -22,6 +22,7 @@ from muster.plan import (
     merged_environment,
     merged_flags,
     model_limits,
+    own_files,
     remote_code,
     strategies,
     visible_paths,
@@ -150,6 +151,7 @@ def _build(recipe: Recipe, hosts: Sequence[HostSpec], settings: Settings) -> Pla
         layout=layout,
         settings=settings,
         release=release_of(settings, ray=layout.spans_hosts and settings.executor == "ray"),
+        own_files=own_files.named([*map(str, spoken.values())], recipe, settings.group or recipe.name),
     )
     conflicts.check(group)
     processes = {node.host.name: processes_of(group, node, model, served, spoken) for node in topology.nodes}
@@ -157,9 +159,10 @@ def _build(recipe: Recipe, hosts: Sequence[HostSpec], settings: Settings) -> Pla
         for process in mine:
             visible_paths.check(process.argv, process.env, settings={"engine_path": settings.engine_path})
     engine = processes[topology.head.host.name][-1]
-    code, refused = _remote_code(recipe.name, settings, engine, model)
+    code, refused = remote_code.judged(recipe.name, engine.argv, model, allowed=settings.allow_unpinned_code)
     warnings = (*choice, *notes, *_cautions(settings), *faults, *_draft(settings, engine), *code)
-    warnings = (*warnings, *answered_kind.notes(recipe, layout))
+    brought = own_files.notes(engine.argv, recipe, group.name, allowed=settings.trust_remote_code)
+    warnings = (*warnings, *answered_kind.notes(recipe, layout), *brought)
     digest = _digest(group.release.id, host_plans(group, processes, digest=""))
     plan = Plan(
         group=group.name,
@@ -267,24 +270,6 @@ def _draft(settings: Settings, process: Process) -> list[str]:
             fix="copy the draft below /srv on every host and name the directory, or drop --speculative-config",
         )
     return [f"the draft model {found.model} is in no memory table: leave room for its weights and cache"]
-
-
-def _remote_code(recipe: str, settings: Settings, process: Process, model: str) -> tuple[list[str], str | None]:
-    """Return warnings about a model's own code that can change by itself, and why such a plan is refused."""
-    found = remote_code.unpinned(process.argv, model)
-    if found is None:
-        return [], None
-    if settings.allow_unpinned_code:
-        return [f"{found}; allow_unpinned_code is set"], None
-    mend = f"muster pin {recipe}, or set revision to a commit"
-    if found.startswith("the draft model"):
-        mend = "give its revision in --speculative-config, or a directory that every host has"
-    refusal = Refusal(
-        found,
-        needed="a commit of 40 hexadecimal digits: the code that runs on every host is then the code that was reviewed",
-        fix=f"{mend} (allow_unpinned_code lets it pass)",
-    )
-    return [], str(refusal)
 
 
 def _digest(release: str, hosts: Mapping[str, HostPlan]) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 from muster.errors import unknown
-from muster.plan import reserved_flags
+from muster.plan import own_files, reserved_flags
 from muster.plan.flags_in_argv import values_of
 from muster.plan.group import stack_directory
 from muster.spec import plain_secrets
@@ -23,7 +23,7 @@ def merged(recipe: Recipe, strategy: Strategy, settings: Settings) -> dict[str, 
         settings: the user's; they win.
 
     Raises:
-        Refusal: a feature the recipe lacks, a flag that the plan decides, a secret in the recipe's flags.
+        Refusal: a feature or file the recipe lacks, a flag that the plan decides, a secret in the recipe's flags.
     """
     flags: dict[str, FlagValue] = {**recipe.flags, **strategy.flags}
     for feature in features_on(recipe, strategy, settings):
@@ -49,7 +49,7 @@ def merged(recipe: Recipe, strategy: Strategy, settings: Settings) -> dict[str, 
     plain_secrets.check_flags(flags, where=f"recipe {recipe.name}", waived=settings.not_secret)
     for name in values_of(settings.extra_args):
         flags.pop(name.partition(".")[0], None)  # --watchdog-config.timeout is one field of it
-    return flags
+    return own_files.as_paths(flags, recipe, settings.group or recipe.name)
 
 
 def features_on(recipe: Recipe, strategy: Strategy, settings: Settings) -> list[str]:

@@ -11,6 +11,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from muster.errors import Refusal
 from muster.on_host.transfer_store import is_commit
 from muster.plan.flags_in_argv import values_of
 
@@ -31,6 +32,30 @@ class Draft:
     model: str
     revision: str | None = None
     code_revision: str | None = None
+
+
+def judged(recipe: str, argv: Sequence[str], model: str, *, allowed: bool) -> tuple[list[str], str | None]:
+    """Return warnings about code that can change by itself, and why such a plan is refused.
+
+    Args:
+        recipe: its name, for what to do.
+        argv, model: as `unpinned` takes them.
+        allowed: whether such a plan may be deployed (`allow_unpinned_code`).
+    """
+    found = unpinned(argv, model)
+    if found is None:
+        return [], None
+    if allowed:
+        return [f"{found}; allow_unpinned_code is set"], None
+    mend = f"muster pin {recipe}, or set revision to a commit"
+    if found.startswith("the draft model"):
+        mend = "give its revision in --speculative-config, or a directory that every host has"
+    refusal = Refusal(
+        found,
+        needed="a commit of 40 hexadecimal digits: the code that runs on every host is then the code that was reviewed",
+        fix=f"{mend} (allow_unpinned_code lets it pass)",
+    )
+    return [], str(refusal)
 
 
 def unpinned(argv: Sequence[str], model: str) -> str | None:

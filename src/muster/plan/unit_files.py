@@ -60,6 +60,7 @@ def host_files(group: Group, node: Node, processes: tuple[Process, ...], digest:
             files[unit] = File(_plain_unit(group, node, process, digest))
     if settings.api_key_file:
         files[f"{group.config}/engine/{MIDDLEWARE.split('.')[0]}.py"] = File(_middleware_text())
+    files |= {path: File(text) for path, text in group.own_files.items()}
     if group.uses_ray:
         files[f"{group.config}/ray_ready.py"] = File(render("ray_ready.py.j2", {}))
         names = sorted({*PER_HOST_ENV, "RAY_AUTH_TOKEN_PATH", "HOME", "PATH"})

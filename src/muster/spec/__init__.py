@@ -2,6 +2,7 @@
 
     recipe              one YAML per model
     sizes               how a strategy's ranks are counted, in numbers and words
+    own_files           files that a recipe brings: chat templates and parser plugins
     model_config        a model's own config.json -> its shape, where its kind is known
     vllm_catalogue      vLLM's own recipe catalogue -> a recipe
     catalogue_words     the catalogue's command lines -> flags, sizes, a served name

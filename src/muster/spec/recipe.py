@@ -10,8 +10,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from muster import resources
 from muster.errors import Refusal, unknown
 from muster.guard.endpoint_kinds import COMPLETIONS, KINDS
-from muster.spec import yaml_text
+from muster.spec import own_files, yaml_text
 from muster.spec.hardware import GENERATIONS, GPUS, Gpu
+from muster.spec.own_files import FileName, OwnFile
 from muster.spec.safe_text import Commit, EnvName, Flag, Line, ModelId, Name, ServedName, UnitText, Version, Word
 from muster.spec.sizes import OLD, Executor, LoadBalancing, Sizes
 from muster.spec.validation import refusal_of
@@ -182,6 +183,8 @@ class Recipe(_Frozen):
     source: Source | None = None
     endpoint: Line = COMPLETIONS
     """What the model answers, by its name in the guard's `endpoint_kinds`."""
+    files: dict[FileName, OwnFile] = {}
+    """That flags name: chat templates and parser plugins."""
     flags: Flags = {}
     env: Env = {}
     hardware: dict[Line, Overrides] = {}
@@ -247,18 +250,19 @@ def load(name: str, directory: Path | None = None) -> Recipe:
     path = Path(name) if name.endswith((".yaml", ".yml")) else directory / f"{name.replace('_', '-')}.yaml"
     if not path.is_file():
         raise unknown("recipe", name, names(directory))
-    return parse(yaml_text.read(path, what="recipe"), where=str(path))
+    return parse(yaml_text.read(path, what="recipe"), where=str(path), directory=path.parent)
 
 
-def parse(raw: object, *, where: str) -> Recipe:
+def parse(raw: object, *, where: str, directory: Path | None = None) -> Recipe:
     """Validate what a recipe file holds.
 
     Args:
         raw: the parsed YAML.
         where: file name for messages.
+        directory: in which files that the recipe names are; None where it came from no file.
 
     Raises:
-        Refusal: as `load`.
+        Refusal: as `load`; a file that the recipe names is missing or another.
     """
     if not isinstance(raw, Mapping):
         raise Refusal(f"{where}: holds {type(raw).__name__}", needed="a mapping of recipe keys")
@@ -266,6 +270,8 @@ def parse(raw: object, *, where: str) -> Recipe:
         recipe = Recipe.model_validate(dict(raw))
     except ValidationError as error:
         raise refusal_of(error, Recipe, where=where, what="recipe key") from None
+    if recipe.files:
+        recipe = recipe.model_copy(update={"files": own_files.read(recipe.files, directory, where=where)})
     for strategy_name, strategy in recipe.strategies.items():
         named = [*strategy.features, *(name for profile in strategy.profiles.values() for name in profile.features)]
         if strategy.profiles and DEFAULT_PROFILE not in strategy.profiles:
