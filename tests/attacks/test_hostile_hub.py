@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 from muster.commands.pin import pin
 from muster.errors import Refusal
+from muster.guard.endpoint_kinds import KINDS
 from muster.on_host import bounded_http, endpoint_api, http_bounds, resolve_engine, transfer_download, transfer_source
 from muster.spec import pins, recipe
 from muster.weights import gather, hub, staging_run, tokens
@@ -375,7 +376,7 @@ def _engine_answers(answer: bytes) -> None:
     with hostile(lambda *_: iter([answer])) as engine:
         api = endpoint_api.Api(engine.url, 1, None)
         assert all(isinstance(name, str) for name in api.models())
-        assert isinstance(api.completion("m", 0), str)
+        assert isinstance(api.answer(KINDS["completions"].question("m"), 0), str)
         assert isinstance(api.without_key(), str)
 
 

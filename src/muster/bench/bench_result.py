@@ -84,7 +84,7 @@ def parse(raw: object) -> BenchResult:
     """
     if not isinstance(raw, Mapping):
         raise UnreadableResult(f"a benchmark run is a JSON object; found {type(raw).__name__}")
-    generates = raw.get("backend") not in _WITHOUT_TOKENS
+    generates = str(raw.get("backend")) not in _WITHOUT_TOKENS
     completed, prompts = _count(raw, "completed"), _count(raw, "num_prompts")
     failed = _count(raw, "failed") if "failed" in raw else max(0, prompts - completed)  # 0.12 counts none
     return BenchResult(
