@@ -46,6 +46,7 @@ PURE_MODULES = (
     "guard.head_core",
     "guard.member_core",
     "guard.barrier",
+    "guard.blocked_causes",
     "guard.restart_policy",
     "guard.host_judge",
     "guard.xids",

@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 
 from muster.guard import config, head_core, liveness, status
+from muster.guard.barrier import Peer
 from muster.guard.head_core import HeadState
 from muster.guard.liveness import CanaryBack, LivenessState, Up
-from muster.guard.messages import ABORT, DRAIN, GATHER, HELD, RUN, Failure
+from muster.guard.messages import ABORT, DRAIN, GATHER, HELD, RUN, Failure, Report
 from muster.guard.restart_policy import RestartRecord
 
 from .test_config import DATA
@@ -165,3 +166,24 @@ def test_numbers_count_what_they_say() -> None:
     assert metrics["muster_aborts_in_window"] == {'group="kimi-k2"': 2.0}
     assert metrics["muster_canary_strikes"]['group="kimi-k2",dp_rank="3"'] == 1.0
     assert metrics["muster_proof_age_seconds"]['group="kimi-k2",dp_rank="3"'] == pytest.approx(31.25, abs=0.1)
+
+
+def test_what_blocks_a_host_is_one_word() -> None:
+    heard = Report("h1", "kimi-k2", "d", "e", "i", 1, blocked="fatal Xid: [ 60.0] NVRM: Xid 79; reboot the host")
+    late = replace(heard, host="h0", blocked="port 8000 on 0.0.0.0 is taken; find its owner")
+    peers = {
+        "h0": Peer(report=late, heard=NOW - CONFIG.settings.silence_timeout - 1),
+        "h1": Peer(report=heard, heard=NOW - 1),
+    }
+    metrics = read(status.prometheus(CONFIG, state(GATHER, peers=peers), None, NOW))
+    assert metrics["muster_member_blocked"] == {'group="kimi-k2",host="h1",cause="xid"': 1.0}
+    refused = {**peers, "h0": Peer(refused="h0 carries plan 0123, the head h1 carries 4567; run the deploy")}
+    metrics = read(status.prometheus(CONFIG, state(GATHER, peers=refused), None, NOW))
+    assert metrics["muster_member_blocked"]['group="kimi-k2",host="h0",cause="plan"'] == 1.0
+
+
+def test_alerts_find_the_budget_and_the_streak() -> None:
+    metrics = read(status.prometheus(CONFIG, state(GATHER, ABORTED), None, NOW))
+    assert metrics["muster_restart_budget"] == {'group="kimi-k2"': float(CONFIG.settings.budget)}
+    assert metrics["muster_failures_in_a_row"] == {'group="kimi-k2"': 2.0}
+    assert metrics["muster_phase_seconds"] == {'group="kimi-k2"': 100.0}

@@ -9,6 +9,7 @@
     restart_policy   backoff, budget, holds, the last failures: the record kept between lives        pure
     head_core        the head's decisions: (state, event, now) -> (state, actions)                   pure
     member_core      a member's decisions, the same way; every guard runs one                        pure
+    blocked_causes   why a host cannot start a rank, in one word                                         pure
     liveness         does every DP rank make progress? judged by counters and canaries               pure
     status           the group's state as JSON, one line, and Prometheus text                        pure
     printable_text   text of hosts and engines without what a terminal or browser would act on        pure

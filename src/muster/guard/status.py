@@ -9,7 +9,7 @@ from dataclasses import asdict
 from types import MappingProxyType
 from typing import Any
 
-from . import head_core, liveness, restart_policy
+from . import blocked_causes, head_core, liveness, restart_policy
 from .config import Config
 from .head_core import HeadState
 from .liveness import LivenessState
@@ -216,10 +216,27 @@ def prometheus(config: Config, state: HeadState, engine: LivenessState | None, n
         "Aborts that count against the budget.",
         [({}, sum(now - at < state.settings.budget_window for at in state.record.aborts))],
     )
+    metric(
+        "muster_restart_budget",
+        "gauge",
+        "Aborts that the group may have within the budget's window.",
+        [({}, state.settings.budget)],
+    )
+    metric(
+        "muster_failures_in_a_row",
+        "gauge",
+        "Aborts since the group last stayed healthy, or an operator resumed it.",
+        [({}, state.record.streak)],
+    )
+    metric("muster_phase_seconds", "gauge", "Since the phase began.", [({}, round(now - state.since, 1))])
     rows: list[tuple[Mapping[str, str], float]] = [
         ({"host": host}, round(min(now - peer.heard, 1e9), 1)) for host, peer in state.peers.items()
     ]
     metric("muster_member_silence_seconds", "gauge", "Since the member's last report.", rows)
+    blocked: list[tuple[Mapping[str, str], float]] = [
+        ({"host": host, "cause": cause}, 1.0) for host, cause in _blocked(state, now).items()
+    ]
+    metric("muster_member_blocked", "gauge", "1 for each host that cannot start a rank, by cause.", blocked)
     if engine is not None:
         ranks = sorted(engine.ranks.items())
         proofs: list[tuple[Mapping[str, str], float]] = [
@@ -231,6 +248,18 @@ def prometheus(config: Config, state: HeadState, engine: LivenessState | None, n
         ]
         metric("muster_canary_strikes", "gauge", "Canaries in a row without an answer.", strikes)
     return "\n".join(out) + "\n"
+
+
+def _blocked(state: HeadState, now: float) -> dict[str, str]:
+    """Return host -> why it cannot start a rank, of the hosts that have said so lately or carry another plan."""
+    causes = {}
+    for host, peer in state.peers.items():
+        heard = peer.report is not None and now - peer.heard <= state.settings.silence_timeout
+        if peer.refused:
+            causes[host] = "plan"
+        elif heard and peer.report is not None and peer.report.blocked:
+            causes[host] = blocked_causes.cause_of(peer.report.blocked)
+    return causes
 
 
 def _without(data: Mapping[str, Any], name: str) -> dict[str, Any]:
