@@ -251,6 +251,29 @@ preflight_port = 29650
 # "auto" reports what is there, "required" fails without RDMA, "off" does not look.
 rdma = "auto"
 
+# --- Monitoring (docs/monitoring.md) --------------------------------------------------------------------------------
+
+# Seconds between two scrapes of a target.
+monitoring_interval = 15
+
+# Seconds that a fault lasts until its alert fires. Alerts that wait longer or shorter keep their proportion to it.
+monitoring_patience = 300
+
+# Days that Prometheus keeps what it scraped.
+monitoring_retention_days = 30
+
+# Where alerts' links lead: an address or path of docs/runbook.md; each alert adds its section.
+monitoring_runbook = "docs/runbook.md"
+
+# https:// addresses whose certificates are watched, such as the proxy's before the group. []: none.
+monitoring_https = []
+
+# TCP port of NVIDIA's DCGM exporter, where your GPU hosts run one. None: what muster's own timer reads of nvidia-smi.
+monitoring_dcgm_port = None
+
+# Your alertmanager.yml on the control machine: who is told, and how. None: an example that tells nobody.
+monitoring_alertmanager_file = None
+
 # --- Measuring it -------------------------------------------------------------------------------------------------
 
 # What `muster eval` installs on the head, beside the engine. []: lm-eval[api]==0.4.13.

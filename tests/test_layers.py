@@ -17,6 +17,7 @@ STREET = (
     ("guard", "on_host"),
     ("spec",),
     ("plan",),
+    ("monitoring",),
     ("hosts", "sandbox"),
     ("preflight", "weights", "status"),
     ("deploys",),
@@ -28,7 +29,7 @@ STREET = (
 LEAVES = ("guard", "on_host")
 """Rooms whose programs run on hosts: they import the standard library and themselves."""
 
-PURE_ROOMS = ("spec", "plan")
+PURE_ROOMS = ("spec", "plan", "monitoring")
 PURE_MODULES = (
     "hosts.explain",
     "hosts.programs",

@@ -7,6 +7,7 @@ Data flows one way, and imports go the same way: a room imports from rooms above
     on_host             programs that travel to a host for one SSH session                 standard library only
     spec                what the user gives, as types: recipe, settings, inventory, pins   pure but for the inventory
     plan                recipe x hosts x settings -> the whole plan of a group             pure
+    monitoring          targets, alerts and dashboards of a group, from its plan                    pure
     hosts               the control machine's way to hosts: run a program, ask them all    pyinfra
     sandbox             real systemd hosts on this machine, for a first look and for tests
     preflight           what is wrong with a host, known before anything touches it
@@ -17,7 +18,7 @@ Data flows one way, and imports go the same way: a room imports from rooms above
     commands            the subcommands of `muster`, one module each
     cli                 the `muster` command
 
-Everything up to `plan` is pure: no pyinfra, no network, no clock. `muster plan` prints it with no host in reach.
+Everything up to `monitoring` is pure: no pyinfra, no network, no clock. `muster plan` prints it with no host in reach.
 docs/architecture.md shows what runs where, and follows one setting and one secret through these rooms.
 
 A file name that occurs twice is one noun in two layers:

@@ -34,6 +34,7 @@ COMMANDS = {
     "bench": "muster.commands.bench:bench",
     "eval": "muster.commands.eval:evaluate",
     "report": "muster.commands.report:report",
+    "monitoring": "muster.commands.monitoring:monitoring",
     "sandbox": "muster.commands.sandbox:sandbox",
 }
 

@@ -67,7 +67,9 @@ def test_ports() -> None:
 
 def test_gpus_and_what_holds_them() -> None:
     two = ("printf", "0, GPU-0, 1:0, Completed, Success\n1, GPU-1, 2:0, In Progress, N/A\n")
-    assert cause_of(of_gpus(Checks(gpus=1, gpu_command=("nvidia-smi", "--no-such-flag"), apps_command=("true",)))) == "gpu"
+    assert (
+        cause_of(of_gpus(Checks(gpus=1, gpu_command=("nvidia-smi", "--no-such-flag"), apps_command=("true",)))) == "gpu"
+    )
     assert cause_of(of_gpus(Checks(gpus=4, gpu_command=two, apps_command=("true",)))) == "gpu"
     assert cause_of(of_gpus(Checks(gpus=2, gpu_command=two, apps_command=("true",)))) == "gpu"
     apps = ("printf", "12, python, 4 MiB, GPU-0\n")

@@ -20,5 +20,6 @@ events     what happened to the groups, host by host in one order
 bench      run the recipe's scenarios
 eval       score the group with GSM8K
 report     the ledger as HTML or Markdown
+monitoring what a Prometheus needs to watch a group
 sandbox    real systemd hosts on this machine
 """

@@ -106,6 +106,20 @@ class Evaluation(Group):
     gsm8k_path: AbsolutePath | None = Field(default=None, alias="gsm8k_path")
 
 
+class Monitoring(Group):
+    """What a Prometheus keeps of the group, and when it says so."""
+
+    model_config = ConfigDict(alias_generator=lambda name: f"monitoring_{name}")
+
+    interval: Seconds = 15
+    patience: Seconds = 300
+    retention_days: Count = 30
+    runbook: Line = "docs/runbook.md"
+    https: list[Url] = []
+    dcgm_port: Port | None = None
+    alertmanager_file: LocalPath | None = None
+
+
 class Settings(BaseModel):
     """The settings of one group. `group_data/all.py` explains each; the two are kept equal by a test."""
 
@@ -114,6 +128,7 @@ class Settings(BaseModel):
     weights: Weights = Weights()
     preflight: Preflight = Preflight()
     evaluation: Evaluation = Evaluation()
+    monitoring: Monitoring = Monitoring()
 
     # What is served
     group: Name | None = None
@@ -228,7 +243,12 @@ class Settings(BaseModel):
         return self
 
 
-_GROUPS: dict[str, type[Group]] = {"weights": Weights, "preflight": Preflight, "evaluation": Evaluation}
+_GROUPS: dict[str, type[Group]] = {
+    "weights": Weights,
+    "preflight": Preflight,
+    "evaluation": Evaluation,
+    "monitoring": Monitoring,
+}
 _GROUP_OF = {str(field.alias): name for name, group in _GROUPS.items() for field in group.model_fields.values()}
 NAMES: tuple[str, ...] = (*(name for name in Settings.model_fields if name not in _GROUPS), *_GROUP_OF)
 """Every setting under the flat name that users write."""

@@ -1,0 +1,7 @@
+"""What a Prometheus needs to watch a group, made from its plan. Pure: text, and no host in reach.
+
+targets        what is scraped: guards, engines, hosts and GPUs, each with its group, host and rank
+rules          the alerts: what each means, when it fires, what to do
+configuration  the files of Prometheus and Alertmanager, as they lie in /etc/prometheus
+monitor_access whether the hosts let the monitor in
+"""

@@ -1,0 +1,174 @@
+"""The files of Prometheus and Alertmanager for a group, as they lie in /etc/prometheus. Pure.
+
+All but the targets are the same for every group: a Prometheus that watches several takes each group's target files.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Iterable, Mapping
+from typing import Any
+
+import yaml
+
+from muster.monitoring import rules
+from muster.monitoring.targets import ENGINE, GUARD, KINDS, Target, targets_of
+from muster.plan.types import Plan
+from muster.spec.settings import Monitoring, Settings
+
+PROMETHEUS, RULES, ALERTMANAGER = "prometheus.yml", "muster/rules.yml", "alertmanager.yml"
+ALERTMANAGER_AT, BLACKBOX_AT = "127.0.0.1:9093", "127.0.0.1:9115"
+KEYED = "keyed"
+"""Kind of engines that ask for the API key. Each group has a job of its own: a job has one key."""
+
+_MARK = "# Written by muster; a change here is undone by the next run.\n"
+_EXAMPLE = """\
+# Written by muster as an example that tells nobody: name your receivers, keep the inhibitions, and give the file as
+# monitoring_alertmanager_file. The same file may serve other alerts than muster's.
+"""
+
+
+def files(plan: Plan, settings: Settings, keyed: Collection[str] = ()) -> dict[str, str]:
+    """Return every file for a Prometheus that watches a group, by its path below /etc/prometheus.
+
+    Args:
+        plan, settings: of the group.
+        keyed: other groups whose engines ask for an API key, and that this Prometheus watches too.
+    """
+    named = {*keyed, *([plan.group] if plan.api_key_path else [])}
+    return {
+        PROMETHEUS: prometheus(settings.monitoring, named),
+        RULES: _MARK + _yaml(rules.rules(settings.monitoring)),
+        ALERTMANAGER: _EXAMPLE + _yaml(alertmanager()),
+        **target_files(plan, settings),
+    }
+
+
+def target_files(plan: Plan, settings: Settings) -> dict[str, str]:
+    """Return the files that name a group's targets; Prometheus reads them again when they change."""
+    found = targets_of(plan, settings)
+    return {
+        target_path(plan.group, KEYED if kind == ENGINE and plan.api_key_path else kind): _targets(targets)
+        for kind, targets in found.items()
+    }
+
+
+def target_path(group: str, kind: str) -> str:
+    """Return the path of one file of targets; `group` may be `*`."""
+    return f"muster/targets/{group}.{kind}.json"
+
+
+def keyed_groups(names: Iterable[str]) -> set[str]:
+    """Return the groups whose engines ask for a key, from the names of the files of targets that are there."""
+    suffix = target_path("", KEYED).rpartition("/")[2]
+    return {name.removesuffix(suffix) for name in names if name.endswith(suffix)}
+
+
+def key_path(group: str) -> str:
+    """Return where Prometheus reads a group's API key."""
+    return f"muster/keys/{group}"
+
+
+def prometheus(monitoring: Monitoring, keyed: Collection[str] = ()) -> str:
+    """Return prometheus.yml.
+
+    Args:
+        monitoring: interval of scrapes, and the addresses whose certificates are watched.
+        keyed: groups whose engines ask for an API key.
+    """
+    jobs = [_job(kind, target_path("*", kind)) for kind in KINDS]
+    # The guard's lines name the host that they are about; what stands beside its address is of the head.
+    jobs[KINDS.index(GUARD)]["honor_labels"] = True
+    jobs += [
+        {
+            **_job(f"{ENGINE}-{group}", target_path(group, KEYED)),
+            "authorization": {"credentials_file": key_path(group)},
+        }
+        for group in sorted(keyed)
+    ]
+    if monitoring.https:
+        jobs.append(_certificates(monitoring.https))
+    seconds = f"{monitoring.interval}s"
+    return _MARK + _yaml(
+        {
+            "global": {"scrape_interval": seconds, "evaluation_interval": seconds},
+            "rule_files": [RULES],
+            "alerting": {"alertmanagers": [{"static_configs": [{"targets": [ALERTMANAGER_AT]}]}]},
+            "scrape_configs": jobs,
+        }
+    )
+
+
+def alertmanager() -> dict[str, Any]:
+    """Return an example: what wakes somebody, what waits for the day, and which alert makes others redundant.
+
+    A host that is missing, blocked or of another plan is why its group is not ready: one page names the cause.
+    """
+    causes = "MusterHostMissing|MusterHostBlocked|MusterFatalXid|MusterPlanMismatch|MusterGroupFailed"
+    ladder = ("MusterGroupFailed", "MusterRestartBudgetNearlySpent", "MusterRestartLoop", "MusterGroupRestarted")
+    return {
+        "route": {
+            "receiver": "day",
+            "group_by": ["group"],
+            "group_wait": "30s",
+            "repeat_interval": "12h",
+            "routes": [
+                {"receiver": "wake", "matchers": ['severity="critical"'], "repeat_interval": "1h"},
+                {"receiver": "record", "matchers": ['severity="info"']},
+            ],
+        },
+        "receivers": [{"name": name} for name in ("wake", "day", "record")],
+        "inhibit_rules": [
+            _inhibit(f"{causes}|MusterRestartBudgetNearlySpent", "MusterGroupNotReady|MusterGroupRestarted"),
+            _inhibit("MusterRestartLoop|MusterGroupNotReady", "MusterGroupRestarted"),
+            *(_inhibit(worse, "|".join(ladder[step:])) for step, worse in enumerate(ladder[:-1], 1)),
+        ],
+    }
+
+
+def arguments(monitoring: Monitoring) -> Mapping[str, str]:
+    """Return program -> its arguments: all listen on loopback, for an SSH tunnel or a Grafana on the same host."""
+    return {
+        "prometheus": (
+            f"--web.listen-address=127.0.0.1:9090 --storage.tsdb.retention.time={monitoring.retention_days}d"
+        ),
+        "prometheus-alertmanager": f"--web.listen-address={ALERTMANAGER_AT} --cluster.listen-address=",
+        "prometheus-blackbox-exporter": (
+            f"--config.file=/etc/prometheus/blackbox.yml --web.listen-address={BLACKBOX_AT}"
+        ),
+    }
+
+
+def _job(kind: str, path: str) -> dict[str, Any]:
+    return {"job_name": f"muster-{kind}", "file_sd_configs": [{"files": [path]}]}
+
+
+def _certificates(addresses: Collection[str]) -> dict[str, Any]:
+    return {
+        "job_name": "muster-certificate",
+        "metrics_path": "/probe",
+        "params": {"module": ["http_2xx"]},
+        "static_configs": [{"targets": list(addresses)}],
+        "relabel_configs": [
+            {"source_labels": ["__address__"], "target_label": "__param_target"},
+            {"source_labels": ["__param_target"], "target_label": "instance"},
+            {"target_label": "__address__", "replacement": BLACKBOX_AT},
+        ],
+    }
+
+
+def _inhibit(source: str, target: str) -> dict[str, Any]:
+    return {
+        "source_matchers": [f'alertname=~"{source}"'],
+        "target_matchers": [f'alertname=~"{target}"'],
+        "equal": ["group"],
+    }
+
+
+def _targets(targets: Collection[Target]) -> str:
+    entries = [{"targets": [each.at], "labels": dict(each.labels)} for each in targets]
+    return json.dumps(entries, indent=1) + "\n"
+
+
+def _yaml(value: object) -> str:
+    return yaml.safe_dump(value, sort_keys=False, width=110, allow_unicode=True)

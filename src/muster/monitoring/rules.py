@@ -1,0 +1,228 @@
+"""The alerts of a fleet: what each means, when it fires, what to do. Pure.
+
+They name no group: one set of rules serves every group that a Prometheus scrapes. What is deliberate raises none: the
+guard tells a stop, a drain and a start on purpose from a failure.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from muster.spec.settings import Monitoring
+
+Severity = Literal["critical", "warning", "info"]
+
+ON_PURPOSE = 'muster_phase{phase=~"stopped|drain"} == 1'
+SILENT = 30
+"""Seconds; a guard reports every 2 s, and after 15 s of silence the head ends the generation."""
+LOOP = 3
+"""Failures without 30 healthy minutes between them."""
+CERTIFICATE_DAYS = 14
+CLOCK_SECONDS = 5
+_DISKS = 'job="muster-node",fstype!~"tmpfs|ramfs|squashfs|overlay|nfs.*"'
+_NEARLY = "muster_aborts_in_window >= muster_restart_budget - 1"
+
+
+@dataclass(frozen=True)
+class Alert:
+    """One alert.
+
+    Args:
+        name: as Prometheus shows it; its section in docs/runbook.md.
+        severity: `critical` wakes somebody, `warning` is for the working day, `info` is for the record.
+        expr: PromQL; each series that it returns is one alert.
+        patience: how long that must last, in parts of `monitoring_patience`; 0 fires at once.
+        summary: one line, with the labels of the series.
+        fix: what to do first.
+    """
+
+    name: str
+    severity: Severity
+    expr: str
+    patience: float
+    summary: str
+    fix: str
+
+
+ALERTS = (
+    Alert(
+        "MusterGroupNotReady",
+        "critical",
+        "muster_ready == 0 and on (group) ("
+        'muster_phase{phase=~"gather|backoff|abort|running"} == 1 or '
+        '(muster_phase{phase="starting"} == 1 and on (group) muster_failures_in_a_row > 0))',
+        1,
+        "{{ $labels.group }} does not answer through every rank, and nobody stopped it",
+        "muster status says what the group waits for",
+    ),
+    Alert(
+        "MusterGroupFailed",
+        "critical",
+        'muster_phase{phase="failed"} == 1',
+        0,
+        "{{ $labels.group }} has spent its restart budget and starts no more",
+        "muster logs shows the first failure; mend it, then muster resume",
+    ),
+    Alert(
+        "MusterRestartBudgetNearlySpent",
+        "critical",
+        f'{_NEARLY} unless on (group) (muster_phase{{phase=~"stopped|drain|failed"}} == 1)',
+        0,
+        "{{ $labels.group }} failed {{ $value }} times within an hour; two more at most, and it starts no more",
+        "muster logs shows what fails; muster stop holds the group before the budget does",
+    ),
+    Alert(
+        "MusterRestartLoop",
+        "warning",
+        f"muster_failures_in_a_row >= {LOOP} unless on (group) ({_NEARLY})"
+        ' unless on (group) (muster_phase{phase=~"stopped|drain|failed"} == 1)',
+        0,
+        "{{ $labels.group }} failed {{ $value }} times without 30 healthy minutes in between",
+        "muster logs compares the last failures: the same words each time are a cause that a restart does not mend",
+    ),
+    Alert(
+        "MusterGroupRestarted",
+        "info",
+        f"increase(muster_restarts_total[15m]) > 0 unless on (group) (muster_failures_in_a_row >= {LOOP})"
+        ' unless on (group) (muster_phase{phase=~"stopped|drain|failed"} == 1)',
+        0,
+        "{{ $labels.group }} ended a generation and starts again by itself",
+        "nothing now; muster logs keeps the first failure",
+    ),
+    Alert(
+        "MusterHostMissing",
+        "critical",
+        f'(muster_member_silence_seconds > {SILENT} unless on (group) ({ON_PURPOSE})) or up{{job="muster-guard"}} == 0',
+        0.5,
+        "{{ $labels.host }} of {{ $labels.group }} is silent: off, cut off, or its guard is not running",
+        "is the host on, and does it answer SSH? Its guard joins by itself when it is back",
+    ),
+    Alert(
+        "MusterHostBlocked",
+        "critical",
+        f'muster_member_blocked{{cause!~"xid|disk|plan|operator|unchecked"}} == 1 unless on (group) ({ON_PURPOSE})',
+        0.5,
+        "{{ $labels.host }} of {{ $labels.group }} can start no rank ({{ $labels.cause }})",
+        "muster status has the guard's sentence: what it found, what it needs, and the fix",
+    ),
+    Alert(
+        "MusterFatalXid",
+        "critical",
+        'muster_member_blocked{cause="xid"} == 1',
+        0,
+        "{{ $labels.host }} of {{ $labels.group }} has a GPU or NVSwitch that the driver gave up",
+        "reset the GPU or reboot the host as muster status says, then muster resume",
+    ),
+    Alert(
+        "MusterPlanMismatch",
+        "critical",
+        'muster_member_blocked{cause="plan"} == 1',
+        0.5,
+        "{{ $labels.host }} carries another plan than the head of {{ $labels.group }}, which refuses it",
+        "run the deploy on every host",
+    ),
+    Alert(
+        "MusterDiskFilling",
+        "warning",
+        f"node_filesystem_avail_bytes{{{_DISKS}}} / node_filesystem_size_bytes{{{_DISKS}}} < 0.05 or "
+        f"(predict_linear(node_filesystem_avail_bytes{{{_DISKS}}}[6h], 86400) < 0 and "
+        f"node_filesystem_avail_bytes{{{_DISKS}}} / node_filesystem_size_bytes{{{_DISKS}}} < 0.2) or "
+        'muster_member_blocked{cause="disk"} == 1',
+        0.2,
+        "{{ $labels.host }} runs out of disk ({{ $labels.mountpoint }}): the next start may be refused",
+        "muster weights prune and muster deploy remove what nothing needs; make room",
+    ),
+    Alert(
+        "MusterWeightsUnverified",
+        "warning",
+        "muster_weights_verified == 0",
+        1,
+        "{{ $labels.host }} serves weights of {{ $labels.group }} that have changed since they were verified",
+        "muster weights verify reads every byte; muster stage repairs what is wrong",
+    ),
+    Alert(
+        "MusterCertificateExpiring",
+        "warning",
+        f"probe_ssl_earliest_cert_expiry - time() < {CERTIFICATE_DAYS * 86400}",
+        1,
+        "the certificate of {{ $labels.instance }} ends in less than " + f"{CERTIFICATE_DAYS} days",
+        "renew it where it is served, and load it there",
+    ),
+    Alert(
+        "MusterClockOff",
+        "warning",
+        f'abs(node_time_seconds{{job="muster-node"}} - timestamp(node_time_seconds{{job="muster-node"}}))'
+        f" > {CLOCK_SECONDS}",
+        1,
+        "the clock of {{ $labels.host }} is {{ $value | humanizeDuration }} off the monitor's",
+        "timedatectl on both; the group itself compares no clocks, certificates and logs do",
+    ),
+    Alert(
+        "MusterDriverDrift",
+        "warning",
+        "muster_driver_drift == 1 or count by (group) (count by (group, version) (muster_driver_info)) > 1",
+        1,
+        "the GPU driver of {{ $labels.group }} {{ $labels.host }} is not what is loaded, or differs between hosts",
+        "muster drift names it; reboot the host at a time of your choice, and hold unattended upgrades of the driver",
+    ),
+    Alert(
+        "MusterEngineDown",
+        "critical",
+        'up{job=~"muster-engine.*"} == 0 unless on (group) up{job="muster-guard"} unless on (host) '
+        '(node_systemd_unit_state{name=~"muster-.*vllm.service",state="inactive"} == 1)',
+        1,
+        "{{ $labels.host }} does not answer for {{ $labels.group }}, which has no guard",
+        "systemctl status 'muster-*' on its hosts; muster restart starts all ranks in order",
+    ),
+    Alert(
+        "MusterEngineUnscraped",
+        "warning",
+        'up{job=~"muster-engine.*"} == 0 and on (group) muster_ready == 1',
+        1,
+        "{{ $labels.group }} serves, and Prometheus gets no metrics of its engine on {{ $labels.host }}",
+        "the API key, or client_networks without the monitor; its targets page shows the error",
+    ),
+    Alert(
+        "MusterHostUnscraped",
+        "warning",
+        f'up{{job="muster-node"}} == 0 unless on (group, host) (muster_member_silence_seconds > {SILENT})'
+        ' unless on (group, host) (up{job="muster-guard"} == 0)',
+        1,
+        "{{ $labels.host }} of {{ $labels.group }} is there, and its node exporter does not answer",
+        "systemctl status prometheus-node-exporter on the host; or run deploys/monitoring.py again",
+    ),
+    Alert(
+        "MusterHostMetricsStale",
+        "warning",
+        'time() - node_textfile_mtime_seconds{file=~".*muster.prom"} > 600',
+        1,
+        "{{ $labels.host }} has measured neither GPUs nor weights for ten minutes",
+        "systemctl status muster-host-metrics.timer muster-host-metrics.service on the host",
+    ),
+)
+
+
+def rules(monitoring: Monitoring) -> dict[str, Any]:
+    """Return the rules as Prometheus reads them.
+
+    Args:
+        monitoring: patience of the alerts, where their runbook is, and whether certificates are watched.
+    """
+    alerts = [each for each in ALERTS if monitoring.https or each.name != "MusterCertificateExpiring"]
+    return {"groups": [{"name": "muster", "rules": [_rule(each, monitoring) for each in alerts]}]}
+
+
+def _rule(alert: Alert, monitoring: Monitoring) -> dict[str, Any]:
+    seconds = round(alert.patience * monitoring.patience)
+    return {
+        "alert": alert.name,
+        "expr": alert.expr,
+        **({"for": f"{seconds}s"} if seconds else {}),
+        "labels": {"severity": alert.severity},
+        "annotations": {
+            "summary": alert.summary,
+            "fix": alert.fix,
+            "runbook_url": f"{monitoring.runbook}#{alert.name.lower()}",
+        },
+    }

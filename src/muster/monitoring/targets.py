@@ -1,0 +1,51 @@
+"""What is scraped of a group: its guard, its engines, its hosts and their GPUs. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from muster.plan.types import HostPlan, Plan
+from muster.spec.settings import Settings
+
+NODE_PORT = 9100
+"""Where the node exporter of Debian and Ubuntu listens."""
+
+GUARD, ENGINE, NODE, DCGM = "guard", "engine", "node", "dcgm"
+KINDS = (GUARD, ENGINE, NODE, DCGM)
+
+
+@dataclass(frozen=True)
+class Target:
+    """One address that answers `/metrics`, and the labels of everything that it says."""
+
+    host: str
+    address: str
+    port: int
+    labels: tuple[tuple[str, str], ...]
+
+    @property
+    def at(self) -> str:
+        """`address:port`, an IPv6 address in brackets."""
+        return f"[{self.address}]:{self.port}" if ":" in self.address else f"{self.address}:{self.port}"
+
+
+def targets_of(plan: Plan, settings: Settings) -> dict[str, tuple[Target, ...]]:
+    """Return kind -> targets of a group, in the order of KINDS; a kind that the group has none of is left out.
+
+    The head's guard speaks for all guards, and names the host in each of its own lines.
+    """
+    hosts = tuple(plan.hosts.values())
+    found = {
+        GUARD: tuple(_target(plan, plan.head, settings.control_port, rank=False) for _ in hosts[:1] if plan.heals),
+        ENGINE: tuple(_target(plan, host, settings.port) for host in hosts if host.answers),
+        NODE: tuple(_target(plan, host, NODE_PORT) for host in hosts),
+        DCGM: tuple(
+            _target(plan, host, port) for host in hosts for port in (settings.monitoring.dcgm_port,) if port is not None
+        ),
+    }
+    return {kind: targets for kind, targets in found.items() if targets}
+
+
+def _target(plan: Plan, host: HostPlan, port: int, *, rank: bool = True) -> Target:
+    labels = [("group", plan.group), ("host", host.name), *([("rank", str(host.node_rank))] if rank else [])]
+    return Target(host.name, host.address, port, tuple(labels))

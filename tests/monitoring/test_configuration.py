@@ -1,0 +1,128 @@
+"""The files for a Prometheus: what is scraped, with which labels, and what Prometheus and Alertmanager say of them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+from click.testing import CliRunner
+
+from muster.cli import main
+from muster.errors import Refusal
+from muster.monitoring import configuration
+from muster.monitoring.monitor_access import require_access
+from muster.monitoring.targets import targets_of
+from muster.spec.settings import Settings
+from tests.sample_plans import plan
+
+from . import prometheus_tools
+
+INVENTORY = Path(__file__).parents[2] / "inventories" / "h200-16.py"
+GROUP = "kimi-k2-instruct"
+
+
+def scraped(settings: Settings, **more: object) -> dict[str, list[tuple[str, dict[str, str]]]]:
+    found = targets_of(plan(GROUP, 2, "H200", **more), settings)
+    return {kind: [(each.at, dict(each.labels)) for each in targets] for kind, targets in found.items()}
+
+
+def test_guard_engine_and_hosts_are_scraped_as_planned() -> None:
+    head = {"group": GROUP, "host": "h200-0"}
+    assert scraped(Settings(monitoring_dcgm_port=9400)) == {
+        "guard": [("198.51.100.1:29600", head)],
+        "engine": [("198.51.100.1:8000", {**head, "rank": "0"})],
+        "node": [
+            ("198.51.100.1:9100", {**head, "rank": "0"}),
+            ("198.51.100.2:9100", {"group": GROUP, "host": "h200-1", "rank": "1"}),
+        ],
+        "dcgm": [
+            ("198.51.100.1:9400", {**head, "rank": "0"}),
+            ("198.51.100.2:9400", {"group": GROUP, "host": "h200-1", "rank": "1"}),
+        ],
+    }
+
+
+def test_ports_are_the_plans() -> None:
+    found = scraped(Settings(port=8100, control_port=29700), port=8100, control_port=29700)
+    assert found["guard"][0][0] == "198.51.100.1:29700"
+    assert found["engine"][0][0] == "198.51.100.1:8100"
+
+
+def test_plain_units_have_no_guard_to_scrape() -> None:
+    assert set(scraped(Settings(), supervisor="systemd")) == {"engine", "node"}
+
+
+def test_every_host_that_answers_is_scraped() -> None:
+    hybrid = plan("tests/recipes/qwen3-235b.yaml", 2, "H200", strategy="each-answers")
+    assert [each.host for each in targets_of(hybrid, Settings())["engine"]] == ["h200-0", "h200-1"]
+
+
+def test_a_key_makes_a_job_of_its_own_for_each_group() -> None:
+    text = configuration.prometheus(Settings().monitoring, ["b", "a"])
+    jobs = {job["job_name"]: job for job in yaml.safe_load(text)["scrape_configs"]}
+    assert jobs["muster-engine-a"]["authorization"] == {"credentials_file": "muster/keys/a"}
+    assert jobs["muster-engine-a"]["file_sd_configs"] == [{"files": ["muster/targets/a.keyed.json"]}]
+    assert "muster-engine-b" in jobs
+    assert "authorization" not in jobs["muster-engine"]
+
+
+def write(directory: Path, files: dict[str, str]) -> None:
+    for path, text in files.items():
+        (directory / path).parent.mkdir(parents=True, exist_ok=True)
+        (directory / path).write_text(text)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("more", [{}, {"api_key_file": "/k"}, {"supervisor": "systemd"}], ids=["open", "key", "plain"])
+def test_prometheus_and_alertmanager_take_the_files(tmp_path: Path, more: dict[str, object]) -> None:
+    settings = Settings(monitoring_https=["https://api.example"], monitoring_dcgm_port=9400, **more)
+    made = plan(GROUP, 2, "H200", **more)
+    write(tmp_path, {**configuration.files(made, settings), configuration.key_path(GROUP): "key"})
+    said = prometheus_tools.run("promtool", "check", "config", "prometheus.yml", cwd=tmp_path)
+    assert "SUCCESS: 18 rules found" in said
+    assert "SUCCESS" in prometheus_tools.run("amtool", "check-config", "alertmanager.yml", cwd=tmp_path)
+
+
+def test_the_command_writes_them_and_keeps_other_groups(tmp_path: Path) -> None:
+    def wrote(*data: str) -> str:
+        words = ["monitoring", str(INVENTORY), GROUP, "--out", str(tmp_path / "out")]
+        ran = CliRunner().invoke(main, [*words, *(word for pair in data for word in ("--data", pair))])
+        assert ran.exit_code == 0, ran.output
+        return ran.output
+
+    assert "put it, alone, into" in wrote("group=other", "api_key_file=/somewhere")
+    wrote()
+    names = {str(path.relative_to(tmp_path / "out")) for path in (tmp_path / "out").rglob("*") if path.is_file()}
+    assert names >= {
+        "prometheus.yml",
+        "alertmanager.yml",
+        "muster/rules.yml",
+        f"muster/targets/{GROUP}.engine.json",
+        "muster/targets/other.keyed.json",
+    }
+    assert "muster-engine-other" in (tmp_path / "out" / "prometheus.yml").read_text()
+    guard = json.loads((tmp_path / "out" / f"muster/targets/{GROUP}.guard.json").read_text())
+    assert guard[0]["labels"]["group"] == GROUP
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({}, "monitor_networks"),
+        ({"monitor_networks": ["203.0.113.0/24"]}, "client_networks"),
+        ({"monitor_networks": ["203.0.113.0/24"], "client_networks": ["203.0.113.9"]}, ""),
+    ],
+)
+def test_a_monitor_that_the_hosts_keep_out_is_refused(settings: dict[str, list[str]], says: str) -> None:
+    made = plan(GROUP, 2, "H200", **settings)
+    if not says:
+        require_access(made, Settings(**settings), {"mon": "203.0.113.9"})
+        return
+    with pytest.raises(Refusal, match=f"in no network of {says}"):
+        require_access(made, Settings(**settings), {"mon": "203.0.113.9"})
+
+
+def test_a_host_of_the_group_may_be_the_monitor() -> None:
+    require_access(plan(GROUP, 2, "H200"), Settings(), {"mon": "198.51.100.2"})

@@ -1,0 +1,37 @@
+"""The runbook has one section an alert, and each row of the fault matrix the alert that names it."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from muster.monitoring.rules import ALERTS
+from tests.faults.matrix import MATRIX
+
+DOCS = Path(__file__).parents[2] / "docs"
+NAMES = [alert.name for alert in ALERTS]
+
+
+def sections(text: str) -> dict[str, str]:
+    parts = re.split(r"^## (.+)$", text, flags=re.M)
+    return dict(zip(parts[1::2], parts[2::2], strict=True))
+
+
+def test_every_alert_has_its_section() -> None:
+    found = sections((DOCS / "runbook.md").read_text())
+    assert [name for name in found if name.startswith("Muster")] == NAMES
+    for name in NAMES:
+        for heading in ("**Means.**", "**Look.**", "**Do.**"):
+            assert heading in found[name], f"{name} has no {heading}"
+
+
+def test_every_row_of_the_fault_matrix_names_its_alert() -> None:
+    table = sections((DOCS / "monitoring.md").read_text())["Faults and alerts"]
+    rows = re.findall(r"^\| (.+?) \| (.+?) \|$", table, re.M)
+    named = {fault: alert for fault, alert in rows if fault not in ("fault", "---")}
+    titles = {fault.title + (", under load" if fault.load else "") for fault in MATRIX}
+    assert titles <= set(named), titles - set(named)
+    for fault in titles:
+        alerts = re.findall(r"`(Muster\w+)`", named[fault])
+        assert alerts or named[fault].startswith("none"), fault
+        assert set(alerts) <= set(NAMES), fault
