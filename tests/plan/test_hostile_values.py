@@ -121,6 +121,16 @@ TEMPLATES: dict[str, dict[str, Any]] = {
         "named": [(8000, 8000), (10002, 19999)],
         "first_ephemeral": 32768,
     },
+    "monitoring_firewall.nft.j2": {
+        "port": 9100,
+        "monitors": [("ip", ["198.51.100.9"]), ("ip6", ["2001:db8::9"])],
+    },
+    "monitoring_firewall.service.j2": {"ruleset": "/opt/muster/monitoring/firewall.nft"},
+    "host_metrics.service.j2": {
+        "program": "/opt/muster/monitoring/host_metrics.py",
+        "devices": ["char-nvidia", "/dev/gdrdrv"],
+    },
+    "host_metrics.timer.j2": {"seconds": 15},
 }
 
 
@@ -166,6 +176,10 @@ SHAPES: dict[str, Callable[[str], list[Any]]] = {
     "ray_ready.py.j2": str.splitlines,
     "firewall.service.j2": unit_shape,
     "nftables.conf.j2": nft_shape,
+    "monitoring_firewall.nft.j2": nft_shape,
+    "monitoring_firewall.service.j2": unit_shape,
+    "host_metrics.service.j2": unit_shape,
+    "host_metrics.timer.j2": unit_shape,
 }
 
 

@@ -15,6 +15,7 @@ go_back              a change that failed puts back what was verified last
 keep                 every host keeps the verified plan
 prune                releases of the engine that nothing needs any more
 summary              the endpoint, and how to try it
+monitoring           Prometheus on the inventory's monitor, exporters on the hosts of a group
 preflight            an inventory checked without a recipe
 leave                hosts that leave the inventory, stopped and cleaned
 remove               a group, or everything that muster made, taken off the hosts

@@ -81,7 +81,7 @@ def find(state: State, command: str, recipe: str | None) -> DeployedGroup:
             the hosts would not start again.
     """
     inventory.require_all_read(state.inventory)
-    leaving = inventory.leaving_hosts(state.inventory)
+    leaving = inventory.outside_hosts(state.inventory)
     hosts = {name: host for name, host in reached(state).items() if name not in leaving}
     answers = each(hosts.values(), lambda host: run_program(state, host, "probe_group", {}, seconds=_PROBE_SECONDS))
     silent = {name: answer["error"] for name, answer in answers.items() if "error" in answer}

@@ -102,7 +102,7 @@ def _prepare(state: State, digest: str, recipe: str | None) -> Rollback:
         Refusal: there is no such plan, or hosts lack what it needs; nothing was touched.
     """
     inventory.require_all_read(state.inventory)
-    leaving = inventory.leaving_hosts(state.inventory)
+    leaving = inventory.outside_hosts(state.inventory)
     hosts = {name: host for name, host in reached(state).items() if name not in leaving}
     manifests = ask_all(state, hosts.values(), "probe_group", {}, seconds=_PROBE_SECONDS)
     data = next(iter(hosts.values())).data

@@ -55,6 +55,11 @@ class PlaceFiles(Model):
     notes: list[Text]
 
 
+class PlaceServices(Model):
+    changed: list[Path]
+    units: list[Unit]
+
+
 class AskParser(Model):
     refused: list[Annotated[tuple[list[Text], Text], FROM_LIST]]
 
@@ -142,6 +147,7 @@ _BY_PROGRAM: dict[str, type[BaseModel]] = {
     "ask_guard": AskGuard,
     "read_journal": Journal,
     "place_files": PlaceFiles,
+    "place_services": PlaceServices,
     "ask_parser": AskParser,
     "resolve_engine": Resolve,
     "run_units": RunUnits,

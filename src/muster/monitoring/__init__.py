@@ -3,5 +3,6 @@
 targets        what is scraped: guards, engines, hosts and GPUs, each with its group, host and rank
 rules          the alerts: what each means, when it fires, what to do
 configuration  the files of Prometheus and Alertmanager, as they lie in /etc/prometheus
+machines       what each machine gets: packages, files, units
 monitor_access whether the hosts let the monitor in
 """

@@ -26,6 +26,7 @@ What a host is and has; these change nothing:
     probe_gpus         GPUs, fabric and network, from tools
     probe_group        a group's files, secrets, units and engine
     startable          what keeps a group's units from starting, judged from their files
+    host_metrics       GPUs, driver and weights as a file for the node exporter, by a timer
     probe_firewall     what filters the network, and would the kernel enforce the plan's filters?
     probe_engine       an installed engine's versions, from its files
     ask_parser         does this vLLM accept a command line?
@@ -41,6 +42,7 @@ What a host is and has; these change nothing:
 What brings a group up:
     resolve_engine     requirements into a lock with hashes
     install_engine     uv, a virtual environment, the locked packages
+    place_services     services of the distribution with files of muster's, checked, written, loaded
     place_files        planned files staged, then renamed together
     host_before        what a host was before muster changed it
     kept_plans         the last verified plans of a group, whole, to be put back

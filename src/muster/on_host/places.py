@@ -23,13 +23,15 @@ UV_CACHE = f"{CACHE}/uv"
 BESIDE_GROUPS = (REPAIRED, ACCEPTED, BEFORE, UV_CACHE)
 """What lies where each group has a directory of its name."""
 TOOL_FILES = "/run/muster-tools"
+METRICS = "/run/muster-metrics"
+"""What the timer of a monitored host measured; the unit's RuntimeDirectory."""
 CHANGES = "/run/muster-change"
 """Locks of changes; of root alone: whoever can open a lock can hold it."""
 
-ENGINES, GUARD, UV, PYTHON, WHEELS, BUNDLES, TOOLS, HUB = (
-    ("engines", "guard", "uv", "python", "wheels", "bundles", "tools", "hub")
+ENGINES, GUARD, UV, PYTHON, WHEELS, BUNDLES, TOOLS, HUB, MONITORING = (
+    ("engines", "guard", "uv", "python", "wheels", "bundles", "tools", "hub", "monitoring")
 )  # fmt: skip
-BELOW_ROOT = (ENGINES, GUARD, UV, PYTHON, WHEELS, BUNDLES, TOOLS, HUB)
+BELOW_ROOT = (ENGINES, GUARD, UV, PYTHON, WHEELS, BUNDLES, TOOLS, HUB, MONITORING)
 """Directories below the setting `root`, which itself may be a directory that was there before."""
 
 USER, USER_COMMENT = "muster", "muster engine"
@@ -95,4 +97,4 @@ def of_host(root: str) -> tuple[str, ...]:
         root: the setting of that name.
     """
     below = tuple(f"{root}/{name}" for name in BELOW_ROOT)
-    return (SYSUSERS, SYSCTL, FIREWALL_UNIT, *FORMER, ETC, STATE, CACHE, RUN, TOOL_FILES, CHANGES, *below)
+    return (SYSUSERS, SYSCTL, FIREWALL_UNIT, *FORMER, ETC, STATE, CACHE, RUN, TOOL_FILES, METRICS, CHANGES, *below)

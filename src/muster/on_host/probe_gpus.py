@@ -10,6 +10,7 @@ import os
 import re
 import threading
 import time
+from collections.abc import Sequence
 from typing import Any, Callable
 
 from muster.on_host import places
@@ -40,10 +41,10 @@ OLDER_NAME = {"clocks_event_reasons.active": "clocks_throttle_reasons.active"}
 DRIVER_LINE = re.compile(rb"\bS?Xid\b|NVRM: loading NVIDIA")
 
 
-def gpu_query() -> Json:
+def gpu_query(wanted: Sequence[str] = GPU_FIELDS) -> Json:
     """`nvidia-smi --query-gpu` without the fields that this driver refuses."""
-    fields, refused = list(GPU_FIELDS), []
-    for _ in range(2 * len(GPU_FIELDS)):
+    fields, refused = list(wanted), []
+    for _ in range(2 * len(fields)):
         answer = tool(["nvidia-smi", "--query-gpu=" + ",".join(fields), "--format=csv"])
         refusal = re.search(r'Field "([^"]{1,80})" is not a valid field', answer["text"] + answer["stderr"])
         if not refusal or refusal.group(1) not in fields:

@@ -44,6 +44,8 @@ class Fleet:
 
 LEAVING = "leaving"
 """Group of an inventory that names the hosts which leave it: `leaving = ["gpu-7"]`. They belong to no plan any more."""
+MONITOR = "monitor"
+"""Group of an inventory that names where Prometheus runs. Those without `gpus` are no hosts of a serving group."""
 _ASKS_NOTHING = ("yes", "dry", "json_output", "debug_facts", "debug_operations")
 """Options with which pyinfra's command does not ask before it executes, or does not come to that."""
 
@@ -221,8 +223,8 @@ def from_pyinfra(inventory: Inventory, *, name: str) -> Fleet:
     Raises:
         Refusal: a host without `gpu`, `gpus` or an address, an unknown or uneven setting.
     """
-    leaving = leaving_hosts(inventory)
-    data: dict[str, dict[str, Any]] = {host.name: host.data.dict() for host in inventory if host.name not in leaving}
+    leaving, others = leaving_hosts(inventory), outside_hosts(inventory)
+    data: dict[str, dict[str, Any]] = {host.name: host.data.dict() for host in inventory if host.name not in others}
     if leaving and not data:
         raise Refusal(f"{name}: every host is leaving", needed="one that stays", fix="remove the group: muster remove")
     common, own = own_env(data)
@@ -247,6 +249,22 @@ def leaving_hosts(inventory: Inventory) -> tuple[str, ...]:
     return tuple(host.name for host in inventory.groups.get(LEAVING, ()))
 
 
+def monitor_hosts(inventory: Inventory) -> dict[str, str]:
+    """Return name -> IP address of the hosts on which Prometheus runs: the address that it scrapes from.
+
+    Raises:
+        Refusal: one without an address.
+    """
+    hosts = inventory.groups.get(MONITOR, ())
+    return {host.name: _address(host.name, host.data.dict(), "inventory") for host in hosts}
+
+
+def outside_hosts(inventory: Inventory) -> tuple[str, ...]:
+    """Return the hosts that belong to no plan: those that leave, and monitors without GPUs."""
+    monitors = (host.name for host in inventory.groups.get(MONITOR, ()) if "gpus" not in host.data.dict())
+    return tuple(dict.fromkeys((*leaving_hosts(inventory), *monitors)))
+
+
 def require_reachable(hosts: Sequence[HostSpec], where: str) -> None:
     """Refuse loopback addresses of a group of several hosts: each would reach itself alone."""
     for host in hosts:
@@ -262,15 +280,7 @@ def _host(name: str, data: Mapping[str, Any], where: str) -> HostSpec:
     for key, what in (("gpu", "the GPU product, such as H800"), ("gpus", "the number of GPUs")):
         if key not in data:
             raise Refusal(f"{where}: {name} has no '{key}'", needed=what, fix=f"give '{key}' in the inventory")
-    given = data.get("fabric_address") or data.get("ssh_hostname") or name
-    try:
-        address = safe_text.address(str(given))
-    except ValueError as error:
-        raise Refusal(
-            f"{where}: {name} has no address of its own: '{shown(str(given))}' is not {error}",
-            needed="the IP address that the other hosts reach it at",
-            fix="give 'fabric_address' in the inventory",
-        ) from None
+    address = _address(name, data, where)
     if not isinstance(data["gpus"], int) or isinstance(data["gpus"], bool) or not 0 < data["gpus"] <= 64:
         raise Refusal(f"{where}: {name}: gpus is {literal(data['gpus'])}", needed="a number of GPUs, 1 to 64")
     interface = data.get("fabric_interface")
@@ -281,6 +291,18 @@ def _host(name: str, data: Mapping[str, Any], where: str) -> HostSpec:
         except ValueError as error:
             raise Refusal(f"{where}: {shown(name)}: {key} is {literal(value)}", needed=str(error)) from None
     return HostSpec(name, address, interface, str(data["gpu"]), data["gpus"], _devices(name, data, where))
+
+
+def _address(name: str, data: Mapping[str, Any], where: str) -> str:
+    given = data.get("fabric_address") or data.get("ssh_hostname") or name
+    try:
+        return safe_text.address(str(given))
+    except ValueError as error:
+        raise Refusal(
+            f"{where}: {name} has no address of its own: '{shown(str(given))}' is not {error}",
+            needed="the IP address that the other hosts reach it at",
+            fix="give 'fabric_address' in the inventory",
+        ) from None
 
 
 def _devices(name: str, data: Mapping[str, Any], where: str) -> tuple[str, ...]:

@@ -1,0 +1,184 @@
+"""Monitoring: Prometheus and Alertmanager on the inventory's `monitor` group, exporters on the group's hosts.
+
+Packages come from the distribution. Nothing of a serving group is touched.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pyinfra.api.exceptions import DeployError
+from pyinfra.api.host import Host
+from pyinfra.api.state import State
+from pyinfra.facts.deb import DebPackages
+from pyinfra.facts.files import FindFiles
+from pyinfra.facts.server import Which
+from pyinfra.operations import apt
+
+from muster.errors import Refusal
+from muster.hosts import operations, programs
+from muster.hosts.all_hosts import reached
+from muster.hosts.once import OncePerRun
+from muster.hosts.program_operation import Session
+from muster.hosts.pyinfra_types import current_host, current_state, stage
+from muster.hosts.run_programs import run_program
+from muster.monitoring import configuration, machines
+from muster.monitoring.machines import Machine
+from muster.monitoring.monitor_access import require_access
+from muster.plan.prepare import plan_for
+from muster.plan.types import Plan
+from muster.plan.weights_path import served_path
+from muster.spec import bundles, inventory, pins, secret_files
+from muster.spec import recipe as recipes
+from muster.spec.inventory import Fleet
+
+_SECONDS = 120
+
+
+@dataclass(frozen=True)
+class Monitoring:
+    """What one run brings to all machines."""
+
+    plan: Plan
+    fleet: Fleet
+    monitors: Mapping[str, str]
+    """Name -> address."""
+    program: str
+    """That each GPU host's timer runs."""
+    api_key: str
+    alertmanager: str
+
+
+_runs: OncePerRun[Monitoring] = OncePerRun()
+
+
+@stage("Monitoring")
+def monitoring(recipe: str | None) -> None:
+    """Bring Prometheus and exporters to the machines of an inventory; a second run changes nothing.
+
+    Args:
+        recipe: of the group that is watched.
+
+    Raises:
+        DeployError: no `monitor` group, a monitor that the hosts keep out, a machine without apt.
+    """
+    state, host = current_state(), current_host()
+    run = _runs.get(state, recipe or "", lambda: _prepare(state, recipe))
+    machine = _machine(run, host)
+    missing = [name for name in machine.packages if name not in host.get_fact(DebPackages)]
+    differs = _differing(state, host, machine)
+    # A package starts its service at once: by then its arguments and the firewall are in place.
+    operations.carried_out(
+        _placing(machine.before_packages) if missing else None,
+        name="arguments, units and firewall are in place before the services start",
+    )
+    apt.packages(
+        name="packages of the distribution are installed",
+        packages=list(machine.packages),
+        update=bool(missing),
+        no_recommends=True,
+    )
+    operations.carried_out(
+        _placing(machine) if missing or differs else None,
+        name="what is scraped, alerts and services are as planned",
+    )
+
+
+def _prepare(state: State, recipe: str | None) -> Monitoring:
+    if not recipe:
+        raise Refusal("no recipe", needed="the group that is watched", fix="--data _recipe=NAME")
+    fleet = inventory.of_run(state.inventory)
+    plan, monitors = plan_for(recipe, fleet), inventory.monitor_hosts(state.inventory)
+    if not monitors:
+        raise Refusal(
+            "the inventory has no group `monitor`",
+            needed="a machine for Prometheus",
+            fix='monitor = [("mon-0", {"ssh_hostname": ...})] in the inventory; or muster monitoring --out',
+        )
+    require_access(plan, fleet.settings, monitors)
+    wrong = [name for name, host in reached(state).items() if not host.get_fact(Which, command="apt-get")]
+    if wrong:
+        raise Refusal(
+            f"{', '.join(wrong)}: no apt-get",
+            needed="Debian or Ubuntu: packages come from the distribution",
+            fix="install Prometheus or the node exporter there yourself, with the files of muster monitoring --out",
+        )
+    settings = fleet.settings
+    key, routes = settings.api_key_file, settings.monitoring.alertmanager_file
+    return Monitoring(
+        plan,
+        fleet,
+        monitors,
+        programs.bundle({"host_metrics": _measured(recipe, fleet)}, streams=True),
+        secret_files.api_key(_text(key), where=key).strip().partition("=")[2] if key else "",
+        _text(routes) if routes else "",
+    )
+
+
+def _measured(recipe_name: str, fleet: Fleet) -> dict[str, Any]:
+    """Return what the timer's program is asked: where its file goes, and which weights must be as verified."""
+    recipe, bundle = recipes.load(recipe_name), bundles.directory_of(fleet.settings)
+    listing = pins.read(recipe.name, bundle, fleet.homes)
+    directory = served_path(fleet.settings, pins.pinned(recipe, listing)) if listing else None
+    weights = [{"directory": directory, "manifest": listing.digest}] if listing and directory else []
+    return {"out": machines.METRICS_FILE, "weights": weights}
+
+
+def _text(path: str) -> str:
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise Refusal(f"{path} cannot be read: {error}", fix="correct the setting that names it") from None
+
+
+def _machine(run: Monitoring, host: Host) -> Machine:
+    machine, settings = Machine(), run.fleet.settings
+    if host.name in run.plan.hosts:
+        machine |= machines.gpu_host(settings, set(run.monitors.values()), run.program)
+    if host.name in run.monitors:
+        place = f"{machines.TREE}/{configuration.target_path('', '').rpartition('/')[0]}"
+        there = [Path(path).name for path in host.get_fact(FindFiles, path=place) or ()]
+        machine |= machines.monitor(
+            run.plan,
+            settings,
+            keyed=configuration.keyed_groups(there),
+            api_key=run.api_key,
+            alertmanager=run.alertmanager,
+        )
+    return machine
+
+
+def _differing(state: State, host: Host, machine: Machine) -> bool:
+    """Ask a machine whether a file is not as planned, or a unit neither runs nor starts at boot."""
+    answer = run_program(state, host, "place_services", _request("compare", machine), seconds=_SECONDS)
+    if "error" in answer:
+        raise DeployError(f"{host.name}: {answer['error']}")
+    return bool(answer["changed"] or answer["units"])
+
+
+def _placing(machine: Machine) -> Session:
+    paths = ", ".join((*machine.early, *machine.files))
+    return Session("place_services", _request("place", machine), f"check and write what differs of {paths}")
+
+
+def _request(do: str, machine: Machine) -> dict[str, Any]:
+    files = {**machine.early, **machine.files}
+    return {
+        "do": do,
+        "tree": machines.TREE,
+        "checks": machine.checks,
+        "units": machine.units,
+        "files": [
+            {
+                "path": path,
+                "text": "" if do == "compare" else file.text,
+                "sha256": file.sha256,
+                "mode": file.mode,
+                "group": file.group,
+            }
+            for path, file in files.items()
+        ],
+    }

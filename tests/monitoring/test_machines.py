@@ -1,0 +1,47 @@
+"""What monitored machines and the monitor get: packages, files, units."""
+
+from __future__ import annotations
+
+from muster.monitoring import machines
+from muster.spec.settings import Settings
+from tests.sample_plans import plan
+
+GROUP = "kimi-k2-instruct"
+SETTINGS = Settings(monitoring_retention_days=7)
+
+
+def test_a_gpu_host_answers_its_monitors_alone() -> None:
+    host = machines.gpu_host(SETTINGS, ["198.51.100.9", "2001:db8::9"], "print()")
+    rules = host.early["/opt/muster/monitoring/firewall.nft"].text
+    assert "tcp dport 9100 ip saddr { 198.51.100.9 } accept" in rules
+    assert "tcp dport 9100 ip6 saddr { 2001:db8::9 } accept" in rules
+    assert rules.index("accept") < rules.index("tcp dport 9100 counter drop")
+    assert list(host.before_packages.units) == [machines.FIREWALL]
+    assert "prometheus-node-exporter" in host.early["/etc/systemd/system/muster-metrics-firewall.service"].text
+
+
+def test_prometheus_listens_on_loopback_and_keeps_what_is_asked() -> None:
+    arguments = machines.monitor(plan(GROUP, 2, "H200"), SETTINGS).early["/etc/default/prometheus"].text
+    assert "--web.listen-address=127.0.0.1:9090 --storage.tsdb.retention.time=7d" in arguments
+
+
+def test_secrets_are_closed_to_others() -> None:
+    made = plan(GROUP, 2, "H200", api_key_file="/k")
+    monitor = machines.monitor(made, SETTINGS, api_key="sk-1", alertmanager="route: {}")
+    for path in (f"/etc/prometheus/muster/keys/{GROUP}", "/etc/prometheus/alertmanager.yml"):
+        assert (monitor.files[path].mode, monitor.files[path].group) == ("640", "prometheus")
+    assert "sk-1" not in monitor.files["/etc/prometheus/prometheus.yml"].text
+    assert monitor.files["/etc/prometheus/alertmanager.yml"].text == "route: {}"
+
+
+def test_certificates_need_the_blackbox_exporter() -> None:
+    made = plan(GROUP, 2, "H200")
+    assert machines.BLACKBOX not in machines.monitor(made, SETTINGS).packages
+    with_https = Settings(monitoring_https=["https://api.example"])
+    assert machines.BLACKBOX in machines.monitor(made, with_https).packages
+
+
+def test_a_host_may_be_both() -> None:
+    both = machines.gpu_host(SETTINGS, ["198.51.100.1"], "") | machines.monitor(plan(GROUP, 2, "H200"), SETTINGS)
+    assert {"prometheus-node-exporter", "prometheus"} <= set(both.packages)
+    assert {machines.FIREWALL, "prometheus.service"} <= set(both.units)
