@@ -234,7 +234,8 @@ CASES = {
         "removable",
         {"groups": None},
         {"groups": {PLAIN.group: MANIFEST}, "going": ["g"], "paths": {"/etc/muster/g": 7},
-         "kept": {"/data": ["a link", 3]}, "units": ["muster-g.service"], "user": True},
+         "kept": {"/data": ["a link", 3]}, "units": ["muster-g.service"], "user": True,
+         "changes": {"g": {"locked": False, "holder": {}, "record": {}, "installed": "abc"}}},
         lambda answer: remove.plan_text({HEAD: answer}, everything=True),
     ),
     "remove_muster": Case(

@@ -74,6 +74,16 @@ def test_the_second_operator_is_refused_untouched_and_told_whose_change_it_is(se
     assert serving.deploy("--json", **seats).results["totals"]["success"] == 0
 
 
+def test_a_group_that_somebody_changes_is_not_removed(serving: Testbed) -> None:
+    first = begin(serving, "prepared", max_num_seqs=20)
+    removal = serving.run("remove", "-y", max_num_seqs=20)
+    out, err = first.communicate(timeout=200)
+    assert first.returncode == 0, out + err
+    assert removal.status == 2, removal.text
+    assert f"has been changing group {GROUP} since" in removal.text
+    assert serving.answers()
+
+
 def test_a_killed_deploy_leaves_its_record_and_the_same_command_finishes_it(guarded: GuardedTestbed) -> None:
     seats = {"max_num_seqs": 23, "supervisor": "guard"}
     assert kill(guarded, begin(guarded, "stopping", **seats))["phase"] in PHASES[1:]

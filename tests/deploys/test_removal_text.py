@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from muster.deploys.remove import plan_text, units_to_stop
+import pytest
+
+from muster.deploys.remove import begin_removal, plan_text, units_to_stop
+from muster.errors import Refusal
+from muster.plan.change import Change
 
 
 def host(**more: Any) -> dict[str, Any]:
@@ -15,6 +19,7 @@ def host(**more: Any) -> dict[str, Any]:
         "kept": {},
         "units": [],
         "user": False,
+        "changes": {"g": {"locked": False, "holder": {}, "record": {}, "installed": "aaa"}},
         **more,
     }
 
@@ -31,6 +36,23 @@ def test_hosts_that_are_alike_are_said_once() -> None:
         "    user muster",
         "    stays: /var/lib/muster/weights/org--model (weights stay)",
     ]
+
+
+def test_a_group_that_somebody_changes_is_not_removed() -> None:
+    change = Change("1", "g", "deploy", "ann", "desk", "2026-11-26T12:03:11Z", "aaa", "bbb", "stopping")
+    busy = {"locked": True, "holder": change.to_wire(), "record": {}, "installed": "aaa"}
+    with pytest.raises(Refusal, match=r"b: ann@desk has been changing group g since 12:03:11 UTC"):
+        begin_removal({"a": host(), "b": host(changes={"g": busy})})
+
+
+def test_a_removal_is_one_change_of_the_groups_of_each_host() -> None:
+    states = host()["changes"]
+    there = {"a": host(), "b": host(going=["f", "g"], changes={"f": states["g"], **states}), "c": host(going=[])}
+    change = begin_removal(there)
+    assert change is not None
+    assert (change.hosts, change.groups) == (("a", "b"), {"a": ("g",), "b": ("f", "g")})
+    assert change.change.what == "removal of plan aaa"
+    assert begin_removal({"c": host(going=[], changes={})}) is None
 
 
 def test_nothing_is_said_to_be_nothing() -> None:

@@ -48,7 +48,7 @@ def made(monkeypatch: pytest.MonkeyPatch, *hosts: Host) -> Transaction:
 
 
 def test_the_lock_is_held_on_all_hosts_or_on_none(monkeypatch: pytest.MonkeyPatch, told: list[tuple[str, str]]) -> None:
-    busy = {"busy": CHANGE.at("stopping").to_wire()}
+    busy = {"busy": CHANGE.at("stopping").to_wire(), "group": "g"}
     hosts = [Host("h0", told, FREE), Host("h1", told, FREE), Host("h2", told, busy)]
     transaction = made(monkeypatch, *hosts)
     errors = transaction.take(None)  # type: ignore[arg-type]
@@ -75,6 +75,24 @@ def test_the_head_is_the_first_to_record_the_stop_and_the_last_to_record_the_exc
         assert transaction.record(phase) == {}  # type: ignore[arg-type]
     assert told == [("h0", "stopping"), ("h1", "stopping"), ("h1", "committing"), ("h0", "committing")]
     assert transaction.change.phase == "committing"
+
+
+def test_a_removal_asks_for_the_groups_of_each_host(
+    monkeypatch: pytest.MonkeyPatch, told: list[tuple[str, str]]
+) -> None:
+    asked: dict[str, Any] = {}
+    hosts = [Host("h0", told, FREE), Host("h1", told, FREE)]
+    transaction = made(monkeypatch, *hosts)
+    transaction.groups = {"h0": ("f", "g")}
+
+    def opened(_state: Any, host: Host, _program: str, request: dict[str, Any]) -> Host:
+        asked[host.name] = request["groups"]
+        return host
+
+    monkeypatch.setattr(transactions, "OpenSession", opened)
+    assert transaction.take(None) == {}  # type: ignore[arg-type]
+    assert asked == {"h0": ["f", "g"], "h1": ["g"]}
+    assert transaction.fence("h0") == {"group": "f", "change": CHANGE.id}
 
 
 def test_a_stop_that_a_host_cannot_record_leaves_no_record_anywhere(

@@ -22,8 +22,14 @@ SILENCE = 60.0
 class Holder:
     """A session that holds the lock, as the control machine opens it."""
 
-    def __init__(self, root: Path, silence: float = SILENCE, change: dict[str, Any] | None = None) -> None:
-        request = {"change": change or CHANGE, "silence": silence, "back": None, "root": str(root)}
+    def __init__(
+        self,
+        root: Path,
+        silence: float = SILENCE,
+        change: dict[str, Any] | None = None,
+        groups: tuple[str, ...] = ("g",),
+    ) -> None:
+        request = {"change": change or CHANGE, "groups": groups, "silence": silence, "back": None, "root": str(root)}
         text = programs.bundle({"hold_change": request}, streams=True).encode()
         command = ["/bin/sh", "-c", programs.open_command(len(text))]
         self.child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
@@ -68,9 +74,26 @@ def test_one_holds_it_and_the_other_is_told_whose_it_is(root: Path, holder: Hold
     assert holder.first["state"]["locked"] is False
     assert change_record.state("g", str(root))["holder"] == CHANGE
     second = Holder(root, change={**CHANGE, "id": "2", "who": "bob"})
-    assert second.first == {"busy": CHANGE}
+    assert second.first == {"busy": CHANGE, "group": "g"}
     assert second.child.wait(20) == 0
     assert change_record.held("g", str(root)) == (True, CHANGE)
+
+
+def test_a_change_of_several_groups_holds_all_of_their_locks_or_none(root: Path, holder: Holder) -> None:
+    second = Holder(root, change={**CHANGE, "id": "2"}, groups=("f", "g"))
+    assert second.first == {"busy": CHANGE, "group": "g"}
+    assert second.child.wait(20) == 0
+    assert change_record.held("f", str(root)) == (False, {})
+    holder.end()
+    third = Holder(root, change={**CHANGE, "id": "3"}, groups=("f", "g"))
+    third.ask(do="phase", phase="stopping")
+    for group in ("f", "g"):
+        alive, shown = change_record.held(group, str(root))
+        assert (alive, shown["id"], shown["group"]) == (True, "3", group)
+        assert change_record.state(group, str(root))["record"]["phase"] == "stopping"
+    third.ask(do="finish")
+    assert change_record.state("f", str(root))["record"] == {}
+    third.end()
 
 
 @pytest.mark.parametrize("how", ["the session ends", "the process is killed"])

@@ -76,6 +76,16 @@ def test_what_the_next_run_does_to_it(digest: str, words: str) -> None:
     assert cut.next_step(digest) == words
 
 
+def test_a_removal_that_was_cut_says_what_is_left_and_how_it_ends() -> None:
+    removal = dataclasses.replace(CHANGE, command="remove", after="", phase="committing")
+    cut = changes.unfinished(states(h0=Found(record=removal, installed="aaa"), h1=Found(record=removal)))
+    assert cut is not None
+    assert "removal of plan aaa, by ann@desk" in cut.sentence
+    assert "some hosts have the group's files, some do not" in cut.sentence
+    assert (cut.next_step(""), cut.next_step("aaa")) == ("this run finishes it", "this run takes it back")
+    assert cut.fix == "run the removal again to finish it, or the deploy to have the group back"
+
+
 def test_a_plan_made_before_another_change_came_is_no_longer_good() -> None:
     before = states(h0=Found(installed="aaa"), h1=Found(installed="aaa"))
     assert changes.changed_since(before, before) == []

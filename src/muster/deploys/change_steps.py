@@ -31,7 +31,6 @@ def lock(progress: Progress, back: Return) -> None:
     transaction = progress.transaction
     if transaction is not None:
         transaction.back = back
-        words.truth = lambda: transaction.sentence
         question = FunctionCommand(_take, [transaction], {})
         progress.note(current_host(), "the lock", operations.holds(question, name="nobody else changes the group"))
 
@@ -74,13 +73,15 @@ def finish(progress: Progress) -> None:
 
 def _take(state: State, host: Host, transaction: Transaction) -> bool:
     errors = transaction.take(state)
-    if host.name in errors:
+    if errors:
         # The same words for every host: once is enough.
-        if host.name == transaction.hosts[0]:
+        if host.name in list(errors)[:1]:
             fail(host, errors[host.name])
-        words.fail(errors[host.name].splitlines()[0])
+        words.fail(next(iter(errors.values())).splitlines()[0])
         words.refuse()
-    return host.name not in errors
+    else:
+        words.truth = lambda: transaction.sentence
+    return not errors
 
 
 def _record(transaction: Transaction, phase: Phase) -> Errors:

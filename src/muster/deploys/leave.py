@@ -7,6 +7,7 @@ that is in the inventory no more, and its guard may not remove what is root's: s
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from pyinfra import logger
@@ -14,9 +15,11 @@ from pyinfra.api.command import FunctionCommand
 from pyinfra.api.host import Host
 from pyinfra.api.state import State
 
-from muster.deploys.remove import look_at, removal_request, taking_away, units_to_stop
+from muster.deploys.change_steps import finish, lock, record, stays
+from muster.deploys.remove import begin_removal, look_at, removal_request, taking_away, units_to_stop
 from muster.deploys.shared import polling
 from muster.deploys.shared.group_run import GroupRun
+from muster.deploys.shared.progress import Progress
 from muster.hosts import operations
 from muster.hosts.all_hosts import reached
 from muster.hosts.once import OncePerRun
@@ -27,22 +30,71 @@ from muster.on_host.in_words import size
 from muster.plan.types import Plan
 from muster.spec import inventory
 
-_Leaving = dict[str, tuple[Mapping[str, Any], Mapping[str, Any]]]
-"""Host -> the request that takes everything off it, and what is there."""
-_leaving: OncePerRun[_Leaving] = OncePerRun()
+
+@dataclass(frozen=True)
+class Leaving:
+    """The hosts that leave in one run.
+
+    Args:
+        hosts: host -> the request that takes everything off it, and what is there.
+        progress: theirs, with the change that their leaving is.
+    """
+
+    hosts: Mapping[str, tuple[Mapping[str, Any], Mapping[str, Any]]]
+    progress: Progress
 
 
-@stage("Leave")
+_leaving: OncePerRun[Leaving] = OncePerRun()
+
+
 def leave(run: GroupRun) -> None:
     """Stop and clean the hosts that leave, after every host that stays has passed its verification."""
     state, host = current_state(), current_host()
     leaving = _leaving.get(state, run.plan.group, lambda: _look(state, run))
-    command = FunctionCommand(_clean, [run, *leaving[host.name]], {}) if host.name in leaving else None
-    operations.carried_out(command, name="hosts that leave are stopped and cleaned")
+    if host.name not in leaving.hosts:
+        return
+    request, there = leaving.hosts[host.name]
+    progress = leaving.progress
+    _serves_without(run)
+    lock(progress, stays)
+    record(progress, "stopping")
+    _stop(units_to_stop(there), progress)
+    record(progress, "committing")
+    _clean(request, progress)
+    finish(progress)
 
 
-def _look(state: State, run: GroupRun) -> _Leaving:
-    """Ask the leaving hosts what is there, and say who leaves; everything goes unless another group is there."""
+@stage("Leave")
+def _serves_without(run: GroupRun) -> None:
+    question = FunctionCommand(_has_come_through, [run], {})
+    operations.holds(question, name="the group serves without the hosts that leave")
+
+
+def _has_come_through(state: State, host: Host, run: GroupRun) -> bool:
+    failed = sorted({other.name for other in state.failed_hosts} & set(run.progress.hosts))
+    if failed or not run.progress.touched:
+        fail(host, f"nothing was stopped or removed here, for {', '.join(failed) or 'the group'} did not come through")
+        return False
+    return True
+
+
+@stage("Leave")
+def _stop(units: tuple[str, ...], progress: Progress) -> None:
+    command = FunctionCommand(polling.stop, [units, progress], {}) if units else None
+    operations.carried_out(command, name="no unit of a host that leaves runs")
+
+
+@stage("Leave")
+def _clean(request: Mapping[str, Any], progress: Progress) -> None:
+    operations.carried_out(taking_away(request, progress), name="hosts that leave are cleaned")
+
+
+def _look(state: State, run: GroupRun) -> Leaving:
+    """Ask the leaving hosts what is there, and say who leaves; everything goes unless another group is there.
+
+    Raises:
+        Refusal: somebody else is changing a group on a host that leaves.
+    """
     names = inventory.leaving_hosts(state.inventory)
     hosts = {name: host for name, host in reached(state).items() if name in names}
     for name in sorted(set(names) - set(hosts)):
@@ -55,7 +107,8 @@ def _look(state: State, run: GroupRun) -> _Leaving:
                 f"{name} ({address}) is no more in the inventory, and keeps what muster made; "
                 f'fix: name it there again, and in leaving = ["{name}"], and run again'
             )
-    everything, leaving = removal_request(run.settings, groups=None), _Leaving()
+    everything = removal_request(run.settings, groups=None)
+    leaving: dict[str, tuple[Mapping[str, Any], Mapping[str, Any]]] = {}
     for name, answer in look_at(state, hosts, everything).items():
         request, there = everything, answer
         if set(answer["going"]) - {run.plan.group}:
@@ -66,7 +119,8 @@ def _look(state: State, run: GroupRun) -> _Leaving:
             logger.info(f"{name} leaves: {len(there['paths'])} places, {total}, will be removed there")
             words.done(f"{name} has left: take it out of the inventory")
             leaving[name] = (request, there)
-    return leaving
+    transaction = begin_removal({name: there for name, (_, there) in leaving.items()})
+    return Leaving(leaving, Progress(tuple(leaving), (), 0, transaction=transaction))
 
 
 def gone(plan: Plan, observations: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
@@ -80,11 +134,3 @@ def gone(plan: Plan, observations: Mapping[str, Mapping[str, Any]]) -> dict[str,
     addresses = {host.address for host in plan.hosts.values()}
     missing = {name: address for name, address in sorted(members.items()) if name not in plan.hosts}
     return {name: address for name, address in missing.items() if address not in addresses}  # no new name of one there
-
-
-def _clean(state: State, host: Host, run: GroupRun, request: Mapping[str, Any], there: Mapping[str, Any]) -> bool:
-    failed = sorted({other.name for other in state.failed_hosts} & set(run.progress.hosts))
-    if failed or not run.progress.touched:
-        fail(host, f"nothing was stopped or removed here, for {', '.join(failed) or 'the group'} did not come through")
-        return False
-    return polling.stop(state, host, units_to_stop(there)) and taking_away(request).execute(state, host, {})

@@ -1,7 +1,8 @@
 """A way out: one group, or everything that muster made, taken off the hosts of an inventory.
 
 The group is stopped first, by its guards where the head's answers, so that requests in flight are drained. What goes is
-found on the hosts and shown before anything is touched; a host that is off is named and keeps nobody from leaving.
+found on the hosts and shown before anything is touched; a host that is off is named and keeps nobody from leaving. A
+removal is a change of the groups that go: it holds their locks, and is recorded.
 """
 
 from __future__ import annotations
@@ -15,21 +16,24 @@ from pyinfra.api.command import FunctionCommand
 from pyinfra.api.host import Host
 from pyinfra.api.state import State
 
+from muster.deploys.change_steps import finish, lock, record, stays
 from muster.deploys.deployed_group import at_rest, choose
 from muster.deploys.shared import guard_commands, polling
 from muster.deploys.shared.gate import gate
 from muster.deploys.shared.progress import Progress
+from muster.deploys.shared.transaction import Transaction, begin
 from muster.errors import Refusal
 from muster.hosts import operations
 from muster.hosts.all_hosts import reached
 from muster.hosts.once import OncePerRun
-from muster.hosts.program_operation import Session
+from muster.hosts.program_operation import Later, Session
 from muster.hosts.pyinfra_types import current_host, current_state, stage
 from muster.hosts.run_programs import ask_all, run_program
 from muster.hosts.run_words import words
 from muster.hosts.say import say
 from muster.on_host import places
 from muster.on_host.in_words import size
+from muster.plan import change as changes
 from muster.spec import inventory
 from muster.spec.settings import Settings
 
@@ -79,11 +83,15 @@ def remove(
     )
     if current_host().name not in removal.there:
         return
+    lock(removal.progress, stays)
+    record(removal.progress, "stopping")
     _stop_groups(removal)
     gate(removal.progress, "the stop of the group")
     _stop_units(removal)
     gate(removal.progress, "the stop of every unit")
+    record(removal.progress, "committing")
     _take_away(removal)
+    finish(removal.progress)
 
 
 def _look(state: State, *, everything: bool, weights: bool, group: str | None, recipe: str | None) -> Removal:
@@ -103,11 +111,36 @@ def _look(state: State, *, everything: bool, weights: bool, group: str | None, r
     for line in plan_text(there, everything=everything):
         logger.info(line)
     groups = sorted({name for answer in there.values() for name in answer["going"]})
-    removal = Removal(
-        {name: _head(state, hosts, there, name) for name in groups}, request, there, Progress(tuple(there), (), 0)
-    )
+    progress = Progress(tuple(there), (), 0, transaction=begin_removal(there))
+    removal = Removal({name: _head(state, hosts, there, name) for name in groups}, request, there, progress)
     _say_beforehand(removal, sorted(limit - set(hosts)))
     return removal
+
+
+def begin_removal(there: Mapping[str, Mapping[str, Any]]) -> Transaction | None:
+    """Return the change that a removal is, on every host that has something of a group; None where none has.
+
+    Args:
+        there: host -> what `removable` answered.
+
+    Raises:
+        Refusal: somebody else is changing a group that goes.
+    """
+    found = {name: changes.seen(answer["changes"]) for name, answer in there.items()}
+    for name, by_group in found.items():
+        for group, state in by_group.items():
+            changes.require_free(group, {name: state})
+    groups = {name: tuple(answer["going"]) for name, answer in there.items() if answer["going"]}
+    if not groups:
+        return None
+    first = {name: found[name][own[0]] for name, own in groups.items()}
+    what = ", ".join(sorted({group for own in groups.values() for group in own}))
+    digests = {state.installed for state in first.values()}
+    before = digests.pop() if len(digests) == 1 else ""
+    transaction = begin(what, "remove", before, "", hosts=tuple(groups), found=first, groups=groups)
+    if transaction.unfinished is not None:
+        logger.warning(f"{transaction.unfinished.sentence}; {transaction.unfinished.next_step('')}")
+    return transaction
 
 
 def _say_beforehand(removal: Removal, unreached: Sequence[str]) -> None:
@@ -226,20 +259,22 @@ def _drained(state: State, host: Host, group: str, status: Mapping[str, Any], re
 def _stop_units(removal: Removal) -> None:
     host = current_host()
     units = units_to_stop(removal.there[host.name])
-    command = FunctionCommand(polling.stop, [units], {}) if units else None
+    command = FunctionCommand(polling.stop, [units, removal.progress], {}) if units else None
     removal.progress.note(host, "stop", operations.carried_out(command, name="no unit of what goes runs"))
 
 
 @stage("Remove")
 def _take_away(removal: Removal) -> None:
     """Remove it on every host."""
-    session = taking_away(removal.request)
+    session = taking_away(removal.request, removal.progress)
     removal.progress.note(current_host(), "remove", operations.carried_out(session, name="what muster made is gone"))
 
 
-def taking_away(request: Mapping[str, Any]) -> Session:
+def taking_away(request: Mapping[str, Any], progress: Progress) -> Session:
     """Return the command that takes away what `removal_request` describes, and says what it has removed."""
-    return Session("remove_muster", request, "remove what muster made", _report)
+    name = current_host().name
+    fenced = Later(lambda: {**request, "fence": progress.fence(name)})
+    return Session("remove_muster", fenced, "remove what muster made", _report)
 
 
 def _report(_state: State, host: Host, answer: Mapping[str, Any]) -> bool:

@@ -11,7 +11,19 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, Field
 
-from muster.hosts.answer_fields import FROM_LIST, Anything, Count, Group, Machine, Model, Path, Text, Unit, Word
+from muster.hosts.answer_fields import (
+    FROM_LIST,
+    Anything,
+    ChangeState,
+    Count,
+    Group,
+    Machine,
+    Model,
+    Path,
+    Text,
+    Unit,
+    Word,
+)
 from muster.hosts.group_answers import KeptList, KeptNow, KeptRead, Manifest, ProbeGroup, RestoreCheck
 from muster.hosts.guard_answers import AskGuard
 
@@ -25,6 +37,7 @@ class Removable(Model):
     kept: dict[Path, Annotated[tuple[Text, Count], FROM_LIST]]
     units: list[Unit]
     user: bool
+    changes: dict[Group, ChangeState]
 
 
 class RemoveMuster(Model):

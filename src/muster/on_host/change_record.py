@@ -28,6 +28,11 @@ def lock_path(group: str, root: str = "") -> str:
     return f"{root}{places.CHANGES}/{group}.lock"
 
 
+def groups(root: str = "") -> list[str]:
+    """Return the groups that have had a lock here since this host has booted."""
+    return [name[: -len(".lock")] for name in safe_paths.names_in(root + places.CHANGES) if name.endswith(".lock")]
+
+
 def record_path(group: str, root: str = "") -> str:
     """Return the path of the record of a change that has touched what runs."""
     return f"{root}{places.config(group)}/{RECORD}"

@@ -6,6 +6,7 @@ gone, the connection is lost) or silence (the machine is) ends this program, and
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import select
@@ -25,30 +26,38 @@ def main(request: Json) -> Json:
     """Take the lock, then obey lines of JSON on standard input; each is answered by one line on standard output.
 
     Args:
-        request: `change` (the record), `silence` (seconds without a line after which the lock ends), `back`: what
-            `return_change` takes, and its program as `program`; None where a cut stops nothing. `root` (tests).
+        request: `change` (the record), `groups` (whose locks are taken here, in this order; one change may be of
+            several), `silence` (seconds without a line after which the locks end), `back`: what `return_change` takes,
+            and its program as `program`; None where a cut stops nothing. `root` (tests).
 
-    The first line out is {state} (as `change_record.state` saw it under the lock) or {busy: holder}. Lines in:
-    {do: "alive"}; {do: "phase", phase}: record it; {do: "finish"}: the change has ended, forget the record.
+    The first line out is {state} (as `change_record.state` saw the first group under the lock) or {busy: holder,
+    group}. Lines in: {do: "alive"}; {do: "phase", phase}: record it; {do: "finish"}: the change has ended, forget the
+    record.
     """
-    change, root = dict(request["change"]), request.get("root", "")
-    group = change["group"]
-    try:
-        with change_record.locked(group, change, root) as lock:
-            _say({"state": change_record.state(group, root) | {"locked": False, "holder": {}}})
-            for line in _lines(request["silence"]):
-                try:
+    root, group = request.get("root", ""), ""
+    locks: dict[int, Json] = {}
+    with contextlib.ExitStack() as stack:
+        try:
+            for group in request["groups"]:
+                change = {**request["change"], "group": group}
+                locks[stack.enter_context(change_record.locked(group, change, root))] = change
+        except BlockingIOError:
+            _say({"busy": change_record.held(group, root)[1], "group": group})
+            return {}
+        _say({"state": change_record.state(request["groups"][0], root) | {"locked": False, "holder": {}}})
+        for line in _lines(request["silence"]):
+            try:
+                for lock, change in locks.items():
                     _obey(line, change, request.get("back"), lock, root)
-                except OSError as error:
-                    _say({"error": str(error)})
-                else:
-                    _say({})
-    except BlockingIOError:
-        _say({"busy": change_record.held(group, root)[1]})
+            except OSError as error:
+                _say({"error": str(error)})
+            else:
+                _say({})
     return {}
 
 
 def _obey(line: Json, change: Json, back: Json | None, lock: int, root: str) -> None:
+    """Do for one group what a line says; its change is kept as it is now."""
     group = change["group"]
     if line["do"] == "phase":
         change["phase"] = line["phase"]

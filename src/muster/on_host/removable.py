@@ -14,6 +14,7 @@ import stat
 from typing import Any, NamedTuple
 
 from muster.on_host import (
+    change_record,
     disk_usage,
     host_before,
     path_users,
@@ -51,7 +52,9 @@ class Removable(NamedTuple):
 
 
 def main(request: Json) -> Json:
-    """Return {groups {name: plan.json}, going, paths {path: bytes}, kept {path: [why, bytes]}, units, user}.
+    """Return {groups {name: plan.json}, going, paths {path: bytes}, kept {path: [why, bytes]}, units, user, changes}.
+
+    `changes` has what this host knows of changes of the groups that go; of every group whose lock is held if all go.
 
     Args:
         request: `groups` [name] or None for everything that muster made; `root`, `hf_home`, `weights_root`: the
@@ -67,7 +70,17 @@ def main(request: Json) -> Json:
         "kept": {path: [why, sizes.get(at + path, 0)] for path, why in there.kept.items()},
         "units": there.units,
         "user": request["groups"] is None and not at and user_is_ours() and not owned(there),
+        "changes": _changes(request, there, at),
     }
+
+
+def _changes(request: Json, there: Removable, at: str) -> Json:
+    """Return group -> `change_record.state`; a first deploy holds a lock before anything of its group is here."""
+    names = set(there.groups if request["groups"] is None else request["groups"])
+    states = {name: change_record.state(name, at) for name in sorted(names)}
+    others = set(change_record.groups(at)) - names if request["groups"] is None else set()
+    held = {name: change_record.state(name, at) for name in sorted(others)}
+    return states | {name: state for name, state in held.items() if state["locked"]}
 
 
 def find(request: Json) -> Removable:

@@ -8,6 +8,7 @@ import os
 from typing import Any
 
 from muster.on_host import (
+    change_record,
     host_before,
     path_users,
     places,
@@ -27,12 +28,14 @@ def main(request: Json) -> Json:
     """Remove it and return {removed: [path], notes: [text]}; what is gone already is no error.
 
     Args:
-        request: as for `muster.on_host.removable`. With `at` (tests) no tool of the system is run.
+        request: as for `muster.on_host.removable`, and `fence`: the change that this is a step of. With `at` (tests) no
+            tool of the system is run.
 
     Raises:
         OSError: something still runs, or cannot be removed; what is removed by then stays removed.
     """
     at, there = request.get("at", ""), removable.find(request)
+    change_record.require(request.get("fence"), at)
     everything, notes = request["groups"] is None, list[str]()
     if not at:
         _require_stopped(there, request["root"] if everything else None)

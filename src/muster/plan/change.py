@@ -27,7 +27,7 @@ from muster.errors import Refusal
 Phase = Literal["prepared", "stopping", "committing", "committed", "started"]
 PHASES: tuple[Phase, ...] = get_args(Phase)
 
-Command = Literal["deploy", "rollback", "restart", "stop", "resume"]
+Command = Literal["deploy", "rollback", "restart", "stop", "resume", "remove"]
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Change:
         who, origin: the person and the control machine.
         since: when it began, `2026-11-26T12:03:11Z`.
         before: digest of the plan that was on the hosts; "" for none, or where they differed.
-        after: digest of the plan that is to run.
+        after: digest of the plan that is to run; "" for none.
         phase: how far it is.
         returned: when this host, left alone, started what was in place; "" otherwise.
     """
@@ -67,7 +67,9 @@ class Change:
 
     @property
     def what(self) -> str:
-        """The change in words: `plan x -> y`, `restart of plan x`."""
+        """The change in words: `plan x -> y`, `restart of plan x`, `removal of plan x`."""
+        if self.command == "remove":
+            return f"removal of {f'plan {self.before}' if self.before else 'the group'}"
         if self.command in ("deploy", "rollback") and self.before != self.after:
             return f"plan {self.before or 'none'} -> {self.after}"
         return f"{self.command} of plan {self.after or 'none'}"
@@ -170,6 +172,18 @@ def busy(group: str, host: str, holder: Change | None) -> Refusal:
 
 
 Where = Literal["before", "after", "mixed"]
+_PLACES: dict[Literal["deploy", "remove"], dict[Where, str]] = {
+    "deploy": {
+        "before": "the former plan's files are in place on every host",
+        "after": "the new plan's files are in place on every host",
+        "mixed": "some hosts have the new plan's files, some do not",
+    },
+    "remove": {
+        "before": "the group's files are in place on every host",
+        "after": "no host has a plan of the group",
+        "mixed": "some hosts have the group's files, some do not",
+    },
+}
 
 
 @dataclass(frozen=True)
@@ -190,11 +204,7 @@ class Unfinished:
     def sentence(self) -> str:
         """What is true now."""
         change = self.change
-        place = {
-            "before": "the former plan's files are in place on every host",
-            "after": "the new plan's files are in place on every host",
-            "mixed": "some hosts have the new plan's files, some do not",
-        }[self.where]
+        place = _PLACES["remove" if change.command == "remove" else "deploy"][self.where]
         back = "; left alone, hosts have started what is in place" if change.returned else ""
         return (
             f"a change is unfinished: {change.what}, by {change.whose}, was cut in phase {change.phase}; {place}{back}"
@@ -213,6 +223,8 @@ class Unfinished:
     @property
     def fix(self) -> str:
         """What a person does next."""
+        if self.change.command == "remove":
+            return "run the removal again to finish it, or the deploy to have the group back"
         return (
             "run the deploy again: with the same settings it finishes the change, with the former ones it takes it back"
         )

@@ -22,6 +22,7 @@ from muster.hosts import programs
 from muster.hosts.all_hosts import each, hosts_of
 from muster.hosts.answer_fields import ChangeRecord, ChangeState
 from muster.hosts.open_session import SILENCE, OpenSession, can_open
+from muster.hosts.printable import one_line
 from muster.hosts.ssh_session import Broken
 from muster.plan import change as changes
 from muster.plan.change import Change, Command, Found, Phase, Unfinished
@@ -43,12 +44,15 @@ class Transaction:
         found: what each host showed when the run was planned.
         back: host -> what brings it back should the change be cut (`on_host.return_change`), None where it stops
             nothing, or is to stay down.
+        groups: host -> the groups that the change is of there, where that is not the change's own alone; `found` is of
+            the first.
     """
 
     change: Change
     hosts: tuple[str, ...]
     found: Mapping[str, Found]
     back: Return = lambda _host: None
+    groups: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     _hosts: dict[str, Host] = field(default_factory=dict)
     _sessions: dict[str, OpenSession] = field(default_factory=dict)
     _done: dict[str, Errors] = field(default_factory=dict)
@@ -60,6 +64,9 @@ class Transaction:
         what, group = self.change.what, self.change.group
         if self.change.phase == "prepared":
             return f"the running group {group} was not touched"
+        if self.change.command == "remove":
+            left = ", and some of its files may be gone" if self.change.phase == "committing" else ""
+            return f"unfinished: {what}; ranks of group {group} may be stopped{left}; run the same command again"
         place = {
             "stopping": f"ranks of group {group} may be stopped, the former plan's files are in place",
             "committing": f"group {group} is stopped, some hosts may have the new plan's files",
@@ -82,7 +89,10 @@ class Transaction:
 
     def fence(self, host: str) -> dict[str, str] | None:
         """Return what a host's programs must find before they do a step of this change."""
-        return {"group": self.change.group, "change": self.change.id} if host in self._sessions else None
+        return {"group": self._groups(host)[0], "change": self.change.id} if host in self._sessions else None
+
+    def _groups(self, host: str) -> tuple[str, ...]:
+        return self.groups.get(host, (self.change.group,))
 
     def take(self, state: State) -> Errors:
         """Take the lock on every host or on none; whichever host asks first does it for all.
@@ -144,7 +154,8 @@ class Transaction:
                 first = session.next()
                 if "busy" in first:
                     holder = ChangeRecord.model_validate(first["busy"]).model_dump()
-                    return changes.busy(self.change.group, host.name, changes.from_wire(holder))
+                    group = one_line(str(first.get("group")), 100)
+                    return changes.busy(group, host.name, changes.from_wire(holder))
                 seen = ChangeState.model_validate(first.get("state")).model_dump()
             except (Broken, ValidationError) as error:
                 why = "an answer of another form" if isinstance(error, ValidationError) else str(error)
@@ -162,7 +173,8 @@ class Transaction:
 
     def _request(self, host: str) -> dict[str, Any]:
         back = self.back(host)
-        request = {"change": self.change.to_wire(), "silence": SILENCE, "back": None}
+        groups = list(self._groups(host))
+        request = {"change": self.change.to_wire(), "groups": groups, "silence": SILENCE, "back": None}
         if back is not None:
             program = programs.bundle({"return_change": {**back, "change": self.change.id}})
             request["back"] = {"program": program, "after": RETURN_AFTER}
@@ -192,7 +204,14 @@ class Transaction:
 
 
 def begin(
-    group: str, command: Command, before: str, after: str, *, hosts: tuple[str, ...], found: Mapping[str, Found]
+    group: str,
+    command: Command,
+    before: str,
+    after: str,
+    *,
+    hosts: tuple[str, ...],
+    found: Mapping[str, Found],
+    groups: Mapping[str, tuple[str, ...]] | None = None,
 ) -> Transaction:
     """Return a new change of this person on this machine, which no host knows of yet.
 
@@ -202,7 +221,8 @@ def begin(
         before, after: digests, as for `Change`.
         hosts: of the group, the head first.
         found: what each host showed when the run was planned.
+        groups: as for `Transaction`.
     """
     since = datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
     change = Change(uuid.uuid4().hex, group, command, user(), machine(), since, before, after)
-    return Transaction(change, hosts, found)
+    return Transaction(change, hosts, found, groups=groups or {})
