@@ -106,3 +106,13 @@ def test_nothing_is_put_in_place_once_the_lock_of_the_change_is_lost(root: Path)
     with pytest.raises(OSError, match="this run has lost the lock"):
         restore_plan.main(step)
     assert now(root) == before
+
+
+def test_a_plan_in_another_form_is_left_as_it_is(root: Path) -> None:
+    path = root / f"etc/muster/g/kept/{DIGEST}.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "version": 2}))
+    before = now(root)
+    for do in ("check", "stage", "commit"):
+        with pytest.raises(OSError, match="is kept in form 2, this muster reads form 1; nothing was changed"):
+            restore_plan.main({"do": do, "group": "g", "digest": DIGEST, "root": str(root)})
+    assert now(root) == before

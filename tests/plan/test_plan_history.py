@@ -50,11 +50,23 @@ def test_a_change_goes_back_to_what_was_verified_last() -> None:
         (on_all(header(THIRD, 1)), HOSTS, f"plan {THIRD} is itself the one that was verified last"),
         (on_all(header(FIRST, 1)), ("a", "c"), f"plan {FIRST}, verified last, ran on a, b"),
         (history({"a": [header(FIRST, 1)], "b": []}), HOSTS, f"b: no copy of plan {FIRST}, which was verified last"),
+        (
+            on_all(header(FIRST, 1, version=2)),
+            HOSTS,
+            f"plan {FIRST} is kept in form 2, by another muster; this one reads form 1",
+        ),
     ],
-    ids=["nothing kept", "the same plan", "other hosts", "a copy is gone"],
+    ids=["nothing kept", "the same plan", "other hosts", "a copy is gone", "another form"],
 )
 def test_why_there_is_no_way_back(plans: tuple[KeptPlan, ...], hosts: tuple[str, ...], why: str) -> None:
     assert way_back(plans, hosts, THIRD) == WayBack(None, why)
+
+
+def test_a_plan_that_another_muster_keeps_in_its_own_form_is_not_put_back() -> None:
+    with pytest.raises(Refusal) as refused:
+        plan_history.choose(on_all(header(FIRST, 1, version=2)), HOSTS, SECOND)
+    assert refused.value.found == f"plan {FIRST} is kept in form 2, by another muster; this one reads form 1"
+    assert "roll back with the muster that kept it" in str(refused.value)
 
 
 def test_both_are_said_what_failed_and_what_serves() -> None:

@@ -13,6 +13,7 @@ from muster.deploys.verify import request as verify_request
 from muster.hosts import operations
 from muster.hosts.program_operation import Later, Session
 from muster.hosts.pyinfra_types import current_host, stage
+from muster.on_host import kept_plans
 from muster.plan import plan_history
 from muster.plan.restart_decision import is_base
 from muster.spec.settings import Settings
@@ -37,7 +38,7 @@ def _plan(run: GroupRun, name: str) -> dict[str, Any]:
     """Return what a host keeps; it reads the text of the files itself, as it has just been verified."""
     plan, host = run.plan, run.plan.hosts[name]
     return {
-        "version": 1,
+        "version": kept_plans.FORM,
         "digest": plan.digest,
         "group": plan.group,
         "recipe": plan.recipe,

@@ -103,6 +103,7 @@ class KeptHeader(Model):
 
     digest: Digest
     number: Count
+    version: Count = 1
     label: Word = ""
     recipe: Word = ""
     release: KeptRelease

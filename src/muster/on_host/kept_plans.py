@@ -17,6 +17,8 @@ Json = dict[str, Any]
 
 KEEP = 5
 """Plans kept of each group."""
+FORM = 1
+"""Of a kept plan, in its `version`: another muster may start and verify plans by other words than these."""
 LIMIT = 8 << 20
 """Bytes of one kept plan."""
 WHOLE = ("files", "verify", "settings")

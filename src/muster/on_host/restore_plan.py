@@ -28,6 +28,13 @@ def main(request: Json) -> Json:
     """
     root, group = request.get("root", ""), request["group"]
     plan = kept_plans.read(root, group, request["digest"])
+    form = plan.get("version", 1)
+    if form != kept_plans.FORM:
+        raise OSError(
+            "plan {} is kept in form {}, this muster reads form {}; nothing was changed".format(
+                plan["digest"], form, kept_plans.FORM
+            )
+        )
     if request["do"] == "check":
         return check(root, group, plan)
     if request["do"] == "commit":

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from muster.errors import Refusal, shown
+from muster.on_host import kept_plans
 
 Header = Mapping[str, Any]
 
@@ -48,6 +49,7 @@ class KeptPlan:
         drain_seconds: how long its stop waits for requests in flight.
         seconds: how long it took.
         on: the hosts that keep it.
+        form: of its copies; those of another muster may say in other words how the plan is started and verified.
     """
 
     digest: str
@@ -61,6 +63,16 @@ class KeptPlan:
     drain_seconds: int
     seconds: Seconds
     on: tuple[str, ...]
+    form: int = kept_plans.FORM
+
+    @property
+    def foreign(self) -> str:
+        """Why this muster cannot put the plan back, by the form of its copies; empty where it can."""
+        if self.form == kept_plans.FORM:
+            return ""
+        return (
+            f"plan {self.digest} is kept in form {self.form}, by another muster; this one reads form {kept_plans.FORM}"
+        )
 
     @property
     def lacking(self) -> tuple[str, ...]:
@@ -104,6 +116,7 @@ def _plan(header: Header, on: tuple[str, ...]) -> KeptPlan:
         drain_seconds=header.get("drain_seconds", 0),
         seconds=Seconds(seconds.get("stop"), seconds.get("start")),
         on=on,
+        form=header.get("version", 1),
     )
 
 
@@ -155,6 +168,12 @@ def choose(plans: Sequence[KeptPlan], hosts: Sequence[str], running: str, digest
             f"plan {plan.digest} ran on {', '.join(plan.hosts)}; this run has {', '.join(hosts)}",
             needed="the hosts of the plan, no more and no fewer",
             fix="run on the inventory that the plan was made for, without --limit",
+        )
+    if plan.foreign:
+        raise Refusal(
+            plan.foreign,
+            needed="a kept plan whose start and verification this muster knows",
+            fix="roll back with the muster that kept it, or deploy its recipe and settings (see `muster diff`) again",
         )
     if plan.lacking:
         raise Refusal(

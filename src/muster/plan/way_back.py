@@ -46,6 +46,8 @@ def way_back(plans: Sequence[KeptPlan], hosts: Sequence[str], planned: str, *, k
         return WayBack(None, f"plan {planned} is itself the one that was verified last")
     if set(last.hosts) != set(hosts):
         return WayBack(None, f"plan {last.digest}, verified last, ran on {', '.join(last.hosts)}")
+    if last.foreign:
+        return WayBack(None, last.foreign)
     if last.lacking:
         return WayBack(None, f"{', '.join(last.lacking)}: no copy of plan {last.digest}, which was verified last")
     return WayBack(last)
