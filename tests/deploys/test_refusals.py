@@ -80,8 +80,9 @@ def test_a_port_that_somebody_else_holds(untouched: Testbed) -> None:
     assert "unit squatter.service" in ran.err
 
 
-def test_a_second_group_on_the_same_ports(untouched: Testbed) -> None:
+def test_a_second_group_on_the_same_ports_and_gpus(untouched: Testbed) -> None:
     ran = untouched.refused(group="second")
+    assert f"group {GROUP} on this host has GPU 0" in ran.err
     assert f"group {GROUP} on this host uses ports 8000, 29550" in ran.err
     assert "ports of its own for group second" in ran.err
 

@@ -35,6 +35,12 @@ CASES: dict[str, tuple[Change, str, str, str]] = {
         "ports of its own",
         "rpc_port",
     ),
+    "deploy.gpus": (
+        lambda s: s.update(groups={"older": {"gpus": ["6", "7", "8"]}}),
+        "group older on this host has GPUs 6, 7",
+        "GPUs of its own",
+        "muster remove INVENTORY --group older",
+    ),
     "deploy.files": (
         lambda s: s["files"].update({"/etc/muster/kimi-k2-instruct/vllm.env": {"kind": "other"}}),
         "vllm.env is not a regular file",
@@ -59,6 +65,14 @@ def test_each_names_host_found_needed_and_fix(check: str) -> None:
 
 def test_every_check_of_a_deploy_has_a_case() -> None:
     assert set(CASES) == {name for name in CHECKS if name.startswith("deploy.")}
+
+
+def test_a_group_that_names_its_gpus_otherwise_may_have_the_same() -> None:
+    seen = sample_observations.as_planned(PLAN)
+    seen[HOST].update(groups={"older": {"gpus": ["GPU-1e2f3a4b"]}, "oldest": {}})
+    (reason,) = verdicts(PLAN, seen)
+    assert reason.check == "deploy.gpus"
+    assert "an index and a UUID may be the same GPU" in reason.needed
 
 
 def test_hosts_as_planned_have_nothing_against_it() -> None:

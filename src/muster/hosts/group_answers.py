@@ -82,6 +82,7 @@ class Manifest(Model):
     node_rank: Count = 0
     units: list[Unit] = []
     ports: list[int] = []
+    gpus: list[Word] = []
     steps: list[ManifestStep] = []
     ready_timeout: Annotated[int, Field(ge=1, le=10**6)] = 3600
     drain_seconds: Annotated[int, Field(ge=0, le=10**6)] = 0

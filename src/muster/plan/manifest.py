@@ -48,6 +48,7 @@ def _text(plan: Plan, host: HostPlan) -> str:
         "node_rank": host.node_rank,
         "units": list(host.units),
         "ports": list(host.ports),
+        "gpus": list(host.gpu_names),
         "steps": [
             {
                 "text": step.text,

@@ -130,6 +130,11 @@ class HostPlan:
     """Environment of its ranks that differs from other hosts'."""
 
     @property
+    def gpu_names(self) -> tuple[str, ...]:
+        """The GPUs that the group uses, by index or UUID as the inventory names them."""
+        return self.devices or tuple(str(index) for index in range(self.gpus))
+
+    @property
     def answers(self) -> bool:
         """Whether the API has an endpoint here."""
         return self.role in ("head", "serving")

@@ -176,6 +176,9 @@ CHECKS: dict[str, CatalogueEntry] = {
     "deploy.engine": CatalogueEntry("`engine_path`", fails="no vLLM there that can be run"),
     "deploy.units": CatalogueEntry("units of other groups on the host", fails="one is also the plan's"),
     "deploy.ports": CatalogueEntry("ports of other groups on the host", fails="one is also the plan's"),
+    "deploy.gpus": CatalogueEntry(
+        "GPUs of other groups on the host, whether they run or not", fails="one is also the plan's, or cannot be told"
+    ),
     "deploy.files": CatalogueEntry("what is at the paths of the plan's files", fails="a directory or a link"),
 }
 WAIVABLE = tuple(name for name in CHECKS if not name.startswith("deploy."))

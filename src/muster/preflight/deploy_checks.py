@@ -25,7 +25,7 @@ def verdicts(plan: Plan, seen: Mapping[str, Observation]) -> tuple[Verdict, ...]
     """
     reasons: list[Verdict] = []
     for name, host in plan.hosts.items():
-        for check in (_answers, _systemd, _run, _engine, _units, _ports, _files):
+        for check in (_answers, _systemd, _run, _engine, _units, _ports, _gpus, _files):
             if name in seen and (check is _answers or "error" not in seen[name]):
                 reasons += [replace(verdict, host=name) for verdict in check(plan, host, seen[name])]
     return tuple(reasons)
@@ -84,6 +84,27 @@ def _ports(plan: Plan, host: HostPlan, seen: Observation) -> Iterator[Verdict]:
                 f"ports of its own for group {plan.group}",
                 f"if this group was called {name} before: muster remove INVENTORY --group {name};"
                 " otherwise set port, rpc_port, master_port, ray_port or control_port to free ones",
+            )
+
+
+def _gpus(plan: Plan, host: HostPlan, seen: Observation) -> Iterator[Verdict]:
+    for name, other in sorted(seen["groups"].items()):
+        theirs = other.get("gpus", [])  # older ones do not say which
+        shared = [gpu for gpu in host.gpu_names if gpu in theirs]
+        if shared:
+            yield fail(
+                "deploy.gpus",
+                f"group {name} on this host has GPU{'s' * (len(shared) > 1)} {', '.join(shared)}",
+                f"GPUs of its own for group {plan.group}",
+                f"if this group was called {name} before: muster remove INVENTORY --group {name};"
+                " otherwise give each group its own by gpus and gpu_devices in the inventory",
+            )
+        elif theirs and theirs[0].startswith("GPU-") != host.gpu_names[0].startswith("GPU-"):
+            yield fail(
+                "deploy.gpus",
+                f"group {name} on this host has GPUs {', '.join(theirs)}, this plan {', '.join(host.gpu_names)}",
+                "GPUs named alike in both groups: an index and a UUID may be the same GPU",
+                "name them by UUID (nvidia-smi -L) in gpu_devices of both inventories",
             )
 
 
