@@ -12,6 +12,9 @@ own ssh_* keys.
 # Name of the group: units are called muster-<group>-*. None: the recipe's name.
 group = None
 
+# One of the recipe's variants: another checkpoint of the model, such as fp8. None: the recipe's own.
+variant = None
+
 # tp | tp-dcp | tp-pp | dp-ep, or another that the recipe has. None: the recipe's default for the GPUs, which fits them.
 strategy = None
 

@@ -40,8 +40,8 @@ from muster.bench import engine_log  # noqa: E402
 from muster.plan.make import build_plan  # noqa: E402
 from muster.plan.types import Check, HostPlan, Plan  # noqa: E402
 from muster.spec import recipe as recipes  # noqa: E402
-from muster.spec.recipe import Shape  # noqa: E402
 from muster.spec.settings import Settings  # noqa: E402
+from muster.spec.shape import Shape  # noqa: E402
 from tests.gpu import model, table  # noqa: E402
 from tests.gpu.cases import CASES, PROOF, SHARED_ARGS, SHARED_ENV, Case  # noqa: E402
 from tests.gpu.tool import Tool  # noqa: E402

@@ -17,9 +17,9 @@ from muster.plan.make import build_plan
 from muster.plan.topology import build_topology
 from muster.plan.types import Plan
 from muster.spec import recipe as recipes
-from muster.spec.recipe import Strategy
 from muster.spec.settings import Settings
 from muster.spec.sizes import Sizes
+from muster.spec.strategy import Strategy
 from tests.sample_plans import engine_flags, hosts
 
 QWEN = recipes.load(str(Path(__file__).parents[1] / "recipes" / "qwen3-235b.yaml"))

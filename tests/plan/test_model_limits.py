@@ -7,7 +7,7 @@ import pytest
 from muster.errors import Refusal
 from muster.plan.layout import Layout
 from muster.plan.model_limits import check
-from muster.spec.recipe import Shape
+from muster.spec.shape import Shape
 from tests.sample_plans import plan
 
 # Qwen3-235B-A22B-FP8 and a dense model, from their config.json.

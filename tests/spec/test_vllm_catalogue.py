@@ -45,23 +45,23 @@ RAW: dict[str, Any] = {
         "amd": {"vram_minimum_gb": "40", "supported_hardware": ["mi355x"]},
     },
     "compatible_strategies": ["single_node_tp", "single_node_dep", "multi_node_tep", "multi_node_dep", "pd_cluster"],
-    "strategy_overrides": {"multi_node_tep": {"extra_args": ["--max-num-seqs", "8"]}},
-    "hardware_overrides": {
-        "hopper": {"extra_args": ["--max-num-batched-tokens", "8192"], "extra_env": {"A_B": "1"}},
-        "h100": {"extra_args": ["--max-num-batched-tokens", "4096"]},
+    "strategy_overrides": {
+        "multi_node_tep": {"extra_args": ["--max-num-seqs", "8"]},
+        "multi_node_dep": {"hardware_overrides": {"h100": {"extra_args": ["--max-num-batched-tokens", "4096"]}}},
     },
+    "hardware_overrides": {"hopper": {"extra_args": ["--max-num-batched-tokens", "8192"], "extra_env": {"A_B": "1"}}},
 }
 
 
 def converted(variant: str = "default", **change: Any) -> tuple[recipe.Recipe, list[str]]:
-    importer = Importer({**copy.deepcopy(RAW), **change}, variant, "any.yaml")
-    made = importer.recipe({"path": "any.yaml", "sha256": "0" * 64})
+    importer = Importer({**copy.deepcopy(RAW), **change}, "any.yaml")
+    made = importer.recipe({"path": "any.yaml", "sha256": "0" * 64}, variant)
     return recipe.parse(made, where="any.yaml"), importer.differences
 
 
 def flags(strategy: str, gpu: str = "H200", count: int = 1, variant: str = "default") -> dict[str, str]:
-    settings = Settings(strategy=strategy, allow_unpinned_code=True)
-    plan = build_plan(converted(variant)[0], hosts(count, gpu), settings)
+    settings = Settings(strategy=strategy, variant=variant, allow_unpinned_code=True)
+    plan = build_plan(converted()[0], hosts(count, gpu), settings)
     return engine_flags(plan)
 
 
@@ -89,18 +89,27 @@ def test_a_features_own_strategies_and_dotted_flags_are_kept() -> None:
 
 
 @pytest.mark.parametrize(
-    ("gpu", "tp", "batch"), [("H100", "2", "4096"), ("H800", "2", "4096"), ("H200", "2", "8192"), ("H20", "2", "8192")]
+    ("gpu", "batch"), [("H100", "4096"), ("H800", "4096"), ("H200", "8192"), ("H20-3e", "8192"), ("H20", "8192")]
 )
-def test_products_without_a_word_take_those_of_their_like(gpu: str, tp: str, batch: str) -> None:
-    words = flags("single_node_tp", gpu)
-    assert (words["tensor-parallel-size"], words["max-num-batched-tokens"]) == (tp, batch)
+def test_products_without_a_word_take_those_of_their_like(gpu: str, batch: str) -> None:
+    assert flags("multi_node_dep", gpu, 2)["max-num-batched-tokens"] == batch
+    assert flags("multi_node_tep", gpu, 2)["max-num-batched-tokens"] == "8192"
 
 
-def test_a_variant_has_its_own_weights_flags_and_size() -> None:
-    made, _ = converted("fp8")
-    assert (made.model, made.name) == ("org/Any-1T-FP8", "any-1t-fp8-fp8")
+def test_variants_are_kept_with_their_weights_flags_and_size() -> None:
+    made, differences = converted()
+    assert list(made.variants) == ["default", "fp8"]
+    assert (made.of_variant(None).model, made.of_variant("fp8").model) == ("org/Any-1T", "org/Any-1T-FP8")
+    assert flags("single_node_tp")["tensor-parallel-size"] == "8"
     assert "tensor-parallel-size" not in flags("single_node_tp", variant="fp8")
     assert flags("single_node_tp", variant="fp8")["kv-cache-dtype"] == "fp8"
+    assert any("variant amd left out" in line for line in differences)
+    assert any("variant nvfp4 left out: NVFP4" in line for line in differences)
+
+
+def test_the_variant_asked_for_is_the_recipes_own() -> None:
+    made, _ = converted("fp8")
+    assert (made.variant, made.of_variant(None).model) == ("fp8", "org/Any-1T-FP8")
 
 
 @pytest.mark.parametrize(("model_id", "endpoint"), [("org/Any-embed", "embeddings"), ("org/reRanker", "reranking")])
@@ -134,7 +143,7 @@ def test_what_is_done_otherwise_is_said() -> None:
     ("variant", "change", "says"),
     [
         ("nvfp4", {}, "NVFP4 weights"),
-        ("amd", {}, "variant amd is for mi355x"),
+        ("amd", {}, "variant amd: for mi355x: not for Hopper"),
         ("defalt", {}, "did you mean 'default'"),
         ("default", {"omni": {"x": "y"}}, "needs vllm-omni"),
         ("default", {"dependencies": [{"command": "uv pip install git+https://x"}]}, "a package from git"),
@@ -143,6 +152,8 @@ def test_what_is_done_otherwise_is_said() -> None:
         ("default", {"model": {**RAW["model"], "base_args": ["-O3"]}}, "does not read"),
         ("default", {"model": {**RAW["model"], "base_args": ["--x", "$HEAD_IP"]}}, "does not read"),
         ("default", {"model": {**RAW["model"], "min_vllm_version": "nightly"}}, "min_vllm_version nightly"),
+        ("default", {"model": {**RAW["model"], "nightly_required": "true", "min_vllm_version": "0.40"}}, "a nightly"),
+        ("default", {"model": {**RAW["model"], "docker_image": "vllm/vllm-openai:own"}}, "an image of its own"),
         ("default", {"model": {**RAW["model"], "model_id": "a b\n"}}, "model"),
         ("default", {"meta": {"title": "x\nExecStart=/bin/sh"}}, "title"),
         ("default", {"model": {**RAW["model"], "base_env": {"A\nB": "1"}}}, "env"),
@@ -164,6 +175,27 @@ def test_whatever_a_key_holds_a_recipe_comes_out_or_a_refusal(key: str, value: o
         converted(**{key: value})
     except Refusal:
         return
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"model": {**RAW["model"], "nightly_required": "true"}},
+        {"model": {**RAW["model"], "docker_image": "vllm/vllm-openai:minimax-m3"}},
+        {"dependencies": [{"command": "uv pip install git+https://github.com/huggingface/transformers.git"}]},
+    ],
+)
+def test_what_a_release_has_since_takes_a_newer_floor_and_is_said(change: dict[str, Any]) -> None:
+    made, differences = converted(**change)
+    assert made.of_variant(None).min_vllm == "0.32.0"
+    assert any("vLLM 0.32.0 or newer in the place of" in line for line in differences)
+
+
+def test_a_strategy_is_for_the_products_that_the_catalogue_has_it_for() -> None:
+    made, _ = converted(strategy_hardware={"multi_node_tp_dp": {"h200": "supported"}})
+    assert made.strategies["multi_node_tp_dp"].gpus == ("H200", "H20-3e")
+    with pytest.raises(Refusal, match="does not take H100"):
+        build_plan(made, hosts(2, "H100"), Settings(strategy="multi_node_tp_dp", allow_unpinned_code=True))
 
 
 def written(directory: Path) -> Path:

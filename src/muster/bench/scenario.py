@@ -9,7 +9,8 @@ from typing import Any
 from muster.bench.figures import LATENCIES, PERCENTILES
 from muster.errors import Refusal, unknown
 from muster.plan.command_lines import spell
-from muster.spec.recipe import FlagValue, Recipe
+from muster.spec.recipe import Recipe
+from muster.spec.strategy import FlagValue
 
 # A scenario sets the load and nothing else: addresses, names and files are the runner's.
 LOAD_FLAGS = frozenset(

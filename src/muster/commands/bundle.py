@@ -41,7 +41,7 @@ def bundle(
 ) -> None:
     """Gather the engine of RECIPE on INVENTORY's hosts, and its pin; a second run fetches only what is missing."""
     fleet = inventory.from_path(inventory_file, overrides)
-    chosen = recipe.load(recipe_name)
+    chosen = recipe.load(recipe_name).of_variant(fleet.settings.variant)
     plan = build_plan(chosen, fleet.hosts, fleet.settings)
     if plan.variant_assumed:
         raise Refusal(
@@ -62,17 +62,17 @@ def bundle(
         stale.unlink()
     if with_python:
         gather.python(release.python, engine / "python")
-    listing = gather.seal(place, chosen.name)
+    listing = gather.seal(place, chosen.pin)
     click.echo(f"{release.id}: {len(names)} wheels, {size(listing.size)}, sealed as {listing.revision[:12]}")
-    pin = pins.read(chosen.name, homes=fleet.homes)
-    origin = pins.path_in_use(chosen.name, homes=fleet.homes)
+    pin = pins.read(chosen.pin, homes=fleet.homes)
+    origin = pins.path_in_use(chosen.pin, homes=fleet.homes)
     if origin is None:
-        click.echo(f"no pin: `muster pin {chosen.name}` before the weights can be staged", err=True)
+        click.echo(f"no pin: `{chosen.pin_command}` before the weights can be staged", err=True)
     else:
         shutil.copyfile(origin, place / bundles.PIN)
     if weights:
         if pin is None:
-            raise Refusal("weights without a pin cannot be verified", fix=f"muster pin {chosen.name} --from {weights}")
+            raise Refusal("weights without a pin cannot be verified", fix=f"{chosen.pin_command} --from {weights}")
         for entry in pin.files:
             target = place / bundles.WEIGHTS / entry.path
             target.parent.mkdir(parents=True, exist_ok=True)

@@ -23,13 +23,13 @@ Examples:
 """,
 )
 @click.argument("model", metavar="ORG/MODEL")
-@click.option("--variant", default="default", show_default=True, help="One of the model's.")
+@click.option("--variant", default="default", show_default=True, help="The one that is taken without the setting.")
 @click.option(
     "--catalogue", required=True, type=click.Path(exists=True, file_okay=False), help="Directory that holds models/."
 )
 @click.option("--output", type=click.Path(dir_okay=False), help="The file to write; NAME.yaml here otherwise.")
 def import_recipe(model: str, variant: str, catalogue: str, output: str | None) -> None:
-    """Write one recipe file from ORG/MODEL of a catalogue, with its source and hash.
+    """Write one recipe file from ORG/MODEL of a catalogue, with its variants, source and hash.
 
     What cannot be carried over is refused by name; what is served otherwise than there is printed. Look at the plan,
     pin the model (`muster pin`), and deploy as with any other recipe.
@@ -41,7 +41,7 @@ def import_recipe(model: str, variant: str, catalogue: str, output: str | None) 
     text = yaml.safe_dump(raw, sort_keys=False, allow_unicode=True, width=120)
     whole_files.write_whole(str(place), text.encode())
     recipe.load(str(place.resolve()))
-    click.echo(f"{model}, variant {variant}: strategies {', '.join(raw['strategies'])}, in {place}")
+    click.echo(f"{model}: variants {', '.join(raw['variants'])}, strategies {', '.join(raw['strategies'])}, in {place}")
     for line in differences:
         click.echo(f"  {line}")
 
@@ -52,7 +52,7 @@ def imported(catalogue: Path, model: str, variant: str) -> tuple[dict[str, Any],
     Args:
         catalogue: directory that holds `models/`.
         model: as the catalogue names its file: `org/model`.
-        variant: one of the model's.
+        variant: the one that is taken where nobody names another.
 
     Raises:
         Refusal: no such model or variant, text that a recipe may not hold, or what cannot be carried over.
@@ -61,7 +61,7 @@ def imported(catalogue: Path, model: str, variant: str) -> tuple[dict[str, Any],
     if model not in names:
         raise unknown("model", model, names, where=str(catalogue))
     path = catalogue / "models" / f"{model}.yaml"
-    importer = Importer(yaml_text.read(path, what="catalogue's", texts=True), variant, f"models/{model}.yaml")
-    raw = importer.recipe({"path": f"models/{model}.yaml", "sha256": whole_files.sha256(str(path))})
+    importer = Importer(yaml_text.read(path, what="catalogue's", texts=True), f"models/{model}.yaml")
+    raw = importer.recipe({"path": f"models/{model}.yaml", "sha256": whole_files.sha256(str(path))}, variant)
     recipe.parse(raw, where=f"models/{model}.yaml")
     return raw, list(dict.fromkeys(importer.differences))

@@ -22,12 +22,14 @@ Examples:
   muster pin kimi-k2-thinking --source modelscope --revision master
   muster pin kimi-k2-instruct --from /srv/models/kimi-k2-instruct
   muster pin kimi-k2-instruct --check
+  muster pin deepseek-v4-pro --variant fp8
 """
 )
 @click.argument("recipe_name", metavar="RECIPE")
 @click.option("--revision", default=None, help="Branch, tag or commit; main (ModelScope: master) otherwise.")
 @click.option("--source", type=click.Choice(["hub", "modelscope"]), default="hub", show_default=True)
 @click.option("--from", "directory", type=click.Path(exists=True, file_okay=False), help="A directory instead.")
+@click.option("--variant", default=None, help="One of the recipe's variants; its own otherwise.")
 @click.option("--model", default=None, help="Another model than the recipe's.")
 @click.option("--endpoint", default=None, help="A mirror of the hub.")
 @click.option("--proxy", default=None, help="HTTP(S) proxy.")
@@ -40,6 +42,7 @@ def pin(
     revision: str | None,
     source: str,
     directory: str | None,
+    variant: str | None,
     model: str | None,
     endpoint: str | None,
     proxy: str | None,
@@ -48,9 +51,10 @@ def pin(
 ) -> None:
     """Resolve the model of RECIPE to a commit and write pins/<RECIPE>.json, which plans and staging read.
 
-    Model, code and tokenizer are files of one commit here: the pin holds the SHA-256 of each.
+    The pin of a variant is called <RECIPE>-<VARIANT>.json. Model, code and tokenizer are files of one commit here: the
+    pin holds the SHA-256 of each.
     """
-    chosen = recipe.load(recipe_name)
+    chosen = recipe.load(recipe_name).of_variant(variant)
     name = model or chosen.model
     token = tokens.read(token_file, setting="--token-file") if token_file else None
     if directory:
@@ -61,7 +65,7 @@ def pin(
         listing = hub.from_hub(name, revision or "main", endpoint=endpoint, token=token, proxy=proxy)
     else:
         listing = hub.from_modelscope(name, revision or "master", endpoint=endpoint, token=token, proxy=proxy)
-    before = _readable_pin(chosen.name)
+    before = _readable_pin(chosen.pin)
     for line in differences(before, listing):
         click.echo(line)
     if check:
@@ -69,7 +73,7 @@ def pin(
     if before == listing:
         click.echo(f"{name} is pinned to {listing.revision}; nothing changed")
         return
-    place = pins.write(chosen.name, listing)
+    place = pins.write(chosen.pin, listing)
     click.echo(f"{name} pinned to {listing.revision}: {len(listing.files)} files, {size(listing.size)}, in {place}")
 
 

@@ -13,7 +13,7 @@ from muster.commands import options
 from muster.commands.plan_text import as_json, as_text
 from muster.plan.prepare import plan_for
 from muster.plan.types import Plan
-from muster.spec import bundles, inventory, pins
+from muster.spec import bundles, inventory, pins, recipe
 
 
 @click.command(
@@ -32,7 +32,8 @@ def plan(inventory_file: str, recipe_name: str, overrides: Mapping[str, Any], fo
     """Print what every host of INVENTORY would get for RECIPE: commands, environment, files, order, memory."""
     fleet = inventory.from_path(inventory_file, overrides)
     result = plan_for(recipe_name, fleet)
-    pin = pins.path_in_use(result.recipe, bundles.directory_of(fleet.settings), fleet.homes)
+    chosen = recipe.load(recipe_name).of_variant(fleet.settings.variant)
+    pin = pins.path_in_use(chosen.pin, bundles.directory_of(fleet.settings), fleet.homes)
     sources = tuple(
         _shortest(path) for path in (Path(inventory_file).resolve(), *fleet.files, *([pin.resolve()] if pin else []))
     )

@@ -88,10 +88,10 @@ def _ask(
 ) -> tuple[Listing, Answers]:
     """Send every host a request about the pinned revision, with the pin's digest, and with its files where asked."""
     fleet = inventory.from_path(inventory_file, overrides)
-    chosen = recipe.load(recipe_name)
-    listing = pins.read(chosen.name, homes=fleet.homes)
+    chosen = recipe.load(recipe_name).of_variant(fleet.settings.variant)
+    listing = pins.read(chosen.pin, homes=fleet.homes)
     if listing is None:
-        raise Refusal(f"there is no {pins.path_of(chosen.name)}", fix=f"muster pin {chosen.name}")
+        raise Refusal(f"there is no {pins.path_of(chosen.pin)}", fix=f"{chosen.pin_command}")
     directory = revision_path(fleet.settings.weights.root, listing.model, listing.revision)
     full = {**request, "directory": directory, "manifest": listing.digest}
     if files:

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from muster.errors import Refusal
 from muster.guard.endpoint_kinds import COMPLETIONS, KINDS
 from muster.plan.layout import Layout
-from muster.spec.recipe import FlagValue, Recipe
+from muster.spec.recipe import Recipe
+from muster.spec.strategy import FlagValue
 
 
 def check(recipe: Recipe, asked: Mapping[str, FlagValue]) -> None:

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from math import ceil
 
 from muster.plan.layout import Layout
-from muster.spec.recipe import FlagValue, Shape
+from muster.spec.shape import Shape
+from muster.spec.strategy import FlagValue
 
 SPARSE_FP8_BYTES = 656
 """Of one token and layer of sparse MLA in FP8: 512 values, 16 bytes of scales, 64 rotary values in bf16."""

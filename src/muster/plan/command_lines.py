@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from muster.plan.layout import Layout
 from muster.plan.topology import Node, Topology
-from muster.spec.recipe import FlagValue
+from muster.spec.strategy import FlagValue
 
 
 def spell(flags: Mapping[str, FlagValue]) -> list[str]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from muster.errors import Refusal, literal
 from muster.plan.vllm_versions import version_of
-from muster.spec.recipe import FlagValue
+from muster.spec.strategy import FlagValue
 
 # From vLLM's engine arguments, 0.32 and 0.33, on GPUs of 70 GB and more.
 DEFAULT_BATCHED_TOKENS = 8192

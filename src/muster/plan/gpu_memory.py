@@ -8,7 +8,7 @@ from math import ceil
 from muster.plan import cache_size
 from muster.plan.layout import Layout
 from muster.spec.hardware import GIB, Gpu
-from muster.spec.recipe import Shape
+from muster.spec.shape import Shape
 
 # CUDA context, NCCL buffers and CUDA graphs. With the next figure it is calibrated on one published
 # measurement, 715,072 cache tokens for Kimi-K2-Thinking at TP8 on 8x H200; an allowance, not a law.

@@ -9,7 +9,7 @@ from muster.plan.firewall import firewall_of
 from muster.plan.group import Group
 from muster.plan.topology import Node
 from muster.plan.types import HostPlan, Process, Secret
-from muster.spec.recipe import FlagValue
+from muster.spec.strategy import FlagValue
 
 
 def secrets_of(group: Group) -> tuple[Secret, ...]:

@@ -13,7 +13,8 @@ from muster.plan import cache_size
 from muster.plan.layout import Layout
 from muster.plan.vllm_versions import Version, version_of
 from muster.spec.hardware import Gpu
-from muster.spec.recipe import FlagValue, Shape
+from muster.spec.shape import Shape
+from muster.spec.strategy import FlagValue
 
 Flags = Mapping[str, FlagValue]
 

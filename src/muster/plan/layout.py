@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 from muster.errors import Refusal
 from muster.plan.topology import Topology
-from muster.spec.recipe import Strategy
 from muster.spec.sizes import LoadBalancing, Sizes
+from muster.spec.strategy import Strategy
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,7 @@ def lay_out(
 
 
 def _tensor(strategy: str, sizes: Sizes, pp: int, hosts: int, gpus: int) -> int:
-    if sizes.tp == "host":
+    if sizes.tp == "host" or sizes.tp == "fit":  # a recipe on its GPUs has turned `fit` into a number where it can
         return gpus
     if sizes.tp == "all":
         if sizes.dp == "all" and hosts > 1:

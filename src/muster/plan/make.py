@@ -39,8 +39,9 @@ from muster.plan.start_order import steps_of
 from muster.plan.topology import Topology, build_topology
 from muster.plan.types import HostPlan, Plan, Process
 from muster.spec.host import HostSpec
-from muster.spec.recipe import Recipe, Shape
+from muster.spec.recipe import Recipe
 from muster.spec.settings import Settings
+from muster.spec.shape import Shape
 from muster.spec.validation import refusal_of
 
 LEAST_MODEL_LEN = 4096
@@ -81,7 +82,7 @@ def _can_be_planned(recipe: Recipe, hosts: Sequence[HostSpec], settings: Setting
 
 def _build(recipe: Recipe, hosts: Sequence[HostSpec], settings: Settings) -> Plan:
     topology = build_topology(hosts)
-    recipe = recipe.on(topology.gpu)
+    recipe = recipe.of_variant(settings.variant).on(topology.gpu)
     vllm_versions.check_version(settings.vllm_version, recipe.min_vllm, recipe=recipe.name)
     name, choice = strategies.choose(recipe, settings.strategy, topology)
     strategy = recipe.strategies[name].in_profile(settings.profile)
@@ -159,7 +160,7 @@ def _build(recipe: Recipe, hosts: Sequence[HostSpec], settings: Settings) -> Pla
         for process in mine:
             visible_paths.check(process.argv, process.env, settings={"engine_path": settings.engine_path})
     engine = processes[topology.head.host.name][-1]
-    code, refused = remote_code.judged(recipe.name, engine.argv, model, allowed=settings.allow_unpinned_code)
+    code, refused = remote_code.judged(recipe.pin_command, engine.argv, model, allowed=settings.allow_unpinned_code)
     warnings = (*choice, *notes, *_cautions(settings), *faults, *_draft(settings, engine), *code)
     brought = own_files.notes(engine.argv, recipe, group.name, allowed=settings.trust_remote_code)
     warnings = (*warnings, *answered_kind.notes(recipe, layout), *brought)

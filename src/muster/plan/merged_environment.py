@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from muster.plan.merged_flags import features_on
 from muster.spec import plain_secrets, reserved_variables
-from muster.spec.recipe import Recipe, Strategy
+from muster.spec.recipe import Recipe
 from muster.spec.settings import Settings
+from muster.spec.strategy import Strategy
 
 
 def merged(recipe: Recipe, strategy: Strategy, settings: Settings) -> dict[str, str]:

@@ -9,8 +9,9 @@ from muster.plan import own_files, reserved_flags
 from muster.plan.flags_in_argv import values_of
 from muster.plan.group import stack_directory
 from muster.spec import plain_secrets
-from muster.spec.recipe import FlagValue, Recipe, Strategy
+from muster.spec.recipe import Recipe
 from muster.spec.settings import Settings
+from muster.spec.strategy import FlagValue, Strategy
 
 SIZES = ("max_model_len", "max_num_batched_tokens", "max_num_seqs", "gpu_memory_utilization")
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 from muster.errors import Refusal
 from muster.plan.layout import Layout
-from muster.spec.recipe import Shape
+from muster.spec.shape import Shape
 
 LONGER = "VLLM_ALLOW_LONG_MAX_MODEL_LEN"
 """vLLM's own variable for a context beyond the model's."""

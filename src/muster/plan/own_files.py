@@ -8,7 +8,8 @@ from muster.errors import Refusal
 from muster.on_host import places
 from muster.plan.types import Plan
 from muster.spec.own_files import SUFFIXES, OwnFile
-from muster.spec.recipe import FlagValue, Recipe
+from muster.spec.recipe import Recipe
+from muster.spec.strategy import FlagValue
 
 _FILE_FLAGS = ("chat-template", "tool-parser-plugin", "reasoning-parser-plugin")
 """Flags of vLLM that take a path. A template may also be given as text."""

@@ -31,8 +31,8 @@ def plan_for(recipe_name: str, fleet: Fleet, variant: str | None = None) -> Plan
         Refusal: as `recipe.load`, `pins.read`, `bundles.read` and `build_plan`.
     """
     given = fleet.settings if variant is None else fleet.settings.model_copy(update={"torch_backend": variant})
-    recipe, bundle = recipes.load(recipe_name), bundles.directory_of(given)
-    listing = pins.read(recipe.name, bundle, fleet.homes)
+    recipe, bundle = recipes.load(recipe_name).of_variant(given.variant), bundles.directory_of(given)
+    listing = pins.read(recipe.pin, bundle, fleet.homes)
     pinned = pins.pinned(recipe, listing)
     plan = build_plan(pinned, fleet.hosts, applied(from_bundle(given), pinned))
     bundled = bundle is not None and (bundle / bundles.WEIGHTS).is_dir()

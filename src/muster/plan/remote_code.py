@@ -34,11 +34,11 @@ class Draft:
     code_revision: str | None = None
 
 
-def judged(recipe: str, argv: Sequence[str], model: str, *, allowed: bool) -> tuple[list[str], str | None]:
+def judged(pin_command: str, argv: Sequence[str], model: str, *, allowed: bool) -> tuple[list[str], str | None]:
     """Return warnings about code that can change by itself, and why such a plan is refused.
 
     Args:
-        recipe: its name, for what to do.
+        pin_command: that gives the model a commit.
         argv, model: as `unpinned` takes them.
         allowed: whether such a plan may be deployed (`allow_unpinned_code`).
     """
@@ -47,7 +47,7 @@ def judged(recipe: str, argv: Sequence[str], model: str, *, allowed: bool) -> tu
         return [], None
     if allowed:
         return [f"{found}; allow_unpinned_code is set"], None
-    mend = f"muster pin {recipe}, or set revision to a commit"
+    mend = f"{pin_command}, or set revision to a commit"
     if found.startswith("the draft model"):
         mend = "give its revision in --speculative-config, or a directory that every host has"
     refusal = Refusal(

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from muster.errors import Refusal, unknown
 from muster.plan.layout import lay_out
 from muster.plan.topology import Topology
-from muster.spec.recipe import Recipe, Strategy
+from muster.spec.recipe import Recipe
+from muster.spec.strategy import Strategy
 
 
 def choose(recipe: Recipe, requested: str | None, topology: Topology) -> tuple[str, list[str]]:
@@ -49,7 +50,9 @@ def choose(recipe: Recipe, requested: str | None, topology: Topology) -> tuple[s
 
 def _refused(name: str, strategy: Strategy, topology: Topology) -> Refusal | None:
     """Return why a strategy cannot be spread over these hosts; None where it can."""
-    count = topology.hosts
+    count, product = topology.hosts, topology.gpu.profile
+    if strategy.gpus and product not in strategy.gpus:
+        return Refusal(f"strategy {name} does not take {product}", needed=" or ".join(strategy.gpus))
     if count < strategy.min_hosts or strategy.hosts not in (None, count):
         return Refusal(f"strategy {name} does not take {_hosts(count)}", needed=_needs(strategy))
     try:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from muster.errors import Refusal
 from muster.plan import cache_size
 from muster.plan.layout import Layout
-from muster.spec.recipe import FlagValue
+from muster.spec.strategy import FlagValue
 
 Version = tuple[int, int, int]
 

@@ -60,7 +60,7 @@ def served_path(settings: Settings, recipe: Recipe) -> str | None:
         raise Refusal(
             f"{model} is pinned to no commit, and weights_source is {settings.weights.source}",
             needed="a commit of 40 hexadecimal digits: what is staged is a directory named by it",
-            fix=f"muster pin {recipe.name}",
+            fix=f"{recipe.pin_command}",
         )
     return revision_path(settings.weights.root, model, revision)
 

@@ -1,11 +1,16 @@
 """What the user gives, as types: recipe, settings, inventory, GPU products, pins, bundles.
 
     recipe              one YAML per model
+    strategy            what it is made of: strategies, variants, features, what GPUs get besides
+    shape               what the model's config.json says of its size
     sizes               how a strategy's ranks are counted, in numbers and words
     own_files           files that a recipe brings: chat templates and parser plugins
     model_config        a model's own config.json -> its shape, where its kind is known
     vllm_catalogue      vLLM's own recipe catalogue -> a recipe
     catalogue_words     the catalogue's command lines -> flags, sizes, a served name
+    catalogue_features  its features: which are on, and what variants make of them
+    catalogue_releases  what it takes from nightlies, images and git, and which release holds it
+    catalogue_text      its values, read as what they should be
     yaml_text           YAML of strangers, read within bounds
     settings            every setting, its default and its bounds; flat names outside, groups inside
     settings_files      the files beside and above an inventory that its settings come from
@@ -20,7 +25,7 @@
     secret_files        the user's files with secrets -> the one form that hosts get
     reserved_variables  environment variables that are not the user's to set
     versions            dotted versions as numbers
-    validation          pydantic's errors as refusals
+    validation          frozen types, and pydantic's errors as refusals
 
 Imports nothing but `errors`, `resources`, and what the hosts' programs compute or read as well (`on_host`).
 """

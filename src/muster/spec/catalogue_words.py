@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from muster.errors import shown
+from muster.spec.catalogue_text import number
 
 _SHORT = {"-tp": "tensor-parallel-size", "-dp": "data-parallel-size", "-pp": "pipeline-parallel-size"}
 _DECIDED = {"host", "port", "headless", "nnodes", "node-rank", "master-addr", "master-port", "data-parallel-address"}
@@ -65,8 +66,10 @@ def read(words: Sequence[str]) -> Words:
             said.left_out.append("--data-parallel-hybrid-lb left out: a strategy says who answers")
         elif name in _SIZE_FLAGS:
             said.sizes[_SIZE_FLAGS[name]] = number(value) or value
-        elif name.startswith("data-parallel-size"):
-            said.sizes["dp"] = "all"
+        elif name == "data-parallel-size":
+            said.sizes["dp"] = number(value) or "all"
+        elif name == "data-parallel-size-local":
+            said.left_out.append("--data-parallel-size-local left out: it follows from the hosts")
         else:
             said.flags[name] = value if value else True
     return said
@@ -89,15 +92,11 @@ def _pairs(words: Sequence[str]) -> Iterator[tuple[str, str]]:
         name, equals, value = word.partition("=")
         name = _SHORT.get(name, name)
         if name in _SHORT.values() or name.startswith("--"):
-            name = name.removeprefix("--").replace("_", "-") if "." not in name else name.removeprefix("--")
+            beginning, dot, field = name.removeprefix("--").partition(".")
+            name = beginning.replace("_", "-") + dot + field
             if equals:
                 yield name, value
             else:
                 waiting = name
         else:
             yield f"-{word}", ""
-
-
-def number(text: str) -> int:
-    """Return a whole number of at most 11 digits; 0 for any other text."""
-    return int(text) if text.isascii() and text.isdigit() and len(text) < 12 else 0

@@ -22,6 +22,8 @@ class Gpu:
     """The short name used in inventories."""
     product: str
     memory_mib: int
+    gigabytes: int
+    """Of memory, as the product is sold; vendors and vLLM's catalogue count so."""
     compute_capability: str = "9.0"
 
     @property
@@ -40,11 +42,11 @@ class Gpu:
 GPUS: dict[str, Gpu] = {
     gpu.profile: gpu
     for gpu in (
-        Gpu("H800", "NVIDIA H800", 81559),
-        Gpu("H200", "NVIDIA H200", 143771),
-        Gpu("H20", "NVIDIA H20", 97871),
-        Gpu("H20-3e", "NVIDIA H20-3e", 143771),
-        Gpu("H100", "NVIDIA H100 80GB HBM3", 81559),
+        Gpu("H800", "NVIDIA H800", 81559, 80),
+        Gpu("H200", "NVIDIA H200", 143771, 141),
+        Gpu("H20", "NVIDIA H20", 97871, 96),
+        Gpu("H20-3e", "NVIDIA H20-3e", 143771, 141),
+        Gpu("H100", "NVIDIA H100 80GB HBM3", 81559, 80),
     )
 }
 

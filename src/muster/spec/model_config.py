@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from muster.errors import shown
-from muster.spec.recipe import Shape
+from muster.spec.shape import Shape
 
 _MOST = 1 << 24
 FP8_BLOCK_BITS = 8 + 32 / 128**2

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import Field, PrivateAttr, ValidationError, field_validator
 
 from muster import resources
 from muster.errors import Refusal, unknown
@@ -13,144 +13,24 @@ from muster.guard.endpoint_kinds import COMPLETIONS, KINDS
 from muster.spec import own_files, yaml_text
 from muster.spec.hardware import GENERATIONS, GPUS, Gpu
 from muster.spec.own_files import FileName, OwnFile
-from muster.spec.safe_text import Commit, EnvName, Flag, Line, ModelId, Name, ServedName, UnitText, Version, Word
-from muster.spec.sizes import OLD, Executor, LoadBalancing, Sizes
-from muster.spec.validation import refusal_of
+from muster.spec.safe_text import (
+    Commit,
+    Line,
+    ModelId,
+    Name,
+    PathSegment,
+    UnitText,
+    Version,
+)
+from muster.spec.shape import Shape
+from muster.spec.sizes import OLD, Number
+from muster.spec.strategy import Env, Feature, Flags, Overrides, Strategy, Variant
+from muster.spec.validation import Frozen, refusal_of
 
 DEFAULT_PROFILE = "serving"
 
-FlagValue = bool | int | float | str
-Flags = dict[Flag, bool | int | float | Word]
-Env = dict[EnvName, Word]
 
-
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Shape(_Frozen):
-    """What the model's config.json says of its size; `plan.gpu_memory` turns it into bytes.
-
-    Dense models leave the expert counts at 0; models without MLA leave `kv_lora_rank` at 0 and give
-    `num_key_value_heads` and `head_dim`.
-    """
-
-    num_hidden_layers: int = Field(gt=0)
-    first_k_dense_replace: int = 0
-    hidden_size: int = Field(gt=0)
-    intermediate_size: int = Field(gt=0)
-    moe_intermediate_size: int = 0
-    n_routed_experts: int = 0
-    n_shared_experts: int = 0
-    num_attention_heads: int = Field(gt=0)
-    num_key_value_heads: int = 0
-    head_dim: int = 0
-    q_lora_rank: int = 0
-    kv_lora_rank: int = 0
-    qk_nope_head_dim: int = 0
-    qk_rope_head_dim: int = 0
-    v_head_dim: int = 0
-    index_head_dim: int = 0
-    """Of sparse MLA: size of the key that its indexer keeps of every token."""
-    window_layers: int = Field(default=0, ge=0)
-    """Layers that keep a window of tokens (sliding or chunked attention), `window` of them."""
-    window: int = Field(default=0, ge=0)
-    state_layers: int = Field(default=0, ge=0)
-    """Layers that keep a state of each request (linear attention), of `state_bytes` over all TP ranks."""
-    state_bytes: int = Field(default=0, ge=0)
-    vocab_size: int = Field(gt=0)
-    expert_bits: float = 16
-    """Bits a parameter of a routed expert takes, scales included (FP8 with 128x128 block scales: 8.002)."""
-    linear_bits: float = 16
-    """Bits a parameter of every other quantised linear layer takes."""
-    other_bits: float = 16
-    """Bits a parameter of embeddings, output head and router takes."""
-    weight_block: int = Field(default=0, ge=0)
-    """Side of the square blocks that quantised weights have one scale for; 0 where there are none."""
-    weight_bytes: int = Field(default=0, ge=0)
-    """Of all weights on disk, which the sizes are scaled to; 0 where only the sizes are known."""
-
-    @property
-    def kv_heads(self) -> int:
-        """Number of KV heads without MLA: as many as attention heads where the model does not say."""
-        return self.num_key_value_heads or self.num_attention_heads
-
-
-class Feature(_Frozen):
-    """A set of flags and variables that a user can turn on and off."""
-
-    flags: Flags = {}
-    env: Env = {}
-    about: Line = ""
-
-
-class Overrides(_Frozen):
-    """What GPUs of one generation or product get besides."""
-
-    flags: Flags = {}
-    env: Env = {}
-    sizes: Sizes | None = None
-    """In the place of the strategy's."""
-
-
-class Profile(_Frozen):
-    """What a strategy is set up for: to serve people, or as the recipe's authors published it."""
-
-    about: Line
-    decode_context_parallel: bool | None = None
-    """As in the strategy; None leaves that alone."""
-    features: tuple[Line, ...] = ()
-    """Besides the strategy's."""
-    flags: Flags = {}
-    """Over the strategy's."""
-
-
-class Strategy(_Frozen):
-    """How the model is spread, and the flags for it; the hosts turn sizes into numbers."""
-
-    about: Line
-    sizes: Sizes = Sizes()
-    """May be left out by the names that have always had sizes of their own."""
-    load_balancing: LoadBalancing = "internal"
-    executor: Executor = "mp"
-    """Where an engine spans hosts and the setting says nothing."""
-    hosts: int | None = None
-    """Exact number of hosts, or None for any number the arithmetic allows."""
-    min_hosts: int = 1
-    served_model_name: ServedName | None = None
-    decode_context_parallel: bool = False
-    """Decode context parallel size equal to TP unless the setting says otherwise."""
-    features: tuple[Line, ...] = ()
-    flags: Flags = {}
-    env: Env = {}
-    hardware: dict[Line, Overrides] | None = None
-    """By GPU generation (`hopper`) and product, the product over the generation; None takes the recipe's."""
-    profiles: dict[Line, Profile] = {}
-    """Empty where one set of flags serves people and was published."""
-
-    def in_profile(self, name: str) -> Strategy:
-        """Return the strategy with the flags and features of one of its profiles.
-
-        Raises:
-            Refusal: the strategy has profiles, and none of that name.
-        """
-        if not self.profiles:
-            return self
-        if name not in self.profiles:
-            raise unknown("profile", name, self.profiles)
-        profile = self.profiles[name]
-        dcp = profile.decode_context_parallel
-        return self.model_copy(
-            update={
-                "sizes": self.sizes.model_copy(update={"dcp": 1}) if dcp is False else self.sizes,
-                "flags": {**self.flags, **profile.flags},
-                "features": (*self.features, *profile.features),
-                "decode_context_parallel": self.decode_context_parallel if dcp is None else dcp,
-            }
-        )
-
-
-class Published(_Frozen):
+class Published(Frozen):
     """A figure the recipe's authors published, kept with its hardware."""
 
     metric: Line
@@ -159,7 +39,7 @@ class Published(_Frozen):
     unit: Line = ""
 
 
-class Source(_Frozen):
+class Source(Frozen):
     """Where a recipe was imported from."""
 
     path: Line
@@ -168,7 +48,7 @@ class Source(_Frozen):
     variant: Line
 
 
-class Recipe(_Frozen):
+class Recipe(Frozen):
     """One model: its shape, the strategies it is served with, and the figures published for it."""
 
     name: Name
@@ -185,22 +65,77 @@ class Recipe(_Frozen):
     """What the model answers, by its name in the guard's `endpoint_kinds`."""
     files: dict[FileName, OwnFile] = {}
     """That flags name: chat templates and parser plugins."""
+    vram_minimum_gb: float | None = Field(default=None, gt=0)
+    """What the recipe's authors say that the weights need, as GPUs are sold: 80, 141."""
+    fit: dict[Line, Number] = {}
+    """GPUs of an engine where a strategy says `tp: fit`, by product (`any` for the rest); left out, one where
+    `vram_minimum_gb` is no more than a GPU has, else all of a host."""
     flags: Flags = {}
     env: Env = {}
     hardware: dict[Line, Overrides] = {}
-    """For the strategies that have none of their own."""
+    """By GPU generation and product; a strategy's block of the same kind stands in the place of one here."""
     features: dict[Line, Feature] = {}
+    variants: dict[PathSegment, Variant] = {}
+    variant: PathSegment | None = None
+    """The one that is taken where the setting names none."""
     strategies: dict[Line, Strategy]
     defaults: dict[Line, Line]
     """GPU profile -> default strategy; `any` for the rest."""
     bench: dict[Line, dict[Line, bool | int | float | Line | list[int | float]]] = {}
     published: tuple[Published, ...] = ()
+    _of: str | None = PrivateAttr(default=None)
+
+    @property
+    def pin(self) -> str:
+        """Name of its pin: that of the recipe, and of the variant where it is not the recipe's own."""
+        return self.name if self._of in (None, self.variant) else f"{self.name}-{self._of}"
+
+    @property
+    def pin_command(self) -> str:
+        """The command that pins it."""
+        return f"muster pin {self.name}" if self.pin == self.name else f"muster pin {self.name} --variant {self._of}"
+
+    def of_variant(self, name: str | None) -> Recipe:
+        """Return the recipe of one of its variants; of one it stays as it is.
+
+        Args:
+            name: the variant's; None for the recipe's own.
+
+        Raises:
+            Refusal: no such variant.
+        """
+        name = name or self._of or self.variant
+        if name is None or self._of == name:
+            return self
+        if name not in self.variants:
+            raise unknown("variant", name, self.variants, where=f"recipe {self.name}")
+        variant = self.variants[name]
+        given = ("model", "revision", "min_vllm", "context", "shape", "vram_minimum_gb")
+        replaced = {key: getattr(variant, key) for key in given if getattr(variant, key) is not None}
+        if variant.model is not None:  # other weights: neither the commit nor the bits are the recipe's
+            replaced = {"revision": None, "shape": None, **replaced}
+        kinds = self.hardware | {
+            kind: self.hardware.get(kind, Overrides()).over(block) for kind, block in variant.hardware.items()
+        }
+        chosen = self.model_copy(
+            update={
+                **replaced,
+                "fit": {**self.fit, **variant.fit} if "any" not in variant.fit else variant.fit,
+                "flags": {**self.flags, **variant.flags},
+                "env": {**self.env, **variant.env},
+                "hardware": kinds,
+                "features": {**self.features, **variant.features},
+                "strategies": {key: strategy.of_variant(variant) for key, strategy in self.strategies.items()},
+            }
+        )
+        chosen._of = name
+        return chosen
 
     def on(self, gpu: Gpu) -> Recipe:
         """Return the recipe as it is on one GPU product: what its generation and the product itself need, merged."""
         strategies = {}
         for name, strategy in self.strategies.items():
-            given = self.hardware if strategy.hardware is None else strategy.hardware
+            given = {**self.hardware, **(strategy.hardware or {})}
             for overrides in (given[kind] for kind in (gpu.generation, gpu.profile) if kind in given):
                 strategy = strategy.model_copy(
                     update={
@@ -209,8 +144,15 @@ class Recipe(_Frozen):
                         "sizes": overrides.sizes or strategy.sizes,
                     }
                 )
+            if strategy.sizes.tp == "fit":
+                sizes = strategy.sizes.model_copy(update={"tp": self._engine_gpus(gpu)})
+                strategy = strategy.model_copy(update={"sizes": sizes})
             strategies[name] = strategy
         return self.model_copy(update={"strategies": strategies})
+
+    def _engine_gpus(self, gpu: Gpu) -> int | str:
+        said = self.fit.get(gpu.profile) or self.fit.get("any")
+        return said or (1 if self.vram_minimum_gb and self.vram_minimum_gb <= gpu.gigabytes else "host")
 
     @field_validator("endpoint")
     @classmethod
@@ -283,7 +225,10 @@ def parse(raw: object, *, where: str, directory: Path | None = None) -> Recipe:
         for feature in named:
             if feature not in recipe.features:
                 raise unknown("feature", feature, recipe.features, where=f"{where}: {strategy_name}")
-    kinds = [*recipe.hardware, *(kind for each in recipe.strategies.values() for kind in each.hardware or ())]
+    _check_variants(recipe, where)
+    blocks = [recipe.hardware, *(each.hardware for each in recipe.variants.values())]
+    blocks += [each.hardware or {} for each in recipe.strategies.values()]
+    kinds = [kind for block in blocks for kind in block]
     for kind in kinds:
         if kind not in {*GENERATIONS.values(), *GPUS}:
             raise unknown("GPU generation or product", kind, [*GENERATIONS.values(), *GPUS], where=f"{where}: hardware")
@@ -297,3 +242,23 @@ def parse(raw: object, *, where: str, directory: Path | None = None) -> Recipe:
         if strategy_name not in recipe.strategies:
             raise unknown("strategy", strategy_name, recipe.strategies, where=f"{where}: defaults: {profile}")
     return recipe
+
+
+def _check_variants(recipe: Recipe, where: str) -> None:
+    """Refuse names in or of variants that the recipe does not have, and products that there are not."""
+    if recipe.variant is not None and recipe.variant not in recipe.variants:
+        raise unknown("variant", recipe.variant, recipe.variants, where=f"{where}: variant")
+    if recipe.variants and recipe.variant is None:
+        raise Refusal(f"{where}: has variants, and says not which one to take", fix="add `variant: NAME`")
+    products = [*recipe.fit, *(gpu for each in recipe.strategies.values() for gpu in each.gpus)]
+    for name, variant in recipe.variants.items():
+        products += [*variant.fit, *variant.gpus]
+        for feature in variant.features_on:
+            if feature not in {**recipe.features, **variant.features}:
+                raise unknown("feature", feature, recipe.features, where=f"{where}: {name}")
+        for key, strategy in recipe.strategies.items():
+            if variant.gpus and strategy.gpus and not set(variant.gpus) & set(strategy.gpus):
+                raise Refusal(f"{where}: no product takes both variant {name} and strategy {key}")
+    for product in products:
+        if product not in {*GPUS, "any"}:
+            raise unknown("GPU product", product, GPUS, where=where)

@@ -19,8 +19,9 @@ class Sizes(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    tp: Number | Literal["host", "all"] = "host"
-    """Tensor parallel: all GPUs of a host, or all GPUs of all hosts (divided over `pp` and `dp`)."""
+    tp: Number | Literal["fit", "host", "all"] = "host"
+    """Tensor parallel: as many GPUs as the recipe's `fit` says, all of a host, or those of all hosts (divided over `pp`
+    and `dp`)."""
     pp: Number | Literal["hosts"] = 1
     """Pipeline parallel: `hosts` puts one stage on each host."""
     dp: Number | Literal["all"] = 1

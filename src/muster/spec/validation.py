@@ -1,14 +1,20 @@
-"""A pydantic error becomes a refusal that names the key and, if misspelt, the nearest one."""
+"""Types that users write; a pydantic error becomes a refusal that names the key and, if misspelt, the nearest one."""
 
 from __future__ import annotations
 
 from collections.abc import Collection
 from typing import Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from muster.errors import Refusal, shown, unknown
 from muster.spec import plain_secrets
+
+
+class Frozen(BaseModel):
+    """Base of types that users write: nothing changes, and a key that is not known is refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 def refusal_of(

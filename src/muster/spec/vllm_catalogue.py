@@ -1,4 +1,4 @@
-"""vLLM's recipe catalogue -> a recipe. One model's YAML, one variant of it, with its layers kept.
+"""vLLM's recipe catalogue -> a recipe: one model's YAML, with its layers and variants kept.
 
 The catalogue's text is a stranger's: whatever comes out passes the types of a recipe. What cannot be carried over is
 refused by name; what is served otherwise than there is said, one line each.
@@ -11,19 +11,27 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from muster.errors import Refusal, shown, unknown
-from muster.guard.endpoint_kinds import COMPLETIONS
-from muster.spec import catalogue_words, reserved_variables
+from muster.spec import catalogue_releases, catalogue_words, reserved_variables
+from muster.spec.catalogue_features import Features
+from muster.spec.catalogue_text import (
+    GENERATION,
+    LIKE,
+    VENDOR,
+    Raw,
+    exact,
+    general,
+    kept,
+    keyed,
+    mapping,
+    number,
+    products,
+    text,
+    texts,
+)
 from muster.spec.catalogue_words import NotCarried, Words
-from muster.spec.hardware import GPUS
-
-Raw = dict[str, Any]
-
-VENDOR, GENERATION = "nvidia", "hopper"
-LIKE: Mapping[str, str | None] = {"H100": "h100", "H800": "h100", "H200": "h200", "H20-3e": "h200", "H20": None}
-"""GPU product -> whose settings it takes: the catalogue has no word on H800, H20 and H20-3e."""
 
 STRATEGIES: Mapping[str, Raw] = {
-    "single_node_tp": {"hosts": 1, "sizes": {"tp": "host"}},
+    "single_node_tp": {"hosts": 1, "sizes": {"tp": "fit"}},
     "single_node_tep": {"hosts": 1, "sizes": {"tp": "host", "ep": True}},
     "single_node_dep": {"hosts": 1, "sizes": {"tp": 1, "dp": "all", "ep": True}},
     "multi_node_tp": {"min_hosts": 2, "sizes": {"tp": "all"}},
@@ -45,198 +53,203 @@ ABOUT: Mapping[str, str] = {
 
 
 class Importer:
-    """One variant of one model on its way into a recipe.
+    """One model on its way into a recipe.
 
     Args:
         raw: the model's YAML, every value a text.
-        variant: its name.
         where: of the file, for messages.
     """
 
-    def __init__(self, raw: object, variant: str, where: str) -> None:
-        self.where = where
-        self.raw = _mapping(raw)
-        variants = _mapping(self.raw.get("variants"))
-        if variant not in variants:
-            raise unknown("variant", variant, variants, where=where)
-        self.name, self.variant = variant, _mapping(variants[variant])
-        self.model = _mapping(self.raw.get("model"))
+    def __init__(self, raw: object, where: str) -> None:
+        self.where, self.raw = where, mapping(raw)
+        self.model = mapping(self.raw.get("model"))
         self.differences: list[str] = []
+        self._floor_at_least = "0"
 
-    def recipe(self, source: Mapping[str, str]) -> Raw:
-        """Return the recipe as data for its YAML file.
+    def recipe(self, source: Mapping[str, str], variant: str = "default") -> Raw:
+        """Return the recipe as data for its YAML file, with all variants that Hopper serves.
+
+        Args:
+            source: path and hash of the file.
+            variant: the one that is taken where nobody names another.
 
         Raises:
             Refusal: naming what cannot be carried over.
         """
         self._refuse()
-        model_id = _text(self.variant.get("model_id") or self.model.get("model_id"))
-        base = self._words([*_texts(self.model.get("base_args")), *_texts(self.variant.get("extra_args"))], named=True)
-        features, on = self._features()
-        strategies = {
-            name: self._strategy(name, base, on)
-            for name in _texts(self.raw.get("compatible_strategies"))
-            if self._takes(name)
-        }
+        model_id = text(self.model.get("model_id"))
+        base = self._words(texts(self.model.get("base_args")), named=True)
+        variants = self._variants(variant)
+        strategies = self._strategies(base)
         if not strategies:
             raise self._refusal("no strategy that runs on Hopper", "one of " + ", ".join(STRATEGIES))
-        wanted = _text(self.raw.get("default_strategy"))
-        default = wanted if wanted in strategies else next(iter(strategies))
-        meta = _mapping(self.raw.get("meta"))
-        endpoint = self._endpoint(meta, model_id)
-        suffix = "" if self.name == "default" else f"-{self.name}"
+        features = Features(self.raw, self._words, self._env)
+        for name, each in variants.items():
+            each |= features.of_variant(name, mapping(mapping(self.raw.get("variants")).get(name)), base=variant)
+        for name, strategy in strategies.items():
+            strategy |= kept(features=features.on(name))
+        self.differences += features.differences
+        wanted = text(self.raw.get("default_strategy"))
+        declared = mapping(mapping(self.raw.get("strategy_overrides")).get("single_node_tp")).get("tp")
         return {
-            "name": re.sub(r"[^a-z0-9]+", "-", f"{model_id.split('/')[-1].lower()}{suffix}").strip("-")[:40].strip("-"),
-            "title": _text(meta.get("title")) or model_id,
+            "name": re.sub(r"[^a-z0-9]+", "-", model_id.split("/")[-1].lower()).strip("-")[:40].strip("-"),
+            "title": text(mapping(self.raw.get("meta")).get("title")) or model_id,
             "model": model_id,
-            "min_vllm": self._floor(),
+            "min_vllm": self._floor(self.model),
             "context": self._context(),
-            "source": {**source, "variant": self.name},
-            **({} if endpoint == COMPLETIONS else {"endpoint": endpoint}),
-            **_kept(flags=base.flags, env=self._env(self.model.get("base_env"), self.variant.get("extra_env"))),
-            **_kept(hardware=self._hardware(self.raw, self.variant), features=features),
+            "source": {**source, "variant": variant},
+            **kept(endpoint=self._endpoint(model_id)),
+            **kept(fit=_fit(declared), flags=base.flags, env=self._env(self.model.get("base_env"))),
+            **kept(hardware=self._hardware(self.raw), features=features.texts),
+            "variant": variant,
+            "variants": variants,
             "strategies": strategies,
-            "defaults": {"any": default},
+            "defaults": {"any": wanted if wanted in strategies else next(iter(strategies))},
         }
 
-    def _endpoint(self, meta: Raw, model_id: str) -> str:
-        """Return what the model answers: the catalogue has one task for embeddings and reranking."""
-        if "embedding" not in _texts(meta.get("tasks")):
-            return COMPLETIONS
+    def _endpoint(self, model_id: str) -> str:
+        """Return what the model answers, "" for completions; embeddings and reranking are one task of the catalogue."""
+        if "embedding" not in texts(mapping(self.raw.get("meta")).get("tasks")):
+            return ""
         endpoint = "reranking" if "rerank" in model_id.lower() else "embeddings"
         self.differences.append(f"endpoint: {endpoint}, by the task `embedding` and the model's name")
         return endpoint
 
     def _refuse(self) -> None:
-        """Refuse what muster cannot serve, by its name."""
-        if self.raw.get("omni") or "omni" in _texts(_mapping(self.raw.get("meta")).get("tasks")):
+        """Refuse a model that muster cannot serve, by what keeps it out."""
+        if self.raw.get("omni") or "omni" in texts(mapping(self.raw.get("meta")).get("tasks")):
             raise self._refusal("an omni model: it needs vllm-omni", "a model that `vllm serve` serves")
-        if _text(self.variant.get("precision")) == "nvfp4":
-            raise self._refusal("NVFP4 weights: not for Hopper", "another variant")
-        supported = _texts(self.variant.get("supported_hardware"))
-        if supported and not {"h100", "h200", GENERATION, VENDOR} & set(supported):
-            raise self._refusal(f"variant {self.name} is for {', '.join(supported)}", "a variant for Hopper")
-        if _text(self.model.get("nightly_required")) == "true":
-            raise self._refusal("a nightly engine", "a released version of vLLM")
+        if text(self.model.get("nightly_required")) == "true":
+            floor = text(self.model.get("min_vllm_version"))
+            if not catalogue_releases.of_nightly(floor):
+                raise self._refusal("a nightly engine", "a released version of vLLM")
+            self._released("a nightly engine")
         for each in self.raw.get("dependencies") or ():
-            dependency = _mapping(each)
-            brand, command = _text(dependency.get("brand")), _text(dependency.get("command"))
-            if _text(dependency.get("optional")) == "true" or (brand and brand.lower() != VENDOR):
+            dependency = mapping(each)
+            brand, command = text(dependency.get("brand")), text(dependency.get("command"))
+            if text(dependency.get("optional")) == "true" or (brand and brand.lower() != VENDOR):
                 continue
-            if "git+" in command or "git clone" in command:
+            if catalogue_releases.of_package(command):
+                self._released(shown(command))
+            elif "git+" in command or "git clone" in command:
                 raise self._refusal(f"a package from git: {shown(command)}", "packages of an index, with hashes")
-            self.differences.append(f"not carried out: {shown(command)}")
-        for image in (self.variant.get("docker_image"), _mapping(self.model.get("docker_image")).get(VENDOR)):
-            if image and not re.fullmatch(r"vllm/vllm-openai:(latest|v[0-9.]+)", _text(image)):
-                raise self._refusal(f"an image of its own: {shown(_text(image))}", "a released version of vLLM")
+            else:
+                self.differences.append(f"not carried out: {shown(command)}")
+        image = self.model.get("docker_image")
+        self._check_image(mapping(image).get(VENDOR) if isinstance(image, Mapping) else image)
 
-    def _takes(self, name: str) -> bool:
-        if name not in STRATEGIES:
-            self.differences.append(f"strategy {shown(name)} left out: prefill and decode pools are not served")
-            return False
-        by = _mapping(_mapping(self.raw.get("strategy_hardware")).get(name))
-        kinds = [kind for kind, word in by.items() if _text(word) == "unsupported"]
-        if GENERATION in kinds or {"h100", "h200"} <= set(kinds):
-            self.differences.append(f"strategy {name} left out: not supported on Hopper")
-            return False
-        return True
+    def _check_image(self, value: object) -> None:
+        tags = [text(each) for each in value.values()] if isinstance(value, Mapping) else [text(value)]
+        for image in tags:
+            if not image or re.fullmatch(r"vllm/vllm-openai:(latest|v[0-9.]+)", image):
+                continue
+            if not catalogue_releases.of_image(image):
+                raise self._refusal(f"an image of its own: {shown(image)}", "a released version of vLLM")
+            self._released(f"the image {image}")
 
-    def _strategy(self, name: str, base: Words, on: Mapping[str, Sequence[str]]) -> Raw:
-        own = _mapping(_mapping(self.raw.get("strategy_overrides")).get(name))
-        said = self._words([*_texts(own.get("vllm_args")), *_texts(own.get("extra_args"))], named=True)
-        sizes = {**base.sizes, **STRATEGIES[name]["sizes"], **said.sizes}
-        made = {"about": ABOUT[name], **STRATEGIES[name], "sizes": sizes}
-        tp = self.variant.get("tp") or own.get("tp")
-        hardware = self._hardware(own) if own.get("hardware_overrides") else None
-        if name in ("single_node_tp", "single_node_tep"):
-            hardware = self._sized(sizes, tp, hardware)
-        names = [feature for feature, only in on.items() if not only or name in only]
+    def _released(self, instead_of: str) -> None:
+        self._floor_at_least = catalogue_releases.RELEASE
+        self.differences.append(f"vLLM {self._floor_at_least} or newer in the place of {instead_of}")
+
+    def _variants(self, wanted: str) -> Raw:
+        """Return the variants for Hopper; those left out are said.
+
+        Raises:
+            Refusal: the wanted one is none, or cannot be carried over.
+        """
+        given = mapping(self.raw.get("variants"))
+        if wanted not in given:
+            raise unknown("variant", wanted, given, where=self.where)
+        variants = {}
+        for name, each in given.items():
+            try:
+                variants[name] = self._variant(mapping(each))
+            except Refusal as refusal:
+                if name == wanted:
+                    found = refusal.found.removeprefix(f"{self.where}: ")
+                    raise self._refusal(f"variant {name}: {found}", refusal.needed or "") from None
+                self.differences.append(f"variant {shown(name)} left out: {refusal.found.rpartition('.yaml: ')[2]}")
+        return {wanted: variants[wanted], **variants}
+
+    def _variant(self, variant: Raw) -> Raw:
+        precision, only = text(variant.get("precision")), mapping(variant.get("precision_hardware"))
+        if not only and precision in ("nvfp4", "fp4"):
+            raise self._refusal(f"{precision.upper()} weights: not for Hopper", "another variant")
+        if (text(only.get("brand")) or VENDOR).lower() != VENDOR or text(only.get("generation")) not in (
+            "",
+            GENERATION,
+        ):
+            raise self._refusal(f"{shown(precision.upper())} weights: not for Hopper", "another variant")
+        supported = texts(variant.get("supported_hardware"))
+        if supported and not products(supported):
+            raise self._refusal(f"for {shown(', '.join(supported))}: not for Hopper", "a variant for Hopper")
+        self._check_image(variant.get("docker_image"))
+        said = self._words(texts(variant.get("extra_args")))
+        if said.sizes:
+            self.differences.append(f"sizes of a variant left out: {', '.join(said.sizes)}")
+        gpus = products(supported) if supported else []
+        floor, own = self._floor({**self.model, **kept(**variant)}), self._floor(self.model)
         return {
-            **made,
-            **_kept(flags=said.flags, env=self._env(own.get("env"), own.get("extra_env")), features=names),
-            **_kept(served_model_name=said.served or base.served),
-            **({} if hardware is None else {"hardware": hardware}),
+            **kept(model=text(variant.get("model_id")), min_vllm=floor if floor != own else ""),
+            **kept(vram_minimum_gb=number(variant.get("vram_minimum_gb")), fit=_fit(variant.get("tp"))),
+            **kept(gpus=gpus if len(gpus) < len(LIKE) else [], flags=said.flags),
+            **kept(env=self._env(variant.get("extra_env")), hardware=self._hardware(variant)),
         }
 
-    def _sized(self, sizes: Raw, tp: object, hardware: Raw | None) -> Raw | None:
-        """Return the hardware block with TP as small as the variant's memory allows, or as the catalogue has it."""
-        needed = _number(self.variant.get("vram_minimum_gb"))
-        by_gpu = _mapping(tp)
-        blocks = self._hardware(self.raw, self.variant) if hardware is None else hardware
-        for product, gpu in GPUS.items():
-            fixed = _number(by_gpu.get(LIKE[product] or "", 0)) if by_gpu else _number(tp)
-            gigabytes = round(gpu.memory_bytes / 1e9 / 1.07)  # as sold: 80, 96, 141
-            smallest = next((size for size in (1, 2, 4) if size * gigabytes >= needed), 0) if needed else 0
-            size = fixed or smallest
-            if size and size != 8:
-                block = dict(blocks.get(product, {}))
-                blocks = {**blocks, product: {**block, "sizes": {**sizes, "tp": size}}}
-        return blocks or None
-
-    def _features(self) -> tuple[Raw, dict[str, Sequence[str]]]:
-        """Return the features, and which are on by default: name -> the strategies it is for (none: all)."""
-        off = set(_texts(self.raw.get("opt_in_features")))
-        features: Raw = {}
-        on: dict[str, Sequence[str]] = {}
-        for name, each in _mapping(self.raw.get("features")).items():
-            feature = _mapping(each)
-            if _text(_mapping(feature.get("hardware")).get(GENERATION)) == "unsupported":
+    def _strategies(self, base: Words) -> Raw:
+        listed = texts(self.raw.get("compatible_strategies"))
+        gates = mapping(self.raw.get("strategy_hardware"))
+        strategies = {}
+        for name in dict.fromkeys([*listed, *gates]):
+            words = {product: text(keyed(gates.get(name), product)) for product in LIKE}
+            gpus = [product for product, word in words.items() if (word or name in listed) and word != "unsupported"]
+            if not gpus and name in listed:
+                self.differences.append(f"strategy {name} left out: not supported on Hopper")
+            if not gpus:
+                continue
+            if name not in STRATEGIES:
+                self.differences.append(f"strategy {shown(name)} left out: prefill and decode pools are not served")
                 continue
             try:
-                said = self._words(self._feature_args(name, feature))
+                strategies[name] = self._strategy(name, base) | kept(gpus=gpus if len(gpus) < len(LIKE) else [])
             except Refusal as refusal:
-                self.differences.append(f"feature {shown(name)} left out: {refusal.found.rpartition('variant ')[2]}")
-                continue
-            if said.sizes:
-                self.differences.append(f"feature {shown(name)} left out: it changes sizes, which a strategy says")
-                continue
-            draft = '"model"' in str(said.flags.get("speculative-config", ""))
-            if draft:
-                self.differences.append(f"feature {shown(name)} is off: its draft model is not pinned")
-            about = _text(feature.get("description"))
-            features[name] = {"flags": said.flags, **_kept(env=self._env(feature.get("extra_env")), about=about)}
-            if name not in off and not draft:
-                on[name] = _texts(feature.get("strategies"))
-        return features, on
+                self.differences.append(f"strategy {name} left out: {refusal.found.rpartition('.yaml: ')[2]}")
+        return strategies
 
-    def _feature_args(self, name: str, feature: Raw) -> list[str]:
-        modes = _mapping(feature.get("modes"))
-        if modes:
-            chosen = _text(_mapping(self.variant.get("default_modes")).get(name)) or _text(feature.get("default_mode"))
-            only = {mode: _texts(_mapping(each).get("variants")) for mode, each in modes.items()}
-            fitting = [mode for mode, variants in only.items() if not variants or self.name in variants]
-            mode = chosen if chosen in fitting else next(iter(fitting), "")
-            feature = _mapping(modes.get(mode))
-        by = _mapping(feature.get("hardware_overrides"))
-        given = _mapping(by.get(GENERATION) or by.get(VENDOR))
-        return _texts(given.get("args") or feature.get("args"))
+    def _strategy(self, name: str, base: Words) -> Raw:
+        own = mapping(mapping(self.raw.get("strategy_overrides")).get(name))
+        said = self._words([*texts(own.get("extra_args")), *texts(own.get("vllm_args"))], named=True)
+        sizes = {**base.sizes, **STRATEGIES[name]["sizes"], **said.sizes}
+        if name.startswith("multi_node") and sizes.get("dp", 1) != 1:
+            sizes["dp"] = "all"  # its number is that of the hosts that the catalogue's author had
+        return {
+            "about": ABOUT[name],
+            **STRATEGIES[name],
+            "sizes": sizes,
+            **kept(flags=said.flags, env=self._env(own.get("env"), own.get("extra_env"))),
+            **kept(hardware=self._hardware(own, sizes), served_model_name=said.served or base.served),
+        }
 
-    def _hardware(self, *holders: Raw) -> Raw:
-        """Return flags and variables by generation and product, of one or more holders; the last one wins."""
+    def _hardware(self, holder: Raw, sizes: Raw | None = None) -> Raw:
+        """Return flags and variables by generation and product; sizes too, over those of a strategy."""
         blocks: Raw = {}
-        for holder in holders:
-            given = _mapping(holder.get("hardware_overrides"))
-            general = given.get(GENERATION) or given.get(VENDOR)
-            for kind, block in [(GENERATION, general), *((p, given.get(like or "")) for p, like in LIKE.items())]:
-                said = self._words(_texts(_mapping(block).get("extra_args")))
-                if said.sizes:
-                    self.differences.append(f"sizes in hardware_overrides left out: {', '.join(said.sizes)}")
-                env = self._env(_mapping(block).get("extra_env"))
-                if said.flags or env:
-                    before = blocks.get(kind, {})
-                    merged = {
-                        "flags": {**before.get("flags", {}), **said.flags},
-                        "env": {**before.get("env", {}), **env},
-                    }
-                    blocks[kind] = {name: values for name, values in merged.items() if values}
+        exact_blocks = {product: exact(holder, product) for product in LIKE} if holder is not self.raw else {}
+        for kind, block in {GENERATION: general(holder), **exact_blocks}.items():
+            said = self._words(texts(block.get("extra_args")))
+            if said.sizes and sizes is None:
+                self.differences.append(f"sizes in hardware_overrides left out: {', '.join(said.sizes)}")
+            own = {**sizes, **said.sizes} if said.sizes and sizes is not None else {}
+            made = kept(flags=said.flags, env=self._env(block.get("extra_env")), sizes=own)
+            if made or (block and sizes is not None):
+                blocks[kind] = made
         return blocks
 
     def _env(self, *layers: object) -> Raw:
         env = {}
-        for name, value in ((name, value) for layer in layers for name, value in _mapping(layer).items()):
+        for name, value in ((name, value) for layer in layers for name, value in mapping(layer).items()):
             instead = reserved_variables.instead_of(name)
             if instead is None:
-                env[name] = _text(value)
+                env[name] = text(value)
             else:
                 self.differences.append(f"{shown(name)} left out: {instead}")
         return env
@@ -260,38 +273,26 @@ class Importer:
             self.differences.append(f"--served-model-name {shown(said.served)} left out: a strategy says it")
         return said
 
-    def _floor(self) -> str:
-        text = _text(self.variant.get("min_vllm_version") or self.model.get("min_vllm_version"))
-        if not re.fullmatch(r"\d+\.\d+(\.\d+)?", text):
-            raise self._refusal(f"min_vllm_version {shown(text)}", "a released version of vLLM")
-        return text if text.count(".") == 2 else f"{text}.0"
+    def _floor(self, holder: Raw) -> str:
+        floor = text(holder.get("min_vllm_version"))
+        if not re.fullmatch(r"\d{1,4}\.\d{1,4}(\.\d{1,4})?", floor):
+            raise self._refusal(f"min_vllm_version {shown(floor)}", "a released version of vLLM")
+        floor = floor if floor.count(".") == 2 else f"{floor}.0"
+        return max(floor, self._floor_at_least, key=lambda version: [int(part) for part in version.split(".")])
 
     def _context(self) -> int:
-        length = _number(self.model.get("context_length"))
+        length = number(self.model.get("context_length"))
         if not length:
             raise self._refusal("no context_length", "the longest context in tokens")
         return length
 
     def _refusal(self, found: str, needed: str) -> Refusal:
-        what = f"{self.where}, variant {self.name}: {found}"
-        return Refusal(what, needed=needed, fix="import another variant or model")
+        return Refusal(f"{self.where}: {found}", needed=needed, fix="import another model or variant")
 
 
-def _kept(**values: Any) -> Raw:
-    return {name: value for name, value in values.items() if value}
-
-
-def _mapping(value: object) -> Raw:
-    return {str(key): each for key, each in value.items()} if isinstance(value, Mapping) else {}
-
-
-def _texts(value: object) -> list[str]:
-    return [_text(each) for each in value] if isinstance(value, (list, tuple)) else []
-
-
-def _text(value: object) -> str:
-    return value.strip() if isinstance(value, str) else ""
-
-
-def _number(value: object) -> int:
-    return catalogue_words.number(_text(value))
+def _fit(declared: Any) -> dict[str, int]:
+    """Return GPUs of an engine by product, from one number for all or a mapping by GPU."""
+    if not isinstance(declared, Mapping):
+        return {"any": min(number(declared), 8)} if number(declared) else {}
+    sizes = {product: min(number(keyed(declared, product)), 8) for product in LIKE}
+    return {product: size for product, size in sizes.items() if size}

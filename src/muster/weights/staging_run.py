@@ -55,7 +55,8 @@ def of_weights(state: State, recipe_name: str, *, required: bool = False) -> Sta
     def prepare() -> StageRun | None:
         fleet = inventory.of_run(state.inventory)
         settings = fleet.settings
-        chosen, bundle, options = recipe.load(recipe_name), bundles.directory_of(settings), settings.weights
+        chosen, bundle = recipe.load(recipe_name).of_variant(settings.variant), bundles.directory_of(settings)
+        options = settings.weights
         if bundle is not None and (bundle / bundles.WEIGHTS).is_dir():
             options = options.model_copy(update={"source": f"control:{bundle.resolve() / bundles.WEIGHTS}"})
         if options.kind == "none":
@@ -67,20 +68,20 @@ def of_weights(state: State, recipe_name: str, *, required: bool = False) -> Sta
                     " or control:/a/directory on this machine (docs/weights.md)",
                 )
             return None
-        listing = pins.read(chosen.name, bundle, fleet.homes)
+        listing = pins.read(chosen.pin, bundle, fleet.homes)
         model = settings.model or chosen.model
         if listing is None or listing.model != model:
             raise Refusal(
-                f"there is no pin of {model} ({pins.path_of(chosen.name)})",
+                f"there is no pin of {model} ({pins.path_of(chosen.pin)})",
                 needed="its commit, and the SHA-256 of every file",
-                fix=f"muster pin {chosen.name}",
+                fix=f"{chosen.pin_command}",
             )
         if settings.revision not in (None, listing.revision):
-            pin = pins.path_in_use(chosen.name, bundle, fleet.homes)
+            pin = pins.path_in_use(chosen.pin, bundle, fleet.homes)
             raise Refusal(
                 f"revision is {settings.revision}, but {pin} pins {listing.revision}",
                 needed="one commit: what is served is the directory that was staged",
-                fix=f"leave revision out, or muster pin {chosen.name} --revision {settings.revision}",
+                fix=f"leave revision out, or {chosen.pin_command} --revision {settings.revision}",
             )
         return _run(state, fleet, listing, options)
 
