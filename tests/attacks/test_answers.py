@@ -229,6 +229,12 @@ CASES = {
          "verify": {"processes": [{"unit": "u.service", "argv": ["vllm", "serve"]}]}},
         lambda a: [*a["lacks"], *a["notes"], *a["units"], str(a["verify"]["processes"][0]["argv"])],
     ),
+    "place_services": Case(
+        "place_services",
+        {"do": "compare"},
+        {"changed": ["/etc/prometheus/prometheus.yml"], "units": ["prometheus.service"]},
+        lambda a: [*a["changed"], *a["units"]],
+    ),
     "place_files": Case("place_files", {}, {"changed": ["/etc/a"], "notes": ["no such key"]}, lambda a: a["notes"]),
     "removable": Case(
         "removable",
@@ -441,13 +447,14 @@ def test_every_program_that_answers_has_a_model_and_a_case() -> None:
     rooms = [path for path in source.rglob("*.py") if path.parent.name != "on_host" and path.name != "answer_models.py"]
     text = "".join(path.read_text() for path in rooms)
     asked = {name for name in names if f'"{name}"' in text}
-    # Two stream lines, one is run by another program, one by the host itself, one is talked to (`transaction`), and one
+    # Two stream lines, one is run by another program, two by the host itself, one is talked to (`transaction`), and one
     # is a part of the probe.
     assert asked - known == {
         "install_engine",
         "transfer_stage",
         "transfer_hub",
         "return_change",
+        "host_metrics",
         "hold_change",
         "startable",
     }

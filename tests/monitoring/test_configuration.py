@@ -99,6 +99,8 @@ def test_the_command_writes_them_and_keeps_other_groups(tmp_path: Path) -> None:
         "prometheus.yml",
         "alertmanager.yml",
         "muster/rules.yml",
+        "grafana/muster/fleet.json",
+        "grafana/provisioning/dashboards/muster.yaml",
         f"muster/targets/{GROUP}.engine.json",
         "muster/targets/other.keyed.json",
     }

@@ -134,6 +134,8 @@ def test_both_ranks_answer_and_count(start: Start, ports: tuple[int, int]) -> No
     metrics = get(ports[0], "/metrics")[1]
     assert f'vllm:iteration_tokens_total_count{{engine="0",model_name="{MODEL}"}} 2.0' in metrics
     assert f'vllm:generation_tokens_total{{engine="1",model_name="{MODEL}"}} 4.0' in metrics
+    assert f'vllm:time_to_first_token_seconds_count{{engine="1",model_name="{MODEL}"}} 2.0' in metrics
+    assert f'vllm:inter_token_latency_seconds_bucket{{engine="1",model_name="{MODEL}",le="+Inf"}} 2.0' in metrics
     assert json.loads(get(ports[0], "/v1/models")[1])["data"][0]["id"] == MODEL
 
 

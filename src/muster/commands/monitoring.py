@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from muster.commands import options
-from muster.monitoring import configuration
+from muster.monitoring import configuration, grafana
 from muster.plan.prepare import plan_for
 from muster.spec import inventory
 
@@ -28,12 +28,14 @@ def monitoring(inventory_file: str, recipe_name: str, overrides: Mapping[str, An
     """Write what a Prometheus of your own needs to watch the group of RECIPE on INVENTORY's hosts: targets, alerts,
     configuration.
 
-    Paths are those below /etc/prometheus. Where prometheus.yml is yours already, take its scrape_configs and rule_files
-    into it. Of several groups, write all into one directory. deploys/monitoring.py installs the same on a host.
+    Paths are those below /etc/prometheus; those in grafana/ are below /etc/grafana. Where prometheus.yml is yours
+    already, take its scrape_configs and rule_files into it. Of several groups, write all into one directory.
+    deploys/monitoring.py installs the same on a host.
     """
     fleet = inventory.from_path(inventory_file, overrides)
     plan = plan_for(recipe_name, fleet)
     files = configuration.files(plan, fleet.settings, configuration.keyed_groups(_names(out)))
+    files |= {f"grafana/{path}": text for path, text in grafana.files().items()}
     for path, text in files.items():
         target = out / path
         target.parent.mkdir(parents=True, exist_ok=True)

@@ -4,5 +4,6 @@ targets        what is scraped: guards, engines, hosts and GPUs, each with its g
 rules          the alerts: what each means, when it fires, what to do
 configuration  the files of Prometheus and Alertmanager, as they lie in /etc/prometheus
 machines       what each machine gets: packages, files, units
+grafana        dashboards, and where Grafana finds them
 monitor_access whether the hosts let the monitor in
 """

@@ -16,6 +16,30 @@ from vllm.standin.process import log
 from vllm.standin.wire import Line
 
 WHO = "APIServer"
+LATENCIES = ("time_to_first_token_seconds", "inter_token_latency_seconds")
+BOUNDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+
+
+class Histogram:
+    """How many observations were at most how long, as Prometheus counts them."""
+
+    def __init__(self) -> None:
+        self.counts = [0] * (len(BOUNDS) + 1)
+        self.sum = 0.0
+
+    def add(self, seconds: float) -> None:
+        """Count one observation."""
+        self.counts[sum(seconds > bound for bound in BOUNDS)] += 1
+        self.sum += seconds
+
+    def lines(self, name: str, labels: str) -> list[str]:
+        """Return it in Prometheus's text format."""
+        below = list(itertools.accumulate(self.counts))
+        words = [*map(str, BOUNDS), "+Inf"]
+        rows = [
+            f'{name}_bucket{{{labels},le="{word}"}} {float(count)}' for word, count in zip(words, below, strict=True)
+        ]
+        return [*rows, f"{name}_sum{{{labels}}} {self.sum}", f"{name}_count{{{labels}}} {float(below[-1])}"]
 
 
 class Ranks:
@@ -42,6 +66,9 @@ class Ranks:
         self.running: Counter[int] = Counter()
         self._waiting: dict[str, queue.Queue[str]] = {}
         self._prompt_of: dict[str, int] = {}
+        self._asked_at: dict[str, float] = {}
+        self._token_at: dict[str, float] = {}
+        self.latencies = {name: [Histogram() for _ in range(self.first + self.size)] for name in LATENCIES}
         self._number = itertools.count()
         self._turn = itertools.count()
 
@@ -89,9 +116,18 @@ class Ranks:
         for name in message["made"]:
             # vLLM counts a prompt with the engine's first answer to it: a dead engine moves no counter.
             self.prompts[rank] += self._prompt_of.pop(name, 0)
+            self._time(rank, name)
             self._put(name, "token")
         for name in message["finished"]:
+            self._token_at.pop(name, None)
             self._put(name, "end")
+
+    def _time(self, rank: int, name: str) -> None:
+        """Count how long a token took: the first one since its request, another one since the one before."""
+        now, asked = time.monotonic(), self._asked_at.pop(name, None)
+        since, kind = (asked, LATENCIES[0]) if asked is not None else (self._token_at.get(name, now), LATENCIES[1])
+        self.latencies[kind][rank].add(now - since)
+        self._token_at[name] = now
 
     def _put(self, name: str, what: str) -> None:
         waiting = self._waiting.get(name)
@@ -114,6 +150,7 @@ class Ranks:
         events: queue.Queue[str] = queue.Queue()
         self._waiting[name] = events
         self._prompt_of[name] = prompt
+        self._asked_at[name] = time.monotonic()
         self.lines[rank].send({"kind": "request", "id": name, "tokens": tokens})
         return events
 
@@ -133,6 +170,8 @@ class Ranks:
         for name, kind, values in (
             ("num_requests_running", "gauge", self.running),
             ("num_requests_waiting", "gauge", Counter[int]()),
+            ("kv_cache_usage_perc", "gauge", Counter[int]()),
+            ("num_preemptions_total", "counter", Counter[int]()),
             ("prompt_tokens_total", "counter", self.prompts),
             ("generation_tokens_total", "counter", self.tokens),
             ("iteration_tokens_total_count", "histogram", self.steps),
@@ -146,6 +185,10 @@ class Ranks:
             for rank in range(self.first, self.first + self.size):
                 labels = f'engine="{rank}",model_name="{model}"{reason}'
                 out.append(f"vllm:{name}{{{labels}}} {float(values[rank])}")
+        for name, histograms in self.latencies.items():
+            out += [f"# HELP vllm:{name} Stand-in.", f"# TYPE vllm:{name} histogram"]
+            for rank in range(self.first, self.first + self.size):
+                out += histograms[rank].lines(f"vllm:{name}", f'engine="{rank}",model_name="{model}"')
         return "\n".join(out) + "\n"
 
 
