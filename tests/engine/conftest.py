@@ -9,10 +9,12 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
+from urllib.request import Request
 
 import pytest
 
@@ -23,6 +25,8 @@ from tests.conftest import Boot
 REPOSITORY = Path(__file__).parent.parent.parent
 UNIT = "muster-kimi-k2-instruct.service"
 RANKS = (0, 1)
+KEY = "sk-0123456789abcdef"
+"""The engine's API key. Every test has it: a start with another setting takes a minute of both cores."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +35,8 @@ class Real:
 
     box: Sandbox
     state: Path
+    key: Path | None = None
+    """File of the API key on this machine; None where the API asks for none."""
 
     def run(self, *words: str, timeout: float = 900) -> subprocess.CompletedProcess[str]:
         """Run a command of this environment from the top of the clone, as the README has it."""
@@ -47,7 +53,24 @@ class Real:
 
     def deploy(self, *flags: str) -> subprocess.CompletedProcess[str]:
         """Run the literal command of the README."""
-        return self.run("pyinfra", "-y", *flags, "inventories/sandbox.py", "deploys/kimi_k2_instruct.py")
+        return self.run(
+            "pyinfra", "-y", *self.settings, *flags, "inventories/sandbox.py", "deploys/kimi_k2_instruct.py"
+        )
+
+    @property
+    def settings(self) -> tuple[str, ...]:
+        """What a command is told of the group besides its inventory and recipe."""
+        return ("--data", f"api_key_file={self.key}") if self.key else ()
+
+    def request(self, path: str, body: object = None, headers: Mapping[str, str] = MappingProxyType({})) -> Request:
+        """Return a request to the head's API that carries the key."""
+        given = {
+            "Content-Type": "application/json",
+            **({"Authorization": f"Bearer {KEY}"} if self.key else {}),
+            **headers,
+        }
+        data = None if body is None else json.dumps(body).encode()
+        return Request(f"http://{self.head}:8000{path}", data, given)
 
     @property
     def head(self) -> str:
@@ -56,11 +79,7 @@ class Real:
     def complete(self, rank: int, timeout: float = 120, tokens: int = 4, **more: object) -> str:
         """Return why one chat completion through one DP rank ended, or "" where it gave none."""
         body = {"model": "kimi-k2", "messages": [{"role": "user", "content": "Hello"}], "max_tokens": tokens, **more}
-        request = urllib.request.Request(
-            f"http://{self.head}:8000/v1/chat/completions",
-            json.dumps(body).encode(),
-            {"Content-Type": "application/json", "X-data-parallel-rank": str(rank)},
-        )
+        request = self.request("/v1/chat/completions", body, {"X-data-parallel-rank": str(rank)})
         try:
             with urllib.request.urlopen(request, timeout=timeout) as response:
                 choice: dict[str, Any] = json.load(response)["choices"][0]
@@ -104,7 +123,9 @@ class Real:
 @pytest.fixture(scope="session")
 def real(sandbox: Boot, tmp_path_factory: pytest.TempPathFactory) -> Real:
     """Return the deployed sandbox; the tests of this package share it, in the order they stand in."""
-    there = Real(sandbox("engine", 2), tmp_path_factory.mktemp("state"))
+    key = tmp_path_factory.mktemp("key") / "api.env"
+    key.write_text(f"VLLM_API_KEY={KEY}\n")
+    there = Real(sandbox("engine", 2), tmp_path_factory.mktemp("state"), key)
     first = there.deploy()
     assert first.returncode == 0, first.stdout + first.stderr
     return there

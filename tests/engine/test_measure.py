@@ -42,7 +42,7 @@ def muster(real: Real, *words: str) -> subprocess.CompletedProcess[str]:
 
 def test_a_sweep_is_measured_kept_compared_and_reported(real: Real, recipe: Path, tmp_path: Path) -> None:
     ledger = str(tmp_path / "ledger")
-    common = ["inventories/sandbox.py", str(recipe), "--ledger", ledger]
+    common = ["inventories/sandbox.py", str(recipe), *real.settings, "--ledger", ledger]
     first = muster(real, "bench", *common, "--sweep")
     assert first.returncode == 0, first.stdout + first.stderr
     runs = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(Path(ledger).glob("*.json"))]
@@ -66,7 +66,15 @@ def test_made_up_questions_are_scored(real: Real, recipe: Path, tmp_path: Path) 
     for name in ("train", "test"):
         script = f"mkdir -p /srv/gsm8k && cat > /srv/gsm8k/{name}.jsonl"
         real.box.exec(real.box.hosts[0].name, ["/bin/sh", "-c", script], stdin=lines)
-    words = ["inventories/sandbox.py", str(recipe), "--ledger", str(tmp_path / "ledger"), "--fewshot", "1"]
+    words = [
+        "inventories/sandbox.py",
+        str(recipe),
+        *real.settings,
+        "--ledger",
+        str(tmp_path / "ledger"),
+        "--fewshot",
+        "1",
+    ]
     found = muster(real, "eval", *words, "--data", "gsm8k_path=/srv/gsm8k")
     assert found.returncode == 0, found.stdout + found.stderr
     assert "gsm8k exact_match (strict): 0.0000" in found.stdout
@@ -77,7 +85,8 @@ def test_a_stopped_rank_is_found_before_anything_is_measured(real: Real, recipe:
     other = real.box.hosts[1].name
     real.box.exec(other, ["/bin/systemctl", "stop", unit])
     try:
-        found = muster(real, "bench", "inventories/sandbox.py", str(recipe), "--ledger", str(tmp_path / "ledger"))
+        words = ["inventories/sandbox.py", str(recipe), *real.settings, "--ledger", str(tmp_path / "ledger")]
+        found = muster(real, "bench", *words)
         assert found.returncode == 2
         assert f"{other}: {unit} is inactive" in found.stderr
         assert not (tmp_path / "ledger").exists()

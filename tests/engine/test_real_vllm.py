@@ -139,7 +139,7 @@ def test_a_killed_rank_restarts_the_whole_group(real: Real, host: str) -> None:
 def running(real: Real) -> float:
     """Return how many requests the engine has in hand; none where it is too busy to say."""
     try:
-        with urllib.request.urlopen(f"http://{real.head}:8000/metrics", timeout=5) as answer:
+        with urllib.request.urlopen(real.request("/metrics"), timeout=5) as answer:
             lines = answer.read().decode().splitlines()
     except OSError:
         return 0

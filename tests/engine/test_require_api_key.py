@@ -6,27 +6,15 @@ import json
 import re
 import urllib.error
 import urllib.request
-from pathlib import Path
 
 import pytest
 
-from tests.engine.conftest import Real
+from tests.engine.conftest import KEY, Real
 
 pytestmark = [pytest.mark.sandbox, pytest.mark.engine]
 
-KEY = "sk-0123456789abcdef"
 BESIDES = ["/", "/metrics", "/docs", "/redoc", "/openapi.json", "/ping", "/no-such-path"]
 """Paths that the OpenAPI document leaves out."""
-
-
-@pytest.fixture(scope="module")
-def keyed(real: Real, tmp_path_factory: pytest.TempPathFactory) -> Real:
-    """The deployed sandbox with a key, which it keeps: no tests of the engine follow, and a restart takes a minute."""
-    key: Path = tmp_path_factory.mktemp("key") / "api.env"
-    key.write_text(f"VLLM_API_KEY={KEY}\n")
-    ran = real.deploy("--data", f"api_key_file={key}")
-    assert ran.returncode == 0, ran.stdout + ran.stderr
-    return real
 
 
 def ask(real: Real, path: str, *, key: str = "", method: str = "GET", body: object = None) -> tuple[int, str]:
@@ -41,28 +29,28 @@ def ask(real: Real, path: str, *, key: str = "", method: str = "GET", body: obje
         return error.code, ""
 
 
-def test_no_route_answers_without_the_key(keyed: Real) -> None:
-    status, text = ask(keyed, "/openapi.json", key=KEY)
+def test_no_route_answers_without_the_key(real: Real) -> None:
+    status, text = ask(real, "/openapi.json", key=KEY)
     assert status == 200
     routes = [
         (re.sub(r"\{.*?\}", "x", path), method) for path, told in json.loads(text)["paths"].items() for method in told
     ]
     assert {"/invocations", "/scale_elastic_ep", "/tokenize", "/v1/chat/completions"} <= {path for path, _ in routes}
     routes += [(path, "get") for path in BESIDES]
-    found = {(path, method): ask(keyed, path, method=method.upper())[0] for path, method in routes}
+    found = {(path, method): ask(real, path, method=method.upper())[0] for path, method in routes}
     assert {route: code for route, code in found.items() if code != 401} == {("/health", "get"): 200}
-    assert {ask(keyed, path, key=f"{KEY}x")[0] for path in ("/v1/models", "/metrics", "/docs")} == {401}
+    assert {ask(real, path, key=f"{KEY}x")[0] for path in ("/v1/models", "/metrics", "/docs")} == {401}
 
 
-def test_what_carries_the_key_is_served_streams_too(keyed: Real) -> None:
-    assert "vllm:num_requests_running" in ask(keyed, "/metrics", key=KEY)[1]
+def test_what_carries_the_key_is_served_streams_too(real: Real) -> None:
+    assert "vllm:num_requests_running" in ask(real, "/metrics", key=KEY)[1]
     body = {"model": "kimi-k2", "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 4, "stream": True}
-    status, text = ask(keyed, "/v1/chat/completions", key=KEY, method="POST", body=body)
+    status, text = ask(real, "/v1/chat/completions", key=KEY, method="POST", body=body)
     assert status == 200
     assert text.count("data: ") >= 4
     assert text.rstrip().endswith("data: [DONE]")
 
 
-def test_the_guard_still_reads_the_engine(keyed: Real) -> None:
-    assert keyed.ready()
-    assert not keyed.status().get("metrics_problem")
+def test_the_guard_still_reads_the_engine(real: Real) -> None:
+    assert real.ready()
+    assert not real.status().get("metrics_problem")
