@@ -45,6 +45,19 @@ def test_the_command_line_holds_nothing_of_the_request() -> None:
     assert "probe_group" not in programs.COMMAND
 
 
+@pytest.mark.parametrize(
+    "path", sorted(Path(programs.__file__).parents[1].glob("on_host/*.py")), ids=lambda path: path.stem
+)
+def test_every_host_module_that_a_program_imports_travels_with_it(path: Path) -> None:
+    imported = set[str]()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module == "muster.on_host":
+            imported |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and str(node.module).startswith("muster.on_host."):
+            imported.add(str(node.module).removeprefix("muster.on_host."))
+    assert set(programs._imports(path.read_text())) == imported
+
+
 def test_banners_of_a_login_shell_are_not_the_answer() -> None:
     lines = ["Welcome to {fleet}", "", '{"probe_group": {"uid": 0}}', "logout"]
     assert programs.answers(lines) == {"probe_group": {"uid": 0}}

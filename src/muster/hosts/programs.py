@@ -6,8 +6,8 @@ host's own Python reads. Pure: no pyinfra here.
 
 from __future__ import annotations
 
-import ast
 import json
+import re
 from collections.abc import Iterable, Mapping
 from functools import cache
 from pathlib import Path
@@ -104,12 +104,17 @@ def bundle(requests: Mapping[str, Request], *, streams: bool = False) -> str:
 
     A program that raises answers `{"error": ...}`, and the others still run.
     """
-    sources = _with_imports(tuple(requests))
-    given = f"REQUESTS = {_literal(requests)}\nSOURCES = {_literal(sources)}\nSTREAMS = {streams}\nFAILED = {_FAILED}\n"
-    return given + _DRIVER
+    return (
+        f"REQUESTS = {_literal(requests)}\nSOURCES = {_sources(tuple(requests))}\n"
+        f"STREAMS = {streams}\nFAILED = {_FAILED}\n{_DRIVER}"
+    )
 
 
 @cache
+def _sources(names: tuple[str, ...]) -> str:
+    return _literal(_with_imports(names))
+
+
 def _with_imports(names: tuple[str, ...]) -> dict[str, str]:
     """Return the sources of host programs and of every host module that they import."""
     sources: dict[str, str] = {}
@@ -125,12 +130,13 @@ def _with_imports(names: tuple[str, ...]) -> dict[str, str]:
 def _imports(text: str) -> list[str]:
     """Return the names of the host modules that a program imports from `muster.on_host`."""
     names: list[str] = []
-    for node in ast.walk(ast.parse(text)):
-        if isinstance(node, ast.ImportFrom) and node.module == "muster.on_host":
-            names += [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom) and str(node.module).startswith("muster.on_host."):
-            names.append(str(node.module).removeprefix("muster.on_host."))
+    for module, imported in _IMPORT.findall(text):
+        names += [module] if module else [word.split()[0] for word in imported.strip("()").split(",") if word.strip()]
     return names
+
+
+# Programs are the project's own and formatted: parsing them takes 40 times as long as looking for these lines.
+_IMPORT = re.compile(r"^ *from muster\.on_host(?:\.(\w+))? import (\([^)]*\)|.*)$", re.M)
 
 
 def _literal(value: object) -> str:
