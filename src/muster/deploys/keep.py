@@ -11,23 +11,35 @@ from muster.deploys.shared.group_run import GroupRun
 from muster.deploys.shared.operator import operator
 from muster.deploys.verify import request as verify_request
 from muster.hosts import operations
+from muster.hosts.once import OncePerRun
 from muster.hosts.program_operation import Later, Session
-from muster.hosts.pyinfra_types import current_host, stage
+from muster.hosts.pyinfra_types import current_host, current_state, stage
 from muster.on_host import kept_plans
 from muster.plan import plan_history
 from muster.plan.restart_decision import is_base
 from muster.spec.settings import Settings
 
+_lacking: OncePerRun[frozenset[str]] = OncePerRun()
+"""Hosts that do not keep the plan of this run as their newest."""
+
 
 @stage("Keep")
 def keep(run: GroupRun) -> None:
-    """Keep the plan on this host, unless it is kept there as the newest and nothing was started."""
+    """Keep the plan on every host; nothing to do where each keeps it as the newest and nothing was started."""
     host = current_host()
-    mine = plan_history.history({host.name: run.observations[host.name]["kept"]})
-    session = None
-    if run.decision.restart or not mine or mine[0].digest != run.plan.digest:
+    lacking = _lacking.get(current_state(), run.plan.group, lambda: _lack(run))
+    if lacking:
         session = Session("kept_plans", Later(lambda: _request(run, host.name)), "keep the verified plan")
-    run.progress.note(host, "keep", operations.carried_out(session, name="the verified plan is kept"))
+        keeping = operations.carried_out(session if host.name in lacking else None, name="the verified plan is kept")
+        run.progress.note(host, "keep", keeping)
+
+
+def _lack(run: GroupRun) -> frozenset[str]:
+    """Return the hosts whose newest kept plan is another one; all of them where something was started."""
+    if run.decision.restart:
+        return frozenset(run.plan.hosts)
+    newest = {name: plan_history.history({name: run.observations[name]["kept"]})[:1] for name in run.plan.hosts}
+    return frozenset(name for name, plans in newest.items() if [plan.digest for plan in plans] != [run.plan.digest])
 
 
 def _request(run: GroupRun, name: str) -> dict[str, Any]:

@@ -20,12 +20,11 @@ from muster.on_host.in_words import size
 def prune(run: GroupRun) -> None:
     """Remove, on each host, every release but the running one, the one before, and those that any plan there names."""
     release = run.plan.release
-    session = None
     # A release can only have become useless by a run that changed something.
     if release.managed and run.decision.changes:
         directory, _, running = release.path.rpartition("/")
         session = Session("prune_releases", {"engines": directory, "running": running}, "prune releases", _report)
-    operations.carried_out(session, name="of the engine, two releases are kept")
+        operations.carried_out(session, name="of the engine, two releases are kept")
 
 
 def _report(_state: State, host: Host, answer: Mapping[str, Any]) -> bool:
