@@ -31,6 +31,13 @@ def test_logs_are_the_lines_of_all_hosts_in_order_with_their_time(guards: GivenG
     assert (ran.exit_code, ran.stderr) == (1, f"{OTHER}: timed out\n")
 
 
+def test_logs_without_a_line_say_so(guards: GivenGuards) -> None:
+    guards.answers = [{HEAD: {"lines": []}}]
+    ran = muster("logs", "x.py", "kimi-k2-instruct", "--since", "10m", "--host", HEAD)
+    assert (ran.exit_code, ran.stdout) == (0, "")
+    assert ran.stderr == f"kimi-k2-instruct: no lines on {HEAD} since 10m\n"
+
+
 def test_logs_of_one_host_are_followed_from_where_they_ended(
     guards: GivenGuards, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -85,7 +85,14 @@ def logs(
                     raise unknown("host", name, plan.hosts, where=inventory_file)
             request = {"count": lines, "polling": polling, **begin}
             requests = dict.fromkeys(names or plan.hosts, request)
-            sys.exit(_follow(guards, requests) if follow else print_journals(guards.journals(requests)))
+            if follow:
+                sys.exit(_follow(guards, requests))
+            answers = guards.journals(requests)
+            if not any("error" in answer or answer["lines"] for answer in answers.values()):
+                click.echo(
+                    f"{plan.group}: no lines on {', '.join(requests)}{f' since {since}' if since else ''}", err=True
+                )
+            sys.exit(print_journals(answers))
         # Not every host kept every failure: the group's newest is found among all of them.
         gathered = gather(plan.group, plan.digest, guards.ask("logs", count=10), count)
     _write(gathered, out)

@@ -106,7 +106,7 @@ def print_outcome(outcome: Outcome, *, brief: bool) -> None:
     colours = sys.stderr.isatty()
     render(outcome, Console(file=text, force_terminal=colours, no_color=not colours, soft_wrap=True), brief=True)
     for line in text.getvalue().splitlines():
-        logger.info(line)
+        logger.info(line.rstrip())
 
 
 def stop_on_failure(outcome: Outcome) -> None:
