@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from typing import Any
 
 import pytest
@@ -22,6 +23,14 @@ def test_each_program_has_its_answer() -> None:
     assert ask(channel) == {"probe_machine": {"clock": 1}, "probe_gpus": {}}
     assert b"probe_machine" in channel.received
     assert "probe_machine" not in channel.command
+
+
+def test_small_packets_do_not_wait_for_the_host() -> None:
+    state, host = fake_host(FakeChannel([b'{"probe_machine": {}}\n']))
+    with socket.socket() as connection:
+        host.connector.client.get_transport().sock = connection  # type: ignore[attr-defined]
+        assert run_program(state, host, "probe_machine", {}) == {}
+        assert connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
 
 def test_a_program_without_an_answer_has_an_error() -> None:

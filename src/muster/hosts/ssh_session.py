@@ -6,6 +6,8 @@ ends with a traceback at bytes that are not UTF-8. A host may do all of these.
 
 from __future__ import annotations
 
+import contextlib
+import socket
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -120,7 +122,9 @@ def begin(state: State, host: Host, command: str, become: Mapping[str, Any]) -> 
         Exception: whatever the connection raises.
     """
     line = make_unix_command_for_host(state, host, StringCommand(command), **become).get_raw_value()
-    channel = client_of(host).get_transport().open_session(timeout=OPENING_SECONDS)
+    transport = client_of(host).get_transport()
+    _send_at_once(transport)
+    channel = transport.open_session(timeout=OPENING_SECONDS)
     try:
         with gevent.Timeout(OPENING_SECONDS, Broken(f"the host has not begun within {OPENING_SECONDS:.0f} s")):
             channel.exec_command(line)
@@ -128,6 +132,12 @@ def begin(state: State, host: Host, command: str, become: Mapping[str, Any]) -> 
         channel.close()
         raise
     return channel
+
+
+def _send_at_once(transport: Any) -> None:
+    """Have small packets sent before the host has acknowledged the last ones: waiting costs 50 ms a session."""
+    with contextlib.suppress(AttributeError, OSError):  # behind a jump host there is no socket
+        transport.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
 
 def _pass_on(output: CommandOutput, on_line: OnLine | None) -> None:
