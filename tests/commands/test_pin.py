@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -79,3 +80,31 @@ def test_a_pin_that_moves_says_what_has_changed() -> None:
     assert lines[0] == f"was m at {'a' * 40}, now m at {'b' * 40}"
     assert lines[1:] == ["  gone    gone", "  new     new, 1 MiB", "  changed x"]
     assert differences(old, old) == []
+
+
+def test_a_draft_is_pinned_beside_the_recipes_model(hub: Hub) -> None:
+    assert muster_pin(hub).exit_code == 0
+    hub.model = "org/eagle-head"
+    done = muster_pin(hub, "--draft", "org/eagle-head")
+    assert done.exit_code == 0, done.output
+    assert Path("pins", f"{RECIPE}.org--eagle-head.json").is_file()
+    assert [draft.model for draft in pins.drafts(RECIPE)] == ["org/eagle-head"]
+    assert "nothing changed" in muster_pin(hub, "--draft", "org/eagle-head").output
+    main = pins.read(RECIPE)
+    assert main is not None
+    assert main.model == recipe.load(RECIPE).model
+    for name in ("../escape", "/srv/draft", "a/b/c", "org/.."):
+        refused = muster_pin(hub, "--draft", name)
+        assert isinstance(refused.exception, Refusal)
+        assert "draft model" in refused.exception.found
+
+
+def test_a_drafts_pin_of_the_inventory_counts_where_the_working_directory_has_none(tmp_path: Path) -> None:
+    Path(tmp_path, "pins").mkdir()
+    listing = Listing("org/d.1", "a" * 40, "hub", (Entry("config.json", 2, "0" * 64),))
+    Path(tmp_path, "pins", f"{RECIPE}.org--d.1.json").write_text(json.dumps(listing.as_data()))
+    Path(tmp_path, "pins", f"{RECIPE}-2.json").write_text("no pin of a draft")
+    assert pins.drafts(RECIPE, [tmp_path]) == (listing,)
+    Path(tmp_path, "pins", f"{RECIPE}.broken.json").write_text("[")
+    with pytest.raises(Refusal, match="not JSON"):
+        pins.drafts(RECIPE, [tmp_path])

@@ -84,3 +84,21 @@ def test_a_running_group_does_not_notice(serving: Testbed, tmp_path: Path) -> No
     for name in HOSTS:
         assert serving.sh(name, "ls /var/lib/muster/weights/*/current/*.safetensors | wc -l") == "20"
         assert serving.sh(name, "ls /opt/muster/engines/vllm-0.33.0-*/.muster-complete")
+
+
+def test_a_draft_that_is_pinned_comes_with_the_model_from_beside_it(testbed: Testbed) -> None:
+    pinned = testbed.directory / "pins"
+    pinned.mkdir()
+    main = recipe.load(GROUP).model
+    for model, name in ((main, f"{GROUP}.json"), ("org/draft", f"{GROUP}.org--draft.json")):
+        place = testbed.directory / "models" / model.replace("/", "--")
+        place.mkdir(parents=True)
+        (place / "config.json").write_text(json.dumps({"of": model}))
+        (pinned / name).write_text(json.dumps(hub.from_directory(model, place).as_data()))
+    source = testbed.directory / "models" / main.replace("/", "--")
+    staged = testbed.run("stage_weights", "-y", weights_source=f"control:{source}", _recipe=GROUP)
+    assert staged.status == 0, staged.text
+    for name in HOSTS:
+        for model in (main, "org/draft"):
+            path = f"/var/lib/muster/weights/{model.replace('/', '--')}/current/config.json"
+            assert json.loads(testbed.sh(name, f"cat {path}")) == {"of": model}

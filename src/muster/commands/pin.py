@@ -21,6 +21,7 @@ Examples:
   muster pin kimi-k2-instruct --revision 9f2a… --endpoint https://hub.mirror.example
   muster pin kimi-k2-thinking --source modelscope --revision master
   muster pin kimi-k2-instruct --from /srv/models/kimi-k2-instruct
+  muster pin kimi-k2-instruct --draft org/eagle-head
   muster pin kimi-k2-instruct --check
   muster pin deepseek-v4-pro --variant fp8
 """
@@ -31,6 +32,7 @@ Examples:
 @click.option("--from", "directory", type=click.Path(exists=True, file_okay=False), help="A directory instead.")
 @click.option("--variant", default=None, help="One of the recipe's variants; its own otherwise.")
 @click.option("--model", default=None, help="Another model than the recipe's.")
+@click.option("--draft", default=None, metavar="MODEL", help="A draft model for RECIPE, beside the recipe's own pin.")
 @click.option("--endpoint", default=None, help="A mirror of the hub.")
 @click.option("--proxy", default=None, help="HTTP(S) proxy.")
 @click.option("--token-file", type=click.Path(exists=True, dir_okay=False), help="File that holds the hub's token.")
@@ -44,6 +46,7 @@ def pin(
     directory: str | None,
     variant: str | None,
     model: str | None,
+    draft: str | None,
     endpoint: str | None,
     proxy: str | None,
     token_file: str | None,
@@ -55,7 +58,9 @@ def pin(
     pin holds the SHA-256 of each.
     """
     chosen = recipe.load(recipe_name).of_variant(variant)
-    name = model or chosen.model
+    name = draft or model or chosen.model
+    pinned = chosen.pin if draft is None else chosen.name  # the variants of a recipe share its drafts
+    pins.path_of(pinned, draft)  # refused before anything is fetched
     token = tokens.read(token_file, setting="--token-file") if token_file else None
     if directory:
         if revision is not None and not is_commit(revision):
@@ -65,7 +70,7 @@ def pin(
         listing = hub.from_hub(name, revision or "main", endpoint=endpoint, token=token, proxy=proxy)
     else:
         listing = hub.from_modelscope(name, revision or "master", endpoint=endpoint, token=token, proxy=proxy)
-    before = _readable_pin(chosen.pin)
+    before = _readable_pin(pinned, draft)
     for line in differences(before, listing):
         click.echo(line)
     if check:
@@ -73,13 +78,15 @@ def pin(
     if before == listing:
         click.echo(f"{name} is pinned to {listing.revision}; nothing changed")
         return
-    place = pins.write(chosen.pin, listing)
+    place = pins.write(pinned, listing, draft=draft is not None)
     click.echo(f"{name} pinned to {listing.revision}: {len(listing.files)} files, {size(listing.size)}, in {place}")
 
 
-def _readable_pin(recipe_name: str) -> Listing | None:
+def _readable_pin(recipe_name: str, draft: str | None) -> Listing | None:
     """Return the pin that is there; one that cannot be read is said and replaced."""
     try:
+        if draft is not None:
+            return next((each for each in pins.drafts(recipe_name) if each.model == draft), None)
         return pins.read(recipe_name)
     except Refusal as refusal:
         click.echo(f"the pin that is there cannot be read: {refusal.found}", err=True)

@@ -25,7 +25,7 @@ from muster.weights import upload
 
 @stage("Weights")
 def stage_weights(recipe_name: str) -> None:
-    """Bring the pinned revision of a recipe's model to every host of the inventory.
+    """Bring the pinned revisions of a recipe's model and of its draft models to every host of the inventory.
 
     Args:
         recipe_name: name of the recipe.
@@ -36,6 +36,8 @@ def stage_weights(recipe_name: str) -> None:
     run = runs.of_weights(current_state(), recipe_name)
     if run is not None:
         _bring(run, current_host().name)
+    for draft in runs.of_drafts(current_state(), recipe_name):
+        _bring(draft, current_host().name)
 
 
 @stage("Weights")
@@ -58,6 +60,8 @@ def stage_only(recipe_name: str | None) -> None:
         if not words.outcomes:
             words.done(_outcome(run))
         _bring(run, current_host().name)
+        for draft in runs.of_drafts(current_state(), recipe_name):
+            _bring(draft, current_host().name)
 
 
 def _outcome(run: runs.StageRun) -> str:

@@ -10,6 +10,7 @@ cache_size          bytes of cache: of a token, and of a request besides
 gpu_memory          what one GPU must hold, in bytes and words
 merged_environment  variables besides the plan's own: recipe, strategy, features, settings
 merged_flags        the flags a group asks for: recipe, strategy, features, and over them the settings
+draft_model         the draft of speculative decoding: its pin, its directory, its memory
 own_files           where a recipe's own files are on hosts
 reserved_flags      the flags that neither recipe nor user may set, in every spelling: sizes, ranks, ports
 flags_in_argv       which flags the words of extra_args set, as vLLM's parser reads them

@@ -134,7 +134,7 @@ def per_gpu(
     The pipeline stage with the most expert layers is taken. Routed experts are divided over TP x DP ranks with
     expert parallelism as well as without (then as tensor parallel); everything else only over TP.
     """
-    parts = _weights(shape, layout)
+    parts = weights_of(shape, layout)
     cache = cache_size.of(
         shape, layout, element=cache_bytes, batched_tokens=batched_tokens, max_model_len=max_model_len
     )
@@ -156,7 +156,7 @@ def per_gpu(
     )
 
 
-def _weights(shape: Shape, layout: Layout) -> list[Part]:
+def weights_of(shape: Shape, layout: Layout) -> list[Part]:
     """Return the weights of the fullest pipeline stage on one GPU: those on disk, and what is made of them."""
     parts = _on_disk(shape, layout)
     if shape.weight_bytes:

@@ -15,6 +15,7 @@ from muster.plan import (
     cache_size,
     capacity,
     conflicts,
+    draft_model,
     engine_limits,
     flags_in_argv,
     gpu_memory,
@@ -37,8 +38,9 @@ from muster.plan.release import chosen, release_of
 from muster.plan.restart_decision import is_base
 from muster.plan.start_order import steps_of
 from muster.plan.topology import Topology, build_topology
-from muster.plan.types import HostPlan, Plan, Process
+from muster.plan.types import HostPlan, Plan
 from muster.spec.host import HostSpec
+from muster.spec.listing import Listing
 from muster.spec.recipe import Recipe
 from muster.spec.settings import Settings
 from muster.spec.shape import Shape
@@ -52,35 +54,40 @@ class DoesNotFit(Refusal):
     """A strategy for which the GPUs have too little memory."""
 
 
-def build_plan(recipe: Recipe, hosts: Sequence[HostSpec], settings: Settings) -> Plan:
+def build_plan(
+    recipe: Recipe, hosts: Sequence[HostSpec], settings: Settings, *, drafts: Sequence[Listing] = ()
+) -> Plan:
     """Return the whole plan of a group.
 
     Args:
         recipe: the model and its strategies.
         hosts: in inventory order; the first is the head.
         settings: of the group.
+        drafts: pins of draft models.
 
     Raises:
         Refusal: anything that can be known to fail without asking a host.
     """
     try:
-        return _build(recipe, hosts, settings)
+        return _build(recipe, hosts, settings, drafts)
     except DoesNotFit as refusal:
-        better = [name for name in recipe.strategies if _can_be_planned(recipe, hosts, settings, name)]
+        better = [name for name in recipe.strategies if _can_be_planned(recipe, hosts, settings, drafts, name)]
         ways = [f"strategy {' or '.join(better)}, which fits"] if better else []
         fix = f"take {', '.join([*ways, 'more hosts', 'a smaller max_model_len'])}, or set allow_oversubscription"
         raise Refusal(refusal.found, needed=refusal.needed, fix=fix, detail=refusal.detail) from None
 
 
-def _can_be_planned(recipe: Recipe, hosts: Sequence[HostSpec], settings: Settings, strategy: str) -> bool:
+def _can_be_planned(
+    recipe: Recipe, hosts: Sequence[HostSpec], settings: Settings, drafts: Sequence[Listing], strategy: str
+) -> bool:
     try:
-        _build(recipe, hosts, settings.model_copy(update={"strategy": strategy}))
+        _build(recipe, hosts, settings.model_copy(update={"strategy": strategy}), drafts)
     except Refusal:
         return False
     return True
 
 
-def _build(recipe: Recipe, hosts: Sequence[HostSpec], settings: Settings) -> Plan:
+def _build(recipe: Recipe, hosts: Sequence[HostSpec], settings: Settings, drafts: Sequence[Listing]) -> Plan:
     topology = build_topology(hosts)
     recipe = recipe.of_variant(settings.variant).on(topology.gpu)
     vllm_versions.check_version(settings.vllm_version, recipe.min_vllm, recipe=recipe.name)
@@ -107,6 +114,8 @@ def _build(recipe: Recipe, hosts: Sequence[HostSpec], settings: Settings) -> Pla
     if layout.load_balancing == "hybrid":
         choice = [*choice, f"every host answers on port {settings.port} for its own DP ranks: balance over all of them"]
     merged = merged_flags.merged(recipe, strategy, settings)
+    merged, extra_args, draft = draft_model.placed(merged, settings, drafts, recipe=recipe.name)
+    settings = settings.model_copy(update={"extra_args": extra_args})
     spoken, notes = vllm_versions.translate(merged, settings.vllm_version)
     words = flags_in_argv.values_of(settings.extra_args)
     vllm_versions.check_flags({**spoken, **words}, layout, settings.vllm_version)
@@ -125,7 +134,7 @@ def _build(recipe: Recipe, hosts: Sequence[HostSpec], settings: Settings) -> Pla
     answered_kind.check(recipe, asked)
     limits = engine_limits.limits_of(asked, settings.vllm_version)
     model_limits.check(shape, layout, limits.context, settings.extra_env, recipe.context if own else None)
-    fit = _fit(recipe, settings, shape, layout, topology, limits, cache_size.element_bytes(asked))
+    fit = _fit(recipe, settings, shape, layout, topology, limits, cache_size.element_bytes(asked), draft)
     if fit is None:
         notes.append("the cache is not known: neither recipe nor pin has a shape that is understood; vLLM measures it")
     elif not fit.fits:
@@ -161,7 +170,7 @@ def _build(recipe: Recipe, hosts: Sequence[HostSpec], settings: Settings) -> Pla
             visible_paths.check(process.argv, process.env, settings={"engine_path": settings.engine_path})
     engine = processes[topology.head.host.name][-1]
     code, refused = remote_code.judged(recipe.pin_command, engine.argv, model, allowed=settings.allow_unpinned_code)
-    warnings = (*choice, *notes, *_cautions(settings), *faults, *_draft(settings, engine), *code)
+    warnings = (*choice, *notes, *_cautions(settings), *faults, *draft_model.notes(engine.argv, draft), *code)
     brought = own_files.notes(engine.argv, recipe, group.name, allowed=settings.trust_remote_code)
     warnings = (*warnings, *answered_kind.notes(recipe, layout), *brought)
     digest = _digest(group.release.id, host_plans(group, processes, digest=""))
@@ -217,6 +226,7 @@ def _fit(
     topology: Topology,
     limits: engine_limits.Limits,
     cache_bytes: int,
+    draft: Listing | None,
 ) -> gpu_memory.Memory | None:
     """Return the memory table, None of an unknown shape; a context that no flag asks for becomes as short as need be.
 
@@ -234,6 +244,9 @@ def _fit(
         max_model_len=limits.context or recipe.context,
         cache_bytes=cache_bytes,
     )
+    if draft is not None:
+        batched = limits.batched_tokens
+        fit = draft_model.beside(fit, draft, layout, element=cache_bytes, batched_tokens=batched)
     if fit.fits:
         return fit
     if limits.context is None and fit.longest() >= LEAST_MODEL_LEN:
@@ -253,24 +266,6 @@ def _cautions(settings: Settings) -> list[str]:
     if vllm_versions.version_of(settings.vllm_version) < vllm_versions.SECURITY_FLOOR:
         notes.append(f"vLLM {settings.vllm_version} lacks security fixes of 0.30 to 0.32")
     return notes
-
-
-def _draft(settings: Settings, process: Process) -> list[str]:
-    """Return what the plan does not know of a draft model.
-
-    Raises:
-        Refusal: it is to come from the hub, and the engine fetches nothing.
-    """
-    found = remote_code.draft(process.argv)
-    if found is None:
-        return []
-    if settings.offline and not found.model.startswith("/"):
-        raise Refusal(
-            f"the draft model {found.model} of --speculative-config is a repository, and the engine is offline",
-            needed="a directory that every host has: muster stages the main model alone",
-            fix="copy the draft below /srv on every host and name the directory, or drop --speculative-config",
-        )
-    return [f"the draft model {found.model} is in no memory table: leave room for its weights and cache"]
 
 
 def _digest(release: str, hosts: Mapping[str, HostPlan]) -> str:

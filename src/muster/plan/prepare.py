@@ -34,9 +34,13 @@ def plan_for(recipe_name: str, fleet: Fleet, variant: str | None = None) -> Plan
     recipe, bundle = recipes.load(recipe_name).of_variant(given.variant), bundles.directory_of(given)
     listing = pins.read(recipe.pin, bundle, fleet.homes)
     pinned = pins.pinned(recipe, listing)
-    plan = build_plan(pinned, fleet.hosts, applied(from_bundle(given), pinned))
+    drafts = pins.drafts(recipe.name, fleet.homes)
+    plan = build_plan(pinned, fleet.hosts, applied(from_bundle(given), pinned), drafts=drafts)
     bundled = bundle is not None and (bundle / bundles.WEIGHTS).is_dir()
-    return replace(plan, weights=source_of(recipe, given, listing, plan.weight_bytes, bundled=bundled))
+    source = source_of(recipe, given, listing, plan.weight_bytes, bundled=bundled)
+    if source.kind == "staged":
+        source = replace(source, bytes=source.bytes + sum(draft.size for draft in drafts))
+    return replace(plan, weights=source)
 
 
 def plan_for_drivers(

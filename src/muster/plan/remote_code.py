@@ -112,17 +112,18 @@ def draft(argv: Sequence[str]) -> Draft | None:
         if key:
             config[key.replace("-", "_")] = value
         else:
-            config |= _read(value)
+            config |= read(value)
     model = config.get("model")
     if not isinstance(model, str) or not model:
         return None
     return Draft(model, _text(config.get("revision")), _text(config.get("code_revision")))
 
 
-def _read(text: str) -> Mapping[str, object]:
+def read(text: str) -> Mapping[str, object]:
+    """Return what a JSON text of `--speculative-config` holds; nothing of any other text."""
     try:
         value = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return value if isinstance(value, dict) else {}
 

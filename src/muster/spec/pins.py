@@ -8,17 +8,29 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from muster import resources
-from muster.errors import Refusal
+from muster.errors import Refusal, shown
 from muster.on_host import whole_files
 from muster.spec import listing as listings
 from muster.spec import model_config
 from muster.spec.listing import Listing
 from muster.spec.recipe import Recipe
+from muster.spec.safe_text import model_id
 
 
-def path_of(recipe: str) -> Path:
-    """Return the path of a recipe's pin: under the working directory, as inventories are."""
-    return Path("pins", f"{recipe}.json")
+def path_of(recipe: str, draft: str | None = None) -> Path:
+    """Return the path of a recipe's pin, or of a draft model's: under the working directory, as inventories are.
+
+    Raises:
+        Refusal: the draft is no model at the hub.
+    """
+    if draft is None:
+        return Path("pins", f"{recipe}.json")
+    try:
+        if model_id(draft).startswith("/"):
+            raise ValueError("organisation/name at the hub")
+    except ValueError as error:
+        raise Refusal(f"draft model {shown(draft)}", needed=str(error)) from None
+    return Path("pins", f"{recipe}.{draft.replace('/', '--')}.json")
 
 
 def read(recipe: str, bundle: Path | None = None, homes: Sequence[Path] = ()) -> Listing | None:
@@ -35,6 +47,24 @@ def read(recipe: str, bundle: Path | None = None, homes: Sequence[Path] = ()) ->
     place = path_in_use(recipe, bundle, homes)
     if place is None:
         return None
+    return _listing(place)
+
+
+def drafts(recipe: str, homes: Sequence[Path] = ()) -> tuple[Listing, ...]:
+    """Return the pins of a recipe's draft models, the working directory's before those of the inventory.
+
+    Raises:
+        Refusal: a file is no pin.
+    """
+    found: dict[str, Listing] = {}
+    for home in (Path(), *reversed(homes)):
+        for place in sorted((home / "pins").glob(f"{recipe}.*.json")):
+            listing = _listing(place)
+            found.setdefault(listing.model, listing)
+    return tuple(found.values())
+
+
+def _listing(place: Path) -> Listing:
     try:
         return listings.parse(json.loads(place.read_text(encoding="utf-8")), where=str(place))
     except (ValueError, RecursionError) as error:
@@ -50,8 +80,8 @@ def path_in_use(recipe: str, bundle: Path | None = None, homes: Sequence[Path] =
     return next((place for place in places if place.is_file()), None)
 
 
-def write(recipe: str, listing: Listing) -> Path:
-    """Write the pin of a recipe whole, one file per line for readable diffs; return its path.
+def write(recipe: str, listing: Listing, *, draft: bool = False) -> Path:
+    """Write the pin of a recipe, or of a draft of it, whole, one file per line for readable diffs; return its path.
 
     Raises:
         Refusal: a listing that `read` would refuse, or a directory that cannot be written; the old pin stays.
@@ -59,7 +89,7 @@ def write(recipe: str, listing: Listing) -> Path:
     data = listings.parse(listing.as_data(), where=f"the pin of {recipe}").as_data()
     files = ",\n".join("  " + json.dumps(entry) for entry in data.pop("files"))
     head = "".join(f" {json.dumps(key)}: {json.dumps(value)},\n" for key, value in data.items())
-    place = path_of(recipe)
+    place = path_of(recipe, listing.model if draft else None)
     try:
         place.parent.mkdir(exist_ok=True)
         whole_files.write_whole(str(place), f'{{\n{head} "files": [\n{files}\n ]\n}}\n'.encode())

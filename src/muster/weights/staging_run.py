@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from pyinfra import logger
@@ -38,6 +39,7 @@ class StageRun:
 
 
 _runs: OncePerRun[StageRun | None] = OncePerRun()
+_runs_of_drafts: OncePerRun[tuple[StageRun, ...]] = OncePerRun()
 
 
 def of_weights(state: State, recipe_name: str, *, required: bool = False) -> StageRun | None:
@@ -86,6 +88,40 @@ def of_weights(state: State, recipe_name: str, *, required: bool = False) -> Sta
         return _run(state, fleet, listing, options)
 
     return _runs.get(state, f"weights of {recipe_name}", prepare)
+
+
+def of_drafts(state: State, recipe_name: str) -> tuple[StageRun, ...]:
+    """Return the runs that stage the draft models which are pinned beside a recipe; none where nothing is staged.
+
+    Raises:
+        DeployError: no room, or weights that come from a bundle; nothing was touched.
+    """
+
+    def prepare() -> tuple[StageRun, ...]:
+        fleet = inventory.of_run(state.inventory)
+        settings = fleet.settings
+        name, options, bundle = recipe.load(recipe_name).name, settings.weights, bundles.directory_of(settings)
+        listings = pins.drafts(name, fleet.homes)
+        if listings and bundle is not None and (bundle / bundles.WEIGHTS).is_dir():
+            raise Refusal(
+                f"{listings[0].model} is pinned as a draft, and a bundle holds no drafts",
+                needed="a bundle without weights, and weights_source",
+                fix="copy the draft to every host, name its directory in --speculative-config, and remove"
+                f" {pins.path_of(name, listings[0].model)}",
+            )
+        if options.kind == "none":
+            return ()
+        return tuple(_run(state, fleet, listing, _beside(options, listing)) for listing in listings)
+
+    return _runs_of_drafts.get(state, f"drafts of {recipe_name}", prepare)
+
+
+def _beside(options: Weights, listing: Listing) -> Weights:
+    """Return where a draft comes from: a directory beside the model's, as the weights' root names it."""
+    if options.kind not in ("directory", "control"):
+        return options
+    place = f"{Path(options.path).parent}/{listing.model.replace('/', '--')}"
+    return options.model_copy(update={"source": f"control:{place}" if options.kind == "control" else place})
 
 
 def of_bundle(state: State) -> StageRun | None:
