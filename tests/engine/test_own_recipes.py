@@ -1,4 +1,4 @@
-"""Recipes of one's own with the real vLLM on one host: a model that embeds, a kill and the return."""
+"""Recipes of one's own with the real vLLM on one host: embeddings, then a chat template and a draft; a kill each."""
 
 from __future__ import annotations
 
@@ -9,10 +9,12 @@ from typing import Any
 
 import pytest
 
+from muster.on_host.whole_files import text_sha256
 from muster.sandbox import tiny_model
+from muster.weights import hub
 from tests import guard_answers
 from tests.conftest import Boot
-from tests.engine.conftest import Real
+from tests.engine.conftest import REPOSITORY, Real
 from tests.engine.test_real_vllm import RECOVERY
 
 pytestmark = [pytest.mark.sandbox, pytest.mark.engine, pytest.mark.nightly]
@@ -32,14 +34,21 @@ RECIPE: dict[str, Any] = {
 class Own(Real):
     """One host that serves recipes of one's own, one after the other."""
 
-    def recipe(self, **more: Any) -> str:
-        path = self.state / "tiny.yaml"
-        path.parent.mkdir(exist_ok=True)
-        path.write_text(json.dumps({**RECIPE, **more}))
+    def place(self, name: str, text: str) -> str:
+        """Write a file beside the recipe and its inventory, and return its path."""
+        path = self.state / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
         return str(path)
 
+    def recipe(self, **more: Any) -> str:
+        # Settings of the group `sandbox` go by the name of the inventory.
+        self.place("sandbox.py", (REPOSITORY / "inventories" / "sandbox.py").read_text())
+        return self.place("tiny.yaml", json.dumps({**RECIPE, **more}))
+
     def muster(self, command: str, recipe: str, *words: str) -> str:
-        done = self.run("muster", command, "inventories/sandbox.py", recipe, "--data", "strategy=tp", *words)
+        inventory = str(self.state / "sandbox.py")
+        done = self.run("muster", command, inventory, recipe, "--data", "strategy=tp", *words)
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout + done.stderr
 
@@ -70,8 +79,51 @@ def test_a_model_that_embeds_is_asked_measured_and_comes_back(own: Own, tmp_path
     assert "req/s" in measured
     assert "FAILED" not in measured
 
+    kill_and_return(own)
+    assert own.post("/v1/embeddings", model="org/tiny", input="Hello")["data"]
+
+
+def kill_and_return(own: Own) -> None:
+    """Kill the engine's core; the group comes back as another generation."""
     before = own.status()["generation"]
     own.box.exec("node0", ["pkill", "-KILL", "-f", "^VLLM::EngineCore"])
     own.wait("a new generation", lambda: own.status().get("generation") not in (None, before), RECOVERY)
     own.wait("the endpoint answers the guard", own.ready, RECOVERY)
-    assert own.post("/v1/embeddings", model="org/tiny", input="Hello")["data"]
+
+
+def drafted(own: Own) -> float:
+    """Return how many tokens the draft model has proposed."""
+    with urllib.request.urlopen(f"http://{own.head}:8000/metrics", timeout=30) as answer:
+        lines = answer.read().decode().splitlines()
+    return sum(float(line.split()[-1]) for line in lines if line.startswith("vllm:spec_decode_num_draft_tokens_total"))
+
+
+def answers(own: Own) -> None:
+    """The template of the recipe is in use, whatever is asked, and the draft proposes tokens."""
+    body = {"messages": [{"role": "user", "content": "a question of any length"}], "max_tokens": 8, "ignore_eos": True}
+    answer = own.post("/v1/chat/completions", model="org/tiny", **body)
+    assert answer["usage"] == answer["usage"] | {"prompt_tokens": 5, "completion_tokens": 8}
+    assert drafted(own) > 0
+
+
+def test_a_template_and_a_draft_that_a_recipe_brings_are_in_use_and_come_back(own: Own) -> None:
+    for model, name in (("org/tiny", "tiny.json"), ("org/draft", "tiny.org--draft.json")):
+        directory = f"models/{model.replace('/', '--')}"
+        for file, text in tiny_model.files().items():
+            own.place(f"{directory}/{file}", text)
+        own.place(f"pins/{name}", json.dumps(hub.from_directory(model, own.state / directory).as_data()))
+    own.place("fixed.jinja", "{{ '1 2 3' }}")  # five bytes, five tokens
+    speculative = {"method": "draft_model", "model": "org/draft", "num_speculative_tokens": 2}
+    recipe = own.recipe(
+        files={"fixed.jinja": {"sha256": text_sha256("{{ '1 2 3' }}")}},
+        flags={"chat-template": "fixed.jinja", "speculative-config": json.dumps(speculative)},
+    )
+    source = f"weights_source=control:{own.state}/models/org--tiny"
+    said = own.muster("deploy", recipe, "-y", "--data", "model=org/tiny", "--data", source)
+    assert "the endpoint answered; served as org/tiny" in said
+    answers(own)
+    line = own.box.exec("node0", ["/bin/sh", "-c", "tr '\\0' ' ' </proc/$(pgrep -of 'vllm serve')/cmdline"]).stdout
+    assert "--chat-template /etc/muster/tiny/files/" in line
+    assert "/var/lib/muster/weights/org--draft/" in line
+    kill_and_return(own)
+    answers(own)
