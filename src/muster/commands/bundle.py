@@ -42,7 +42,7 @@ def bundle(
     """Gather the engine of RECIPE on INVENTORY's hosts, and its pin; a second run fetches only what is missing."""
     fleet = inventory.from_path(inventory_file, overrides)
     chosen = recipe.load(recipe_name).of_variant(fleet.settings.variant)
-    plan = build_plan(chosen, fleet.hosts, fleet.settings)
+    plan = build_plan(chosen, fleet.hosts, fleet.settings, drafts=pins.drafts(chosen.name, fleet.homes))
     if plan.variant_assumed:
         raise Refusal(
             "torch_backend is 'auto', which asks the hosts' drivers",
