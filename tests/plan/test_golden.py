@@ -30,6 +30,19 @@ CASES = [
     ("h200-16", "tests/recipes/qwen3-235b.yaml", {"strategy": "replicas"}),
     ("h800-16", "tests/recipes/qwen3-235b.yaml", {"strategy": "stage-a-host"}),
     ("h200-16", "tests/recipes/qwen3-235b.yaml", {"strategy": "each-answers"}),
+    ("h200-8", "kimi-k2-6", {}),
+    ("h200-16", "kimi-k3", {"strategy": "multi_node_tp_dp"}),
+    ("h200-8", "deepseek-v3-2", {}),
+    ("h200-8", "deepseek-v4-pro", {"variant": "fp8"}),
+    ("h20-8", "deepseek-v4-flash", {}),
+    ("h200-8", "glm-4-7", {"variant": "fp8"}),
+    ("h200-8", "glm-5-2", {}),
+    ("h200-16", "qwen3-235b-a22b-instruct-2507", {"strategy": "multi_node_dep"}),
+    ("h200-8", "minimax-m2-5", {"strategy": "single_node_tep"}),
+    ("h800-16", "minimax-m3", {"strategy": "multi_node_tp_pp", "variant": "mxfp8"}),
+    ("h20-8", "gpt-oss-120b", {}),
+    ("h200-8", "gpt-oss-20b", {}),
+    ("h200-8", "llama-3-3-70b-instruct", {"variant": "fp8"}),
 ]
 
 

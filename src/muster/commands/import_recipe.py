@@ -38,12 +38,17 @@ def import_recipe(model: str, variant: str, catalogue: str, output: str | None) 
     place = Path(output or f"{raw['name']}.yaml")
     if place.exists():
         raise Refusal(f"{place} exists", needed="a new file", fix="name another with --output, or remove it")
-    text = yaml.safe_dump(raw, sort_keys=False, allow_unicode=True, width=120)
-    whole_files.write_whole(str(place), text.encode())
+    whole_files.write_whole(str(place), as_text(raw).encode())
     recipe.load(str(place.resolve()))
     click.echo(f"{model}: variants {', '.join(raw['variants'])}, strategies {', '.join(raw['strategies'])}, in {place}")
     for line in differences:
         click.echo(f"  {line}")
+
+
+def as_text(raw: dict[str, Any]) -> str:
+    """Return the text of an imported recipe's file."""
+    text = yaml.safe_dump(raw, sort_keys=False, allow_unicode=True, width=120, default_flow_style=None)
+    return f"# By `muster import` from vLLM's recipe catalogue: source says which file, and its hash.\n{text}"
 
 
 def imported(catalogue: Path, model: str, variant: str) -> tuple[dict[str, Any], list[str]]:

@@ -136,6 +136,7 @@ def _build(recipe: Recipe, hosts: Sequence[HostSpec], settings: Settings, drafts
     model_limits.check(shape, layout, limits.context, settings.extra_env, recipe.context if own else None)
     fit = _fit(recipe, settings, shape, layout, topology, limits, cache_size.element_bytes(asked), draft)
     if fit is None:
+        notes += _too_large(recipe, topology)
         notes.append("the cache is not known: neither recipe nor pin has a shape that is understood; vLLM measures it")
     elif not fit.fits:
         notes.append(f"{layout.label} does not fit {topology.gpu.product}; allow_oversubscription is set")
@@ -216,6 +217,14 @@ def _shape(recipe: Recipe, settings: Settings) -> Shape | None:
         return Shape.model_validate(settings.model_shape)
     except ValidationError as error:
         raise refusal_of(error, Shape, where="model_shape", what="model_shape key") from None
+
+
+def _too_large(recipe: Recipe, topology: Topology) -> list[str]:
+    """Return what the recipe says of the weights, where the GPUs have less and no shape says more."""
+    memory = topology.hosts * topology.gpus_per_host * topology.gpu.gigabytes
+    if recipe.vram_minimum_gb is None or recipe.vram_minimum_gb <= memory:
+        return []
+    return [f"the recipe asks for {recipe.vram_minimum_gb:,.0f} GB; these GPUs have {memory:,}: pin it for a table"]
 
 
 def _fit(
