@@ -22,6 +22,7 @@ COMMANDS = {
     "stage": "muster.commands.deploy:stage",
     "remove": "muster.commands.remove:remove",
     "status": "muster.commands.status:status",
+    "top": "muster.commands.top:top",
     "logs": "muster.commands.logs:logs",
     "events": "muster.commands.events:events",
     "history": "muster.commands.history:history",

@@ -31,6 +31,9 @@ def test_what_a_person_sees_of_a_group_before_and_after_a_death(guarded: Guarded
         ["node1", "1", "1", "active", "answering"],
     ]
     assert max(map(len, lines)) <= 80
+    seen = guarded.muster("top")
+    assert (seen.returncode, seen.stdout.splitlines()[0]) == (0, lines[0])
+    assert re.search(r"^load: [\d,]+ tokens per second, [\d,]+ requests in flight$", seen.stdout, re.MULTILINE)
     before = json.loads(guarded.muster("status", "--format", "json").stdout)
     assert before["generation"] == guarded.status["generation"]
     assert [row["unit"] for row in before["hosts"]] == ["active (running)"] * 2

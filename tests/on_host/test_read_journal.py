@@ -101,6 +101,9 @@ def test_entries_are_found_and_returned_by_their_fields(journal: Any) -> None:
         "MUSTER_GROUP": "g" * 300,
         "MUSTER_CAUSE": "",
     }
+    assert read_journal.main({"units": [], "count": 1})["lines"] == []
+    assert len(read_journal.main({"units": [], "count": 1, "matches": ["MUSTER_EVENT=start"]})["lines"]) == 1
+    read(fields=names, matches=["MUSTER_EVENT=start", "MUSTER_EVENT=hold"])
     words = argv.read_text().splitlines()
     assert words[-2:] == ["MUSTER_EVENT=start", "MUSTER_EVENT=hold"]
     assert "--output-fields=MESSAGE,MUSTER_EVENT,MUSTER_BY,MUSTER_GROUP,MUSTER_CAUSE" in words

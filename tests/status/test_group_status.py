@@ -19,7 +19,7 @@ RANKS = 8
 
 
 def engines(**change: Any) -> list[dict[str, Any]]:
-    one = {"proof": 2.0, "tokens_per_s": 100.0, "in_flight": 1, "strikes": 0, "detail": ""}
+    one = {"proof": 2.0, "tokens_per_s": 100.0, "in_flight": 1.0, "strikes": 0, "detail": ""}
     return [{"dp_rank": rank, **one, **change} for rank in range(2 * RANKS)]
 
 

@@ -6,13 +6,14 @@ from typing import Any
 
 from muster.guard import events
 from muster.guard.messages import Failure
-from muster.status.host_events import FIELDS, merged
+from muster.status.host_events import FIELDS, UNIT, merged
 
 
 def line(at: float, event: events.Event, **change: str) -> dict[str, Any]:
     """One line of a journal as the host program returns it."""
     entry = events.fields(event, "kimi-k2", "h0", "4b1d")
-    return {"at": at, "text": entry["MESSAGE"], "fields": {name: entry.get(name, "") for name in FIELDS} | change}
+    fields = {name: entry.get(name, "") for name in FIELDS} | {UNIT: "muster-kimi-k2.service"}
+    return {"at": at, "text": entry["MESSAGE"], "fields": {**fields, **change}}
 
 
 KILLED = events.failed(Failure("", "vllm was killed by SIGKILL", process="vllm"), "g1")
@@ -45,7 +46,12 @@ def test_events_of_all_hosts_are_in_the_order_of_time() -> None:
 
 
 def test_what_is_no_event_of_a_guard_is_left_out() -> None:
-    strange = [line(1.0, KILLED, MUSTER_EVENT="reboot"), {"at": 2.0, "text": "no fields"}]
+    strange = [
+        line(1.0, KILLED, MUSTER_EVENT="reboot"),
+        {"at": 2.0, "text": "no fields"},
+        line(3.0, KILLED, _SYSTEMD_UNIT="cron.service"),
+        line(4.0, KILLED, MUSTER_GROUP="another"),
+    ]
     assert merged({"a": {"lines": strange}}) == []
 
 

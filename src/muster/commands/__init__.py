@@ -15,6 +15,7 @@ bundle     gather what hosts without a network need
 status     the group as it is now
 history    the verified plans that hosts keep
 diff       what differs between two of them
+top        the same, live, with its load and its last events
 logs       what the units wrote, and what the guards kept of a failure
 events     what happened to the groups, host by host in one order
 bench      run the recipe's scenarios

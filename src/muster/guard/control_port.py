@@ -30,6 +30,8 @@ PROBES, PROBES_PER_ADDRESS = 64, 8
 """Requests for `/ready` at one time."""
 BACKLOG = 512
 """Connections that the kernel holds until they are accepted."""
+NOT_YET = "not listening yet"
+"""What is wrong with the port before it was first bound."""
 FRAMES_PER_SECOND = 20
 PENDING = 256 * 1024
 """Unread bytes after which a peer's connection is closed."""
@@ -62,7 +64,7 @@ class ControlPort:
         self._sessions: dict[str, tuple[Session, asyncio.StreamWriter]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._server: asyncio.Server | None = None
-        self.problem = "not listening yet"
+        self.problem = NOT_YET
         self.last_refusal = ""
         """Why the last peer was refused, for `status`."""
         self.refusals: dict[str, str] = {}

@@ -63,7 +63,7 @@ def failed(failure: Failure, generation: str) -> Event:
 
 def of_checks(before: str, after: str) -> Sequence[Event]:
     """What changed between two verdicts of a host's own checks. Numbers in one change all the time and are no news."""
-    if _without_numbers(after) == _without_numbers(before):
+    if after == before or _without_numbers(after) == _without_numbers(before):
         return ()
     if after and after != NOT_CHECKED:
         return (Event(BLOCK, f"blocked: {after}"),)

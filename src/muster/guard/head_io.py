@@ -9,7 +9,7 @@ from typing import Protocol
 
 from . import events, head_core, restart_policy, status
 from .config import Config
-from .control_port import ControlPort
+from .control_port import NOT_YET, ControlPort
 from .engine_watch import EngineWatch
 from .events import Event
 from .head_core import HeadEvent, HeadState
@@ -82,7 +82,7 @@ class Head:
     @property
     def port_problem(self) -> str:
         """Why the control port is not open, or empty."""
-        return self._control_port.problem if self._control_port is not None else "not listening yet"
+        return self._control_port.problem if self._control_port is not None else NOT_YET
 
     @property
     def last_refusal(self) -> str:

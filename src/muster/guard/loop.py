@@ -17,6 +17,7 @@ from .answers import Answers
 from .cgroup import Fence, Titles
 from .children import Children, Journal
 from .config import Config, ConfigError, load
+from .control_port import NOT_YET
 from .credentials import API_KEY
 from .event_log import EventLog
 from .events import Event
@@ -258,7 +259,7 @@ class Guard:
 
     async def _check(self) -> None:
         while True:
-            if not self.xid_log.settled():
+            if not self.xid_log.settled() or (self.head is not None and self.head.port_problem == NOT_YET):
                 await asyncio.sleep(0.1)
                 continue
             if self.held:

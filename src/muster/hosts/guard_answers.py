@@ -41,6 +41,7 @@ class GuardEngine(Model):
     dp_rank: Annotated[int, Field(ge=0, le=100_000)]
     proof: Age | None = None
     tokens_per_s: Age = 0.0
+    in_flight: Age = 0.0
 
 
 class GuardGroup(Model):

@@ -35,11 +35,11 @@ def main(request: Json) -> Json:
     """Return {lines: [{at, text, fields}], cursor}, oldest line first.
 
     Args:
-        request: `units`, names or patterns; `count`, of lines at most; `polling`, whether the guard's own requests are
-            kept; `matches`, `NAME=value` each, of which an entry must have one; `fields`, names of those that lines are
-            returned with; and where to begin: `after`, a cursor of an earlier answer, `age`, in seconds, or `time`, in
-            seconds since the epoch. Without any of them, and with `age` or `time`, the newest `count` lines are
-            returned; with `after` the next.
+        request: `units`, whose entries are read, of anything where there are `matches` and no units; `count`, of lines
+            at most; `polling`, whether the guard's own requests are kept; `matches`, `NAME=value` each, of which an
+            entry must have one; `fields`, names of those that lines are returned with; and where to begin: `after`, a
+            cursor of an earlier answer, `age`, in seconds, or `time`, in seconds since the epoch. Without any of them,
+            and with `age` or `time`, the newest `count` lines are returned; with `after` the next.
 
     Raises:
         OSError: journalctl cannot be run, or refuses; its own words. ValueError: no cursor, no field, no match.
@@ -48,7 +48,7 @@ def main(request: Json) -> Json:
     if not all(map(_FIELD.fullmatch, fields)) or not all(map(_MATCH.fullmatch, matches)):
         raise ValueError("no field of a journal")
     units, count, after = request["units"], int(request["count"]), request.get("after")
-    if not units:
+    if not units and not matches:
         return {"lines": [], "cursor": ""}
     argv = ["journalctl", "--no-pager", "--quiet", "--all", "--output=json"]
     argv.append("--output-fields=" + ",".join(["MESSAGE", *fields]))

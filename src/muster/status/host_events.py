@@ -30,6 +30,8 @@ FIELDS = {
     "MUSTER_BY": "by",
 }
 """Field of a journal entry -> its name here."""
+UNIT = "_SYSTEMD_UNIT"
+"""Whose control group wrote an entry, as the journal itself saw it."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +85,7 @@ def merged(answers: Mapping[str, Mapping[str, Any]]) -> list[HostEvent]:
         )
         for host, answer in answers.items()
         for line in answer.get("lines", ())
-        if line.get("fields", {}).get("MUSTER_EVENT") in KINDS
+        if _is_event(line.get("fields", {}))
     ]
     return sorted(found, key=lambda event: event.at)
 
@@ -107,8 +109,13 @@ def ask(
         Refusal: no such inventory or recipe.
     """
     hosts = inventory.load(inventory_file, overrides)
-    group = plan_for(recipe_name, inventory.from_pyinfra(hosts, name=inventory_file)).group if recipe_name else "*"
-    request = {"units": [f"muster-{group}.service"], **question(count), **begin}
+    # Not `muster-*` without a recipe: journalctl fails where no such unit has ever written.
+    units = []
+    if recipe_name:
+        units.append(
+            f"muster-{plan_for(recipe_name, inventory.from_pyinfra(hosts, name=inventory_file)).group}.service"
+        )
+    request = {"units": units, **question(count), **begin}
     with connected(hosts) as there:
 
         def one(host: Host) -> dict[str, Any]:
@@ -122,4 +129,9 @@ def ask(
 def question(count: int) -> dict[str, Any]:
     """Return what `muster.on_host.read_journal` takes to read events: the newest, at most `count`."""
     matches = [f"MUSTER_EVENT={kind}" for kind in KINDS]
-    return {"count": count, "polling": True, "fields": list(FIELDS), "matches": matches}
+    return {"count": count, "polling": True, "fields": [UNIT, *FIELDS], "matches": matches}
+
+
+def _is_event(fields: Mapping[str, str]) -> bool:
+    """Whether a unit of the group that it names has written it: any program can write such fields."""
+    return fields.get("MUSTER_EVENT") in KINDS and fields.get(UNIT) == f"muster-{fields.get('MUSTER_GROUP')}.service"
