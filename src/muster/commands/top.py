@@ -63,11 +63,12 @@ def _live(guards: Guards, first: GroupStatus, console: Console, where: str, ever
     """Show one status after another until interrupted; return the last one."""
     last, events = first, _EventReader(guards)
     with Live(console=console, screen=True, auto_refresh=False) as live:
+        due = time.monotonic() + every
         try:
             while True:
-                asked = time.monotonic()
                 live.update(screen(last, events.newest(), where), refresh=True)
-                time.sleep(max(0.0, asked + every - time.monotonic()))
+                time.sleep(max(0.0, due - time.monotonic()))
+                due = time.monotonic() + every
                 last = group_status(guards.plan, guards.ask("status"), guards.digests)
         except KeyboardInterrupt:
             return last
