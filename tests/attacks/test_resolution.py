@@ -26,6 +26,13 @@ HEAD = 'lock-version = "1.0"\ncreated-by = "uv"\n\n'
 RELEASE = "vllm-0.33.0"
 
 
+@pytest.fixture(autouse=True)
+def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A clone that has deployed the sandbox has resolutions of its own in the working directory, which come first."""
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+
+
 def wheel(name: str, url: str, sha256: str = HASH, size: str = "size = 7, ") -> str:
     return (
         f'[[packages]]\nname = "{name}"\nversion = "1.0"\n'
