@@ -139,6 +139,30 @@ def test_what_is_done_otherwise_is_said() -> None:
         assert any(words in line for line in differences), words
 
 
+def test_files_that_its_commands_name_come_along_where_they_are_given(tmp_path: Path) -> None:
+    directory = tmp_path / "models" / "org"
+    directory.mkdir(parents=True)
+    (directory / "Any.yaml").write_text(yaml.safe_dump(RAW))
+    source = tmp_path / "vllm"
+    (source / "examples").mkdir(parents=True)
+    (source / "examples" / "tool.jinja").write_text("{{ messages }}")
+    (source / "examples" / "link.jinja").symlink_to("/etc/hostname")
+    words = ["org/Any", "--catalogue", str(tmp_path), "--output", str(tmp_path / "any.yaml")]
+    done = CliRunner().invoke(main, ["import", *words, "--files", str(source)])
+    assert done.exit_code == 0, done.output
+    assert "examples/tool.jinja comes with the recipe" in done.output
+    made = recipe.load(str(tmp_path / "any.yaml"))
+    assert {name: (file.text, file.source) for name, file in made.files.items()} == {
+        "tool.jinja": ("{{ messages }}", "examples/tool.jinja")
+    }
+    settings = Settings(strategy="single_node_tp", features={"template": True}, allow_unpinned_code=True)
+    planned = engine_flags(build_plan(made, hosts(1, "H200"), settings))
+    assert planned["chat-template"].startswith("/etc/muster/any-1t/files/")
+    without = converted()
+    assert "template" not in without[0].features
+    assert any("a file of its own" in note for note in without[1])
+
+
 @pytest.mark.parametrize(
     ("variant", "change", "says"),
     [

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -36,16 +36,22 @@ class Words:
         sizes: as a recipe's `sizes`.
         served: name in the API; "" where none is given.
         left_out: one line for each word that the plan decides.
+        files: paths of files that come with the recipe; their flags hold the name alone.
     """
 
     flags: dict[str, Any] = field(default_factory=dict)
     sizes: dict[str, Any] = field(default_factory=dict)
     served: str = ""
     left_out: list[str] = field(default_factory=list)
+    files: list[str] = field(default_factory=list)
 
 
-def read(words: Sequence[str]) -> Words:
+def read(words: Sequence[str], files: Collection[str] = ()) -> Words:
     """Return what the words of a command line say.
+
+    Args:
+        words: as the catalogue has them.
+        files: paths, as the catalogue writes them, of files that come with the recipe.
 
     Raises:
         NotCarried: a file of its own, or a word that is not read here.
@@ -53,6 +59,10 @@ def read(words: Sequence[str]) -> Words:
     said = Words()
     for name, value in _pairs(words):
         if name.endswith("-plugin") or (name == "chat-template" and "{" not in value):
+            if value in files:
+                said.flags[name] = value.rpartition("/")[2]
+                said.files.append(value)
+                continue
             raise NotCarried(f"a file of its own: --{name} {shown(value)}", "flags and variables alone")
         if name.startswith("-") or "$" in value:
             raise NotCarried(f"a word that muster does not read: {shown(name)} {shown(value)}", "long flags")

@@ -84,19 +84,41 @@ def read(files: Mapping[str, OwnFile], directory: Path | None, *, where: str) ->
 def _beside(directory: Path | None, name: str, where: str) -> str:
     if directory is None:
         raise Refusal(f"{where}: {name} has no text", needed="the text in the recipe", fix=f"give files.{name}.text")
-    path = directory / name
+    return plain_text(directory / name, fix=f"put it beside {where}, or its text into files.{name}.text")
+
+
+def plain_text(path: Path, *, fix: str) -> str:
+    """Return the text of a plain file; more than LARGEST bytes come as LARGEST and one.
+
+    Args:
+        path: of the file.
+        fix: what to do where it cannot be read.
+
+    Raises:
+        Refusal: it is missing, a link, no plain file, or not UTF-8.
+    """
     try:
         # A link beside a stranger's recipe could name any file of this machine.
         handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
         with os.fdopen(handle, "rb") as file:
             if not stat.S_ISREG(os.fstat(handle).st_mode):
-                raise Refusal(f"{path} is no plain file", needed="a text file beside the recipe")
+                raise Refusal(f"{path} is no plain file", needed="a text file", fix=fix)
             return file.read(LARGEST + 1).decode("utf-8")
     except OSError as error:
-        raise Refusal(
-            f"{path}: {error.strerror}",
-            needed=f"the file that {where} names, beside it and no link",
-            fix=f"put it there, or its text into files.{name}.text",
-        ) from None
+        raise Refusal(f"{path}: {error.strerror}", needed="a text file that is no link", fix=fix) from None
     except ValueError:
-        raise Refusal(f"{path} is not UTF-8", needed="a text file beside the recipe") from None
+        raise Refusal(f"{path} is not UTF-8", needed="a text file", fix=fix) from None
+
+
+def below(directory: Path) -> dict[str, str]:
+    """Return the templates and plugins of a directory and of its `examples`, by path from there.
+
+    Raises:
+        Refusal: one of them cannot be read.
+    """
+    places = [path for pattern in ("*", "examples/*") for path in sorted(directory.glob(pattern))]
+    return {
+        path.relative_to(directory).as_posix(): plain_text(path, fix="look at that directory")
+        for path in places
+        if path.name.endswith(SUFFIXES) and path.is_file() and not path.is_symlink()
+    }

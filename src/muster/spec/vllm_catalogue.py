@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from muster.errors import Refusal, shown, unknown
+from muster.on_host.whole_files import text_sha256
 from muster.spec import catalogue_releases, catalogue_words, reserved_variables
 from muster.spec.catalogue_features import Features
 from muster.spec.catalogue_text import (
@@ -58,10 +59,12 @@ class Importer:
     Args:
         raw: the model's YAML, every value a text.
         where: of the file, for messages.
+        files: path, as the catalogue's commands name it -> text of chat templates and plugins that may come along.
     """
 
-    def __init__(self, raw: object, where: str) -> None:
-        self.where, self.raw = where, mapping(raw)
+    def __init__(self, raw: object, where: str, files: Mapping[str, str] | None = None) -> None:
+        self.where, self.raw, self.files = where, mapping(raw), files or {}
+        self.brought: Raw = {}
         self.model = mapping(self.raw.get("model"))
         self.differences: list[str] = []
         self._floor_at_least = "0"
@@ -98,7 +101,7 @@ class Importer:
             "min_vllm": self._floor(self.model),
             "context": self._context(),
             "source": {**source, "variant": variant},
-            **kept(endpoint=self._endpoint(model_id)),
+            **kept(endpoint=self._endpoint(model_id), files=self.brought),
             **kept(fit=_fit(declared), flags=base.flags, env=self._env(self.model.get("base_env"))),
             **kept(hardware=self._hardware(self.raw), features=features.texts),
             "variant": variant,
@@ -265,9 +268,14 @@ class Importer:
             Refusal: a word that no recipe can hold.
         """
         try:
-            said = catalogue_words.read(words)
+            said = catalogue_words.read(words, self.files)
         except NotCarried as problem:
             raise self._refusal(problem.found, problem.needed) from None
+        for path in said.files:
+            content = self.files[path]
+            name = path.rpartition("/")[2]
+            self.brought[name] = {"text": content, "sha256": text_sha256(content), "source": path}
+            self.differences.append(f"{shown(path)} comes with the recipe")
         self.differences += said.left_out
         if said.served and not named:
             self.differences.append(f"--served-model-name {shown(said.served)} left out: a strategy says it")
