@@ -188,12 +188,8 @@ def test_a_kept_file_that_was_changed_by_hand_must_still_name_configured_indexes
 
 
 @pytest.mark.parametrize(("layout", "kept"), [("inventories", "resolutions"), ("cluster", "cluster/resolutions")])
-def test_it_is_kept_beside_the_inventory(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, layout: str, kept: str
-) -> None:
-    (tmp_path / "elsewhere").mkdir()
+def test_it_is_kept_beside_the_inventory(tmp_path: Path, layout: str, kept: str) -> None:
     (tmp_path / layout).mkdir()
-    monkeypatch.chdir(tmp_path / "elsewhere")
     homes = (tmp_path / "elsewhere", tmp_path, tmp_path / layout)
     assert resolutions.write(RELEASE, GOOD, homes) == tmp_path / kept / f"{RELEASE}.toml"
     assert resolutions.path_in_use(RELEASE, homes) == tmp_path / kept / f"{RELEASE}.toml"
