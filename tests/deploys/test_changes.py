@@ -12,10 +12,11 @@ import pytest
 
 from muster.on_host import change_record, return_change
 from muster.plan.change import PHASES, Phase
-from tests.deploys.conftest import GROUP, HOSTS, GuardedTestbed, Testbed
+from tests.deploys.conftest import GROUP, HOSTS, INVENTORY, GuardedTestbed, Testbed
 
 pytestmark = pytest.mark.sandbox
 
+REVERSED = INVENTORY.replace("_hosts({name!r})", "_hosts({name!r})[::-1]")
 LOCK = change_record.lock_path(GROUP)
 RECORD = change_record.record_path(GROUP)
 
@@ -121,3 +122,62 @@ def test_hosts_that_are_left_alone_start_what_is_in_place(guarded: GuardedTestbe
     ran = guarded.deploy()
     assert "left alone, hosts have started what is in place; this run " in ran.text
     assert record(guarded, "node0") == {}
+
+
+def test_a_member_that_reboots_while_its_files_are_exchanged_comes_back_with_the_new_plan(
+    guarded: GuardedTestbed,
+) -> None:
+    cut = kill(guarded, begin(guarded, "stopping", max_num_seqs=33, supervisor="guard"))
+    assert cut["phase"] == "stopping"
+    # The instant of the exchange is too short to be met: the records and one file are what it would have left.
+    for name, exchanging in (("node0", ""), ("node1", "yes")):
+        shown = json.dumps({**record(guarded, name), "phase": "committing", "exchanging": exchanging})
+        guarded.sh(name, f"echo '{shown}' >{RECORD}")
+    guarded.sh("node1", f"cd /etc/muster/{GROUP}; mv .guard.json.muster-new guard.json")
+    guarded.box.kill_power("node1")
+    guarded.box.start("node1")
+    timer = f"systemctl is-active '{return_change.unit(GROUP)}.timer' || true"
+    guarded.wait("the timer is back", lambda: guarded.sh("node1", timer) == "active", 60)
+
+    def alone() -> bool:
+        leave_alone(guarded)
+        return guarded.answers() and guarded.status.get("digest") == cut["after"]
+
+    guarded.wait("the new plan serves", alone, 120)
+    for name in HOSTS:
+        assert guarded.sh(name, f"ls -A /etc/muster/{GROUP} | grep muster-new || true") == ""
+    ran = guarded.deploy(max_num_seqs=33)
+    assert "this run finishes it" in ran.text
+    assert guarded.deploy("--json", max_num_seqs=33).results["totals"]["success"] == 0
+    for name in HOSTS:
+        assert guarded.sh(name, "ls /etc/systemd/system | grep muster-return || true") == ""
+
+
+def test_the_next_run_ends_an_exchange_before_it_begins_its_own(guarded: GuardedTestbed) -> None:
+    cut = kill(guarded, begin(guarded, "stopping", max_num_seqs=35, supervisor="guard"))
+    assert cut["phase"] == "stopping"
+    for name in HOSTS:
+        shown = json.dumps({**record(guarded, name), "phase": "committing", "exchanging": "yes"})
+        guarded.sh(name, f"echo '{shown}' >{RECORD}")
+    guarded.sh("node0", f"cd /etc/muster/{GROUP}; mv .guard.json.muster-new guard.json")
+    again = kill(guarded, begin(guarded, "stopping", max_num_seqs=37, supervisor="guard"))
+    assert again["phase"] == "stopping"
+    # The second run was cut as well: what is in place is the first one's plan, whole, on both hosts.
+    for name in HOSTS:
+        assert json.loads(guarded.sh(name, f"cat /etc/muster/{GROUP}/plan.json"))["digest"] == cut["after"]
+
+    def alone() -> bool:
+        leave_alone(guarded)
+        return guarded.answers() and guarded.status.get("digest") == cut["after"]
+
+    guarded.wait("what is in place serves", alone, 120)
+    assert "this run finishes it" in guarded.deploy(max_num_seqs=37).text
+    assert guarded.deploy("--json", max_num_seqs=37).results["totals"]["success"] == 0
+
+
+def test_the_head_moves_to_another_host_in_one_run(guarded: GuardedTestbed) -> None:
+    for inventory, head in ((REVERSED, 1), (INVENTORY, 0)):
+        guarded.inventory = inventory
+        guarded.deploy()
+        assert [guarded.answers(host=host) for host in (0, 1)] == [head == 0, head == 1]
+        assert guarded.deploy("--json").results["totals"]["success"] == 0

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from muster.hosts import programs
-from muster.on_host import change_record, place_files, return_change
+from muster.on_host import change_record, place_files
 
 CHANGE = {"id": "1", "group": "g", "who": "ann", "origin": "desk", "phase": "prepared", "before": "a", "after": "b"}
 SILENCE = 60.0
@@ -139,30 +139,3 @@ def test_a_step_is_refused_once_the_lock_is_lost(root: Path, holder: Holder) -> 
     with pytest.raises(OSError, match="nobody holds it"):
         place_files.commit({"files": [], "fence": fence}, str(root))
     change_record.require(None, str(root))
-
-
-@pytest.mark.parametrize(
-    ("phase", "is_head", "head_carries", "does"),
-    [
-        ("", True, "", "nothing"),
-        ("prepared", True, "", "nothing"),
-        ("stopping", True, "", "start"),
-        ("stopping", False, "b", "start"),
-        ("committing", True, "", "forward"),
-        ("committing", False, "", "follow"),
-        ("committing", False, "b", "forward"),
-        ("committing", False, "a", "follow"),
-        ("committed", False, "", "start"),
-        ("started", True, "", "nothing"),
-    ],
-)
-def test_what_a_host_does_that_is_left_alone(phase: str, is_head: bool, head_carries: str, does: str) -> None:
-    decided = return_change.left_alone(phase, is_head=is_head, head_carries=head_carries, after="b")
-    assert decided == does
-
-
-def test_a_host_does_nothing_while_somebody_holds_the_lock(root: Path, holder: Holder) -> None:
-    holder.ask(do="phase", phase="stopping")
-    request = {"group": "g", "change": "1", "is_head": True, "units": [], "commit": {"files": []}, "root": str(root)}
-    assert return_change.main(request) == {"did": "wait"}
-    assert return_change.main({**request, "change": "0"}) == {"did": "nothing"}

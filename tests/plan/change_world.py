@@ -29,23 +29,50 @@ def require(condition: bool, message: str) -> None:
         raise Violation(message)
 
 
+@dataclass(frozen=True)
+class Way:
+    """What a host has on disk to end a change by itself: the plan, whether from its kept copy, by whom it was begun."""
+
+    of: str
+    plan: str
+    is_head: bool
+    kept: bool = False
+
+
 @dataclass
 class Host:
     name: str
     is_head: bool
     installed: str = "p0"
     staged: str = ""
+    mixed: str = ""
+    """The plan whose files are being put in place; "" while those of one plan are there whole."""
     running: str = "p0"
     lock: Change | None = None
     holder: Operator | None = None
     record: Change | None = None
     timer: float | None = None
-    """When it acts next; None where there is none. It lies in memory, and goes with a reboot."""
-    timer_of: str = ""
+    """When it acts next; None where there is none."""
+    way: Way | None = None
+    """On disk, and with it the unit that starts the timer after a reboot."""
     up: bool = True
 
     def found(self) -> Found:
         return Found(self.lock, self.record, self.installed, self.lock is not None)
+
+    def start(self) -> None:
+        """Start what is in place, in the place of what runs; a guard starts nothing from files of two plans."""
+        self.running = "" if self.mixed else self.installed
+
+    def put(self, way: Way) -> bool:
+        """Put the files of a change in place, from wherever it was cut; return whether they were there."""
+        assert self.record is not None
+        if not way.kept and self.staged != way.plan and self.mixed != way.plan and self.installed != way.plan:
+            return False
+        self.installed, self.mixed = way.plan, ""
+        self.staged = "" if self.staged == way.plan else self.staged
+        self.record = replace(self.record, phase="committed", exchanging="")
+        return True
 
 
 @dataclass
@@ -64,14 +91,18 @@ class Operator:
 class World:
     """`without` names a rule that is left out, to see that it is missed."""
 
+    bad = "p2"
+    """A plan that does not start."""
+
     def __init__(self, seed: int, size: int, without: str = "") -> None:
         self.random = random.Random(seed)
         self.without = without
         self.hosts = [Host(f"h{number}", number == 0) for number in range(size)]
         self.now, self.steps, self.serial = 0.0, 0, 0
         self.operators: list[Operator] = []
-        self.needs_person = False
-        """While files were being exchanged a host lost its timer, or another run began: only a person ends it then."""
+        self.calmed = False
+        self.verified = ["p0"]
+        """Plans that every host keeps, the one that was verified last at the end."""
 
     @property
     def serving(self) -> str:
@@ -127,6 +158,11 @@ class World:
     def _state(self) -> list[tuple[str, str, bool, str]]:
         return [(host.installed, host.running, host.up, host.record.id if host.record else "") for host in self.hosts]
 
+    def _way(self, operator: Operator, host: Host, plan: str, *, kept: bool = False) -> None:
+        if self.without != "timer":
+            host.way = Way(operator.name, plan, host.is_head, kept)
+            host.timer = self.now + BOUND
+
     def _deploy(self, operator: Operator) -> Iterator[None]:
         """What `deploys.serve` does, with the decisions of `plan.change`."""
         probed = {host.name: host.found() for host in self.hosts}
@@ -135,7 +171,9 @@ class World:
         if self.without != "lock":
             changes.require_free("g", probed)
         cut = changes.unfinished(probed)
+        settlement = changes.settlement(probed)
         restart = any(host.installed != operator.plan or host.running != operator.plan for host in self.hosts)
+        restart = restart or bool(settlement.forward)
         yield
         installed = {state.installed for state in probed.values()}
         since = f"2026-11-26T{self.serial:06d}Z"
@@ -147,29 +185,33 @@ class World:
             for host in self.hosts:
                 self._reach(operator, host)
                 host.staged = operator.plan
-                self.needs_person |= cut is not None and (cut.where == "mixed" or cut.change.phase == "committing")
                 yield
             # From here on it counts as touched: hosts have its record.
             operator.touched = True
-            plans = {host.installed for host in self.hosts}
-            require(change.before == (plans.pop() if len(plans) == 1 else ""), "a record says what was not")
+            if not settlement.forward:
+                plans = {host.installed for host in self.hosts}
+                require(change.before == (plans.pop() if len(plans) == 1 else ""), "a record says what was not")
             yield from self._record(operator, change, "stopping")
             for host in self.hosts:
                 self._fenced(operator, host)
                 host.running = ""
                 yield
             yield from self._record(operator, change, "committing")
-            for host in self.random.sample(self.hosts, len(self.hosts)):
-                self._fenced(operator, host)
+            # A disk that is full, a systemd that does not reload.
+            breaks = -1 if self.calmed else self.random.randrange(4 * len(self.hosts))
+            for number, host in enumerate(self.random.sample(self.hosts, len(self.hosts))):
                 if host.staged != operator.plan:
                     raise Refusal("not staged as planned")
-                host.installed, host.staged = operator.plan, ""
-                yield
+                yield from self._exchange(operator, host, operator.plan)
+                if number == breaks:
+                    yield from self._go_back(operator, change.at("committing"))
             yield from self._record(operator, change, "committed")
             for host in self.hosts:
                 self._fenced(operator, host)
                 host.running = host.installed
                 yield
+            if operator.plan == self.bad:
+                yield from self._go_back(operator, change.at("committed"))
             yield from self._record(operator, change, "started")
         if self.serving != operator.plan or any(host.installed != operator.plan for host in self.hosts):
             raise Refusal("verification fails")
@@ -177,7 +219,77 @@ class World:
         for host in self.hosts:
             if restart or cut is not None:
                 self._reach(operator, host)
-                host.record, host.timer = None, None
+                host.record, host.timer, host.way = None, None, None
+            yield
+        if operator.touched:
+            self.verified.append(operator.plan)
+
+    def _exchange(self, operator: Operator, host: Host, plan: str) -> Iterator[None]:
+        """What `place_files.commit` and `restore_plan` do: record it, then file by file."""
+        self._fenced(operator, host)
+        if self.without != "exchanging" and host.record is not None:
+            host.record = replace(host.record, exchanging="yes")
+        yield
+        self._fenced(operator, host)
+        host.mixed, host.staged = plan, ""
+        yield
+        self._fenced(operator, host)
+        host.installed, host.mixed = plan, ""
+        yield
+
+    def _go_back(self, operator: Operator, change: Change) -> Iterator[None]:
+        """What `go_back` does when a change has failed that acted on what runs."""
+        last = self.verified[-1]
+        if last == operator.plan:
+            raise Refusal("nothing to go back to")
+        if change.phase == "committing":
+            for host in self.hosts:
+                self._reach(operator, host)
+                if host.way is not None:
+                    host.put(host.way)
+                yield
+        turned = replace(change, command="rollback", before=operator.plan, after=last, phase="committing")
+        for host in (*self.hosts[1:], self.hosts[0]):
+            self._reach(operator, host)
+            if self.without != "turn":
+                self._way(operator, host, last, kept=True)
+            host.record = turned if self.without != "turn" else turned.at("stopping")
+            yield
+        for host in self.hosts:
+            self._reach(operator, host)
+            host.staged = last
+            yield
+        for host in self.hosts:
+            self._fenced(operator, host)
+            host.running = ""
+            yield
+        for host in self.random.sample(self.hosts, len(self.hosts)):
+            yield from self._exchange(operator, host, last)
+        yield from self._record(operator, turned, "committed")
+        for host in self.hosts:
+            self._fenced(operator, host)
+            host.running = host.installed
+            yield
+        require(self.serving == last, "the way back ends, and something else serves")
+        for host in self.hosts:
+            self._reach(operator, host)
+            host.record, host.timer, host.way = None, None, None
+            yield
+        raise Refusal("the change has failed, and the former plan serves")
+
+    def _settle(self, operator: Operator, now: dict[str, Found]) -> Iterator[None]:
+        """What `Transaction` does under the lock with an exchange that was cut."""
+        settlement = changes.settlement(now)
+        if self.without == "settle":
+            return
+        for host in [host for host in self.hosts if host.name in (*settlement.forward, *settlement.back)]:
+            self._reach(operator, host)
+            assert host.record is not None
+            if host.name in settlement.back:
+                host.record = host.record.at("stopping")
+            elif host.way is not None:
+                host.put(host.way)
+            host.timer = self.now + BOUND
             yield
 
     def _take(self, operator: Operator, change: Change, probed: dict[str, Found]) -> Iterator[None]:
@@ -192,17 +304,18 @@ class World:
             yield
         if self.without != "compare" and changes.changed_since(probed, now):
             raise Refusal("another change has come in between")
+        yield from self._settle(operator, now)
 
     def _record(self, operator: Operator, change: Change, phase: Phase) -> Iterator[None]:
         names = changes.order(phase, tuple(host.name for host in self.hosts))
         by_name = {host.name: host for host in self.hosts}
         for host in self.hosts if self.without == "head last" else [by_name[name] for name in names]:
             self._reach(operator, host)
+            if phase == "stopping":
+                self._way(operator, host, operator.plan)
             host.record = change.at(phase)
-            if phase == "stopping" and self.without != "timer":
-                host.timer, host.timer_of = self.now + BOUND, change.id
-            elif phase == "started":
-                host.timer = None
+            if phase == "started":
+                host.timer, host.way = None, None
             yield
 
     def _reach(self, operator: Operator, host: Host) -> None:
@@ -223,11 +336,11 @@ class World:
     # hosts
 
     def reboot(self, host: Host) -> None:
-        """Power off, and on again at once: locks and timers are gone, enabled units start what is in place."""
-        if host.record is not None and host.record.phase == "committing":
-            self.needs_person = True
+        """Power off, and on again at once: locks are gone, enabled units start the timer and what is in place."""
         self.lose(host)
-        host.timer, host.running = None, host.installed
+        host.timer = self.now + BOUND if host.way is not None and self.without != "boot" else None
+        host.running = ""
+        host.start()
 
     def tick(self, seconds: float) -> None:
         """Let time pass for hosts' timers."""
@@ -240,23 +353,32 @@ class World:
     def _left_alone(self, host: Host) -> None:
         """What `return_change` does."""
         self.steps += 1
-        record = host.record
-        if record is None or record.id != host.timer_of:
-            host.timer = None
+        record, way = host.record, host.way
+        if host.lock is not None:
+            host.timer = self.now + AGAIN
+            return
+        if record is None or way is None or record.id != way.of:
+            host.timer, host.way = None, None
             return
         host.timer = self.now + AGAIN
-        if host.lock is not None:
-            return
         head = self.hosts[0]
-        carries = head.running if record.returned and head.up else ""
-        did = return_change.left_alone(record.phase, is_head=host.is_head, head_carries=carries, after=record.after)
+        did = return_change.left_alone(
+            record.phase,
+            is_head=way.is_head,
+            exchanging=bool(record.exchanging),
+            head_carries=head.running if record.returned and head.up else "",
+            after=record.after,
+        )
         if did == "follow" and record.returned:
             return
-        if did == "forward" and host.staged == record.after:
-            host.running, host.installed, host.staged = "", host.staged, ""
+        if did == "forward":
+            host.running = ""
+            if not host.put(way):
+                require(not record.exchanging, f"{host.name}: the files of its own exchange are gone")
+                did = "start"
         if did != "nothing":
-            host.running = host.running or host.installed
-            host.record = replace(record, returned="now")
+            host.start()
+            host.record = replace(host.record or record, returned="now")
         if did != "follow":
             host.timer = None
 
@@ -296,14 +418,13 @@ class World:
 
     def calm(self) -> None:
         """No operator, no fault: the group comes back by itself, and then any deploy ends well."""
+        self.calmed = True
         for operator in list(self.operators):
             self.cut(operator)
         for _ in range(40):
             self.tick(AGAIN)
         known = changes.unfinished({host.name: host.found() for host in self.hosts})
-        if not self.serving:
-            require(known is not None, "the group is down, and nothing is said")
-            require(self.needs_person, f"left alone, the group does not come back: {self._state()}, {known}")
+        require(bool(self.serving), f"left alone, the group does not come back: {self._state()}, {known}")
         operator = self.begin(self.random.choice(("p0", "p7")))
         while operator in self.operators:
             self.step(operator)
@@ -319,7 +440,7 @@ def episode(seed: int, without: str = "") -> World:
         choice = dice.randrange(40)
         host = dice.choice(world.hosts)
         if len(world.operators) < 2 and choice < 8:
-            world.begin(dice.choice(("p0", "p1", "p2")))
+            world.begin(dice.choice(("p0", "p1", "p1", World.bad)))
         elif choice == 8 and world.operators:
             world.cut(dice.choice(world.operators))
         elif choice == 9:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from muster.errors import Refusal
 from muster.plan import change as changes
-from muster.plan.change import Change, Found
+from muster.plan.change import Change, Found, Settlement
 
 CHANGE = Change("1", "g", "deploy", "ann", "desk", "2026-11-26T12:03:11Z", "aaa", "bbb", "stopping")
 
@@ -84,6 +84,23 @@ def test_a_removal_that_was_cut_says_what_is_left_and_how_it_ends() -> None:
     assert "some hosts have the group's files, some do not" in cut.sentence
     assert (cut.next_step(""), cut.next_step("aaa")) == ("this run finishes it", "this run takes it back")
     assert cut.fix == "run the removal again to finish it, or the deploy to have the group back"
+
+
+def test_an_exchange_that_was_cut_goes_forward_where_a_host_has_begun_and_back_where_none_has() -> None:
+    waits = CHANGE.at("committing")
+    begun = dataclasses.replace(waits, exchanging="yes")
+    stopping = states(h0=Found(record=CHANGE), h1=Found(record=CHANGE))
+    assert changes.settlement(stopping) == Settlement((), ())
+    assert changes.settlement(states(h0=Found(record=CHANGE), h1=Found(record=waits))) == Settlement((), ("h1",))
+    assert changes.settlement(states(h0=Found(record=waits), h1=Found(record=begun))) == Settlement(("h0", "h1"), ())
+    committed = states(h0=Found(record=CHANGE.at("committed")), h1=Found(record=waits), h2=Found())
+    assert changes.settlement(committed) == Settlement(("h1",), ())
+
+
+def test_a_change_that_is_turned_back_on_some_hosts_alone_is_not_begun_there() -> None:
+    turned = dataclasses.replace(CHANGE, command="rollback", before="bbb", after="aaa", phase="committing")
+    found = states(h0=Found(record=CHANGE.at("committed")), h1=Found(record=turned))
+    assert changes.settlement(found) == Settlement((), ("h1",))
 
 
 def test_a_plan_made_before_another_change_came_is_no_longer_good() -> None:

@@ -34,10 +34,12 @@ def test_a_million_steps() -> None:
     run(STEPS)
 
 
-@pytest.mark.parametrize("rule", ["lock", "compare", "fence", "head last", "timer"])
+@pytest.mark.parametrize(
+    "rule", ["lock", "compare", "fence", "head last", "timer", "boot", "exchanging", "settle", "turn"]
+)
 def test_every_rule_is_missed_when_left_out(rule: str) -> None:
     def disorder() -> None:
-        for seed in range(4000):
+        for seed in range(6000):
             episode(seed, rule)
 
     with pytest.raises(Violation):

@@ -44,12 +44,21 @@ def returns(run: GroupRun, host: str) -> dict[str, Any] | None:
     if not run.decision.restart:
         return None
     units = {*run.plan.hosts[host].units, *run.observations[host]["units"]}
-    return back(run.plan.group, host == run.plan.head.name, units, commit_request(run, host))
+    return back(host == run.plan.head.name, units, commit=commit_request(run, host))
 
 
-def back(group: str, is_head: bool, units: Iterable[str], commit: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """Return the request of `on_host.return_change`; without the change's id, which is added when it is sent."""
-    return {"group": group, "is_head": is_head, "units": sorted(units), "commit": commit or {"files": []}}
+def back(
+    is_head: bool, units: Iterable[str], *, kept: str = "", commit: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """Return what `on_host.return_change` reads of a change.
+
+    Args:
+        is_head: whether the host is the group's head.
+        units: of both plans there.
+        kept: digest of the kept plan that is put in place, if it is one.
+        commit: request of `place_files` that puts the new plan in place; None where the change puts no file in place.
+    """
+    return {"is_head": is_head, "units": sorted(units), "kept": kept, "commit": commit or {"files": []}}
 
 
 @stage("Change")

@@ -7,12 +7,15 @@ runs when the last host of the group fails, while the run still holds everything
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
 
 from pyinfra import logger
 from pyinfra.api.host import Host
 from pyinfra.api.state import BaseStateCallback, State
 
 from muster.deploys import put_back
+from muster.deploys.change_steps import back
 from muster.deploys.shared.group_run import GroupRun
 from muster.deploys.shared.progress import Progress
 from muster.errors import Refusal
@@ -63,7 +66,7 @@ class GoBack(BaseStateCallback):
                 change = self.progress.transaction
                 restored.deployed.progress.transaction = change
                 if change is not None:
-                    change.take_back()
+                    change.turn_back(restored.digest, restored.deployed.head, partial(_returns, restored))
                 problem = put_back.put_back(state, hosts, restored, self.progress)
                 if change is not None and not problem:
                     change.finish()
@@ -72,6 +75,11 @@ class GoBack(BaseStateCallback):
                 problem = refusal.found
         seconds = ended - began if began and ended else None
         words.conclude(failed(self.planned, self.progress.failure or self.reason, self.back, problem, seconds))
+
+
+def _returns(restored: put_back.Restored, host: str) -> dict[str, Any]:
+    """Return what has a host go back by itself when the way back is cut."""
+    return back(host == restored.deployed.head, restored.units(host), kept=restored.digest)
 
 
 def register(state: State, run: GroupRun) -> None:

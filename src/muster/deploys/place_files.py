@@ -75,5 +75,5 @@ def _staged(run: GroupRun, name: str) -> list[Item]:
             "group": secret.group,
         }
         for secret in run.plan.secrets
-        if secret.path in decision.secrets
+        if secret.path in decision.secrets and secret.path in store.texts
     ]

@@ -40,6 +40,10 @@ class Restored:
     present: Mapping[str, tuple[str, ...]]
     verify: Mapping[str, Mapping[str, Any]]
 
+    def units(self, host: str) -> tuple[str, ...]:
+        """Return the units of both plans on a host."""
+        return tuple(sorted({*self.present[host], *self.deployed.units[host]}))
+
     def request(self, do: str, host: str) -> dict[str, Any]:
         """Return the request of `muster.on_host.restore_plan` for one step on a host."""
         fence = self.deployed.progress.fence(host)
@@ -104,6 +108,9 @@ def put_back(state: State, hosts: Mapping[str, Host], restored: Restored, former
     def lift(host: Host) -> bool:
         return guard_commands.resume(state, host, deployed.group, host.name == deployed.head)
 
+    def record(_host: Host) -> bool:
+        return progress.transaction is None or not progress.transaction.record("committed")
+
     def start(number: int) -> Callable[[Host], bool]:
         checks = {check.host for check in progress.steps[number].checks}
         concerned = checks | set(progress.steps[number].units)
@@ -113,6 +120,7 @@ def put_back(state: State, hosts: Mapping[str, Host], restored: Restored, former
         ("stage the files of the plan", step("stage")),
         ("stop what failed", lambda host: stop(state, host, restored, former)),
         ("put the files in place", step("commit")),
+        ("record the change as committed", record),
         *([("lift the hold", lift)] if deployed.guarded else []),
         *((text.text, start(number)) for number, text in enumerate(progress.steps)),
         ("verify", lambda host: verified(state, host, restored)),

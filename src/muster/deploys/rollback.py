@@ -91,8 +91,8 @@ def rollback(digest: str = "", recipe: str | None = None) -> None:
 
 def _returns(run: Rollback, host: str) -> dict[str, Any]:
     """Return what brings a host back when the rollback is cut."""
-    units = {*run.restored.present[host], *run.deployed.units[host]}
-    return back(run.deployed.group, host == run.deployed.head, units)
+    units = run.restored.units(host)
+    return back(host == run.deployed.head, units, kept=run.restored.digest)
 
 
 def _prepare(state: State, digest: str, recipe: str | None) -> Rollback:

@@ -92,7 +92,7 @@ def _begin(deployed: DeployedGroup, command: Command) -> None:
         )
 
     def returns(host: str) -> dict[str, Any] | None:
-        return back(deployed.group, host == head, deployed.units.get(host, ())) if command == "restart" else None
+        return back(host == head, deployed.units.get(host, ())) if command == "restart" else None
 
     lock(progress, returns)
 

@@ -51,6 +51,7 @@ class ChangeRecord(Model):
     after: Line = ""
     phase: Line = ""
     returned: Line = ""
+    exchanging: Line = ""
 
 
 class ChangeState(Model):

@@ -17,7 +17,7 @@ from muster.on_host import mutex, places, safe_paths, whole_files
 
 Json = dict[str, Any]
 
-RECORD = "change.json"
+RECORD, WAY, PROGRAM = "change.json", "return.json", "return.py"
 LIMIT = 16384
 _PROBED = 2.0
 """Seconds: a probe holds a lock for an instant, to see whether it is free."""
@@ -36,6 +36,21 @@ def groups(root: str = "") -> list[str]:
 def record_path(group: str, root: str = "") -> str:
     """Return the path of the record of a change that has touched what runs."""
     return f"{root}{places.config(group)}/{RECORD}"
+
+
+def way_path(group: str, root: str = "") -> str:
+    """Return the path of what a host needs to end the recorded change by itself: `return_change` reads it."""
+    return f"{root}{places.config(group)}/{WAY}"
+
+
+def program_path(group: str, root: str = "") -> str:
+    """Return the path of the program that does it."""
+    return f"{root}{places.config(group)}/{PROGRAM}"
+
+
+def own_files(group: str) -> tuple[str, ...]:
+    """Return the files in a group's directory that are of the change that is going on, or was cut, and of no plan."""
+    return record_path(group), way_path(group), program_path(group)
 
 
 def state(group: str, root: str = "") -> Json:
@@ -127,6 +142,22 @@ def write(group: str, change: Json, root: str = "") -> None:
     path = record_path(group, root)
     safe_paths.make_directory(os.path.dirname(path))
     whole_files.write_whole(path, (json.dumps(change, indent=1) + "\n").encode())
+
+
+def exchange(fence: Json | None, root: str = "") -> None:
+    """Record that this host begins to put files in place: from here on it has neither plan's files whole.
+
+    Args:
+        fence: as for `require`; nothing is recorded for a step of no change.
+        root: where the file system begins, for tests.
+
+    Raises:
+        OSError: a full disk; no file was put in place.
+    """
+    if fence:
+        record = whole_files.read_object(record_path(fence["group"], root), LIMIT)
+        if record.get("id") == fence["change"] and not record.get("exchanging"):
+            write(fence["group"], {**record, "exchanging": "yes"}, root)
 
 
 def remove(group: str, root: str = "") -> None:

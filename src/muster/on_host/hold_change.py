@@ -15,7 +15,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from muster.on_host import change_record, return_change, safe_paths, whole_files
+from muster.on_host import change_record, return_change
 
 Json = dict[str, Any]
 
@@ -27,12 +27,13 @@ def main(request: Json) -> Json:
 
     Args:
         request: `change` (the record), `groups` (whose locks are taken here, in this order; one change may be of
-            several), `silence` (seconds without a line after which the locks end), `back`: what `return_change` takes,
-            and its program as `program`; None where a cut stops nothing. `root` (tests).
+            several), `silence` (seconds without a line after which the locks end), `back`: as for `return_change.arm`;
+            None where a cut stops nothing. `root` (tests).
 
     The first line out is {state} (as `change_record.state` saw the first group under the lock) or {busy: holder,
-    group}. Lines in: {do: "alive"}; {do: "phase", phase}: record it; {do: "finish"}: the change has ended, forget the
-    record.
+    group}. Lines in: {do: "alive"}; {do: "settle", forward}: end the exchange of the change that was recorded before;
+    {do: "phase", phase}: record it; {do: "turn", change, back}: the change becomes another, which it records as it is
+    there; {do: "finish"}: the change has ended, forget the record.
     """
     root, group = request.get("root", ""), ""
     locks: dict[int, Json] = {}
@@ -59,25 +60,27 @@ def main(request: Json) -> Json:
 def _obey(line: Json, change: Json, back: Json | None, lock: int, root: str) -> None:
     """Do for one group what a line says; its change is kept as it is now."""
     group = change["group"]
-    if line["do"] == "phase":
+    if line["do"] == "settle":
+        return_change.settle(group, line["forward"], root)
+    elif line["do"] == "phase":
         change["phase"] = line["phase"]
         if line["phase"] == "stopping" and back is not None:
-            _prepare_return(group, back, root)
-        change_record.write(group, change, root)
-        change_record.show(lock, change)
+            return_change.arm(group, back, root)
+        _record(change, lock, root)
         if line["phase"] == "started" and back is not None:
             return_change.disarm(group, root)
+    elif line["do"] == "turn":
+        change |= {**line["change"], "group": group}
+        return_change.arm(group, line["back"], root)
+        _record(change, lock, root)
     elif line["do"] == "finish":
         change_record.remove(group, root)
         return_change.disarm(group, root)
 
 
-def _prepare_return(group: str, back: Json, root: str) -> None:
-    """Have the host start its ranks by itself if nobody finishes the change."""
-    program = return_change.program_path(group, root)
-    safe_paths.make_directory(os.path.dirname(program), 0o700)
-    whole_files.write_whole(program, back["program"].encode(), 0o600)
-    return_change.arm(group, back["after"], root)
+def _record(change: Json, lock: int, root: str) -> None:
+    change_record.write(change["group"], change, root)
+    change_record.show(lock, change)
 
 
 def _lines(silence: float) -> Iterator[Json]:

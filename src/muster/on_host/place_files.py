@@ -136,11 +136,11 @@ def commit(request: Json, root: str) -> Json:
     change_record.require(request.get("fence"), root)
     files = request["files"]
     for item in files:
-        path = staged(root, item)
-        if not os.path.exists(path) or whole_files.sha256(path) != item["sha256"]:
+        if not _waits(root, item):
             raise OSError(
                 "{} is not staged as planned; nothing on this host was changed; run again".format(item["path"])
             )
+    change_record.exchange(request.get("fence"), root)
     gone = [path for path in request.get("remove", ()) if os.path.lexists(root + path)]
     old_units = [os.path.basename(path) for path in gone if path.startswith(places.UNITS + "/")]
     if old_units and not root:
@@ -156,6 +156,24 @@ def commit(request: Json, root: str) -> Json:
     if request.get("enable") and not root:
         run_command.must(["systemctl", "enable", "--quiet", "--", *request["enable"]], 120)
     return {"changed": [item["path"] for item in files] + gone, "notes": []}
+
+
+def complete(request: Json, root: str) -> Json:
+    """Put in place what an earlier `commit` of the same request has left staged.
+
+    Raises:
+        OSError: a file is neither staged nor in place as planned; nothing was changed.
+    """
+    done = [item for item in request["files"] if not _waits(root, item) and _is(root + item["path"], item)]
+    return commit({**request, "files": [item for item in request["files"] if item not in done], "reload": True}, root)
+
+
+def _waits(root: str, item: Json) -> bool:
+    return _is(staged(root, item), item)
+
+
+def _is(path: str, item: Json) -> bool:
+    return os.path.exists(path) and whole_files.sha256(path) == item["sha256"]
 
 
 def staged(root: str, item: Json) -> str:

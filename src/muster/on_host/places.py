@@ -84,6 +84,11 @@ def firewall_unit(group: str) -> str:
     return f"muster-firewall@{group}.service"
 
 
+def boot_unit(group: str) -> str:
+    """Return the name of the unit that a change leaves enabled while it must not be cut; no group's own has an `@`."""
+    return f"muster-return-boot@{group}.service"
+
+
 def of_group(group: str) -> tuple[str, ...]:
     """Return every place of one group but its units."""
     places = (config(group), tmpfiles(group), state(group), cache(group), run(group))

@@ -138,7 +138,7 @@ def stale(root: str, group: str, planned: set[str]) -> list[str]:
     if not group:
         return []
     files = []
-    kept, record = kept_plans.directory(root, group), change_record.record_path(group)
+    kept, own = kept_plans.directory(root, group), change_record.own_files(group)
     for directory, _, names in os.walk(root + places.config(group)):
         if directory == kept and safe_paths.private(kept):
             continue  # plans of earlier days, which no plan names
@@ -146,8 +146,7 @@ def stale(root: str, group: str, planned: set[str]) -> list[str]:
     files += [places.unit(name) for name in present_units(root, group)]
     files += [places.unit(name) for name in staged_units(root, group)]
     files += [path for path in places.FORMER if os.path.lexists(root + path)]
-    # The record is of the change that is going on, or was cut.
-    return sorted(path for path in files if path not in planned and path != record)
+    return sorted(path for path in files if path not in planned and path not in own)
 
 
 def changes(root: str, group: str) -> dict[str, Json]:

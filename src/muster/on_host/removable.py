@@ -157,7 +157,9 @@ def _has(at: str, group: str) -> bool:
 
 
 def _units(at: str, group: str) -> list[str]:
-    return [*probe_group.present_units(at, group), *probe_group.staged_units(at, group)]
+    own = [*probe_group.present_units(at, group), *probe_group.staged_units(at, group)]
+    boot = places.boot_unit(group)
+    return own + [boot] * os.path.lexists(at + places.unit(boot))
 
 
 def _groups(at: str) -> list[str]:

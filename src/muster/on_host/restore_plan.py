@@ -39,6 +39,7 @@ def main(request: Json) -> Json:
         return check(root, group, plan)
     if request["do"] == "commit":
         change_record.require(request.get("fence"), root)
+        change_record.exchange(request.get("fence"), root)
     base, rest = _differing(root, plan, base=True), _differing(root, plan, base=False)
     if request["do"] == "stage":
         return place_files.stage({"files": rest}, root)

@@ -11,8 +11,9 @@ stopped each host has the change's record on disk, and each step is recorded bef
 
 A verified change has no record any more. The head is the last to record `committing`: from that moment on the change
 goes forward, before it every host can start what it ran. So hosts that are left alone need no vote: a member that does
-not know follows its head (`on_host.return_change`). Only where a host loses its timer while files are mixed, or another
-run is cut then, a person has to end it: the record says so.
+not know follows its head (`on_host.return_change`). A host records that it begins to put files in place before it does:
+it has neither plan whole from there on, and goes forward as soon as it is left alone, after a reboot too. Another run
+ends such an exchange on every host before it does anything else (`settlement`).
 """
 
 from __future__ import annotations
@@ -44,6 +45,7 @@ class Change:
         after: digest of the plan that is to run; "" for none.
         phase: how far it is.
         returned: when this host, left alone, started what was in place; "" otherwise.
+        exchanging: whether this host has begun to put files in place and has not come to the end; "" otherwise.
     """
 
     id: str
@@ -56,6 +58,7 @@ class Change:
     after: str
     phase: Phase = "prepared"
     returned: str = ""
+    exchanging: str = ""
 
     def at(self, phase: Phase) -> Change:
         """Return the same change in another phase."""
@@ -255,6 +258,39 @@ def unfinished(found: Mapping[str, Found]) -> Unfinished | None:
     return Unfinished(dataclasses.replace(latest, returned=returned), hosts, where)
 
 
+@dataclass(frozen=True)
+class Settlement:
+    """How a newer run ends the exchange of files that an earlier one was cut in.
+
+    Args:
+        forward: hosts that put the files of the earlier change in place.
+        back: hosts on which none of them is in place, and none will be.
+    """
+
+    forward: tuple[str, ...]
+    back: tuple[str, ...]
+
+
+def settlement(found: Mapping[str, Found]) -> Settlement:
+    """Return how an exchange ends that was cut; no host in it where none was.
+
+    Args:
+        found: by host, under the lock or as planned with.
+
+    The head is the last to record `committing`: only where every record says so a host can have begun. A change that
+    was turned back keeps its id: where one host has begun, those of the same plan go forward.
+    """
+    cut = unfinished(found)
+    records = {host: state.record for host, state in found.items() if state.record is not None}
+    own = {host: record for host, record in records.items() if cut is not None and record.id == cut.change.id}
+    begun = {record.after for record in own.values() if record.exchanging or record.phase in ("committed", "started")}
+    exchanged = {host: record.after in begun for host, record in own.items() if record.phase == "committing"}
+    return Settlement(
+        tuple(host for host, forward in exchanged.items() if forward),
+        tuple(host for host, forward in exchanged.items() if not forward),
+    )
+
+
 def changed_since(before: Mapping[str, Found], now: Mapping[str, Found]) -> list[str]:
     """Return the hosts on which another change has come or gone since they were probed.
 
@@ -263,8 +299,8 @@ def changed_since(before: Mapping[str, Found], now: Mapping[str, Found]) -> list
         now: under the lock.
     """
 
-    def trace(state: Found) -> tuple[str, str, str]:
+    def trace(state: Found) -> tuple[str, ...]:
         record = state.record
-        return state.installed, record.id if record else "", record.phase if record else ""
+        return (state.installed, *((record.id, record.phase, record.exchanging) if record else ()))
 
     return [host for host, state in now.items() if host in before and trace(before[host]) != trace(state)]

@@ -5,7 +5,8 @@ An observation is what `muster.on_host.probe_group` answered for one host.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -74,18 +75,24 @@ class Decision:
         return self.restart or not self.ready or any(host != HostDecision() for host in self.hosts.values())
 
 
-def decide(plan: Plan, seen: Mapping[str, Observation], secrets: Mapping[str, str]) -> Decision:
+def decide(
+    plan: Plan, seen: Mapping[str, Observation], secrets: Mapping[str, str], *, exchanged: Collection[str] = ()
+) -> Decision:
     """Compare every host with the plan.
 
     Args:
         plan: the whole group.
         seen: host -> observation, for every host of the plan.
         secrets: path -> the SHA-256 that the secret must have on every host.
+        exchanged: hosts that will put the files of an earlier change in place before this run does anything.
 
     One change on one host restarts the whole group together; so does a release that must be installed.
     """
     hosts = {name: _host(plan, host, seen[name], secrets) for name, host in plan.hosts.items()}
-    reasons = [reason for name in plan.hosts for reason in _reasons(plan, name, hosts[name], seen[name])]
+    hosts |= {name: _whole(plan, plan.hosts[name], hosts[name]) for name in exchanged if name in hosts}
+    reasons = [f"{name}: its files were being exchanged when a change was cut" for name in hosts if name in exchanged]
+    compared = [name for name in plan.hosts if name not in exchanged]
+    reasons += [reason for name in compared for reason in _reasons(plan, name, hosts[name], seen[name])]
     ready = all(seen[name].get("ready") is not False for name in plan.hosts)
     if not ready and not plan.heals:
         reasons += [reason for name, host in plan.hosts.items() for reason in _orphans(host, seen[name])]
@@ -115,6 +122,24 @@ def _host(plan: Plan, host: HostPlan, seen: Observation, secrets: Mapping[str, s
         stop=tuple(name for name, unit in reversed(list(units.items())) if unit["active"] not in _AT_REST),
         enable=any(not units.get(name, {}).get("enabled") for name in host.units),
         reload=any(units.get(name, {}).get("reload") for name in host.units),
+    )
+
+
+_STAGED = re.compile(r"(.*/)\.([^/]+)\.muster-new")
+
+
+def _whole(plan: Plan, host: HostPlan, decision: HostDecision) -> HostDecision:
+    """Return the decision for a host whose files will be others than it has shown: all of the plan's, and no others."""
+    waiting = [match.expand(r"\1\2") for path in decision.remove if (match := _STAGED.fullmatch(path))]
+    secrets = tuple(secret.path for secret in plan.secrets if secret.path in decision.secrets or secret.path in waiting)
+    return replace(
+        decision,
+        base=tuple(path for path in sorted(host.files) if is_base(path)),
+        files=tuple(path for path in sorted(host.files) if not is_base(path)),
+        secrets=secrets,
+        remove=(*decision.remove, *(path for path in waiting if path not in host.files and path not in secrets)),
+        enable=True,
+        reload=True,
     )
 
 

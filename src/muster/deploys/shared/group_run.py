@@ -111,7 +111,8 @@ def _prepare(state: State, recipe_name: str) -> GroupRun:
     if unreached:  # also where the check is waived
         raise DeployError(_absent(plan, list(unreached), "could not be reached over SSH"))
     store = open_store(here, probed.observations)
-    decision = decide(here, probed.observations, store.sha256)
+    exchanged = changes.settlement(found).forward
+    decision = decide(here, probed.observations, store.sha256, exchanged=exchanged)
     if left_out and decision.changes:
         raise DeployError(_absent(plan, left_out, "left out by --limit or --exclude"))
     words.say_at_the_end()

@@ -5,6 +5,7 @@ A session to each host stays open for as long as the run lasts; its end is the p
 
 from __future__ import annotations
 
+import dataclasses
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -13,6 +14,7 @@ from typing import Any
 
 from gevent.lock import RLock
 from pydantic import ValidationError
+from pyinfra import logger
 from pyinfra.api.host import Host
 from pyinfra.api.state import State
 
@@ -32,6 +34,7 @@ RETURN_AFTER = 300
 
 Return = Callable[[str], "Mapping[str, Any] | None"]
 Errors = dict[str, str]
+Message = Mapping[str, Any]
 
 
 @dataclass
@@ -42,8 +45,8 @@ class Transaction:
         change: as its record says, in its latest phase.
         hosts: of the group, the head first.
         found: what each host showed when the run was planned.
-        back: host -> what brings it back should the change be cut (`on_host.return_change`), None where it stops
-            nothing, or is to stay down.
+        back: host -> what `on_host.return_change` reads should the change be cut, None where it stops nothing, or is to
+            stay down.
         groups: host -> the groups that the change is of there, where that is not the change's own alone; `found` is of
             the first.
     """
@@ -110,9 +113,30 @@ class Transaction:
         """
         return self._once(phase, lambda: self._record(phase))
 
-    def take_back(self) -> None:
-        """Record on every host that the change is taken back: hosts that are left alone start what is in place."""
-        self._once("take back", lambda: self._record("stopping"))
+    def turn_back(self, digest: str, head: str, back: Return) -> Errors:
+        """Make this a change to a plan that hosts keep, which they put in place by themselves if they are left alone.
+
+        Args:
+            digest: of the kept plan.
+            head: of the kept plan.
+            back: as for the transaction.
+
+        Files that are being exchanged are put in place first. From there on this is a change whose files are in place
+        whole, or whose every host has recorded that they are being exchanged.
+        """
+        with self._lock:
+            if self.change.phase == "committing":
+                self._tell({"do": "settle", "forward": True}, self.hosts)
+            self.back, self._done = back, {"take": {}}
+            turned = dataclasses.replace(self.change, command="rollback", before=self.change.after, after=digest)
+            self.change = turned.at("committing")
+            order = changes.order("committing", (head, *(host for host in self.hosts if host != head)))
+            wire = self.change.to_wire()
+
+            def message(host: str) -> dict[str, Any]:
+                return {"do": "turn", "change": wire, "back": self._back(host)}
+
+            return self._tell(message, order[:-1]) or self._tell(message, order[-1:])
 
     def finish(self) -> Errors:
         """Forget the record on every host: what runs is what was planned, and is proven."""
@@ -139,12 +163,25 @@ class Transaction:
                     needed="hosts as they were when this run compared them with the plan",
                     fix="run again. Nothing was touched",
                 )
+            self._settle(now)
         except Refusal as refusal:
             for session in self._sessions.values():
                 session.close()
             self._sessions.clear()
             return dict.fromkeys(self.hosts, str(refusal))
         return {}
+
+    def _settle(self, now: Mapping[str, Found]) -> None:
+        """End the exchange of files that an earlier change was cut in, before anything else is put in its place."""
+        if self.change.command == "remove":
+            return
+        settlement = changes.settlement(now)
+        back = changes.order("stopping", tuple(host for host in self.hosts if host in settlement.back))
+        errors = self._tell({"do": "settle", "forward": True}, settlement.forward)
+        for part in (back[:1], back[1:]):
+            errors |= self._tell({"do": "settle", "forward": False}, part)
+        for host, error in errors.items():
+            logger.warning(f"{host}: the files of the change that was cut cannot be put in place: {error}")
 
     def _open(self, state: State, hosts: list[Host], now: dict[str, Found]) -> None:
         def one(host: Host) -> Found | Refusal:
@@ -172,13 +209,15 @@ class Transaction:
             now[name] = result
 
     def _request(self, host: str) -> dict[str, Any]:
-        back = self.back(host)
         groups = list(self._groups(host))
-        request = {"change": self.change.to_wire(), "groups": groups, "silence": SILENCE, "back": None}
-        if back is not None:
-            program = programs.bundle({"return_change": {**back, "change": self.change.id}})
-            request["back"] = {"program": program, "after": RETURN_AFTER}
-        return request
+        return {"change": self.change.to_wire(), "groups": groups, "silence": SILENCE, "back": self._back(host)}
+
+    def _back(self, host: str) -> dict[str, Any] | None:
+        way = self.back(host)
+        if way is None:
+            return None
+        program = programs.bundle({"return_change": {"group": self.change.group, "change": self.change.id}})
+        return {"way": way, "program": program, "after": RETURN_AFTER}
 
     def _record(self, phase: Phase) -> Errors:
         message = {"do": "phase", "phase": phase}
@@ -191,10 +230,10 @@ class Transaction:
             self._tell({"do": "finish"}, self.hosts)
         return errors
 
-    def _tell(self, message: Mapping[str, str], hosts: tuple[str, ...]) -> Errors:
+    def _tell(self, message: Message | Callable[[str], Message], hosts: tuple[str, ...]) -> Errors:
         def one(host: Host) -> str:
             try:
-                answer = self._sessions[host.name].ask(message)
+                answer = self._sessions[host.name].ask(message(host.name) if callable(message) else message)
             except Broken as error:
                 return f"the lock is lost: {error}"
             return str(answer.get("error") or "")
