@@ -1,6 +1,6 @@
 """A changing deploy killed at many moments: what is true then, what hosts do by themselves, what the same command does.
 
-Prints the table; MUSTER_CUTS sets how many moments there are.
+Prints the table. MUSTER_CUTS sets how many moments there are; MUSTER_CUTS_PART=2/5 takes every fifth from the second.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ pytestmark = [pytest.mark.sandbox, pytest.mark.nightly]
 
 KILLS = int(os.environ.get("MUSTER_CUTS", "20"))
 INTERRUPTS = max(1, KILLS // 4)
+PART, PARTS = (int(word) for word in os.environ.get("MUSTER_CUTS_PART", "1/1").split("/"))
 
 
 @dataclass(frozen=True)
@@ -74,11 +75,12 @@ def test_a_change_may_be_cut_at_any_moment(guarded: GuardedTestbed, capsys: pyte
     began = time.monotonic()
     guarded.deploy(max_num_seqs=40)
     whole = time.monotonic() - began
-    rows = [
-        cut(guarded, 41 + number, whole * (number + 1) / (count + 2), how)
+    cuts = [
+        (how, whole * (number + 1) / (count + 2))
         for how, count in ((signal.SIGKILL, KILLS), (signal.SIGINT, INTERRUPTS))
         for number in range(count)
     ]
+    rows = [cut(guarded, 41 + number, after, how) for number, (how, after) in enumerate(cuts[PART - 1 :: PARTS])]
     with capsys.disabled():
         print(f"\n| second of {whole:.0f} | cut | records | serves | left alone | exit status | the same command |")
         for row in rows:
