@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from muster.on_host import places, removable, remove_muster
+from muster.on_host import change_record, places, removable, remove_muster
 
 SETTINGS = {"root": "/opt/muster", "hf_home": "/var/lib/muster/hf", "weights_root": "/var/lib/muster/weights"}
 REVISION = "a" * 40
@@ -148,3 +148,29 @@ def test_groups_that_left_half_of_their_files_are_found(tmp_path: Path) -> None:
     write(tmp_path, places.tmpfiles("half"))
     assert removable.find({"at": str(tmp_path), "groups": None, "weights": False, **SETTINGS}).groups == ["half"]
     assert run(tmp_path, ["half"])["removed"] == [places.tmpfiles("half")]
+
+
+def test_what_a_change_that_was_cut_left_goes_with_its_group(host: Path) -> None:
+    boot = places.unit(places.boot_unit("one"))
+    write(host, boot, places.MARK)
+    write(host, places.unit(places.boot_unit("one-vllm")), places.MARK)
+    for path in change_record.own_files("one"):
+        write(host, path)
+    done = run(host, ["one"])
+    assert done["units"] == ["muster-one.service", places.boot_unit("one")]
+    assert not {path for path in tree(host) if "return" in path or "change" in path} - {
+        places.unit(places.boot_unit("one-vllm"))
+    }
+    assert places.boot_unit("one-vllm") in run(host, None)["units"]
+
+
+def test_everything_waits_for_a_group_whose_lock_is_held_and_that_has_left_nothing_yet(host: Path) -> None:
+    change = {"id": "1", "group": "new", "command": "deploy", "who": "ann", "phase": "prepared"}
+    (host / "run").mkdir()
+    with change_record.locked("new", change, str(host)):
+        shown = removable.main({"at": str(host), "groups": None, "weights": False, **SETTINGS})
+        assert shown["changes"]["new"]["holder"] == change
+        assert (
+            "new" not in removable.main({"at": str(host), "groups": ["one"], "weights": False, **SETTINGS})["changes"]
+        )
+    assert "new" not in removable.main({"at": str(host), "groups": None, "weights": False, **SETTINGS})["changes"]
