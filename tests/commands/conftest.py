@@ -23,6 +23,9 @@ class GivenGuards:
         self.asked: list[tuple[str, dict[str, Any]]] = []
         self.answers: list[dict[str, Any]] = [answers()]
 
+    def be_brief(self, seconds: float, pause: float) -> None:
+        """There is nobody to wait for."""
+
     def journals(self, requests: dict[str, Any]) -> dict[str, Any]:
         return self.ask("journals", **requests)
 

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from muster.status.host_events import HostEvent
 
 SHOWN_EVENTS = 10
+ANSWER_SECONDS, SILENT_PAUSE = 5.0, 20.0
+"""For one host's answer, and until a host without one is asked again."""
 EVENTS_EVERY = 10.0
 """Seconds between two readings of the hosts' journals."""
 
@@ -53,6 +55,7 @@ def top(inventory_file: str, recipe_name: str, overrides: Mapping[str, Any], eve
     with guards_of(inventory_file, recipe_name, overrides) as guards:
         last = group_status(guards.plan, guards.ask("status"), guards.digests)
         if console.is_terminal:
+            guards.be_brief(ANSWER_SECONDS, SILENT_PAUSE)
             last = _live(guards, last, console, where, every)
         else:
             console.print(screen(last, (), where))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -27,8 +28,17 @@ class Guards:
         """`digests`: that the same arguments plan with other CUDA variants, where the drivers decide."""
         self.plan, self.digests = plan, digests
         self._state, self._unreached = there.state, there.unreached
-        self._silent: set[str] = set()
+        self._silent: dict[str, dict[str, Any]] = {}
+        self._tried = float("-inf")
         self._asked = False
+        self._seconds, self._pause = float(SECONDS), 0.0
+
+    def be_brief(self, seconds: float, pause: float) -> None:
+        """Wait no longer than `seconds` for an answer, and ask a host that gave none again after `pause` seconds.
+
+        For those who ask all the time: a host that is off would hold up each of their looks at the others.
+        """
+        self._seconds, self._pause = seconds, pause
 
     def ask(self, command: str, **more: Any) -> dict[str, dict[str, Any]]:
         """Ask every reachable host's guard.
@@ -72,13 +82,15 @@ class Guards:
         hosts = hosts_of(self._state)
 
         def one(host: Host) -> dict[str, Any]:
-            return run_program(self._state, host, program, requests[host.name], seconds=SECONDS)
+            return run_program(self._state, host, program, requests[host.name], seconds=self._seconds)
 
-        self._reconnect()
+        if time.monotonic() - self._tried >= self._pause:
+            self._reconnect()
         names = [name for name in self.plan.hosts if name in requests]
-        answers = each([hosts[name] for name in names if name not in self._unreached], one)
-        self._silent = {name for name, answer in answers.items() if "error" in answer}
-        return {name: answers.get(name) or {"error": self._unreached[name]} for name in names}
+        silent = {name: {"error": why} for name, why in self._unreached.items()} | self._silent
+        answers = each([hosts[name] for name in names if name not in silent], one)
+        self._silent |= {name: answer for name, answer in answers.items() if "error" in answer}
+        return {name: answers.get(name) or silent[name] for name in names}
 
     def _reconnect(self) -> None:
         """Connect again to hosts that were out of reach, or gave no answer the last time: they may be back."""
@@ -87,7 +99,8 @@ class Guards:
                 hosts_of(self._state)[name].disconnect()
             again = {*self._unreached, *self._silent}
             self._unreached = connect(self._state, again) if again else {}
-        self._asked = True
+        self._silent = {}
+        self._asked, self._tried = True, time.monotonic()
 
 
 @contextmanager
