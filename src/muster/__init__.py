@@ -28,6 +28,7 @@ A file name that occurs twice is one noun in two layers:
     install_engine  deploys: the stage; on_host: the program that it runs on each host
     place_files     deploys: the stage; on_host: the program that it runs on each host
     own_files       spec: files that a recipe brings; plan: where they are on hosts
+    recipe          commands: a new one from a model's config.json; spec: what one holds
     remove          commands: the subcommand; deploys: the stages
     monitoring      commands: the subcommand; deploys: Prometheus and exporters brought to machines
     gpu_memory      plan: what a GPU must hold; preflight.checks: whether it fits the GPUs that are there

@@ -13,6 +13,7 @@ from muster.errors import Refusal
 # Subcommand -> where it lives. Loaded on use: `muster plan` need not wait for the imports of the others.
 COMMANDS = {
     "import": "muster.commands.import_recipe:import_recipe",
+    "recipe": "muster.commands.recipe:recipe",
     "plan": "muster.commands.plan:plan",
     "deploy": "muster.commands.deploy:deploy",
     "rollback": "muster.commands.deploy:rollback",

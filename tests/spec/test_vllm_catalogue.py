@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import yaml
-from click.testing import CliRunner
+from click.testing import CliRunner, Result
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -245,3 +245,35 @@ def test_the_command_writes_one_file_with_its_source(tmp_path: Path) -> None:
 def test_only_a_model_of_the_catalogue_is_read(tmp_path: Path, model: str) -> None:
     with pytest.raises(Refusal, match="unknown model"):
         imported(written(tmp_path), model, "default")
+
+
+def test_a_check_says_what_moved_upstream_since(tmp_path: Path) -> None:
+    directory, mine = written(tmp_path), tmp_path / "mine.yaml"
+    assert run("org/Any-1T", "--catalogue", str(directory), "--output", str(mine)).exit_code == 0
+    check = (str(mine), "--check", "--catalogue", str(directory))
+    unchanged = run(*check)
+    assert (unchanged.exit_code, "mine.yaml: unchanged" in unchanged.output) == (0, True)
+    upstream = directory / "models" / "org" / "Any-1T.yaml"
+    upstream.write_text("# a comment\n" + upstream.read_text())
+    same = run(*check)
+    assert (same.exit_code, "the recipe would be the same" in same.output) == (1, True)
+    base = ["--max-num-seqs", "128"]
+    upstream.write_text(yaml.safe_dump({**RAW, "model": {**RAW["model"], "base_args": base}}))
+    moved = run(*check)
+    assert moved.exit_code == 1
+    assert "flags.max-num-seqs: 64, now 128" in moved.output
+    assert "flags.trust-remote-code: True, now not there" in moved.output
+    upstream.unlink()
+    assert "models/org/Any-1T.yaml is gone" in run(*check).output
+
+
+def test_a_check_without_a_name_takes_every_imported_recipe(tmp_path: Path) -> None:
+    checked = run("--check", "--catalogue", str(written(tmp_path)))
+    assert checked.exit_code == 1
+    assert "glm-5-2: models/zai-org/GLM-5.2.yaml is gone" in checked.output
+    assert "kimi-k2-instruct" not in checked.output
+    assert run("--catalogue", str(tmp_path)).exit_code == 2
+
+
+def run(*words: str) -> Result:
+    return CliRunner().invoke(main, ["import", *words])

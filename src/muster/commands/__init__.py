@@ -5,6 +5,7 @@ plan_text  a plan as text for people and as JSON for scripts
 journal_text  the journals of several hosts as one text
 
 import_recipe  `muster import`: a recipe out of vLLM's own catalogue
+recipe     a recipe out of a model's own config.json
 plan       what every host would get
 deploy     bring a group up; `muster rollback`, `stop`, `restart`, `resume` act on it; `muster stage`: its weights
 remove     a group, or everything that muster made, taken off its hosts

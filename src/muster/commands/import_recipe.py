@@ -10,7 +10,7 @@ import yaml
 
 from muster.errors import Refusal, unknown
 from muster.on_host import whole_files
-from muster.spec import own_files, recipe, yaml_text
+from muster.spec import own_files, recipe, recipe_changes, yaml_text
 from muster.spec.vllm_catalogue import Importer
 
 
@@ -21,9 +21,11 @@ Examples:
   muster import moonshotai/Kimi-K2.6 --catalogue ../recipes
   muster import Qwen/Qwen3-235B-A22B-Instruct-2507 --variant fp8 --catalogue ../recipes
   muster import google/gemma-4-26B-A4B-it --catalogue ../recipes --files ../vllm-0.33.0
+  muster import --check --catalogue ../recipes
+  muster import --check my-recipe.yaml --catalogue ../recipes
 """,
 )
-@click.argument("model", metavar="ORG/MODEL")
+@click.argument("model", metavar="ORG/MODEL", required=False)
 @click.option("--variant", default="default", show_default=True, help="The one that is taken without the setting.")
 @click.option(
     "--catalogue", required=True, type=click.Path(exists=True, file_okay=False), help="Directory that holds models/."
@@ -34,13 +36,29 @@ Examples:
     help="Directory with the chat templates and plugins that the commands name: vLLM's source at the engine's tag.",
 )
 @click.option("--output", type=click.Path(dir_okay=False), help="The file to write; NAME.yaml here otherwise.")
-def import_recipe(model: str, variant: str, catalogue: str, files: str | None, output: str | None) -> None:
+@click.option("--check", is_flag=True, help="Write nothing: what moved since RECIPE, or every imported one, was made.")
+@click.pass_context
+def import_recipe(
+    ctx: click.Context,
+    model: str | None,
+    variant: str,
+    catalogue: str,
+    files: str | None,
+    output: str | None,
+    check: bool,
+) -> None:
     """Write one recipe file from ORG/MODEL of a catalogue, with its variants, source and hash.
 
     What cannot be carried over is refused by name; what is served otherwise than there is printed. Look at the plan,
-    pin the model (`muster pin`), and deploy as with any other recipe.
+    pin the model (`muster pin`), and deploy as with any other recipe. --check takes recipes instead, and ends with 1
+    where the catalogue's file is another now.
     """
-    raw, differences = imported(Path(catalogue), model, variant, Path(files) if files else None)
+    place_of_files = Path(files) if files else None
+    if check:
+        ctx.exit(1 if _moved(Path(catalogue), [model] if model else _imported_ones(), place_of_files) else 0)
+    if model is None:
+        raise Refusal("no model", needed="ORG/MODEL of the catalogue", fix="name one, or give --check")
+    raw, differences = imported(Path(catalogue), model, variant, place_of_files)
     place = Path(output or f"{raw['name']}.yaml")
     if place.exists():
         raise Refusal(f"{place} exists", needed="a new file", fix="name another with --output, or remove it")
@@ -49,6 +67,43 @@ def import_recipe(model: str, variant: str, catalogue: str, files: str | None, o
     click.echo(f"{model}: variants {', '.join(raw['variants'])}, strategies {', '.join(raw['strategies'])}, in {place}")
     for line in differences:
         click.echo(f"  {line}")
+
+
+def _imported_ones() -> list[str]:
+    return [name for name in recipe.names() if recipe.load(name).source is not None]
+
+
+def _moved(catalogue: Path, names: list[str], files: Path | None) -> bool:
+    """Print for each recipe what its file in the catalogue says otherwise now; return whether any is another."""
+    moved = False
+    for name in names:
+        old = recipe.load(name)
+        if old.source is None:
+            raise Refusal(f"{name} has no source", needed="a recipe that was imported", fix="name another")
+        model = old.source.path.removeprefix("models/").removesuffix(".yaml")
+        if model not in models_of(catalogue):
+            click.echo(f"{name}: {old.source.path} is gone")
+            moved = True
+            continue
+        if whole_files.sha256(str(catalogue / "models" / f"{model}.yaml")) == old.source.sha256:
+            click.echo(f"{name}: unchanged")
+            continue
+        moved = True
+        try:
+            new = recipe.parse(imported(catalogue, model, old.source.variant, files)[0], where=old.source.path)
+        except Refusal as refusal:
+            click.echo(f"{name}: {refusal}")
+            continue
+        lines = list(recipe_changes.lines(old, new))
+        click.echo(f"{name}: the catalogue's file is another" + ("" if lines else "; the recipe would be the same"))
+        for line in lines:
+            click.echo(f"  {line}")
+    return moved
+
+
+def models_of(catalogue: Path) -> list[str]:
+    """Return the models of a catalogue, as `org/model`."""
+    return [f"{path.parent.name}/{path.stem}" for path in sorted(catalogue.glob("models/*/*.yaml"))]
 
 
 def as_text(raw: dict[str, Any]) -> str:
@@ -69,7 +124,7 @@ def imported(catalogue: Path, model: str, variant: str, files: Path | None = Non
     Raises:
         Refusal: no such model or variant, text that a recipe may not hold, or what cannot be carried over.
     """
-    names = [f"{path.parent.name}/{path.stem}" for path in sorted(catalogue.glob("models/*/*.yaml"))]
+    names = models_of(catalogue)
     if model not in names:
         raise unknown("model", model, names, where=str(catalogue))
     path = catalogue / "models" / f"{model}.yaml"

@@ -11,9 +11,12 @@ import click
 
 from muster.commands import options
 from muster.commands.plan_text import as_json, as_text
-from muster.plan.prepare import plan_for
+from muster.commands.recipe import is_model, of_model
+from muster.plan.prepare import plan_of
 from muster.plan.types import Plan
 from muster.spec import bundles, inventory, pins, recipe
+from muster.spec.recipe import Recipe
+from muster.spec.settings import Settings
 
 
 @click.command(
@@ -21,18 +24,27 @@ from muster.spec import bundles, inventory, pins, recipe
 Examples:
   muster plan inventories/h200-16.py kimi-k2-instruct
   muster plan inventories/h200-16.py kimi-k2-instruct --strategy tp-pp --data executor=mp
+  muster plan inventories/h200-8.py Qwen/Qwen3-32B
   muster plan inventories/h20-8.py kimi-k2-thinking --format json | jq .digest
   muster plan inventories/h800-16.py kimi-k2-instruct --out /tmp/plan
 """
 )
 @options.over_inventory(strategy=True)
 @options.output_format("text", "json")
+@click.option(
+    "--config", type=click.Path(exists=True, dir_okay=False), help="config.json of ORG/MODEL; else the hub's."
+)
 @click.option("--out", type=click.Path(file_okay=False), help="Write every host's files under DIR/<host>/.")
-def plan(inventory_file: str, recipe_name: str, overrides: Mapping[str, Any], form: str, out: str | None) -> None:
-    """Print what every host of INVENTORY would get for RECIPE: commands, environment, files, order, memory."""
+def plan(
+    inventory_file: str, recipe_name: str, overrides: Mapping[str, Any], config: str | None, form: str, out: str | None
+) -> None:
+    """Print what every host of INVENTORY would get for RECIPE: commands, environment, files, order, memory.
+
+    In the place of a recipe ORG/MODEL plans from the model's own config.json, to look.
+    """
     fleet = inventory.from_path(inventory_file, overrides)
-    result = plan_for(recipe_name, fleet)
-    chosen = recipe.load(recipe_name).of_variant(fleet.settings.variant)
+    chosen = _recipe(recipe_name, config, fleet.settings).of_variant(fleet.settings.variant)
+    result = plan_of(chosen, fleet)
     pin = pins.path_in_use(chosen.pin, bundles.directory_of(fleet.settings), fleet.homes)
     sources = tuple(
         _shortest(path) for path in (Path(inventory_file).resolve(), *fleet.files, *([pin.resolve()] if pin else []))
@@ -41,6 +53,17 @@ def plan(inventory_file: str, recipe_name: str, overrides: Mapping[str, Any], fo
         count = write_files(result, Path(out))
         click.echo(f"{count} files under {out}", err=True)
     click.echo(json.dumps(as_json(result, sources), indent=2) if form == "json" else as_text(result, sources))
+
+
+def _recipe(name: str, config: str | None, settings: Settings) -> Recipe:
+    if not is_model(name):
+        return recipe.load(name)
+    made, notes = of_model(
+        name, config, endpoint=settings.hf_endpoint, proxy=settings.proxy, token_file=settings.weights.token_file
+    )
+    for line in notes:
+        click.echo(f"{name}: {line}", err=True)
+    return made
 
 
 def _shortest(path: Path) -> str:

@@ -14,6 +14,7 @@ from muster.plan.weights_source import source_of
 from muster.spec import bundles, pins
 from muster.spec import recipe as recipes
 from muster.spec.inventory import Fleet
+from muster.spec.recipe import Recipe
 from muster.spec.settings import Settings
 
 Answers = TypeVar("Answers")
@@ -30,8 +31,13 @@ def plan_for(recipe_name: str, fleet: Fleet, variant: str | None = None) -> Plan
     Raises:
         Refusal: as `recipe.load`, `pins.read`, `bundles.read` and `build_plan`.
     """
+    return plan_of(recipes.load(recipe_name), fleet, variant)
+
+
+def plan_of(recipe: Recipe, fleet: Fleet, variant: str | None = None) -> Plan:
+    """Return the plan of a recipe that is at hand; otherwise as `plan_for`."""
     given = fleet.settings if variant is None else fleet.settings.model_copy(update={"torch_backend": variant})
-    recipe, bundle = recipes.load(recipe_name).of_variant(given.variant), bundles.directory_of(given)
+    recipe, bundle = recipe.of_variant(given.variant), bundles.directory_of(given)
     listing = pins.read(recipe.pin, bundle, fleet.homes)
     pinned = pins.pinned(recipe, listing)
     drafts = pins.drafts(recipe.name, fleet.homes)

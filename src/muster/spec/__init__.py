@@ -1,11 +1,13 @@
 """What the user gives, as types: recipe, settings, inventory, GPU products, pins, bundles.
 
     recipe              one YAML per model
+    recipe_changes      what differs between two of them
     strategy            what it is made of: strategies, variants, features, what GPUs get besides
     shape               what the model's config.json says of its size
     sizes               how a strategy's ranks are counted, in numbers and words
     own_files           files that a recipe brings: chat templates and parser plugins
     model_config        a model's own config.json -> its shape, where its kind is known
+    model_recipe        a model's own config.json -> a recipe to begin with
     vllm_catalogue      vLLM's own recipe catalogue -> a recipe
     catalogue_words     the catalogue's command lines -> flags, sizes, a served name
     catalogue_features  its features: which are on, and what variants make of them

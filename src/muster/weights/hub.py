@@ -106,6 +106,24 @@ def from_hub(
     return _checked(model, revision, commit, "hub", entries, asker.name, config)
 
 
+def config_of(
+    model: str, *, endpoint: str | None = None, token: str | None = None, proxy: str | None = None
+) -> Mapping[str, Any]:
+    """Return what the config.json of a hub's model holds on its main branch: to look, not to serve.
+
+    Raises:
+        Refusal: no such model or file, no permission, no answer, or one that is no config.json.
+    """
+    base = (endpoint or HUB).rstrip("/")
+    asker = _Asker(base, token, proxy)
+    commit = asker.model(f"{base}/api/models/{_quoted(model)}/revision/main", _Revision).sha
+    listings.check_commit(commit, where=asker.name)
+    config = _config(asker.get(f"{base}/{_quoted(model)}/resolve/{commit}/{listings.CONFIG}", listings.CONFIG_LIMIT))
+    if config is None:
+        raise Refusal(f"{asker.name} answered no config.json for {model}", needed="a JSON object", fix="give --config")
+    return config
+
+
 def from_modelscope(
     model: str, revision: str, *, endpoint: str | None = None, token: str | None = None, proxy: str | None = None
 ) -> Listing:
