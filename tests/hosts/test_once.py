@@ -9,6 +9,7 @@ from pyinfra.api.state import State
 
 from muster.errors import Refusal
 from muster.hosts.once import OncePerRun
+from muster.hosts.run_words import words
 
 
 def test_hosts_that_ask_at_once_share_one_result() -> None:
@@ -40,3 +41,10 @@ def test_a_refusal_is_every_hosts_error() -> None:
         with pytest.raises(DeployError, match="no pin"):
             work.get(state, "", make)
     assert len(calls) == 1
+
+
+def test_an_interrupt_has_its_status_before_hosts_are_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    order: list[str] = []
+    monkeypatch.setattr(words, "say_at_the_end", lambda: order.append("interrupts are ours"))
+    OncePerRun[None]().get(State(), "group", lambda: order.append("hosts are asked"))
+    assert order == ["interrupts are ours", "hosts are asked"]
