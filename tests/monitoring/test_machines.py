@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
 from muster.monitoring import machines
 from muster.spec.settings import Settings
 from tests.sample_plans import plan
@@ -45,3 +51,18 @@ def test_a_host_may_be_both() -> None:
     both = machines.gpu_host(SETTINGS, ["198.51.100.1"], "") | machines.monitor(plan(GROUP, 2, "H200"), SETTINGS)
     assert {"prometheus-node-exporter", "prometheus"} <= set(both.packages)
     assert {machines.FIREWALL, "prometheus.service"} <= set(both.units)
+
+
+@pytest.mark.parametrize("unit", [machines.FIREWALL, machines.MEASURE])
+def test_units_are_as_hard_as_the_ranks(unit: str, tmp_path: Path) -> None:
+    path = tmp_path / unit
+    path.write_text(machines.gpu_host(SETTINGS, ["198.51.100.9"], "").early[f"/etc/systemd/system/{unit}"].text)
+    command = ["systemd-analyze", "security", "--offline=true", str(path)]
+    rating = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    found = re.search(r"Overall exposure level for \S+: ([\d.]+)", rating)
+    assert found
+    assert float(found[1]) <= 1.6
+    verify = ["systemd-analyze", "verify", "--man=no", "--recursive-errors=no", str(path)]
+    said = subprocess.run(verify, capture_output=True, text=True, check=False)
+    lines = [line for line in (said.stdout + said.stderr).splitlines() if unit in line]
+    assert [line for line in lines if "is not executable" not in line] == []

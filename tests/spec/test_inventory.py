@@ -1,4 +1,4 @@
-"""Hosts that an inventory names as leaving are in no plan, and are still known."""
+"""Hosts that an inventory names as leaving, and monitors, are in no plan, and are still known."""
 
 from __future__ import annotations
 
@@ -41,3 +41,28 @@ def test_its_own_settings_count_no_more(tmp_path: Path) -> None:
 def test_somebody_has_to_stay(tmp_path: Path) -> None:
     with pytest.raises(Refusal, match="every host is leaving"):
         load(tmp_path, HOSTS + 'leaving = ["gpu-0", "gpu-1"]\n')
+
+
+MONITOR = 'monitor = [("mon-0", {"ssh_hostname": "192.0.2.9", "fabric_address": "198.51.100.9"})]\n'
+
+
+def test_a_monitor_is_no_host_of_the_group(tmp_path: Path) -> None:
+    assert [host.name for host in load(tmp_path, HOSTS + MONITOR).hosts] == ["gpu-0", "gpu-1"]
+    loaded = inventory.load(str(tmp_path / "mine0.py"))
+    assert inventory.monitor_hosts(loaded) == {"mon-0": "198.51.100.9"}
+    assert inventory.outside_hosts(loaded) == ("mon-0",)
+    assert inventory.leaving_hosts(loaded) == ()
+
+
+def test_a_host_of_the_group_may_be_its_monitor(tmp_path: Path) -> None:
+    assert [host.name for host in load(tmp_path, HOSTS + 'monitor = ["gpu-0"]\n').hosts] == ["gpu-0", "gpu-1"]
+    loaded = inventory.load(str(tmp_path / "mine0.py"))
+    assert inventory.monitor_hosts(loaded) == {"gpu-0": "192.0.2.1"}
+    assert inventory.outside_hosts(loaded) == ()
+
+
+def test_a_monitor_without_an_address_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "named.py"
+    path.write_text(HOSTS + 'monitor = ["mon.example"]\n')
+    with pytest.raises(Refusal, match="no address of its own"):
+        inventory.monitor_hosts(inventory.load(str(path)))
