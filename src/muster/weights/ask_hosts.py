@@ -1,4 +1,4 @@
-"""Ask every host of an inventory about its weights, all at once, in one session each."""
+"""Ask every host of an inventory but its monitors about its weights, all at once, in one session each."""
 
 from __future__ import annotations
 
@@ -28,4 +28,6 @@ def every_host(
         Refusal: a host that cannot be reached or answers with an error.
     """
     with connected(inventory.load(inventory_file, overrides), needs_all=True) as there:
-        return ask_all(there.state, there.state.inventory, program, request, seconds=READ_SECONDS)
+        monitors = {*inventory.outside_hosts(there.state.inventory)} - {*inventory.leaving_hosts(there.state.inventory)}
+        hosts = [host for host in there.state.inventory if host.name not in monitors]
+        return ask_all(there.state, hosts, program, request, seconds=READ_SECONDS)
