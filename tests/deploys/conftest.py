@@ -194,9 +194,9 @@ class Testbed:
         told = "-type f -not -path '*/accepted/*' -printf '%p %T@ %m %u %s\\n'"
         return self.sh(host, f"find {places} {told} 2>/dev/null | sort || true")
 
-    def answers(self, model: str = "kimi-k2", *, host: int = 0, rank: int | None = None) -> bool:
-        """Whether a host's endpoint completes one token right now, through `rank` by that host's count where given."""
-        body = json.dumps({"model": model, "prompt": "1", "max_tokens": 1}).encode()
+    def answers(self, model: str = "kimi-k2", *, host: int = 0, rank: int | None = None, tokens: int = 1) -> bool:
+        """Whether a host's endpoint completes a prompt right now, through `rank` by that host's count where given."""
+        body = json.dumps({"model": model, "prompt": "1", "max_tokens": tokens}).encode()
         headers = {"Content-Type": "application/json"} | ({} if rank is None else {"X-data-parallel-rank": str(rank)})
         url = f"http://{self.box.hosts[host].address}:8000/v1/completions"
         try:

@@ -117,6 +117,11 @@ FIRES: dict[str, tuple[Day, float, set[tuple[str, str]]]] = {
         80,
         {("MusterDiskFilling", MEMBER)},
     ),
+    "a few minutes of writing": (
+        {AVAILABLE: [None if step < 200 else 19e9 - 250e3 * step * STEP for step in range(STEPS)]},
+        60,
+        set(),
+    ),
     "weights changed": (
         {node("muster_weights_verified", MEMBER): during((10, 1.0), last=0.0)},
         16,

@@ -21,6 +21,7 @@ LOOP = 3
 CERTIFICATE_DAYS = 14
 CLOCK_SECONDS = 5
 _DISKS = 'job="muster-node",fstype!~"tmpfs|ramfs|squashfs|overlay|nfs.*"'
+_FREE = f"node_filesystem_avail_bytes{{{_DISKS}}} / node_filesystem_size_bytes{{{_DISKS}}}"
 _NEARLY = "muster_aborts_in_window >= muster_restart_budget - 1"
 
 
@@ -125,9 +126,10 @@ ALERTS = (
     Alert(
         "MusterDiskFilling",
         "warning",
-        f"node_filesystem_avail_bytes{{{_DISKS}}} / node_filesystem_size_bytes{{{_DISKS}}} < 0.05 or "
-        f"(predict_linear(node_filesystem_avail_bytes{{{_DISKS}}}[6h], 86400) < 0 and "
-        f"node_filesystem_avail_bytes{{{_DISKS}}} / node_filesystem_size_bytes{{{_DISKS}}} < 0.2) or "
+        f"{_FREE} < 0.05 or "
+        # A line through a few minutes says nothing of a day.
+        f"(predict_linear(node_filesystem_avail_bytes{{{_DISKS}}}[6h], 86400) < 0 and {_FREE} < 0.2"
+        f" and node_filesystem_avail_bytes{{{_DISKS}}} offset 1h >= 0) or "
         'muster_member_blocked{cause="disk"} == 1',
         0.2,
         "{{ $labels.host }} runs out of disk ({{ $labels.mountpoint }}): the next start may be refused",
