@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from muster.monitoring import machines
+from muster.on_host import places
 from muster.spec.settings import Settings
 from tests.sample_plans import plan
 
@@ -53,7 +54,7 @@ def test_a_host_may_be_both() -> None:
     assert {machines.FIREWALL, "prometheus.service"} <= set(both.units)
 
 
-@pytest.mark.parametrize("unit", [machines.FIREWALL, machines.MEASURE])
+@pytest.mark.parametrize("unit", [machines.FIREWALL, places.MEASURE])
 def test_units_are_as_hard_as_the_ranks(unit: str, tmp_path: Path) -> None:
     path = tmp_path / unit
     path.write_text(machines.gpu_host(SETTINGS, ["198.51.100.9"], "").early[f"/etc/systemd/system/{unit}"].text)

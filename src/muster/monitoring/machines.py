@@ -26,7 +26,7 @@ NODE_EXPORTER, PROMETHEUS, ALERTMANAGER, BLACKBOX = (
     "prometheus-blackbox-exporter",
 )
 TREE = "/etc/prometheus"
-FIREWALL, TIMER, MEASURE = "muster-metrics-firewall.service", "muster-host-metrics.timer", "muster-host-metrics.service"
+FIREWALL, TIMER = "muster-metrics-firewall.service", "muster-host-metrics.timer"
 METRICS_FILE = f"{places.METRICS}/muster.prom"
 _MARK = "# Written by muster; a change here is undone by the next run of deploys/monitoring.py.\n"
 
@@ -89,7 +89,7 @@ def gpu_host(settings: Settings, monitors: Collection[str], program: str) -> Mac
         ruleset: File(render("monitoring_firewall.nft.j2", allowed)),
         places.unit(FIREWALL): File(render("monitoring_firewall.service.j2", {"ruleset": ruleset})),
         script: File(program),
-        places.unit(MEASURE): File(render("host_metrics.service.j2", {"program": script, "devices": DEVICES})),
+        places.unit(places.MEASURE): File(render("host_metrics.service.j2", {"program": script, "devices": DEVICES})),
         places.unit(TIMER): File(render("host_metrics.timer.j2", {"seconds": settings.monitoring.interval})),
         _defaults(NODE_EXPORTER): _arguments(arguments),
     }

@@ -23,8 +23,8 @@ UV_CACHE = f"{CACHE}/uv"
 BESIDE_GROUPS = (REPAIRED, ACCEPTED, BEFORE, UV_CACHE)
 """What lies where each group has a directory of its name."""
 TOOL_FILES = "/run/muster-tools"
-METRICS = "/run/muster-metrics"
-"""What the timer of a monitored host measured; the unit's RuntimeDirectory."""
+METRICS, MEASURE = "/run/muster-metrics", "muster-host-metrics.service"
+"""What a monitored host measured of itself, and the unit that writes there: its RuntimeDirectory, not root's."""
 CHANGES = "/run/muster-change"
 """Locks of changes; of root alone: whoever can open a lock can hold it."""
 
@@ -102,4 +102,4 @@ def of_host(root: str) -> tuple[str, ...]:
         root: the setting of that name.
     """
     below = tuple(f"{root}/{name}" for name in BELOW_ROOT)
-    return (SYSUSERS, SYSCTL, FIREWALL_UNIT, *FORMER, ETC, STATE, CACHE, RUN, TOOL_FILES, METRICS, CHANGES, *below)
+    return (SYSUSERS, SYSCTL, FIREWALL_UNIT, *FORMER, ETC, STATE, CACHE, RUN, TOOL_FILES, CHANGES, *below)

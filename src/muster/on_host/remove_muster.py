@@ -78,6 +78,8 @@ def _forget_units(there: removable.Removable) -> None:
     if units:
         run_command.must(["systemctl", "disable", "--quiet", "--", *units], _SECONDS)
         run_command.run(["systemctl", "reset-failed", "--", *units])
+    if places.MEASURE in units:
+        run_command.must(["systemctl", "clean", "--what=runtime", "--", places.MEASURE], _SECONDS)
     for group in there.groups:
         firewall = places.firewall_unit(group)
         if os.path.exists(places.FIREWALL_UNIT):

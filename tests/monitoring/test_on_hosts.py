@@ -1,0 +1,192 @@
+"""A real Prometheus on a machine of its own watches a real group: what it scrapes, what real faults raise."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+import urllib.parse
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests import standin
+from tests.conftest import Boot
+from tests.deploys.conftest import GROUP, HOSTS, GuardedTestbed
+
+from .test_dashboards import BOARDS, panels
+
+pytestmark = pytest.mark.sandbox
+
+MONITOR = "node2"
+PATIENCE = 20
+NOT_SIMULATED = {("hosts.json", "NVLink errors")}
+"""Panels without data here: the sandbox's nvidia-smi has no counters of link errors."""
+INVENTORY = """\
+from muster.sandbox.as_inventory import hosts as _hosts
+_all, _settings = _hosts({name!r}), {settings!r}
+for _name, _data in _all[2:]:
+    del _data["gpu"], _data["gpus"]
+ranks, monitor = (_all[:2], _settings), (_all[2:], _settings)
+"""
+
+
+class Monitored(GuardedTestbed):
+    """Two hosts of a group, and a third with Prometheus."""
+
+    inventory = INVENTORY
+
+    def start(self, deploy: str = "kimi_k2_instruct", *flags: str, **settings: Any) -> Any:
+        hosts = {host.name: host.address for host in self.box.hosts}
+        networks = [hosts[MONITOR], hosts["node0"].rpartition(".")[0] + ".1"]
+        given = {
+            "client_networks": networks,
+            "monitor_networks": networks,
+            "monitoring_patience": PATIENCE,
+            "monitoring_interval": 1,
+        }
+        if deploy == "monitoring":
+            flags = (*flags, "--data", f"_recipe={GROUP}")
+        return super().start(deploy, *flags, **{**given, **settings})
+
+    def ask(self, port: int, path: str, **query: str) -> Any:
+        """Ask Prometheus (9090) or Alertmanager (9093) on its own machine."""
+        address = f"http://127.0.0.1:{port}{path}?{urllib.parse.urlencode(query)}"
+        return json.loads(self.box.exec(MONITOR, ["curl", "-sfg", "--max-time", "10", address]).stdout)
+
+    def query(self, text: str) -> list[tuple[dict[str, str], float]]:
+        """Return the series of an instant query, with labels and value."""
+        found = self.ask(9090, "/api/v1/query", query=text)["data"]["result"]
+        return [(each["metric"], float(each["value"][1])) for each in found]
+
+    def targets(self) -> set[tuple[str, str]]:
+        return {(labels["job"], labels["host"]) for labels, value in self.query("up") if value == 1}
+
+    def told(self) -> set[tuple[str, str]]:
+        """Return alert and host of what Alertmanager would tell somebody: firing, and made redundant by no other."""
+        alerts = self.ask(9093, "/api/v2/alerts", active="true", inhibited="false", silenced="false")
+        return {(each["labels"]["alertname"], each["labels"].get("host", "")) for each in alerts}
+
+    def fired(self, seconds: float) -> set[str]:
+        """Return the alerts that fired at some time of the last seconds."""
+        firing = f'ALERTS{{alertstate="firing"}}[{round(seconds)}s]'
+        found = self.query(f"count by (alertname) (count_over_time({firing}))")
+        return {labels["alertname"] for labels, _ in found}
+
+
+@pytest.fixture(scope="module")
+def monitored(sandbox: Boot, tmp_path_factory: pytest.TempPathFactory) -> Monitored:
+    """A group that serves and is watched; one test leaves it to the next."""
+    box = sandbox("monitoring", 3)
+    there = Monitored(box, tmp_path_factory.mktemp("monitored"))
+    for name in HOSTS:
+        standin.place(box.tree(name))
+    there.deploy()
+    there.done("monitoring")
+    there.wait("every target up", lambda: len(there.targets()) == 4, 60)
+    return there
+
+
+def test_every_target_is_scraped_and_a_second_run_changes_nothing(monitored: Monitored) -> None:
+    expected = {
+        ("muster-guard", "node0"),
+        ("muster-engine", "node0"),
+        ("muster-node", "node0"),
+        ("muster-node", "node1"),
+    }
+    assert monitored.targets() == expected
+    again = monitored.run("monitoring", "-y", "--dry", "--json")
+    assert (again.status, again.changes) == (0, {}), again.text
+    assert monitored.query(f'muster_ready{{group="{GROUP}"}}')[0][1] == 1
+    assert {labels["host"] for labels, _ in monitored.query("muster_driver_info")} == set(HOSTS)
+    assert monitored.told() == set()
+
+
+def test_every_panel_of_the_dashboards_has_data(monitored: Monitored) -> None:
+    began = time.monotonic()
+    while time.monotonic() - began < 8:  # rates need load
+        assert monitored.answers(rank=0, tokens=4)
+        assert monitored.answers(rank=1, tokens=4)
+    empty = []
+    for name, board in BOARDS.items():
+        for panel in panels(board):
+            for target in panel["targets"]:
+                text = target["expr"].replace("$__rate_interval", "30s").replace("$group", GROUP).replace("$host", ".*")
+                values = [value for _, value in monitored.query(text)]
+                if not any(math.isfinite(value) for value in values):
+                    empty.append((name, panel["title"]))
+    assert set(empty) == NOT_SIMULATED
+
+
+def test_only_the_monitor_reads_a_host_and_nobody_the_monitor(monitored: Monitored) -> None:
+    address = {host.name: host.address for host in monitored.box.hosts}
+
+    def reaches(source: str, host: str, port: int) -> bool:
+        script = f"timeout 2 python3 -c 'import socket; socket.create_connection((\"{address[host]}\", {port}))'"
+        return monitored.sh(source, f"{script} 2>/dev/null && echo yes || echo no") == "yes"
+
+    assert reaches(MONITOR, "node1", 9100)
+    assert not reaches("node0", "node1", 9100)
+    assert not reaches("node0", MONITOR, 9090)
+    assert not reaches("node0", MONITOR, 9093)
+
+
+def test_a_bad_file_is_refused_before_one_is_written(monitored: Monitored, tmp_path: Path) -> None:
+    (tmp_path / "alertmanager.yml").write_text("route: {receiver: nobody}\n")
+    before = monitored.sh(MONITOR, "sha256sum /etc/prometheus/alertmanager.yml")
+    ran = monitored.run("monitoring", "-y", monitoring_alertmanager_file=str(tmp_path / "alertmanager.yml"))
+    assert ran.status != 0
+    assert 'undefined receiver "nobody"' in ran.text
+    assert monitored.sh(MONITOR, "sha256sum /etc/prometheus/alertmanager.yml") == before
+
+
+def test_a_deliberate_stop_and_start_raise_nothing(monitored: Monitored) -> None:
+    began = time.monotonic()
+    monitored.done("stop")
+    time.sleep(PATIENCE + 5)
+    monitored.done("resume")
+    monitored.wait("ready", monitored.ready)
+    assert monitored.fired(time.monotonic() - began) == set()
+
+
+def test_a_killed_engine_is_told_as_a_restart(monitored: Monitored) -> None:
+    monitored.sh("node1", "pkill -KILL -f '^VLLM::EngineCore'")
+    monitored.wait("an alert", lambda: monitored.told() != set(), 30)
+    assert monitored.told() == {("MusterGroupRestarted", "node0")}
+    monitored.wait("ready", monitored.ready)
+
+
+@pytest.mark.nightly
+def test_an_engine_that_dies_again_and_again_is_a_loop(monitored: Monitored) -> None:
+    monitored.done("resume")  # counts no failure of before
+    for _ in range(3):
+        monitored.wait("ready", monitored.ready)
+        monitored.sh("node1", "pkill -KILL -f '^VLLM::EngineCore'")
+        monitored.wait("the end of the generation", lambda: not monitored.ready(), 30)
+    monitored.wait("ready", monitored.ready)
+    monitored.wait("the loop's alert", lambda: monitored.told() == {("MusterRestartLoop", "node0")}, 60)
+    monitored.done("resume")
+    monitored.wait("its end", lambda: ("MusterRestartLoop", "node0") not in monitored.told(), 60)
+
+
+@pytest.mark.nightly
+def test_a_host_without_power_is_missing_until_it_is_back(monitored: Monitored) -> None:
+    monitored.done("resume")
+    monitored.box.kill_power("node1")
+    monitored.wait("the alert", lambda: ("MusterHostMissing", "node1") in monitored.told(), 90)
+    time.sleep(PATIENCE)  # long enough for whatever follows from it
+    assert monitored.told() == {("MusterHostMissing", "node1")}
+    monitored.box.start("node1")
+    monitored.wait("its end", lambda: ("MusterHostMissing", "node1") not in monitored.told(), 90)
+    monitored.wait("ready", monitored.ready)
+
+
+@pytest.mark.nightly
+def test_removal_takes_what_monitoring_made_on_the_groups_hosts(monitored: Monitored) -> None:
+    ran = monitored.run("remove", "-y", "--data", "_everything=true")
+    assert ran.status == 0, ran.text
+    places = "/etc/systemd/system/muster-* /opt/muster /run/muster-metrics"
+    for host in HOSTS:
+        assert monitored.sh(host, f"ls -d {places} 2>/dev/null || true") == ""
+        assert "muster" not in monitored.sh(host, "nft list tables")
