@@ -41,12 +41,15 @@ from muster.preflight.deploy_checks import verdicts
 from muster.preflight.table import render
 from muster.spec.listing import Entry, Listing
 from muster.spec.settings import Weights
+from muster.status import host_events
 from muster.status.failures import gather
 from muster.status.group_status import group_status
 from muster.weights import staging_roles, upload
 from tests import sample_observations, sample_plans
 from tests.hosts.fake_host import FakeChannel, fake_host
 from tests.preflight import sample
+from tests.status.test_host_events import KILLED
+from tests.status.test_host_events import line as event_line
 
 PLAN = sample_plans.plan("kimi-k2-instruct", 2, "H200")
 PLAIN = sample_plans.plain("kimi-k2-instruct", 2, "H200")
@@ -210,6 +213,12 @@ CASES = {
         {"lines": [{"at": 0.0, "text": "one"}, {"at": 1.5, "text": "two"}], "cursor": "s=0;i=1"},
         lambda answer: [str(logs_command.print_journals({"n1": answer}))],
     ),
+    "events": Case(
+        "read_journal",
+        {"count": 5, "units": [], **host_events.question(5)},
+        {"lines": [event_line(1.5, KILLED)], "cursor": "s=0;i=1"},
+        lambda answer: [str(event.as_json()) for event in host_events.merged({"n1": answer})],
+    ),
     "guard stop": Case(
         "ask_guard",
         {"command": "stop"},
@@ -227,7 +236,7 @@ CASES = {
         {"do": "check"},
         {"lacks": ["the engine /opt/e"], "notes": ["a key"], "units": ["u.service"], "manifest": MANIFEST,
          "verify": {"processes": [{"unit": "u.service", "argv": ["vllm", "serve"]}]}},
-        lambda a: [*a["lacks"], *a["notes"], *a["units"], str(a["verify"]["processes"][0]["argv"])],
+        lambda a: [*a["lacks"], *a["notes"], *a["units"], *(str(each["argv"]) for each in a["verify"]["processes"])],
     ),
     "place_services": Case(
         "place_services",
