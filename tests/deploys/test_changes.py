@@ -199,6 +199,27 @@ def test_the_next_run_ends_an_exchange_before_it_begins_its_own(guarded: Guarded
     assert guarded.deploy("--json", max_num_seqs=37).results["totals"]["success"] == 0
 
 
+def test_a_way_back_that_is_cut_is_gone_to_its_end_by_the_hosts(guarded: GuardedTestbed) -> None:
+    before = guarded.status["digest"]
+    with guarded.crashing("RuntimeError: no such weights", only_with="--max-num-seqs 39"):
+        child = guarded.start("kimi_k2_instruct", "-y", max_num_seqs=39, supervisor="guard")
+
+        def turned() -> bool:
+            assert child.poll() is None, child.communicate()
+            return all(record(guarded, name).get("command") == "rollback" for name in HOSTS)
+
+        guarded.wait("the change goes back", turned, 120)
+        kill(guarded, child)
+
+        def alone() -> bool:
+            leave_alone(guarded)
+            return guarded.answers() and guarded.status.get("digest") == before
+
+        guarded.wait("the former plan serves", alone, 120)
+    guarded.deploy()
+    assert not any(record(guarded, name) for name in HOSTS)
+
+
 def test_the_head_moves_to_another_host_in_one_run(guarded: GuardedTestbed) -> None:
     for inventory, head in ((REVERSED, 1), (INVENTORY, 0)):
         guarded.inventory = inventory

@@ -8,7 +8,8 @@ import pytest
 
 from muster.deploys.shared import transaction as transactions
 from muster.deploys.shared.transaction import Transaction
-from muster.plan.change import Change, Found
+from muster.plan import change as changes
+from muster.plan.change import Change, Found, Phase
 
 CHANGE = Change("1", "g", "deploy", "ann", "desk", "2026-11-26T12:03:11Z", "aaa", "bbb")
 
@@ -93,6 +94,52 @@ def test_a_removal_asks_for_the_groups_of_each_host(
     assert transaction.take(None) == {}  # type: ignore[arg-type]
     assert asked == {"h0": ["f", "g"], "h1": ["g"]}
     assert transaction.fence("h0") == {"group": "f", "change": CHANGE.id}
+
+
+@pytest.mark.parametrize("phase", ["committing", "committed"])
+def test_the_way_back_is_recorded_by_the_head_of_the_kept_plan_last_and_on_whole_files(
+    monkeypatch: pytest.MonkeyPatch, told: list[tuple[str, str]], phase: Phase
+) -> None:
+    hosts = [Host("h0", told, FREE), Host("h1", told, FREE)]
+    transaction = made(monkeypatch, *hosts)
+    transaction.take(None)  # type: ignore[arg-type]
+    transaction.record("stopping")
+    transaction.record("committing")
+    if phase == "committed":
+        transaction.record(phase)
+    told.clear()
+    ways: list[str] = []
+
+    def back(host: str) -> dict[str, Any]:
+        ways.append(host)
+        return {"kept": "aaa"}
+
+    assert transaction.turn_back("aaa", "h1", back) == {}
+    settled = [("h0", "settle"), ("h1", "settle")] if phase == "committing" else []
+    assert sorted(told[: len(settled)]) == settled
+    assert told[len(settled) :] == [("h0", "turn"), ("h1", "turn")]
+    assert ways == ["h0", "h1"]
+    change = transaction.change
+    assert (change.id, change.command, change.before, change.after) == (CHANGE.id, "rollback", "bbb", "aaa")
+    assert transaction.record("committed") == {}
+    assert transaction.change.phase == "committed"
+
+
+@pytest.mark.parametrize(("exchanging", "forward"), [("", False), ("yes", True)])
+def test_an_exchange_that_was_cut_is_ended_under_the_lock(
+    monkeypatch: pytest.MonkeyPatch, told: list[tuple[str, str]], exchanging: str, forward: bool
+) -> None:
+    record = {**CHANGE.at("committing").to_wire(), "id": "0", "exchanging": exchanging}
+    cut = {"state": {**FREE["state"], "record": record}}
+    asked: list[Any] = []
+    hosts = [Host("h0", told, cut), Host("h1", told, cut)]
+    transaction = made(monkeypatch, *hosts)
+    seen = changes.seen({"h0": cut["state"], "h1": cut["state"]})
+    transaction.found = seen
+    for host in hosts:
+        monkeypatch.setattr(host, "ask", lambda message: asked.append(message) or {})
+    assert transaction.take(None) == {}  # type: ignore[arg-type]
+    assert asked == [{"do": "settle", "forward": forward}] * 2
 
 
 def test_a_stop_that_a_host_cannot_record_leaves_no_record_anywhere(
