@@ -28,8 +28,9 @@ class Holder:
         silence: float = SILENCE,
         change: dict[str, Any] | None = None,
         groups: tuple[str, ...] = ("g",),
+        back: dict[str, Any] | None = None,
     ) -> None:
-        request = {"change": change or CHANGE, "groups": groups, "silence": silence, "back": None, "root": str(root)}
+        request = {"change": change or CHANGE, "groups": groups, "silence": silence, "back": back, "root": str(root)}
         text = programs.bundle({"hold_change": request}, streams=True).encode()
         command = ["/bin/sh", "-c", programs.open_command(len(text))]
         self.child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
@@ -43,7 +44,7 @@ class Holder:
         answer: dict[str, Any] = json.loads(self.child.stdout.readline() or "null")
         return answer
 
-    def ask(self, **message: str) -> dict[str, Any]:
+    def ask(self, **message: Any) -> dict[str, Any]:
         assert self.child.stdin is not None
         self.child.stdin.write(json.dumps(message).encode() + b"\n")
         self.child.stdin.flush()
@@ -139,3 +140,24 @@ def test_a_step_is_refused_once_the_lock_is_lost(root: Path, holder: Holder) -> 
     with pytest.raises(OSError, match="nobody holds it"):
         place_files.commit({"files": [], "fence": fence}, str(root))
     change_record.require(None, str(root))
+
+
+def test_a_change_that_is_turned_back_keeps_its_lock_and_has_another_way(root: Path) -> None:
+    commit = {"files": [{"path": f"/etc/muster/g/{number}", "sha256": "0" * 64} for number in range(200)]}
+    program = "#" * 200_000
+    way = {"is_head": True, "units": [], "kept": "", "commit": commit}
+    holder = Holder(root, back={"way": way, "program": program, "after": 300})
+    for phase in ("stopping", "committing"):
+        assert holder.ask(do="phase", phase=phase) == {}
+    turned = {**CHANGE, "phase": "committing", "before": "b", "after": "a", "command": "rollback"}
+    back = {"is_head": True, "units": ["muster-g.service"], "kept": "a", "commit": {"files": []}}
+    assert holder.ask(do="turn", change=turned, way=back) == {}
+    assert change_record.held("g", str(root)) == (True, turned)
+    change_record.require({"group": "g", "change": "1"}, str(root))
+    assert change_record.state("g", str(root))["record"] == turned
+    kept = json.loads(Path(change_record.way_path("g", str(root))).read_text())
+    assert kept == {**back, "after": 300}
+    assert Path(change_record.program_path("g", str(root))).read_text() == program
+    assert holder.ask(do="finish") == {}
+    assert not Path(change_record.way_path("g", str(root))).exists()
+    holder.end()

@@ -32,7 +32,7 @@ def main(request: Json) -> Json:
 
     The first line out is {state} (as `change_record.state` saw the first group under the lock) or {busy: holder,
     group}. Lines in: {do: "alive"}; {do: "settle", forward}: end the exchange of the change that was recorded before;
-    {do: "phase", phase}: record it; {do: "turn", change, back}: the change becomes another, which it records as it is
+    {do: "phase", phase}: record it; {do: "turn", change, way}: the change becomes another, which it records as it is
     there; {do: "finish"}: the change has ended, forget the record.
     """
     root, group = request.get("root", ""), ""
@@ -71,7 +71,8 @@ def _obey(line: Json, change: Json, back: Json | None, lock: int, root: str) -> 
             return_change.disarm(group, root)
     elif line["do"] == "turn":
         change |= {**line["change"], "group": group}
-        return_change.arm(group, line["back"], root)
+        if back is not None:
+            return_change.arm(group, {**back, "way": line["way"]}, root)
         _record(change, lock, root)
     elif line["do"] == "finish":
         change_record.remove(group, root)

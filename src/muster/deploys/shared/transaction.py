@@ -134,7 +134,7 @@ class Transaction:
             wire = self.change.to_wire()
 
             def message(host: str) -> dict[str, Any]:
-                return {"do": "turn", "change": wire, "back": self._back(host)}
+                return {"do": "turn", "change": wire, "way": back(host)}
 
             return self._tell(message, order[:-1]) or self._tell(message, order[-1:])
 
