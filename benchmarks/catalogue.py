@@ -1,11 +1,12 @@
 """What muster makes of vLLM's own catalogue: every model, variant, strategy, GPU product and number of hosts.
 
-    .venv/bin/python benchmarks/catalogue.py [DIRECTORY] > verdicts.tsv
+    .venv/bin/python benchmarks/catalogue.py [--files] [DIRECTORY] > verdicts.tsv
 
 One line for each cell: exact, served with a difference (which), refused (why), or not offered there (why). Exact means
 that every host's command and variables are those that the catalogue's YAML comes to by its own rules, which
 tests/catalogue/expected.py follows without the importer and the planner. The sums go to standard error. Without a
-directory the facts in tests/catalogue are taken. Memory is not judged: the catalogue has no config.json.
+directory the facts in tests/catalogue are taken; with --files chat templates and parser plugins count as at hand.
+Memory is not judged: the catalogue has no config.json.
 """
 
 from __future__ import annotations
@@ -22,14 +23,15 @@ from tests.catalogue.verdict import NOT_OFFERED, verdicts
 
 def main() -> None:
     """Print every cell, and the sums."""
-    directory = Path(sys.argv[1]) if len(sys.argv) > 1 else None
+    words = [word for word in sys.argv[1:] if word != "--files"]
+    directory, files = Path(words[0]) if words else None, "--files" in sys.argv
     sums: dict[str, Counter[str]] = {"every cell": Counter(), "H100 and H200, one and two hosts": Counter()}
     reasons: Counter[tuple[str, str]] = Counter()
     for name, raw in facts.models(directory):
-        for each in verdicts(name, raw):
+        for each in verdicts(name, raw, files=files):
             cell = each.cell
-            words = f"{name} {cell.variant} {cell.strategy} {cell.product} x{cell.hosts}"
-            print(words, each.verdict, "; ".join(each.reasons), sep="\t")
+            place = f"{name} {cell.variant} {cell.strategy} {cell.product} x{cell.hosts}"
+            print(place, each.verdict, "; ".join(each.reasons), sep="\t")
             few = cell.product in ("H100", "H200") and cell.hosts <= 2
             for sum_ in list(sums.values())[: 1 + few]:
                 sum_[each.verdict] += 1

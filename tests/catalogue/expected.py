@@ -82,6 +82,16 @@ def not_offered(cell: Cell) -> str:
     return ""
 
 
+def files(raw: Any) -> Iterator[str]:
+    """Yield the chat templates and parser plugins that any command of a recipe names."""
+    if isinstance(raw, str):
+        if raw.endswith((".jinja", ".py")) and " " not in raw:
+            yield raw
+    elif isinstance(raw, (Mapping, list)):
+        for each in raw.values() if isinstance(raw, Mapping) else raw:
+            yield from files(each)
+
+
 def installs(cell: Cell) -> list[str]:
     """Return what the catalogue installs besides a released engine, by kind."""
     model, found = _map(cell.raw.get("model")), []

@@ -22,6 +22,8 @@ PRODUCTS = ("H100", "H200", "H800", "H20")
 HOSTS = (1, 2, 4)
 EXACT, DIFFERS, REFUSED, NOT_OFFERED = "exact", "served with a difference", "refused", "not offered"
 FABRIC = "eth1"
+VLLM = "0.32.0"
+"""The newest release that the tests have a parser of."""
 
 OWN_FLAGS = frozenset(
     {"port", "shutdown-timeout", "watchdog-config", "distributed-executor-backend", "master-port", "middleware"}
@@ -52,18 +54,24 @@ class Verdict:
     cell: Cell
     verdict: str
     reasons: tuple[str, ...] = ()
+    argvs: tuple[tuple[str, ...], ...] = ()
+    """The planned command of each host, where it is served."""
 
 
-def verdicts(name: str, raw: Mapping[str, Any], where: Mapping[str, Sequence[int]] | None = None) -> Iterator[Verdict]:
+def verdicts(
+    name: str, raw: Mapping[str, Any], where: Mapping[str, Sequence[int]] | None = None, *, files: bool = False
+) -> Iterator[Verdict]:
     """Yield the verdict on every cell of a model: variants, strategies, products, numbers of hosts.
 
     Args:
         name: of the model.
         raw: its YAML, all values as texts.
         where: product -> numbers of hosts; None for all.
+        files: whether the templates and plugins that commands name are at hand.
     """
+    at_hand = dict.fromkeys(expected.files(raw), "# text") if files else {}
     for variant in raw["variants"]:
-        made = imported(name, raw, variant)
+        made = imported(name, raw, variant, at_hand)
         for strategy in expected.strategies(raw):
             for product, counted in (where or dict.fromkeys(PRODUCTS, HOSTS)).items():
                 for hosts in expected.host_counts(strategy, counted):
@@ -86,7 +94,7 @@ def verdict(cell: Cell, made: recipe.Recipe | Refusal) -> Verdict:
         left_out = "prefill and decode pools" if cell.strategy == "pd_cluster" else f"strategy {cell.strategy}"
         return Verdict(cell, REFUSED, (left_out,))
     hosts = [HostSpec(f"h{n}", f"198.51.100.{n + 1}", FABRIC, cell.product, 8) for n in range(cell.hosts)]
-    settings = Settings(strategy=cell.strategy, variant=cell.variant, allow_unpinned_code=True)
+    settings = Settings(strategy=cell.strategy, variant=cell.variant, allow_unpinned_code=True, vllm_version=VLLM)
     try:
         plan = build_plan(made, hosts, settings)
     except Refusal as refusal:
@@ -94,7 +102,8 @@ def verdict(cell: Cell, made: recipe.Recipe | Refusal) -> Verdict:
     found = dict.fromkeys(expected.installs(cell))
     for wanted, host in zip(expected.commands(cell), plan.hosts.values(), strict=True):
         found |= dict.fromkeys(differences(wanted, host, head=hosts[0].address, hosts=cell.hosts))
-    return Verdict(cell, DIFFERS if found else EXACT, tuple(found))
+    argvs = tuple(tuple(host.processes[-1].argv) for host in plan.hosts.values())
+    return Verdict(cell, DIFFERS if found else EXACT, tuple(found), argvs)
 
 
 def why(refusal: Refusal) -> str:
@@ -122,6 +131,8 @@ def differences(wanted: Command, host: HostPlan, *, head: str, hosts: int) -> It
 def _same(one: str | None, other: str | None) -> bool:
     if one == other or one is None or other is None:
         return one == other
+    if other.startswith("/etc/muster/"):  # a file of the recipe's, where the hosts have it
+        return one.rpartition("/")[2] == other.rpartition("/")[2]
     try:
         return bool(json.loads(one) == json.loads(other))
     except ValueError:
@@ -146,11 +157,13 @@ def _name(flag: str, one: str | None, other: str | None, asked: Mapping[str, str
     return f"--{flag}: {one!r}, planned {other!r}"
 
 
-def imported(name: str, raw: Mapping[str, Any], variant: str) -> recipe.Recipe | Refusal:
+def imported(
+    name: str, raw: Mapping[str, Any], variant: str, files: Mapping[str, str] | None = None
+) -> recipe.Recipe | Refusal:
     """Return the recipe that is imported for a variant, or why none is."""
     where = f"models/{name}.yaml"
     try:
-        made = Importer(raw, where).recipe({"path": where, "sha256": "0" * 64}, variant)
+        made = Importer(raw, where, files).recipe({"path": where, "sha256": "0" * 64}, variant)
         return recipe.parse(made, where=where)
     except Refusal as refusal:
         return refusal

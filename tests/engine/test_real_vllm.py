@@ -15,6 +15,8 @@ import pytest
 from muster.sandbox import vllm_wheel
 from muster.spec import recipe
 from muster.spec.hardware import GPUS
+from tests.catalogue import facts
+from tests.catalogue.verdict import verdicts
 from tests.engine.conftest import RANKS, UNIT, Real
 from tests.sample_plans import plan
 
@@ -87,6 +89,25 @@ def test_the_real_parser_takes_every_recipe_strategy_and_hardware(real: Real) ->
     said = [line.partition(" ") for line in answer.splitlines() if line.startswith(("took ", "refused "))]
     assert len(said) == len(cases) == 55 + 36 + 194
     assert [case for verdict, _, case in said if verdict == "refused"] == []
+
+
+@pytest.mark.nightly
+def test_the_real_parser_takes_every_command_of_the_catalogue(real: Real) -> None:
+    where = {"H100": (1, 2), "H200": (1, 2)}
+    cases = {
+        argv: f"{name} {each.cell.variant} {each.cell.strategy}"
+        for name, raw in facts.models()
+        for each in verdicts(name, raw, where)
+        for argv in each.argvs
+    }
+    assert len(cases) > 1000
+    release = real.box.exec("node0", ["/bin/sh", "-c", "ls -d /opt/muster/engines/*/bin"]).stdout.split()[0]
+    given = json.dumps([[case, argv] for argv, case in cases.items()])
+    answer = real.box.exec("node0", [f"{release}/python", "-c", ASK], stdin=given, timeout=900).stdout
+    said = [line.partition(" ") for line in answer.splitlines() if line.startswith(("took ", "refused "))]
+    assert len(said) == len(cases)
+    refused = {case.partition(" ")[0] for verdict, _, case in said if verdict == "refused"}
+    assert refused <= {"inclusionAI/Ring-1T-FP8"}, "one model has a key in --compilation-config that vLLM has no more"
 
 
 def test_what_only_the_engine_can_refuse_stops_nothing(real: Real) -> None:

@@ -120,8 +120,8 @@ def _prepare(state: State, recipe: str | None) -> Monitoring:
 
 def _measured(recipe_name: str, fleet: Fleet) -> dict[str, Any]:
     """Return what the timer's program is asked: where its file goes, and which weights must be as verified."""
-    recipe, bundle = recipes.load(recipe_name), bundles.directory_of(fleet.settings)
-    listing = pins.read(recipe.name, bundle, fleet.homes)
+    recipe = recipes.load(recipe_name).of_variant(fleet.settings.variant)
+    listing = pins.read(recipe.pin, bundles.directory_of(fleet.settings), fleet.homes)
     directory = served_path(fleet.settings, pins.pinned(recipe, listing)) if listing else None
     weights = [{"directory": directory, "manifest": listing.digest}] if listing and directory else []
     return {"out": machines.METRICS_FILE, "weights": weights}
