@@ -91,7 +91,12 @@ def test_every_host_answers_for_its_own_ranks_and_the_head_watches_all(layouts: 
 
 
 def test_an_engine_over_two_hosts_comes_back_after_its_follower_died(layouts: Layouts) -> None:
-    assert "the endpoint answered" in layouts.serve("tp-hosts")
+    brought = {"files": {"own.jinja": {"text": "{{ messages }}"}}, "flags": {"chat-template": "own.jinja"}}
+    assert "the endpoint answered" in layouts.serve("tp-hosts", **brought)
+    for name in HOSTS:
+        (template,) = layouts.sh(name, f"find /etc/muster/{NAME}/files -type f").splitlines()
+        assert layouts.sh(name, f"setpriv --reuid=muster --clear-groups cat {template}") == "{{ messages }}"
+        assert f"--chat-template {template}" in layouts.sh(name, "pgrep -af '/opt/standin/bin/vllm serve'")
     assert layouts.answers(host=0, rank=0)
     assert not layouts.answers(host=1, rank=0)
     kill_and_return(layouts, "node1", "Worker")
