@@ -8,7 +8,8 @@ directories and unit with pyinfra's own operations. The floor is paramiko alone:
 once, sends byte for byte what muster's run sent, one probe and one apply (the verification: nothing is to be applied),
 and reads the answers. *Bare* sends a line of Python that asks nothing in place of both. All are counted in the same
 run, on the same hosts; sessions are counted from sshd's log. CPU seconds are those of the process on the control
-machine, and those of all hosts together, from their control groups.
+machine, and those of all hosts together, from their control groups. Before each run it waits, up to ten seconds, until
+the machine has a third of its time to spare, and keeps how many cores others took during the run.
 """
 
 from __future__ import annotations
@@ -126,21 +127,43 @@ def run(directory: Path, *words: str) -> subprocess.CompletedProcess[str]:
 def timed(box: Sandbox, count: int, directory: Path, repeat: int, *words: str) -> dict[str, Any]:
     """Time a command `repeat` times; count the sessions of the first host in the last of them."""
     seconds, cpu, on_hosts, host = [], [], [], box.hosts[0].name
+    others = []
     for _ in range(repeat):
         mark = box.journal_cursor(host)
-        before, begun = (_children_cpu(), _hosts_cpu(box, count)), time.perf_counter()
+        _await_calm()
+        before, begun = (_children_cpu(), _hosts_cpu(box, count), _machine_cpu()[0]), time.perf_counter()
         run(directory, *words)
         seconds.append(time.perf_counter() - begun)
         cpu.append(_children_cpu() - before[0])
         on_hosts.append(_hosts_cpu(box, count) - before[1])
+        others.append((_machine_cpu()[0] - before[2] - cpu[-1] - on_hosts[-1]) / seconds[-1])
         sessions = len(box.ssh_sessions(host, since=mark))
     return {
         "seconds": statistics.median(seconds),
         "all": [round(s, 2) for s in seconds],
         "cpu": round(statistics.median(cpu), 2),
         "hosts_cpu": round(statistics.median(on_hosts), 2),
+        "others": [round(cores, 2) for cores in others],
         "sessions": sessions,
     }
+
+
+def _await_calm(least: float = 0.35, patience: float = 10.0) -> None:
+    """Wait until this machine was idle for that part of a second; what others take all the same is kept, in cores."""
+    end = time.monotonic() + patience
+    while time.monotonic() < end:
+        before = _machine_cpu()
+        time.sleep(1.0)
+        busy, idle = (now - then for now, then in zip(_machine_cpu(), before, strict=True))
+        if idle / (busy + idle) >= least:
+            return
+
+
+def _machine_cpu() -> tuple[float, float]:
+    """Return the CPU seconds of this machine since it booted, busy and idle."""
+    ticks = [int(word) for word in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]]
+    idle = ticks[3] + ticks[4]
+    return (sum(ticks) - idle) / os.sysconf("SC_CLK_TCK"), idle / os.sysconf("SC_CLK_TCK")
 
 
 def _children_cpu() -> float:
