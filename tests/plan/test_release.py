@@ -73,6 +73,6 @@ def test_the_plan_says_what_it_assumes_and_another_variant_is_another_plan() -> 
     assumed = sample_plans.plan("kimi-k2-instruct", 2, "H200")
     fixed = sample_plans.plan("kimi-k2-instruct", 2, "H200", torch_backend="cu130")
     other = sample_plans.plan("kimi-k2-instruct", 2, "H200", torch_backend="cu129")
-    assert (assumed.variant, assumed.variant_assumed) == ("cu130", True)
-    assert (fixed.variant, fixed.variant_assumed) == ("cu130", False)
+    assert (assumed.cuda_variant, assumed.cuda_variant_assumed) == ("cu130", True)
+    assert (fixed.cuda_variant, fixed.cuda_variant_assumed) == ("cu130", False)
     assert assumed.digest == fixed.digest != other.digest

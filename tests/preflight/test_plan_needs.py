@@ -84,7 +84,7 @@ def test_nobody_chooses_a_build_for_an_engine_of_one_s_own() -> None:
     mine = plan("kimi-k2-instruct", 2, "H200", engine_path="/opt/mine")
     assert needs_of(mine, engine_path="/opt/mine").torch_backend is None
     assumed = needs_of(plan("kimi-k2-instruct", 2, "H200"))
-    assert (assumed.torch_backend, assumed.variant) == ("auto", "cu130")
+    assert (assumed.torch_backend, assumed.cuda_variant) == ("auto", "cu130")
 
 
 def test_units_of_every_way_to_run_the_group_are_its_own() -> None:

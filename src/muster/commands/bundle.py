@@ -43,7 +43,7 @@ def bundle(
     fleet = inventory.from_path(inventory_file, overrides)
     chosen = recipe.load(recipe_name).of_variant(fleet.settings.variant)
     plan = build_plan(chosen, fleet.hosts, fleet.settings, drafts=pins.drafts(chosen.name, fleet.homes))
-    if plan.variant_assumed:
+    if plan.cuda_variant_assumed:
         raise Refusal(
             "torch_backend is 'auto', which asks the hosts' drivers",
             needed="the build that the hosts run, which this machine cannot know",

@@ -39,8 +39,8 @@ def as_json(plan: Plan, sources: Sequence[str] = ()) -> dict[str, Any]:
             "path": plan.release.path,
             "python": plan.release.python,
             "requirements": list(plan.release.requirements),
-            "build": plan.variant,
-            "build_assumed": plan.variant_assumed,
+            "build": plan.cuda_variant,
+            "build_assumed": plan.cuda_variant_assumed,
         },
         "hosts": {
             name: {
@@ -107,7 +107,7 @@ def as_text(plan: Plan, sources: Sequence[str] = ()) -> str:
         *([f"weights {plan.weights.line(len(plan.hosts))}"] if plan.weights else []),
         f"group {plan.group} · digest {plan.digest} · release {plan.release.id}",
         f"reached by: {firewall.reach(plan.head.firewall)}",
-        *([f"build {plan.variant}{ASSUMED if plan.variant_assumed else ''}"] if plan.variant else []),
+        *([f"build {plan.cuda_variant}{ASSUMED if plan.cuda_variant_assumed else ''}"] if plan.cuda_variant else []),
         *([f"read {' · '.join(sources)}"] if sources else []),
     ]
     if plan.memory:

@@ -32,7 +32,7 @@ def check(recipe: str) -> GroupRun:
 def _announce(state: State, run: GroupRun) -> None:
     """Print once for the group what this run is about to do, and why."""
     plan, decision = run.plan, run.decision
-    engine = f"vLLM {plan.vllm_version}{f', build {plan.variant}' if plan.variant else ''}"
+    engine = f"vLLM {plan.vllm_version}{f', build {plan.cuda_variant}' if plan.cuda_variant else ''}"
     logger.info(f"group {plan.group}: {plan.label}, {len(plan.hosts)} hosts, {engine}, {plan.digest}")
     for warning in plan.warnings:
         logger.warning(warning)

@@ -54,7 +54,7 @@ def text(plan: Plan) -> str:
     lines = [
         f"endpoint  {plan.endpoint}/v1  ({plan.served_model_name}, {plan.label})",
         f"reached by {firewall.reach(head.firewall)}",
-        *([f"engine    vLLM {plan.vllm_version}, build {plan.variant}"] if plan.variant else []),
+        *([f"engine    vLLM {plan.vllm_version}, build {plan.cuda_variant}"] if plan.cuda_variant else []),
         f"try it    {curl}",
         f"logs      journalctl -f -u {head.units[-1]}   on {head.name}",
     ]

@@ -201,8 +201,8 @@ def _build(recipe: Recipe, hosts: Sequence[HostSpec], settings: Settings, drafts
         heals=group.guarded,
         memory=fit,
         weight_bytes=gpu_memory.weight_bytes(shape) if shape else 0,
-        variant=chosen(settings).variant,
-        variant_assumed=chosen(settings).assumed,
+        cuda_variant=chosen(settings).cuda_variant,
+        cuda_variant_assumed=chosen(settings).assumed,
     )
     return with_manifest(plan)
 

@@ -20,23 +20,25 @@ from muster.spec.settings import Settings
 Answers = TypeVar("Answers")
 
 
-def plan_for(recipe_name: str, fleet: Fleet, variant: str | None = None) -> Plan:
+def plan_for(recipe_name: str, fleet: Fleet, cuda_variant: str | None = None) -> Plan:
     """Return the plan of a recipe on an inventory.
 
     Args:
         recipe_name: bundled recipe or a file of one's own.
         fleet: hosts and settings.
-        variant: CUDA variant of the engine that the hosts' drivers call for; None leaves it to the settings.
+        cuda_variant: what the hosts' drivers call for; None leaves it to the settings.
 
     Raises:
         Refusal: as `recipe.load`, `pins.read`, `bundles.read` and `build_plan`.
     """
-    return plan_of(recipes.load(recipe_name), fleet, variant)
+    return plan_of(recipes.load(recipe_name), fleet, cuda_variant)
 
 
-def plan_of(recipe: Recipe, fleet: Fleet, variant: str | None = None) -> Plan:
+def plan_of(recipe: Recipe, fleet: Fleet, cuda_variant: str | None = None) -> Plan:
     """Return the plan of a recipe that is at hand; otherwise as `plan_for`."""
-    given = fleet.settings if variant is None else fleet.settings.model_copy(update={"torch_backend": variant})
+    given = (
+        fleet.settings if cuda_variant is None else fleet.settings.model_copy(update={"torch_backend": cuda_variant})
+    )
     recipe, bundle = recipe.of_variant(given.variant), bundles.directory_of(given)
     listing = pins.read(recipe.pin, bundle, fleet.homes)
     pinned = pins.pinned(recipe, listing)
@@ -60,13 +62,13 @@ def plan_for_drivers(
     The one place where a plan is made again after a probe: another CUDA variant is another release, hence another plan.
 
     Args:
-        plan: with the variant that was assumed while no driver had been asked.
-        replan: returns the same plan with another variant.
-        probe: asks the hosts about a plan; called twice where the variant changes.
+        plan: with the CUDA variant that was assumed while no driver had been asked.
+        replan: returns the same plan with another CUDA variant.
+        probe: asks the hosts about a plan; called twice where that changes.
         drivers: host -> driver version, out of the answers.
     """
     answers = probe(plan)
-    assumed = plan.variant if plan.variant_assumed else None
+    assumed = plan.cuda_variant if plan.cuda_variant_assumed else None
     variant = cuda_variants.other_variant(drivers(answers), vllm=plan.vllm_version, assumed=assumed)
     if variant is None:
         return plan, answers

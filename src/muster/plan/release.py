@@ -18,11 +18,11 @@ class Chosen:
     """The CUDA variant of the engine that a plan installs.
 
     Args:
-        variant: its name, `cu130`; None where muster does not choose: an engine or a wheel of the user's own.
+        cuda_variant: its name, `cu130`; None where muster does not choose: an engine or a wheel of the user's own.
         assumed: no setting says it, and no host's driver was asked.
     """
 
-    variant: str | None
+    cuda_variant: str | None
     assumed: bool = False
 
 
@@ -62,7 +62,7 @@ def release_of(settings: Settings, *, ray: bool) -> Release:
     """
     pinned = {_name(requirement) for requirement in settings.engine_requirements}
     requirements = list(settings.engine_requirements)
-    variant = chosen(settings).variant
+    variant = chosen(settings).cuda_variant
     version = settings.vllm_version
     other = "vllm" not in pinned and "+" not in version and _has_index(version, variant)
     if other:

@@ -282,9 +282,9 @@ class Plan:
     """What this plan serves, in one line: context, requests at once, tool calls, beside what the cache holds."""
     weights: WeightsSource | None = None
     """Where the weights come from; the digest leaves it out."""
-    variant: str | None = None
+    cuda_variant: str | None = None
     """CUDA variant of the engine (`cu130`, `cu129`, `cpu`); None where the user's own engine or index decides."""
-    variant_assumed: bool = False
+    cuda_variant_assumed: bool = False
     """No setting names the variant, and no driver was asked: a deploy may take another."""
 
     @property

@@ -48,7 +48,7 @@ class Needs:
         vllm: the engine's version.
         torch_backend: `auto`, a variant's name, or `cpu`, which no driver is too old for; None where the user's own
             engine or index decides.
-        variant: the CUDA variant planned for the whole group; None while it is not known.
+        cuda_variant: planned for the whole group; None while it is not known.
         min_driver: oldest driver that the settings allow, such as `570.124`.
         gpu_bytes: what one GPU must hold before the cache, in bytes; `utilization` is the share it may use.
         oversubscribe: go on where that does not fit.
@@ -73,7 +73,7 @@ class Needs:
     memory_mib: int | None = None
     vllm: str = ""
     torch_backend: str | None = "auto"
-    variant: str | None = None
+    cuda_variant: str | None = None
     min_driver: str | None = None
     gpu_bytes: int | None = None
     utilization: float = 1.0

@@ -97,7 +97,7 @@ def judge_group(
     """
     variant = group_variant(reports, needs)
     if isinstance(variant, Variant):
-        needs = {host: replace(need, variant=variant.name) for host, need in needs.items()}
+        needs = {host: replace(need, cuda_variant=variant.name) for host, need in needs.items()}
     rows = parity.compare([reduced(report, needs[report.host]) for report in reports])
     verdicts = [verdict for report in reports for verdict in local(report, needs[report.host])]
     verdicts += clocks.verdicts(reports)

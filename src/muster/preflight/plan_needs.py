@@ -44,7 +44,7 @@ def needs_of_host(spec: HostSpec | HostPlan, settings: Settings, hosts: int) -> 
         env=spec.env,
         memory_mib=product.memory_mib,
         vllm=settings.vllm_version,
-        torch_backend="auto" if wanted.assumed else wanted.variant,
+        torch_backend="auto" if wanted.assumed else wanted.cuda_variant,
         min_driver=settings.min_driver,
         address=spec.address,
         interface=spec.interface,
@@ -82,14 +82,14 @@ def needs_of_plan(plan: Plan, settings: Settings) -> dict[str, Needs]:
 def _needs_of(plan: Plan, host: HostPlan, settings: Settings, weights: PathNeed) -> Needs:
     """Return what one host must have for its part of a plan."""
     base = needs_of_host(host, settings, len(plan.hosts))
-    engine = CPU_ENGINE_BYTES if plan.variant == cuda_variants.CPU.name else ENGINE_BYTES
+    engine = CPU_ENGINE_BYTES if plan.cuda_variant == cuda_variants.CPU.name else ENGINE_BYTES
     fit = plan.memory
     return replace(
         base,
         vllm=plan.vllm_version,
         # Under `auto` the drivers would decide; a bundle's wheels already have.
-        torch_backend=base.torch_backend if plan.variant else None,
-        variant=plan.variant,
+        torch_backend=base.torch_backend if plan.cuda_variant else None,
+        cuda_variant=plan.cuda_variant,
         gpu_bytes=None if fit is None else fit.used + int(fit.token_bytes * fit.needed_tokens),
         utilization=1.0 if fit is None else fit.utilization,
         oversubscribe=settings.allow_oversubscription,

@@ -240,7 +240,7 @@ def deployed_plan(state: State, plan: Plan, replan: Replan) -> Plan:
     hosts = hosts_of(state)
 
     def probe(plan: Plan) -> dict[str, str | None]:
-        if not plan.variant_assumed:
+        if not plan.cuda_variant_assumed:
             return {}
         answers = each(
             [hosts[name] for name in plan.hosts if name in hosts],

@@ -117,7 +117,7 @@ def guards_of(inventory_file: str, recipe_name: str, overrides: Mapping[str, Any
     hosts = inventory.load(inventory_file, overrides)
     fleet = inventory.from_pyinfra(hosts, name=inventory_file)
     plan = plan_for(recipe_name, fleet)
-    others = cuda_variants.offered(plan.vllm_version) if plan.variant_assumed else ()
+    others = cuda_variants.offered(plan.vllm_version) if plan.cuda_variant_assumed else ()
     digests = [plan_for(recipe_name, fleet, variant.name).digest for variant in others]
     with connected(hosts) as there:
         yield Guards(plan, there, digests)

@@ -47,7 +47,7 @@ def check(report: HostReport, needs: Needs) -> Iterator[Verdict]:
     except Refusal as refusal:
         yield fail("driver.build", refusal.found, refusal.needed, "set torch_backend to auto, or " + INSTALL)
         return
-    chosen = needs.variant or variant.name
+    chosen = needs.cuda_variant or variant.name
     if needs.torch_backend != "auto":
         why = "as the settings say"
     else:

@@ -25,7 +25,9 @@ def check(report: HostReport, needs: Needs) -> Iterator[Verdict]:
         yield _ray(installed.versions.get("ray"), needs.ray)
     fix = (OWN if needs.torch_backend is None else AGAIN).format(path=needs.release)
     try:
-        variant = cuda_variants.choose(report.driver, vllm=needs.vllm, requested=needs.variant or needs.torch_backend)
+        variant = cuda_variants.choose(
+            report.driver, vllm=needs.vllm, requested=needs.cuda_variant or needs.torch_backend
+        )
     except Refusal:
         return  # driver.build reports it
     cuda = _cuda(installed.cuda or "unknown", variant, report.driver, fix)
