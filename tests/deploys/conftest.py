@@ -1,4 +1,4 @@
-"""Two real systemd hosts with the stand-in engine, and pyinfra as a user runs it."""
+"""Real systemd hosts, two unless a module has others, with the stand-in engine, and pyinfra as a user runs it."""
 
 from __future__ import annotations
 
@@ -152,16 +152,22 @@ class Testbed:
         return ran
 
     @contextmanager
-    def crashing(self, words: str, hosts: Sequence[str] = HOSTS, only_with: str = "") -> Iterator[None]:
-        """Have the stand-in end with these words while it starts; only where its command line holds `only_with`."""
-        for name in hosts:
+    def crashing(self, words: str, hosts: Sequence[str] = (), only_with: str = "") -> Iterator[None]:
+        """Have the stand-in end with these words while it starts: on all hosts or these, or by its command line."""
+        names = hosts or self.hosts
+        for name in names:
             self.sh(name, f"mkdir -p /etc/standin; echo '{only_with}' >/etc/standin/crash_if")
             self.sh(name, f"echo '{words}' >/etc/standin/crash")
         try:
             yield
         finally:
-            for name in hosts:
+            for name in names:
                 self.sh(name, "rm -f /etc/standin/crash /etc/standin/crash_if")
+
+    @property
+    def hosts(self) -> tuple[str, ...]:
+        """Names of the sandbox's hosts; the group's head is the first one."""
+        return tuple(host.name for host in self.box.hosts)
 
     @property
     def up(self) -> list[str]:
@@ -181,7 +187,7 @@ class Testbed:
         return self.sh(host, f"systemctl show --value --property=InvocationID {unit}")
 
     def lives(self) -> dict[str, str]:
-        return {name: self.life(name) for name in HOSTS}
+        return {name: self.life(name) for name in self.hosts}
 
     def starts(self, host: str, unit: str = UNIT) -> int:
         """Return how often a unit has been started since the journal began."""
@@ -220,14 +226,14 @@ class Testbed:
 
     def boot(self) -> None:
         """Start hosts that are down, and put the stand-in where it is missing."""
-        for name in HOSTS:
+        for name in self.hosts:
             self.box.start(name)
             if not (self.box.tree(name) / standin.PATH.lstrip("/")).is_dir():
                 standin.place(self.box.tree(name))
 
     def clear(self) -> None:
         """Take every trace of muster off the hosts."""
-        for name in HOSTS:
+        for name in self.hosts:
             self.sh(
                 name,
                 "systemctl stop 'muster-*' 2>/dev/null; systemctl disable $(cd /etc/systemd/system && ls -d muster-*"
@@ -259,7 +265,7 @@ class GuardedTestbed(Testbed):
     @property
     def status(self) -> dict[str, Any]:
         """What the head's guard says; empty where it does not."""
-        return guard_answers.group_status(self.box, HOSTS[0], GROUP)
+        return guard_answers.group_status(self.box, self.hosts[0], GROUP)
 
     def ready(self) -> bool:
         """Whether `/ready` says 200 right now."""
@@ -273,10 +279,10 @@ class GuardedTestbed(Testbed):
         return found
 
     def processes(self) -> dict[str, str]:
-        return {name: self.sh(name, "pgrep -f '^(/opt/standin/bin/python|VLLM::)' || echo none") for name in HOSTS}
+        return {name: self.sh(name, "pgrep -f '^(/opt/standin/bin/python|VLLM::)' || echo none") for name in self.hosts}
 
     def bundles(self) -> dict[str, str]:
-        return {name: self.sh(name, f"ls {GUARD_STATE}/failures 2>/dev/null || true") for name in HOSTS}
+        return {name: self.sh(name, f"ls {GUARD_STATE}/failures 2>/dev/null || true") for name in self.hosts}
 
 
 def wheel(directory: Path, version: str) -> None:
@@ -303,15 +309,21 @@ def box(sandbox: Boot) -> Sandbox:
     return sandbox("deploys", 2)
 
 
+@pytest.fixture(scope="session")
+def three(sandbox: Boot) -> Sandbox:
+    """Three hosts of one GPU each, for what must be shown on more than a head and one member."""
+    return sandbox("three", 3)
+
+
 @pytest.fixture
 def testbed(box: Sandbox, tmp_path: Path) -> Iterator[Testbed]:
     """Hosts that muster has never touched."""
     there = Testbed(box, tmp_path)
-    for name in HOSTS:
+    for name in there.hosts:
         box.start(name)
     there.clear()
     yield there
-    for name in HOSTS:
+    for name in there.hosts:
         box.start(name)
 
 
@@ -323,33 +335,40 @@ def serving(box: Sandbox, tmp_path: Path) -> Iterator[Testbed]:
     there.deploy()
     assert there.answers()
     yield there
-    for name in HOSTS:
+    for name in there.hosts:
         box.start(name)
 
 
 @pytest.fixture
 def untouched(serving: Testbed) -> Iterator[Testbed]:
     """A group that serves; afterwards the very same processes must serve still, and its files lie as they did."""
-    lives, files = serving.lives(), {name: serving.files(name) for name in HOSTS}
-    was = {name: serving.box.gpus(name) for name in HOSTS}
+    lives, files = serving.lives(), {name: serving.files(name) for name in serving.hosts}
+    was = {name: serving.box.gpus(name) for name in serving.hosts}
     yield serving
-    for name in HOSTS:
+    for name in serving.hosts:
         serving.box.set_gpus(name, was[name])
     assert serving.lives() == lives
-    assert {name: serving.files(name) for name in HOSTS} == files
+    assert {name: serving.files(name) for name in serving.hosts} == files
     assert serving.answers()
+
+
+@contextmanager
+def guarded_group(box: Sandbox, directory: Path) -> Iterator[GuardedTestbed]:
+    """Have a guarded group serve on all hosts of a sandbox, with steps slow enough for a request to be in flight."""
+    there = GuardedTestbed(box, directory)
+    there.boot()
+    for name in there.hosts:
+        there.sh(name, "mkdir -p /etc/standin; echo 0.05 >/etc/standin/token_seconds")
+    there.deploy()
+    for name in there.hosts:
+        there.sh(name, f"rm -rf {GUARD_STATE}/failures")
+    yield there
+    for name in there.hosts:
+        there.sh(name, "rm -f /etc/standin/token_seconds")
 
 
 @pytest.fixture
 def guarded(box: Sandbox, tmp_path: Path) -> Iterator[GuardedTestbed]:
     """Hosts on which a guarded group serves."""
-    there = GuardedTestbed(box, tmp_path)
-    there.boot()
-    for name in HOSTS:
-        there.sh(name, "mkdir -p /etc/standin; echo 0.05 >/etc/standin/token_seconds")
-    there.deploy()
-    for name in HOSTS:
-        there.sh(name, f"rm -rf {GUARD_STATE}/failures")
-    yield there
-    for name in HOSTS:
-        there.sh(name, "rm -f /etc/standin/token_seconds")
+    with guarded_group(box, tmp_path) as there:
+        yield there
