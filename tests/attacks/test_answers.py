@@ -487,13 +487,13 @@ def test_every_program_that_answers_has_a_model_and_a_case() -> None:
     ],
 )
 def test_bytes_that_are_no_answer_are_an_error_in_words(output: bytes) -> None:
-    began = time.monotonic()
+    began = time.process_time()
     answer = through(CASES["probe_group"], output)
     assert set(answer) == {"error"}
     assert answer["error"].strip()
     assert not OBEYED.search(answer["error"])
     assert len(answer["error"]) < 10_000
-    assert time.monotonic() - began < 10
+    assert time.process_time() - began < 10
 
 
 def test_a_line_of_300_mb_is_cut_off_early() -> None:
@@ -505,12 +505,12 @@ def test_a_line_of_300_mb_is_cut_off_early() -> None:
                 Flood.pieces += 1
                 yield b"x" * 65536
 
-    case, began = CASES["guard status"], time.monotonic()
+    case, began = CASES["guard status"], time.process_time()
     state, host = fake_host(FakeChannel(Flood()))
     answer = run_programs(state, host, {case.program: case.request})[case.program]
     assert "printed more than 32 MiB" in answer["error"]
     assert Flood.pieces < 33 * 16
-    assert time.monotonic() - began < 10
+    assert time.process_time() - began < 10
 
 
 # what one answer could do to the control machine, or to other hosts
@@ -633,10 +633,13 @@ def test_what_is_left_of_a_text(text: str, shown: str) -> None:
 
 @pytest.mark.parametrize("piece", ["\x1b]", "\x9d", "\x1b[", "\x9d" + "x" * 4096, "\x1bP0", "\x1b[" + "0" * 64, "\x1b"])
 def test_the_filter_is_fast_on_what_is_made_to_be_slow(piece: str) -> None:
-    text = piece * (4_000_000 // len(piece))
-    began = time.monotonic()
-    printable(text)
-    assert time.monotonic() - began < 5
+    def cpu_seconds(text: str) -> float:
+        began = time.process_time()
+        printable(text)
+        return time.process_time() - began
+
+    length = 4_000_000
+    assert cpu_seconds(piece * (length // len(piece))) < 40 * cpu_seconds("x\n" * (length // 2))
 
 
 def test_too_deep_and_too_large_is_refused() -> None:
