@@ -142,6 +142,22 @@ def test_an_exchange_that_was_cut_is_ended_under_the_lock(
     assert asked == [{"do": "settle", "forward": forward}] * 2
 
 
+def test_a_host_that_cannot_end_the_exchange_is_named_and_the_run_goes_on(
+    monkeypatch: pytest.MonkeyPatch, told: list[tuple[str, str]]
+) -> None:
+    record = {**CHANGE.at("committing").to_wire(), "id": "0", "exchanging": "yes"}
+    cut = {"state": {**FREE["state"], "record": record}}
+    hosts = [Host("h0", told, cut), Host("h1", told, cut)]
+    transaction = made(monkeypatch, *hosts)
+    transaction.found = changes.seen({host.name: cut["state"] for host in hosts})
+    monkeypatch.setattr(hosts[1], "ask", lambda _message: {"error": "No space left on device"})
+    warned: list[str] = []
+    monkeypatch.setattr(transactions.logger, "warning", warned.append)
+    assert transaction.take(None) == {}  # type: ignore[arg-type]
+    assert told == [("h0", "settle")]
+    assert warned == ["h1: the files of the change that was cut cannot be put in place: No space left on device"]
+
+
 def test_a_stop_that_a_host_cannot_record_leaves_no_record_anywhere(
     monkeypatch: pytest.MonkeyPatch, told: list[tuple[str, str]]
 ) -> None:

@@ -116,6 +116,17 @@ def test_a_host_that_has_begun_says_so_while_the_files_of_its_exchange_are_gone(
     assert record(root)["phase"] == "committing"
 
 
+def test_an_exchange_that_the_next_run_cannot_end_stays_recorded_until_its_files_are_staged_again(root: Path) -> None:
+    arm(root, exchanging="yes")
+    Path(place_files.staged(str(root), FILES[1])).unlink()
+    with pytest.raises(OSError, match=r"vllm\.env is not staged as planned"):
+        return_change.settle("g", True, str(root))
+    assert (record(root)["phase"], record(root)["exchanging"]) == ("committing", "yes")
+    place_files.stage(COMMIT, str(root))
+    assert attempt(root) == "forward"
+    assert now(root) == NEW
+
+
 def test_a_host_records_the_exchange_before_it_puts_the_first_file_in_place(root: Path) -> None:
     arm(root)
     fence = {"group": "g", "change": "1"}
