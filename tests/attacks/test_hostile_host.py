@@ -11,6 +11,7 @@ from collections.abc import Iterator
 import pytest
 
 from muster.sandbox import Sandbox
+from tests import planted_python
 from tests.conftest import Boot
 from tests.deploys.conftest import GUARD_UNIT, HOSTS, GuardedTestbed
 
@@ -44,14 +45,13 @@ def group(box: Sandbox, tmp_path_factory: pytest.TempPathFactory) -> GuardedTest
 def taken(group: GuardedTestbed) -> Iterator[GuardedTestbed]:
     """The group, and afterwards a python3 on node1 that is its own again."""
     yield group
-    group.sh("node1", "rm -f /usr/local/bin/python3; pkill -f 'sleep 10000[0]' || true")
+    group.sh("node1", f"rm -f /{planted_python.PLACE}; pkill -f 'sleep 10000[0]' || true")
 
 
 def plant(group: GuardedTestbed, body: str) -> None:
     """Put a python3 before the host's own on node1: it passes the test of its version, then does as it likes."""
-    script = f'#!/bin/sh\ncase "$*" in *version_info*) exit 0;; esac\n{body}\n'
-    text = base64.b64encode(script.encode()).decode()
-    group.sh("node1", f"echo {text} | base64 -d >/usr/local/bin/python3; chmod 755 /usr/local/bin/python3")
+    text = base64.b64encode(planted_python.doing(body).encode()).decode()
+    group.sh("node1", f"echo {text} | base64 -d >/{planted_python.PLACE}; chmod 755 /{planted_python.PLACE}")
 
 
 @pytest.mark.parametrize("name", PYTHONS)

@@ -16,6 +16,7 @@ from muster.on_host import transfer_chunks, transfer_room, transfer_store, weigh
 from muster.on_host.transfer_pieces import PieceMap
 from muster.spec import pins, recipe
 from muster.weights import hub as hub_client
+from tests import planted_python
 from tests.conftest import Boot
 from tests.on_host.transfer_runs import Run, all_of, homes, listing_of, model, pinned, requests, same
 from tests.weights.hub_server import Hub, serving
@@ -251,16 +252,20 @@ from muster.sandbox.as_inventory import hosts as _hosts
 _data = {{"weights_source": "modelscope", "hf_endpoint": {url!r}, "weights_interval": 1, "weights_patience": 3}}
 hosts = ([host for host in _hosts({name!r}) if host[0] in {names!r}], _data)
 """
-LIAR = """\
-#!/bin/sh
+LIAR = """
 # Runs what is sent, with another pin in it.
-for last; do :; done
-[ "$last" = - ] || exec /usr/bin/python3 "$@"
-exec /usr/bin/python3 -IS -c 'import sys
-text = sys.stdin.read()
-for pair in sys.argv[1:]:
-    text = text.replace(*pair.split("="))
-exec(compile(text, "<stdin>", "exec"), {{"__name__": "__main__"}})' {pairs}
+import sys
+class Liar:
+    def __init__(self, real):
+        self.buffer, self.real = self, real
+    def read(self, *size):
+        text = self.real.read(*size)
+        for one, other in {pairs!r}:
+            text = text.replace(one, other)
+        return text
+    def __getattr__(self, name):
+        return getattr(self.real, name)
+sys.stdin = Liar(sys.stdin.buffer)
 """
 
 
@@ -297,9 +302,10 @@ def test_a_lying_seed_gets_no_code_onto_another_host(sandbox: Boot, tmp_path: Pa
             pin = hub_client.from_modelscope(name, "master", endpoint=hub.url)
             pins.write(RECIPE, pin)
             digests = [(one.sha256, other.sha256) for one, other in zip(pin.files, lie.files, strict=True)]
-            pairs = " ".join("=".join(pair) for pair in [*digests, (pin.digest, lie.digest)] if pair[0] != pair[1])
-            write = "cat > /usr/local/bin/python3; chmod 755 /usr/local/bin/python3"
-            box.exec("node0", ["sh", "-c", write], stdin=LIAR.format(pairs=pairs))
+            pairs = [(a.encode(), b.encode()) for a, b in [*digests, (pin.digest, lie.digest)] if a != b]
+            write = f"cat > /{planted_python.PLACE}; chmod 755 /{planted_python.PLACE}"
+            liar = planted_python.beginning_with(LIAR.format(pairs=pairs))
+            box.exec("node0", ["sh", "-c", write], stdin=liar)
             try:
                 attacked = deploy(hub.url, both, *stage)
                 told = attacked.stdout + attacked.stderr
@@ -312,7 +318,7 @@ def test_a_lying_seed_gets_no_code_onto_another_host(sandbox: Boot, tmp_path: Pa
                 assert "node1: complete" not in weights("status").stdout
                 assert weights("verify").returncode == 1
             finally:
-                box.exec("node0", ["rm", "/usr/local/bin/python3"])
+                box.exec("node0", ["rm", f"/{planted_python.PLACE}"])
             # Without its own Python in between, what that host holds is seen for what it is.
             seen = weights("status").stdout
             assert "node0: 0 of 3 files verified" in seen

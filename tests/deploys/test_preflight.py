@@ -9,6 +9,7 @@ import pytest
 
 from muster.sandbox import simulated_gpus
 from muster.sandbox.names import INTERFACE
+from tests import planted_python
 from tests.deploys.conftest import HOSTS, UNIT, Testbed
 
 pytestmark = pytest.mark.sandbox
@@ -62,12 +63,8 @@ def test_a_disk_without_room_for_the_weights(untouched: Testbed) -> None:
 
 def test_a_clock_an_hour_off(untouched: Testbed) -> None:
     # A clock cannot be set apart in a host that shares its kernel: there Python itself tells another time.
-    skewed = (
-        '#!/bin/sh\ncase "$*" in\n"-IS -") { echo "import time; _now = time.time; time.time = lambda: _now() + 3600";'
-        ' cat; } | /usr/bin/python3 -IS -;;\n*) exec /usr/bin/python3 "$@";;\nesac\n'
-    )
-    place = untouched.box.tree("node1") / "usr/local/bin/python3"
-    place.write_text(skewed)
+    place = untouched.box.tree("node1") / planted_python.PLACE
+    place.write_text(planted_python.beginning_with("import time; _now = time.time; time.time = lambda: _now() + 3600"))
     place.chmod(0o755)
     try:
         ran = untouched.refused(max_num_seqs=17)

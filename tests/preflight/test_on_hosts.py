@@ -12,6 +12,7 @@ import pytest
 from muster.sandbox import simulated_gpus
 from muster.sandbox.box import Sandbox
 from muster.sandbox.names import INTERFACE
+from tests import planted_python
 
 from . import boxes
 
@@ -19,12 +20,7 @@ pytestmark = pytest.mark.sandbox
 
 RUNNING = "a-rank.service"
 # A clock cannot be set apart in a host that shares its kernel: there Python itself tells another time.
-SKEWED = """#!/bin/sh
-case "$*" in
-"-IS -") { echo "import time; _now = time.time; time.time = lambda: _now() + 3600"; cat; } | /usr/bin/python3 -IS -;;
-*) exec /usr/bin/python3 "$@";;
-esac
-"""
+SKEWED = planted_python.beginning_with("import time; _now = time.time; time.time = lambda: _now() + 3600")
 
 
 @pytest.fixture(scope="module")
@@ -260,7 +256,7 @@ def test_peers_that_do_not_reach_each_other(box: Sandbox) -> None:
 
 
 def test_clock_an_hour_off(box: Sandbox) -> None:
-    path = "/usr/local/bin/python3"
+    path = f"/{planted_python.PLACE}"
     make = ["sh", "-c", f"cat > {path} && chmod 755 {path}"]
     box.exec("node1", make, stdin=SKEWED)
     try:

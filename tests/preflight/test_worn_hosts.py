@@ -14,7 +14,7 @@ from muster.preflight.catalogue import CHECKS
 from muster.sandbox import simulated_gpus, tiny_model
 from muster.sandbox.box import Sandbox
 from muster.sandbox.names import INTERFACE
-from tests import standin
+from tests import planted_python, standin
 
 from . import boxes, test_on_hosts
 
@@ -59,11 +59,8 @@ def seen(run: boxes.Run, **levels: str) -> None:
 @contextmanager
 def python(box: Sandbox, prelude: str = "", within: str = "") -> Iterator[None]:
     """Let node1's Python begin with some lines, or run within another command: what a host tells of itself."""
-    place = box.tree("node1") / "usr/local/bin/python3"
-    place.write_text(
-        f'#!/bin/sh\ncase "$*" in\n"-IS -") {{ cat <<"END"\n{prelude}\nEND\ncat; }} |'
-        f' {within} /usr/bin/python3 -IS -;;\n*) exec /usr/bin/python3 "$@";;\nesac\n'
-    )
+    place = box.tree("node1") / planted_python.PLACE
+    place.write_text(planted_python.beginning_with(prelude, within))
     place.chmod(0o755)
     try:
         yield

@@ -100,7 +100,7 @@ def bundle(requests: Mapping[str, Request], *, streams: bool = False) -> str:
 
     Args:
         requests: program name -> what its `main` is given; run in this order.
-        streams: print what the programs print, as it comes, and no answers; errors go to stderr, with status 1.
+        streams: print what the programs print, as it comes, and no answers; errors go to stderr, with status 3.
 
     A program that raises answers `{"error": ...}`, and the others still run.
     """
