@@ -51,11 +51,12 @@ def leave(run: GroupRun) -> None:
     """Stop and clean the hosts that leave, after every host that stays has passed its verification."""
     state, host = current_state(), current_host()
     leaving = _leaving.get(state, run.plan.group, lambda: _look(state, run))
+    if leaving.hosts:
+        _serves_without(run, leaves=host.name in leaving.hosts)
     if host.name not in leaving.hosts:
         return
     request, there = leaving.hosts[host.name]
     progress = leaving.progress
-    _serves_without(run)
     lock(progress, stays)
     record(progress, "stopping")
     _stop(units_to_stop(there), progress)
@@ -65,12 +66,15 @@ def leave(run: GroupRun) -> None:
 
 
 @stage("Leave")
-def _serves_without(run: GroupRun) -> None:
-    question = FunctionCommand(_has_come_through, [run], {})
+def _serves_without(run: GroupRun, *, leaves: bool) -> None:
+    """Ask a host that leaves. Hosts that stay have the operation too: it is what the others' steps come after."""
+    question = FunctionCommand(_has_come_through, [run, leaves], {})
     operations.holds(question, name="the group serves without the hosts that leave")
 
 
-def _has_come_through(state: State, host: Host, run: GroupRun) -> bool:
+def _has_come_through(state: State, host: Host, run: GroupRun, leaves: bool) -> bool:
+    if not leaves:
+        return True
     failed = sorted({other.name for other in state.failed_hosts} & set(run.progress.hosts))
     if failed or not run.progress.touched:
         fail(host, f"nothing was stopped or removed here, for {', '.join(failed) or 'the group'} did not come through")

@@ -171,9 +171,9 @@ class _Watched(FailureNotice):
     def __init__(self, display: RunDisplay, steps: Mapping[str, list[str]]) -> None:
         self._display, self._steps = display, steps
         self._failed: set[str] = set()
+        """Hosts that do no further step."""
 
     def operation_start(self, state: State, op_hash: str) -> None:  # type: ignore[override]
-        self._failed.clear()
         self._display.step(operation_name(state, op_hash))
 
     def operation_host_error(  # type: ignore[override]
