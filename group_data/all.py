@@ -12,6 +12,10 @@ own ssh_* keys.
 # Name of the group: units are called muster-<group>-*. None: the recipe's name.
 group = None
 
+# Another group on these hosts that this one replaces: what it was called before (docs/life.md). A deploy stops it, and
+# takes it away once this group serves. Where it is not there nothing happens; the setting may stay. None: none.
+former_group = None
+
 # One of the recipe's variants: another checkpoint of the model, such as fp8. None: the recipe's own.
 variant = None
 

@@ -60,6 +60,6 @@ def test_a_broken_manifest_claims_nothing_and_stops_nothing(tmp_path: Path, mani
 
 def test_the_preflight_counts_no_process_of_another_group_as_its_own() -> None:
     need = Needs("n1", units=("muster-x.service", X_VLLM))
-    own = plan_needs.without_others(need, "x", {"x": {"units": [X_VLLM]}, "x-vllm": {"units": [X_VLLM]}})
+    own = plan_needs.without_others(need, {"x"}, {"x": {"units": [X_VLLM]}, "x-vllm": {"units": [X_VLLM]}})
     assert not own.in_own_unit(f"0::/system.slice/{X_VLLM}")
     assert own.in_own_unit("0::/system.slice/muster-x.service")

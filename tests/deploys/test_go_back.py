@@ -11,7 +11,7 @@ from muster.deploys import go_back
 from muster.deploys.shared.progress import Progress
 from muster.errors import Refusal
 from muster.hosts.run_words import words
-from muster.plan.way_back import WayBack, way_back
+from muster.plan.way_back import WayBack, failed_rename, way_back
 from tests.plan.test_plan_history import FIRST, HOSTS, THIRD, header, on_all
 
 BACK = way_back(on_all(header(FIRST, 1)), HOSTS, THIRD)
@@ -75,3 +75,32 @@ def test_why_nothing_is_put_back_is_said(put: list[str], monkeypatch: pytest.Mon
     fail(handler(started=1.0), *HOSTS)
     problem = "could not be put back: b has no /etc/muster/g/guard-key; the group does not serve"
     assert f"plan {FIRST} {problem}" in words.conclusion
+
+
+def test_where_there_is_nothing_to_go_back_to_the_former_group_serves_again(put: list[str]) -> None:
+    change, asked = handler(WayBack(None, "the hosts keep no plan"), started=1.0, failure="a: CUDA error"), list[str]()
+
+    def serve_again(_state: Any, reason: str) -> str:
+        asked.append(reason)
+        return failed_rename(THIRD, reason, "old", BACK, "", 40.0)
+
+    change.former = serve_again
+    fail(change, *HOSTS)
+    assert (asked, put) == (["a: CUDA error"], [])
+    serves = f"group old serves again with plan {FIRST} after 40 s without service"
+    assert words.conclusion == f"plan {THIRD} failed: a: CUDA error; {serves}"
+
+
+@pytest.mark.parametrize(
+    ("back", "problem", "said"),
+    [
+        (BACK, "b failed at 'verify'", "group old does not serve again: b failed at 'verify'"),
+        (
+            WayBack(None, "keep_failed is set"),
+            "keep_failed is set",
+            "it was left as it is: keep_failed is set; group old is stopped, its files are in place",
+        ),
+    ],
+)
+def test_a_former_group_that_does_not_serve_again_is_said(back: WayBack, problem: str, said: str) -> None:
+    assert failed_rename(THIRD, "a: died", "old", back, problem, None) == f"plan {THIRD} failed: a: died; {said}"

@@ -167,3 +167,17 @@ def test_a_stop_that_a_host_cannot_record_leaves_no_record_anywhere(
     assert told[-2:] == [("h0", "finish"), ("h1", "finish")]
     assert transaction.change.phase == "prepared"
     assert "was not touched" in transaction.sentence
+
+
+def test_ranks_that_a_new_group_stops_are_those_of_the_one_that_it_replaces(
+    monkeypatch: pytest.MonkeyPatch, told: list[tuple[str, str]]
+) -> None:
+    transaction = made(monkeypatch, Host("h0", told, FREE), Host("h1", told, FREE))
+    transaction.replaces = "old"
+    transaction.take(None)  # type: ignore[arg-type]
+    transaction.record("stopping")
+    assert "ranks of group old may be stopped" in transaction.sentence
+    transaction.record("committing")
+    assert "group old is stopped" in transaction.sentence
+    transaction.record("committed")
+    assert "group g is starting" in transaction.sentence

@@ -161,3 +161,15 @@ def test_a_change_that_is_turned_back_keeps_its_lock_and_has_another_way(root: P
     assert holder.ask(do="finish") == {}
     assert not Path(change_record.way_path("g", str(root))).exists()
     holder.end()
+
+
+def test_a_removal_that_goes_on_is_not_taken_back_by_its_hosts(root: Path) -> None:
+    way = {"is_head": True, "units": ["muster-g.service"], "kept": "", "commit": {"files": []}}
+    removal = {**CHANGE, "command": "remove"}
+    holder = Holder(root, change=removal, back={"way": way, "program": "#", "after": 300})
+    assert holder.ask(do="phase", phase="stopping") == {}
+    assert Path(change_record.way_path("g", str(root))).exists()
+    assert holder.ask(do="phase", phase="committing") == {}
+    assert not Path(change_record.way_path("g", str(root))).exists()
+    assert change_record.state("g", str(root))["record"]["phase"] == "committing"
+    holder.end()

@@ -76,6 +76,14 @@ def test_one_group_leaves_the_other_and_what_they_share(host: Path) -> None:
     }
 
 
+def test_what_says_that_a_group_is_here_goes_last(host: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    order = list[str]()
+    monkeypatch.setattr(remove_muster.safe_paths, "remove_below", order.append)
+    done = remove_muster.main({"at": str(host), "groups": ["one"], "weights": False, **SETTINGS})
+    assert order[-1] == f"{host}/etc/muster/one"
+    assert sorted(order) == sorted(str(host) + path for path in done["removed"])
+
+
 def test_a_guard_that_another_group_runs_stays(host: Path) -> None:
     group(host, "two", "0123")
     run(host, ["one"])

@@ -77,6 +77,18 @@ def do(what: str, names: list[str], seconds: float = 0.05, **more: Any) -> dict[
     return run_units.main({"do": what, "units": names, "start": names, "seconds": seconds, **more})
 
 
+def test_units_that_are_not_to_start_at_boot_are_disabled_under_the_lock_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ran = list[list[str]]()
+    monkeypatch.setattr(run_units.run_command, "must", lambda argv, _seconds: ran.append(argv))
+    assert do("disable", ["a.service"])["done"]
+    assert ran == [["systemctl", "disable", "--quiet", "--", "a.service"]]
+    with pytest.raises(OSError, match="lost the lock"):
+        do("disable", ["a.service"], fence={"group": "no-such-group", "change": "1"})
+    assert len(ran) == 1
+
+
 def test_a_start_that_waits_for_what_it_requires_is_no_death(systemd: Systemd) -> None:
     ended = {"ActiveState": "inactive", "SubState": "dead", "InvocationID": "old"}
     systemd.set("a.service", **ended, Job="17")

@@ -39,7 +39,7 @@ CASES: dict[str, tuple[Change, str, str, str]] = {
         lambda s: s.update(groups={"older": {"gpus": ["6", "7", "8"]}}),
         "group older on this host has GPUs 6, 7",
         "GPUs of its own",
-        "muster remove INVENTORY --group older",
+        "--data former_group=older",
     ),
     "deploy.files": (
         lambda s: s["files"].update({"/etc/muster/kimi-k2-instruct/vllm.env": {"kind": "other"}}),
@@ -73,6 +73,18 @@ def test_a_group_that_names_its_gpus_otherwise_may_have_the_same() -> None:
     (reason,) = verdicts(PLAN, seen)
     assert reason.check == "deploy.gpus"
     assert "an index and a UUID may be the same GPU" in reason.needed
+
+
+def test_what_the_former_group_has_is_taken_over_but_its_units_are_its_own() -> None:
+    seen = sample_observations.as_planned(PLAN)
+    theirs = {"ports": [29550], "gpus": ["6", "7"]}
+    seen[HOST].update(groups={"older": {**theirs, "units": [f"muster-{PLAN.group}-vllm.service"]}, "third": theirs})
+    reasons = {(reason.check, reason.found.split()[1]) for reason in verdicts(PLAN, seen, former="older")}
+    assert reasons == {
+        ("deploy.units", "is"),  # one file cannot be both, and the former group's goes
+        ("deploy.ports", "third"),
+        ("deploy.gpus", "third"),
+    }
 
 
 def test_hosts_as_planned_have_nothing_against_it() -> None:

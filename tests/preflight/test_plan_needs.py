@@ -87,6 +87,15 @@ def test_nobody_chooses_a_build_for_an_engine_of_one_s_own() -> None:
     assert (assumed.torch_backend, assumed.cuda_variant) == ("auto", "cu130")
 
 
+def test_units_of_the_former_group_are_no_strangers() -> None:
+    needs = needs_of(plan("kimi-k2-instruct", 2, "H200"), former_group="older")
+    theirs = "0::/system.slice/muster-older.service"
+    assert needs.in_own_unit(theirs)
+    groups = {"older": {"units": ["muster-older.service"]}}
+    assert plan_needs.without_others(needs, {"kimi-k2-instruct", "older"}, groups).in_own_unit(theirs)
+    assert not plan_needs.without_others(needs, {"kimi-k2-instruct", None}, groups).in_own_unit(theirs)
+
+
 def test_units_of_every_way_to_run_the_group_are_its_own() -> None:
     needs = needs_of(plan("kimi-k2-instruct", 2, "H200"))
     assert needs.in_own_unit("0::/system.slice/muster-kimi-k2-instruct-ray.service")

@@ -17,6 +17,7 @@ prune                releases of the engine that nothing needs any more
 summary              the endpoint, and how to try it
 monitoring           Prometheus on the inventory's monitor, exporters on the hosts of a group
 preflight            an inventory checked without a recipe
+former_group         what the group was called before, stopped for it and taken away once it serves
 leave                hosts that leave the inventory, stopped and cleaned
 remove               a group, or everything that muster made, taken off the hosts
 deployed_group       which group is on the hosts, and what each has of it

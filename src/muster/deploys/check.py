@@ -7,6 +7,8 @@ import difflib
 from pyinfra import logger
 from pyinfra.api.state import State
 
+from muster.deploys import former_group
+from muster.deploys.former_group import Former
 from muster.deploys.shared.group_run import GroupRun
 from muster.deploys.shared.stop_question import stop_question
 from muster.hosts.pyinfra_types import current_host, current_state
@@ -16,17 +18,20 @@ from muster.plan.plan_history import expected, last_start
 _REASONS = 6
 
 
-def check(recipe: str) -> GroupRun:
-    """Return the run of a recipe's group after every host has been probed and is fit for it.
+def check(recipe: str) -> tuple[GroupRun, Former | None]:
+    """Return the run of a recipe's group, and what it replaces, once every host is probed and fit for it.
 
     Raises:
         DeployError: the plan cannot be made, or hosts do not fit it; all problems of all hosts in one text.
     """
     state, host = current_state(), current_host()
     run = GroupRun.of(state, recipe)
+    former = former_group.of(state, run)
     if host.name == next(iter(run.plan.hosts)):
         _announce(state, run)
-    return run
+        if former is not None:
+            former.announce(run)
+    return run, former
 
 
 def _announce(state: State, run: GroupRun) -> None:

@@ -6,16 +6,16 @@ runs when the last host of the group fails, while the run still holds everything
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
 
 from pyinfra import logger
 from pyinfra.api.host import Host
 from pyinfra.api.state import BaseStateCallback, State
 
 from muster.deploys import put_back
-from muster.deploys.change_steps import back
+from muster.deploys.former_group import Former
 from muster.deploys.shared.group_run import GroupRun
 from muster.deploys.shared.progress import Progress
 from muster.errors import Refusal
@@ -23,7 +23,7 @@ from muster.hosts.all_hosts import hosts_of
 from muster.hosts.once import OncePerRun
 from muster.hosts.pyinfra_types import operation_name
 from muster.hosts.run_words import words
-from muster.plan.way_back import WayBack, failed
+from muster.plan.way_back import WayBack, failed, failed_rename
 
 
 @dataclass
@@ -35,12 +35,14 @@ class GoBack(BaseStateCallback):
         planned: digest of the plan that is to run.
         progress: of the change.
         back: the plan to go back to.
+        former: has the group that is replaced serve again, and returns what is true then.
     """
 
     group: str
     planned: str
     progress: Progress
     back: WayBack
+    former: Callable[[State, str], str] | None = None
     fallen: set[str] = field(default_factory=set)
     reason: str = ""
 
@@ -57,6 +59,9 @@ class GoBack(BaseStateCallback):
             self._go(state)
 
     def _go(self, state: State) -> None:
+        if self.former is not None:
+            words.conclude(self.former(state, self.progress.failure or self.reason))
+            return
         problem, began, ended = "", self.progress.stopping, 0.0
         if self.back.plan is not None:
             logger.info(f"--> the group goes back to plan {self.back.plan.digest}, verified {self.back.plan.verified}")
@@ -66,7 +71,7 @@ class GoBack(BaseStateCallback):
                 change = self.progress.transaction
                 restored.deployed.progress.transaction = change
                 if change is not None:
-                    change.turn_back(restored.digest, restored.deployed.head, partial(_returns, restored))
+                    change.turn_back(restored.digest, restored.deployed.head, restored.returns)
                 problem = put_back.put_back(state, hosts, restored, self.progress)
                 if change is not None and not problem:
                     change.finish()
@@ -77,20 +82,38 @@ class GoBack(BaseStateCallback):
         words.conclude(failed(self.planned, self.progress.failure or self.reason, self.back, problem, seconds))
 
 
-def _returns(restored: put_back.Restored, host: str) -> dict[str, Any]:
-    """Return what has a host go back by itself when the way back is cut."""
-    return back(host == restored.deployed.head, restored.units(host), kept=restored.digest)
+def register(state: State, run: GroupRun, former: Former | None) -> None:
+    """Have a deploy go back by itself if it fails; whichever host asks first does it for all.
+
+    Args:
+        state: pyinfra's.
+        run: of the group.
+        former: the group that it replaces: where the group itself has no plan to go back to, that one serves again.
+    """
+    _handlers.get(state, run.plan.group, lambda: _handler(state, run, former))
 
 
-def register(state: State, run: GroupRun) -> None:
-    """Have a deploy go back by itself if it fails; whichever host asks first does it for all."""
-    _handlers.get(state, run.plan.group, lambda: _handler(state, run))
-
-
-def _handler(state: State, run: GroupRun) -> GoBack:
+def _handler(state: State, run: GroupRun, former: Former | None) -> GoBack:
     handler = GoBack(run.plan.group, run.plan.digest, run.progress, run.back)
+    if former is not None and run.decision.restart and run.back.plan is None:
+        handler.former = partial(_former_serves, run=run, former=former)
     state.add_callback_handler(handler)
     return handler
+
+
+def _former_serves(state: State, reason: str, run: GroupRun, former: Former) -> str:
+    began, planned = run.progress.stopping, run.plan.digest
+    try:
+        if former.restored is not None:
+            logger.info(f"--> group {former.group} takes the place of {run.plan.group} again")
+        problem = former.serve_again(state, run)
+    except Refusal as refusal:
+        problem = refusal.found
+    if problem:
+        again = f"--data group={former.group} --data former_group={run.plan.group}"
+        words.advice = f"muster deploy {words.where} with other settings, or with {again} to have {former.group} back"
+    seconds = former.served_at - began if former.served_at and began else None
+    return failed_rename(planned, reason, former.group, former.back, problem, seconds)
 
 
 _handlers: OncePerRun[GoBack] = OncePerRun()

@@ -12,6 +12,7 @@ from typing import Any
 from pyinfra.api.host import Host
 from pyinfra.api.state import State
 
+from muster.deploys.change_steps import back
 from muster.deploys.deployed_group import DeployedGroup, from_manifests
 from muster.deploys.shared import guard_commands, polling
 from muster.deploys.shared.progress import Progress
@@ -39,6 +40,10 @@ class Restored:
     deployed: DeployedGroup
     present: Mapping[str, tuple[str, ...]]
     verify: Mapping[str, Mapping[str, Any]]
+
+    def returns(self, host: str) -> dict[str, Any]:
+        """Return what has a host put the plan back by itself when this is cut."""
+        return back(host == self.deployed.head, self.units(host), kept=self.digest)
 
     def units(self, host: str) -> tuple[str, ...]:
         """Return the units of both plans on a host."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from functools import partial
 from typing import Any
 
 from pyinfra import logger
@@ -12,7 +11,7 @@ from pyinfra.api.state import State
 
 from muster.deploys import deployed_group, put_back
 from muster.deploys.bring_up import lift_hold, start_ranks
-from muster.deploys.change_steps import back, finish, lock, record
+from muster.deploys.change_steps import finish, lock, record
 from muster.deploys.go_back import GoBack
 from muster.deploys.keep import verified_now
 from muster.deploys.put_back import Restored
@@ -69,7 +68,7 @@ def rollback(digest: str = "", recipe: str | None = None) -> None:
     progress = run.deployed.progress
     if current_host().name not in progress.hosts:  # it is leaving, or has no part of the group
         return
-    lock(progress, partial(_returns, run))
+    lock(progress, run.restored.returns)
     _put("stage", run)
     gate(progress, "everything that can be done while the group runs")
     record(progress, "stopping")
@@ -87,12 +86,6 @@ def rollback(digest: str = "", recipe: str | None = None) -> None:
     gate(progress, "the verification", settles=True)
     _keep(run)
     finish(progress)
-
-
-def _returns(run: Rollback, host: str) -> dict[str, Any]:
-    """Return what brings a host back when the rollback is cut."""
-    units = run.restored.units(host)
-    return back(host == run.deployed.head, units, kept=run.restored.digest)
 
 
 def _prepare(state: State, digest: str, recipe: str | None) -> Rollback:

@@ -9,6 +9,7 @@ from muster.deploys.base_system import base
 from muster.deploys.bring_up import await_ready, lift_hold, start_ranks, stop_ranks
 from muster.deploys.change_steps import finish, lock, record, returns
 from muster.deploys.check import check
+from muster.deploys.former_group import Former, keep_down, lock_former, stop_former, take_away
 from muster.deploys.install_engine import engine
 from muster.deploys.keep import keep
 from muster.deploys.leave import leave
@@ -28,17 +29,17 @@ def serve(recipe: str) -> None:
     Args:
         recipe: its name, such as `kimi-k2-instruct`.
     """
-    run = check(recipe)
+    run, former = check(recipe)
     if current_host().name in run.plan.hosts:
-        _bring_up(run, recipe)
+        _bring_up(run, recipe, former)
     leave(run)
 
 
-def _bring_up(run: GroupRun, recipe: str) -> None:
+def _bring_up(run: GroupRun, recipe: str, former: Former | None) -> None:
     """Take a host of the group through all stages, or past those that would find nothing to do on any host."""
-    go_back.register(current_state(), run)
+    go_back.register(current_state(), run, former)
     if run.progress.transaction is not None:
-        _change(run, recipe)
+        _change(run, recipe, former)
     else:
         stage_bundle()
         stage_weights(recipe)
@@ -46,12 +47,16 @@ def _bring_up(run: GroupRun, recipe: str) -> None:
     gate(run.progress, "the verification", settles=True)
     keep(run)
     finish(run.progress)
+    if former is not None:
+        take_away(former)
     prune(run)
     summary(run)
 
 
-def _change(run: GroupRun, recipe: str) -> None:
+def _change(run: GroupRun, recipe: str, former: Former | None) -> None:
     """Take a host of the group through everything that changes it or waits for it."""
+    if former is not None:
+        lock_former(former)
     lock(run.progress, partial(returns, run))
     base(run)
     stage_bundle()
@@ -59,10 +64,16 @@ def _change(run: GroupRun, recipe: str) -> None:
     stage_weights(recipe)
     stage_files(run)
     gate(run.progress, "everything that can be done while the old group runs")
+    if former is not None:
+        record(former.progress, "stopping")
     if run.decision.restart:
         record(run.progress, "stopping")
     stop_ranks(run.progress, run.decision.hosts[current_host().name].stop)
+    if former is not None:
+        stop_former(former, run)
     gate(run.progress, "the stop of the old group")
+    if former is not None:
+        keep_down(former, run)
     if run.decision.restart:
         record(run.progress, "committing")
     commit_files(run)

@@ -66,6 +66,8 @@ def _obey(line: Json, change: Json, back: Json | None, lock: int, root: str) -> 
         change["phase"] = line["phase"]
         if line["phase"] == "stopping" and back is not None:
             return_change.arm(group, back, root)
+        if line["phase"] == "committing" and change.get("command") == "remove" and back is not None:
+            return_change.disarm(group, root)  # before its record: from here on nothing starts what is to go
         _record(change, lock, root)
         if line["phase"] == "started" and back is not None:
             return_change.disarm(group, root)

@@ -42,7 +42,8 @@ def main(request: Json) -> Json:
         _forget_units(there)
         if everything:
             notes += host_before.restore_settings()
-    for path in there.paths:
+    # The record of the removal goes last: until then whoever comes next knows that it was cut.
+    for path in sorted(there.paths, key=lambda path: path.startswith(places.ETC + "/")):
         safe_paths.remove_below(at + path)
     for path in there.empty:
         _remove_empty(at + path)

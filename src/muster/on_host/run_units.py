@@ -24,7 +24,7 @@ def main(request: Json) -> Json:
     """Do one poll.
 
     Args:
-        request: `do`: `start`, `stop` or `wait`; `units` [name] to stop or watch; `start` [name] of those to start;
+        request: `do`: `start`, `stop`, `wait` or `disable`; `units` [name] that this is about; `start` [name] to start;
             `checks` [{kind, target, text}] awaited once all units run; `since` {unit: invocation} of an earlier poll;
             `seconds`: the longest this poll may last; `hold`: use all of them even if nothing is pending; `fence`: the
             change that stops or starts them.
@@ -36,10 +36,13 @@ def main(request: Json) -> Json:
     names = request["units"]
     if not names and not request.get("checks"):
         return {"done": True, "died": {}, "pending": "", "last": {}, "since": {}}
-    if request["do"] in ("stop", "start"):
+    if request["do"] != "wait":
         change_record.require(request.get("fence"))
     if request["do"] == "stop":
         return stop(names, request["seconds"])
+    if request["do"] == "disable":
+        run_command.must(["systemctl", "disable", "--quiet", "--", *names], 60)
+        return _answer(True, {}, "", names, {})
     if request["do"] == "start":
         systemd_units.reload_stale(request["start"])  # an earlier run may have been cut before it came to that
         run_command.run(["systemctl", "reset-failed", "--", *request["start"]])

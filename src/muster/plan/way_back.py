@@ -27,6 +27,18 @@ class WayBack:
             return f"nothing to go back to should this fail: {self.why}"
         return f"should this fail, the group goes back to plan {self.plan.digest}, verified {self.plan.verified}"
 
+    def announcement_of(self, group: str) -> str:
+        """What is said of it where another group serves again, the one that is replaced.
+
+        Args:
+            group: its name.
+        """
+        if self.plan is None:
+            return f"group {group} does not serve again should this fail: {self.why}"
+        return (
+            f"should this fail, group {group} serves again with plan {self.plan.digest}, verified {self.plan.verified}"
+        )
+
 
 def way_back(plans: Sequence[KeptPlan], hosts: Sequence[str], planned: str, *, keep_failed: bool = False) -> WayBack:
     """Return what a change goes back to if it fails: the plan that was verified last, whole on every host.
@@ -70,3 +82,22 @@ def failed(planned: str, reason: str, back: WayBack, problem: str, seconds: floa
         return f"{lost}; plan {back.plan.digest} could not be put back: {problem}; the group does not serve"
     after = "" if seconds is None else f" after {seconds:.0f} s without service"
     return f"{lost}; plan {back.plan.digest} serves again{after}"
+
+
+def failed_rename(planned: str, reason: str, former: str, back: WayBack, problem: str, seconds: float | None) -> str:
+    """Return what is true at the end of a change that failed to take the place of another group.
+
+    Args:
+        planned, reason: as for `failed`.
+        former: the group that was to be replaced.
+        back: the plan of it that serves again, if any.
+        problem: why it does not; empty where it does.
+        seconds: without service; None where nothing served before.
+    """
+    lost = f"plan {planned} failed: {reason}"
+    if back.plan is None:
+        return f"{lost}; it was left as it is: {back.why}; group {former} is stopped, its files are in place"
+    if problem:
+        return f"{lost}; group {former} does not serve again: {problem}"
+    after = "" if seconds is None else f" after {seconds:.0f} s without service"
+    return f"{lost}; group {former} serves again with plan {back.plan.digest}{after}"

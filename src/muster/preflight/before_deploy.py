@@ -87,7 +87,7 @@ def require_fit(state: State, probed: Probed, settings: Settings) -> Outcome:
         waived=catalogue.known_waivers(settings.preflight.waive),
         measured=measured,
         more=(
-            *verdicts(probed.plan, probed.observations),
+            *verdicts(probed.plan, probed.observations, former=settings.former_group),
             *group_files.verdicts(probed.plan.group, probed.observations),
         ),
         running=runs,

@@ -16,19 +16,28 @@ RUN_BYTES = 16 << 20
 """systemd refuses a daemon-reload with less room in /run/systemd."""
 
 
-def verdicts(plan: Plan, seen: Mapping[str, Observation]) -> tuple[Verdict, ...]:
+def verdicts(plan: Plan, seen: Mapping[str, Observation], *, former: str | None = None) -> tuple[Verdict, ...]:
     """Return every reason not to deploy this plan, hosts in the plan's order.
 
     Args:
         plan: the whole group.
         seen: host -> observation; hosts without one are left out.
+        former: the group that this one replaces, whose ports and GPUs it takes over.
     """
     reasons: list[Verdict] = []
     for name, host in plan.hosts.items():
+        if name not in seen:
+            continue
         for check in (_answers, _systemd, _run, _engine, _units, _ports, _gpus, _files):
-            if name in seen and (check is _answers or "error" not in seen[name]):
-                reasons += [replace(verdict, host=name) for verdict in check(plan, host, seen[name])]
+            answer = _without(former, seen[name]) if check in (_ports, _gpus) else seen[name]
+            if check is _answers or "error" not in answer:
+                reasons += [replace(verdict, host=name) for verdict in check(plan, host, answer)]
     return tuple(reasons)
+
+
+def _without(group: str | None, seen: Observation) -> Observation:
+    """Return an observation without another group on the host."""
+    return {**seen, "groups": {name: other for name, other in seen.get("groups", {}).items() if name != group}}
 
 
 def _answers(_plan: Plan, _host: HostPlan, seen: Observation) -> Iterator[Verdict]:
@@ -82,7 +91,7 @@ def _ports(plan: Plan, host: HostPlan, seen: Observation) -> Iterator[Verdict]:
                 "deploy.ports",
                 f"group {name} on this host uses port{'s' * (len(shared) > 1)} {', '.join(map(str, shared))}",
                 f"ports of its own for group {plan.group}",
-                f"if this group was called {name} before: muster remove INVENTORY --group {name};"
+                f"if this group was called {name} before: --data former_group={name};"
                 " otherwise set port, rpc_port, master_port, ray_port or control_port to free ones",
             )
 
@@ -96,7 +105,7 @@ def _gpus(plan: Plan, host: HostPlan, seen: Observation) -> Iterator[Verdict]:
                 "deploy.gpus",
                 f"group {name} on this host has GPU{'s' * (len(shared) > 1)} {', '.join(shared)}",
                 f"GPUs of its own for group {plan.group}",
-                f"if this group was called {name} before: muster remove INVENTORY --group {name};"
+                f"if this group was called {name} before: --data former_group={name};"
                 " otherwise give each group its own by gpus and gpu_devices in the inventory",
             )
         elif theirs and theirs[0].startswith("GPU-") != host.gpu_names[0].startswith("GPU-"):

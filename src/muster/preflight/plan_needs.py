@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -61,15 +61,15 @@ def needs_of_host(spec: HostSpec | HostPlan, settings: Settings, hosts: int) -> 
     )
 
 
-def without_others(need: Needs, group: str, groups: Mapping[str, Mapping[str, Any]]) -> Needs:
+def without_others(need: Needs, ours: Collection[str | None], groups: Mapping[str, Mapping[str, Any]]) -> Needs:
     """Return needs without the units of other groups on the host, whose names may look like the group's own.
 
     Args:
         need: of the host.
-        group: that is planned.
+        ours: the group that is planned, and the one that it replaces.
         groups: name -> its plan.json on the host.
     """
-    others = {unit for name, manifest in groups.items() if name != group for unit in manifest.get("units", ())}
+    others = {unit for name, manifest in groups.items() if name not in ours for unit in manifest.get("units", ())}
     return replace(need, units=tuple(unit for unit in need.units if unit not in others))
 
 
@@ -101,8 +101,12 @@ def _needs_of(plan: Plan, host: HostPlan, settings: Settings, weights: PathNeed)
             PathNeed(plan.release.path, "the engine", engine if plan.release.managed else 0, executable=True),
             weights,
         ),
-        # Also those of another strategy or supervisor: this deploy replaces them.
-        units=tuple(f"muster-{plan.group}{part}.service" for part in ("", "-vllm", "-ray")),
+        # Also those of another strategy or supervisor, and of the former group: this deploy replaces them.
+        units=tuple(
+            f"muster-{group}{part}.service"
+            for group in dict.fromkeys((plan.group, settings.former_group or plan.group))
+            for part in ("", "-vllm", "-ray")
+        ),
         release=plan.release.path,
         versions={"vllm": plan.vllm_version},
         ray=conflicts.RAY_WITH_TOKENS if any(process.name == "ray" for process in host.processes) else None,

@@ -105,7 +105,8 @@ def probe_plan(
     besides = {name: {"probe_group": request} for name, request in requests.items()}
     hosts = probe_hosts(state, needs, unreached, imports=imports, besides=besides)
     groups = {name: answers["probe_group"].get("groups", {}) for name, answers in hosts.besides.items()}
-    own = {name: plan_needs.without_others(need, plan.group, groups.get(name, {})) for name, need in needs.items()}
+    ours = {plan.group, settings.former_group}
+    own = {name: plan_needs.without_others(need, ours, groups.get(name, {})) for name, need in needs.items()}
     return own, hosts
 
 

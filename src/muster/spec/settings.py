@@ -132,6 +132,7 @@ class Settings(BaseModel):
 
     # What is served
     group: Name | None = None
+    former_group: Name | None = None
     variant: Line | None = None
     strategy: Line | None = None
     profile: Line = DEFAULT_PROFILE

@@ -45,6 +45,7 @@ class GroupRun:
         settings: of the group, as the plan was made from them.
         homes: directories of the inventory, for its resolutions.
         downloads: hosts whose engine downloads weights while it starts.
+        former_hosts: that have something of the group that this one replaces.
     """
 
     plan: Plan
@@ -55,6 +56,7 @@ class GroupRun:
     settings: Settings
     homes: tuple[Path, ...] = ()
     downloads: tuple[str, ...] = ()
+    former_hosts: tuple[str, ...] = ()
 
     @property
     def history(self) -> tuple[KeptPlan, ...]:
@@ -113,18 +115,28 @@ def _prepare(state: State, recipe_name: str) -> GroupRun:
     store = open_store(here, probed.observations)
     exchanged = changes.settlement(found).forward
     decision = decide(here, probed.observations, store.sha256, exchanged=exchanged)
-    if left_out and decision.changes:
+    former_hosts = having(fleet.settings.former_group, here.group, answered)
+    if left_out and (decision.changes or former_hosts):
         raise DeployError(_absent(plan, left_out, "left out by --limit or --exclude"))
     words.say_at_the_end()
     words.about(inventory.path_of(state.inventory), plan.recipe)
     progress = Progress(tuple(here.hosts), here.steps, here.ready_timeout, here.group if here.heals else "")
     downloads = to_download(here, probed.reports, probed.needs)
-    run = GroupRun(here, probed.observations, decision, store, progress, fleet.settings, fleet.homes, downloads)
-    if decision.changes or changes.unfinished(found) is not None:
+    run = GroupRun(
+        here, probed.observations, decision, store, progress, fleet.settings, fleet.homes, downloads, former_hosts
+    )
+    if decision.changes or former_hosts or changes.unfinished(found) is not None:
         installed = {state.installed for state in found.values()}
         before = installed.pop() if len(installed) == 1 else ""
         progress.transaction = begin(here.group, "deploy", before, here.digest, hosts=progress.hosts, found=found)
     return run
+
+
+def having(former: str | None, group: str, seen: Mapping[str, Observation]) -> tuple[str, ...]:
+    """Return the hosts that have something of a former group; its own name is no other group."""
+    if former in (None, group):
+        return ()
+    return tuple(name for name, answer in seen.items() if former in answer["groups"] or former in answer["changes"])
 
 
 def _absent(plan: Plan, names: list[str], why: str) -> str:

@@ -25,3 +25,19 @@ def stop_question(
         return f"{what}, then nothing answers until it is resumed"
     last = f"its last start took {duration(last_start)}" if last_start is not None else "no start was measured yet"
     return f"{what}, then nothing answers until it is ready again ({last})"
+
+
+def rename_question(former: str, group: str, hosts: Sequence[str], drain_seconds: int) -> str:
+    """Return what becomes of a group that another one replaces.
+
+    Args:
+        former: the group that goes.
+        group: the one that takes its place.
+        hosts: of the former group.
+        drain_seconds: how long its requests in flight get.
+    """
+    drain = f"requests in flight get up to {drain_seconds} s" if drain_seconds else "requests in flight are cut off"
+    return (
+        f"{former} on {', '.join(hosts)} will be stopped: {drain}, then nothing answers until {group} is ready;"
+        f" then {former} is taken away: its units, files, keys and state"
+    )

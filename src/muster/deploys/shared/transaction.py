@@ -49,6 +49,7 @@ class Transaction:
             stay down.
         groups: host -> the groups that the change is of there, where that is not the change's own alone; `found` is of
             the first.
+        replaces: name of the group that this one takes the place of; empty for none.
     """
 
     change: Change
@@ -56,6 +57,7 @@ class Transaction:
     found: Mapping[str, Found]
     back: Return = lambda _host: None
     groups: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    replaces: str = ""
     _hosts: dict[str, Host] = field(default_factory=dict)
     _sessions: dict[str, OpenSession] = field(default_factory=dict)
     _done: dict[str, Errors] = field(default_factory=dict)
@@ -70,9 +72,10 @@ class Transaction:
         if self.change.command == "remove":
             left = ", and some of its files may be gone" if self.change.phase == "committing" else ""
             return f"unfinished: {what}; ranks of group {group} may be stopped{left}; run the same command again"
+        stopped = self.replaces or group
         place = {
-            "stopping": f"ranks of group {group} may be stopped, the former plan's files are in place",
-            "committing": f"group {group} is stopped, some hosts may have the new plan's files",
+            "stopping": f"ranks of group {stopped} may be stopped, the former plan's files are in place",
+            "committing": f"group {stopped} is stopped, some hosts may have the new plan's files",
             "committed": f"the new plan's files are in place, and group {group} is starting",
             "started": f"group {group} has started, and is not verified",
         }[self.change.phase]
