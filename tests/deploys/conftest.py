@@ -325,6 +325,7 @@ def testbed(box: Sandbox, tmp_path: Path) -> Iterator[Testbed]:
     yield there
     for name in there.hosts:
         box.start(name)
+        there.sh(name, "rm -rf /etc/standin")
 
 
 @pytest.fixture

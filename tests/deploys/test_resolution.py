@@ -24,7 +24,7 @@ from muster.deploys.base_system import base
 from muster.deploys.check import check
 from muster.deploys.install_engine import engine
 
-_run = check("kimi-k2-instruct")
+_run, _ = check("kimi-k2-instruct")
 base(_run)
 engine(_run)
 """
