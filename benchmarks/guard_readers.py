@@ -13,7 +13,6 @@ import argparse
 import asyncio
 import json
 import multiprocessing
-import os
 import statistics
 import sys
 import time
@@ -25,6 +24,10 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+from tests.faults.sampler import cpu_seconds
+
 from muster.guard import config, head_core, liveness
 from muster.guard.answers import Answers
 from muster.guard.control_port import ControlPort
@@ -34,7 +37,6 @@ from muster.guard.restart_policy import KEEP, RestartRecord
 PATHS = ("/", "/status", "/metrics")
 KEY = "a-key-of-the-benchmark"
 RANKS = 8
-TICKS = os.sysconf("SC_CLK_TCK")
 
 
 def guard_of(hosts: int) -> Any:
@@ -97,11 +99,6 @@ def serve(hosts: int, pipe: Connection) -> None:
     asyncio.run(run())
 
 
-def processor_seconds(pid: int) -> float:
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / TICKS
-
-
 def measured(hosts: int, requests: int) -> list[dict[str, Any]]:
     """One row for each path."""
     here, there = multiprocessing.Pipe()
@@ -113,13 +110,13 @@ def measured(hosts: int, requests: int) -> list[dict[str, Any]]:
         assert child.pid is not None
         for path in PATHS:
             asked = urllib.request.Request(f"http://127.0.0.1:{port}{path}", headers={"Authorization": f"Bearer {KEY}"})
-            times, size, before = [], 0, processor_seconds(child.pid)
+            times, size, before = [], 0, cpu_seconds(child.pid)
             for _ in range(requests):
                 began = time.perf_counter()
                 with urllib.request.urlopen(asked, timeout=30) as answer:
                     size = len(answer.read())
                 times.append(time.perf_counter() - began)
-            cpu = (processor_seconds(child.pid) - before) / requests
+            cpu = (cpu_seconds(child.pid) - before) / requests
             rows.append(
                 {
                     "hosts": hosts,

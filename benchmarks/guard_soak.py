@@ -36,7 +36,7 @@ ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
 from tests import guard_answers, standin  # noqa: E402
-from tests.faults.sampler import children, stat_fields  # noqa: E402
+from tests.faults.sampler import children, cpu_seconds  # noqa: E402
 
 from muster.sandbox import Sandbox, serving_settings  # noqa: E402
 
@@ -53,7 +53,6 @@ SETTINGS = {
     "offline": True,
     "ready_timeout": 120,
 }
-TICKS = os.sysconf("SC_CLK_TCK")
 LONGEST_STOP = 9.0
 """Seconds that a guard may stand still: at 15 (silence_timeout) the group would be stopped, rightly."""
 TOKENS = {"standin": 100, "real": 64}
@@ -77,7 +76,7 @@ class Guard:
 
     def seconds(self) -> float:
         """Processor seconds so far, the helper's too."""
-        return sum(_seconds(pid) for pid in (self.pid, *self.helpers))
+        return sum(cpu_seconds(pid) for pid in (self.pid, *self.helpers))
 
     def engine_seconds(self) -> float:
         """Processor seconds of every process below the guard but its helper."""
@@ -85,7 +84,7 @@ class Guard:
         while below:
             processes.append(below.pop())
             below += children(processes[-1])
-        return sum(_seconds(pid) for pid in processes)
+        return sum(cpu_seconds(pid) for pid in processes)
 
     def memory(self) -> tuple[float, float]:
         """Resident MiB, now and at most."""
@@ -100,10 +99,6 @@ def _is(entry: Path, space: str, main: str) -> bool:
         return str((entry / "ns/pid").readlink()) == space and own[-1] == main
     except (OSError, IndexError):
         return False
-
-
-def _seconds(pid: int) -> float:
-    return sum(map(int, stat_fields(pid)[11:13])) / TICKS
 
 
 class Load:

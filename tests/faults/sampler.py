@@ -130,6 +130,11 @@ def stat_fields(pid: int) -> list[str]:
         return []
 
 
+def cpu_seconds(pid: int) -> float:
+    """Seconds of processor time that a process has used; none when it is gone."""
+    return sum(map(int, stat_fields(pid)[11:13])) / os.sysconf("SC_CLK_TCK")
+
+
 def children(pid: int) -> list[int]:
     """Processes that a process's threads have started and that are there; none when it is gone."""
     pids: list[int] = []
