@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -11,6 +9,7 @@ import pytest
 from muster.monitoring import machines
 from muster.on_host import places
 from muster.spec.settings import Settings
+from tests import systemd_analyze
 from tests.sample_plans import plan
 
 GROUP = "kimi-k2-instruct"
@@ -58,12 +57,5 @@ def test_a_host_may_be_both() -> None:
 def test_units_are_as_hard_as_the_ranks(unit: str, tmp_path: Path) -> None:
     path = tmp_path / unit
     path.write_text(machines.gpu_host(SETTINGS, ["198.51.100.9"], "").early[f"/etc/systemd/system/{unit}"].text)
-    command = ["systemd-analyze", "security", "--offline=true", str(path)]
-    rating = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    found = re.search(r"Overall exposure level for \S+: ([\d.]+)", rating)
-    assert found
-    assert float(found[1]) <= 1.6
-    verify = ["systemd-analyze", "verify", "--man=no", "--recursive-errors=no", str(path)]
-    said = subprocess.run(verify, capture_output=True, text=True, check=False)
-    lines = [line for line in (said.stdout + said.stderr).splitlines() if unit in line]
-    assert [line for line in lines if "is not executable" not in line] == []
+    assert systemd_analyze.exposure(path) <= 1.6
+    assert systemd_analyze.complaints([path]) == []

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import re
 import shutil
-import subprocess
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from hypothesis import strategies as st
 from muster import resources
 from muster.plan import render as rendering
 from muster.plan.render import render
+from tests import systemd_analyze
 
 EXAMPLES = max(settings().max_examples, 1000 if settings().max_examples > 100 else 0)
 """1,000 of each template in the nightly profile."""
@@ -234,10 +234,7 @@ def complaints(texts: Iterable[str], directory: Path) -> list[str]:
     for number, text in enumerate(texts):
         paths.append(directory / f"muster-hostile{number}.service")
         paths[-1].write_text(text)
-    command = ["systemd-analyze", "verify", "--man=no", "--recursive-errors=no", *map(str, paths)]
-    seen = subprocess.run(command, capture_output=True, text=True, check=False)
-    lines = (seen.stdout + seen.stderr).splitlines()
-    return [line for line in lines if "muster-hostile" in line and "is not executable" not in line]
+    return systemd_analyze.complaints(paths)
 
 
 @pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="systemd-analyze is missing")

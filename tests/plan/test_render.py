@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from muster.on_host.hardening import DEVICES
 from muster.plan.render import device, env_value, render, systemd_command, systemd_word
+from tests import systemd_analyze
 from tests.sample_plans import plan
 
 TEXT = st.text(
@@ -63,11 +64,7 @@ def test_the_firewall_s_unit_is_as_hard_as_the_ranks(tmp_path: Path) -> None:
     p = plan("kimi-k2-instruct", 2, "H200")
     path = tmp_path / "muster-firewall@.service"
     path.write_text(p.head.files[f"/etc/systemd/system/{path.name}"].text)
-    command = ["systemd-analyze", "security", "--offline=true", str(path)]
-    rating = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    found = re.search(r"Overall exposure level for \S+: ([\d.]+)", rating)
-    assert found
-    assert float(found[1]) <= 1.6
+    assert systemd_analyze.exposure(path) <= 1.6
     for host in p.hosts.values():
         text = host.files[f"/etc/systemd/system/{host.units[0]}"].text
         assert f"Requires={p.head.firewall.unit}\nAfter={p.head.firewall.unit}\n" in text
@@ -136,10 +133,5 @@ def test_systemd_has_nothing_to_say_about_any_unit(name, count, gpu, settings, t
         )
         assert (seen.stdout, seen.stderr) == ("", "")
         for path in paths:
-            rating = subprocess.run(
-                ["systemd-analyze", "security", "--offline=true", path], capture_output=True, text=True, check=True
-            )
-            found = re.search(r"Overall exposure level for \S+: ([\d.]+)", rating.stdout)
-            assert found
-            assert float(found[1]) <= 2.0
+            assert systemd_analyze.exposure(Path(path)) <= 2.0
             assert unexplained(path) == []
