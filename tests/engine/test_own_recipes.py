@@ -53,9 +53,7 @@ class Own(Real):
         return done.stdout + done.stderr
 
     def post(self, path: str, **body: Any) -> Any:
-        url = f"http://{self.head}:8000{path}"
-        request = urllib.request.Request(url, json.dumps(body).encode(), {"Content-Type": "application/json"})
-        with urllib.request.urlopen(request, timeout=120) as answer:
+        with urllib.request.urlopen(self.request(path, body), timeout=120) as answer:
             return json.load(answer)
 
     def status(self) -> dict[str, Any]:
@@ -93,7 +91,7 @@ def kill_and_return(own: Own) -> None:
 
 def drafted(own: Own) -> float:
     """Return how many tokens the draft model has proposed."""
-    with urllib.request.urlopen(f"http://{own.head}:8000/metrics", timeout=30) as answer:
+    with urllib.request.urlopen(own.request("/metrics"), timeout=30) as answer:
         lines = answer.read().decode().splitlines()
     return sum(float(line.split()[-1]) for line in lines if line.startswith("vllm:spec_decode_num_draft_tokens_total"))
 

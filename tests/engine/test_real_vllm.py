@@ -79,16 +79,23 @@ def planned(name: str, gpus: Iterable[str]) -> list[tuple[str, tuple[str, ...]]]
     return cases
 
 
+def read_by_the_parser(real: Real, cases: Iterable[tuple[str, tuple[str, ...]]], timeout: int) -> list[tuple[str, str]]:
+    """Have the installed parser read command lines; return verdict and case of each."""
+    release = real.box.exec("node0", ["/bin/sh", "-c", "ls -d /opt/muster/engines/*/bin"]).stdout.split()[0]
+    given = json.dumps(list(cases))
+    answer = real.box.exec("node0", [f"{release}/python", "-c", ASK], stdin=given, timeout=timeout).stdout
+    said = [line.partition(" ") for line in answer.splitlines() if line.startswith(("took ", "refused "))]
+    return [(verdict, case) for verdict, _, case in said]
+
+
 def test_the_real_parser_takes_every_recipe_strategy_and_hardware(real: Real) -> None:
     imported = [name for name in recipe.names() if recipe.load(name).source]
     cases = [case for name in recipe.names() if name not in imported for case in planned(name, GPUS)]
     assert len(cases) == 55
     cases += [case for name in (LAYOUTS, *imported) for case in planned(name, ["H200"])]
-    release = real.box.exec("node0", ["/bin/sh", "-c", "ls -d /opt/muster/engines/*/bin"]).stdout.split()[0]
-    answer = real.box.exec("node0", [f"{release}/python", "-c", ASK], stdin=json.dumps(cases), timeout=300).stdout
-    said = [line.partition(" ") for line in answer.splitlines() if line.startswith(("took ", "refused "))]
+    said = read_by_the_parser(real, cases, 300)
     assert len(said) == len(cases) == 55 + 36 + 194
-    assert [case for verdict, _, case in said if verdict == "refused"] == []
+    assert [case for verdict, case in said if verdict == "refused"] == []
 
 
 @pytest.mark.nightly
@@ -101,12 +108,9 @@ def test_the_real_parser_takes_every_command_of_the_catalogue(real: Real) -> Non
         for argv in each.argvs
     }
     assert len(cases) > 1000
-    release = real.box.exec("node0", ["/bin/sh", "-c", "ls -d /opt/muster/engines/*/bin"]).stdout.split()[0]
-    given = json.dumps([[case, argv] for argv, case in cases.items()])
-    answer = real.box.exec("node0", [f"{release}/python", "-c", ASK], stdin=given, timeout=900).stdout
-    said = [line.partition(" ") for line in answer.splitlines() if line.startswith(("took ", "refused "))]
+    said = read_by_the_parser(real, ((case, argv) for argv, case in cases.items()), 900)
     assert len(said) == len(cases)
-    refused = {case.partition(" ")[0] for verdict, _, case in said if verdict == "refused"}
+    refused = {case.partition(" ")[0] for verdict, case in said if verdict == "refused"}
     assert refused <= {"inclusionAI/Ring-1T-FP8"}, "one model has a key in --compilation-config that vLLM has no more"
 
 
