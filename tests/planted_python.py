@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from muster.sandbox import Sandbox
+
 PLACE = "usr/local/bin/python3"
 """In a host's tree; the host's own is in /usr/bin."""
 # `muster.hosts.programs` runs its programs by `python3 -ISc CODE`, where CODE reads the program from standard input.
@@ -21,3 +26,19 @@ def beginning_with(prelude: str = "", within: str = "") -> str:
 def doing(body: str) -> str:
     """Return a script that passes for a new enough Python and does as `body`, in shell, says in place of a program."""
     return f"#!/bin/sh\ncase \"$*\" in *'{_ASKED}'*) exit 0;; esac\n{body}\n"
+
+
+AN_HOUR_AHEAD = beginning_with("import time; _now = time.time; time.time = lambda: _now() + 3600")
+"""A clock cannot be set apart in a host that shares its kernel: there Python itself tells another time."""
+
+
+@contextmanager
+def planted(box: Sandbox, host: str, script: str) -> Iterator[None]:
+    """Have a host find a script where it looks for python3 first."""
+    place = box.tree(host) / PLACE
+    place.write_text(script)
+    place.chmod(0o755)
+    try:
+        yield
+    finally:
+        place.unlink()

@@ -303,10 +303,8 @@ def test_a_lying_seed_gets_no_code_onto_another_host(sandbox: Boot, tmp_path: Pa
             pins.write(RECIPE, pin)
             digests = [(one.sha256, other.sha256) for one, other in zip(pin.files, lie.files, strict=True)]
             pairs = [(a.encode(), b.encode()) for a, b in [*digests, (pin.digest, lie.digest)] if a != b]
-            write = f"cat > /{planted_python.PLACE}; chmod 755 /{planted_python.PLACE}"
             liar = planted_python.beginning_with(LIAR.format(pairs=pairs))
-            box.exec("node0", ["sh", "-c", write], stdin=liar)
-            try:
+            with planted_python.planted(box, "node0", liar):
                 attacked = deploy(hub.url, both, *stage)
                 told = attacked.stdout + attacked.stderr
                 assert attacked.returncode != 0
@@ -317,8 +315,6 @@ def test_a_lying_seed_gets_no_code_onto_another_host(sandbox: Boot, tmp_path: Pa
                 assert box.exec("node1", ["sh", "-c", find]).stdout.strip() == ""
                 assert "node1: complete" not in weights("status").stdout
                 assert weights("verify").returncode == 1
-            finally:
-                box.exec("node0", ["rm", f"/{planted_python.PLACE}"])
             # Without its own Python in between, what that host holds is seen for what it is.
             seen = weights("status").stdout
             assert "node0: 0 of 3 files verified" in seen

@@ -62,14 +62,8 @@ def test_a_disk_without_room_for_the_weights(untouched: Testbed) -> None:
 
 
 def test_a_clock_an_hour_off(untouched: Testbed) -> None:
-    # A clock cannot be set apart in a host that shares its kernel: there Python itself tells another time.
-    place = untouched.box.tree("node1") / planted_python.PLACE
-    place.write_text(planted_python.beginning_with("import time; _now = time.time; time.time = lambda: _now() + 3600"))
-    place.chmod(0o755)
-    try:
+    with planted_python.planted(untouched.box, "node1", planted_python.AN_HOUR_AHEAD):
         ran = untouched.refused(max_num_seqs=17)
-    finally:
-        place.unlink()
     assert "FAIL   host.clock  node1" in ran.err
 
 

@@ -19,8 +19,6 @@ from . import boxes
 pytestmark = pytest.mark.sandbox
 
 RUNNING = "a-rank.service"
-# A clock cannot be set apart in a host that shares its kernel: there Python itself tells another time.
-SKEWED = planted_python.beginning_with("import time; _now = time.time; time.time = lambda: _now() + 3600")
 
 
 @pytest.fixture(scope="module")
@@ -256,13 +254,8 @@ def test_peers_that_do_not_reach_each_other(box: Sandbox) -> None:
 
 
 def test_clock_an_hour_off(box: Sandbox) -> None:
-    path = f"/{planted_python.PLACE}"
-    make = ["sh", "-c", f"cat > {path} && chmod 755 {path}"]
-    box.exec("node1", make, stdin=SKEWED)
-    try:
+    with planted_python.planted(box, "node1", planted_python.AN_HOUR_AHEAD):
         run = boxes.check(box)
-    finally:
-        box.exec("node1", ["rm", path])
     assert run.levels("host.clock") == {"node0": "ok", "node1": "fail"}
     assert run.found("host.clock", "node1") == "60.0 min ahead of node0"
 

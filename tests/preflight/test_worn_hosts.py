@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -56,16 +56,9 @@ def seen(run: boxes.Run, **levels: str) -> None:
         assert verdict["fix"]
 
 
-@contextmanager
-def python(box: Sandbox, prelude: str = "", within: str = "") -> Iterator[None]:
+def python(box: Sandbox, prelude: str = "", within: str = "") -> AbstractContextManager[None]:
     """Let node1's Python begin with some lines, or run within another command: what a host tells of itself."""
-    place = box.tree("node1") / planted_python.PLACE
-    place.write_text(planted_python.beginning_with(prelude, within))
-    place.chmod(0o755)
-    try:
-        yield
-    finally:
-        place.unlink()
+    return planted_python.planted(box, "node1", planted_python.beginning_with(prelude, within))
 
 
 @contextmanager
