@@ -10,6 +10,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from string import ascii_uppercase
 from typing import Any
 
 from grafana_foundation_sdk.builders import dashboard as dashboards
@@ -268,7 +269,7 @@ def board(name: str, title: str, rows: dict[str, list[Chart]], *variables: str) 
 def _panel(chart: Chart, width: int) -> Any:
     panel = (statetimeline if chart.timeline else timeseries).Panel().title(chart.title).description(chart.says)
     panel.unit(chart.unit).datasource(SOURCE).height(8).span(width)
-    for letter, (expr, legend) in zip("ABC", chart.queries, strict=False):
+    for letter, (expr, legend) in zip(ascii_uppercase, chart.queries, strict=False):
         panel.with_target(prometheus.Dataquery().expr(expr).legend_format(legend).ref_id(letter))
     return panel
 
