@@ -182,6 +182,10 @@ class Testbed:
         """Run a shell script on a host as root, through no SSH session."""
         return self.box.exec(host, ["/bin/sh", "-c", f"cd /; {script}"]).stdout.strip()
 
+    def command_line(self, host: str) -> str:
+        """Return the words of a host's oldest `vllm serve`."""
+        return self.sh(host, "tr '\\0' ' ' </proc/$(pgrep -f -o '[v]llm serve')/cmdline")
+
     def life(self, host: str, unit: str = UNIT) -> str:
         """Return the identity of a unit's current life; another one means that it was started anew."""
         return self.sh(host, f"systemctl show --value --property=InvocationID {unit}")

@@ -70,7 +70,7 @@ def test_the_second_operator_is_refused_untouched_and_told_whose_change_it_is(se
     assert f"has been changing group {GROUP} since" in second.text
     assert "untouched" in second.text or "Nothing was touched" in second.text
     for name in HOSTS:
-        assert "--max-num-seqs 19" in serving.sh(name, "tr '\\0' ' ' </proc/$(pgrep -f -o '[v]llm serve')/cmdline")
+        assert "--max-num-seqs 19" in serving.command_line(name)
         assert record(serving, name) == {}
     assert serving.deploy("--json", **seats).results["totals"]["success"] == 0
 

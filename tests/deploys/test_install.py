@@ -39,7 +39,7 @@ def test_an_engine_is_installed_kept_and_switched_back(testbed: Testbed) -> None
 
     testbed.deploy(vllm_version="0.33.1", **given)
     assert len(testbed.sh("node1", "ls -d /opt/muster/engines/*/bin").splitlines()) == 2
-    assert "/engines/vllm-0.33.1-" in testbed.sh("node1", "tr '\\0' ' ' </proc/$(pgrep -f -o '[v]llm serve')/cmdline")
+    assert "/engines/vllm-0.33.1-" in testbed.command_line("node1")
 
     back = testbed.deploy(**given)
     assert "installing" not in back.err

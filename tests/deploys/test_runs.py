@@ -37,7 +37,7 @@ def test_a_changed_setting_restarts_the_group_once_and_together(serving: Testbed
     assert "the group will be restarted:" in ran.err
     assert max(ran.sessions.values()) <= 20
     for name in HOSTS:
-        assert "--max-num-seqs 17" in serving.sh(name, "tr '\\0' ' ' </proc/$(pgrep -f -o '[v]llm serve')/cmdline")
+        assert "--max-num-seqs 17" in serving.command_line(name)
 
 
 def test_a_dry_run_touches_nothing_and_shows_what_would_change(testbed: Testbed) -> None:

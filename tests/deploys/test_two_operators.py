@@ -35,7 +35,5 @@ def test_of_two_operators_at_once_one_changes_the_group(guarded: GuardedTestbed,
     assert "has been changing group" in texts[lost] or "another change has come in between" in texts[lost]
     assert guarded.answers()
     for name in guarded.hosts:
-        assert f"--max-num-seqs {seats[won]}" in guarded.sh(
-            name, "tr '\\0' ' ' </proc/$(pgrep -f -o '[v]llm serve')/cmdline"
-        )
+        assert f"--max-num-seqs {seats[won]}" in guarded.command_line(name)
         assert record(guarded, name) == {}
