@@ -17,22 +17,22 @@ from tests.deploys.conftest import GROUP, HOSTS, INVENTORY, GuardedTestbed, Test
 pytestmark = pytest.mark.sandbox
 
 REVERSED = INVENTORY.replace("_hosts({name!r})", "_hosts({name!r})[::-1]")
-LOCK = change_record.lock_path(GROUP)
 RECORD = change_record.record_path(GROUP)
 
 
-def phase(testbed: Testbed, host: str = "node0") -> str:
+def phase(testbed: Testbed, host: str, group: str = GROUP) -> str:
     """Return the phase that a host's lock shows; empty where nobody holds it."""
-    shown = testbed.sh(host, f"flock -n -s {LOCK} true 2>/dev/null || cat {LOCK} 2>/dev/null || true")
+    lock = change_record.lock_path(group)
+    shown = testbed.sh(host, f"test ! -e {lock} || {{ flock -n -s {lock} true || cat {lock} || true; }} 2>/dev/null")
     try:
         return str(json.loads(shown)["phase"])
     except (ValueError, KeyError):
         return ""
 
 
-def record(testbed: Testbed, host: str) -> dict[str, Any]:
+def record(testbed: Testbed, host: str, group: str = GROUP) -> dict[str, Any]:
     """Return a host's record of a change that has not ended."""
-    shown = testbed.sh(host, f"cat {RECORD} 2>/dev/null || true")
+    shown = testbed.sh(host, f"cat {change_record.record_path(group)} 2>/dev/null || true")
     return dict(json.loads(shown)) if shown else {}
 
 
@@ -54,10 +54,21 @@ def kill(testbed: Testbed, child: subprocess.Popen[str]) -> dict[str, Any]:
     return record(testbed, "node0")
 
 
-def leave_alone(testbed: Testbed) -> None:
+def leave_alone(testbed: Testbed, *groups: str) -> None:
     """Do what the timers of the hosts do, without their five minutes."""
     for name in testbed.hosts:
-        testbed.sh(name, f"systemctl start '{return_change.unit(GROUP)}.service' 2>/dev/null || true")
+        for group in groups or (GROUP,):
+            testbed.sh(name, f"systemctl start '{return_change.unit(group)}.service' 2>/dev/null || true")
+
+
+def wait_alone(testbed: GuardedTestbed, digest: str = "") -> None:
+    """Wait until a group whose change was cut serves by itself, with this plan where one is named."""
+
+    def alone() -> bool:
+        leave_alone(testbed)
+        return testbed.answers() and (not digest or testbed.status.get("digest") == digest)
+
+    testbed.wait("the group comes back by itself", alone, 120)
 
 
 def test_the_second_operator_is_refused_untouched_and_told_whose_change_it_is(serving: Testbed) -> None:
@@ -138,12 +149,7 @@ def test_a_member_that_reboots_while_its_files_are_exchanged_comes_back_with_the
     guarded.box.start("node1")
     timer = f"systemctl is-active '{return_change.unit(GROUP)}.timer' || true"
     guarded.wait("the timer is back", lambda: guarded.sh("node1", timer) == "active", 60)
-
-    def alone() -> bool:
-        leave_alone(guarded)
-        return guarded.answers() and guarded.status.get("digest") == cut["after"]
-
-    guarded.wait("the new plan serves", alone, 120)
+    wait_alone(guarded, cut["after"])
     for name in HOSTS:
         assert guarded.sh(name, f"ls -A /etc/muster/{GROUP} | grep muster-new || true") == ""
     ran = guarded.deploy(max_num_seqs=33)
@@ -165,12 +171,7 @@ def test_the_next_run_ends_an_exchange_before_it_begins_its_own(guarded: Guarded
     # The second run was cut as well: what is in place is the first one's plan, whole, on both hosts.
     for name in HOSTS:
         assert json.loads(guarded.sh(name, f"cat /etc/muster/{GROUP}/plan.json"))["digest"] == cut["after"]
-
-    def alone() -> bool:
-        leave_alone(guarded)
-        return guarded.answers() and guarded.status.get("digest") == cut["after"]
-
-    guarded.wait("what is in place serves", alone, 120)
+    wait_alone(guarded, cut["after"])
     assert "this run finishes it" in guarded.deploy(max_num_seqs=37).text
     assert guarded.deploy("--json", max_num_seqs=37).results["totals"]["success"] == 0
 
@@ -186,12 +187,7 @@ def test_a_way_back_that_is_cut_is_gone_to_its_end_by_the_hosts(guarded: Guarded
 
         guarded.wait("the change goes back", turned, 120)
         kill(guarded, child)
-
-        def alone() -> bool:
-            leave_alone(guarded)
-            return guarded.answers() and guarded.status.get("digest") == before
-
-        guarded.wait("the former plan serves", alone, 120)
+        wait_alone(guarded, before)
     guarded.deploy()
     assert not any(record(guarded, name) for name in HOSTS)
 

@@ -20,7 +20,7 @@ import pytest
 from muster.on_host import places
 from muster.sandbox import Sandbox
 from tests.deploys.conftest import GROUP, GuardedTestbed, guarded_group
-from tests.deploys.test_changes import leave_alone, phase, record
+from tests.deploys.test_changes import phase, record, wait_alone
 
 pytestmark = [pytest.mark.sandbox, pytest.mark.nightly]
 
@@ -118,12 +118,7 @@ def test_a_change_may_be_cut_at_any_moment(steady: Steady, cut: Cut, capsys: pyt
     serves = testbed.answers()
     told = json.loads(testbed.muster("status", "--format", "json").stdout)["change"]
     assert told.startswith("a change is unfinished: plan ") if any(records) else not told, told
-
-    def alone() -> bool:
-        leave_alone(testbed)
-        return testbed.answers()
-
-    testbed.wait("the group comes back by itself", alone, 120)
+    wait_alone(testbed)
     served = testbed.status["digest"]
     assert plans(testbed) == {served}
     assert served in {before, *(record["after"] for record in records if record)}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import subprocess
 import threading
@@ -12,10 +11,10 @@ from contextlib import contextmanager
 
 import pytest
 
-from muster.on_host import change_record, return_change
 from muster.plan.change import PHASES, Phase
 from tests import guard_answers
 from tests.deploys.conftest import GROUP, GUARD_UNIT, HOSTS, GuardedTestbed
+from tests.deploys.test_changes import leave_alone, phase, record
 
 pytestmark = pytest.mark.sandbox
 NEW = "renamed"
@@ -43,8 +42,7 @@ def digest(testbed: GuardedTestbed, group: str) -> str:
 
 def recorded(testbed: GuardedTestbed, group: str) -> dict[str, str]:
     """Return the phase of a group's unfinished change, by host."""
-    shown = {name: testbed.sh(name, f"cat {change_record.record_path(group)} 2>/dev/null || true") for name in HOSTS}
-    return {name: str(json.loads(text)["phase"]) for name, text in shown.items() if text}
+    return {name: str(shown["phase"]) for name in HOSTS if (shown := record(testbed, name, group))}
 
 
 def cut(testbed: GuardedTestbed, child: subprocess.Popen[str], group: str, until: Phase) -> None:
@@ -56,15 +54,6 @@ def cut(testbed: GuardedTestbed, child: subprocess.Popen[str], group: str, until
         assert time.monotonic() < deadline, f"no phase {until} of {group}"
     child.kill()
     child.communicate()
-
-
-def locked(testbed: GuardedTestbed) -> str:
-    """Return the locks of both groups that somebody holds."""
-    script = "; ".join(
-        f"test ! -e {path} || flock -n -s {path} true || echo {path}"
-        for path in map(change_record.lock_path, (GROUP, NEW))
-    )
-    return "".join(testbed.sh(name, script) for name in HOSTS)
 
 
 @contextmanager
@@ -140,10 +129,9 @@ def test_the_new_name_serves_and_the_former_is_gone(guarded: GuardedTestbed) -> 
         child = guarded.start("kimi_k2_instruct", "-y", supervisor="guard", **BACK)
         cut(guarded, child, NEW, "stopping")
     assert recorded(guarded, NEW) == dict.fromkeys(HOSTS, "stopping")
-    guarded.wait("the locks are free", lambda: not locked(guarded), 20)
-    for name in HOSTS:  # what their timers do
-        for group in (GROUP, NEW):
-            guarded.sh(name, f"systemctl start '{return_change.unit(group)}.service' 2>/dev/null || true")
+    locks = [(name, group) for name in HOSTS for group in (GROUP, NEW)]
+    guarded.wait("the locks are free", lambda: not any(phase(guarded, *lock) for lock in locks), 20)
+    leave_alone(guarded, GROUP, NEW)
     guarded.wait("the former group", lambda: digest(guarded, NEW) == new and guarded.answers(), 60)
     assert digest(guarded, GROUP) == ""
 
