@@ -18,6 +18,7 @@ from pyinfra.facts.files import FindFiles
 from pyinfra.facts.server import Which
 from pyinfra.operations import apt
 
+from muster.deploys.place_files import item
 from muster.errors import Refusal
 from muster.hosts import operations, programs
 from muster.hosts.all_hosts import reached
@@ -152,7 +153,7 @@ def _machine(run: Monitoring, host: Host) -> Machine:
 
 
 def _differing(state: State, host: Host, machine: Machine) -> bool:
-    """Ask a machine whether a file is not as planned, or a unit neither runs nor starts at boot."""
+    """Ask a machine whether a file is not as planned, or a unit does not run or not start at boot."""
     answer = run_program(state, host, "place_services", _request("compare", machine), seconds=_SECONDS)
     if "error" in answer:
         raise DeployError(f"{host.name}: {answer['error']}")
@@ -171,14 +172,5 @@ def _request(do: str, machine: Machine) -> dict[str, Any]:
         "tree": machines.TREE,
         "checks": machine.checks,
         "units": machine.units,
-        "files": [
-            {
-                "path": path,
-                "text": "" if do == "compare" else file.text,
-                "sha256": file.sha256,
-                "mode": file.mode,
-                "group": file.group,
-            }
-            for path, file in files.items()
-        ],
+        "files": [item(path, file) | ({"text": ""} if do == "compare" else {}) for path, file in files.items()],
     }

@@ -8,6 +8,7 @@ from typing import Any
 from muster.deploys.shared.group_run import GroupRun
 from muster.hosts import operations
 from muster.hosts.pyinfra_types import current_host, stage
+from muster.plan.types import File
 
 Item = dict[str, str]
 
@@ -49,17 +50,19 @@ def _committed(run: GroupRun, name: str) -> tuple[list[Item], tuple[str, ...], t
 def planned(run: GroupRun, name: str, paths: Iterable[str]) -> list[Item]:
     """Return planned files of a host as its program takes them."""
     files = run.plan.hosts[name].files
-    return [
-        {
-            "path": path,
-            "text": files[path].text,
-            "sha256": files[path].sha256,
-            "mode": files[path].mode,
-            "owner": files[path].owner,
-            "group": files[path].group,
-        }
-        for path in paths
-    ]
+    return [item(path, files[path]) for path in paths]
+
+
+def item(path: str, file: File) -> Item:
+    """Return one planned file as a host's program takes it."""
+    return {
+        "path": path,
+        "text": file.text,
+        "sha256": file.sha256,
+        "mode": file.mode,
+        "owner": file.owner,
+        "group": file.group,
+    }
 
 
 def _staged(run: GroupRun, name: str) -> list[Item]:

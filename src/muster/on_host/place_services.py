@@ -5,11 +5,10 @@ from __future__ import annotations
 import grp
 import os
 import shutil
-import stat
 import tempfile
 from typing import Any
 
-from muster.on_host import places, run_command, safe_paths, systemd_units, whole_files
+from muster.on_host import places, probe_group, run_command, safe_paths, systemd_units, whole_files
 
 Json = dict[str, Any]
 
@@ -20,18 +19,18 @@ def main(request: Json) -> Json:
     """Compare, or put what differs in place.
 
     Args:
-        request: `do`: `compare` (change nothing) or `place`. `files` [{path, text, sha256, mode, group}], root's;
-            `units` {unit: [path]}: units to enable and start, and the files after whose change each is loaded again.
-            `checks` [argv]: what must succeed before anything is written; `{tree}` in it is a copy of the files below
-            `tree`, as they will be.
+        request: `do`: `compare` (change nothing) or `place`. `files` [{path, text, sha256, mode, owner, group}], all
+            root's; `units` {unit: [path]}: units to enable and start, and the files after whose change each is loaded
+            again. `checks` [argv]: what must succeed before anything is written; `{tree}` in it is a copy of the files
+            below `tree`, as they will be.
 
     Returns:
-        {changed: [path], units: [unit]}: what differs, and the units that are neither enabled nor active.
+        {changed: [path], units: [unit]}: what differs, and the units that are not both enabled and active.
 
     Raises:
         OSError: a check failed, and nothing was changed; or a unit did not start.
     """
-    changed = [item["path"] for item in request["files"] if not _is_as_planned(item)]
+    changed = [item["path"] for item in request["files"] if not probe_group.is_as_planned("", item)]
     idle = _idle(request["units"])
     if request["do"] == "place":
         if changed:
@@ -45,16 +44,6 @@ def main(request: Json) -> Json:
             systemd_units.daemon_reload()
         _load(request["units"], changed, idle)
     return {"changed": changed, "units": idle}
-
-
-def _is_as_planned(item: Json) -> bool:
-    try:
-        status = os.lstat(item["path"])
-        mode = (stat.S_IFMT(status.st_mode), stat.S_IMODE(status.st_mode), status.st_uid, status.st_gid)
-        same = mode == (stat.S_IFREG, int(item["mode"], 8), 0, _gid(item["group"]))
-        return same and whole_files.sha256(item["path"]) == item["sha256"]
-    except OSError:
-        return False
 
 
 def _gid(name: str) -> int:

@@ -126,6 +126,12 @@ def describe(root: str, path: str, planned: str | None, text: bool) -> Json:
     return facts
 
 
+def is_as_planned(root: str, item: Json) -> bool:
+    """Whether a planned file {path, sha256, mode, owner, group} is in place."""
+    now = describe(root, item["path"], None, False)
+    return all(now.get(key) == item[key] for key in ("sha256", "mode", "owner", "group"))
+
+
 def _name(lookup: Callable[[int], Sequence[Any]], number: int) -> str:
     try:
         return str(lookup(number)[0])

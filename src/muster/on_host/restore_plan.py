@@ -76,9 +76,7 @@ def _differing(root: str, plan: Json, *, base: bool) -> list[Json]:
     """Return the plan's files that are not as they were: those that take effect at once, or the others."""
     items = []
     for path, file in plan["files"].items():
-        item = {key: file[key] for key in ("text", "sha256", "mode", "owner", "group")}
-        now = probe_group.describe(root, path, None, False)
-        same = all(now.get(key) == item[key] for key in ("sha256", "mode", "owner", "group"))
-        if file["base"] is base and not same:
-            items.append({"path": path, **item})
+        item = {"path": path, **{key: file[key] for key in ("text", "sha256", "mode", "owner", "group")}}
+        if file["base"] is base and not probe_group.is_as_planned(root, item):
+            items.append(item)
     return items
