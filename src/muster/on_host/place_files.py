@@ -164,8 +164,8 @@ def complete(request: Json, root: str) -> Json:
     Raises:
         OSError: a file is neither staged nor in place as planned; nothing was changed.
     """
-    done = [item for item in request["files"] if not _waits(root, item) and _is(root + item["path"], item)]
-    return commit({**request, "files": [item for item in request["files"] if item not in done], "reload": True}, root)
+    left = [item for item in request["files"] if _waits(root, item) or not _is(root + item["path"], item)]
+    return commit({**request, "files": left, "reload": True}, root)
 
 
 def _waits(root: str, item: Json) -> bool:
