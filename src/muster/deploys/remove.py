@@ -173,7 +173,7 @@ def removal_request(settings: Settings, *, groups: Sequence[str] | None, weights
 
 def units_to_stop(there: Mapping[str, Any]) -> tuple[str, ...]:
     """Return the units of a host that have to stop; a template and what was only staged never ran."""
-    return tuple(unit for unit in there["units"] if not unit.startswith(".") and "@." not in unit)
+    return tuple(places.of_systemd(there["units"]))
 
 
 def look_at(state: State, hosts: Mapping[str, Host], request: Mapping[str, Any]) -> dict[str, dict[str, Any]]:

@@ -5,6 +5,8 @@ A place belongs to one group, or to the host: then all groups share it.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 ETC, STATE, CACHE, RUN = "/etc/muster", "/var/lib/muster", "/var/cache/muster", "/run/muster"
 UNITS = "/etc/systemd/system"
 SYSUSERS = "/etc/sysusers.d/muster.conf"
@@ -87,6 +89,11 @@ def firewall_unit(group: str) -> str:
 def boot_unit(group: str) -> str:
     """Return the name of the unit that a change leaves enabled while it must not be cut; no group's own has an `@`."""
     return f"muster-return-boot@{group}.service"
+
+
+def of_systemd(units: Iterable[str]) -> list[str]:
+    """Return the units that systemd knows by these names: neither templates nor files that were only staged."""
+    return [name for name in units if not name.startswith(".") and "@." not in name]
 
 
 def of_group(group: str) -> tuple[str, ...]:

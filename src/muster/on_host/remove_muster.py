@@ -66,7 +66,7 @@ def _require_stopped(there: removable.Removable, root: str | None) -> None:
     Raises:
         OSError: units or processes that run.
     """
-    states = systemd_units.states(_of_systemd(there))
+    states = systemd_units.states(places.of_systemd(there.units))
     running = [name for name, unit in states.items() if unit["active"] not in _STOPPED]
     running += path_users.processes_of(root + "/") if root is not None else []
     if running:
@@ -75,7 +75,7 @@ def _require_stopped(there: removable.Removable, root: str | None) -> None:
 
 def _forget_units(there: removable.Removable) -> None:
     """Have systemd forget the units, and take the firewall's tables away, before their files go."""
-    units = _of_systemd(there)
+    units = places.of_systemd(there.units)
     if units:
         run_command.must(["systemctl", "disable", "--quiet", "--", *units], _SECONDS)
         run_command.run(["systemctl", "reset-failed", "--", *units])
@@ -86,11 +86,6 @@ def _forget_units(there: removable.Removable) -> None:
         if os.path.exists(places.FIREWALL_UNIT):
             run_command.must(["systemctl", "stop", "--", firewall], _SECONDS)
             run_command.run(["systemctl", "reset-failed", "--", firewall])
-
-
-def _of_systemd(there: removable.Removable) -> list[str]:
-    """Return the units that systemd knows by these names: neither templates nor files that were only staged."""
-    return [name for name in there.units if not name.startswith(".") and "@." not in name]
 
 
 def _remove_empty(path: str) -> None:
