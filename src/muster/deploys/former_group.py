@@ -104,13 +104,7 @@ class Former:
         wrong = [name for name, done in each(hosts.values(), take).items() if not done]
         if wrong:
             return f"{', '.join(wrong)} failed at 'take group {new} away'"
-        restored = self.restored
-        self.change.turn_back(restored.digest, restored.deployed.head, restored.returns)
-        own = {name: hosts[name] for name in self.there}
-        problem = put_back.put_back(state, own, restored, self.progress)
-        if not problem:
-            self.change.finish()
-        return problem
+        return put_back.put_back(state, {name: hosts[name] for name in self.there}, self.restored, self.progress)
 
     @property
     def served_at(self) -> float:
@@ -173,7 +167,6 @@ def _look(state: State, run: GroupRun) -> Former | None:
     if undone.plan is not None and run.decision.restart and run.back.plan is None:
         try:
             restored = put_back.find(state, own, group, undone.plan.digest)
-            restored.deployed.progress.transaction = change
         except Refusal as refusal:
             undone = WayBack(None, refusal.found)
     units = {name: _ranks(answer) for name, answer in there.items()}

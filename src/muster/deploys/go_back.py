@@ -68,13 +68,7 @@ class GoBack(BaseStateCallback):
             hosts = {name: host for name, host in hosts_of(state).items() if name in self.progress.hosts}
             try:
                 restored = put_back.find(state, hosts, self.group, self.back.plan.digest)
-                change = self.progress.transaction
-                restored.deployed.progress.transaction = change
-                if change is not None:
-                    change.turn_back(restored.digest, restored.deployed.head, restored.returns)
                 problem = put_back.put_back(state, hosts, restored, self.progress)
-                if change is not None and not problem:
-                    change.finish()
                 ended = restored.deployed.progress.ready_at
             except Refusal as refusal:
                 problem = refusal.found

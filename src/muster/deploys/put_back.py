@@ -94,6 +94,8 @@ def find(state: State, hosts: Mapping[str, Host], group: str, digest: str) -> Re
 def put_back(state: State, hosts: Mapping[str, Host], restored: Restored, former: Progress) -> str:
     """Put a kept plan back on all hosts at once and verify it; return what went wrong, empty where it serves.
 
+    The change that failed becomes one to the kept plan, and ends once that serves.
+
     Args:
         state: pyinfra's.
         hosts: of the plan, by name.
@@ -102,6 +104,9 @@ def put_back(state: State, hosts: Mapping[str, Host], restored: Restored, former
     """
     deployed = restored.deployed
     progress = deployed.progress
+    progress.transaction = change = former.transaction
+    if change is not None:
+        change.turn_back(restored.digest, deployed.head, restored.returns)
 
     def on_all(title: str, work: Callable[[Host], bool]) -> str:
         wrong = [name for name, done in each(hosts.values(), work).items() if not done]
@@ -114,7 +119,7 @@ def put_back(state: State, hosts: Mapping[str, Host], restored: Restored, former
         return guard_commands.resume(state, host, deployed.group, host.name == deployed.head)
 
     def record(_host: Host) -> bool:
-        return progress.transaction is None or not progress.transaction.record("committed")
+        return change is None or not change.record("committed")
 
     def start(number: int) -> Callable[[Host], bool]:
         checks = {check.host for check in progress.steps[number].checks}
@@ -134,6 +139,8 @@ def put_back(state: State, hosts: Mapping[str, Host], restored: Restored, former
         problem = on_all(title, work)
         if problem:
             return progress.failure or problem
+    if change is not None:
+        change.finish()
     return ""
 
 
