@@ -133,13 +133,13 @@ class Transaction:
             self.back, self._done = back, {"take": {}}
             turned = dataclasses.replace(self.change, command="rollback", before=self.change.after, after=digest)
             self.change = turned.at("committing")
-            order = changes.order("committing", (head, *(host for host in self.hosts if host != head)))
+            hosts = (head, *(host for host in self.hosts if host != head))
             wire = self.change.to_wire()
 
             def message(host: str) -> dict[str, Any]:
                 return {"do": "turn", "change": wire, "way": back(host)}
 
-            return self._tell(message, order[:-1]) or self._tell(message, order[-1:])
+            return self._tell_in_order("committing", message, hosts)
 
     def finish(self) -> Errors:
         """Forget the record on every host: what runs is what was planned, and is proven."""
@@ -223,15 +223,19 @@ class Transaction:
         return {"way": way, "program": program, "after": RETURN_AFTER}
 
     def _record(self, phase: Phase) -> Errors:
-        message = {"do": "phase", "phase": phase}
-        order = changes.order(phase, self.hosts)
-        cut = 1 if order[0] == self.hosts[0] else -1  # the head by itself, the members all at once
-        errors = self._tell(message, order[:cut]) or self._tell(message, order[cut:])
+        errors = self._tell_in_order(phase, {"do": "phase", "phase": phase}, self.hosts)
         if not errors:
             self.change = self.change.at(phase)
         elif self.change.phase == "prepared" and self.unfinished is None:
             self._tell({"do": "finish"}, self.hosts)
         return errors
+
+    def _tell_in_order(
+        self, phase: Phase, message: Message | Callable[[str], Message], hosts: tuple[str, ...]
+    ) -> Errors:
+        order = changes.order(phase, hosts)
+        cut = 1 if order[0] == hosts[0] else -1  # the head by itself, the members all at once
+        return self._tell(message, order[:cut]) or self._tell(message, order[cut:])
 
     def _tell(self, message: Message | Callable[[str], Message], hosts: tuple[str, ...]) -> Errors:
         def one(host: Host) -> str:
