@@ -6,6 +6,7 @@ against the budget. Plain units, and a head whose guard does not answer, are sto
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from pyinfra.api.command import FunctionCommand
@@ -39,14 +40,13 @@ def stop(recipe: str | None = None) -> None:
     Args:
         recipe: of the group; may be left out where the hosts have one group.
     """
-    deployed = _deployed(current_state(), "stop", recipe)
-    if current_host().name not in deployed.progress.hosts:  # it is leaving, or has no part of the group
-        return
-    _begin(deployed, "stop")
-    record(deployed.progress, "stopping")
-    _end(deployed, "stop")
-    _report_absent(deployed)
-    finish(deployed.progress)
+
+    def steps(deployed: DeployedGroup) -> None:
+        record(deployed.progress, "stopping")
+        _end(deployed, "stop")
+        _report_absent(deployed)
+
+    _change("stop", recipe, steps)
 
 
 def restart(recipe: str | None = None) -> None:
@@ -55,16 +55,15 @@ def restart(recipe: str | None = None) -> None:
     Args:
         recipe: as for `stop`.
     """
-    deployed = _deployed(current_state(), "restart", recipe)
-    if current_host().name not in deployed.progress.hosts:  # it is leaving, or has no part of the group
-        return
-    _begin(deployed, "restart")
-    _read_units(deployed)
-    record(deployed.progress, "stopping")
-    _end(deployed, "restart")
-    record(deployed.progress, "committed")
-    _start(deployed, held=deployed.guarded and not deployed.group_status)
-    finish(deployed.progress)
+
+    def steps(deployed: DeployedGroup) -> None:
+        _read_units(deployed)
+        record(deployed.progress, "stopping")
+        _end(deployed, "restart")
+        record(deployed.progress, "committed")
+        _start(deployed, held=deployed.guarded and not deployed.group_status)
+
+    _change("restart", recipe, steps)
 
 
 def resume(recipe: str | None = None) -> None:
@@ -73,28 +72,26 @@ def resume(recipe: str | None = None) -> None:
     Args:
         recipe: as for `stop`.
     """
-    deployed = _deployed(current_state(), "resume", recipe)
+
+    def steps(deployed: DeployedGroup) -> None:
+        _read_units(deployed)
+        _start(deployed, held=deployed.guarded)
+
+    _change("resume", recipe, steps)
+
+
+def _change(command: Command, recipe: str | None, steps: Callable[[DeployedGroup], None]) -> None:
+    """Take a host of the group through the steps of one change, under the group's lock."""
+    deployed = _deployed(current_state(), command, recipe)
     if current_host().name not in deployed.progress.hosts:  # it is leaving, or has no part of the group
         return
-    _begin(deployed, "resume")
-    _read_units(deployed)
-    _start(deployed, held=deployed.guarded)
-    finish(deployed.progress)
-
-
-def _begin(deployed: DeployedGroup, command: Command) -> None:
-    """Make it one change, under the group's lock."""
-    progress, head = deployed.progress, deployed.head
-    if progress.transaction is None:
-        digest = deployed.digest
-        progress.transaction = begin(
-            deployed.group, command, digest, digest, hosts=progress.hosts, found=deployed.found
-        )
 
     def returns(host: str) -> dict[str, Any] | None:
-        return back(host == head, deployed.units.get(host, ())) if command == "restart" else None
+        return back(host == deployed.head, deployed.units.get(host, ())) if command == "restart" else None
 
-    lock(progress, returns)
+    lock(deployed.progress, returns)
+    steps(deployed)
+    finish(deployed.progress)
 
 
 def _end(deployed: DeployedGroup, command: str) -> None:
@@ -170,8 +167,8 @@ def _end_generation(deployed: DeployedGroup, command: str) -> None:
     progress.note(host, command, operations.carried_out(work, name=outcome))
 
 
-def _deployed(state: State, command: str, recipe: str | None) -> DeployedGroup:
-    """Return the deployed group that this run is about.
+def _deployed(state: State, command: Command, recipe: str | None) -> DeployedGroup:
+    """Return the deployed group that this run is about, with the change that it makes.
 
     Raises:
         DeployError: as `deployed_group.find` refuses.
@@ -179,6 +176,10 @@ def _deployed(state: State, command: str, recipe: str | None) -> DeployedGroup:
 
     def found() -> DeployedGroup:
         deployed = find(state, command, recipe)
+        progress, digest = deployed.progress, deployed.digest
+        progress.transaction = begin(
+            deployed.group, command, digest, digest, hosts=progress.hosts, found=deployed.found
+        )
         _say_beforehand(deployed, command)
         return deployed
 
