@@ -19,7 +19,7 @@ from muster.deploys import put_back
 from muster.deploys.change_steps import back, finish, lock, record
 from muster.deploys.leave import gone
 from muster.deploys.put_back import Restored
-from muster.deploys.remove import begin_removal, look_at, removal_request, taking_away, units_to_stop
+from muster.deploys.remove import begin_removal, drain_seconds, look_at, removal_request, taking_away, units_to_stop
 from muster.deploys.shared import polling
 from muster.deploys.shared.group_run import GroupRun
 from muster.deploys.shared.progress import Progress
@@ -71,7 +71,7 @@ class Former:
     @property
     def drain_seconds(self) -> int:
         """How long its stop waits for requests in flight."""
-        return max(int(answer["groups"].get(self.group, {}).get("drain_seconds", 0)) for answer in self.there.values())
+        return drain_seconds(self.there, self.group)
 
     def way(self, host: str) -> Mapping[str, Any] | None:
         """Return what has a host start it again by itself; None where it is to stay down."""

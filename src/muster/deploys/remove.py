@@ -56,12 +56,6 @@ class Removal:
     there: Mapping[str, Mapping[str, Any]]
     progress: Progress
 
-    def drain_seconds(self, group: str) -> int:
-        """Return how long the stop of a group waits for requests in flight."""
-        return max(
-            (answer["groups"].get(group, {}).get("drain_seconds", 0) for answer in self.there.values()), default=0
-        )
-
 
 _removals: OncePerRun[Removal] = OncePerRun()
 
@@ -147,7 +141,7 @@ def _say_beforehand(removal: Removal, unreached: Sequence[str]) -> None:
     """Have asked whether all of it is to go, and keep what holds at the end."""
     what = "everything that muster made" if removal.request["groups"] is None else ", ".join(removal.groups)
     if removal.there:
-        seconds = max((removal.drain_seconds(group) for group in removal.groups), default=0)
+        seconds = max((drain_seconds(removal.there, group) for group in removal.groups), default=0)
         drain = f"; requests in flight get up to {seconds} s" if seconds else ""
         words.ask(f"{what or 'what is left'} will be removed from {', '.join(removal.there)}{drain}")
         words.done(f"{what or 'what was left'} is gone from {', '.join(removal.there)}")
@@ -169,6 +163,12 @@ def removal_request(settings: Settings, *, groups: Sequence[str] | None, weights
     """
     roots = {"root": settings.root, "hf_home": settings.hf_home, "weights_root": settings.weights.root}
     return {"groups": None if groups is None else list(groups), "weights": weights, **roots}
+
+
+def drain_seconds(there: Mapping[str, Mapping[str, Any]], group: str) -> int:
+    """Return how long the stop of a group waits for requests in flight, from what `removable` answered on each host."""
+    seconds = (answer["groups"].get(group, {}).get("drain_seconds", 0) for answer in there.values())
+    return max(seconds, default=0)
 
 
 def units_to_stop(there: Mapping[str, Any]) -> tuple[str, ...]:
@@ -249,7 +249,7 @@ def _stop_groups(removal: Removal) -> None:
 def _drained(state: State, host: Host, group: str, status: Mapping[str, Any], removal: Removal) -> bool:
     """Have the guards end a group; where they cannot, for a host is off, the units are stopped without them."""
     absent = [member["host"] for member in status["members"] if member["host"] not in removal.there]
-    since, seconds = str(status["generation"]), removal.drain_seconds(group)
+    since, seconds = str(status["generation"]), drain_seconds(removal.there, group)
     if not guard_commands.end_generation(state, host, group, "stop", since, seconds, absent):
         say(host, "the units are stopped without the guards' help; requests in flight are cut off")
     return True

@@ -19,8 +19,8 @@ def stop_question(
         drain_seconds: how long requests in flight get.
         last_start: seconds from the start of the ranks until the group was ready, the last time; None if unknown.
     """
-    drain = f"requests in flight get up to {drain_seconds} s" if drain_seconds else "requests in flight are cut off"
-    what = f"{group} on {', '.join(hosts)} will be {'stopped' if command == 'stop' else 'restarted'}: {drain}"
+    what = f"{group} on {', '.join(hosts)} will be {'stopped' if command == 'stop' else 'restarted'}"
+    what += f": {_drain(drain_seconds)}"
     if command == "stop":
         return f"{what}, then nothing answers until it is resumed"
     last = f"its last start took {duration(last_start)}" if last_start is not None else "no start was measured yet"
@@ -36,8 +36,11 @@ def rename_question(former: str, group: str, hosts: Sequence[str], drain_seconds
         hosts: of the former group.
         drain_seconds: how long its requests in flight get.
     """
-    drain = f"requests in flight get up to {drain_seconds} s" if drain_seconds else "requests in flight are cut off"
     return (
-        f"{former} on {', '.join(hosts)} will be stopped: {drain}, then nothing answers until {group} is ready;"
-        f" then {former} is taken away: its units, files, keys and state"
+        f"{former} on {', '.join(hosts)} will be stopped: {_drain(drain_seconds)}, then nothing answers until"
+        f" {group} is ready; then {former} is taken away: its units, files, keys and state"
     )
+
+
+def _drain(seconds: int) -> str:
+    return f"requests in flight get up to {seconds} s" if seconds else "requests in flight are cut off"
