@@ -208,7 +208,6 @@ def from_manifests(
         )
     logger.info(f"group {group}: {first['label']} on {', '.join(hosts)}")
     guarded = bool(first.get("heals"))
-    words.say_at_the_end()
     steps = () if partial else manifest.steps(manifests)
     units = {name: tuple(each_manifest["units"]) for name, each_manifest in manifests.items()}
     others = tuple(without or ()) if partial else ()

@@ -150,7 +150,6 @@ def _say_beforehand(removal: Removal, unreached: Sequence[str]) -> None:
     for name in unreached:
         words.fail(f"{name} could not be reached: what muster made there stays")
         words.advice = "run the same command again when it answers"
-    words.say_at_the_end()
 
 
 def removal_request(settings: Settings, *, groups: Sequence[str] | None, weights: bool = False) -> dict[str, Any]:

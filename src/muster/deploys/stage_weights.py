@@ -56,7 +56,6 @@ def stage_only(recipe_name: str | None) -> None:
         raise DeployError(str(Refusal("no recipe is named", fix=fix)))
     run = runs.of_weights(current_state(), recipe_name, required=True)
     if run is not None:
-        words.say_at_the_end()
         if not words.outcomes:
             words.done(_outcome(run))
         _bring(run, current_host().name)

@@ -118,7 +118,6 @@ def _prepare(state: State, recipe_name: str) -> GroupRun:
     former_hosts = having(fleet.settings.former_group, here.group, answered)
     if left_out and (decision.changes or former_hosts):
         raise DeployError(_absent(plan, left_out, "left out by --limit or --exclude"))
-    words.say_at_the_end()
     words.about(inventory.path_of(state.inventory), plan.recipe)
     progress = Progress(tuple(here.hosts), here.steps, here.ready_timeout, here.group if here.heals else "")
     downloads = to_download(here, probed.reports, probed.needs)
