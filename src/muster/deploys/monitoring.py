@@ -107,14 +107,13 @@ def _prepare(state: State, recipe: str | None) -> Monitoring:
             needed="Debian or Ubuntu: packages come from the distribution",
             fix="install Prometheus or the node exporter there yourself, with the files of muster monitoring --out",
         )
-    settings = fleet.settings
-    key, routes = settings.api_key_file, settings.monitoring.alertmanager_file
+    routes = fleet.settings.monitoring.alertmanager_file
     return Monitoring(
         plan,
         fleet,
         monitors,
         programs.bundle({"host_metrics": _measured(recipe, fleet)}, streams=True),
-        secret_files.api_key(_text(key), where=key).strip().partition("=")[2] if key else "",
+        _api_key(fleet.settings.api_key_file),
         _text(routes) if routes else "",
     )
 
@@ -128,10 +127,15 @@ def _measured(recipe_name: str, fleet: Fleet) -> dict[str, Any]:
     return {"out": machines.METRICS_FILE, "weights": weights}
 
 
+def _api_key(path: str | None) -> str:
+    """Return the key alone, as a deploy reads it; empty without one."""
+    return secret_files.api_key(secret_files.read(path), where=path).strip().partition("=")[2] if path else ""
+
+
 def _text(path: str) -> str:
     try:
-        return Path(path).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+        return Path(path).expanduser().read_text(encoding="utf-8")
+    except (OSError, RuntimeError, UnicodeDecodeError) as error:
         raise Refusal(f"{path} cannot be read: {error}", fix="correct the setting that names it") from None
 
 
