@@ -80,17 +80,14 @@ def find(state: State, command: str, recipe: str | None) -> DeployedGroup:
         Refusal: no group or several fit; a host does not answer, or hosts are missing, and this is no stop; what is on
             the hosts would not start again.
     """
-    inventory.require_all_read(state.inventory)
-    leaving = inventory.outside_hosts(state.inventory)
-    hosts = {name: host for name, host in reached(state).items() if name not in leaving}
+    hosts = reached_inside(state)
     answers = each(hosts.values(), lambda host: run_program(state, host, "probe_group", {}, seconds=_PROBE_SECONDS))
     silent = {name: answer["error"] for name, answer in answers.items() if "error" in answer}
     if silent and (command != "stop" or len(silent) == len(hosts)):
         name, error = next(iter(silent.items()))
         raise Refusal(f"{name}: {error}", needed="a host that answers over SSH")
     manifests = {name: answer["groups"] for name, answer in answers.items() if name not in silent}
-    data = next(iter(hosts.values())).data
-    group = choose(manifests, group=data.get("group"), recipe=recipe or data.get("recipe"))
+    group = meant(hosts, manifests, recipe)
     own = {name: groups[group] for name, groups in manifests.items() if group in groups}
     words.about(inventory.path_of(state.inventory), str(next(iter(own.values())).get("recipe", "")))
     found = changes.seen({name: answers[name]["changes"].get(group, {}) for name in manifests})
@@ -103,8 +100,8 @@ def find(state: State, command: str, recipe: str | None) -> DeployedGroup:
     without = [name for name in manifests if name not in own and seen[name].get("units")]
     if command != "stop":
         _require_startable(group, own, {name: seen[name] for name in (*own, *without)})
-    limit = {host.name for host in state.inventory if state.is_host_in_limit(host)} - set(leaving)
-    unreached = sorted(limit - set(manifests))
+    limit = {host.name for host in state.inventory if state.is_host_in_limit(host)}
+    unreached = sorted(limit - {*inventory.outside_hosts(state.inventory), *manifests})
     deployed = from_manifests(group, own, unreached, without=without if command == "stop" else None)
     status = {name: answers["ask_guard"].get("answer") or {"error": ""} for name, answers in looks.items()}
     return replace(
@@ -114,6 +111,17 @@ def find(state: State, command: str, recipe: str | None) -> DeployedGroup:
         history=history({name: looks[name]["kept_plans"].get("plans", ()) for name in own}),
         stale=tuple(name for name in own if any(unit.get("reload") for unit in seen[name].get("units", {}).values())),
     )
+
+
+def reached_inside(state: State) -> dict[str, Host]:
+    """Return inventory name -> host, of those reached that may be of a group: no monitor, and none that leaves.
+
+    Raises:
+        Refusal: pyinfra's own command has missed settings of the inventory.
+    """
+    inventory.require_all_read(state.inventory)
+    outside = inventory.outside_hosts(state.inventory)
+    return {name: host for name, host in reached(state).items() if name not in outside}
 
 
 Looks = dict[str, Mapping[str, Any]]
@@ -144,6 +152,20 @@ def _require_startable(group: str, manifests: Mapping[str, Mapping[str, Any]], s
             needed="on every host units, keys and files of one plan, as a deploy leaves them; nothing was touched",
             fix="unmask what is masked (systemctl unmask UNIT), then run the recipe's deploy: it writes the rest again",
         )
+
+
+def meant(hosts: Mapping[str, Host], manifests: Mapping[str, Mapping[str, Any]], recipe: str | None) -> str:
+    """Return the name of the group that is meant, by the command or by the data of its hosts.
+
+    Args:
+        hosts: of the run, by name.
+        manifests, recipe: as for `choose`.
+
+    Raises:
+        Refusal: as `choose` refuses.
+    """
+    data = next(iter(hosts.values())).data
+    return choose(manifests, group=data.get("group"), recipe=recipe or data.get("recipe"))
 
 
 def choose(manifests: Mapping[str, Mapping[str, Any]], *, group: str | None, recipe: str | None) -> str:

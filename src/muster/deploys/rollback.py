@@ -19,7 +19,6 @@ from muster.deploys.shared.gate import gate
 from muster.deploys.shared.stop_question import stop_question
 from muster.deploys.shared.transaction import begin
 from muster.hosts import operations
-from muster.hosts.all_hosts import reached
 from muster.hosts.once import OncePerRun
 from muster.hosts.program_operation import Later, Session
 from muster.hosts.pyinfra_types import current_host, current_state, stage
@@ -94,13 +93,10 @@ def _prepare(state: State, digest: str, recipe: str | None) -> Rollback:
     Raises:
         Refusal: there is no such plan, or hosts lack what it needs; nothing was touched.
     """
-    inventory.require_all_read(state.inventory)
-    leaving = inventory.outside_hosts(state.inventory)
-    hosts = {name: host for name, host in reached(state).items() if name not in leaving}
+    hosts = deployed_group.reached_inside(state)
     manifests = ask_all(state, hosts.values(), "probe_group", {}, seconds=_PROBE_SECONDS)
-    data = next(iter(hosts.values())).data
     groups = {name: answer["groups"] for name, answer in manifests.items()}
-    group = deployed_group.choose(groups, group=data.get("group"), recipe=recipe or data.get("recipe"))
+    group = deployed_group.meant(hosts, groups, recipe)
     kept = ask_all(state, hosts.values(), "kept_plans", {"do": "list", "group": group}, seconds=_PROBE_SECONDS)
     history = plan_history.history({name: answer["plans"] for name, answer in kept.items()})
     found = changes.seen({name: answer["changes"].get(group, {}) for name, answer in manifests.items()})
