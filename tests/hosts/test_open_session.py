@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from muster.hosts import open_session
 from muster.hosts.open_session import OpenSession
 from muster.hosts.ssh_session import Broken
 from tests.hosts.fake_host import ENDLESS, FakeChannel, fake_host
@@ -39,6 +40,14 @@ def test_a_line_that_is_no_object_is_an_error_of_that_host(line: bytes) -> None:
     with pytest.raises(Broken, match="no JSON object"):
         there.next()
     there.close()
+
+
+def test_the_channel_to_a_host_that_does_not_read_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(open_session, "OPENING_SECONDS", 0.05)
+    channel = FakeChannel(reads=False)
+    with pytest.raises(Broken, match="has not read within"):
+        OpenSession(*fake_host(channel), "hold_change", {})
+    assert channel.closed.is_set()
 
 
 def test_a_host_that_does_not_answer_is_given_up() -> None:

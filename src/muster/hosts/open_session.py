@@ -51,8 +51,7 @@ class OpenSession:
         self._asking, self._errors, self.lost = RLock(), "", ""
         try:
             self._channel = ssh_session.begin(state, host, programs.open_command(len(text)), become)
-            with gevent.Timeout(OPENING_SECONDS, Broken(f"the host has not read within {OPENING_SECONDS:.0f} s")):
-                self._channel.sendall(text)
+            self._give(text)
         except Broken:
             raise
         except Exception as error:  # a connection can break in as many ways as there are libraries below
@@ -98,6 +97,14 @@ class OpenSession:
         self.lost = self.lost or "closed"
         self._channel.close()
         gevent.killall(self._greenlets, block=False)
+
+    def _give(self, program: bytes) -> None:
+        try:
+            with gevent.Timeout(OPENING_SECONDS, Broken(f"the host has not read within {OPENING_SECONDS:.0f} s")):
+                self._channel.sendall(program)
+        except BaseException:
+            self._channel.close()
+            raise
 
     def _read(self) -> None:
         rest, taken = b"", 0
