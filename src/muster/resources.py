@@ -1,7 +1,8 @@
-"""Where recipes, templates, deploy scripts and examples are: at the top of a clone, or inside the installed package."""
+"""Where recipes, templates, deploy scripts and examples are (in a clone or the installed package), and the cache."""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 _PACKAGE = Path(__file__).resolve().parent
@@ -20,3 +21,8 @@ def directory(name: str) -> Path:
         if candidate.is_dir():
             return candidate
     raise FileNotFoundError(f"muster's own directory '{name}' is missing; reinstall vllm-muster")
+
+
+def cache() -> Path:
+    """Return the directory on this machine for what can be fetched again; it may not be there yet."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "muster"

@@ -38,6 +38,8 @@ def test_a_shipped_recipe_is_what_the_importer_makes(name: str) -> None:
         del made["variants"]["amd_fp8"]  # for another vendor's GPUs, which its file does not say
     assert raw == made | {"title": raw["title"], "source": raw["source"]}
     assert len(raw["source"]["sha256"]) == 64
+    assert raw["source"]["repository"] == "https://github.com/vllm-project/recipes"
+    assert raw["source"]["commit"].startswith("8959cf64")
     assert not any("about" in feature for feature in raw.get("features", {}).values())
 
 

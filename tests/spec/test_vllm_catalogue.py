@@ -13,12 +13,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from muster.cli import main
+from muster.commands.git_files import Fetched
 from muster.commands.import_recipe import imported
 from muster.errors import Refusal
 from muster.plan.make import build_plan
 from muster.spec import recipe
 from muster.spec.settings import Settings
 from muster.spec.vllm_catalogue import Importer
+from tests.commands.repositories import Repository
 from tests.sample_plans import engine_flags, hosts
 
 RAW: dict[str, Any] = {
@@ -244,7 +246,7 @@ def test_the_command_writes_one_file_with_its_source(tmp_path: Path) -> None:
 @pytest.mark.parametrize("model", ["org/Any-2T", "../../etc/passwd", "org/../org/Any-1T"])
 def test_only_a_model_of_the_catalogue_is_read(tmp_path: Path, model: str) -> None:
     with pytest.raises(Refusal, match="unknown model"):
-        imported(written(tmp_path), model, "default")
+        imported(Fetched(written(tmp_path)), model, "default")
 
 
 def test_a_check_says_what_moved_upstream_since(tmp_path: Path) -> None:
@@ -273,6 +275,42 @@ def test_a_check_without_a_name_takes_every_imported_recipe(tmp_path: Path) -> N
     assert "glm-5-2: models/zai-org/GLM-5.2.yaml is gone" in checked.output
     assert "kimi-k2-instruct" not in checked.output
     assert run("--catalogue", str(tmp_path)).exit_code == 2
+
+
+def test_a_catalogue_in_git_is_fetched_and_written_into_the_recipe(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    upstream, engine, mine = Repository(tmp_path / "c.git"), Repository(tmp_path / "e.git"), str(tmp_path / "mine.yaml")
+    commit = upstream.commit({"models/org/Any-1T.yaml": yaml.safe_dump(RAW)})
+    tag = engine.commit({"examples/tool.jinja": "{{ messages }}"})
+    engine.git("tag", "v0.33.0")
+    places = ("--catalogue", f"git {upstream.url}@{commit}", "--files", f"git {engine.url}@v0.33.0")
+    done = run("org/Any-1T", *places, "--output", mine)
+    assert done.exit_code == 0, done.output
+    made = recipe.load(mine)
+    assert made.source is not None
+    assert (made.source.repository, made.source.commit) == (upstream.url, commit)
+    assert made.files["tool.jinja"].source == f"examples/tool.jinja of {engine.url} at {tag}"
+
+    assert (checked := run("--check", mine)).exit_code == 0, checked.output
+    assert f"{upstream.url} is at {commit}" in checked.output
+    base = {**RAW, "model": {**RAW["model"], "base_args": ["--max-num-seqs", "128"]}}
+    newer = upstream.commit({"models/org/Any-1T.yaml": yaml.safe_dump(base)})
+    moved = run("--check", mine)
+    assert moved.exit_code == 1
+    assert f"{upstream.url} is at {newer}" in moved.output
+    assert "flags.max-num-seqs: 64, now 128" in moved.output
+
+
+def test_without_a_repository_a_check_needs_a_catalogue(tmp_path: Path) -> None:
+    mine = str(tmp_path / "mine.yaml")
+    assert run("org/Any-1T", "--catalogue", str(written(tmp_path)), "--output", mine).exit_code == 0
+    for words, says in ((("--check", mine), "was imported from a directory"), (("org/Any-1T",), "no catalogue")):
+        done = run(*words)
+        assert done.exit_code == 2
+        assert says in done.output
+    assert "'git URL@COMMIT'" in run("org/Any-1T", "--catalogue", str(tmp_path / "none")).output
 
 
 def run(*words: str) -> Result:

@@ -3,6 +3,7 @@
 options    INVENTORY and RECIPE, `--data`, `--strategy`, `--format`, `--ledger`: declared and read in one place
 plan_text  a plan as text for people and as JSON for scripts
 journal_text  the journals of several hosts as one text
+git_files  files of a commit, fetched by the user's git into a cache
 
 import_recipe  `muster import`: a recipe out of vLLM's own catalogue
 recipe     a recipe out of a model's own config.json

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import uv
 
+from muster import resources
 from muster.errors import Refusal
 from muster.on_host.places import PYTHON, UV, UV_CACHE
 
@@ -51,7 +52,7 @@ def _binary(machine: str) -> Path:
     own = Path(os.fsdecode(uv.find_uv_bin()))
     if sys.platform == "linux" and platform.machine() == machine:
         return own
-    target = _cache() / f"uv-{release_version()}-{machine}"
+    target = resources.cache() / f"uv-{release_version()}-{machine}"
     binary = target / "bin" / "uv"
     if not binary.is_file():
         wheel = ["--python-platform", f"{machine}-manylinux_2_28", "--no-deps", f"uv=={release_version()}"]
@@ -64,7 +65,3 @@ def _binary(machine: str) -> Path:
                 fix=f"let this machine reach its package index, or put uv at {path_on_hosts('<root>')} on the hosts",
             )
     return binary
-
-
-def _cache() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "muster"

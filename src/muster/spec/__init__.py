@@ -13,6 +13,7 @@
     catalogue_features  its features: which are on, and what variants make of them
     catalogue_releases  what it takes from nightlies, images and git, and which release holds it
     catalogue_text      its values, read as what they should be
+    git_source          `git URL@COMMIT`: files in somebody's repository
     yaml_text           YAML of strangers, read within bounds
     settings            every setting, its default and its bounds; flat names outside, groups inside
     settings_files      the files beside and above an inventory that its settings come from

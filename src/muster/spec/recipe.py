@@ -11,6 +11,7 @@ from muster import resources
 from muster.errors import Refusal, unknown
 from muster.guard.endpoint_kinds import COMPLETIONS, KINDS
 from muster.spec import own_files, yaml_text
+from muster.spec.git_source import Repository
 from muster.spec.hardware import GENERATIONS, GPUS, Gpu
 from muster.spec.own_files import FileName, OwnFile
 from muster.spec.safe_text import (
@@ -42,6 +43,9 @@ class Published(Frozen):
 class Source(Frozen):
     """Where a recipe was imported from."""
 
+    repository: Repository | None = None
+    """That the catalogue came from; None where a directory held it."""
+    commit: Commit | None = None
     path: Line
     """Of the file in the catalogue."""
     sha256: Line
