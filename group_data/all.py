@@ -9,6 +9,10 @@ own ssh_* keys.
 
 # --- What is served -----------------------------------------------------------------------------------------------
 
+# Recipe of a group of the inventory, where that has several (docs/fleet.md): in the group's own data, never for all.
+# None: the one that the command names.
+recipe = None
+
 # Name of the group: units are called muster-<group>-*. None: the recipe's name.
 group = None
 

@@ -137,3 +137,47 @@ def test_a_configuration_that_is_named_is_the_one_that_counts(tmp_path: Path, mo
     inventory.require_all_read(inventory.load("../mine.py"))
     monkeypatch.setattr(sys, "argv", ["/usr/bin/muster", *given[1:]])
     inventory.require_all_read(inventory.load("../mine.py"))
+
+
+def test_without_a_recipe_every_group_has_a_row(muster) -> None:
+    ran = muster("plan", "inventories/fleet.py")
+    assert ran.exit_code == 0, ran.output
+    rows = [line.split() for line in ran.stdout.splitlines()]
+    named = {row[0]: row for row in rows if len(row) > 4 and row[-1].isalnum() and len(row[-1]) == 16}
+    assert list(named) == ["kimi-a", "kimi-b", "llama", "gpt"]
+    assert "kimi-k2 is served by kimi-a, kimi-b" in ran.stdout
+    assert "gpu-4: llama has GPUs 0, 1, 2, 3; port 8000, control_port 29600" in ran.stdout
+    assert "gpu-4: gpt has GPU 4; port 8001, control_port 29601" in ran.stdout
+
+
+def test_json_of_a_fleet_holds_the_plan_that_each_group_has_alone(muster) -> None:
+    fleet = json.loads(muster("plan", "inventories/fleet.py", "--format", "json").stdout)
+    for name, plan in fleet["groups"].items():
+        alone = json.loads(muster("plan", "inventories/fleet.py", "--group", name, "--format", "json").stdout)
+        assert {**plan, "read": alone["read"]} == alone
+    assert fleet["shared_hosts"] == {
+        "gpu-4": {
+            "llama": {"gpus": ["0", "1", "2", "3"], "ports": [8000, 29600]},
+            "gpt": {"gpus": ["4"], "ports": [8001, 29601]},
+        }
+    }
+
+
+def test_a_fleet_writes_the_files_of_every_group(muster, tmp_path: Path) -> None:
+    assert muster("plan", "inventories/fleet.py", "--out", str(tmp_path)).exit_code == 0
+    for host, group in (("gpu-0", "kimi-a"), ("gpu-2", "kimi-b"), ("gpu-4", "llama"), ("gpu-4", "gpt")):
+        assert (tmp_path / host / "etc/muster" / group / "guard.json").is_file()
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("inventories/h200-16.py",), "no group names its recipe"),
+        (("inventories/fleet.py", "kimi-k2-instruct"), "several groups of that recipe: kimi-a"),
+        (("inventories/fleet.py", "--group", "lama"), "did you mean 'llama'"),
+    ],
+)
+def test_what_is_meant_must_be_clear(muster, words: tuple[str, ...], says: str) -> None:
+    ran = muster("plan", *words)
+    assert ran.exit_code == 2
+    assert says in ran.stderr

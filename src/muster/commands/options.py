@@ -32,18 +32,21 @@ def parse_data(pairs: Sequence[str]) -> dict[str, Any]:
     return values
 
 
-def over_inventory(*, recipe: bool = True, strategy: bool = False) -> Callable[[Command], Command]:
+def over_inventory(*, recipe: bool = True, strategy: bool = False, group: bool = False) -> Callable[[Command], Command]:
     """Give a command INVENTORY, RECIPE and `--data`, as `inventory_file`, `recipe_name` and `overrides`.
 
     Args:
         recipe: whether RECIPE must be named.
-        strategy: whether `--strategy` is an option too; it ends up among the overrides.
+        strategy, group: whether `--strategy` or `--group` is an option too; it ends up among the overrides.
     """
 
     def decorate(command: Command) -> Command:
         @wraps(command)
-        def with_overrides(*args: Any, data: Sequence[str], strategy: str | None = None, **rest: Any) -> Any:
+        def with_overrides(
+            *args: Any, data: Sequence[str], strategy: str | None = None, group: str | None = None, **rest: Any
+        ) -> Any:
             overrides = parse_data(data) | ({"strategy": strategy} if strategy else {})
+            overrides |= {"group": group} if group else {}
             return command(*args, overrides=overrides, **rest)
 
         decorated: Command = click.option(
@@ -52,6 +55,9 @@ def over_inventory(*, recipe: bool = True, strategy: bool = False) -> Callable[[
         if strategy:
             words = "One of the recipe's, such as tp, tp-pp or dp-ep; its default for the GPUs otherwise."
             decorated = click.option("--strategy", help=words)(decorated)
+        if group:
+            words = "One of the groups of an inventory that has several; else its group's name, as --data group=NAME."
+            decorated = click.option("--group", metavar="NAME", help=words)(decorated)
         metavar = "RECIPE" if recipe else "[RECIPE]"
         decorated = click.argument("recipe_name", metavar=metavar, required=recipe)(decorated)
         return click.argument("inventory_file", metavar="INVENTORY", type=click.Path())(decorated)

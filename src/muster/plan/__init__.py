@@ -1,6 +1,7 @@
 """From recipe, hosts and settings to the whole plan of a group: pure, no pyinfra, no network, no clock.
 
 prepare             recipe file, pin, bundle and staged weights -> what the plan is made from
+fleet               several groups: one plan for each, and nothing of a host in two of them
 make                all of it -> Plan: the one place where a deploy's decisions meet
 topology            hosts -> nodes, and which hosts form no group
 layout              a strategy's sizes on these hosts: ranks, engines, GPUs

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import sys
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from ipaddress import ip_address
 from pathlib import Path
@@ -14,8 +14,9 @@ from weakref import WeakKeyDictionary
 
 from muster import resources
 from muster.errors import Refusal, literal, shown
-from muster.spec import safe_text, settings_files
+from muster.spec import inventory_groups, safe_text, settings_files
 from muster.spec.host import HostSpec
+from muster.spec.inventory_groups import LEAVING, MONITOR
 from muster.spec.settings import Settings, from_data, own_env, same_on_all
 from muster.spec.settings_files import SettingsFiles
 
@@ -25,14 +26,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Fleet:
-    """An inventory: its hosts in order, and the settings they share.
+    """An inventory, or one of its groups that name their recipe: hosts in order, and the settings they share.
 
     Args:
-        name: of the inventory, for messages.
+        name: of the inventory, for messages; with its group where it has several.
         hosts: in inventory order.
         settings: of all of them.
         homes: directories that may hold pins, weakest first; empty where no file is behind the inventory.
         files: group_data files that the settings come from, weakest first.
+        group: of the inventory; empty where its groups name no recipe, and all of it is one group.
     """
 
     name: str
@@ -40,12 +42,9 @@ class Fleet:
     settings: Settings
     homes: tuple[Path, ...] = ()
     files: tuple[Path, ...] = ()
+    group: str = ""
 
 
-LEAVING = "leaving"
-"""Group of an inventory that names the hosts which leave it: `leaving = ["gpu-7"]`. They belong to no plan any more."""
-MONITOR = "monitor"
-"""Group of an inventory that names where Prometheus runs. Those without `gpus` are no hosts of a serving group."""
 _ASKS_NOTHING = ("yes", "dry", "json_output", "debug_facts", "debug_operations")
 """Options with which pyinfra's command does not ask before it executes, or does not come to that."""
 
@@ -53,17 +52,18 @@ _files: WeakKeyDictionary[Inventory, SettingsFiles] = WeakKeyDictionary()
 """The files behind the inventories that were loaded here."""
 
 
-def from_path(path: str, overrides: Mapping[str, Any] | None = None) -> Fleet:
+def from_path(path: str, overrides: Mapping[str, Any] | None = None, recipe: str | None = None) -> Fleet:
     """Read an inventory file with its group data, as the pyinfra command does, with no host in reach.
 
     Args:
         path: inventory file.
         overrides: settings that beat the rest (`--data`).
+        recipe: of the group that is meant, where the inventory has several.
 
     Raises:
         Refusal: no such file, a file Python cannot run, or anything `from_pyinfra` refuses.
     """
-    return from_pyinfra(load(path, overrides), name=path)
+    return from_pyinfra(load(path, overrides), name=path, recipe=recipe)
 
 
 def load(path: str, overrides: Mapping[str, Any] | None = None) -> Inventory:
@@ -82,7 +82,7 @@ def load(path: str, overrides: Mapping[str, Any] | None = None) -> Inventory:
     files = settings_files.files_of(Path(path), Path.cwd())
     try:
         with ctx_state.use(State()):  # inventory and group data files are executed within a state
-            check_file(path)
+            hosts = check_file(path)
             directories = [str(directory) for directory in files.group_data]
             inventory: Inventory = make_inventory(
                 path, override_data=dict(overrides or {}), group_data_directories=directories
@@ -95,6 +95,8 @@ def load(path: str, overrides: Mapping[str, Any] | None = None) -> Inventory:
         raise Refusal(f"{path} cannot be read: {error}", fix="correct the inventory file") from error
     settings_files.require_named_groups(files, _groups(inventory))
     _files[inventory] = files
+    inventory_groups.keep_order(inventory, hosts)
+    inventory_groups.require_own_data(inventory, files.inventory)
     return inventory
 
 
@@ -114,14 +116,18 @@ def path_of(inventory: Inventory) -> Path | None:
     return files.inventory if files is not None else None
 
 
-def of_run(inventory: Inventory) -> Fleet:
+def of_run(inventory: Inventory, recipe: str | None = None, group: str = "") -> Fleet:
     """Return hosts and settings of the inventory that pyinfra's own command has loaded.
+
+    Args:
+        inventory: as pyinfra loaded it.
+        recipe, group: as for `from_pyinfra`.
 
     Raises:
         Refusal: as `from_pyinfra`, and a run that has missed settings beside or above the inventory file.
     """
     require_all_read(inventory)
-    return from_pyinfra(inventory, name="inventory")
+    return from_pyinfra(inventory, name="inventory", recipe=recipe, group=group)
 
 
 def require_all_read(inventory: Inventory) -> None:
@@ -135,6 +141,9 @@ def require_all_read(inventory: Inventory) -> None:
         _files[inventory] = found.files
         settings_files.require_read(found.files, found.group_data, found.config)
         settings_files.require_named_groups(found.files, _groups(inventory))
+        if not inventory_groups.knows_order(inventory):
+            inventory_groups.keep_order(inventory, check_file(str(found.files.inventory)))
+        inventory_groups.require_own_data(inventory, found.files.inventory)
         if found.asks and not sys.stdin.isatty():
             raise Refusal(
                 "pyinfra asks before it changes anything, and there is no terminal to ask at",
@@ -186,12 +195,18 @@ def _of_command_line() -> _CommandLine | None:
     return _CommandLine(files, group_data, read_config, asks)
 
 
-def _groups(inventory: Inventory) -> set[str]:
-    return {name for name, hosts in inventory.groups.items() if hosts}
+def _groups(inventory: Inventory, of: str = "", hosts: Collection[str] = ()) -> set[str]:
+    """Return the groups that have hosts; or those that the hosts of one get their data from."""
+    others = {*inventory_groups.recipes(inventory)} - {of} if of else set()
+    return {
+        name
+        for name, members in inventory.groups.items()
+        if name not in others and any(not of or host.name in hosts for host in members)
+    }
 
 
-def check_file(path: str) -> None:
-    """Refuse an inventory file that names a host twice in one group; pyinfra would quietly merge the two.
+def check_file(path: str) -> dict[str, list[str]]:
+    """Return group -> hosts of an inventory file that names no host twice in a group; pyinfra would merge the two.
 
     Args:
         path: inventory file; executed within pyinfra's current state.
@@ -201,30 +216,39 @@ def check_file(path: str) -> None:
     """
     from pyinfra_cli.inventory import _get_groups_from_filename
 
-    for group in _get_groups_from_filename(path).values():
-        hosts = group[0] if isinstance(group, tuple) else group
-        names = Counter(host[0] if isinstance(host, tuple) else host for host in hosts)
-        twice = [name for name, count in names.items() if count > 1]
+    groups = inventory_groups.listed(_get_groups_from_filename(path))
+    for hosts in groups.values():
+        twice = [name for name, count in Counter(hosts).items() if count > 1]
         if twice:
             raise Refusal(
                 f"{path}: host {shown(twice[0])} is listed more than once",
                 needed="each host once",
                 fix="remove the duplicate line from the inventory",
             )
+    return groups
 
 
-def from_pyinfra(inventory: Inventory, *, name: str) -> Fleet:
-    """Turn pyinfra's inventory into hosts and settings.
+def from_pyinfra(inventory: Inventory, *, name: str, recipe: str | None = None, group: str = "") -> Fleet:
+    """Turn pyinfra's inventory, or one group of it, into hosts and settings.
 
     Args:
         inventory: as pyinfra loaded it.
         name: file name, for messages.
+        recipe: of the group that is meant, as the user named it, if at all.
+        group: of the inventory that is meant; where it is empty, recipe and settings say which.
 
     Raises:
-        Refusal: a host without `gpu`, `gpus` or an address, an unknown or uneven setting.
+        Refusal: a host without `gpu`, `gpus` or an address, an unknown or uneven setting; several groups, and nothing
+            says which one is meant.
     """
     leaving, others = leaving_hosts(inventory), outside_hosts(inventory)
-    data: dict[str, dict[str, Any]] = {host.name: host.data.dict() for host in inventory if host.name not in others}
+    group = group or inventory_groups.chosen(inventory, recipe, name=name)
+    if group:
+        given = inventory_groups.data_of(inventory, group)
+        name = f"{name}: {group}" if len(inventory_groups.recipes(inventory)) > 1 else name
+    else:
+        given = {host.name: host.data.dict() for host in inventory}
+    data: dict[str, Mapping[str, Any]] = {host: each for host, each in given.items() if host not in others}
     if leaving and not data:
         raise Refusal(f"{name}: every host is leaving", needed="one that stays", fix="remove the group: muster remove")
     common, own = own_env(data)
@@ -240,7 +264,43 @@ def from_pyinfra(inventory: Inventory, *, name: str) -> Fleet:
         hosts,
         settings,
         homes=files.homes if files else (),
-        files=files.read_for(_groups(inventory)) if files else (),
+        files=files.read_for(_groups(inventory, group, data)) if files else (),
+        group=group,
+    )
+
+
+def groups_of(inventory: Inventory, *, name: str) -> dict[str, Fleet]:
+    """Return each group of an inventory that names its recipe, in the order of the file.
+
+    Args:
+        inventory: as pyinfra loaded it.
+        name: file name, for messages.
+
+    Raises:
+        Refusal: as `from_pyinfra`; no group names its recipe.
+    """
+    named = inventory_groups.recipes(inventory)
+    if not named:
+        raise Refusal(
+            f"{name}: no group names its recipe",
+            needed="a RECIPE on the command line, or one in the data of each group",
+            fix='recipe = "kimi-k2-instruct" in group_data/<group>.py (docs/fleet.md)',
+        )
+    return {group: from_pyinfra(inventory, name=name, group=group) for group in named}
+
+
+def recipe_of(recipe: str | None, fleet: Fleet) -> str:
+    """Return the recipe that a command names, or else the group.
+
+    Raises:
+        Refusal: neither does.
+    """
+    if recipe or fleet.settings.recipe:
+        return str(recipe or fleet.settings.recipe)
+    raise Refusal(
+        f"{fleet.name}: no recipe",
+        needed="a RECIPE on the command line, or one in the group's data",
+        fix='name one, or write recipe = "NAME" in its group_data (docs/fleet.md)',
     )
 
 

@@ -131,6 +131,7 @@ class Settings(BaseModel):
     monitoring: Monitoring = Monitoring()
 
     # What is served
+    recipe: Line | None = None
     group: Name | None = None
     former_group: Name | None = None
     variant: Line | None = None

@@ -1,0 +1,88 @@
+"""The plans of an inventory's groups as one table for people and as plain data for scripts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from muster.commands.plan_text import as_json as plan_as_json
+from muster.plan.fleet import FleetPlan
+from muster.plan.types import HostPlan, Plan
+
+COLUMNS = ("group", "recipe", "hosts", "GPUs", "layout", "endpoint", "plan")
+
+
+def as_json(fleet: FleetPlan, sources: Sequence[str] = ()) -> dict[str, Any]:
+    """Return the plans as plain data.
+
+    Args:
+        fleet: to show.
+        sources: files that settings were read from.
+    """
+    return {
+        **({"read": list(sources)} if sources else {}),
+        "groups": {group: plan_as_json(plan) for group, plan in fleet.plans.items()},
+        "models": {model: [plan.group for plan in plans] for model, plans in _models(fleet).items()},
+        "shared_hosts": {
+            name: {
+                fleet.plans[group].group: {"gpus": list(host.gpu_names), "ports": list(host.ports)}
+                for group, host in there
+            }
+            for name, there in fleet.shared.items()
+        },
+    }
+
+
+def as_text(fleet: FleetPlan, where: str, sources: Sequence[str] = ()) -> str:
+    """Return the plans as a row for each group, then who has what of a shared host, then notes.
+
+    Args:
+        fleet: to show.
+        where: inventory as it was typed.
+        sources: files that settings were read from.
+    """
+    plans = fleet.plans.values()
+    hosts = {name for plan in plans for name in plan.hosts}
+    gpus = sum(host.gpus for plan in plans for host in plan.hosts.values())
+    lines = [f"{len(fleet.plans)} groups on {len(hosts)} hosts, {gpus} GPUs"]
+    lines += [f"read {' · '.join(sources)}"] if sources else []
+    lines += ["", *_table([COLUMNS, *map(_row, plans)]), ""]
+    lines += [f"{model} is served by {', '.join(plan.group for plan in its)}" for model, its in _models(fleet).items()]
+    if fleet.shared:
+        lines += ["", "hosts of several groups"]
+        lines += [
+            f"  {name}: {fleet.plans[group].group} has {_part(host)}"
+            for name, there in fleet.shared.items()
+            for group, host in there
+        ]
+    notes = [f"  - {plan.group}: {warning}" for plan in plans for warning in plan.warnings]
+    lines += ["", "notes", *notes] if notes else []
+    refused = [f"  {plan.group}: {line}" for plan in plans if plan.refused for line in plan.refused.splitlines()]
+    lines += ["", "no deploy brings these plans to a host", *refused] if refused else []
+    return "\n".join([*lines, "", f"one of them: muster plan {where} --group NAME"])
+
+
+def _row(plan: Plan) -> tuple[str, ...]:
+    size = f"{plan.head.gpus} x {plan.head.gpu}"
+    return (plan.group, plan.recipe, str(len(plan.hosts)), size, plan.label, plan.endpoint, plan.digest)
+
+
+def _part(host: HostPlan) -> str:
+    ports = ", ".join(
+        f"{opening.name} {opening.first}" + (f"-{opening.last}" if opening.last > opening.first else "")
+        for opening in host.firewall.openings
+    )
+    gpus = host.gpu_names
+    return f"GPU{'s' * (len(gpus) > 1)} {', '.join(gpus)}" + (f"; {ports}" if ports else "")
+
+
+def _models(fleet: FleetPlan) -> dict[str, list[Plan]]:
+    models: dict[str, list[Plan]] = {}
+    for plan in fleet.plans.values():
+        models.setdefault(plan.served_model_name, []).append(plan)
+    return models
+
+
+def _table(rows: Sequence[Sequence[str]]) -> list[str]:
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
