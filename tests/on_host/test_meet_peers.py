@@ -21,14 +21,14 @@ def all_meet(places: dict[str, str], **low: list[int]) -> dict[str, Any]:
 
     def one(name: str) -> None:
         peers = {peer: {"address": place, "packet": 0} for peer, place in places.items() if peer != name}
-        common = {"port": port, "token": TOKEN, "wait": 10.0, "low": low.get(name, [])}
+        common = {"port": port, "token": TOKEN, "wait": 60.0, "low": low.get(name, [])}
         answers[name] = meet_peers.main({**common, "address": places[name], "peers": peers})
 
     threads = [threading.Thread(target=one, args=(name,)) for name in places]
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(30)
+        thread.join(120)
     return answers
 
 
@@ -36,7 +36,7 @@ def test_all_meet_at_once_on_low_and_ephemeral_ports() -> None:
     places, own = {"a": "127.0.0.1", "b": "127.0.0.2", "c": "127.0.0.3"}, free_port()
     started = time.monotonic()
     answers = all_meet(places, a=[own])
-    assert time.monotonic() - started < 8
+    assert time.monotonic() - started < 50, "somebody waits to the end"
     assert {name: set(answer["peers"]) for name, answer in answers.items()} == {
         name: set(places) - {name} for name in places
     }
