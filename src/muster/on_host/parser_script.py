@@ -110,6 +110,11 @@ def configure(args):
     if not model or not model_is_here(model):
         return
     from vllm.engine.arg_utils import AsyncEngineArgs
+    registry = importlib.import_module("vllm.model_executor.models.registry")
+    if hasattr(registry, "_run_in_subprocess"):
+        # vLLM looks at a model's class in a process of its own, which imports everything again, so that the one that
+        # serves opens no GPU by it. This one serves nothing and ends here.
+        registry._run_in_subprocess = lambda look: look()
     if getattr(args, "model_tag", None):
         args.model = args.model_tag
     AsyncEngineArgs.from_cli_args(args).create_model_config()
