@@ -285,6 +285,38 @@ monitoring_dcgm_port = None
 # Your alertmanager.yml on the control machine: who is told, and how. None: an example that tells nobody.
 monitoring_alertmanager_file = None
 
+# --- The edge (docs/edge.md) ----------------------------------------------------------------------------------------
+
+# TCP port at which clients reach the edge, with TLS.
+edge_port = 443
+
+# DNS names that clients call it by; its certificate must be for each. []: no edge can be deployed.
+edge_names = []
+
+# PEM files on the control machine: the certificate with its chain, and its private key, which goes to the edge hosts
+# over SSH, readable by root only.
+edge_certificate_file = None
+edge_certificate_key_file = None
+
+# Which of a model's endpoints gets a request: "least" (the one with the fewest) or "session" (always the same one for a
+# value of edge_session_header, so that its prefix is in the cache; without the header any).
+edge_balance = "least"
+edge_session_header = "X-Session-ID"
+
+# Bytes of the largest request body. The edge holds a body whole while it reads the model's name.
+edge_max_body = 1048576
+
+# Connections of clients at once.
+edge_max_connections = 4000
+
+# Requests at once per endpoint; as many again wait, each at most edge_queue_seconds, and more are answered 429. None:
+# no limit, the engine queues them itself.
+edge_max_requests = None
+edge_queue_seconds = 30
+
+# Seconds that a client or an engine may be silent within a request.
+edge_silence = 600
+
 # --- Measuring it -------------------------------------------------------------------------------------------------
 
 # What `muster eval` installs on the head, beside the engine. []: lm-eval[api]==0.4.13.

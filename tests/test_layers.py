@@ -18,6 +18,7 @@ STREET = (
     ("spec",),
     ("plan",),
     ("monitoring",),
+    ("edge",),
     ("hosts", "sandbox"),
     ("preflight", "weights", "status"),
     ("deploys",),
@@ -29,7 +30,7 @@ STREET = (
 LEAVES = ("guard", "on_host")
 """Rooms whose programs run on hosts: they import the standard library and themselves."""
 
-PURE_ROOMS = ("spec", "plan", "monitoring")
+PURE_ROOMS = ("spec", "plan", "monitoring", "edge")
 PURE_MODULES = (
     "hosts.explain",
     "hosts.programs",

@@ -8,6 +8,7 @@ Data flows one way, and imports go the same way: a room imports from rooms above
     spec                what the user gives, as types: recipe, settings, inventory, pins   pure but for the inventory
     plan                recipe x hosts x settings -> the whole plan of a group             pure
     monitoring          targets, alerts and dashboards of a group, from its plan                    pure
+    edge                HAProxy before groups: configuration and maps, from their plans                  pure
     hosts               the control machine's way to hosts: run a program, ask them all    pyinfra
     sandbox             real systemd hosts on this machine, for a first look and for tests
     preflight           what is wrong with a host, known before anything touches it
@@ -18,7 +19,7 @@ Data flows one way, and imports go the same way: a room imports from rooms above
     commands            the subcommands of `muster`, one module each
     cli                 the `muster` command
 
-Everything up to `monitoring` is pure: no pyinfra, no network, no clock. `muster plan` prints it with no host in reach.
+Everything up to `edge` is pure: no pyinfra, no network, no clock. `muster plan` prints it with no host in reach.
 docs/architecture.md shows what runs where, and follows one setting and one secret through these rooms.
 
 A file name that occurs twice is one noun in two layers:

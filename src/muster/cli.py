@@ -37,6 +37,7 @@ COMMANDS = {
     "eval": "muster.commands.eval:evaluate",
     "report": "muster.commands.report:report",
     "monitoring": "muster.commands.monitoring:monitoring",
+    "edge": "muster.commands.edge:edge",
     "sandbox": "muster.commands.sandbox:sandbox",
 }
 

@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from muster import resources
+from muster.edge.api_errors import REFUSED
 from muster.plan import render as rendering
 from muster.plan.render import render
 from tests import systemd_analyze
@@ -131,6 +132,25 @@ TEMPLATES: dict[str, dict[str, Any]] = {
         "devices": ["char-nvidia", "/dev/gdrdrv"],
     },
     "host_metrics.timer.j2": {"seconds": 15},
+    "haproxy.cfg.j2": {
+        "socket": "/run/haproxy/admin.sock",
+        "keys": "/etc/haproxy/muster/keys.map",
+        "port": 443,
+        "connections": 4000,
+        "buffer": 1081344,
+        "max_body": 1048576,
+        "silence": 600,
+        "queue_seconds": 30,
+        "by_session": True,
+        "session_header": "X-Session-ID",
+        "paths": ("/v1/completions",),
+        "listing": '{"data": []}',
+        **{f"refused_{what}": (error.status, error.body, error.retry_after) for what, error in REFUSED.items()},
+        "failed": [(503, '{"error": {}}', 5)],
+        "backends": [
+            ("m-1", ("/v1/completions",), True, [("a_h", "198.51.100.1", 8000, "198.51.100.1", 29600)], True, 8, 8)
+        ],
+    },
 }
 
 
@@ -167,6 +187,12 @@ def nft_shape(text: str) -> list[str]:
     return [re.sub(r"[A-Za-z0-9_-]+", "w", re.sub(r"\{ [0-9a-f:./, -]+ \}", "{}", line)) for line in lines]
 
 
+def haproxy_shape(text: str) -> list[str]:
+    """Return lines with every quoted text and every word as one; whether an answer has Retry-After is a value."""
+    lines = re.split(r"[\n\r\x85\u2028\u2029]", re.sub(r" hdr Retry-After \d+", "", text))
+    return [re.sub(r"[^\s']+", "w", re.sub(r"'[^']*'", "w", line)) for line in lines]
+
+
 SHAPES: dict[str, Callable[[str], list[Any]]] = {
     "unit.service.j2": unit_shape,
     "env.j2": env_shape,
@@ -180,6 +206,7 @@ SHAPES: dict[str, Callable[[str], list[Any]]] = {
     "monitoring_firewall.service.j2": unit_shape,
     "host_metrics.service.j2": unit_shape,
     "host_metrics.timer.j2": unit_shape,
+    "haproxy.cfg.j2": haproxy_shape,
 }
 
 

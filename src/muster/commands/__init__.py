@@ -25,5 +25,6 @@ bench      run the recipe's scenarios
 eval       score the group with GSM8K
 report     the ledger as HTML or Markdown
 monitoring what a Prometheus needs to watch a group
+edge       HAProxy's files before a group
 sandbox    real systemd hosts on this machine
 """

@@ -41,6 +41,8 @@ What a host is and has; these change nothing:
 
 What brings a group up:
     resolve_engine     requirements into a lock with hashes
+    edge_places        where an edge's files are
+    edge_keys          keys of clients on an edge host: kept, merged, in effect in HAProxy
     install_engine     uv, a virtual environment, the locked packages
     place_services     services of the distribution with files of muster's, checked, written, loaded
     place_files        planned files staged, then renamed together

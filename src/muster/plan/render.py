@@ -176,6 +176,32 @@ def port_ranges(values: Sequence[tuple[int, int]]) -> str:
     return ", ".join(str(first) if first == last else f"{first}-{last}" for first, last in values)
 
 
+def haproxy_string(value: str) -> str:
+    """Quote a text for HAProxy's configuration, which takes it to the letter.
+
+    Raises:
+        ValueError: a control or hidden character, a single quote, or a backslash at its end.
+    """
+    _visible(value, "HAProxy's configuration")
+    if "'" in value or value.endswith("\\"):
+        raise ValueError(f"a quote, or a backslash at the end, is not taken to the letter: {value!r}")
+    return f"'{value}'"
+
+
+def http_answer(value: tuple[int, str, int]) -> str:
+    """Return an answer of HAProxy's own, as its `return` and `http-error` take it.
+
+    Args:
+        value: status, body as JSON, and seconds for Retry-After, 0 for none.
+
+    Raises:
+        ValueError: no such three, or a body that HAProxy cannot carry.
+    """
+    status, body, seconds = value
+    words = f"status {number(status)} content-type application/json string {haproxy_string(body)}"
+    return words + (f" hdr Retry-After {number(seconds)}" if seconds else "")
+
+
 def number(value: int) -> str:
     """Return a whole number from 0 to 2**31 - 1, as seconds and ports are.
 
@@ -203,6 +229,8 @@ FILTERS: Mapping[str, Callable[[Any], str]] = {
     "digest": digest,
     "env_name": env_name,
     "env_value": env_value,
+    "haproxy_string": haproxy_string,
+    "http_answer": http_answer,
     "name": name,
     "network": network,
     "networks": networks,

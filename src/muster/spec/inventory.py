@@ -16,7 +16,7 @@ from muster import resources
 from muster.errors import Refusal, literal, shown
 from muster.spec import inventory_groups, safe_text, settings_files
 from muster.spec.host import HostSpec
-from muster.spec.inventory_groups import LEAVING, MONITOR
+from muster.spec.inventory_groups import EDGE, LEAVING, MONITOR
 from muster.spec.settings import Settings, from_data, own_env, same_on_all
 from muster.spec.settings_files import SettingsFiles
 
@@ -315,14 +315,28 @@ def monitor_hosts(inventory: Inventory) -> dict[str, str]:
     Raises:
         Refusal: one without an address.
     """
-    hosts = inventory.groups.get(MONITOR, ())
+    return _addresses(inventory, MONITOR)
+
+
+def edge_hosts(inventory: Inventory) -> dict[str, str]:
+    """Return name -> IP address of the hosts at which clients arrive: the address from which they reach the group.
+
+    Raises:
+        Refusal: one without an address.
+    """
+    return _addresses(inventory, EDGE)
+
+
+def _addresses(inventory: Inventory, group: str) -> dict[str, str]:
+    hosts = inventory.groups.get(group, ())
     return {host.name: _address(host.name, host.data.dict(), "inventory") for host in hosts}
 
 
 def outside_hosts(inventory: Inventory) -> tuple[str, ...]:
-    """Return the hosts that belong to no plan: those that leave, and monitors without GPUs."""
-    monitors = (host.name for host in inventory.groups.get(MONITOR, ()) if "gpus" not in host.data.dict())
-    return tuple(dict.fromkeys((*leaving_hosts(inventory), *monitors)))
+    """Return the hosts that belong to no plan: those that leave, and monitors and edges without GPUs."""
+    beside = (*inventory.groups.get(MONITOR, ()), *inventory.groups.get(EDGE, ()))
+    without = (host.name for host in beside if "gpus" not in host.data.dict())
+    return tuple(dict.fromkeys((*leaving_hosts(inventory), *without)))
 
 
 def require_reachable(hosts: Sequence[HostSpec], where: str) -> None:

@@ -20,6 +20,8 @@ LEAVING = "leaving"
 """Group of an inventory that names the hosts which leave it: `leaving = ["gpu-7"]`. They belong to no plan any more."""
 MONITOR = "monitor"
 """Group of an inventory that names where Prometheus runs. Those without `gpus` are no hosts of a serving group."""
+EDGE = "edge"
+"""Group of an inventory that names where clients arrive. Those without `gpus` are no hosts of a serving group."""
 
 _listed: WeakKeyDictionary[Inventory, Mapping[str, Sequence[str]]] = WeakKeyDictionary()
 """Group -> names of its hosts as the inventory's file lists them; pyinfra keeps the order of the whole inventory."""
@@ -47,7 +49,7 @@ def recipes(inventory: Inventory) -> dict[str, str]:
     return {
         name: str(given or data["recipe"])
         for name, data in inventory.group_data.items()
-        if data.get("recipe") and inventory.groups.get(name) and name not in (LEAVING, MONITOR)
+        if data.get("recipe") and inventory.groups.get(name) and name not in (LEAVING, MONITOR, EDGE)
     }
 
 

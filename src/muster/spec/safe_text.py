@@ -31,6 +31,8 @@ _MODEL = re.compile(r"[A-Za-z0-9_][\w.-]{0,95}(/[A-Za-z0-9_][\w.-]{0,95})?", re.
 _VERSION = re.compile(r"\d{1,9}(\.\d{1,9}){1,2}([.+-]?[0-9A-Za-z]+([.+-][0-9A-Za-z]+)*)?", re.ASCII)
 _FLAG = re.compile(r"[a-z0-9][a-z0-9-]{0,79}(\.[a-z0-9_.-]{1,79})?")  # after a dot: a field of a JSON flag
 _INTERFACE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:@-]{0,14}")
+_HOST = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?(\.[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)*")
+_HEADER = re.compile(r"[A-Za-z][A-Za-z0-9-]{0,62}")
 
 # muster creates its own directories, sets their owner and makes some writable for the engine; these are not its own.
 _SYSTEM = frozenset(
@@ -194,6 +196,20 @@ def url(value: str) -> str:
     return value
 
 
+def host_name(value: str) -> str:
+    """Let a name of the DNS through, in lower case."""
+    if len(value) > 253 or not _HOST.fullmatch(value):
+        raise ValueError("a DNS name in lower case, such as api.example.com")
+    return value
+
+
+def header_name(value: str) -> str:
+    """Let the name of an HTTP header through."""
+    if not _HEADER.fullmatch(value):
+        raise ValueError("the name of a header: letters, digits and dashes, such as X-Session-ID")
+    return value
+
+
 def word(value: str) -> str:
     """Let one word of a command line, or the value of an environment variable, through."""
     return line(value)
@@ -214,5 +230,7 @@ Commit = Annotated[str, AfterValidator(commit)]
 Flag = Annotated[str, AfterValidator(flag)]
 Network = Annotated[str, AfterValidator(network)]
 Dotted = Annotated[str, AfterValidator(dotted)]
+HostName = Annotated[str, AfterValidator(host_name)]
+HeaderName = Annotated[str, AfterValidator(header_name)]
 Url = Annotated[str, AfterValidator(url)]
 Word = Annotated[str, AfterValidator(word)]

@@ -20,6 +20,8 @@ from muster.spec.safe_text import (
     Commit,
     Dotted,
     EnvName,
+    HeaderName,
+    HostName,
     Line,
     LocalPath,
     ModelId,
@@ -120,6 +122,24 @@ class Monitoring(Group):
     alertmanager_file: LocalPath | None = None
 
 
+class Edge(Group):
+    """How clients reach the groups: one address with TLS and keys."""
+
+    model_config = ConfigDict(alias_generator=lambda name: f"edge_{name}")
+
+    port: Port = 443
+    names: list[HostName] = []
+    certificate_file: LocalPath | None = None
+    certificate_key_file: LocalPath | None = None
+    balance: Literal["least", "session"] = "least"
+    session_header: HeaderName = "X-Session-ID"
+    max_body: int = Field(default=1 << 20, ge=1 << 12, le=1 << 26)
+    max_connections: Count = 4000
+    max_requests: Count | None = None
+    queue_seconds: Seconds = 30
+    silence: Seconds = 600
+
+
 class Settings(BaseModel):
     """The settings of one group. `group_data/all.py` explains each; the two are kept equal by a test."""
 
@@ -129,6 +149,7 @@ class Settings(BaseModel):
     preflight: Preflight = Preflight()
     evaluation: Evaluation = Evaluation()
     monitoring: Monitoring = Monitoring()
+    edge: Edge = Edge()
 
     # What is served
     recipe: Line | None = None
@@ -251,6 +272,7 @@ _GROUPS: dict[str, type[Group]] = {
     "preflight": Preflight,
     "evaluation": Evaluation,
     "monitoring": Monitoring,
+    "edge": Edge,
 }
 _GROUP_OF = {str(field.alias): name for name, group in _GROUPS.items() for field in group.model_fields.values()}
 NAMES: tuple[str, ...] = (*(name for name in Settings.model_fields if name not in _GROUPS), *_GROUP_OF)

@@ -1,0 +1,6 @@
+"""Where clients arrive: HAProxy with TLS and keys before the groups, made from their plans. Pure: no host in reach.
+
+edge_plan      what the edge needs of groups: models, endpoints, who says that they are ready
+api_errors     the answers of the edge itself, in the OpenAI API's shape
+haproxy_files  HAProxy's configuration and maps, as they lie in /etc/haproxy
+"""

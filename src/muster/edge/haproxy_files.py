@@ -1,0 +1,94 @@
+"""HAProxy's configuration and maps for the groups behind an edge, as they lie in /etc/haproxy. Pure.
+
+HAProxy 2.4 (Ubuntu 22.04) knows all that is written; Debian 12 has 2.6.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+
+from muster.edge import api_errors
+from muster.edge.edge_plan import EdgeGroup, EdgePlan, backend, server
+from muster.on_host import edge_places
+from muster.plan.render import render
+
+CONFIGURATION = "haproxy.cfg"
+MODELS, ENGINE_KEYS, CERTIFICATE = (
+    f"{edge_places.OWN}/{name}" for name in (edge_places.MODELS, edge_places.ENGINE_KEYS, edge_places.CERTIFICATE)
+)
+"""Paths below the tree, as the configuration names them."""
+_MARK = "# Written by muster; a change here is undone by the next run of deploys/edge.py.\n"
+_HEADROOM = 32 << 10
+"""Bytes of a buffer for the head of a request and what HAProxy adds, beside the longest body."""
+
+
+def files(plan: EdgePlan, tree: str = edge_places.TREE) -> dict[str, str]:
+    """Return the files without a secret, by their path below the tree.
+
+    Args:
+        plan: of the edge.
+        tree: where they will lie; the map of keys is named by its whole path, which its runtime socket knows it by.
+    """
+    return {CONFIGURATION: configuration(plan, tree), MODELS: models_map(plan)}
+
+
+def models_map(plan: EdgePlan) -> str:
+    """Return model -> its backend, as HAProxy reads a map."""
+    return _MARK + "".join(f"{model} {backend(model)}\n" for model in sorted(plan.models))
+
+
+def engine_keys_map(keys: Mapping[str, str]) -> str:
+    """Return backend -> the key of its engines.
+
+    Args:
+        keys: model -> key.
+    """
+    return _MARK + "".join(f"{backend(model)} {keys[model]}\n" for model in sorted(keys))
+
+
+def model_list(plan: EdgePlan) -> str:
+    """Return what GET /v1/models answers."""
+    rows = [{"id": model, "object": "model", "created": 0, "owned_by": "muster"} for model in sorted(plan.models)]
+    return json.dumps({"object": "list", "data": rows})
+
+
+def configuration(plan: EdgePlan, tree: str = edge_places.TREE) -> str:
+    """Return haproxy.cfg; arguments as of `files`."""
+    settings = plan.settings
+    return render(
+        "haproxy.cfg.j2",
+        {
+            "socket": edge_places.SOCKET,
+            "keys": f"{tree}/{edge_places.OWN}/{edge_places.KEY_MAP}",
+            "port": settings.port,
+            "connections": settings.max_connections,
+            "buffer": settings.max_body + _HEADROOM,
+            "max_body": settings.max_body,
+            "silence": settings.silence,
+            "queue_seconds": settings.queue_seconds,
+            "by_session": settings.balance == "session",
+            "session_header": settings.session_header,
+            "paths": plan.paths,
+            "listing": model_list(plan),
+            **{f"refused_{what}": _answer(error) for what, error in api_errors.REFUSED.items()},
+            "failed": [_answer(error) for error in api_errors.FAILED],
+            "backends": [_backend(plan, model, groups) for model, groups in sorted(plan.models.items())],
+        },
+    )
+
+
+def _answer(error: api_errors.ApiError) -> tuple[int, str, int]:
+    return error.status, error.body, error.retry_after
+
+
+def _backend(plan: EdgePlan, model: str, groups: tuple[EdgeGroup, ...]) -> tuple[object, ...]:
+    """Return name, paths, keyed, servers, and whether requests queue, how many run per server, how many wait."""
+    servers = [
+        (server(group, endpoint), endpoint.address, endpoint.port, group.control.address, group.control.port)
+        for group in groups
+        for endpoint in group.endpoints
+    ]
+    at_once = plan.settings.max_requests or 0
+    keyed = groups[0].api_key_file is not None
+    return backend(model), groups[0].paths, keyed, servers, bool(at_once), at_once, at_once * len(servers)

@@ -1,0 +1,259 @@
+"""A real HAProxy on loopback with the rendered configuration, and small engines behind it."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import shutil
+import signal
+import socket
+import ssl
+import subprocess
+import threading
+import time
+from collections.abc import Mapping
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from muster.edge import haproxy_files
+from muster.edge.edge_plan import EdgeGroup, Endpoint, edge_plan
+from muster.on_host import edge_keys, edge_places
+from muster.spec.settings import Settings
+from tests.free_port import free_port
+
+UNPACKED = Path(__file__).parents[2] / ".venv" / "haproxy"
+PATHS = ("/v1/chat/completions", "/v1/completions")
+SECONDS = 60
+"""After which a test that waits has failed; nothing here is measured against it."""
+
+
+def haproxy() -> tuple[list[str], dict[str, str]]:
+    """Return HAProxy's command and environment, as script/setup unpacks it; without it a test is skipped, or fails."""
+    program = shutil.which("haproxy", path=f"{UNPACKED}/usr/sbin{os.pathsep}{os.environ['PATH']}:/usr/sbin")
+    if program is None:
+        missing = "no haproxy; script/setup brings it on Debian and Ubuntu"
+        if os.environ.get("MUSTER_REQUIRE_SANDBOX") == "1":
+            pytest.fail(f"MUSTER_REQUIRE_SANDBOX=1, but there is {missing}")
+        pytest.skip(missing)
+    libraries = [str(path) for path in (UNPACKED / "usr/lib").glob("*-linux-gnu")]
+    return [program], {**os.environ, "LD_LIBRARY_PATH": os.pathsep.join(libraries)}
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """A connection that HAProxy resets is no error."""
+
+
+class Engine:
+    """Answers completions with its name, and `/ready` as a guard; what it got is kept."""
+
+    def __init__(self, name: str) -> None:
+        self.name, self.ready = name, True
+        self.requests: list[dict[str, Any]] = []
+        self.gate = threading.Event()
+        """Requests that ask to wait are answered once it is set."""
+        self.server = _Server(("127.0.0.1", 0), self._handler())
+        threading.Thread(target=self.server.serve_forever, args=(0.05,), daemon=True).start()
+
+    @property
+    def port(self) -> int:
+        return int(self.server.server_address[1])
+
+    def close(self) -> None:
+        self.gate.set()
+        self.server.shutdown()
+        self.server.server_close()
+
+    def _handler(self) -> type[BaseHTTPRequestHandler]:
+        engine = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_GET(self) -> None:
+                self._answer(200 if engine.ready else 503, b"ready")
+
+            def do_POST(self) -> None:
+                body = self._body()
+                asked = json.loads(body)
+                engine.requests.append({"headers": dict(self.headers), "path": self.path, "bytes": len(body)})
+                if asked.get("die"):
+                    engine.requests[-1]["died"] = True
+                    self.connection.shutdown(socket.SHUT_RDWR)
+                    self.close_connection = True
+                    return
+                if asked.get("wait"):
+                    engine.gate.wait(SECONDS)
+                self._answer(200, json.dumps({"from": engine.name}).encode())
+
+            def _body(self) -> bytes:
+                if self.headers.get("Transfer-Encoding") != "chunked":
+                    return self.rfile.read(int(self.headers["Content-Length"]))
+                body = b""
+                while size := int(self.rfile.readline(), 16):
+                    body += self.rfile.read(size)
+                    self.rfile.readline()
+                self.rfile.readline()
+                return body
+
+            def _answer(self, status: int, body: bytes) -> None:
+                self.send_response(status)
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, format: str, *args: object) -> None:
+                pass
+
+        return Handler
+
+
+class Answer:
+    """Status, headers and JSON of an answer."""
+
+    def __init__(self, response: http.client.HTTPResponse) -> None:
+        self.status, self.headers, self.body = response.status, response.headers, response.read()
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+    @property
+    def code(self) -> str:
+        """`code` of an error as the OpenAI API has it; its other fields must be there."""
+        error = self.json["error"]
+        assert set(error) == {"message", "type", "param", "code"}
+        assert self.headers["Content-Type"] == "application/json"
+        return str(error["code"])
+
+
+class LiveEdge:
+    """HAProxy before engines: group name -> model and engines."""
+
+    def __init__(
+        self,
+        directory: Path,
+        groups: Mapping[str, tuple[str, list[Engine]]],
+        engine_keys: Mapping[str, str] = {},
+        **settings: Any,
+    ) -> None:
+        self.port, self.tree = free_port(), directory
+        self.socket = str(directory / "s")
+        self.engine_keys = engine_keys
+        made = Settings(edge_port=self.port, **settings).edge
+        self.plan = edge_plan(
+            [
+                EdgeGroup(
+                    f"{name}-{index}",
+                    model,
+                    PATHS,
+                    (Endpoint("host", "127.0.0.1", engine.port),),
+                    Endpoint("host", "127.0.0.1", engine.port),
+                    "/key" if model in engine_keys else None,
+                )
+                for name, (model, engines) in groups.items()
+                for index, engine in enumerate(engines)
+            ],
+            made,
+        )
+        self.command, self.env = haproxy()
+        self.log = directory / "log"
+        (directory / edge_places.OWN).mkdir()
+        self.write()
+        self.keys()
+        self.certificate = directory / haproxy_files.CERTIFICATE
+        make_certificate(self.certificate)
+
+    def write(self) -> None:
+        """Write the configuration, but for what needs the distribution's user."""
+        for path, text in haproxy_files.files(self.plan, str(self.tree)).items():
+            for line in ("chroot /var/lib/haproxy", "user haproxy", "group haproxy"):
+                text = text.replace(f"    {line}\n", "")
+            # A check that a busy machine answers late is no fault of an engine here.
+            text = text.replace("timeout check 1s", f"timeout check {SECONDS}s")
+            text = text.replace(edge_places.SOCKET, self.socket).replace(":29690", f":{free_port()}")
+            (self.tree / path).write_text(text)
+        (self.tree / haproxy_files.ENGINE_KEYS).write_text(haproxy_files.engine_keys_map(self.engine_keys))
+
+    def keys(self, do: str = "write", **records: dict[str, Any]) -> dict[str, Any]:
+        """Ask the program that keeps keys; records by the key itself."""
+        named = {edge_keys.whole_files.text_sha256(key): record for key, record in records.items()}
+        return edge_keys.main({"do": do, "keys": named, "tree": str(self.tree), "socket": self.socket})
+
+    def __enter__(self) -> LiveEdge:
+        with self.log.open("wb") as log:
+            self.process = subprocess.Popen(
+                [*self.command, "-W", "-f", str(self.tree / haproxy_files.CONFIGURATION)],
+                env=self.env,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            )
+        self.wait(lambda: self.keys("read")["running"])
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.terminate()
+        try:
+            self.process.wait(SECONDS)
+        finally:
+            self.process.kill()
+
+    def reload(self) -> None:
+        """Have another process take over, as systemd does."""
+        self.process.send_signal(signal.SIGUSR2)
+
+    def wait(self, holds: Any) -> None:
+        deadline = time.monotonic() + SECONDS
+        while not holds():
+            assert self.process.poll() is None, self.log.read_text()
+            assert time.monotonic() < deadline, self.log.read_text()
+            time.sleep(0.02)
+
+    def ask(self, key: str = "", path: str = PATHS[0], method: str = "POST", raw: bytes = b"", **body: Any) -> Answer:
+        """Send one request on a connection of its own."""
+        with self.open() as connection:
+            connection.request(method, path, raw or json.dumps(body).encode(), bearer(key))
+            return Answer(connection.getresponse())
+
+    def open(self) -> Connection:
+        context = ssl.create_default_context(cafile=str(self.certificate))
+        return Connection("127.0.0.1", self.port, context=context, timeout=SECONDS)
+
+    def logged(self) -> list[dict[str, Any]]:
+        """Return the access log's lines."""
+        return [json.loads(line) for line in self.log.read_text().splitlines() if line.startswith("{")]
+
+
+class Connection(http.client.HTTPSConnection):
+    """One that closes at the end of `with`."""
+
+    def __enter__(self) -> Connection:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def bearer(key: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {key}"} if key else {}
+
+
+def record(name: str, *models: str, rate: int = 0, concurrent: int = 0, expires: int = 0) -> dict[str, Any]:
+    """Return the record of a key."""
+    numbers = {"rate": rate, "concurrent": concurrent, "expires": expires, "made": 1, "revoked": 0}
+    return {"name": name, "models": list(models or ["*"]), **numbers}
+
+
+def make_certificate(path: Path, names: tuple[str, ...] = ("localhost",), days: int = 2) -> None:
+    """Write a certificate of its own making for names and 127.0.0.1, and its key, into one file."""
+    alternative = ",".join([*(f"DNS:{name}" for name in names), "IP:127.0.0.1"])
+    made = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
+    made += ["-keyout", f"{path}.key", "-out", f"{path}.crt", "-days", str(days), "-subj", "/CN=edge"]
+    subprocess.run([*made, "-addext", f"subjectAltName={alternative}"], check=True, capture_output=True)
+    path.write_text(Path(f"{path}.crt").read_text() + Path(f"{path}.key").read_text())

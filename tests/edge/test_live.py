@@ -1,0 +1,236 @@
+"""The rendered configuration in a real HAProxy on loopback: who gets in, where requests go, what faults cost."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from tests.edge.live import PATHS, SECONDS, Answer, Engine, LiveEdge, bearer, record
+
+ENGINE_KEY = "engine-secret"
+ALL, ONE = "sk-of-all-models", "sk-of-one-model"
+
+
+@pytest.fixture(scope="module")
+def engines() -> Iterator[dict[str, Engine]]:
+    made = {name: Engine(name) for name in ("a0", "a1", "b0")}
+    yield made
+    for engine in made.values():
+        engine.close()
+
+
+@pytest.fixture(scope="module")
+def edge(engines: dict[str, Engine], tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveEdge]:
+    """Model `org/a` with two engines that ask for a key, and model `b` with one that asks for none."""
+    groups = {"a": ("org/a", [engines["a0"], engines["a1"]]), "b": ("b", [engines["b0"]])}
+    made = LiveEdge(tmp_path_factory.mktemp("edge"), groups, {"org/a": ENGINE_KEY}, edge_max_body=100_000)
+    made.keys(**{ALL: record("all"), ONE: record("one", "org/a")})
+    with made as running:
+        yield running
+
+
+def test_a_model_is_routed_to_its_engines(edge: LiveEdge) -> None:
+    assert {edge.ask(ALL, model="org/a").json["from"] for _ in range(8)} == {"a0", "a1"}
+    assert {edge.ask(ALL, model="b").json["from"] for _ in range(4)} == {"b0"}
+    # Clients of the openai package name the model last, after the messages.
+    late = json.dumps({"messages": ["x" * 90_000], "model": "b"}).encode()
+    assert edge.ask(ALL, raw=late).json == {"from": "b0"}
+
+
+def test_the_engines_key_is_the_edges_alone(edge: LiveEdge, engines: dict[str, Engine]) -> None:
+    with edge.open() as connection:
+        sent = {**bearer(ALL), "X-data-parallel-rank": "3"}
+        for model in ("org/a", "org/a", "b"):
+            connection.request("POST", PATHS[1], json.dumps({"model": model}), sent)
+            connection.getresponse().read()
+    for name, expected in (("a0", f"Bearer {ENGINE_KEY}"), ("b0", None)):
+        headers = engines[name].requests[-1]["headers"]
+        assert headers.get("authorization", headers.get("Authorization")) == expected
+        assert "x-data-parallel-rank" not in {header.lower() for header in headers}
+        assert ALL not in str(headers)
+
+
+@pytest.mark.parametrize(
+    ("key", "path", "method", "body", "status", "code"),
+    [
+        ("", PATHS[0], "POST", b'{"model": "b"}', 401, "invalid_api_key"),
+        ("sk-wrong", PATHS[0], "POST", b'{"model": "b"}', 401, "invalid_api_key"),
+        ("sk-wrong", "/v1/models", "GET", b"", 401, "invalid_api_key"),
+        (ONE, PATHS[0], "POST", b'{"model": "b"}', 403, "model_not_allowed"),
+        (ALL, PATHS[0], "POST", b'{"model": "c"}', 404, "model_not_found"),
+        (ALL, PATHS[0], "POST", b"{}", 400, "missing_model"),
+        (ALL, PATHS[0], "POST", b"no json", 400, "missing_model"),
+        (ALL, PATHS[0], "POST", b'{"x": {"model": "b"}}', 400, "missing_model"),
+        (ALL, "/metrics", "GET", b"", 404, "unknown_url"),
+        (ALL, "/v1/chat/completions/", "POST", b'{"model": "b"}', 404, "unknown_url"),
+        (ALL, "/v1/../metrics", "GET", b"", 404, "unknown_url"),
+        (ALL, "/scale_elastic_ep", "POST", b'{"model": "b"}', 404, "unknown_url"),
+        (ALL, PATHS[0], "DELETE", b"", 404, "unknown_url"),
+    ],
+)
+def test_refusals_have_the_apis_shape(
+    edge: LiveEdge, key: str, path: str, method: str, body: bytes, status: int, code: str
+) -> None:
+    answer = edge.ask(key, path, method, body)
+    assert (answer.status, answer.code) == (status, code)
+
+
+def test_a_long_body_is_refused_before_it_is_sent(edge: LiveEdge) -> None:
+    with edge.open() as connection:
+        connection.request("POST", PATHS[0], None, {**bearer(ALL), "Content-Length": "100001"})
+        answer = Answer(connection.getresponse())
+    assert (answer.status, answer.code) == (413, "request_too_large")
+
+
+def test_a_long_body_without_a_length_reaches_no_engine(edge: LiveEdge, engines: dict[str, Engine]) -> None:
+    def pieces() -> Iterator[bytes]:
+        yield b'{"model": "b", "x": "'
+        for _ in range(20):
+            yield b"x" * 10_000
+        yield b'"}'
+
+    before = len(engines["b0"].requests)
+    with edge.open() as connection, contextlib.suppress(OSError):  # it may be closed before all of it is sent
+        connection.request("POST", PATHS[0], pieces(), bearer(ALL), encode_chunked=True)
+        assert Answer(connection.getresponse()).code == "request_too_large"
+    assert len(engines["b0"].requests) == before
+
+
+def test_models_are_listed(edge: LiveEdge) -> None:
+    answer = edge.ask(ALL, "/v1/models", "GET")
+    assert [row["id"] for row in answer.json["data"]] == ["b", "org/a"]
+
+
+def test_keys_take_effect_without_a_reload(edge: LiveEdge) -> None:
+    one = "sk-new"
+    assert edge.ask(one, model="b").status == 401
+    edge.keys(**{one: record("new")})
+    assert edge.ask(one, model="b").status == 200
+    edge.keys(**{one: {**record("new"), "revoked": 2}})
+    assert edge.ask(one, model="b").code == "invalid_api_key"
+    assert edge.keys("read")["current"]
+
+
+def test_many_keys_are_loaded_whole(edge: LiveEdge) -> None:
+    keys = {f"sk-{index}": record(f"many{index}", "b", "org/a") for index in range(2000)}
+    edge.keys(**keys)
+    assert edge.ask("sk-1999", model="b").status == 200
+    assert edge.ask(ONE, model="org/a").status == 200
+    edge.keys(**{key: {**kept, "revoked": 2} for key, kept in keys.items()})
+    assert edge.ask("sk-1999", model="b").status == 401
+
+
+def test_a_key_expires_by_itself(edge: LiveEdge) -> None:
+    edge.keys(**{"sk-old": record("old", expires=int(time.time()) - 1), "sk-fresh": record("fresh", expires=2**33)})
+    assert edge.ask("sk-old", model="b").code == "expired_api_key"
+    assert edge.ask("sk-fresh", model="b").status == 200
+
+
+def test_a_rate_is_kept_and_what_is_refused_is_not_counted(edge: LiveEdge) -> None:
+    edge.keys(**{"sk-rate": record("rate", rate=3)})
+    answers = [edge.ask("sk-rate", model="b") for _ in range(6)]
+    assert [answer.status for answer in answers] == [200] * 3 + [429] * 3
+    assert (answers[-1].code, answers[-1].headers["Retry-After"]) == ("rate_limit_exceeded", "21")
+    assert edge.keys("read")["used"]["rate"]["requests"] == 3
+    assert edge.ask(ALL, model="b").status == 200
+
+
+def test_requests_at_once_are_limited(edge: LiveEdge, engines: dict[str, Engine]) -> None:
+    edge.keys(**{"sk-two": record("two", concurrent=2)})
+    answered: list[int] = []
+    threads = [
+        threading.Thread(target=lambda: answered.append(edge.ask("sk-two", model="b", wait=True).status))
+        for _ in range(2)
+    ]
+    for thread in threads:
+        thread.start()
+    edge.wait(lambda: edge.keys("read")["used"].get("two", {}).get("in_flight") == 2)
+    third = edge.ask("sk-two", model="b")
+    assert (third.status, third.code, third.headers["Retry-After"]) == (429, "too_many_requests", "1")
+    engines["b0"].gate.set()
+    for thread in threads:
+        thread.join(SECONDS)
+    engines["b0"].gate.clear()
+    assert answered == [200, 200]
+    assert edge.ask("sk-two", model="b").status == 200
+
+
+def test_an_engine_that_is_not_ready_gets_nothing(edge: LiveEdge, engines: dict[str, Engine]) -> None:
+    def sources() -> set[str]:
+        return {edge.ask(ALL, model="org/a").json["from"] for _ in range(6)}
+
+    engines["a0"].ready = False
+    edge.wait(lambda: sources() == {"a1"})
+    engines["a0"].ready = True
+    edge.wait(lambda: sources() == {"a0", "a1"})
+
+
+def test_a_request_that_nothing_was_answered_of_goes_to_another_engine(
+    edge: LiveEdge, engines: dict[str, Engine]
+) -> None:
+    before = {name: len(engine.requests) for name, engine in engines.items()}
+    answer = edge.ask(ALL, model="org/a", die=True)
+    assert (answer.status, answer.code) == (502, "engine_failed")
+    # Both engines of the model have had it, none of them more often than HAProxy retries.
+    assert all(0 < len(engines[name].requests) - before[name] <= 4 for name in ("a0", "a1"))
+
+
+def test_without_an_engine_that_is_ready_clients_are_told_to_come_again(
+    edge: LiveEdge, engines: dict[str, Engine]
+) -> None:
+    engines["b0"].ready = False
+    try:
+        edge.wait(lambda: edge.ask(ALL, model="b").status == 503)
+        answer = edge.ask(ALL, model="b")
+        assert (answer.code, answer.headers["Retry-After"]) == ("no_engine", "5")
+        assert edge.ask("", "/health", "GET").status == 200  # the other model is served
+    finally:
+        engines["b0"].ready = True
+    edge.wait(lambda: edge.ask(ALL, model="b").status == 200)
+
+
+def test_a_reload_loses_no_request_and_no_count(edge: LiveEdge, engines: dict[str, Engine]) -> None:
+    used = edge.keys("read")["used"]["all"]["requests"]
+    statuses: list[int] = []
+    done = threading.Event()
+
+    def work() -> None:
+        while not done.is_set():
+            statuses.append(edge.ask(ALL, model="org/a").status)
+
+    waiting = threading.Thread(target=lambda: statuses.append(edge.ask(ALL, model="b", wait=True).status))
+    waiting.start()
+    edge.wait(lambda: edge.keys("read")["used"]["all"]["in_flight"] >= 1)
+    workers = [threading.Thread(target=work) for _ in range(2)]
+    for thread in workers:
+        thread.start()
+    try:
+        loaded = edge.log.read_text().count("Loading success")
+        edge.reload()
+        edge.wait(lambda: edge.log.read_text().count("Loading success") > loaded)
+        counted = len(statuses)
+        edge.wait(lambda: len(statuses) > counted + 20)
+    finally:
+        done.set()
+        engines["b0"].gate.set()
+        for thread in (*workers, waiting):
+            thread.join(SECONDS)
+        engines["b0"].gate.clear()
+    assert set(statuses) == {200}
+    edge.wait(lambda: edge.keys("read")["used"].get("all", {}).get("requests", 0) >= used)
+    assert edge.ask(ONE, model="org/a").status == 200
+
+
+def test_the_log_names_key_and_model_and_holds_neither_prompts_nor_keys(edge: LiveEdge) -> None:
+    edge.ask(ALL, "/v1/chat/completions?key=sk-in-the-address", model="b", prompt="a secret prompt")
+    edge.ask("sk-wrong", model="b", prompt="a secret prompt")
+    edge.wait(lambda: any(line["status"] == 401 for line in edge.logged()[-2:]))
+    line = next(line for line in reversed(edge.logged()) if line["key"] == "all")
+    assert (line["status"], line["path"], line["server"]) == (200, "/v1/chat/completions", "b-0_host")
+    text = edge.log.read_text()
+    assert not [secret for secret in ("secret prompt", ALL, ONE, "sk-", ENGINE_KEY) if secret in text]
