@@ -263,6 +263,13 @@ def board(name: str, title: str, rows: dict[str, list[Chart]], *variables: str) 
         for chart in charts:
             built.with_panel(_panel(chart, width=24 // min(len(charts), 3)))
     made: dict[str, Any] = json.loads(JSONEncoder(sort_keys=True, indent=1).encode(built.build()))
+    # What the builders of 10.1 add and the schemas from 10.2 on do not know.
+    del made["style"]
+    for variable in made["templating"]["list"]:
+        del variable["id"]
+    for panel in made["panels"]:
+        if panel["type"] != "row":
+            panel["options"] = panel["options"] or {}
     return made
 
 
