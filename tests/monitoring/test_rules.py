@@ -109,7 +109,7 @@ FIRES: dict[str, tuple[Day, float, set[tuple[str, str]]]] = {
     ),
     "GPUs are gone": (blocked("gpu"), 13, {("MusterHostBlocked", MEMBER)}),
     "a fatal Xid": (blocked("xid"), 10.5, {("MusterFatalXid", MEMBER)}),
-    "another plan": (blocked("plan"), 13, {("MusterPlanMismatch", MEMBER)}),
+    "another plan": ({**blocked("plan"), **SILENT}, 13, {("MusterPlanMismatch", MEMBER)}),
     "no room for the next start": (blocked("disk"), 12, {("MusterDiskFilling", MEMBER)}),
     "five percent left": ({AVAILABLE: during((10, 60e9), last=4e9)}, 12, {("MusterDiskFilling", MEMBER)}),
     "full by tomorrow": (

@@ -94,7 +94,9 @@ ALERTS = (
     Alert(
         "MusterHostMissing",
         "critical",
-        f'(muster_member_silence_seconds > {SILENT} unless on (group) ({ON_PURPOSE})) or up{{job="muster-guard"}} == 0',
+        f"(muster_member_silence_seconds > {SILENT} unless on (group) ({ON_PURPOSE})"
+        # A refused report breaks no silence.
+        ' unless on (group, host) muster_member_blocked{cause="plan"} == 1) or up{job="muster-guard"} == 0',
         0.5,
         "{{ $labels.host }} of {{ $labels.group }} is silent: off, cut off, or its guard is not running",
         "is the host on, and does it answer SSH? Its guard joins by itself when it is back",
