@@ -2,89 +2,29 @@
 
 from __future__ import annotations
 
-import json
 import math
 import time
-import urllib.parse
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from tests import standin
 from tests.conftest import Boot
-from tests.deploys.conftest import GROUP, HOSTS, GuardedTestbed
+from tests.deploys.conftest import GROUP, HOSTS
 
+from .monitored import MONITOR, PATIENCE, Monitored
 from .test_dashboards import BOARDS, panels
 
 pytestmark = pytest.mark.sandbox
 
-MONITOR = "node2"
-PATIENCE = 20
 NOT_SIMULATED = {("hosts.json", "NVLink errors")}
 """Panels without data here: the sandbox's nvidia-smi has no counters of link errors."""
-INVENTORY = """\
-from muster.sandbox.as_inventory import hosts as _hosts
-_all, _settings = _hosts({name!r}), {settings!r}
-for _name, _data in _all[2:]:
-    del _data["gpu"], _data["gpus"]
-ranks, monitor = (_all[:2], _settings), (_all[2:], _settings)
-"""
-
-
-class Monitored(GuardedTestbed):
-    """Two hosts of a group, and a third with Prometheus."""
-
-    inventory = INVENTORY
-
-    def start(self, deploy: str = "kimi_k2_instruct", *flags: str, **settings: Any) -> Any:
-        hosts = {host.name: host.address for host in self.box.hosts}
-        networks = [hosts[MONITOR], hosts["node0"].rpartition(".")[0] + ".1"]
-        given = {
-            "client_networks": networks,
-            "monitor_networks": networks,
-            "monitoring_patience": PATIENCE,
-            "monitoring_interval": 1,
-        }
-        if deploy == "monitoring":
-            flags = (*flags, "--data", f"_recipe={GROUP}")
-        return super().start(deploy, *flags, **{**given, **settings})
-
-    def ask(self, port: int, path: str, **query: str) -> Any:
-        """Ask Prometheus (9090) or Alertmanager (9093) on its own machine."""
-        address = f"http://127.0.0.1:{port}{path}?{urllib.parse.urlencode(query)}"
-        return json.loads(self.box.exec(MONITOR, ["curl", "-sfg", "--max-time", "10", address]).stdout)
-
-    def query(self, text: str) -> list[tuple[dict[str, str], float]]:
-        """Return the series of an instant query, with labels and value."""
-        found = self.ask(9090, "/api/v1/query", query=text)["data"]["result"]
-        return [(each["metric"], float(each["value"][1])) for each in found]
-
-    def targets(self) -> set[tuple[str, str]]:
-        return {(labels["job"], labels["host"]) for labels, value in self.query("up") if value == 1}
-
-    def told(self) -> set[tuple[str, str]]:
-        """Return alert and host of what Alertmanager would tell somebody: firing, and made redundant by no other."""
-        alerts = self.ask(9093, "/api/v2/alerts", active="true", inhibited="false", silenced="false")
-        return {(each["labels"]["alertname"], each["labels"].get("host", "")) for each in alerts}
-
-    def fired(self, seconds: float) -> set[str]:
-        """Return the alerts that fired at some time of the last seconds."""
-        firing = f'ALERTS{{alertstate="firing"}}[{round(seconds)}s]'
-        found = self.query(f"count by (alertname) (count_over_time({firing}))")
-        return {labels["alertname"] for labels, _ in found}
 
 
 @pytest.fixture(scope="module")
 def monitored(sandbox: Boot, tmp_path_factory: pytest.TempPathFactory) -> Monitored:
     """A group that serves and is watched; one test leaves it to the next."""
-    box = sandbox("monitoring", 3)
-    there = Monitored(box, tmp_path_factory.mktemp("monitored"))
-    for name in HOSTS:
-        standin.place(box.tree(name))
-    there.deploy()
-    there.done("monitoring")
-    there.wait("every target up", lambda: len(there.targets()) == 4, 60)
+    there = Monitored(sandbox("monitoring", 3), tmp_path_factory.mktemp("monitored"))
+    there.bring_up()
     return there
 
 

@@ -1,0 +1,79 @@
+"""What somebody is told of each row of the fault matrix, on hosts named as there. Data.
+
+A row that the group gets over by itself is watched with the patience that users have. One that lasts until somebody
+acts is watched with a shorter one, and lasts beyond it: its alert has to come before the fault is taken away.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tests.faults.group import HEAD, MEMBER
+
+RESTARTED = ("MusterGroupRestarted", HEAD)
+PATIENT, SHORT, SHORTEST = 300, 60, 30
+"""`monitoring_patience`, in seconds: as users have it, and for faults that last.
+
+A silence counts after 30 s whatever the patience is. With less than 60 s for the rest, a group that waits for a silent
+host is told as not ready before the host is told as missing.
+"""
+
+
+@dataclass(frozen=True)
+class Told:
+    """What one row must raise.
+
+    Args:
+        must: alert and host of each that somebody is told.
+        may: those that depend on what the row does first, or for how long.
+        patience: `monitoring_patience` while the row runs.
+        hold: seconds for which the fault lasts, where that is more than in the matrix.
+    """
+
+    must: frozenset[tuple[str, str]]
+    may: frozenset[tuple[str, str]] = frozenset()
+    patience: int = PATIENT
+    hold: float = 0.0
+
+
+def _passes(*keys: str) -> dict[str, Told]:
+    return dict.fromkeys(keys, Told(frozenset({RESTARTED})))
+
+
+def _quiet(*keys: str) -> dict[str, Told]:
+    return dict.fromkeys(keys, Told(frozenset()))
+
+
+def _missing(host: str, *keys: str) -> dict[str, Told]:
+    """The generation ends long before a silent host counts as missing: that is told first."""
+    alert = frozenset({("MusterHostMissing", host)})
+    return dict.fromkeys(keys, Told(alert, frozenset({RESTARTED}), SHORT, hold=100))
+
+
+def _lasts(key: str, alert: str, *also: str) -> dict[str, Told]:
+    may = frozenset((name, HEAD) for name in also)
+    return {key: Told(frozenset({(alert, MEMBER)}), may, SHORTEST)}
+
+
+TOLD: dict[str, Told] = {
+    **_passes("kill-head", "kill-headless", "kill-api-server", "kill-worker", "kill-engine-core"),
+    **_passes("kill-engine-core-1", "kill-guard-head", "kill-guard", "stop-guard-head", "stop-guard"),
+    **_passes("stop-core-load", "stop-core-idle", "stop-worker-load", "stop-worker-idle"),
+    **_passes("worker-exception", "worker-exception-start", "data-path", "reboot-member", "oom", "oom-group"),
+    **_quiet("reboot-head", "start-head-last", "start-head-first", "start-at-once"),
+    **_missing(MEMBER, "partition", "partition-head-deaf", "partition-member-deaf", "power-member"),
+    **_missing(HEAD, "power-head"),
+    **_lasts("disk-full", "MusterDiskFilling", "MusterGroupRestarted", "MusterGroupNotReady"),
+    **_lasts("xid", "MusterFatalXid", "MusterGroupRestarted"),
+    # For a moment the group is not ready yet and its reason is gone.
+    **_lasts("mixed-digests", "MusterPlanMismatch", "MusterGroupNotReady"),
+    **_lasts("clock", "MusterClockOff"),
+    "storm": Told(
+        frozenset(
+            (f"Muster{name}", HEAD)
+            for name in ("GroupRestarted", "RestartLoop", "RestartBudgetNearlySpent", "GroupFailed")
+        )
+    ),
+}
+ELSEWHERE = {"soak": "benchmarks/quiet_alerts.py keeps a group asked for hours"}
+"""Rows that are not injected here, and what shows them."""

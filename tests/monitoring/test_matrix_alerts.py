@@ -1,0 +1,135 @@
+"""Every row of the fault matrix on real hosts, and what a real Alertmanager tells of it: its alert and no other.
+
+Two things are quicker here than at a user's: Prometheus scrapes every second, and a restart is told for a minute, not
+for fifteen. `matrix_alerts` says which patience a row has.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+
+from tests.conftest import Boot
+from tests.faults import rows
+from tests.faults.group import MEMBER, Group
+from tests.faults.matrix import MATRIX, Fault, by_key
+
+from .matrix_alerts import ELSEWHERE, TOLD, Told
+from .monitored import MONITOR, Monitored
+
+TOLD_FOR = 60
+"""Seconds for which a restart is told here."""
+LATE = 60.0
+"""Seconds after a row within which its alert has come, and after that time has ended again."""
+EXPORTER = "prometheus-node-exporter"
+AHEAD = f"""\
+import http.server, re, subprocess, time, urllib.request
+text = urllib.request.urlopen("http://127.0.0.1:9100/metrics").read().decode()
+subprocess.run(["systemctl", "stop", "{EXPORTER}"], check=True)
+class Answer(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        ahead = f"node_time_seconds {{time.time() + 3600}}"
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(re.sub("(?m)^node_time_seconds .*$", ahead, text).encode())
+    def log_message(self, *words):
+        pass
+http.server.HTTPServer(("", 9100), Answer).serve_forever()
+"""
+"""A node exporter whose clock is an hour ahead: hosts of one machine share its clock."""
+
+
+class Listener:
+    """What Alertmanager tells, second by second."""
+
+    def __init__(self, there: Monitored) -> None:
+        self.heard: dict[tuple[str, str], float] = {}
+        """Alert and host -> monotonic time at which it was first told."""
+        self._there, self._over = there, threading.Event()
+        self._thread = threading.Thread(target=self._listen, daemon=True)
+        self._thread.start()
+
+    def _listen(self) -> None:
+        while not self._over.wait(1.0):
+            for each in self._there.told():
+                self.heard.setdefault(each, time.monotonic())
+
+    def end(self) -> None:
+        """Stop. Raises AssertionError where it stopped before: it would have heard nothing since."""
+        listened = self._thread.is_alive()
+        self._over.set()
+        self._thread.join(30)
+        assert listened, "Alertmanager could not be asked"
+
+
+def with_patience(there: Monitored, seconds: int) -> None:
+    """Deploy the rules with another patience, and have a restart told for less long."""
+    there.patience = seconds
+    there.done("monitoring")
+    rules = "/etc/prometheus/muster/rules.yml"
+    there.sh(MONITOR, f"sed -i 's/\\[15m\\]/[{TOLD_FOR}s]/' {rules} && systemctl reload prometheus")
+    expected = f"increase(muster_restarts_total[{TOLD_FOR // 60}m])"
+    there.wait("the shorter rules", lambda: expected in str(there.ask(9090, "/api/v1/rules")), 30)
+
+
+def clock_ahead(there: Monitored) -> None:
+    """The clock of one host as Prometheus sees it, an hour ahead until its alert comes."""
+    run = "cat >/run/ahead.py; systemd-run --quiet --unit=an-hour-ahead python3 /run/ahead.py"
+    there.box.exec(MEMBER, ["/bin/sh", "-c", run], stdin=AHEAD)
+    try:
+        there.wait("the alert", lambda: ("MusterClockOff", MEMBER) in there.told(), there.patience + LATE)
+    finally:
+        there.sh(MEMBER, f"systemctl stop an-hour-ahead; systemctl start {EXPORTER}")
+
+
+def carry_out(there: Monitored, group: Group, fault: Fault, told: Told) -> None:
+    """Carry one row out, to the end of the group's recovery."""
+    if fault.key == "clock":
+        clock_ahead(there)
+        return
+    outcome = rows.carry_out(group, replace(fault, hold=max(fault.hold, told.hold)))
+    assert not outcome.not_run, outcome.not_run
+    assert "in time" not in outcome.oracles, outcome.oracles
+
+
+@pytest.fixture(scope="module")
+def monitored(sandbox: Boot, tmp_path_factory: pytest.TempPathFactory) -> Monitored:
+    there = Monitored(sandbox("monitoring", 3), tmp_path_factory.mktemp("monitored"))
+    there.bring_up()
+    return there
+
+
+@pytest.fixture(scope="module")
+def group(monitored: Monitored) -> Iterator[Group]:
+    """Return the same group, as the matrix reaches it."""
+    with Group(monitored.box) as there:
+        yield there
+
+
+def test_every_row_has_its_expectation() -> None:
+    assert {fault.key for fault in MATRIX} == {*TOLD, *ELSEWHERE}
+
+
+@pytest.mark.sandbox
+@pytest.mark.nightly
+@pytest.mark.parametrize("key", sorted(TOLD, key=lambda key: TOLD[key].patience))
+def test_a_row_raises_its_alert_and_no_other(monitored: Monitored, group: Group, key: str) -> None:
+    told = TOLD[key]
+    if monitored.patience != told.patience:
+        with_patience(monitored, told.patience)
+    group.restore_service()
+    monitored.wait("nothing told", lambda: not monitored.told(), TOLD_FOR + LATE)
+    listener, begun = Listener(monitored), time.monotonic()
+    try:
+        carry_out(monitored, group, by_key(key), told)
+        monitored.wait("its alert", lambda: told.must <= set(listener.heard), LATE)
+        monitored.wait("its end", lambda: not monitored.told(), TOLD_FOR + LATE)
+    finally:
+        listener.end()
+        heard = {f"{name} {host}": round(at - begun) for (name, host), at in listener.heard.items()}
+        print(f"{key}: {heard}, over after {time.monotonic() - begun:.0f} s")
+    assert told.must <= set(listener.heard) <= told.must | told.may
