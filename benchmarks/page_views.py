@@ -1,10 +1,12 @@
 """The head's page in Chromium: pictures of a group in every state that a person may find it in, to be looked at.
 
-    python benchmarks/page_views.py --out DIRECTORY [--chromium chromium]
+    python benchmarks/page_views.py --out DIRECTORY [--axe FILE] [--only NAME,...] [--chromium chromium]
 
 Serves the pages by the guard's own control port, with the headers that go with them, and takes a picture of each at 390
-and 1440 pixels, light and dark. In one of them hosts and failures speak HTML and escape sequences. `--serve` takes no
-pictures and waits: any browser, or a checker such as axe-core, can then ask `http://127.0.0.1:PORT/NAME`.
+and 1440 pixels, light and dark. In one of them hosts and failures speak HTML and escape sequences. With `--axe` and
+axe-core's axe.min.js it checks each view, and ends with 1 where one has a violation, a contrast that axe cannot judge,
+a line wider than the window, a link that the keyboard does not reach or whose focus does not show, or another title
+than the page was sent with. `--serve` takes no pictures and waits: any browser can then ask `http://127.0.0.1:PORT/NAME`.
 """
 
 from __future__ import annotations
@@ -12,10 +14,15 @@ from __future__ import annotations
 import argparse
 import asyncio
 import copy
+import html
+import json
 import multiprocessing
+import re
 import subprocess
+import sys
 import tempfile
 import time
+import urllib.request
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -93,8 +100,37 @@ def serve(pipe: Connection) -> None:
     asyncio.run(run())
 
 
-def picture(chromium: str, url: str, width: int, scheme: int, path: Path) -> None:
-    """Have Chromium draw one page into a file, from a profile of its own."""
+CHECK = """
+addEventListener("load", async () => {
+  const found = await axe.run(), links = [...document.querySelectorAll("a[href]")]
+  const unseen = links.filter(link => {
+    link.focus()
+    return link.tabIndex < 0 || document.activeElement !== link || getComputedStyle(link).outlineStyle === "none"
+  })
+  const outside = parent.document
+  const place = outside.body.appendChild(outside.createElement("pre"))
+  place.id = "found"
+  place.textContent = JSON.stringify({
+    width: innerWidth,
+    dark: matchMedia("(prefers-color-scheme: dark)").matches,
+    checked: found.passes.map(rule => rule.id),
+    violations: found.violations.map(rule => `${rule.id}: ${rule.nodes[0].html.slice(0, 120)}`),
+    unjudged: found.incomplete.filter(rule => rule.id === "color-contrast").map(rule => rule.nodes[0].html),
+    overflow: document.documentElement.scrollWidth - innerWidth,
+    links: links.length,
+    unseen: unseen.map(link => link.textContent),
+    title: document.title,
+  })
+})
+"""
+"""What a view is asked once it is drawn. It is drawn in a frame: a window of Chromium's has 500 pixels at least."""
+FRAME = (
+    '<!doctype html><meta charset="utf-8"><body><iframe width="{}" height="{}" style="border:0" srcdoc="{}"></iframe>'
+)
+
+
+def chromium_of(program: str, width: int, scheme: int, *words: str) -> str:
+    """Run Chromium on one view, from a profile of its own; return what it prints."""
     with tempfile.TemporaryDirectory() as profile:
         flags = ("--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run")
         look = (
@@ -102,37 +138,73 @@ def picture(chromium: str, url: str, width: int, scheme: int, path: Path) -> Non
             f"--blink-settings=preferredColorScheme={scheme}",
             "--hide-scrollbars",
         )
-        command = [chromium, *flags, *look, f"--user-data-dir={profile}", f"--screenshot={path.resolve()}", url]
-        subprocess.run(command, check=True, capture_output=True, timeout=60)
+        command = [program, *flags, *look, f"--user-data-dir={profile}", *words]
+        return subprocess.run(command, check=True, capture_output=True, timeout=180, text=True).stdout
 
 
-def main() -> None:
+def problems(program: str, url: str, width: int, scheme: int, axe: str) -> list[str]:
+    """Return what is wrong with one view. The page is the one that was served; only its policy has to let axe in."""
+    with urllib.request.urlopen(url, timeout=20) as answer:
+        text = answer.read().decode()
+    with tempfile.TemporaryDirectory() as directory:
+        path = Path(directory) / "page.html"
+        page = html.escape(f"{text}<script>{axe}</script><script>{CHECK}</script>")
+        path.write_text(FRAME.format(width, HEIGHT, page))
+        drawn = chromium_of(program, width, scheme, "--virtual-time-budget=30000", "--dump-dom", path.as_uri())
+    answers = re.findall('<pre id="found">(.*?)</pre>', drawn, re.S)
+    if len(answers) != 1:
+        return ["axe did not answer"]
+    found = json.loads(html.unescape(answers[0]))
+    sent = html.unescape(re.findall("<title>(.*?)</title>", text)[0])
+    return [
+        *found["violations"],
+        *(f"contrast not judged: {node}" for node in found["unjudged"]),
+        *(f"focus not seen on {name!r}" for name in found["unseen"]),
+        *([] if found["links"] else ["no link to check the keyboard on"]),
+        *([] if "color-contrast" in found["checked"] else ["axe judged no contrast"]),
+        *([] if found["overflow"] <= 0 else [f"{found['overflow']} pixels wider than the window"]),
+        *([] if found["title"] == sent else [f"the title became {found['title']!r}"]),
+        *([] if (found["width"], found["dark"]) == (width, not scheme) else ["drawn in another width or scheme"]),
+    ]
+
+
+def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("page-views"))
     parser.add_argument("--chromium", default="chromium")
+    parser.add_argument("--axe", type=Path, metavar="FILE", help="axe-core's axe.min.js")
+    parser.add_argument("--only", default="", metavar="NAME,...", help="of the pages")
     parser.add_argument("--serve", action="store_true")
     words = parser.parse_args()
     here, there = multiprocessing.Pipe()
     child = multiprocessing.get_context("spawn").Process(target=serve, args=(there,), daemon=True)
     child.start()
+    bad = 0
     try:
         port, names = here.recv()
-        urls = {name: f"http://127.0.0.1:{port}/{name}" for name in names}
+        chosen = words.only.split(",") if words.only else names
+        urls = {name: f"http://127.0.0.1:{port}/{name}" for name in chosen}
         if words.serve:
             print(*urls.values(), sep="\n", flush=True)
             child.join()
-            return
+            return 0
         words.out.mkdir(parents=True, exist_ok=True)
+        axe = words.axe.read_text() if words.axe else ""
         for name, url in urls.items():
             for width in WIDTHS:
                 for scheme, number in SCHEMES.items():
                     path = words.out / f"{name}-{width}-{scheme}.png"
-                    picture(words.chromium, url, width, number, path)
-                    print(path)
+                    chromium_of(words.chromium, width, number, f"--screenshot={path.resolve()}", url)
+                    found = problems(words.chromium, url, width, number, axe) if axe else []
+                    bad += bool(found)
+                    print(f"{path}{': ' + '; '.join(found) if found else ''}", flush=True)
     finally:
         child.terminate()
         child.join(10)
+    if words.axe:
+        print(f"{len(urls) * len(WIDTHS) * len(SCHEMES)} views checked, {bad} with a problem")
+    return int(bad > 0)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

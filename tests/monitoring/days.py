@@ -40,6 +40,10 @@ def node(name: str, host: str = HEAD, /, **labels: str) -> str:
     return series(name, job="muster-node", instance=f"{host}:9100", host=host, rank=rank, **labels)
 
 
+def certificate(name: str) -> str:
+    return series(name, job="muster-certificate", instance="https://api.example")
+
+
 def series(name: str, /, **labels: str) -> str:
     pairs = {"group": GROUP, **labels} if labels.get("job") != "muster-certificate" else labels
     return f"{name}{{{','.join(f'{key}={json.dumps(value)}' for key, value in pairs.items())}}}"
@@ -80,9 +84,8 @@ def healthy() -> Day:
         clock = [float(step * STEP) for step in range(STEPS)]
         day[node("node_time_seconds", host)] = clock
         day[node("node_textfile_mtime_seconds", host, file="/x/muster.prom")] = clock
-    day[series("probe_ssl_earliest_cert_expiry", job="muster-certificate", instance="https://api.example")] = during(
-        last=60 * 86400.0
-    )
+    for name, value in (("probe_ssl_earliest_cert_expiry", 60 * 86400.0), ("probe_success", 1.0), ("up", 1.0)):
+        day[certificate(name)] = during(last=value)
     return day
 
 

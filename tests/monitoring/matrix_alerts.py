@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from tests.faults.group import HEAD, MEMBER
 
 RESTARTED = ("MusterGroupRestarted", HEAD)
+NOT_READY = ("MusterGroupNotReady", HEAD)
+"""Of a fault that lasts beyond the patience: from its end until the group serves again, and where it is a warning only."""
 PATIENT, SHORT, SHORTEST = 300, 60, 30
 """`monitoring_patience`, in seconds: as users have it, and for faults that last.
 
@@ -47,11 +49,11 @@ def _quiet(*keys: str) -> dict[str, Told]:
 def _missing(host: str, *keys: str) -> dict[str, Told]:
     """The generation ends long before a silent host counts as missing: that is told first."""
     alert = frozenset({("MusterHostMissing", host)})
-    return dict.fromkeys(keys, Told(alert, frozenset({RESTARTED}), SHORT, hold=100))
+    return dict.fromkeys(keys, Told(alert, frozenset({RESTARTED, NOT_READY}), SHORT, hold=80))
 
 
 def _lasts(key: str, alert: str, *also: str) -> dict[str, Told]:
-    may = frozenset((name, HEAD) for name in also)
+    may = frozenset({NOT_READY, *((name, HEAD) for name in also)})
     return {key: Told(frozenset({(alert, MEMBER)}), may, SHORTEST)}
 
 
@@ -63,10 +65,9 @@ TOLD: dict[str, Told] = {
     **_quiet("reboot-head", "start-head-last", "start-head-first", "start-at-once"),
     **_missing(MEMBER, "partition", "partition-head-deaf", "partition-member-deaf", "power-member"),
     **_missing(HEAD, "power-head"),
-    **_lasts("disk-full", "MusterDiskFilling", "MusterGroupRestarted", "MusterGroupNotReady"),
+    **_lasts("disk-full", "MusterDiskFilling", "MusterGroupRestarted"),
     **_lasts("xid", "MusterFatalXid", "MusterGroupRestarted"),
-    # For a moment the group is not ready yet and its reason is gone.
-    **_lasts("mixed-digests", "MusterPlanMismatch", "MusterGroupNotReady"),
+    **_lasts("mixed-digests", "MusterPlanMismatch"),
     **_lasts("clock", "MusterClockOff"),
     "storm": Told(
         frozenset(

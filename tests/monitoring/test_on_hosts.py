@@ -123,6 +123,40 @@ def test_a_host_without_power_is_missing_until_it_is_back(monitored: Monitored) 
 
 
 @pytest.mark.nightly
+def test_a_certificate_is_told_before_and_after_its_end(monitored: Monitored) -> None:
+    """A listener with TLS on a host of the group; the monitor trusts who signed its certificates."""
+    monitored.done("resume")
+    address = monitored.box.hosts[0].address
+    place, new = "/root/tls", "openssl req -newkey rsa:2048 -nodes -keyout"
+    monitored.sh("node0", f"mkdir -p {place}; cd {place}; {new} ca.key -x509 -out ca.pem -days 30 -subj /CN=ca")
+    monitored.sh("node0", f"cd {place}; {new} key.pem -out csr.pem -subj /CN=node0 -addext subjectAltName=IP:{address}")
+    store = "/usr/local/share/ca-certificates"
+    trust = f"mkdir -p {store}; cat >{store}/tests.crt; update-ca-certificates"
+    authority = monitored.sh("node0", f"cat {place}/ca.pem")
+    monitored.box.exec(MONITOR, ["/bin/sh", "-c", trust], stdin=authority + "\n")
+
+    def serve(days: int) -> None:
+        sign = f"openssl x509 -req -in csr.pem -CA ca.pem -CAkey ca.key -copy_extensions copy -days {days} -out c.pem"
+        listen = f"openssl s_server -www -accept 8443 -cert {place}/c.pem -key {place}/key.pem"
+        monitored.sh("node0", f"cd {place}; {sign}; systemctl stop tls; systemd-run --quiet --unit=tls {listen}")
+
+    try:
+        serve(days=3)
+        monitored.done("monitoring", monitoring_https=[f"https://{address}:8443/"])
+        told = {("MusterCertificateExpiring", "")}
+        monitored.wait("the alert", lambda: monitored.told() == told, PATIENCE + 60)
+        serve(days=-1)  # has ended: the exporter refuses it, and knows its end no more
+        monitored.wait("a failed probe", lambda: [value for _, value in monitored.query("probe_success")] == [0], 30)
+        time.sleep(2 * PATIENCE)
+        assert monitored.told() == told
+        serve(days=90)
+        monitored.wait("its end", lambda: monitored.told() == set(), 60)
+    finally:
+        monitored.sh("node0", f"systemctl stop tls; rm -r {place}")
+        monitored.done("monitoring")
+
+
+@pytest.mark.nightly
 def test_removal_takes_what_monitoring_made_on_the_groups_hosts(monitored: Monitored) -> None:
     ran = monitored.run("remove", "-y", "--data", "_everything=true")
     assert ran.status == 0, ran.text

@@ -22,6 +22,7 @@ from .days import (
     STEP,
     STEPS,
     Day,
+    certificate,
     during,
     engine,
     gone,
@@ -30,7 +31,6 @@ from .days import (
     node,
     notation,
     phases,
-    series,
 )
 
 MONITORING = Monitoring(https=["https://api.example"])
@@ -128,12 +128,24 @@ FIRES: dict[str, tuple[Day, float, set[tuple[str, str]]]] = {
         {("MusterWeightsUnverified", MEMBER)},
     ),
     "a certificate of ten days": (
+        {certificate("probe_ssl_earliest_cert_expiry"): during(last=10 * 86400.0)},
+        7,
+        {("MusterCertificateExpiring", "")},
+    ),
+    "a certificate that has ended, which gives no time any more": (
         {
-            series("probe_ssl_earliest_cert_expiry", job="muster-certificate", instance="https://api.example"): during(
-                last=10 * 86400.0
-            )
+            certificate("probe_ssl_earliest_cert_expiry"): during((20, 20 * 60.0), last=None),
+            certificate("probe_success"): during((20, 1.0), last=0.0),
         },
-        10,
+        80,
+        {("MusterCertificateExpiring", "")},
+    ),
+    "a certificate that the monitor never could verify": (
+        {
+            certificate("probe_ssl_earliest_cert_expiry"): during(last=None),
+            certificate("probe_success"): during(last=0.0),
+        },
+        7,
         {("MusterCertificateExpiring", "")},
     ),
     "a clock one hour off": (
@@ -204,6 +216,15 @@ QUIET: dict[str, Day] = {
             for name, values in gone(HEALTHY, ["muster-guard"], after=10.5, back=11.5).items()
             if "muster_phase" not in name and "muster_ready" not in name
         },
+    },
+    "nobody answers at an address whose certificate is good": {
+        certificate("probe_ssl_earliest_cert_expiry"): during((20, 60 * 86400.0), last=None),
+        certificate("probe_success"): during((20, 1.0), last=0.0),
+    },
+    "an address is taken out, its certificate ends": {
+        certificate("probe_ssl_earliest_cert_expiry"): during((3, 20 * 60.0), last=None),
+        certificate("probe_success"): during((3, 1.0), last=None),
+        certificate("up"): during((3, 1.0), last=None),
     },
     "a first start": {
         name: during((5, None), last=values[-1]) for name, values in HEALTHY.items() if "node_time" not in name

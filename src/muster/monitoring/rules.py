@@ -19,6 +19,8 @@ SILENT = 30
 LOOP = 3
 """Failures without 30 healthy minutes between them."""
 CERTIFICATE_DAYS = 14
+# A certificate that has ended, or that the exporter cannot verify, gives no time: the last one known counts.
+_CERTIFICATE_ENDS = "last_over_time(probe_ssl_earliest_cert_expiry[30d])"
 CLOCK_SECONDS = 5
 _DISKS = 'job="muster-node",fstype!~"tmpfs|ramfs|squashfs|overlay|nfs.*"'
 _FREE = f"node_filesystem_avail_bytes{{{_DISKS}}} / node_filesystem_size_bytes{{{_DISKS}}}"
@@ -148,9 +150,11 @@ ALERTS = (
     Alert(
         "MusterCertificateExpiring",
         "warning",
-        f"probe_ssl_earliest_cert_expiry - time() < {CERTIFICATE_DAYS * 86400}",
+        f'({_CERTIFICATE_ENDS} - time() < {CERTIFICATE_DAYS * 86400} and on (instance) up{{job="muster-certificate"}})'
+        f' or (probe_success{{job="muster-certificate"}} == 0 unless on (instance) {_CERTIFICATE_ENDS})',
         1,
-        "the certificate of {{ $labels.instance }} ends in less than " + f"{CERTIFICATE_DAYS} days",
+        "the certificate of {{ $labels.instance }} ends in less than "
+        f"{CERTIFICATE_DAYS} days or has ended, or the monitor never could verify it",
         "renew it where it is served, and load it there",
     ),
     Alert(
