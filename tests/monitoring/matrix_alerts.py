@@ -12,7 +12,7 @@ from tests.faults.group import HEAD, MEMBER
 
 RESTARTED = ("MusterGroupRestarted", HEAD)
 NOT_READY = ("MusterGroupNotReady", HEAD)
-"""Of a fault that lasts beyond the patience: from its end until the group serves again, and where it is a warning only."""
+"""Of a fault that lasts beyond the patience: from its end until the group serves, or where only a warning names it."""
 PATIENT, SHORT, SHORTEST = 300, 60, 30
 """`monitoring_patience`, in seconds: as users have it, and for faults that last.
 
