@@ -23,6 +23,7 @@ from muster.spec.settings import Settings
 from tests.sample_plans import hosts
 
 CONFIGS: dict[str, dict[str, Any]] = json.loads((Path(__file__).parent / "model_configs.json").read_text())
+RESULTS = Path(__file__).parents[2] / "benchmarks" / "results"
 ONE = Layout("tp", 1, 1, 1, 1, 1, False)
 
 
@@ -33,37 +34,49 @@ def cache(name: str, *, tp: int = 1, element: int = 2) -> cache_size.CacheSize:
     return cache_size.of(shape_of(config), layout, element=element, batched_tokens=8192, max_model_len=length)
 
 
-# Bytes of a token in one layer, and how many layers of each kind: as vLLM 0.32.0's own cache specification of the same
-# files has them (2026-11-26), the state of Qwen3-Next included; it makes none of sparse MLA on CPUs.
-LAYERS = [
-    ("llama-3.3-70b", 4096, 80, 0, 0),
-    ("qwen3-235b", 2048, 94, 0, 0),
-    ("mixtral-8x7b", 4096, 32, 0, 0),
-    ("mistral-7b-v0.1", 4096, 0, 32, 0),
-    ("gpt-oss-120b", 2048, 18, 18, 0),
-    ("deepseek-v3", 1152, 61, 0, 0),
-    ("deepseek-v3.2", 1152 + 132, 61, 0, 0),
-    ("kimi-k2", 1152, 61, 0, 0),
-    ("glm-4.6", 4096, 92, 0, 0),
-    ("gemma-3-27b", 8192, 10, 52, 0),
-    ("llama-4-scout", 4096, 12, 36, 0),
-    ("qwen3-next-80b", 2048, 12, 0, 36),
-    ("minimax-m2", 4096, 62, 0, 0),
-]
+# What vLLM 0.32.0's own cache specification has of the same files: `benchmarks/cache_bytes.py` asked it.
+SPECIFIED: dict[str, Any] = json.loads((RESULTS / "2026-11-27-cache-bytes.json").read_text())
 
 
-@pytest.mark.parametrize(("name", "token", "full", "windows", "states"), LAYERS)
-def test_cache_is_what_the_engine_says(name: str, token: int, full: int, windows: int, states: int) -> None:
-    shape = shape_of(CONFIGS[name])
-    assert (shape.window_layers, shape.state_layers) == (windows, states)
-    size = cache(name)
-    assert size.token_bytes == token * full
-    if windows:
-        window = CONFIGS[name].get("sliding_window") or CONFIGS[name]["attention_chunk_size"]
-        assert size.request_bytes == windows * token * (window + 8192)
-    if states:
-        assert size.request_bytes == states * 2_146_304
-    assert bool(size.request_bytes) == bool(windows or states)
+def test_every_kind_of_cache_was_specified() -> None:
+    asked = {case.split()[0] for case in SPECIFIED["models"]}
+    assert asked == set(CONFIGS)
+    kinds = {layer["kind"] for answer in SPECIFIED["models"].values() for layer in answer["layers"]}
+    assert kinds == {
+        *("FullAttentionSpec", "MLAAttentionSpec", "SlidingWindowSpec", "ChunkedLocalAttentionSpec", "MambaSpec")
+    }
+
+
+@pytest.mark.parametrize("case", SPECIFIED["models"])
+def test_cache_is_what_the_engine_says(case: str) -> None:
+    name, kind = case.split()
+    size = cache_size.of(
+        shape_of(CONFIGS[name]),
+        ONE,
+        element=cache_size.element_bytes({"kv-cache-dtype": kind}),
+        batched_tokens=SPECIFIED["batched"],
+        max_model_len=SPECIFIED["context"],
+    )
+    layers = SPECIFIED["models"][case]["layers"]
+    assert size.token_bytes == sum(layer["count"] * layer["token"] for layer in layers)
+    assert size.request_bytes == pytest.approx(sum(layer["count"] * layer["request"] for layer in layers), rel=0.01)
+
+
+@pytest.mark.parametrize(
+    ("said", "own"),
+    [
+        ({}, 61),
+        ({"index_topk_freq": 4}, 16),
+        ({"index_topk_freq": 4, "index_skip_topk_offset": 3}, 17),
+        ({"index_topk_pattern": "FSSS" * 15 + "F"}, 16),
+        ({"index_topk_pattern": ["F", "S"]}, 60),
+    ],
+)
+def test_layers_that_share_an_indexers_choice_keep_no_keys_of_it(said: dict[str, Any], own: int) -> None:
+    shape = shape_of({**CONFIGS["deepseek-v3.2"], **said})
+    assert shape.index_layers == own
+    size = cache_size.of(shape, ONE, element=2, batched_tokens=8192, max_model_len=163840)
+    assert size.token_bytes == 61 * 1152 + own * 132
 
 
 def test_sparse_mla_takes_788_bytes_a_token_and_layer_in_fp8() -> None:

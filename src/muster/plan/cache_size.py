@@ -15,6 +15,11 @@ SPARSE_FP8_BYTES = 656
 INDEXER_SCALE_BYTES = 4
 """Beside each token's index key, which is FP8 whatever the cache is."""
 
+WINDOW_BLOCK = 64
+"""A window begins inside a block, which is held whole: of 16 tokens to 128, by the attention's backend."""
+STATES_PER_REQUEST = 2
+"""With prefix caching, which is on unless a flag turns it off, the state of the last whole block is kept as well."""
+
 
 def is_fp8(flags: Mapping[str, FlagValue]) -> bool:
     """Whether flags ask for an FP8 cache."""
@@ -52,10 +57,11 @@ def of(shape: Shape, layout: Layout, *, element: int, batched_tokens: int, max_m
     windows, states = shape.window_layers, shape.state_layers
     full = shape.num_hidden_layers - windows - states
     token = _token_bytes(shape, layout, element)
-    kept = min(max_model_len, shape.window + batched_tokens)
+    kept = min(max_model_len, shape.window + batched_tokens + WINDOW_BLOCK)
     request = ceil(windows / layout.pp) * token * kept
-    request += ceil(states / layout.pp) * shape.state_bytes / layout.tp
-    return CacheSize(token * ceil(full / layout.pp) / layout.dcp, int(request))
+    request += ceil(states / layout.pp) * STATES_PER_REQUEST * shape.state_bytes / layout.tp
+    whole = token * ceil(full / layout.pp) + _index_bytes(shape) * ceil((shape.index_layers or full) / layout.pp)
+    return CacheSize(whole / layout.dcp, int(request))
 
 
 def _token_bytes(shape: Shape, layout: Layout, element: int) -> float:
@@ -64,9 +70,13 @@ def _token_bytes(shape: Shape, layout: Layout, element: int) -> float:
     MLA keeps one latent vector and the rotary part (512 + 64 for K2), the same on every TP rank.
     """
     if shape.kv_lora_rank:
-        latent = (shape.kv_lora_rank + shape.qk_rope_head_dim) * element
-        if not shape.index_head_dim:
-            return latent
-        return (SPARSE_FP8_BYTES if element == 1 else latent) + shape.index_head_dim + INDEXER_SCALE_BYTES
+        if shape.index_head_dim and element == 1:
+            return SPARSE_FP8_BYTES
+        return (shape.kv_lora_rank + shape.qk_rope_head_dim) * element
     heads = max(1, shape.kv_heads // layout.tp)
     return 2 * heads * shape.head_dim * element
+
+
+def _index_bytes(shape: Shape) -> int:
+    """Return the bytes of one token that an indexer keeps, the same on every TP rank."""
+    return shape.index_head_dim + INDEXER_SCALE_BYTES if shape.index_head_dim else 0

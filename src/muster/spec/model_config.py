@@ -77,6 +77,7 @@ def shape_of(config: Mapping[str, Any], *, weight_bytes: int = 0) -> Shape:
         names = ("q_lora_rank", "kv_lora_rank", "qk_nope_head_dim", "qk_rope_head_dim", "v_head_dim")
         shape |= {name: _first(text, name) for name in names}
         shape["index_head_dim"] = _first(text, "index_head_dim")
+        shape["index_layers"] = _index_layers(text, layers) if shape["index_head_dim"] else 0
         if not shape["kv_lora_rank"]:
             raise NotUnderstood("no kv_lora_rank")
     else:
@@ -112,6 +113,16 @@ def _kinds(text: Mapping[str, Any], kind: str, layers: int) -> tuple[int, int]:
             raise NotUnderstood("sliding_window without layer_types")
         return layers, 0
     return 0, 0
+
+
+def _index_layers(text: Mapping[str, Any], layers: int) -> int:
+    """Return how many layers of sparse MLA have an indexer: the others take the choice of one before them."""
+    pattern = text.get("index_topk_pattern")
+    if isinstance(pattern, (str, list)):
+        return layers - list(pattern[:layers]).count("S")
+    every = max(1, _first(text, "index_topk_freq"))
+    offset = _number(text, "index_skip_topk_offset") if text.get("index_skip_topk_offset") is not None else 2
+    return sum(1 for layer in range(layers) if max(layer - offset + 1, 0) % every == 0)
 
 
 def _between(text: Mapping[str, Any], layers: int) -> int:

@@ -31,6 +31,8 @@ class Shape(Frozen):
     v_head_dim: int = 0
     index_head_dim: int = 0
     """Of sparse MLA: size of the key that its indexer keeps of every token."""
+    index_layers: int = Field(default=0, ge=0)
+    """Layers with an indexer of their own, where others take its choice; 0 where all have one."""
     window_layers: int = Field(default=0, ge=0)
     """Layers that keep a window of tokens (sliding or chunked attention), `window` of them."""
     window: int = Field(default=0, ge=0)
