@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -64,3 +66,17 @@ def test_help_has_examples_and_exit_statuses_in_80_columns(command: str) -> None
     assert f"  muster {command} inventories/h200-16.py kimi-k2-instruct\n" in help_text
     assert "Exit status: 0 every " in help_text
     assert max(map(len, help_text.splitlines())) <= 80
+
+
+def test_without_a_recipe_every_group_is_asked(guards: GivenGuards, monkeypatch: pytest.MonkeyPatch) -> None:
+    @contextmanager
+    def guards_of_fleet(*_: object) -> Iterator[dict[str, GivenGuards]]:
+        yield {"a": guards, "b": guards}
+
+    monkeypatch.setattr("muster.status.ask_guards.guards_of_fleet", guards_of_fleet)
+    ran = muster("status", "fleet.py")
+    assert (ran.exit_code, ran.stdout.splitlines()[0]) == (0, "2 of 2 groups serve")
+    guards.answers = [answers(ready=False, phase="failed", reason="failed")]
+    ran = muster("status", "fleet.py", "--format", "json")
+    assert (ran.exit_code, json.loads(ran.stdout)["whole"]) == (1, False)
+    assert muster("status", "fleet.py", "--group", "kimi").stdout.startswith("kimi-k2-instruct  failed")

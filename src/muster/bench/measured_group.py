@@ -185,7 +185,7 @@ def connected(inventory_file: str, recipe_name: str, overrides: Mapping[str, Any
         Refusal: no plan, or a host that cannot be reached.
     """
     hosts = inventory.load(inventory_file, overrides)
-    fleet = inventory.from_pyinfra(hosts, name=inventory_file)
+    fleet = inventory.from_pyinfra(hosts, name=inventory_file, recipe=recipe_name)
     plan = plan_for(recipe_name, fleet)  # refused before any host is asked
     with connected_hosts(hosts, needs_all=True) as there:
         plan = deployed_plan(there.state, plan, lambda variant: plan_for(recipe_name, fleet, variant))

@@ -40,7 +40,7 @@ def bundle(
     weights: str | None,
 ) -> None:
     """Gather the engine of RECIPE on INVENTORY's hosts, and its pin; a second run fetches only what is missing."""
-    fleet = inventory.from_path(inventory_file, overrides)
+    fleet = inventory.from_path(inventory_file, overrides, recipe_name)
     chosen = recipe.load(recipe_name).of_variant(fleet.settings.variant)
     plan = build_plan(chosen, fleet.hosts, fleet.settings, drafts=pins.drafts(chosen.name, fleet.homes))
     if plan.cuda_variant_assumed:

@@ -1,15 +1,21 @@
-"""The plans of an inventory's groups as one table for people and as plain data for scripts."""
+"""The groups of an inventory as one table: their plans, also as plain data for scripts, and how they are now."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
 
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
 from muster.commands.plan_text import as_json as plan_as_json
 from muster.plan.fleet import FleetPlan
 from muster.plan.types import HostPlan, Plan
+from muster.status.fleet_status import FleetStatus, hosts_at_work, note
 
 COLUMNS = ("group", "recipe", "hosts", "GPUs", "layout", "endpoint", "plan")
+STATUS_COLUMNS = ("group", "phase", "hosts", "plan", "as planned", "tok/s", "in flight", "restarts")
 
 
 def as_json(fleet: FleetPlan, sources: Sequence[str] = ()) -> dict[str, Any]:
@@ -86,3 +92,31 @@ def _models(fleet: FleetPlan) -> dict[str, list[Plan]]:
 def _table(rows: Sequence[Sequence[str]]) -> list[str]:
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+
+
+def render(status: FleetStatus, where: str) -> RenderableType:
+    """Return the status of all groups for a terminal: a row for each, and below it what keeps those that are not whole.
+
+    Args:
+        status: to show.
+        where: inventory as it was typed, for the next command.
+    """
+    table = Table(box=None, pad_edge=False)
+    for name in STATUS_COLUMNS:
+        table.add_column(name, justify="left" if name in STATUS_COLUMNS[:5] else "right", no_wrap=name != "group")
+    for group in status.groups:
+        load = group.load
+        table.add_row(
+            group.group,
+            Text(group.phase, "green" if group.whole else "red"),
+            f"{hosts_at_work(group)}/{len(group.hosts)}",
+            group.digest or "-",
+            {True: "yes", False: "no", None: "-"}[group.as_planned],
+            "-" if load is None else f"{load[0]:,.0f}",
+            "-" if load is None else f"{load[1]:,}",
+            "-" if group.restarts is None else str(group.restarts),
+        )
+    parts: list[RenderableType] = [Text(f"{status.ready} of {len(status.groups)} groups serve"), "", table]
+    notes = [f"{group.group}: {note(group)}" for group in status.groups if note(group)]
+    parts += ["", *map(Text, notes)] if notes else []
+    return Group(*parts, "", Text(f"one of them: muster status {where} --group NAME"))

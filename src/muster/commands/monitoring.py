@@ -10,39 +10,59 @@ import click
 
 from muster.commands import options
 from muster.monitoring import configuration, grafana
+from muster.plan.fleet import plan_fleet
 from muster.plan.prepare import plan_for
+from muster.plan.types import Plan
 from muster.spec import inventory
+from muster.spec.settings import Settings
 
 
 @click.command(
     epilog="""\b
 Examples:
   muster monitoring inventories/h200-16.py kimi-k2-instruct --out prometheus
+  muster monitoring inventories/fleet.py --out prometheus
   promtool check config prometheus/prometheus.yml
   pyinfra inventories/mine.py deploys/monitoring.py --data _recipe=kimi-k2-instruct
 """
 )
-@options.over_inventory(strategy=True)
+@options.over_inventory(recipe=False, strategy=True, group=True)
 @click.option("--out", required=True, type=click.Path(file_okay=False, path_type=Path), help="Directory of the files.")
-def monitoring(inventory_file: str, recipe_name: str, overrides: Mapping[str, Any], out: Path) -> None:
+def monitoring(inventory_file: str, recipe_name: str | None, overrides: Mapping[str, Any], out: Path) -> None:
     """Write what a Prometheus of your own needs to watch the group of RECIPE on INVENTORY's hosts: targets, alerts,
     configuration.
 
     Paths are those below /etc/prometheus; those in grafana/ are below /etc/grafana. Where prometheus.yml is yours
-    already, take its scrape_configs and rule_files into it. Of several groups, write all into one directory.
-    deploys/monitoring.py installs the same on a host.
+    already, take its scrape_configs and rule_files into it. Without RECIPE: all groups of INVENTORY, where they name
+    theirs; groups of several inventories go into one directory too. deploys/monitoring.py installs the same on a host.
     """
-    fleet = inventory.from_path(inventory_file, overrides)
-    plan = plan_for(recipe_name, fleet)
-    files = configuration.files(plan, fleet.settings, configuration.keyed_groups(_names(out)))
+    loaded = inventory.load(inventory_file, overrides)
+    if recipe_name is None and "group" not in overrides:
+        groups = inventory.groups_of(loaded, name=inventory_file)
+        fleet = plan_fleet(groups)
+        watched = [(plan, groups[name].settings) for name, plan in fleet.plans.items()]
+    else:
+        group = inventory.from_pyinfra(loaded, name=inventory_file, recipe=recipe_name)
+        watched = [(plan_for(inventory.recipe_of(recipe_name, group), group), group.settings)]
+    written: set[str] = set()
+    for plan, settings in watched:
+        written |= _write(plan, settings, out)
+    click.echo(f"{len(written)} files under {out}", err=True)
+    for plan, _ in watched:
+        if plan.api_key_path:
+            place = out / configuration.key_path(plan.group)
+            click.echo(f"the engine of {plan.group} asks for the API key: put it, alone, into {place}")
+
+
+def _write(plan: Plan, settings: Settings, out: Path) -> set[str]:
+    """Write the files of one group beside those of others, and return their paths."""
+    files = configuration.files(plan, settings, configuration.keyed_groups(_names(out)))
     files |= {f"grafana/{path}": text for path, text in grafana.files().items()}
     for path, text in files.items():
         target = out / path
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_text(text, encoding="utf-8")
-    click.echo(f"{len(files)} files under {out}", err=True)
-    if plan.api_key_path:
-        click.echo(f"the engine asks for the API key: put it, alone, into {out / configuration.key_path(plan.group)}")
+    return {*files}
 
 
 def _names(out: Path) -> list[str]:

@@ -40,7 +40,7 @@ def preflight(
     from muster.preflight import plan_needs, run_checks
 
     loaded = inventory.load(inventory_file, overrides)
-    fleet = inventory.from_pyinfra(loaded, name=inventory_file)
+    fleet = inventory.from_pyinfra(loaded, name=inventory_file, recipe=recipe_name)
     settings = fleet.settings.having(preflight_waive=[*fleet.settings.preflight.waive, *waive])
     settings = settings if pairs is None else settings.having(preflight_pairs=pairs)
     # Whatever can be refused is refused before any host is asked.
@@ -66,7 +66,7 @@ def drift(inventory_file: str, recipe_name: str, overrides: Mapping[str, Any], f
     from muster.preflight import run_checks
 
     loaded = inventory.load(inventory_file, overrides)
-    fleet = inventory.from_pyinfra(loaded, name=inventory_file)
+    fleet = inventory.from_pyinfra(loaded, name=inventory_file, recipe=recipe_name)
     plan = plan_for(recipe_name, fleet)  # refused before anybody is asked
     with connected(loaded) as there:
         found = run_checks.run_drift(there.state, plan, _replan(recipe_name, fleet), fleet.settings, there.unreached)

@@ -7,7 +7,8 @@ import re
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from contextlib import contextmanager
+from typing import Any, TypeVar
 
 import click
 from rich.console import Console, Group, RenderableType
@@ -16,10 +17,13 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from muster.commands import options
+from muster.commands import fleet_text, options
 from muster.on_host.systemd_units import VLLM_PREFIX
 from muster.status.failures import decisive
+from muster.status.fleet_status import FleetStatus
 from muster.status.group_status import GroupStatus, group_status
+
+Status = TypeVar("Status", GroupStatus, FleetStatus)
 
 SHOWN_LINES = 5
 """Lines of the failure's log that are shown; `muster logs --failure` has everything that was kept."""
@@ -36,57 +40,72 @@ Examples:
   muster status inventories/h200-16.py kimi-k2-instruct --watch
   muster status inventories/h200-16.py kimi-k2-instruct --format json \\
     | jq .phase
+  muster status inventories/fleet.py
+  muster status inventories/fleet.py --group kimi-a
 
 \b
 Exit status: 0 every DP rank answered recently and no host of INVENTORY
-is left out, 1 otherwise, 2 wrong input.
+is left out (of every group without RECIPE), 1 otherwise, 2 wrong input.
 With --watch: that of the last status.
 """
 )
-@options.over_inventory()
+@options.over_inventory(recipe=False, group=True)
 @click.option("--watch", is_flag=True, help="Repeat until interrupted.")
 @click.option("--every", default=3.0, show_default=True, type=click.FloatRange(min=0.1), help="Seconds, with --watch.")
 @options.output_format("table", "json")
 def status(
-    inventory_file: str, recipe_name: str, overrides: Mapping[str, Any], watch: bool, every: float, form: str
+    inventory_file: str, recipe_name: str | None, overrides: Mapping[str, Any], watch: bool, every: float, form: str
 ) -> None:
     """Show the group of RECIPE as it is now: its phase and generation, whether it runs what these arguments plan, every
     host's rank, unit and engine, and the first failure of the most recent failed generation.
 
-    An unreachable host has a row too. With --watch and --format json: one line of JSON each time.
+    An unreachable host has a row too. With --watch and --format json: one line of JSON each time. Without RECIPE: a row
+    for each group of INVENTORY, where they name theirs.
     """
-    from muster.status.ask_guards import guards_of
-
-    where = f"{inventory_file} {recipe_name}"
-    with guards_of(inventory_file, recipe_name, overrides) as guards:
-
-        def ask() -> GroupStatus:
-            return group_status(guards.plan, guards.ask("status"), guards.digests)
-
+    with _questions(inventory_file, recipe_name, overrides) as (ask, show):
         last = ask()
         if watch:
-            last = _watch(last, _repeated(ask, every), form, where)
+            last = _watch(last, _repeated(ask, every), form, show)
         elif form == "json":
             click.echo(json.dumps(last.as_json(), indent=2))
         else:
-            Console(highlight=False).print(render(last, where))
+            Console(highlight=False).print(show(last))
     sys.exit(0 if last.whole else 1)
 
 
-def _repeated(ask: Callable[[], GroupStatus], every: float) -> Iterator[GroupStatus]:
+@contextmanager
+def _questions(
+    inventory_file: str, recipe_name: str | None, overrides: Mapping[str, Any]
+) -> Iterator[tuple[Callable[[], Any], Callable[[Any], RenderableType]]]:
+    """Connect to what is asked about, one group or all; yield what asks it, and what shows an answer."""
+    from muster.status import ask_guards
+
+    def one(guards: Any) -> GroupStatus:
+        return group_status(guards.plan, guards.ask("status"), guards.digests)
+
+    if recipe_name is None and "group" not in overrides:
+        with ask_guards.guards_of_fleet(inventory_file, overrides) as groups:
+            yield (
+                lambda: FleetStatus(ask_guards.ask_fleet(groups, one)),
+                lambda status: fleet_text.render(status, inventory_file),
+            )
+        return
+    with ask_guards.guards_of(inventory_file, recipe_name or "", overrides) as guards:
+        where = f"{inventory_file} {recipe_name or guards.plan.recipe}"
+        where += f" --data group={overrides['group']}" if "group" in overrides else ""
+        yield lambda: one(guards), lambda status: render(status, where)
+
+
+def _repeated(ask: Callable[[], Status], every: float) -> Iterator[Status]:
     while True:
         time.sleep(every)
         yield ask()
 
 
-def _watch(first: GroupStatus, more: Iterator[GroupStatus], form: str, where: str) -> GroupStatus:
+def _watch(first: Status, more: Iterator[Status], form: str, show: Callable[[Status], RenderableType]) -> Status:
     """Show one status after another until interrupted; return the last one."""
     console, last = Console(highlight=False), first
-    live = (
-        Live(render(first, where), console=console, auto_refresh=False)
-        if form == "table" and console.is_terminal
-        else None
-    )
+    live = Live(show(first), console=console, auto_refresh=False) if form == "table" and console.is_terminal else None
     try:
         if live is not None:
             live.start()
@@ -94,9 +113,9 @@ def _watch(first: GroupStatus, more: Iterator[GroupStatus], form: str, where: st
             if form == "json":
                 click.echo(json.dumps(last.as_json()))
             elif live is not None:
-                live.update(render(last, where), refresh=True)
+                live.update(show(last), refresh=True)
             else:
-                console.print(render(last, where), "")
+                console.print(show(last), "")
             last = next(more)
     except (KeyboardInterrupt, StopIteration):
         return last

@@ -87,7 +87,7 @@ def _ask(
     files: bool = False,
 ) -> tuple[Listing, Answers]:
     """Send every host a request about the pinned revision, with the pin's digest, and with its files where asked."""
-    fleet = inventory.from_path(inventory_file, overrides)
+    fleet = inventory.from_path(inventory_file, overrides, recipe_name)
     chosen = recipe.load(recipe_name).of_variant(fleet.settings.variant)
     listing = pins.read(chosen.pin, homes=fleet.homes)
     if listing is None:

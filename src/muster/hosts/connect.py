@@ -40,12 +40,15 @@ class Connected:
 
 
 @contextmanager
-def connected(inventory: Inventory, *, needs_all: bool = False) -> Iterator[Connected]:
-    """Connect to every host of an inventory at once, and disconnect at the end.
+def connected(
+    inventory: Inventory, *, needs_all: bool = False, names: Collection[str] | None = None
+) -> Iterator[Connected]:
+    """Connect to every host of an inventory at once, or to some of them, and disconnect at the end.
 
     Args:
         inventory: as `spec.inventory.load` returns it; loading it has patched the standard library for gevent.
         needs_all: refuse to go on without a host.
+        names: of the hosts; all of them when None.
 
     Raises:
         Refusal: a host that could not be reached, with `needs_all`; a config.py that cannot be run.
@@ -60,7 +63,7 @@ def connected(inventory: Inventory, *, needs_all: bool = False) -> Iterator[Conn
         ) from error
     ctx_state.set(state)
     try:
-        unreached = connect(state)
+        unreached = connect(state, names)
         if needs_all and unreached:
             raise refusal(unreached)
         yield Connected(state, unreached)

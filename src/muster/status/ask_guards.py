@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
+from gevent.pool import Pool
 from pyinfra.api.host import Host
 
 from muster.hosts.all_hosts import each, hosts_of
 from muster.hosts.connect import Connected, connect, connected
 from muster.hosts.run_programs import run_program
 from muster.plan import cuda_variants
+from muster.plan.fleet import plan_fleet
 from muster.plan.prepare import plan_for
 from muster.plan.types import Plan
 from muster.spec import inventory
+from muster.spec.inventory import Fleet
+
+Answer = TypeVar("Answer")
 
 SECONDS = 30
 """For one question; `ctl` itself gives up after 10."""
+_GROUPS_AT_ONCE = 16
 
 
 class Guards:
@@ -108,16 +114,48 @@ def guards_of(inventory_file: str, recipe_name: str, overrides: Mapping[str, Any
     """Connect to every host of a group that can be reached, and disconnect at the end.
 
     Args:
-        inventory_file, recipe_name: as for `muster plan`.
+        inventory_file, recipe_name: as for `muster plan`; an empty recipe is the group's own.
         overrides: settings that beat the rest.
 
     Raises:
         Refusal: no plan.
     """
     hosts = inventory.load(inventory_file, overrides)
-    fleet = inventory.from_pyinfra(hosts, name=inventory_file)
-    plan = plan_for(recipe_name, fleet)
+    group = inventory.from_pyinfra(hosts, name=inventory_file, recipe=recipe_name or None)
+    recipe = inventory.recipe_of(recipe_name, group)
+    plan = plan_for(recipe, group)
+    with connected(hosts, names=plan.hosts.keys()) as there:
+        yield Guards(plan, there, _digests(plan, recipe, group))
+
+
+@contextmanager
+def guards_of_fleet(inventory_file: str, overrides: Mapping[str, Any]) -> Iterator[dict[str, Guards]]:
+    """Connect to every host of every group of an inventory, and disconnect at the end.
+
+    Yields:
+        Group of the inventory -> its guards.
+
+    Raises:
+        Refusal: no plan, or no group names its recipe.
+    """
+    hosts = inventory.load(inventory_file, overrides)
+    groups = inventory.groups_of(hosts, name=inventory_file)
+    plans = plan_fleet(groups).plans
+    digests = {name: _digests(plan, str(groups[name].settings.recipe), groups[name]) for name, plan in plans.items()}
+    with connected(hosts, names={name for plan in plans.values() for name in plan.hosts}) as there:
+        own = {
+            name: Connected(there.state, {host: why for host, why in there.unreached.items() if host in plan.hosts})
+            for name, plan in plans.items()
+        }
+        yield {name: Guards(plan, own[name], digests[name]) for name, plan in plans.items()}
+
+
+def ask_fleet(guards: Mapping[str, Guards], ask: Callable[[Guards], Answer]) -> list[Answer]:
+    """Ask the guards of all groups at once; answers in the order of the groups."""
+    return list(Pool(_GROUPS_AT_ONCE).map(ask, guards.values()))
+
+
+def _digests(plan: Plan, recipe_name: str, group: Fleet) -> list[str]:
+    """Return the digests of a plan with other CUDA variants, where the drivers decide."""
     others = cuda_variants.offered(plan.vllm_version) if plan.cuda_variant_assumed else ()
-    digests = [plan_for(recipe_name, fleet, variant.name).digest for variant in others]
-    with connected(hosts) as there:
-        yield Guards(plan, there, digests)
+    return [plan_for(recipe_name, group, variant.name).digest for variant in others]

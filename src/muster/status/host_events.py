@@ -112,9 +112,8 @@ def ask(
     # Not `muster-*` without a recipe: journalctl fails where no such unit has ever written.
     units = []
     if recipe_name:
-        units.append(
-            f"muster-{plan_for(recipe_name, inventory.from_pyinfra(hosts, name=inventory_file)).group}.service"
-        )
+        group = inventory.from_pyinfra(hosts, name=inventory_file, recipe=recipe_name)
+        units.append(f"muster-{plan_for(recipe_name, group).group}.service")
     request = {"units": units, **question(count), **begin}
     with connected(hosts) as there:
 

@@ -1,0 +1,50 @@
+"""The status of all groups of an inventory: a row for each, and what keeps those that are not whole."""
+
+from __future__ import annotations
+
+from rich.console import Console
+
+from muster.commands.fleet_text import render
+from muster.status.fleet_status import FleetStatus, hosts_at_work, note
+from muster.status.group_status import group_status
+from tests.status.test_group_status import OTHER, PLAN, answers
+
+WELL = group_status(PLAN, answers())
+FAILED = group_status(PLAN, answers(ready=False, phase="failed", reason="failed: vllm ended with 1"))
+OFF = group_status(PLAN, {**answers(ready=False, phase="gather", reason="", engines=[]), OTHER: {"error": "timed out"}})
+
+
+def shown(status: FleetStatus) -> list[str]:
+    console = Console(width=100, highlight=False, no_color=True)
+    with console.capture() as captured:
+        console.print(render(status, "fleet.py"))
+    return [line.rstrip() for line in captured.get().splitlines()]
+
+
+def test_a_fleet_is_whole_when_every_group_is() -> None:
+    assert FleetStatus([WELL, WELL]).whole
+    assert not FleetStatus([WELL, FAILED]).whole
+    assert FleetStatus([WELL, FAILED, OFF]).ready == 1
+
+
+def test_each_group_has_a_row_and_a_reason_where_it_is_not_whole() -> None:
+    lines = shown(FleetStatus([WELL, FAILED, OFF]))
+    assert lines[0] == "1 of 3 groups serve"
+    rows = [line.split() for line in lines if line.startswith("kimi-k2-instruct ")]
+    assert [row[1] for row in rows] == ["running", "failed", "gather"]
+    assert [row[2] for row in rows] == ["2/2", "2/2", f"{hosts_at_work(OFF)}/2"]
+    assert "kimi-k2-instruct: vllm ended with 1" in lines
+    assert f"kimi-k2-instruct: {OTHER}: timed out" in lines
+    assert lines[-1] == "one of them: muster status fleet.py --group NAME"
+
+
+def test_a_group_that_is_whole_has_no_note() -> None:
+    assert note(WELL) == ""
+    assert hosts_at_work(WELL) == len(PLAN.hosts) > hosts_at_work(OFF)
+
+
+def test_json_says_of_each_group_whether_it_is_whole() -> None:
+    data = FleetStatus([WELL]).as_json()
+    assert (data["whole"], data["ready"], list(data["groups"])) == (True, 1, [PLAN.group])
+    assert data["groups"][PLAN.group]["whole"] is True
+    assert data["groups"][PLAN.group]["phase"] == "running"
