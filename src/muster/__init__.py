@@ -31,6 +31,7 @@ A file name that occurs twice is one noun in two layers:
     own_files       spec: files that a recipe brings; plan: where they are on hosts
     recipe          commands: a new one from a model's config.json; spec: what one holds
     remove          commands: the subcommand; deploys: the stages
+    edge            commands: the subcommand; deploys: HAProxy brought to edge hosts
     monitoring      commands: the subcommand; deploys: Prometheus and exporters brought to machines
     gpu_memory      plan: what a GPU must hold; preflight.checks: whether it fits the GPUs that are there
 """

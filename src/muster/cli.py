@@ -38,6 +38,7 @@ COMMANDS = {
     "report": "muster.commands.report:report",
     "monitoring": "muster.commands.monitoring:monitoring",
     "edge": "muster.commands.edge:edge",
+    "key": "muster.commands.key:key",
     "sandbox": "muster.commands.sandbox:sandbox",
 }
 

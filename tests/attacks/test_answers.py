@@ -30,6 +30,7 @@ from muster.commands import weights as weights_command
 from muster.deploys import deployed_group, prune, remove, verify
 from muster.deploys.shared import guard_commands, polling
 from muster.deploys.shared.progress import Progress
+from muster.edge import key_records
 from muster.errors import Refusal
 from muster.hosts import answer_models, uv_binary
 from muster.hosts.printable import one_line, printable, printable_data
@@ -243,6 +244,31 @@ CASES = {
         {"do": "compare"},
         {"changed": ["/etc/prometheus/prometheus.yml"], "units": ["prometheus.service"]},
         lambda a: [*a["changed"], *a["units"]],
+    ),
+    "edge_keys": Case(
+        "edge_keys",
+        {"do": "read"},
+        {
+            "keys": {
+                "1" * 64: {
+                    "name": "team", "models": ["kimi-k2"], "rate": 600,
+                    "concurrent": 0, "expires": 0, "made": 1, "revoked": 0,
+                }
+            },
+            "current": True,
+            "running": True,
+            "notes": ["keys.json was torn"],
+            "used": {"team": {"requests": 1, "in_flight": 0, "bytes_in": 2, "bytes_out": 3}},
+            "models": ["kimi-k2"],
+        },
+        lambda a: [
+            *(str(row) for row in key_records.rows(a["keys"], [a["used"]], 1)),
+            *a["notes"],
+            *a["models"],
+        ],
+    ),
+    "reach_ports": Case(
+        "reach_ports", {}, {"unreached": {"198.51.100.1:8000": "timed out"}}, lambda a: [*a["unreached"].values()]
     ),
     "place_files": Case("place_files", {}, {"changed": ["/etc/a"], "notes": ["no such key"]}, lambda a: a["notes"]),
     "removable": Case(

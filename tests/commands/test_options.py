@@ -41,7 +41,8 @@ def test_a_command_gets_inventory_recipe_and_overrides() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", [name for name in COMMANDS if name not in ("import", "pin", "recipe", "report", "sandbox", "weights")]
+    "name",
+    [name for name in COMMANDS if name not in ("import", "pin", "recipe", "report", "sandbox", "weights", "key")],
 )
 def test_every_command_over_an_inventory_takes_the_same(name: str) -> None:
     shown = CliRunner().invoke(main, [name, "--help"]).stdout

@@ -13,11 +13,16 @@ import subprocess
 import threading
 import time
 from collections.abc import Mapping
+from datetime import datetime, timedelta, timezone
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from muster.edge import haproxy_files
 from muster.edge.edge_plan import EdgeGroup, Endpoint, edge_plan
@@ -251,9 +256,30 @@ def record(name: str, *models: str, rate: int = 0, concurrent: int = 0, expires:
 
 
 def make_certificate(path: Path, names: tuple[str, ...] = ("localhost",), days: int = 2) -> None:
-    """Write a certificate of its own making for names and 127.0.0.1, and its key, into one file."""
-    alternative = ",".join([*(f"DNS:{name}" for name in names), "IP:127.0.0.1"])
-    made = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
-    made += ["-keyout", f"{path}.key", "-out", f"{path}.crt", "-days", str(days), "-subj", "/CN=edge"]
-    subprocess.run([*made, "-addext", f"subjectAltName={alternative}"], check=True, capture_output=True)
-    path.write_text(Path(f"{path}.crt").read_text() + Path(f"{path}.key").read_text())
+    """Write a certificate of its own making for names and 127.0.0.1, and its key, into one file and into two.
+
+    Args:
+        path: of the one; the others end in `.crt` and `.key` besides.
+        names: of the DNS.
+        days: until it ends; it began ten days ago.
+    """
+    key = ec.generate_private_key(ec.SECP256R1())
+    subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "edge")])
+    now = datetime.now(timezone.utc)
+    alternative = [*map(x509.DNSName, names), x509.IPAddress(ip_address("127.0.0.1"))]
+    certificate = (
+        x509.CertificateBuilder(subject, subject, key.public_key(), x509.random_serial_number())
+        .not_valid_before(now - timedelta(days=10))
+        .not_valid_after(now + timedelta(days=days))
+        .add_extension(x509.SubjectAlternativeName(alternative), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    pem = serialization.Encoding.PEM
+    own = key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    for name, data in (
+        ("", certificate.public_bytes(pem) + own),
+        (".crt", certificate.public_bytes(pem)),
+        (".key", own),
+    ):
+        Path(f"{path}{name}").write_bytes(data)

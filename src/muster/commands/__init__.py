@@ -26,5 +26,6 @@ eval       score the group with GSM8K
 report     the ledger as HTML or Markdown
 monitoring what a Prometheus needs to watch a group
 edge       HAProxy's files before a group
+key        clients' keys at the edge: add, list, revoke
 sandbox    real systemd hosts on this machine
 """

@@ -16,6 +16,7 @@ keep                 every host keeps the verified plan
 prune                releases of the engine that nothing needs any more
 summary              the endpoint, and how to try it
 monitoring           Prometheus on the inventory's monitor, exporters on the hosts of a group
+edge                 HAProxy on the inventory's edge, before the groups
 preflight            an inventory checked without a recipe
 former_group         what the group was called before, stopped for it and taken away once it serves
 leave                hosts that leave the inventory, stopped and cleaned

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pyinfra.api.exceptions import DeployError
 from pyinfra.api.host import Host
 from pyinfra.api.state import State
 from pyinfra.facts.deb import DebPackages
@@ -18,14 +17,12 @@ from pyinfra.facts.files import FindFiles
 from pyinfra.facts.server import Which
 from pyinfra.operations import apt
 
-from muster.deploys.place_files import item
+from muster.deploys.shared.services import differing, placing
 from muster.errors import Refusal
 from muster.hosts import operations, programs
 from muster.hosts.all_hosts import reached
 from muster.hosts.once import OncePerRun
-from muster.hosts.program_operation import Session
 from muster.hosts.pyinfra_types import current_host, current_state, stage
-from muster.hosts.run_programs import run_program
 from muster.monitoring import configuration, machines
 from muster.monitoring.machines import Machine
 from muster.monitoring.monitor_access import require_access
@@ -35,8 +32,6 @@ from muster.plan.weights_path import served_path
 from muster.spec import bundles, inventory, pins, secret_files
 from muster.spec import recipe as recipes
 from muster.spec.inventory import Fleet
-
-_SECONDS = 120
 
 
 @dataclass(frozen=True)
@@ -70,10 +65,10 @@ def monitoring(recipe: str | None) -> None:
     run = _runs.get(state, recipe or "", lambda: _prepare(state, recipe))
     machine = _machine(run, host)
     missing = [name for name in machine.packages if name not in host.get_fact(DebPackages)]
-    differs = _differing(state, host, machine)
+    differs = differing(state, host, machines.TREE, machine)
     # A package starts its service at once: by then its arguments and the firewall are in place.
     operations.carried_out(
-        _placing(machine.before_packages) if missing else None,
+        placing(machines.TREE, machine.before_packages) if missing else None,
         name="arguments, units and firewall are in place before the services start",
     )
     apt.packages(
@@ -83,7 +78,7 @@ def monitoring(recipe: str | None) -> None:
         no_recommends=True,
     )
     operations.carried_out(
-        _placing(machine) if missing or differs else None,
+        placing(machines.TREE, machine) if missing or differs else None,
         name="what is scraped, alerts and services are as planned",
     )
 
@@ -154,27 +149,3 @@ def _machine(run: Monitoring, host: Host) -> Machine:
             alertmanager=run.alertmanager,
         )
     return machine
-
-
-def _differing(state: State, host: Host, machine: Machine) -> bool:
-    """Ask a machine whether a file is not as planned, or a unit does not run or not start at boot."""
-    answer = run_program(state, host, "place_services", _request("compare", machine), seconds=_SECONDS)
-    if "error" in answer:
-        raise DeployError(f"{host.name}: {answer['error']}")
-    return bool(answer["changed"] or answer["units"])
-
-
-def _placing(machine: Machine) -> Session:
-    paths = ", ".join((*machine.early, *machine.files))
-    return Session("place_services", _request("place", machine), f"check and write what differs of {paths}")
-
-
-def _request(do: str, machine: Machine) -> dict[str, Any]:
-    files = {**machine.early, **machine.files}
-    return {
-        "do": do,
-        "tree": machines.TREE,
-        "checks": machine.checks,
-        "units": machine.units,
-        "files": [item(path, file) | ({"text": ""} if do == "compare" else {}) for path, file in files.items()],
-    }

@@ -2,5 +2,9 @@
 
 edge_plan      what the edge needs of groups: models, endpoints, who says that they are ready
 api_errors     the answers of the edge itself, in the OpenAI API's shape
+groups_behind  the groups of an inventory that it is before
+key_records    records of clients' keys, from what an operator names
+certificate    whether a certificate can be served
 haproxy_files  HAProxy's configuration and maps, as they lie in /etc/haproxy
+edge_machine   what an edge host gets: package, files, unit
 """

@@ -16,7 +16,9 @@ from muster.hosts.answer_fields import (
     Anything,
     ChangeState,
     Count,
+    Digest,
     Group,
+    Line,
     Machine,
     Model,
     Path,
@@ -71,6 +73,38 @@ class PlaceFiles(Model):
 class PlaceServices(Model):
     changed: list[Path]
     units: list[Unit]
+
+
+class ReachPorts(Model):
+    unreached: dict[Word, Text]
+
+
+class KeyRecord(Model):
+    name: Word
+    models: list[Line]
+    rate: Count
+    concurrent: Count
+    expires: Count
+    made: Count
+    revoked: Count
+
+
+class KeyUse(Model):
+    requests: Count
+    in_flight: Count
+    bytes_in: Count
+    bytes_out: Count
+
+
+class EdgeKeys(Model):
+    """Of edge_keys."""
+
+    keys: dict[Digest, KeyRecord]
+    current: bool
+    running: bool
+    notes: list[Text]
+    used: dict[Word, KeyUse]
+    models: list[Line]
 
 
 class AskParser(Model):
@@ -162,6 +196,8 @@ _BY_PROGRAM: dict[str, type[BaseModel]] = {
     "place_files": PlaceFiles,
     "place_services": PlaceServices,
     "ask_parser": AskParser,
+    "edge_keys": EdgeKeys,
+    "reach_ports": ReachPorts,
     "resolve_engine": Resolve,
     "run_units": RunUnits,
     "verify_group": VerifyGroup,

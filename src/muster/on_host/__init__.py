@@ -34,6 +34,7 @@ What a host is and has; these change nothing:
     run_unprivileged   an engine's Python as a user that may do nothing
     ask_guard          a guard's status, failures, and commands to it
     read_journal       what units wrote to the journal, without the guard's polling
+    reach_ports        which ports of other hosts answer from here
     measure_pair       round trip and throughput between two hosts
     meet_peers         all hosts at once: which ports answer, do full packets pass
     measure_allreduce  one host's share of an all-reduce

@@ -289,6 +289,14 @@ def groups_of(inventory: Inventory, *, name: str) -> dict[str, Fleet]:
     return {group: from_pyinfra(inventory, name=name, group=group) for group in named}
 
 
+def groups_for(inventory: Inventory, recipe: str | None, *, name: str) -> dict[str, Fleet]:
+    """Return the group of a recipe alone, or, without one, each that names its own; arguments as of `from_pyinfra`."""
+    if recipe is None:
+        return groups_of(inventory, name=name)
+    fleet = from_pyinfra(inventory, name=name, recipe=recipe)
+    return {fleet.group or name: fleet}
+
+
 def recipe_of(recipe: str | None, fleet: Fleet) -> str:
     """Return the recipe that a command names, or else the group.
 

@@ -11,5 +11,6 @@ guard_trouble     what keeps a guarded group from starting, and when waiting can
 can_return        whether a group that is taken down could come back: pure
 guard_commands    stop, restart and resume, by the guards
 engine_addresses  where the files of an engine may come from: pure
+services          services of the distribution with files of muster's
 resolution        one resolution of a release for all hosts of a run
 """
