@@ -26,7 +26,7 @@ MODEL = "my-org/My-Model.1"
 
 def config_file(directory: Path, name: str = "qwen3-235b", **change: Any) -> str:
     place = directory / "config.json"
-    place.write_text(json.dumps({"architectures": ["AnyForCausalLM"], **CONFIGS[name], **change}))
+    place.write_text(json.dumps({**CONFIGS[name], "architectures": ["AnyForCausalLM"], **change}))
     return str(place)
 
 

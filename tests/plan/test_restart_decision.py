@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from muster.plan import unit_files
 from muster.plan.restart_decision import Decision, HostDecision, asked, decide, is_base
-from muster.plan.types import Plan
+from muster.plan.types import File, Plan
 from tests import sample_observations, sample_plans
 
 DP = sample_plans.plain("kimi-k2-instruct", 2, "H200")
@@ -128,13 +128,14 @@ def test_a_unit_that_systemd_has_not_read_again_is_read_again_and_runs_on() -> N
 
 
 def test_another_comment_in_a_base_file_of_the_plan_restarts_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    render = unit_files.render
+    fixed = unit_files.fixed
     path = "/etc/sysctl.d/90-muster.conf"
-    monkeypatch.setattr(
-        unit_files,
-        "render",
-        lambda name, values: render(name, values) + "# Another comment.\n" * (name == "sysctl.conf.j2"),
-    )
+
+    def commented(name: str, **values: str) -> File:
+        file = fixed(name, **values)
+        return replace(file, text=file.text + "# Another comment.\n" * (name == "sysctl.conf.j2"))
+
+    monkeypatch.setattr(unit_files, "fixed", commented)
     newer = sample_plans.plain("kimi-k2-instruct", 2, "H200")
     assert newer.hosts["h200-0"].files[path] != DP.hosts["h200-0"].files[path]
     assert newer.digest == DP.digest

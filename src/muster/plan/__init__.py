@@ -37,6 +37,7 @@ conflicts           values that contradict each other: ports, variables, a Ray w
 render              templates -> text
 start_order         the order of bring-up
 key_parity          whether all hosts have one guard key
+plan_digest         the digest of everything that runs
 manifest            what a group says of itself on each host
 types               Plan, HostPlan, Process, File, Step, Secret, WeightsSource: what all of the above make
 plan_history        the verified plans that hosts keep: which one a rollback takes, how long a start took

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from ipaddress import ip_network
 
 from muster.plan import command_lines
@@ -34,7 +35,11 @@ def ruleset(group: Group, node: Node) -> str:
     Groups that share a host share the engine's user: where their peers differ, each closes the ports that the kernel
     picks to the peers of the other.
     """
-    firewall = firewall_of(group, node)
+    return _ruleset(group.name, firewall_of(group, node))
+
+
+@lru_cache(maxsize=16)
+def _ruleset(group: str, firewall: Firewall) -> str:
     audiences = {"peers": firewall.peers, "clients": firewall.clients, "monitors": firewall.monitors}
     sets = [
         (audience, version, [one for one in networks if ip_network(one).version == version])
@@ -45,7 +50,7 @@ def ruleset(group: Group, node: Node) -> str:
     return render(
         "nftables.conf.j2",
         {
-            "group": group.name,
+            "group": group,
             "unit": firewall.unit,
             "table": firewall.table,
             "sets": sets,

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from collections.abc import Sequence
+from dataclasses import replace
 
 from pydantic import ValidationError
 
 from muster.errors import Refusal, unknown
-from muster.on_host.whole_files import text_sha256
 from muster.plan import (
     answered_kind,
     cache_size,
@@ -34,11 +32,11 @@ from muster.plan.group import Group
 from muster.plan.host_plans import host_plans, processes_of, secrets_of
 from muster.plan.layout import Layout, lay_out
 from muster.plan.manifest import with_manifest
+from muster.plan.plan_digest import digest_of
 from muster.plan.release import chosen, release_of
-from muster.plan.restart_decision import is_base
 from muster.plan.start_order import steps_of
 from muster.plan.topology import Topology, build_topology
-from muster.plan.types import HostPlan, Plan
+from muster.plan.types import Plan
 from muster.spec.host import HostSpec
 from muster.spec.listing import Listing
 from muster.spec.recipe import Recipe
@@ -174,7 +172,7 @@ def _build(recipe: Recipe, hosts: Sequence[HostSpec], settings: Settings, drafts
     warnings = (*choice, *notes, *_cautions(settings), *faults, *draft_model.notes(engine.argv, draft), *code)
     brought = own_files.notes(engine.argv, recipe, group.name, allowed=settings.trust_remote_code)
     warnings = (*warnings, *answered_kind.notes(recipe, layout), *brought)
-    digest = _digest(group.release.id, host_plans(group, processes, digest=""))
+    digest = digest_of(group.release.id, host_plans(group, processes, digest=""))
     plan = Plan(
         group=group.name,
         recipe=recipe.name,
@@ -275,17 +273,3 @@ def _cautions(settings: Settings) -> list[str]:
     if vllm_versions.version_of(settings.vllm_version) < vllm_versions.SECURITY_FLOOR:
         notes.append(f"vLLM {settings.vllm_version} lacks security fixes of 0.30 to 0.32")
     return notes
-
-
-def _digest(release: str, hosts: Mapping[str, HostPlan]) -> str:
-    """Return the digest of everything that runs: a change for one rank restarts the whole group together, once.
-
-    Files that take effect at once are left out: their change, a comment in one included, must restart nothing.
-    """
-    content = {name: asdict(host) for name, host in hosts.items()}
-    for host in content.values():
-        host["files"] = {path: file for path, file in host["files"].items() if not is_base(path)}
-        host["processes"] = [{**process, "decided": ()} for process in host["processes"]]
-        del host["firewall"]
-    text = json.dumps([release, content], sort_keys=True)
-    return text_sha256(text)[:16]

@@ -140,6 +140,7 @@ def device(value: str) -> str:
     return _matching(value, r"char-[a-z_-]+|/dev(/[A-Za-z0-9_-]+)+", "a device")
 
 
+@lru_cache(maxsize=4096)
 def network(value: str) -> str:
     """Return an IP network or address.
 
@@ -214,7 +215,8 @@ def number(value: int) -> str:
 
 
 def _visible(value: str, where: str) -> None:
-    if any(unicodedata.category(char) in _HIDDEN for char in value):
+    # What Python prints as it is holds none of them; the rest is looked at letter by letter.
+    if not value.isprintable() and any(unicodedata.category(char) in _HIDDEN for char in value):
         raise ValueError(f"{where} cannot carry control characters: {value!r}")
 
 

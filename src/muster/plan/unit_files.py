@@ -25,6 +25,12 @@ def _middleware_text() -> str:
     return Path(require_api_key.__file__).read_text(encoding="utf-8")
 
 
+@lru_cache(maxsize=64)
+def fixed(template: str, **values: str) -> File:
+    """Return a file that is the same on every host of a group."""
+    return File(render(template, values))
+
+
 def unit_names(group: Group, processes: Sequence[Process]) -> tuple[str, ...]:
     """Return the units of one host, in start order: one in all with the guard, one per process without."""
     return tuple(dict.fromkeys(group.unit_of(process.name) for process in processes))
@@ -41,13 +47,11 @@ def host_files(group: Group, node: Node, processes: tuple[Process, ...], digest:
     """
     settings = group.settings
     files = {
-        places.SYSUSERS: File(render("sysusers.conf.j2", {})),
+        places.SYSUSERS: fixed("sysusers.conf.j2"),
         # Its text is the group's own (root, hf_home): two groups on one host must not write one file.
-        places.tmpfiles(group.name): File(
-            render("tmpfiles.conf.j2", {"root": settings.root, "hf_home": settings.hf_home})
-        ),
-        places.SYSCTL: File(render("sysctl.conf.j2", {})),
-        places.FIREWALL_UNIT: File(render("firewall.service.j2", {})),
+        places.tmpfiles(group.name): fixed("tmpfiles.conf.j2", root=settings.root, hf_home=settings.hf_home),
+        places.SYSCTL: fixed("sysctl.conf.j2"),
+        places.FIREWALL_UNIT: fixed("firewall.service.j2"),
         f"{group.config}/firewall.nft": File(firewall.ruleset(group, node)),
     }
     if group.guarded:
