@@ -8,17 +8,12 @@ import threading
 import urllib.request
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import pytest
 
 from muster.sandbox import vllm_wheel
-from muster.spec import recipe
-from muster.spec.hardware import GPUS
-from tests.catalogue import facts
-from tests.catalogue.verdict import verdicts
+from tests.engine import commands
 from tests.engine.conftest import RANKS, UNIT, Real
-from tests.sample_plans import plan
 
 pytestmark = [pytest.mark.sandbox, pytest.mark.engine]
 
@@ -55,30 +50,6 @@ for case, argv in json.load(sys.stdin):
 """
 
 
-LAYOUTS = str(Path(__file__).parents[1] / "recipes" / "qwen3-235b.yaml")
-
-
-def planned(name: str, gpus: Iterable[str]) -> list[tuple[str, tuple[str, ...]]]:
-    """Every command of a recipe's strategies, with words that say which it is."""
-    cases = []
-    for strategy, told in recipe.load(name).strategies.items():
-        for gpu in gpus:
-            for executor in ("ray", "mp"):
-                p = plan(
-                    name,
-                    told.hosts or 2,
-                    gpu,
-                    strategy=strategy,
-                    executor=executor,
-                    vllm_version=vllm_wheel.VLLM,  # the one that is asked
-                    allow_oversubscription=True,
-                )
-                for host in p.hosts.values():
-                    case = f"{name} {strategy} {gpu} {executor} {host.name}"
-                    cases += [(case, q.argv) for q in host.processes if q.name == "vllm"]
-    return cases
-
-
 def read_by_the_parser(real: Real, cases: Iterable[tuple[str, tuple[str, ...]]], timeout: int) -> list[tuple[str, str]]:
     """Have the installed parser read command lines; return verdict and case of each."""
     release = real.box.exec("node0", ["/bin/sh", "-c", "ls -d /opt/muster/engines/*/bin"]).stdout.split()[0]
@@ -89,10 +60,9 @@ def read_by_the_parser(real: Real, cases: Iterable[tuple[str, tuple[str, ...]]],
 
 
 def test_the_real_parser_takes_every_recipe_strategy_and_hardware(real: Real) -> None:
-    imported = [name for name in recipe.names() if recipe.load(name).source]
-    cases = [case for name in recipe.names() if name not in imported for case in planned(name, GPUS)]
+    cases = commands.shipped(vllm_wheel.VLLM)  # the one that is asked
     assert len(cases) == 55
-    cases += [case for name in (LAYOUTS, *imported) for case in planned(name, ["H200"])]
+    cases += commands.imported(vllm_wheel.VLLM)
     said = read_by_the_parser(real, cases, 300)
     assert len(said) == len(cases) == 55 + 36 + 194
     assert [case for verdict, case in said if verdict == "refused"] == []
@@ -100,15 +70,9 @@ def test_the_real_parser_takes_every_recipe_strategy_and_hardware(real: Real) ->
 
 @pytest.mark.nightly
 def test_the_real_parser_takes_every_command_of_the_catalogue(real: Real) -> None:
-    where = {"H100": (1, 2), "H200": (1, 2)}
-    cases = {
-        argv: f"{name} {each.cell.variant} {each.cell.strategy}"
-        for name, raw in facts.models()
-        for each in verdicts(name, raw, where)
-        for argv in each.argvs
-    }
+    cases = commands.catalogue()
     assert len(cases) > 1000
-    said = read_by_the_parser(real, ((case, argv) for argv, case in cases.items()), 900)
+    said = read_by_the_parser(real, cases, 900)
     assert len(said) == len(cases)
     refused = {case.partition(" ")[0] for verdict, case in said if verdict == "refused"}
     assert refused <= {"inclusionAI/Ring-1T-FP8"}, "one model has a key in --compilation-config that vLLM has no more"
