@@ -11,8 +11,9 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -38,8 +39,11 @@ def gpu_rows() -> Iterator[tuple[str, ...]]:
         on = (f"vLLM {machine['vllm']}", str(machine["gpus"]), f"driver {machine['driver']}")
         for case in kept.get("cases", ()):
             yield (*on, _layout(case), _done(case), _ended(case), str(machine["date"]))
-        for fault in kept.get("faults", ()):
-            yield (*on, kept["label"], f"guards: {fault['text']}", _recovered(fault), str(machine["date"]))
+        way = f" ({kept['way']})" if "way" in kept else ""
+        for text, faults in _by_text(kept.get("faults", ())).items():
+            yield (*on, kept["label"], f"guards: {text}{way}", _recovered(faults), str(machine["date"]))
+        for row in kept.get("kept_weights", ()):
+            yield (*on, " ".join(row["flags"]) or "TP1", _kept(row), row["error"] or "answers", str(machine["date"]))
         if "crash" in kept:
             crash = kept["crash"]
             ended = f"generation ended {crash['words_to_end']} s after the engine's words"
@@ -67,11 +71,26 @@ def _ended(case: dict[str, Any]) -> str:
     return f"failed: {case['error']}" if "error" in case else "answers"
 
 
-def _recovered(fault: dict[str, Any]) -> str:
-    if fault.get("error"):
-        return f"failed: {fault['error']}"
-    answering = [value for value in (fault.get("answering") or {}).values() if value is not None]
-    return f"answers again after {max(answering):.0f} s" if answering else "gone in its bound"
+def _by_text(faults: Iterable[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+    grouped: dict[str, list[dict[str, Any]]] = {}
+    for fault in faults:
+        grouped.setdefault(fault["text"], []).append(fault)
+    return grouped
+
+
+def _recovered(faults: Sequence[dict[str, Any]]) -> str:
+    errors = [fault["error"] for fault in faults if fault.get("error")]
+    if errors:
+        return f"failed: {errors[0]}"
+    times = [max(fault["answering"].values()) for fault in faults if fault.get("answering")]
+    if not times:
+        return "gone in its bound"
+    often = f" (median of {len(times)})" if len(times) > 1 else ""
+    return f"answers again after {median(times):.0f} s{often}"
+
+
+def _kept(row: dict[str, Any]) -> str:
+    return f"{row['model']}, weights {row['weights']}, router {row['router']}"
 
 
 def host_rows() -> list[dict[str, str]]:

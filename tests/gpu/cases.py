@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from muster.bench.scenario import Scenario
@@ -53,6 +53,7 @@ class Case:
         dense: a dense model in place of the K2-shaped one.
         loads: what is run against it.
         compilation: vLLM's --compilation-config.
+        layers: so many layers of Kimi-K2's own width; 0: the small model.
     """
 
     name: str
@@ -66,11 +67,12 @@ class Case:
     dense: bool = False
     loads: tuple[Scenario, ...] = (SHORT, LONG)
     compilation: str = COMPILATION
+    layers: int = 0
 
-    def specs(self) -> list[HostSpec]:
+    def specs(self, gpu: str = "H200") -> list[HostSpec]:
         """Return the hosts; on one machine each gets a loopback address of its own."""
         count, gpus = self.hosts
-        return [HostSpec(f"gpu-{n}", f"127.0.0.{n + 2}", "lo", "H200", gpus) for n in range(count)]
+        return [HostSpec(f"gpu-{n}", f"127.0.0.{n + 2}", "lo", gpu, gpus) for n in range(count)]
 
 
 def _fp8(name: str, strategy: str, *args: str, **other: Any) -> Case:
@@ -174,3 +176,36 @@ CASES = {
 }
 PROOF = ("tp@empty", "tp", "tp-dcp")
 """What runs alone when no case is named; `@empty` removes the group's caches first."""
+
+
+def sized(gpus: int) -> dict[str, Case]:
+    """Return the seeds' commands on so many GPUs of one machine, `NAME/GPUS`; two hosts have half of them each.
+
+    `tp` and `tp-dcp` have a model of Kimi-K2's width that takes about 34 GiB of each GPU, and all of the memory; the
+    others leave each other room.
+    """
+    halves = (2, gpus // 2)
+
+    def small(name: str, strategy: str, **settings: Any) -> Case:
+        return Case(name, INSTRUCT, strategy, halves, SMALL | settings, FIXED_CACHE, loads=(SHORT,))
+
+    cases = (
+        *(Case(name, THINKING, name, hosts=(1, gpus), layers=1 + gpus, loads=(LONG,)) for name in ("tp", "tp-dcp")),
+        *(
+            Case(f"{name}-queues", THINKING, name, hosts=(1, gpus), settings=SMALL, args=QUEUES_CACHE, loads=(QUEUES,))
+            for name in ("tp", "tp-dcp")
+        ),
+        *(small(f"tp-pp-{executor}", "tp-pp", executor=executor) for executor in ("mp", "ray")),
+        small("dp-ep", "dp-ep"),
+    )  # fmt: skip
+    return {f"{case.name}/{gpus}": replace(case, name=f"{case.name}-of-{gpus}") for case in cases}
+
+
+def find(name: str) -> Case:
+    """Return a case by its name, or one of `sized` by `NAME/GPUS`.
+
+    Raises:
+        KeyError: there is none.
+    """
+    _, _, gpus = name.partition("/")
+    return (sized(int(gpus)) if gpus else CASES)[name]

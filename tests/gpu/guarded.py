@@ -1,7 +1,7 @@
 """A head and a headless rank on real GPUs, under their own guards and under load: kill one, stop one, and watch.
 
     python tests/gpu/guarded.py --out FILE [--site SITE] [--case CASE] [--soak SECONDS] [--faults A,B] [--idle]
-                                [--shared SLOT] [--seconds S] [--env NAME=VALUE]… [--set NAME=VALUE]…
+                                [--shared SLOT] [--gpus A,B] [--seconds S] [--env NAME=VALUE]… [--set NAME=VALUE]…
 
 Runs as root on a machine of your own with vLLM, as tests/gpu/run.py does: the plan's guard, guard.json and command
 lines. With two GPUs each rank has its own (`dp-ep`), with four each host has two ranks (`dp-ep-4`); on one they share
@@ -33,11 +33,11 @@ from muster.spec import recipe as recipes  # noqa: E402
 from tests.faults import sightings  # noqa: E402
 from tests.faults.sampler import Sampler  # noqa: E402
 from tests.gpu import guarded_table  # noqa: E402
-from tests.gpu.cases import CASES  # noqa: E402
+from tests.gpu.cases import find  # noqa: E402
 from tests.gpu.guarded_faults import FAULTS, Fault  # noqa: E402
 from tests.gpu.guarded_host import Host, hierarchy  # noqa: E402
 from tests.gpu.guarded_watch import FREE_MIB, Gpus, HostProcesses, Load, Ready, complete, get  # noqa: E402
-from tests.gpu.run import START_SECONDS, caches, install, machine, own_gpus, settings_of  # noqa: E402
+from tests.gpu.run import START_SECONDS, caches, install, machine, own_gpus, product, settings_of  # noqa: E402
 
 CLIENTS, TOKENS = 64, 1500
 """Clients of each rank, and tokens of each of their answers."""
@@ -53,7 +53,14 @@ class Run:
     """A guarded group on this machine, and all that watches it."""
 
     def __init__(
-        self, plan: Plan, folder: Path, fence: Path | None, *, shared: bool = False, idle: bool = False
+        self,
+        plan: Plan,
+        folder: Path,
+        fence: Path | None,
+        *,
+        shared: bool = False,
+        idle: bool = False,
+        gpus: Sequence[str] = (),
     ) -> None:
         self.plan, self.folder, self.shared, self.idle = plan, folder, shared, idle
         head = plan.head
@@ -61,16 +68,16 @@ class Run:
         self.settings = guard_config["settings"]
         self.control = f"http://{guard_config['head']['address']}:{guard_config['head']['control_port']}"
         self.gpus = Gpus()
-        count = len(self.gpus.idle)
+        there = list(gpus) or [str(n) for n in range(len(self.gpus.idle))]
         self.hosts = [
-            Host(plan, host, own_gpus(host, count), folder, fence, shared=shared) for host in plan.hosts.values()
+            Host(plan, host, own_gpus(host, there), folder, fence, shared=shared) for host in plan.hosts.values()
         ]
         self.processes = HostProcesses(self.hosts)
         self.ready = Ready(self.control)
         self.ranks = sorted(rank for host in plan.hosts.values() for rank in host.dp_ranks)
         self.loads: list[Load] = []
 
-    def start(self) -> float:
+    def start(self, caches_were: str) -> float:
         """Start the guards, the headless one first; the seconds until /ready."""
         began = time.monotonic()
         watchers: list[Sampler] = [self.gpus, self.processes, self.ready]
@@ -79,7 +86,7 @@ class Run:
         for host in reversed(self.hosts):
             host.start()
         until(lambda: self.ready.now, START_SECONDS + 60, "the group is not ready", self.explain)
-        self.keep_start(self.ready.changes[-1][0], "empty")
+        self.keep_start(self.ready.changes[-1][0], caches_were)
         return self.ready.changes[-1][0] - began
 
     def keep_start(self, answered: float, caches_were: str) -> None:
@@ -290,27 +297,30 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=float("inf"), help="no fault begins later than this")
     parser.add_argument("--env", action="append", default=[], metavar="NAME=VALUE", help="of the engine")
     parser.add_argument("--crash", metavar="CASE", help="no faults: a case whose engine dies while it starts")
+    parser.add_argument("--gpus", default="", metavar="A,B", help="the group has these GPUs of the machine alone")
+    parser.add_argument("--keep-caches", action="store_true", help="start with what earlier starts compiled")
     parser.add_argument("--fence", choices=("auto", "environment"), default="auto")
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="a setting of the plan")
     args = parser.parse_args()
     ends = time.monotonic() + args.seconds
     install(args.site)
     on = machine()
-    case = CASES[args.crash or args.case or CASE_ON.get(int(on["gpus"].partition("x")[0]), "dp-ep")]
+    case = find(args.crash or args.case or CASE_ON.get(int(on["gpus"].partition("x")[0]), "dp-ep"))
     changes = {name: json.loads(value) for name, value in (pair.split("=", 1) for pair in args.set)}
     settings = settings_of(case, site=args.site, slot=args.shared or 0)
     if args.env:
         changes["extra_env"] = {**settings.extra_env, **dict(pair.split("=", 1) for pair in args.env)}
     plan = build_plan(
         recipes.load(case.recipe),
-        case.specs(),
+        case.specs(product()),
         settings.model_validate({**dict(settings), "supervisor": "guard", **changes}),
     )
-    caches(plan, empty=True)
+    caches(plan, empty=not args.keep_caches)
     folder = args.out.parent / f"{args.out.name}-hosts"
     shutil.rmtree(folder, ignore_errors=True)
     fence = hierarchy() if args.fence == "auto" else None
-    run = Run(plan, folder, fence, shared=args.shared is not None, idle=args.idle)
+    gpus = list(filter(None, args.gpus.split(",")))
+    run = Run(plan, folder, fence, shared=args.shared is not None, idle=args.idle, gpus=gpus)
     record: dict[str, Any] = {
         "machine": on, "case": case.name, "label": plan.label, "digest": plan.digest, "weights": "dummy",
         "supervisor": f"a guard per host on one machine, each under a restart loop in place of systemd (again after"
@@ -331,7 +341,7 @@ def main() -> int:
             record["crash"] = run.crash(CRASH_SECONDS)
             print(record["crash"], flush=True)
             return bool(record["crash"]["missed"])
-        record["first_start_seconds"] = round(run.start(), 1)
+        record["first_start_seconds"] = round(run.start("persisted" if args.keep_caches else "empty"), 1)
         if not args.idle:
             run.load()
         if args.soak:

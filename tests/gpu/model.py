@@ -28,8 +28,14 @@ TOKENS = [
 ]
 
 
-def config(layers: int, hidden: int, experts: int, *, fp8: bool = False) -> dict[str, Any]:
-    """Return config.json: attention as in Kimi-K2 (MLA, 64 heads), the rest scaled down."""
+K2 = {"hidden": 7168, "experts": 384, "inner": 18432, "moe": 2048}
+"""Kimi-K2's own width; with few layers it is what one GPU holds of it."""
+
+
+def config(
+    layers: int, hidden: int, experts: int, *, inner: int = 0, moe: int = 1024, fp8: bool = False
+) -> dict[str, Any]:
+    """Return config.json: attention as in Kimi-K2 (MLA, 64 heads), the rest scaled down unless it is told."""
     settings: dict[str, Any] = {
         "architectures": ["DeepseekV3ForCausalLM"],
         "model_type": "kimi_k2",
@@ -41,10 +47,10 @@ def config(layers: int, hidden: int, experts: int, *, fp8: bool = False) -> dict
         "hidden_act": "silu",
         "hidden_size": hidden,
         "initializer_range": 0.02,
-        "intermediate_size": hidden * 2,
+        "intermediate_size": inner or hidden * 2,
         "kv_lora_rank": 512,
         "max_position_embeddings": 131072,
-        "moe_intermediate_size": 1024,
+        "moe_intermediate_size": moe,
         "moe_layer_freq": 1,
         "n_group": 1,
         "n_routed_experts": experts,
@@ -127,7 +133,7 @@ def write_weights(out: Path, settings: dict[str, Any], *, fp8: bool) -> None:
         if kind == "norm":
             written[name] = torch.ones(shape, dtype=torch.bfloat16)
         elif kind == "bias":
-            written[name] = torch.zeros(shape, dtype=torch.float32)
+            written[name] = torch.randn(shape) * settings["initializer_range"]
         else:
             values = torch.randn(shape, device=device) * settings["initializer_range"]
             if kind == "linear" and fp8:
@@ -200,12 +206,22 @@ def dense(layers: int, hidden: int) -> dict[str, Any]:
     }
 
 
-def write(out: Path, *, layers: int = 6, hidden: int = 4096, experts: int = 64, weights: str = "none") -> Path:
+def write(
+    out: Path,
+    *,
+    layers: int = 6,
+    hidden: int = 4096,
+    experts: int = 64,
+    inner: int = 0,
+    moe: int = 1024,
+    weights: str = "none",
+) -> Path:
     """Write the whole directory once and return it; a complete one is left as it is. No experts: a dense model."""
     if (out / "complete").exists():
         return out
     out.mkdir(parents=True, exist_ok=True)
-    settings = config(layers, hidden, experts, fp8=weights == "fp8") if experts else dense(layers, hidden)
+    sizes = {"inner": inner, "moe": moe, "fp8": weights == "fp8"}
+    settings = config(layers, hidden, experts, **sizes) if experts else dense(layers, hidden)
     (out / "config.json").write_text(json.dumps(settings), encoding="utf-8")
     write_tokenizer(out)
     if weights != "none":

@@ -6,7 +6,8 @@ Runs as root on a machine of your own with vLLM and two GPUs, four for the cases
 writes, under /etc/muster, /var/lib/muster and /var/cache/muster. Needs muster's pure part alone (no pyinfra). Results
 are added to DIR/result.json, and DIR/table.md shows them; engine logs lie beside.
 
-    SITE       a directory for PYTHONPATH that holds vLLM, where it is not installed
+    CASE       of tests/gpu/cases.py; `NAME/GPUS` is one of the seeds' commands on so many GPUs
+    SITE       a directory for PYTHONPATH that holds vLLM, where it is not installed; not below a home directory
     --parallel bring the named cases up side by side, then load one after the other; all but tp and tp-dcp leave
                each other memory
     --starts   no load: bring each case up, ask it once, take it down; `--starts tp@empty tp` measures the caches
@@ -26,6 +27,7 @@ import threading
 import time
 import urllib.request
 import venv
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from itertools import repeat
@@ -37,13 +39,15 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT / "src"), str(ROOT)]
 
 from muster.bench import engine_log  # noqa: E402
+from muster.plan import flags_in_argv  # noqa: E402
 from muster.plan.make import build_plan  # noqa: E402
 from muster.plan.types import Check, HostPlan, Plan  # noqa: E402
 from muster.spec import recipe as recipes  # noqa: E402
+from muster.spec.hardware import GIB, GPUS  # noqa: E402
 from muster.spec.settings import Settings  # noqa: E402
 from muster.spec.shape import Shape  # noqa: E402
 from tests.gpu import model, table  # noqa: E402
-from tests.gpu.cases import CASES, PROOF, SHARED_ARGS, SHARED_ENV, Case  # noqa: E402
+from tests.gpu.cases import PROOF, SHARED_ARGS, SHARED_ENV, Case, find  # noqa: E402
 from tests.gpu.tool import Tool  # noqa: E402
 
 ENGINE = "/opt/muster-gpu"
@@ -58,23 +62,28 @@ def settings_of(case: Case, *, site: str, slot: int) -> Settings:
     """Return the settings of a case; `slot` keeps the ports of parallel cases apart."""
     directory = Path("/dev/shm/muster-gpu") / ("dense" if case.dense else case.weights)
     size = {"layers": 4, "hidden": 2048, "experts": 32} if case.weights == "fp8" else {}
+    if case.layers:
+        directory = directory.with_name(f"k2-{case.layers}-layers")
+        size = {"layers": case.layers, **model.K2}
     if case.dense:
         size = {"layers": 16, "hidden": 4096, "experts": 0}
     with WRITING:
         model.write(directory, weights=case.weights, **size)
     model_config = json.loads((directory / "config.json").read_text(encoding="utf-8"))
+    quantised = "--quantization" in case.args or case.weights == "fp8" or case.strategy == "tp-pp"
+    bits = {"expert_bits": 8, "linear_bits": 8} if quantised and not case.dense else {}
     settings: dict[str, Any] = {
         "group": case.name,
         "strategy": case.strategy,
         "model": str(directory),
-        "model_shape": {key: model_config[key] for key in Shape.model_fields if key in model_config},
+        "model_shape": {key: model_config[key] for key in Shape.model_fields if key in model_config} | bits,
         "offline": True,
         "supervisor": "systemd",  # the processes alone, in the plan's order; tests/gpu/guarded.py has them guarded
         "vllm_version": VLLM,
         "engine_path": ENGINE,
         "port": 8000 + slot,
         "rpc_port": 29550 + slot,
-        "master_port": 29650 + slot,
+        "master_port": 29750 + slot,
         "control_port": 29600 + slot,
         "extra_args": [
             *SHARED_ARGS,
@@ -189,14 +198,14 @@ class Life:
                 time.sleep(0.2)
 
 
-def own_gpus(host: HostPlan, there: int) -> str:
-    """Return the GPUs of this machine that one of its hosts sees, as CUDA_VISIBLE_DEVICES has them."""
-    return ",".join(str((host.node_rank * host.gpus + n) % there) for n in range(host.gpus))
+def own_gpus(host: HostPlan, there: Sequence[str]) -> str:
+    """Return those of some GPUs of this machine that one of its hosts sees, as CUDA_VISIBLE_DEVICES has them."""
+    return ",".join(there[(host.node_rank * host.gpus + n) % len(there)] for n in range(host.gpus))
 
 
-def _gpus() -> int:
-    listed = subprocess.run(["nvidia-smi", "--query-gpu=uuid", "--format=csv,noheader"], capture_output=True, text=True)
-    return len(listed.stdout.split()) or 1
+def _gpus() -> list[str]:
+    shown = subprocess.run(["nvidia-smi", "--query-gpu=index", "--format=csv,noheader"], capture_output=True, text=True)
+    return shown.stdout.split() or ["0"]
 
 
 def _is_port(flag: str) -> bool:
@@ -272,7 +281,7 @@ def run(
 ) -> dict[str, Any]:
     """Bring one case up, measure it, take it down, and return all of it as plain data."""
     settings = settings_of(case, site=site, slot=slot)
-    plan = build_plan(recipes.load(case.recipe), case.specs(), settings)
+    plan = build_plan(recipes.load(case.recipe), case.specs(product()), settings)
     logs = out / "logs" / case.name
     shutil.rmtree(logs, ignore_errors=True)
     logs.mkdir(parents=True)
@@ -314,9 +323,31 @@ def run(
             settle()
     lines = life.lines()
     record["engine"] = asdict(engine_log.parse(lines))
+    record["planned"] = planned(plan, settings)
     if "error" in record or any(load["problems"] for load in record["loads"]):
         record["last_words"] = [line[-400:] for line in lines if "rror" in line or "llegal" in line][:12]
     return record
+
+
+def planned(plan: Plan, settings: Settings) -> dict[str, Any]:
+    """Return what the plan's memory table says of what an engine logs, in GiB of one GPU and tokens of one DP rank."""
+    memory = plan.memory
+    if memory is None:
+        return {}
+    fixed = flags_in_argv.values_of(settings.extra_args).get("kv-cache-memory-bytes")
+    weights = sum(part.bytes for part in memory.parts if part.name != "allowance")
+    tokens = int(int(fixed) / memory.token_bytes) if fixed else memory.tokens
+    return {
+        "weights_gib": round(weights / GIB, 3), "cache_gib": None if fixed else round(memory.cache / GIB, 2),
+        "cache_tokens": tokens, "token_bytes": memory.token_bytes,
+    }  # fmt: skip
+
+
+def product() -> str:
+    """Return the profile of this machine's GPUs; the first of the tables where they are none of it."""
+    shown = subprocess.run(["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"], capture_output=True, text=True)
+    names = {gpu.product: gpu.profile for gpu in GPUS.values()}
+    return next((names[name] for name in shown.stdout.splitlines() if name in names), "H200")
 
 
 def settle() -> None:
@@ -362,7 +393,7 @@ def main() -> int:
         case, _, how = name.partition("@")
         gate = shared if args.parallel else Gate(1)
         empty = how == "empty"
-        return run(CASES[case], args.out, gate, site=args.site, slot=slot, empty=empty, starts=args.starts)
+        return run(find(case), args.out, gate, site=args.site, slot=slot, empty=empty, starts=args.starts)
 
     def keep(record: dict[str, Any]) -> None:
         kept["cases"].append(record)
