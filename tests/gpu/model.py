@@ -214,6 +214,7 @@ def write(
     experts: int = 64,
     inner: int = 0,
     moe: int = 1024,
+    dense_layers: int = 1,
     weights: str = "none",
 ) -> Path:
     """Write the whole directory once and return it; a complete one is left as it is. No experts: a dense model."""
@@ -222,6 +223,8 @@ def write(
     out.mkdir(parents=True, exist_ok=True)
     sizes = {"inner": inner, "moe": moe, "fp8": weights == "fp8"}
     settings = config(layers, hidden, experts, **sizes) if experts else dense(layers, hidden)
+    if experts:
+        settings["first_k_dense_replace"] = dense_layers
     (out / "config.json").write_text(json.dumps(settings), encoding="utf-8")
     write_tokenizer(out)
     if weights != "none":

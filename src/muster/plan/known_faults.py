@@ -81,8 +81,8 @@ FAULTS = (
         what="an FP8 cache with decode context parallel dies in FlashMLA while starting or at the first short prompt:"
         " a rank that holds no token of a sequence reads in front of its block table",
         cure={"attention-backend": "TRITON_MLA"},
-        source="2x H100, vLLM 0.33.0, 6 of 6 engines with the published flags, full and piecewise CUDA graphs,"
-        " 2026-11-26; 2x H200, vLLM 0.26.0; vLLM issue 33664",
+        source="H100, vLLM 0.33.0, 7 of 7 engines with the published flags, full and piecewise CUDA graphs,"
+        " 2026-11-27; 2x H200, vLLM 0.26.0; vLLM issue 33664",
         otherwise="set decode_context_parallel_size to 1",
     ),
     KnownFault(
@@ -90,11 +90,11 @@ FAULTS = (
         since=(0, 33, 0),
         until=None,
         happens=_weights_kept_of_experts,
-        what="an engine that maps the weights of a model with experts from `vllm preload` dies in its warm-up, of an"
-        " illegal memory access in Triton's MoE kernels",
+        what="an engine that maps the weights of a model with experts from `vllm preload` dies of an illegal memory"
+        " access in its warm-up or at the first prompt: its router keeps a tensor without memory (docs/weights.md)",
         cure={"load-format": "auto"},
-        source="2x H100, vLLM 0.33.0, bf16 and FP8 weights, TP2 and DP2+EP, 2026-11-26; the same engines that load the"
-        " weights themselves run",
+        source="H100, vLLM 0.33.0, bf16 and FP8 weights, TP1, TP2 and DP2+EP, 2026-11-27; the same engines that load"
+        " the weights themselves run",
     ),
 )
 
