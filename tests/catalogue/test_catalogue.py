@@ -16,6 +16,7 @@ REFUSALS = {
     "a nightly engine",
     "an image of its own",
     "an omni model",
+    "a model that only transcribes",
     "no context_length",
 }
 TWO_HOSTS = {"H100": (1, 2), "H200": (1, 2)}

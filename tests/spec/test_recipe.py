@@ -54,6 +54,11 @@ def test_an_unknown_key_is_refused_with_the_nearest(raw: dict, path: list[str], 
         ({"defaults": {"any": "tp-p"}}, "did you mean 'tp-pp'"),
         ({"context": 0}, "context is 0"),
         ({"features": {}}, "unknown feature 'tool_calling'"),
+        ({"endpoint": "transcription"}, "takes a file of sound"),
+        (
+            {"strategies": {"x": {"about": "x", "sizes": {"tp": 1}, "load_balancing": "external"}}},
+            "guards ask one endpoint on a host",
+        ),
     ],
 )
 def test_bad_values_are_refused_in_words(raw: dict, change: dict, says: str) -> None:

@@ -172,6 +172,7 @@ def test_files_that_its_commands_name_come_along_where_they_are_given(tmp_path: 
         ("amd", {}, "variant amd: for mi355x: not for Hopper"),
         ("defalt", {}, "did you mean 'default'"),
         ("default", {"omni": {"x": "y"}}, "needs vllm-omni"),
+        ("default", {"model": {**RAW["model"], "model_id": "openai/whisper-large-v3"}}, "only transcribes"),
         ("default", {"dependencies": [{"command": "uv pip install git+https://x"}]}, "a package from git"),
         ("default", {"model": {**RAW["model"], "base_args": ["--chat-template", "a.jinja"]}}, "a file of its own"),
         ("default", {"model": {**RAW["model"], "base_args": ["--a-plugin", "a.py"]}}, "a file of its own"),

@@ -15,6 +15,14 @@ _IMAGES = frozenset({"gemma", "gemma4-unified", "hy3", "minimax-m3", "muse-glimm
 _PACKAGES = ("github.com/huggingface/transformers.git", "github.com/deepseek-ai/DeepGEMM.git", "vllm --pre")
 """What the release requires in a newer version, carries itself, or is."""
 
+_TRANSCRIBE = re.compile(r"whisper|transcribe|fun-?asr|firered", re.IGNORECASE)
+"""Names of models whose classes answer for audio alone (`supports_transcription_only`)."""
+
+
+def only_transcribes(model: str) -> bool:
+    """Whether a model answers /v1/audio/transcriptions and no completions."""
+    return _TRANSCRIBE.search(model) is not None
+
 
 def of_nightly(floor: str) -> bool:
     """Whether the release holds what a nightly above this floor was taken for."""

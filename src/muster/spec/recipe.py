@@ -161,6 +161,12 @@ class Recipe(Frozen):
     @field_validator("endpoint")
     @classmethod
     def _asked(cls, value: str) -> str:
+        if value == "transcription":
+            raise Refusal(
+                "endpoint transcription: guards send JSON, and /v1/audio/transcriptions takes a file of sound",
+                needed=f"one of {', '.join(KINDS)}",
+                fix="leave endpoint out for a model that completes text as well, as Qwen3-ASR and Voxtral do",
+            )
         if value not in KINDS:
             raise unknown("endpoint", value, KINDS)
         return value

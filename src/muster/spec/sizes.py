@@ -5,9 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-LoadBalancing = Literal["internal", "hybrid"]
+
+def _not_external(value: object) -> object:
+    if value == "external":
+        raise ValueError(
+            "'internal' or 'hybrid': with external load balancing every DP rank has a server and a port of its own, and"
+            " guards ask one endpoint on a host"
+        )
+    return value
+
+
+LoadBalancing = Annotated[Literal["internal", "hybrid"], BeforeValidator(_not_external)]
 """Who answers for the DP ranks: the head for all (internal), or each host for its own (hybrid)."""
 Executor = Literal["ray", "mp"]
 """What carries an engine across hosts: Ray, or vLLM's own `--nnodes`."""

@@ -122,6 +122,8 @@ class Importer:
         """Refuse a model that muster cannot serve, by what keeps it out."""
         if self.raw.get("omni") or "omni" in texts(mapping(self.raw.get("meta")).get("tasks")):
             raise self._refusal("an omni model: it needs vllm-omni", "a model that `vllm serve` serves")
+        if catalogue_releases.only_transcribes(text(self.model.get("model_id"))):
+            raise self._refusal("a model that only transcribes: no canary asks with audio", "a model that answers text")
         if text(self.model.get("nightly_required")) == "true":
             floor = text(self.model.get("min_vllm_version"))
             if not catalogue_releases.of_nightly(floor):
