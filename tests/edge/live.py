@@ -199,7 +199,7 @@ class LiveEdge:
                 stdout=log,
                 stderr=subprocess.STDOUT,
             )
-        self.wait(lambda: self.keys("read")["running"])
+        self.wait(lambda: self._loaded and self.keys("read")["running"])
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -211,7 +211,13 @@ class LiveEdge:
 
     def reload(self) -> None:
         """Have another process take over, as systemd does."""
+        loaded = self._loaded
         self.process.send_signal(signal.SIGUSR2)
+        self.wait(lambda: self._loaded > loaded)
+
+    @property
+    def _loaded(self) -> int:
+        return self.log.read_text().count("Loading success")
 
     def wait(self, holds: Any) -> None:
         deadline = time.monotonic() + SECONDS

