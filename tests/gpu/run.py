@@ -51,6 +51,7 @@ from tests.gpu.cases import PROOF, SHARED_ARGS, SHARED_ENV, Case, find  # noqa: 
 from tests.gpu.tool import Tool  # noqa: E402
 
 ENGINE = "/opt/muster-gpu"
+MODELS = Path("/dev/shm/muster-gpu")
 WRITING = threading.Lock()
 START_SECONDS, STOP_SECONDS = 360, 15
 VLLM = "0.33.0"
@@ -60,7 +61,7 @@ FEWEST, MOST = 1, 16
 
 def settings_of(case: Case, *, site: str, slot: int) -> Settings:
     """Return the settings of a case; `slot` keeps the ports of parallel cases apart."""
-    directory = Path("/dev/shm/muster-gpu") / ("dense" if case.dense else case.weights)
+    directory = MODELS / ("dense" if case.dense else case.weights)
     size = {"layers": 4, "hidden": 2048, "experts": 32} if case.weights == "fp8" else {}
     if case.layers:
         directory = directory.with_name(f"k2-{case.layers}-layers")
