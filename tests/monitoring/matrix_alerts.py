@@ -13,6 +13,7 @@ from tests.faults.group import HEAD, MEMBER
 RESTARTED = ("MusterGroupRestarted", HEAD)
 NOT_READY = ("MusterGroupNotReady", HEAD)
 """Of a fault that lasts beyond the patience: from its end until the group serves, or where only a warning names it."""
+ENDED = frozenset({RESTARTED, NOT_READY})
 PATIENT, SHORT, SHORTEST = 300, 60, 30
 """`monitoring_patience`, in seconds: as users have it, and for faults that last.
 
@@ -49,12 +50,11 @@ def _quiet(*keys: str) -> dict[str, Told]:
 def _missing(host: str, *keys: str) -> dict[str, Told]:
     """The generation ends long before a silent host counts as missing: that is told first."""
     alert = frozenset({("MusterHostMissing", host)})
-    return dict.fromkeys(keys, Told(alert, frozenset({RESTARTED, NOT_READY}), SHORT, hold=80))
+    return dict.fromkeys(keys, Told(alert, ENDED, SHORT, hold=80))
 
 
-def _lasts(key: str, alert: str, *also: str) -> dict[str, Told]:
-    may = frozenset({NOT_READY, *((name, HEAD) for name in also)})
-    return {key: Told(frozenset({(alert, MEMBER)}), may, SHORTEST)}
+def _lasts(key: str, alert: str, host: str = MEMBER, *, may: frozenset[tuple[str, str]] = ENDED) -> dict[str, Told]:
+    return {key: Told(frozenset({(alert, host)}), may, SHORTEST)}
 
 
 TOLD: dict[str, Told] = {
@@ -65,10 +65,10 @@ TOLD: dict[str, Told] = {
     **_quiet("reboot-head", "start-head-last", "start-head-first", "start-at-once"),
     **_missing(MEMBER, "partition", "partition-head-deaf", "partition-member-deaf", "power-member"),
     **_missing(HEAD, "power-head"),
-    **_lasts("disk-full", "MusterDiskFilling", "MusterGroupRestarted"),
-    **_lasts("xid", "MusterFatalXid", "MusterGroupRestarted"),
+    **_lasts("disk-full", "MusterDiskFilling"),
+    **_lasts("xid", "MusterFatalXid"),
     **_lasts("mixed-digests", "MusterPlanMismatch"),
-    **_lasts("clock", "MusterClockOff"),
+    **_lasts("clock", "MusterClockOff", may=frozenset()),
     "storm": Told(
         frozenset(
             (f"Muster{name}", HEAD)
@@ -76,5 +76,12 @@ TOLD: dict[str, Told] = {
         )
     ),
 }
+OTHER: dict[str, Told] = {
+    **_lasts("gpu-gone", "MusterHostBlocked"),
+    **_lasts("driver-upgraded", "MusterDriverDrift", may=frozenset()),
+    **_lasts("exporter-stopped", "MusterHostUnscraped", may=frozenset()),
+    **_lasts("engine-hidden", "MusterEngineUnscraped", HEAD, may=frozenset()),
+}
+"""Faults that are not in the matrix: `other_faults` does them."""
 ELSEWHERE = {"soak": "benchmarks/quiet_alerts.py keeps a group asked for hours"}
 """Rows that are not injected here, and what shows them."""

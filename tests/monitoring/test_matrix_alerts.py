@@ -1,4 +1,4 @@
-"""Every row of the fault matrix on real hosts, and what a real Alertmanager tells of it: its alert and no other.
+"""Every row of the fault matrix, and other faults, on real hosts: a real Alertmanager tells its alert and no other.
 
 Two things are quicker here than at a user's: Prometheus scrapes every second, and a restart is told for a minute, not
 for fifteen. `matrix_alerts` says which patience a row has.
@@ -15,32 +15,26 @@ import pytest
 
 from tests.conftest import Boot
 from tests.faults import rows
-from tests.faults.group import MEMBER, Group
-from tests.faults.matrix import MATRIX, Fault, by_key
+from tests.faults.group import Group
+from tests.faults.matrix import MATRIX, by_key
 
-from .matrix_alerts import ELSEWHERE, TOLD, Told
+from . import other_faults
+from .matrix_alerts import ELSEWHERE, OTHER, TOLD
 from .monitored import MONITOR, Monitored
 
 TOLD_FOR = 60
 """Seconds for which a restart is told here."""
 LATE = 60.0
 """Seconds after a row within which its alert has come, and after that time has ended again."""
-EXPORTER = "prometheus-node-exporter"
-AHEAD = f"""\
-import http.server, re, subprocess, time, urllib.request
-text = urllib.request.urlopen("http://127.0.0.1:9100/metrics").read().decode()
-subprocess.run(["systemctl", "stop", "{EXPORTER}"], check=True)
-class Answer(http.server.BaseHTTPRequestHandler):
-    def do_GET(self):
-        ahead = f"node_time_seconds {{time.time() + 3600}}"
-        self.send_response(200)
-        self.end_headers()
-        self.wfile.write(re.sub("(?m)^node_time_seconds .*$", ahead, text).encode())
-    def log_message(self, *words):
-        pass
-http.server.HTTPServer(("", 9100), Answer).serve_forever()
-"""
-"""A node exporter whose clock is an hour ahead: hosts of one machine share its clock."""
+EVERY = {**TOLD, **OTHER}
+HERE = {
+    "clock": other_faults.clock_ahead,
+    "gpu-gone": other_faults.gpu_gone,
+    "driver-upgraded": other_faults.driver_upgraded,
+    "exporter-stopped": other_faults.exporter_stopped,
+    "engine-hidden": other_faults.engine_hidden,
+}
+"""Faults that are done here, until their alert comes; the other rows are carried out as the matrix does."""
 
 
 class Listener:
@@ -76,22 +70,18 @@ def with_patience(there: Monitored, seconds: int) -> None:
     there.wait("the shorter rules", lambda: expected in str(there.ask(9090, "/api/v1/rules")), 30)
 
 
-def clock_ahead(there: Monitored) -> None:
-    """The clock of one host as Prometheus sees it, an hour ahead until its alert comes."""
-    run = "cat >/run/ahead.py; systemd-run --quiet --unit=an-hour-ahead python3 /run/ahead.py"
-    there.box.exec(MEMBER, ["/bin/sh", "-c", run], stdin=AHEAD)
-    try:
-        there.wait("the alert", lambda: ("MusterClockOff", MEMBER) in there.told(), there.patience + LATE)
-    finally:
-        there.sh(MEMBER, f"systemctl stop an-hour-ahead; systemctl start {EXPORTER}")
-
-
-def carry_out(there: Monitored, group: Group, fault: Fault, told: Told) -> None:
+def carry_out(there: Monitored, group: Group, key: str, listener: Listener) -> None:
     """Carry one row out, to the end of the group's recovery."""
-    if fault.key == "clock":
-        clock_ahead(there)
+    told = EVERY[key]
+    if key in HERE:
+        undo = HERE[key](there)
+        try:
+            there.wait("its alert", lambda: told.must <= set(listener.heard), told.patience + LATE)
+        finally:
+            undo()
+        there.wait("ready", there.ready)
         return
-    outcome = rows.carry_out(group, replace(fault, hold=max(fault.hold, told.hold)))
+    outcome = rows.carry_out(group, replace(by_key(key), hold=max(by_key(key).hold, told.hold)))
     assert not outcome.not_run, outcome.not_run
     assert "in time" not in outcome.oracles, outcome.oracles
 
@@ -112,20 +102,21 @@ def group(monitored: Monitored) -> Iterator[Group]:
 
 def test_every_row_has_its_expectation() -> None:
     assert {fault.key for fault in MATRIX} == {*TOLD, *ELSEWHERE}
+    assert set(OTHER) <= set(HERE) <= set(EVERY)
 
 
 @pytest.mark.sandbox
 @pytest.mark.nightly
-@pytest.mark.parametrize("key", sorted(TOLD, key=lambda key: TOLD[key].patience))
-def test_a_row_raises_its_alert_and_no_other(monitored: Monitored, group: Group, key: str) -> None:
-    told = TOLD[key]
+@pytest.mark.parametrize("key", sorted(EVERY, key=lambda key: EVERY[key].patience))
+def test_a_fault_raises_its_alert_and_no_other(monitored: Monitored, group: Group, key: str) -> None:
+    told = EVERY[key]
     if monitored.patience != told.patience:
         with_patience(monitored, told.patience)
     group.restore_service()
     monitored.wait("nothing told", lambda: not monitored.told(), TOLD_FOR + LATE)
     listener, begun = Listener(monitored), time.monotonic()
     try:
-        carry_out(monitored, group, by_key(key), told)
+        carry_out(monitored, group, key, listener)
         monitored.wait("its alert", lambda: told.must <= set(listener.heard), LATE)
         monitored.wait("its end", lambda: not monitored.told(), TOLD_FOR + LATE)
     finally:
