@@ -8,6 +8,8 @@ from pathlib import Path
 from muster.monitoring.rules import ALERTS
 from tests.faults.matrix import MATRIX
 
+from .matrix_alerts import TOLD
+
 DOCS = Path(__file__).parents[2] / "docs"
 NAMES = [alert.name for alert in ALERTS]
 
@@ -35,3 +37,7 @@ def test_every_row_of_the_fault_matrix_names_its_alert() -> None:
         alerts = re.findall(r"`(Muster\w+)`", named[fault])
         assert alerts or named[fault].startswith("none"), fault
         assert set(alerts) <= set(NAMES), fault
+    for fault in MATRIX:
+        alerts = re.findall(r"`(Muster\w+)`", named[fault.title + (", under load" if fault.load else "")])
+        if fault.key in TOLD:
+            assert {name for name, _ in TOLD[fault.key].must} <= set(alerts), fault.key
