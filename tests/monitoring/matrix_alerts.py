@@ -61,8 +61,9 @@ TOLD: dict[str, Told] = {
     **_passes("kill-head", "kill-headless", "kill-api-server", "kill-worker", "kill-engine-core"),
     **_passes("kill-engine-core-1", "kill-guard-head", "kill-guard", "stop-guard-head", "stop-guard"),
     **_passes("stop-core-load", "stop-core-idle", "stop-worker-load", "stop-worker-idle"),
-    **_passes("worker-exception", "worker-exception-start", "data-path", "reboot-member", "oom", "oom-group"),
-    **_quiet("reboot-head", "start-head-last", "start-head-first", "start-at-once"),
+    **_passes("worker-exception", "worker-exception-start", "data-path", "oom", "oom-group"),
+    # A host that leaves in order is no failure.
+    **_quiet("reboot-member", "reboot-head", "start-head-last", "start-head-first", "start-at-once"),
     **_missing(MEMBER, "partition", "partition-head-deaf", "partition-member-deaf", "power-member"),
     **_missing(HEAD, "power-head"),
     **_lasts("disk-full", "MusterDiskFilling"),
