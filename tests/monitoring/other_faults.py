@@ -30,6 +30,15 @@ class Answer(http.server.BaseHTTPRequestHandler):
 http.server.HTTPServer(("", 9100), Answer).serve_forever()
 """
 
+HIDDEN = """\
+table ip muster-tests {{
+  chain in {{
+    type filter hook input priority -10; policy accept;
+    ip saddr {monitor} tcp dport 8000 drop
+  }}
+}}
+"""
+
 Undo = Callable[[], object]
 
 
@@ -63,8 +72,6 @@ def exporter_stopped(there: Monitored) -> Undo:
 
 def engine_hidden(there: Monitored) -> Undo:
     """The head's engine answers everybody but Prometheus."""
-    monitor = there.box.hosts[2].address
-    rules = f"""table ip muster-tests {{ chain in {{ type filter hook input priority -10; policy accept;
-        ip saddr {monitor} tcp dport 8000 drop; }} }}"""
+    rules = HIDDEN.format(monitor=there.box.hosts[2].address)
     there.box.in_network(HEAD, ["nft", "-f", "-"], stdin=rules)
     return lambda: there.box.in_network(HEAD, ["nft", "delete", "table", "ip", "muster-tests"])
