@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,11 @@ import click
 
 from muster.commands import options
 from muster.errors import Refusal
+from muster.on_host import whole_files
 from muster.on_host.in_words import size
 from muster.plan.make import build_plan
 from muster.spec import bundles, inventory, pins, recipe
+from muster.spec.listing import Listing
 from muster.weights import gather
 
 
@@ -42,7 +45,8 @@ def bundle(
     """Gather the engine of RECIPE on INVENTORY's hosts, and its pin; a second run fetches only what is missing."""
     fleet = inventory.from_path(inventory_file, overrides, recipe_name)
     chosen = recipe.load(recipe_name).of_variant(fleet.settings.variant)
-    plan = build_plan(chosen, fleet.hosts, fleet.settings, drafts=pins.drafts(chosen.name, fleet.homes))
+    drafts = pins.drafts(chosen.name, fleet.homes)
+    plan = build_plan(chosen, fleet.hosts, fleet.settings, drafts=drafts)
     if plan.cuda_variant_assumed:
         raise Refusal(
             "torch_backend is 'auto', which asks the hosts' drivers",
@@ -70,12 +74,41 @@ def bundle(
         click.echo(f"no pin: `{chosen.pin_command}` before the weights can be staged", err=True)
     else:
         shutil.copyfile(origin, place / bundles.PIN)
+    _keep_pins(place, drafts)
     if weights:
         if pin is None:
             raise Refusal("weights without a pin cannot be verified", fix=f"{chosen.pin_command} --from {weights}")
-        for entry in pin.files:
-            target = place / bundles.WEIGHTS / entry.path
-            target.parent.mkdir(parents=True, exist_ok=True)
-            if not target.is_file() or target.stat().st_size != entry.size:
-                shutil.copyfile(Path(weights, entry.path), target)
-        click.echo(f"weights: {len(pin.files)} files, {size(pin.size)}")
+        _copy(pin, Path(weights), place / bundles.WEIGHTS)
+        for draft in drafts:
+            beside = Path(weights).absolute().parent / draft.model.replace("/", "--")
+            _copy(draft, beside, bundles.draft(place, draft.model))
+
+
+def _keep_pins(place: Path, drafts: Sequence[Listing]) -> None:
+    """Write the pins of draft models into the bundle, and take away those of an earlier run."""
+    kept = {bundles.draft_pin(place, draft.model): draft for draft in drafts}
+    for stale in {*(place / bundles.DRAFTS).glob("*.json")} - set(kept):
+        stale.unlink()
+    for target, draft in kept.items():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        whole_files.write_whole(str(target), json.dumps(draft.as_data(), indent=1).encode())
+
+
+def _copy(pin: Listing, source: Path, target: Path) -> None:
+    """Copy the files of a pin that are not there yet, and say how many they are.
+
+    Raises:
+        Refusal: the directory lacks one.
+    """
+    for entry in pin.files:
+        place = target / entry.path
+        place.parent.mkdir(parents=True, exist_ok=True)
+        if not (source / entry.path).is_file():
+            raise Refusal(
+                f"{source} has no {entry.path}",
+                needed=f"the files of {pin.model} at {pin.revision[:12]}",
+                fix="fetch them there: a draft model has its directory beside the model's, ORG--MODEL",
+            )
+        if not place.is_file() or place.stat().st_size != entry.size:
+            shutil.copyfile(source / entry.path, place)
+    click.echo(f"weights of {pin.model}: {len(pin.files)} files, {size(pin.size)}")

@@ -42,7 +42,7 @@ def plan_of(recipe: Recipe, fleet: Fleet, cuda_variant: str | None = None) -> Pl
     recipe, bundle = recipe.of_variant(given.variant), bundles.directory_of(given)
     listing = pins.read(recipe.pin, bundle, fleet.homes)
     pinned = pins.pinned(recipe, listing)
-    drafts = pins.drafts(recipe.name, fleet.homes)
+    drafts = pins.drafts(recipe.name, fleet.homes, bundle)
     plan = build_plan(pinned, fleet.hosts, applied(from_bundle(given), pinned), drafts=drafts)
     bundled = bundle is not None and (bundle / bundles.WEIGHTS).is_dir()
     source = source_of(recipe, given, listing, plan.weight_bytes, bundled=bundled)

@@ -6,6 +6,8 @@ DIR/engine/pylock.toml  that resolution, with hashes
 DIR/engine/python/      optional: the Python that uv would download
 DIR/pin.json            the model's commit and files
 DIR/weights/            optional: those files
+DIR/drafts/ORG--MODEL.json  commit and files of each draft model that is pinned for the recipe
+DIR/drafts/ORG--MODEL/      optional, with the weights: those files
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ from muster.spec import listing as listings
 from muster.spec.listing import Listing
 from muster.spec.settings import Settings
 
-NOTE, ENGINE, PIN, WEIGHTS = "bundle.json", "engine", "pin.json", "weights"
+NOTE, ENGINE, PIN, WEIGHTS, DRAFTS = "bundle.json", "engine", "pin.json", "weights", "drafts"
 
 
 def read(directory: Path) -> Listing:
@@ -34,6 +36,16 @@ def read(directory: Path) -> Listing:
         return listings.parse(json.loads(place.read_text(encoding="utf-8")), where=str(place))
     except (ValueError, RecursionError) as error:
         raise Refusal(f"{place}: not JSON: {error}", fix="make the bundle again") from None
+
+
+def draft(directory: Path, model: str) -> Path:
+    """Return where a bundle has the weights of a draft model."""
+    return directory / DRAFTS / model.replace("/", "--")
+
+
+def draft_pin(directory: Path, model: str) -> Path:
+    """Return where a bundle has the pin of a draft model."""
+    return Path(f"{draft(directory, model)}.json")
 
 
 def resolution(directory: Path) -> str:

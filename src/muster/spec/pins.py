@@ -10,8 +10,8 @@ from pathlib import Path
 from muster import resources
 from muster.errors import Refusal, shown
 from muster.on_host import whole_files
+from muster.spec import bundles, model_config
 from muster.spec import listing as listings
-from muster.spec import model_config
 from muster.spec.listing import Listing
 from muster.spec.recipe import Recipe
 from muster.spec.safe_text import model_id
@@ -50,17 +50,19 @@ def read(recipe: str, bundle: Path | None = None, homes: Sequence[Path] = ()) ->
     return _listing(place)
 
 
-def drafts(recipe: str, homes: Sequence[Path] = ()) -> tuple[Listing, ...]:
-    """Return the pins of a recipe's draft models, the working directory's before those of the inventory.
+def drafts(recipe: str, homes: Sequence[Path] = (), bundle: Path | None = None) -> tuple[Listing, ...]:
+    """Return the pins of a recipe's draft models: the bundle's, then the working directory's, then the inventory's.
 
     Raises:
         Refusal: a file is no pin.
     """
     found: dict[str, Listing] = {}
+    places = [] if bundle is None else sorted((bundle / bundles.DRAFTS).glob("*.json"))
     for home in (Path(), *reversed(homes)):
-        for place in sorted((home / "pins").glob(f"{recipe}.*.json")):
-            listing = _listing(place)
-            found.setdefault(listing.model, listing)
+        places += sorted((home / "pins").glob(f"{recipe}.*.json"))
+    for place in places:
+        listing = _listing(place)
+        found.setdefault(listing.model, listing)
     return tuple(found.values())
 
 

@@ -101,23 +101,36 @@ def of_drafts(state: State, recipe_name: str) -> tuple[StageRun, ...]:
         fleet = inventory.of_run(state.inventory)
         settings = fleet.settings
         name, options, bundle = recipe.load(recipe_name).name, settings.weights, bundles.directory_of(settings)
-        listings = pins.drafts(name, fleet.homes)
-        if listings and bundle is not None and (bundle / bundles.WEIGHTS).is_dir():
-            raise Refusal(
-                f"{listings[0].model} is pinned as a draft, and a bundle holds no drafts",
-                needed="a bundle without weights, and weights_source",
-                fix="copy the draft to every host, name its directory in --speculative-config, and remove"
-                f" {pins.path_of(name, listings[0].model)}",
-            )
-        if options.kind == "none":
+        if bundle is not None and not (bundle / bundles.WEIGHTS).is_dir():
+            bundle = None  # its engine alone comes from it
+        if options.kind == "none" and bundle is None:
             return ()
-        return tuple(_run(state, fleet, listing, _beside(options, listing)) for listing in listings)
+        listings = pins.drafts(name, fleet.homes, bundle)
+        return tuple(_run(state, fleet, listing, draft_source(options, listing, bundle)) for listing in listings)
 
     return _runs_of_drafts.get(state, f"drafts of {recipe_name}", prepare)
 
 
-def _beside(options: Weights, listing: Listing) -> Weights:
-    """Return where a draft comes from: a directory beside the model's, as the weights' root names it."""
+def draft_source(options: Weights, listing: Listing, bundle: Path | None) -> Weights:
+    """Return where a draft comes from: the model's source, where that is a directory the one beside it.
+
+    Args:
+        options: of the model's weights.
+        listing: the draft's pin.
+        bundle: that the model's weights come from; None where they come from elsewhere.
+
+    Raises:
+        Refusal: the bundle has weights, and none of the draft.
+    """
+    if bundle is not None:
+        held = bundles.draft(bundle.resolve(), listing.model)
+        if not held.is_dir():
+            raise Refusal(
+                f"{listing.model} is pinned as a draft, and the bundle {bundle} has the model's weights alone",
+                needed=f"{held}",
+                fix="make the bundle again with --weights, the draft in a directory beside the model's",
+            )
+        return options.model_copy(update={"source": f"control:{held}"})
     if options.kind not in ("directory", "control"):
         return options
     place = f"{Path(options.path).parent}/{listing.model.replace('/', '--')}"
