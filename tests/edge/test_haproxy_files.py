@@ -18,7 +18,9 @@ KIMI = edge_group(plan("kimi-k2-instruct", 2, "H200"), Settings(api_key_file="/k
 QWEN = edge_group(plan("tests/recipes/qwen3-235b.yaml", 2, "H200", strategy="each-answers"), Settings())
 CASES = {
     "one-group": edge_plan([KIMI], Edge()),
-    "two-models": edge_plan([KIMI, QWEN], Settings(edge_balance="session", edge_max_requests=64, edge_port=8443).edge),
+    "two-models": edge_plan(
+        [KIMI, QWEN], Settings(edge_balance="session", edge_max_requests=64, edge_port=8443, edge_http2=True).edge
+    ),
 }
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import json
+import ssl
 import threading
 import time
 from collections.abc import Iterator
 
 import pytest
 
-from tests.edge.live import PATHS, SECONDS, Answer, Engine, LiveEdge, bearer, record
+from tests.edge.live import PATHS, SECONDS, Answer, Connection, Engine, LiveEdge, bearer, record
 
 ENGINE_KEY = "engine-secret"
 ALL, ONE = "sk-of-all-models", "sk-of-one-model"
@@ -99,6 +100,15 @@ def test_a_long_body_without_a_length_reaches_no_engine(edge: LiveEdge, engines:
         connection.request("POST", PATHS[0], pieces(), bearer(ALL), encode_chunked=True)
         assert Answer(connection.getresponse()).code == "request_too_large"
     assert len(engines["b0"].requests) == before
+
+
+@pytest.mark.parametrize("body", [b"{}", b"x" * 90_000])
+def test_a_client_that_knows_http2_reads_a_refusal_too(edge: LiveEdge, body: bytes) -> None:
+    context = ssl.create_default_context(cafile=str(edge.certificate))
+    context.set_alpn_protocols(["h2", "http/1.1"])
+    with Connection("127.0.0.1", edge.port, context=context, timeout=SECONDS) as connection:
+        connection.request("POST", PATHS[0], None, {"Content-Length": str(len(body))})
+        assert Answer(connection.getresponse()).code == "invalid_api_key"
 
 
 def test_models_are_listed(edge: LiveEdge) -> None:

@@ -136,6 +136,7 @@ TEMPLATES: dict[str, dict[str, Any]] = {
         "socket": "/run/haproxy/admin.sock",
         "keys": "/etc/haproxy/muster/keys.map",
         "port": 443,
+        "http2": True,
         "connections": 4000,
         "buffer": 1081344,
         "max_body": 1048576,

@@ -62,6 +62,7 @@ def configuration(plan: EdgePlan, tree: str = edge_places.TREE) -> str:
             "socket": edge_places.SOCKET,
             "keys": f"{tree}/{edge_places.OWN}/{edge_places.KEY_MAP}",
             "port": settings.port,
+            "http2": settings.http2,
             "connections": settings.max_connections,
             "buffer": settings.max_body + _HEADROOM,
             "max_body": settings.max_body,

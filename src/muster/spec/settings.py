@@ -131,6 +131,7 @@ class Edge(Group):
     names: list[HostName] = []
     certificate_file: LocalPath | None = None
     certificate_key_file: LocalPath | None = None
+    http2: bool = False
     balance: Literal["least", "session"] = "least"
     session_header: HeaderName = "X-Session-ID"
     max_body: int = Field(default=1 << 20, ge=1 << 12, le=1 << 26)
