@@ -53,6 +53,15 @@ def test_a_revoked_name_is_free_again_and_an_unknown_one_is_named() -> None:
         key_records.revoked(keys, "taem", NOW)
 
 
+def test_an_edge_whose_records_are_none_is_named() -> None:
+    good = {"keys": add()}
+    assert key_records.of_edges({"edge-0": good, "edge-1": {"keys": {}}}) == add()
+    ((digest, record),) = add().items()
+    bad = {"keys": {digest: {**record, "name": "a|1|1|1"}}}
+    with pytest.raises(Refusal, match="edge-1: the record of key"):
+        key_records.of_edges({"edge-0": good, "edge-1": bad})
+
+
 def test_use_is_summed_over_edges() -> None:
     used = {"team": {"requests": 2, "in_flight": 1, "bytes_in": 3, "bytes_out": 4}}
     (row,) = key_records.rows(add(days=1), [used, used, {}], NOW + 86400)

@@ -23,6 +23,8 @@ def test_the_union_of_two_edges_is_right_whichever_missed_a_change() -> None:
     mine, theirs = {ONE: {**record("a"), "revoked": 5}}, {ONE: record("a"), TWO: record("b")}
     expected = {ONE: {**record("a"), "revoked": 5}, TWO: record("b")}
     assert edge_keys.merged([mine, theirs]) == edge_keys.merged([theirs, mine]) == expected
+    later = {ONE: {**record("a"), "revoked": 9}}
+    assert edge_keys.merged([mine, later]) == edge_keys.merged([later, mine]) == mine
 
 
 def test_the_map_has_no_revoked_key() -> None:

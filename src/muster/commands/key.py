@@ -91,7 +91,7 @@ def list_keys(ctx: click.Context, inventory_file: str, data: tuple[str, ...], fo
     """List keys that are not revoked, with their limits and what they have used since HAProxy was started."""
     with _edges(inventory_file, data) as there:
         answers, complete = _answers(there, {"do": "read"})
-    keys = _merged(answers)
+    keys = key_records.of_edges(answers)
     for host, answer in answers.items():
         if answer["keys"] != keys or not answer["current"]:
             complete = False
@@ -115,7 +115,7 @@ def _change(inventory_file: str, data: tuple[str, ...], change: Change) -> bool:
     """Make a change on all edges; return whether each has it."""
     with _edges(inventory_file, data) as there:
         answers, _ = _answers(there, {"do": "read"})
-        keys = _merged(answers)
+        keys = key_records.of_edges(answers)
         served = sorted({model for answer in answers.values() for model in answer["models"]})
         changed = edge_keys.merged([change(keys, served), keys])
         _, complete = _answers(there, {"do": "write", "keys": changed})
@@ -140,10 +140,6 @@ def _answers(there: Connected, request: Mapping[str, Any]) -> tuple[dict[str, An
         for note in answer["notes"]:
             click.echo(f"{host}: {note}", err=True)
     return good, not lost
-
-
-def _merged(answers: Mapping[str, Answer]) -> edge_keys.Keys:
-    return edge_keys.merged(edge_keys.valid(answer["keys"]) for answer in answers.values())
 
 
 def _table(rows: list[dict[str, Any]]) -> str:

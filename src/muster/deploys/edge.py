@@ -17,7 +17,7 @@ from pyinfra.facts.server import Which
 from pyinfra.operations import apt
 
 from muster.deploys.shared.services import differing, placing
-from muster.edge import certificate
+from muster.edge import certificate, key_records
 from muster.edge.edge_machine import edge_machine
 from muster.edge.edge_plan import EdgeGroup, EdgePlan
 from muster.edge.groups_behind import Behind, groups_behind
@@ -120,7 +120,7 @@ def _prepare(state: State, recipe: str | None) -> _Run:
         )
     notes = _reached(state, hosts, behind.plan)
     answers = ask_all(state, hosts, "edge_keys", {"do": "read"})
-    merged = edge_keys.merged(edge_keys.valid(answer["keys"]) for answer in answers.values())
+    merged = key_records.of_edges(answers)
     stale = {name for name, answer in answers.items() if answer["keys"] != merged or not answer["current"]}
     told = {name: (*notes[name], *answer["notes"]) for name, answer in answers.items()}
     return _Run(edge_machine(behind.plan, served, keys), merged, frozenset(stale), told)

@@ -13,6 +13,27 @@ ANY_MODEL = "*"
 DAY = 86400
 
 
+def of_edges(answers: Mapping[str, Mapping[str, Any]]) -> edge_keys.Keys:
+    """Return the records of all edges, merged.
+
+    Args:
+        answers: edge -> what its `edge_keys` says.
+
+    Raises:
+        Refusal: an edge whose records are none.
+    """
+    for host, answer in answers.items():
+        try:
+            edge_keys.valid(answer["keys"])
+        except ValueError as error:
+            raise Refusal(
+                f"{host}: {error}",
+                needed="records that muster key has written: they would go to every edge",
+                fix="look at this host; without its keys.json and keys.good.json it gets those of the others",
+            ) from None
+    return edge_keys.merged(answer["keys"] for answer in answers.values())
+
+
 def added(
     keys: edge_keys.Keys,
     key: str,

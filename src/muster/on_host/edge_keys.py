@@ -77,14 +77,16 @@ def main(request: Json) -> Json:
 
 
 def merged(stores: Iterable[Keys]) -> Keys:
-    """Return the union of records; what one of them revoked is revoked."""
+    """Return the union of records, the same in any order: revoked beats not revoked, and the earlier the later."""
     keys: Keys = {}
     for store in stores:
         for digest, record in store.items():
-            other = keys.get(digest)
-            if other is None or (record["revoked"] and not other["revoked"]):
-                keys[digest] = record
+            keys[digest] = min(keys.get(digest, record), record, key=_rank)
     return dict(sorted(keys.items()))
+
+
+def _rank(record: Json) -> tuple[bool, int, str]:
+    return not record["revoked"], record["revoked"], _canonical(record)
 
 
 def valid(keys: Any) -> Keys:
