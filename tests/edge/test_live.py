@@ -13,6 +13,8 @@ import pytest
 
 from tests.edge.live import PATHS, SECONDS, Answer, Connection, Engine, LiveEdge, bearer, record
 
+pytestmark = pytest.mark.slow  # real processes on real sockets
+
 ENGINE_KEY = "engine-secret"
 ALL, ONE = "sk-of-all-models", "sk-of-one-model"
 
