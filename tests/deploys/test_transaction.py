@@ -140,6 +140,9 @@ def test_an_exchange_that_was_cut_is_ended_under_the_lock(
         monkeypatch.setattr(host, "ask", lambda message: asked.append(message) or {})
     assert transaction.take(None) == {}  # type: ignore[arg-type]
     assert asked == [{"do": "settle", "forward": forward}] * 2
+    assert transaction.ended_exchange
+    assert "not touched" not in transaction.sentence
+    assert "unfinished: plan aaa -> bbb; this run has ended its exchange of files" in transaction.sentence
 
 
 def test_a_host_that_cannot_end_the_exchange_is_named_and_the_run_goes_on(

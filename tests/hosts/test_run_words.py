@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from muster.hosts.run_words import DONE, FAILED, INTERRUPTED, REFUSED, UNKNOWN, RunWords
+
+REPOSITORY = Path(__file__).parent.parent.parent
 
 
 def test_a_failure_before_the_group_was_touched() -> None:
@@ -106,3 +112,34 @@ def test_a_step_that_fails_is_the_last_line_of_pyinfras_own_command_too(tmp_path
         "muster: @local failed at 'Work: it is done'; the running group was not touched; "
         "next: correct that and run it again"
     )
+
+
+LOADS = """
+import socket, time
+held = socket.create_connection(("127.0.0.1", {port}))
+time.sleep(100)
+hosts = []
+"""
+CONNECTS = "hosts = [('node0', {{'ssh_hostname': '127.0.0.1', 'ssh_port': {port}}})]\n"
+
+
+@pytest.mark.parametrize("moment", [LOADS, CONNECTS], ids=["loads", "connects"])
+@pytest.mark.parametrize("command", ["pyinfra -y mine.py deploys/stop.py", "muster stop mine.py k -y"])
+def test_an_interrupt_before_hosts_are_asked_has_its_status(command: str, moment: str, tmp_path: Path) -> None:
+    for name in ("config.py", "deploys"):
+        (tmp_path / name).symlink_to(REPOSITORY / name)
+    program, *words = command.split()
+    # A host that never says a word.
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        (tmp_path / "mine.py").write_text(moment.format(port=listener.getsockname()[1]))
+        listener.settimeout(120)
+        run = subprocess.Popen(
+            [Path(sys.executable).parent / program, *words], cwd=tmp_path, stderr=subprocess.PIPE, text=True
+        )
+        connection, _ = listener.accept()
+        with connection:
+            run.send_signal(signal.SIGINT)
+            _, err = run.communicate(timeout=120)
+    assert run.returncode == INTERRUPTED, err
+    said = "muster: interrupted; what the hosts have begun goes on; the running group was not touched; next: run it again"
+    assert said in err.splitlines()

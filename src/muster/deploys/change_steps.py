@@ -90,6 +90,7 @@ def _take(state: State, host: Host, transaction: Transaction) -> bool:
         words.refuse()
     else:
         words.truth = lambda: transaction.sentence
+        words.touched = words.touched or transaction.ended_exchange
     return not errors
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -53,6 +54,8 @@ def connected(
     Raises:
         Refusal: a host that could not be reached, with `needs_all`; a config.py that cannot be run.
     """
+    # What fails is said in words; Python prints a library's tracebacks where no handler takes them, after the last line.
+    logging.getLogger("paramiko").addHandler(logging.NullHandler())
     # One leaves by interrupting; gevent would print that as an error first.
     gevent.get_hub().NOT_ERROR = (*gevent.get_hub().NOT_ERROR, KeyboardInterrupt)
     try:

@@ -38,7 +38,7 @@ class OncePerRun(Generic[Result]):
         Raises:
             DeployError: `make` refused, with the same words for every host.
         """
-        words.say_at_the_end()  # before hosts are asked: until then an interrupt is pyinfra's own, and ends with 0
+        words.say_at_the_end()  # before hosts are asked
         with self._lock:
             results = self._results.setdefault(state, {})
             if key not in results:

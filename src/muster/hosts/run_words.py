@@ -121,7 +121,17 @@ class RunWords:
         if self.advice:
             return self.advice
         look = f"muster status {self.where}"
-        return f"{look}, muster logs {self.where} --failure" if self.touched else "correct that and run it again"
+        if self.touched:
+            return f"{look}, muster logs {self.where} --failure"
+        return "run it again" if self.interrupted else "correct that and run it again"
+
+    def end_when_interrupted(self) -> None:
+        """Have Ctrl-C end pyinfra's own command with 130, before hosts are asked too; pyinfra itself ends with 0.
+
+        config.py calls it: the inventory and the connections come after that, the deploy long after.
+        """
+        if pyinfra.is_cli and not self._awaited:
+            signal.signal(signal.SIGINT, self._interrupt)
 
     def say_at_the_end(self) -> None:
         """Have the last line printed when this process ends, once; for pyinfra's own command."""
@@ -129,10 +139,12 @@ class RunWords:
             self._awaited = True
             current_state().add_callback_handler(FailureNotice())
             atexit.register(self._end)
-            signal.signal(signal.SIGINT, self._interrupt)
+            signal.signal(signal.SIGINT, self._interrupt)  # for a run without the clone's config.py
 
     def _interrupt(self, _signal: int, _frame: FrameType | None) -> None:
         self.interrupt()
+        if not self._awaited:
+            self.say()
         sys.exit(INTERRUPTED)
 
     def _end(self) -> None:

@@ -58,6 +58,8 @@ class Transaction:
     back: Return = lambda _host: None
     groups: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     replaces: str = ""
+    ended_exchange: bool = False
+    """Whether this run has ended the exchange of files that an earlier change was cut in."""
     _hosts: dict[str, Host] = field(default_factory=dict)
     _sessions: dict[str, OpenSession] = field(default_factory=dict)
     _done: dict[str, Errors] = field(default_factory=dict)
@@ -67,6 +69,10 @@ class Transaction:
     def sentence(self) -> str:
         """What is true when this run ends here."""
         what, group = self.change.what, self.change.group
+        alone = f"; if nobody does, the hosts start their ranks by themselves after {RETURN_AFTER} s"
+        if self.change.phase == "prepared" and self.ended_exchange and self.unfinished is not None:
+            ended = "this run has ended its exchange of files, and has stopped no rank"
+            return f"unfinished: {self.unfinished.change.what}; {ended}; run the deploy again{alone}"
         if self.change.phase == "prepared":
             return f"the running group {group} was not touched"
         if self.change.command == "remove":
@@ -79,9 +85,8 @@ class Transaction:
             "committed": f"the new plan's files are in place, and group {group} is starting",
             "started": f"group {group} has started, and is not verified",
         }[self.change.phase]
-        alone = ""
-        if self.change.phase in ("stopping", "committing") and self.change.command != "stop":
-            alone = f"; if nobody does, the hosts start their ranks by themselves after {RETURN_AFTER} s"
+        if self.change.phase not in ("stopping", "committing") or self.change.command == "stop":
+            alone = ""
         return f"unfinished: {what}; {place}; run the same command again to finish it{alone}"
 
     @property
@@ -179,6 +184,7 @@ class Transaction:
         if self.change.command == "remove":
             return
         settlement = changes.settlement(now)
+        self.ended_exchange = bool(settlement.forward or settlement.back)
         back = changes.order("stopping", tuple(host for host in self.hosts if host in settlement.back))
         errors = self._tell({"do": "settle", "forward": True}, settlement.forward)
         for part in (back[:1], back[1:]):
