@@ -29,6 +29,7 @@ UNIT = f"muster-{GROUP}-vllm.service"
 GUARD_UNIT = f"muster-{GROUP}.service"
 GUARD_STATE = f"/var/lib/muster/{GROUP}"
 HOSTS = ("node0", "node1")
+THREE = (*HOSTS, "node2")
 INDEX = "srv/simple/vllm"
 """Where a host's own package index lies, without the leading slash."""
 

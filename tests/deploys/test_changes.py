@@ -12,12 +12,18 @@ import pytest
 
 from muster.on_host import change_record, return_change
 from muster.plan.change import PHASES, Phase
-from tests.deploys.conftest import GROUP, HOSTS, INVENTORY, GuardedTestbed, Testbed
+from muster.sandbox import Sandbox
+from tests.deploys.conftest import GROUP, INVENTORY, THREE, GuardedTestbed, Testbed
 
 pytestmark = pytest.mark.sandbox
 
 REVERSED = INVENTORY.replace("_hosts({name!r})", "_hosts({name!r})[::-1]")
 RECORD = change_record.record_path(GROUP)
+
+
+@pytest.fixture
+def box(three: Sandbox) -> Sandbox:
+    return three
 
 
 def phase(testbed: Testbed, host: str, group: str = GROUP) -> str:
@@ -80,7 +86,7 @@ def test_the_second_operator_is_refused_untouched_and_told_whose_change_it_is(se
     assert second.status == 2, second.text
     assert f"has been changing group {GROUP} since" in second.text
     assert "untouched" in second.text or "Nothing was touched" in second.text
-    for name in HOSTS:
+    for name in THREE:
         assert "--max-num-seqs 19" in serving.command_line(name)
         assert record(serving, name) == {}
     assert serving.deploy("--json", **seats).results["totals"]["success"] == 0
@@ -96,6 +102,13 @@ def test_a_group_that_somebody_changes_is_not_removed(serving: Testbed) -> None:
     assert serving.answers()
 
 
+def test_a_second_group_on_the_same_ports_and_gpus(untouched: Testbed) -> None:
+    ran = untouched.refused(group="second")
+    assert f"group {GROUP} on this host has GPU 0" in ran.err
+    assert f"group {GROUP} on this host uses ports 8000, 29550" in ran.err
+    assert "ports of its own for group second" in ran.err
+
+
 def test_a_killed_deploy_leaves_its_record_and_the_same_command_finishes_it(guarded: GuardedTestbed) -> None:
     seats = {"max_num_seqs": 23, "supervisor": "guard"}
     assert kill(guarded, begin(guarded, "stopping", **seats))["phase"] in PHASES[1:]
@@ -103,7 +116,7 @@ def test_a_killed_deploy_leaves_its_record_and_the_same_command_finishes_it(guar
     assert "a change is unfinished: plan " in ran.text
     assert "this run finishes it" in ran.text
     assert guarded.answers()
-    for name in HOSTS:
+    for name in THREE:
         assert record(guarded, name) == {}
         assert guarded.sh(name, f"systemctl is-active '{return_change.unit(GROUP)}.timer' || true") == "inactive"
 
@@ -125,7 +138,7 @@ def test_hosts_that_are_left_alone_start_what_is_in_place(guarded: GuardedTestbe
 
     def returned() -> bool:
         leave_alone(guarded)
-        return all(record(guarded, name)["returned"] for name in HOSTS)
+        return all(record(guarded, name)["returned"] for name in THREE)
 
     guarded.wait("every host has started what is in place", returned, 90)
     guarded.wait("an answer", guarded.answers, 90)
@@ -141,7 +154,7 @@ def test_a_member_that_reboots_while_its_files_are_exchanged_comes_back_with_the
     cut = kill(guarded, begin(guarded, "stopping", max_num_seqs=33, supervisor="guard"))
     assert cut["phase"] == "stopping"
     # The instant of the exchange is too short to be met: the records and one file are what it would have left.
-    for name, exchanging in (("node0", ""), ("node1", "yes")):
+    for name, exchanging in (("node0", ""), ("node1", "yes"), ("node2", "")):
         shown = json.dumps({**record(guarded, name), "phase": "committing", "exchanging": exchanging})
         guarded.sh(name, f"echo '{shown}' >{RECORD}")
     guarded.sh("node1", f"cd /etc/muster/{GROUP}; mv .guard.json.muster-new guard.json")
@@ -150,26 +163,32 @@ def test_a_member_that_reboots_while_its_files_are_exchanged_comes_back_with_the
     timer = f"systemctl is-active '{return_change.unit(GROUP)}.timer' || true"
     guarded.wait("the timer is back", lambda: guarded.sh("node1", timer) == "active", 60)
     wait_alone(guarded, cut["after"])
-    for name in HOSTS:
+    for name in THREE:
         assert guarded.sh(name, f"ls -A /etc/muster/{GROUP} | grep muster-new || true") == ""
     ran = guarded.deploy(max_num_seqs=33)
     assert "this run finishes it" in ran.text
     assert guarded.deploy("--json", max_num_seqs=33).results["totals"]["success"] == 0
-    for name in HOSTS:
+    for name in THREE:
         assert guarded.sh(name, "ls /etc/systemd/system | grep muster-return || true") == ""
 
 
 def test_the_next_run_ends_an_exchange_before_it_begins_its_own(guarded: GuardedTestbed) -> None:
     cut = kill(guarded, begin(guarded, "stopping", max_num_seqs=35, supervisor="guard"))
     assert cut["phase"] == "stopping"
-    for name in HOSTS:
+    for name in THREE:
         shown = json.dumps({**record(guarded, name), "phase": "committing", "exchanging": "yes"})
         guarded.sh(name, f"echo '{shown}' >{RECORD}")
     guarded.sh("node0", f"cd /etc/muster/{GROUP}; mv .guard.json.muster-new guard.json")
+    # A run that ends this exchange, and is then refused by the engine's parser.
+    refused = guarded.refused(extra_args=["--no-such-flag"])
+    assert refused.status == 1, refused.text
+    last = refused.err.strip().splitlines()[-1]
+    assert f"; the group was touched; unfinished: plan {cut['before']} -> {cut['after']}; this run has ended" in last
+    assert "not touched" not in refused.err
     again = kill(guarded, begin(guarded, "stopping", max_num_seqs=37, supervisor="guard"))
     assert again["phase"] == "stopping"
-    # The second run was cut as well: what is in place is the first one's plan, whole, on both hosts.
-    for name in HOSTS:
+    # The second run was cut as well: what is in place is the first one's plan, whole, on every host.
+    for name in THREE:
         assert json.loads(guarded.sh(name, f"cat /etc/muster/{GROUP}/plan.json"))["digest"] == cut["after"]
     wait_alone(guarded, cut["after"])
     assert "this run finishes it" in guarded.deploy(max_num_seqs=37).text
@@ -183,18 +202,18 @@ def test_a_way_back_that_is_cut_is_gone_to_its_end_by_the_hosts(guarded: Guarded
 
         def turned() -> bool:
             assert child.poll() is None, child.communicate()
-            return all(record(guarded, name).get("command") == "rollback" for name in HOSTS)
+            return all(record(guarded, name).get("command") == "rollback" for name in THREE)
 
         guarded.wait("the change goes back", turned, 120)
         kill(guarded, child)
         wait_alone(guarded, before)
     guarded.deploy()
-    assert not any(record(guarded, name) for name in HOSTS)
+    assert not any(record(guarded, name) for name in THREE)
 
 
 def test_the_head_moves_to_another_host_in_one_run(guarded: GuardedTestbed) -> None:
-    for inventory, head in ((REVERSED, 1), (INVENTORY, 0)):
+    for inventory, head in ((REVERSED, 2), (INVENTORY, 0)):
         guarded.inventory = inventory
         guarded.deploy()
-        assert [guarded.answers(host=host) for host in (0, 1)] == [head == 0, head == 1]
+        assert [guarded.answers(host=host) for host in range(3)] == [host == head for host in range(3)]
         assert guarded.deploy("--json").results["totals"]["success"] == 0

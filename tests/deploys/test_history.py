@@ -11,11 +11,17 @@ from typing import Any
 
 import pytest
 
-from tests.deploys.conftest import GROUP, GUARD_UNIT, HOSTS, GuardedTestbed
+from muster.sandbox import Sandbox
+from tests.deploys.conftest import GROUP, GUARD_UNIT, THREE, GuardedTestbed
 
 pytestmark = pytest.mark.sandbox
 UNIT_FILE = f"/etc/systemd/system/{GUARD_UNIT}"
 KEPT = f"/etc/muster/{GROUP}/kept"
+
+
+@pytest.fixture
+def box(three: Sandbox) -> Sandbox:
+    return three
 
 
 def history(testbed: GuardedTestbed) -> list[dict[str, Any]]:
@@ -30,12 +36,12 @@ def test_every_host_keeps_what_was_verified_and_a_second_run_keeps_nothing(guard
     guarded.deploy(max_num_seqs=17)
     newest, before, *_ = history(guarded)
     assert newest["digest"] == guarded.status["digest"]
-    assert newest["on"] == list(HOSTS)
+    assert newest["on"] == list(THREE)
     assert newest["number"] == before["number"] + 1
     assert 0 < newest["seconds"]["start"] < newest["without_service"] < 600
     table = guarded.muster("history")
     assert [line.split()[0] for line in table.stdout.splitlines()[1:3]] == [newest["digest"], before["digest"]]
-    for name in HOSTS:
+    for name in THREE:
         assert guarded.sh(name, f"stat -c '%a %U' {KEPT} {KEPT}/{newest['digest']}.json") == "700 root\n600 root"
         assert not guarded.sh(name, f"grep -l -F -f /etc/muster/{GROUP}/guard-key -r {KEPT} || true")
     assert guarded.deploy("--json", max_num_seqs=17).results["totals"]["success"] == 0
@@ -45,10 +51,10 @@ def test_every_host_keeps_what_was_verified_and_a_second_run_keeps_nothing(guard
 def test_a_copy_that_is_gone_is_named_and_made_again(guarded: GuardedTestbed) -> None:
     digest = guarded.status["digest"]
     guarded.sh("node1", f"rm {KEPT}/{digest}.json")
-    assert history(guarded)[0]["on"] == ["node0"]
+    assert history(guarded)[0]["on"] == ["node0", "node2"]
     assert f"node1: no copy of plan {digest}" in guarded.muster("history").stdout
     assert guarded.deploy("--json").results["totals"]["success"] == 1
-    assert history(guarded)[0]["on"] == list(HOSTS)
+    assert history(guarded)[0]["on"] == list(THREE)
 
 
 class Client(threading.Thread):
@@ -92,7 +98,7 @@ def crash(guarded: GuardedTestbed) -> Iterator[None]:
 @pytest.mark.usefixtures("crash")
 def test_a_change_that_fails_at_start_goes_back_by_itself(guarded: GuardedTestbed, client: Client) -> None:
     before = guarded.status["digest"]
-    files = {name: guarded.sh(name, f"cat {UNIT_FILE} /etc/muster/{GROUP}/guard.json") for name in HOSTS}
+    files = {name: guarded.sh(name, f"cat {UNIT_FILE} /etc/muster/{GROUP}/guard.json") for name in THREE}
     ran = guarded.refused(max_num_seqs=31)
     assert f"should this fail, the group goes back to plan {before}" in ran.err
     assert "without service for up to " in ran.err
@@ -100,7 +106,7 @@ def test_a_change_that_fails_at_start_goes_back_by_itself(guarded: GuardedTestbe
     assert "CUDA error: out of memory" in last
     assert re.search(rf"; plan {before} serves again after \d+ s without service; next: muster status", last), last
     assert (guarded.status["digest"], guarded.status["phase"]) == (before, "running")
-    assert {name: guarded.sh(name, f"cat {UNIT_FILE} /etc/muster/{GROUP}/guard.json") for name in HOSTS} == files
+    assert {name: guarded.sh(name, f"cat {UNIT_FILE} /etc/muster/{GROUP}/guard.json") for name in THREE} == files
     assert history(guarded)[0]["digest"] == before
     guarded.wait("an answer through /ready", lambda: client.answered and guarded.ready())
     assert guarded.deploy("--json").results["totals"]["success"] == 0

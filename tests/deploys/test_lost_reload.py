@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
+from muster.sandbox import Sandbox
 from tests import guard_answers
-from tests.deploys.conftest import GROUP, GUARD_UNIT, HOSTS, GuardedTestbed
+from tests.deploys.conftest import GROUP, GUARD_UNIT, THREE, GuardedTestbed
 
 pytestmark = pytest.mark.sandbox
 
@@ -24,6 +25,11 @@ exec /usr/bin/systemctl.real "$@"
 CUT = "kill -9 $PPID; exit 1"
 FULL = "mount -o remount,size=$(($(df --output=used /run | tail -1) + 1024))k /run"
 """Leaves a megabyte: systemd reloads nothing below 16."""
+
+
+@pytest.fixture
+def box(three: Sandbox) -> Sandbox:
+    return three
 
 
 @contextmanager
@@ -43,7 +49,7 @@ def engines(testbed: GuardedTestbed) -> dict[str, str]:
     """Host -> environment and command line of its engine."""
     show = "tr '\\0' ' ' </proc/$p/environ; tr '\\0' ' ' </proc/$p/cmdline"
     find = "p=$(pgrep -o -f '^/opt/standin/bin/python.* serve ')"
-    return {name: testbed.sh(name, f"{find} && {show}") for name in HOSTS}
+    return {name: testbed.sh(name, f"{find} && {show}") for name in THREE}
 
 
 @pytest.mark.parametrize(
@@ -59,9 +65,9 @@ def test_a_lost_reload_is_made_up_for(guarded: GuardedTestbed, fault: str, chang
     with instead_of_a_reload(guarded, fault):
         ran = guarded.refused(**change)
         assert ("safety buffer" if fault == FULL else "printed no answer") in ran.err
-    before = {name: guarded.starts(name, GUARD_UNIT) for name in HOSTS}
+    before = {name: guarded.starts(name, GUARD_UNIT) for name in THREE}
     guarded.deploy(**change)
-    assert {name: guarded.starts(name, GUARD_UNIT) - before[name] for name in HOSTS} == dict.fromkeys(HOSTS, 1)
+    assert {name: guarded.starts(name, GUARD_UNIT) - before[name] for name in THREE} == dict.fromkeys(THREE, 1)
     assert all(shows in text for text in engines(guarded).values())
     assert guarded.deploy("--json", **change).results["totals"]["success"] == 0
 

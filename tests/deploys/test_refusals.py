@@ -80,13 +80,6 @@ def test_a_port_that_somebody_else_holds(untouched: Testbed) -> None:
     assert "unit squatter.service" in ran.err
 
 
-def test_a_second_group_on_the_same_ports_and_gpus(untouched: Testbed) -> None:
-    ran = untouched.refused(group="second")
-    assert f"group {GROUP} on this host has GPU 0" in ran.err
-    assert f"group {GROUP} on this host uses ports 8000, 29550" in ran.err
-    assert "ports of its own for group second" in ran.err
-
-
 def test_a_limit_that_leaves_a_host_out(untouched: Testbed) -> None:
     ran = untouched.refused("--limit", "node0", max_num_seqs=17)
     assert "node1: left out by --limit" in ran.err

@@ -12,14 +12,20 @@ from contextlib import contextmanager
 import pytest
 
 from muster.plan.change import PHASES, Phase
+from muster.sandbox import Sandbox
 from tests import guard_answers
-from tests.deploys.conftest import GROUP, GUARD_UNIT, HOSTS, GuardedTestbed
+from tests.deploys.conftest import GROUP, GUARD_UNIT, THREE, GuardedTestbed
 from tests.deploys.test_changes import leave_alone, phase, record
 
 pytestmark = pytest.mark.sandbox
 NEW = "renamed"
 RENAMED = {"group": NEW, "former_group": GROUP}
 BACK = {"group": GROUP, "former_group": NEW}
+
+
+@pytest.fixture
+def box(three: Sandbox) -> Sandbox:
+    return three
 
 
 def traces(testbed: GuardedTestbed, group: str) -> str:
@@ -31,25 +37,25 @@ def traces(testbed: GuardedTestbed, group: str) -> str:
         f"ls -d {places} {units} 2>/dev/null; systemctl list-units --all --plain --no-legend {loaded};"
         f" nft list tables | grep -w 'muster-{group}$'; true"
     )
-    return "\n".join(filter(None, (testbed.sh(name, script) for name in HOSTS)))
+    return "\n".join(filter(None, (testbed.sh(name, script) for name in THREE)))
 
 
 def digest(testbed: GuardedTestbed, group: str) -> str:
     """Return the plan that a group's guards run, by the head; empty where it does not serve."""
-    told = guard_answers.group_status(testbed.box, HOSTS[0], group)
+    told = guard_answers.group_status(testbed.box, THREE[0], group)
     return str(told["digest"]) if told.get("phase") == "running" else ""
 
 
 def recorded(testbed: GuardedTestbed, group: str) -> dict[str, str]:
     """Return the phase of a group's unfinished change, by host."""
-    return {name: str(shown["phase"]) for name in HOSTS if (shown := record(testbed, name, group))}
+    return {name: str(shown["phase"]) for name in THREE if (shown := record(testbed, name, group))}
 
 
 def cut(testbed: GuardedTestbed, child: subprocess.Popen[str], group: str, until: Phase) -> None:
     """Kill a deploy as soon as every host has recorded a phase of a group, or a later one."""
     deadline = time.monotonic() + 90
     come = PHASES[PHASES.index(until) :]
-    while any(recorded(testbed, group).get(name) not in come for name in HOSTS):
+    while any(recorded(testbed, group).get(name) not in come for name in THREE):
         assert child.poll() is None, child.communicate()
         assert time.monotonic() < deadline, f"no phase {until} of {group}"
     child.kill()
@@ -83,7 +89,7 @@ def first_name(guarded: GuardedTestbed) -> Iterator[None]:
 
 
 def test_a_renamed_group_that_does_not_start_leaves_its_former_self_serving(guarded: GuardedTestbed) -> None:
-    before, files = guarded.status["digest"], {name: guarded.files(name) for name in HOSTS}
+    before, files = guarded.status["digest"], {name: guarded.files(name) for name in THREE}
     with guarded.crashing("CUDA error: out of memory", only_with="--max-num-seqs 31"):
         ran = guarded.refused(max_num_seqs=31, **RENAMED)
     assert ran.status == 1
@@ -97,7 +103,7 @@ def test_a_renamed_group_that_does_not_start_leaves_its_former_self_serving(guar
     assert guarded.answers()
     assert traces(guarded, NEW) == ""
     assert recorded(guarded, GROUP) == {}
-    for name in HOSTS:
+    for name in THREE:
         assert guarded.sh(name, f"systemctl is-enabled {GUARD_UNIT}") == "enabled"
         own = f"/etc/muster/{GROUP}/plan.json /etc/systemd/system/{GUARD_UNIT}"
         assert [line for line in guarded.files(name).splitlines() if line.split()[0] in own] == [
@@ -111,25 +117,25 @@ def test_the_new_name_serves_and_the_former_is_gone(guarded: GuardedTestbed) -> 
     assert asked.status != 0
     assert guarded.ready()
     ran = guarded.deploy(**RENAMED)
-    assert f"{GROUP}, its former self, is gone from node0, node1" in ran.err.strip().splitlines()[-1]
+    assert f"{GROUP}, its former self, is gone from node0, node1, node2" in ran.err.strip().splitlines()[-1]
     new = digest(guarded, NEW)
     assert new
     assert guarded.answers()
     assert traces(guarded, GROUP) == ""
     assert recorded(guarded, NEW) == {}
-    files = {name: guarded.files(name) for name in HOSTS}
+    files = {name: guarded.files(name) for name in THREE}
     again = guarded.deploy("--json", **RENAMED)
     assert again.results["totals"]["success"] == 0
     assert "nothing to change" in again.err.strip().splitlines()[-1]
-    assert again.sessions == dict.fromkeys(HOSTS, 2)
-    assert {name: guarded.files(name) for name in HOSTS} == files
+    assert again.sessions == dict.fromkeys(THREE, 2)
+    assert {name: guarded.files(name) for name in THREE} == files
 
     # Back to the first name, cut while ranks are stopped: hosts that are left alone start the former group again.
     with asking(guarded):
         child = guarded.start("kimi_k2_instruct", "-y", supervisor="guard", **BACK)
         cut(guarded, child, NEW, "stopping")
-    assert recorded(guarded, NEW) == dict.fromkeys(HOSTS, "stopping")
-    locks = [(name, group) for name in HOSTS for group in (GROUP, NEW)]
+    assert recorded(guarded, NEW) == dict.fromkeys(THREE, "stopping")
+    locks = [(name, group) for name in THREE for group in (GROUP, NEW)]
     guarded.wait("the locks are free", lambda: not any(phase(guarded, *lock) for lock in locks), 20)
     leave_alone(guarded, GROUP, NEW)
     guarded.wait("the former group", lambda: digest(guarded, NEW) == new and guarded.answers(), 60)
@@ -138,8 +144,8 @@ def test_the_new_name_serves_and_the_former_is_gone(guarded: GuardedTestbed) -> 
     # Cut again, with the new files in place: nothing starts the former group, and the same command finishes it.
     child = guarded.start("kimi_k2_instruct", "-y", supervisor="guard", **BACK)
     cut(guarded, child, GROUP, "committed")
-    assert recorded(guarded, NEW) == dict.fromkeys(HOSTS, "committing")
-    for name in HOSTS:
+    assert recorded(guarded, NEW) == dict.fromkeys(THREE, "committing")
+    for name in THREE:
         assert guarded.sh(name, f"systemctl is-enabled muster-{NEW}.service || true") == "disabled"
         assert guarded.sh(name, f"systemctl is-active muster-{NEW}.service || true") == "inactive"
     assert "a change is unfinished" in guarded.muster("status").stdout

@@ -39,23 +39,30 @@ class Real:
     """File of the API key on this machine; None where the API asks for none."""
 
     def run(self, *words: str, timeout: float = 900) -> subprocess.CompletedProcess[str]:
-        """Run a command of this environment from the top of the clone, as the README has it."""
-        return subprocess.run(
-            [str(Path(sys.executable).parent / words[0]), *words[1:]],
-            cwd=REPOSITORY,
-            env={**os.environ, "MUSTER_SANDBOX": self.box.name, "XDG_STATE_HOME": str(self.state)},
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=timeout,
-            check=False,
-        )
+        """Run a command of this environment from the top of the clone, as the README has it.
 
-    def deploy(self, *flags: str) -> subprocess.CompletedProcess[str]:
+        Raises:
+            AssertionError: it has not ended in time; with what it has said.
+        """
+        try:
+            return subprocess.run(
+                [str(Path(sys.executable).parent / words[0]), *words[1:]],
+                cwd=REPOSITORY,
+                env={**os.environ, "MUSTER_SANDBOX": self.box.name, "XDG_STATE_HOME": str(self.state)},
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                timeout=timeout,
+                check=False,
+            )
+        except subprocess.TimeoutExpired as late:
+            said = b"".join(part for part in (late.stdout, late.stderr) if isinstance(part, bytes)).decode()
+            raise AssertionError(f"{words[0]} has not ended within {timeout:g} s:\n{said}") from None
+
+    def deploy(self, *flags: str, timeout: float = 900) -> subprocess.CompletedProcess[str]:
         """Run the literal command of the README."""
-        return self.run(
-            "pyinfra", "-y", *self.settings, *flags, "inventories/sandbox.py", "deploys/kimi_k2_instruct.py"
-        )
+        command = ("inventories/sandbox.py", "deploys/kimi_k2_instruct.py")
+        return self.run("pyinfra", "-y", *self.settings, *flags, *command, timeout=timeout)
 
     @property
     def settings(self) -> tuple[str, ...]:

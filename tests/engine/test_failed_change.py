@@ -29,7 +29,8 @@ def test_a_change_that_fails_at_start_goes_back_and_loses_no_request(real: Real)
     for client in clients:
         client.start()
     try:
-        ran = real.deploy("--data", f"extra_args={json.dumps(FAILS)}")
+        # Two failed starts and one that serves, of minutes each where the machine has other work.
+        ran = real.deploy("--data", f"extra_args={json.dumps(FAILS)}", timeout=2400)
     finally:
         over.set()
         for client in clients:

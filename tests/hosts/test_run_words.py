@@ -141,5 +141,7 @@ def test_an_interrupt_before_hosts_are_asked_has_its_status(command: str, moment
             run.send_signal(signal.SIGINT)
             _, err = run.communicate(timeout=120)
     assert run.returncode == INTERRUPTED, err
-    said = "muster: interrupted; what the hosts have begun goes on; the running group was not touched; next: run it again"
+    said = (
+        "muster: interrupted; what the hosts have begun goes on; the running group was not touched; next: run it again"
+    )
     assert said in err.splitlines()

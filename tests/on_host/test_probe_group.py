@@ -122,6 +122,17 @@ def test_other_groups_say_what_they_use(tmp_path: Path) -> None:
     assert ask(tmp_path, group="g")["groups"] == {"other": {"ports": [8000]}}
 
 
+@pytest.mark.parametrize(("command", "counts"), [("deploy", True), ("remove", False), ("", False)])
+def test_a_group_whose_change_was_cut_counts_by_the_plan_that_waits(tmp_path: Path, command: str, counts: bool) -> None:
+    place = tmp_path / "etc/muster/other"
+    place.mkdir(parents=True)
+    (place / ".plan.json.muster-new").write_text(json.dumps({"gpus": ["0"]}))
+    if command:
+        (place / "change.json").write_text(json.dumps({"command": command}))
+    assert ask(tmp_path, group="g")["groups"] == ({"other": {"gpus": ["0"]}} if counts else {})
+    assert ask(tmp_path, group="other")["groups"] == {}
+
+
 def test_units_tell_the_digest_they_run_with_not_the_one_on_disk(tmp_path: Path, tools: Path) -> None:
     child = subprocess.Popen(["sleep", "60"], env={"MUSTER_DIGEST": "d1g35t", "PATH": os.environ["PATH"]})
     try:

@@ -36,6 +36,7 @@ from muster.hosts.run_words import words
 from muster.hosts.say import fail
 from muster.on_host import places
 from muster.on_host.in_words import size
+from muster.plan import change as changes
 from muster.plan.plan_history import history
 from muster.plan.way_back import WayBack, way_back
 
@@ -155,6 +156,13 @@ def _look(state: State, run: GroupRun) -> Former | None:
             needed="one of the two: a group takes the place of its former self once",
             fix=f"muster remove INVENTORY --group {group}, or unset former_group; nothing was touched",
         )
+    cut = changes.settlement(change.found).forward
+    if cut:
+        raise Refusal(
+            f"{', '.join(cut)}: a change of group {group}, the former_group, was cut while files were exchanged",
+            needed="a former group whose files are of one plan",
+            fix=f"deploy {group} by its own name first, which ends that change; nothing was touched",
+        )
     undone = way_back(
         history({name: answer["kept"] for name, answer in seen.items()}),
         tuple(there),
@@ -171,9 +179,13 @@ def _look(state: State, run: GroupRun) -> Former | None:
             undone = WayBack(None, refusal.found)
     units = {name: _ranks(answer) for name, answer in there.items()}
     progress = Progress(tuple(there), (), 0, transaction=change)
+    exchanged = False
     if run.progress.transaction is not None:
         run.progress.transaction.replaces = group
-    return Former(group, request, there, units, progress, change, undone, restored, returns=not installed)
+        # This run puts those files in place under its lock: left alone from then on, hosts must not start both.
+        exchanged = bool(changes.settlement(run.progress.transaction.found).forward)
+    returns = not installed and not exchanged
+    return Former(group, request, there, units, progress, change, undone, restored, returns)
 
 
 def _ranks(answer: Mapping[str, Any]) -> tuple[str, ...]:

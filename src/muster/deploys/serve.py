@@ -74,6 +74,7 @@ def _change(run: GroupRun, recipe: str, former: Former | None) -> None:
     gate(run.progress, "the stop of the old group")
     if former is not None:
         keep_down(former, run)
+        gate(run.progress, "the former group's end at boot")
     if run.decision.restart:
         record(run.progress, "committing")
     commit_files(run)

@@ -54,7 +54,7 @@ def connected(
     Raises:
         Refusal: a host that could not be reached, with `needs_all`; a config.py that cannot be run.
     """
-    # What fails is said in words; Python prints a library's tracebacks where no handler takes them, after the last line.
+    # Failures are said in words; without a handler Python prints paramiko's tracebacks, after the last line too.
     logging.getLogger("paramiko").addHandler(logging.NullHandler())
     # One leaves by interrupting; gevent would print that as an error first.
     gevent.get_hub().NOT_ERROR = (*gevent.get_hub().NOT_ERROR, KeyboardInterrupt)

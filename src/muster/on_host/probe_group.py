@@ -19,6 +19,7 @@ from muster.on_host import (
     change_record,
     engine_stamps,
     kept_plans,
+    place_files,
     places,
     safe_paths,
     startable,
@@ -51,7 +52,7 @@ def main(request: Json) -> Json:
         "secrets": {path: describe(root, path, None, False) for path in request.get("secrets", ())},
         "stale": stale(root, group, set(planned) | set(request.get("secrets", ()))),
         "units": attempt(lambda: systemd_units.states(request.get("units", []) + units)),
-        "groups": other_groups(root, group),
+        "groups": {**(groups_to_come(root, group) if group else {}), **other_groups(root, group)},
         "startable": startable.state(root, group, units),
         "changes": changes(root, group),
         "release": engine_stamps.release(root, request.get("release")),
@@ -209,5 +210,16 @@ def other_groups(root: str, group: str) -> dict[str, Json]:
         name = os.path.basename(os.path.dirname(path))
         manifest = whole_files.read_json(path)
         if name != group and isinstance(manifest, dict):
+            groups[name] = manifest
+    return groups
+
+
+def groups_to_come(root: str, group: str) -> dict[str, Json]:
+    """Return the staged plan.json of other groups whose change was cut: this host may put it in place by itself."""
+    groups = {}
+    for path in glob.glob(glob.escape(root) + change_record.record_path("*")):
+        name = os.path.basename(os.path.dirname(path))
+        manifest = whole_files.read_object(place_files.staged(root, {"path": f"{places.config(name)}/plan.json"}))
+        if name != group and manifest and whole_files.read_object(path).get("command") != "remove":
             groups[name] = manifest
     return groups
