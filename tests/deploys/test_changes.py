@@ -6,6 +6,8 @@ import json
 import signal
 import subprocess
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -77,12 +79,23 @@ def wait_alone(testbed: GuardedTestbed, digest: str = "") -> None:
     testbed.wait("the group comes back by itself", alone, 120)
 
 
+@contextmanager
+def changing(testbed: Testbed, **settings: Any) -> Iterator[None]:
+    """Have another run hold the group's lock meanwhile, which then goes on and succeeds."""
+    first = begin(testbed, "prepared", **settings)
+    first.send_signal(signal.SIGSTOP)  # on a busy machine it might end before its rival has begun
+    try:
+        yield
+    finally:
+        first.send_signal(signal.SIGCONT)
+        out, err = first.communicate(timeout=200)
+    assert first.returncode == 0, out + err
+
+
 def test_the_second_operator_is_refused_untouched_and_told_whose_change_it_is(serving: Testbed) -> None:
     seats = {"max_num_seqs": 19}
-    first = begin(serving, "prepared", **seats)
-    second = serving.run("kimi_k2_instruct", "-y", max_num_seqs=21)
-    out, err = first.communicate(timeout=200)
-    assert first.returncode == 0, out + err
+    with changing(serving, **seats):
+        second = serving.run("kimi_k2_instruct", "-y", max_num_seqs=21)
     assert second.status == 2, second.text
     assert f"has been changing group {GROUP} since" in second.text
     assert "untouched" in second.text or "Nothing was touched" in second.text
@@ -93,10 +106,8 @@ def test_the_second_operator_is_refused_untouched_and_told_whose_change_it_is(se
 
 
 def test_a_group_that_somebody_changes_is_not_removed(serving: Testbed) -> None:
-    first = begin(serving, "prepared", max_num_seqs=20)
-    removal = serving.run("remove", "-y", max_num_seqs=20)
-    out, err = first.communicate(timeout=200)
-    assert first.returncode == 0, out + err
+    with changing(serving, max_num_seqs=20):
+        removal = serving.run("remove", "-y", max_num_seqs=20)
     assert removal.status == 2, removal.text
     assert f"has been changing group {GROUP} since" in removal.text
     assert serving.answers()

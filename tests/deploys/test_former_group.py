@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import pytest
 
-from muster.deploys.former_group import require_all_here
+from muster.deploys.former_group import may_return, require_all_here, require_whole
 from muster.deploys.shared import group_run
 from muster.deploys.shared.stop_question import rename_question
 from muster.errors import Refusal
+from muster.plan.change import Change, Command, Found
 
 
 def there(*hosts: str, count: int) -> dict[str, dict[str, Any]]:
@@ -58,3 +60,25 @@ def test_the_question_names_what_is_stopped_and_taken_away() -> None:
     )
     assert asked.endswith("new is ready; then old is taken away: its units, files, keys and state")
     assert "requests in flight are cut off" in rename_question("old", "new", ["a"], 0)
+
+
+def cut(command: Command, exchanging: str) -> dict[str, Found]:
+    """What hosts show of a change that was cut in its exchange of files, on the second one."""
+    change = Change("1", "old", command, "ann", "desk", "2026-11-27T01:02:03Z", "aaa", "bbb").at("committing")
+    return {"a": Found(record=change), "b": Found(record=dataclasses.replace(change, exchanging=exchanging))}
+
+
+def test_a_former_group_whose_files_are_mixed_is_not_replaced() -> None:
+    with pytest.raises(Refusal) as refusal:
+        require_whole("old", cut("deploy", "yes"))
+    assert refusal.value.found == "a, b: a change of group old, the former_group, was cut while files were exchanged"
+    require_whole("old", cut("deploy", ""))
+    require_whole("old", cut("remove", ""))
+    require_whole("old", {"a": Found(installed="aaa")})
+
+
+def test_the_former_group_comes_back_while_nothing_of_the_new_one_is_or_will_be_in_place() -> None:
+    assert may_return({"a": Found(), "b": Found()})
+    assert may_return(cut("deploy", ""))
+    assert not may_return({"a": Found(), "b": Found(installed="bbb")})
+    assert not may_return(cut("deploy", "yes"))

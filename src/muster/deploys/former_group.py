@@ -37,6 +37,7 @@ from muster.hosts.say import fail
 from muster.on_host import places
 from muster.on_host.in_words import size
 from muster.plan import change as changes
+from muster.plan.change import Found
 from muster.plan.plan_history import history
 from muster.plan.way_back import WayBack, way_back
 
@@ -156,13 +157,7 @@ def _look(state: State, run: GroupRun) -> Former | None:
             needed="one of the two: a group takes the place of its former self once",
             fix=f"muster remove INVENTORY --group {group}, or unset former_group; nothing was touched",
         )
-    cut = changes.settlement(change.found).forward
-    if cut:
-        raise Refusal(
-            f"{', '.join(cut)}: a change of group {group}, the former_group, was cut while files were exchanged",
-            needed="a former group whose files are of one plan",
-            fix=f"deploy {group} by its own name first, which ends that change; nothing was touched",
-        )
+    require_whole(group, change.found)
     undone = way_back(
         history({name: answer["kept"] for name, answer in seen.items()}),
         tuple(there),
@@ -179,12 +174,10 @@ def _look(state: State, run: GroupRun) -> Former | None:
             undone = WayBack(None, refusal.found)
     units = {name: _ranks(answer) for name, answer in there.items()}
     progress = Progress(tuple(there), (), 0, transaction=change)
-    exchanged = False
+    returns = True
     if run.progress.transaction is not None:
         run.progress.transaction.replaces = group
-        # This run puts those files in place under its lock: left alone from then on, hosts must not start both.
-        exchanged = bool(changes.settlement(run.progress.transaction.found).forward)
-    returns = not installed and not exchanged
+        returns = may_return(run.progress.transaction.found)
     return Former(group, request, there, units, progress, change, undone, restored, returns)
 
 
@@ -227,6 +220,34 @@ def require_all_here(
             fix="rename the group first, then let hosts leave; or muster remove with the inventory that has them all"
             "; nothing was touched",
         )
+
+
+def require_whole(group: str, found: Mapping[str, Found]) -> None:
+    """Refuse to replace a group whose files are being exchanged: the run would leave them mixed, and none to come back.
+
+    Args:
+        group: its name.
+        found: what each of its hosts shows of its changes.
+
+    Raises:
+        Refusal: the hosts whose exchange was cut.
+    """
+    cut = changes.settlement(found).forward
+    if cut:
+        raise Refusal(
+            f"{', '.join(cut)}: a change of group {group}, the former_group, was cut while files were exchanged",
+            needed="a former group whose files are of one plan",
+            fix=f"deploy {group} by its own name first, which ends that change; nothing was touched",
+        )
+
+
+def may_return(found: Mapping[str, Found]) -> bool:
+    """Return whether hosts that are left alone may start the former group: none has, or is about to get, the new one.
+
+    Args:
+        found: what each host shows of changes of the new group; a run ends a cut exchange of it before anything else.
+    """
+    return not any(state.installed for state in found.values()) and not changes.settlement(found).forward
 
 
 def lock_former(former: Former) -> None:
