@@ -76,7 +76,7 @@ class Testbed:
         self.box, self.directory = box, directory
         self.state = directory / "state"
         # A clone of its own to run in, as far as pyinfra looks: what one run keeps there is not another test's.
-        for name in ("deploys", "group_data"):
+        for name in ("deploys", "group_data", "config.py"):
             if not (directory / name).is_symlink():
                 (directory / name).symlink_to(REPOSITORY / name)
 
