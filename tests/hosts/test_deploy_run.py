@@ -15,10 +15,10 @@ from pyinfra.api.exceptions import DeployError
 
 from muster.errors import Refusal
 from muster.hosts import deploy_run, operations
-from muster.hosts.deploy_run import DONE, FAILED, INTERRUPTED, REFUSED, run_deploy
+from muster.hosts.deploy_run import DONE, FAILED, INTERRUPTED, run_deploy
 from muster.hosts.pyinfra_types import current_host, stage
 from muster.hosts.run_options import RunOptions
-from muster.hosts.run_words import words
+from muster.hosts.run_words import REFUSED, words
 from muster.hosts.say import say
 
 
@@ -180,3 +180,17 @@ def test_an_interrupt_has_a_status_of_its_own(
     assert run(inventory, Work()) == INTERRUPTED
     last = capsys.readouterr().err.splitlines()[-1]
     assert last.startswith("muster: interrupted; what the hosts have begun goes on; the group was touched; next: ")
+
+
+def test_a_refusal_on_the_way_is_no_untouched_one(
+    inventory: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refused(_state: object) -> None:
+        words.touched = True
+        raise Refusal("a host says no")
+
+    monkeypatch.setattr(deploy_run, "run_ops", refused)
+    assert run(inventory, Work()) == FAILED
+    assert (
+        capsys.readouterr().err.splitlines()[-1].startswith("muster: refused on the way; the group was touched; next: ")
+    )

@@ -32,7 +32,7 @@ from muster.hosts.explain import refusal
 from muster.hosts.pyinfra_types import operation_name
 from muster.hosts.run_display import RunDisplay
 from muster.hosts.run_options import RunOptions
-from muster.hosts.run_words import DONE, FAILED, INTERRUPTED, REFUSED, FailureNotice, words
+from muster.hosts.run_words import DONE, FAILED, INTERRUPTED, FailureNotice, words
 from muster.spec import inventory
 
 _PYINFRA = str(Path(pyinfra.__file__).parent)
@@ -64,7 +64,7 @@ def run_deploy(
     except Refusal as found:
         display.line(f"muster: {found}", important=True)
         words.refuse()
-        status = REFUSED
+        status = words.status
     except (KeyboardInterrupt, click.Abort):
         words.interrupt()
         status = INTERRUPTED

@@ -108,11 +108,12 @@ class RunWords:
         """Return the last line of a run: what failed, whether the group was touched, the next command."""
         if self.conclusion:
             return f"{self.conclusion}; next: {self._after_failure()}"
-        if self.failures:
+        if self.failures or (self.refused and self.touched):
+            reason = self.failures[0] if self.failures else "refused on the way"
             state = "the group was touched" if self.touched else "the running group was not touched"
             if self.touched and self.truth is not None:
                 state = f"{state}; {self.truth()}"
-            return f"{self.failures[0]}; {state}; next: {self._after_failure()}"
+            return f"{reason}; {state}; next: {self._after_failure()}"
         if self.refused:
             return "refused; nothing was touched; next: correct what is named above and run the same command again"
         return "; ".join(self.outcomes)
