@@ -241,8 +241,9 @@ def test_a_rename_that_is_cut_while_files_are_exchanged_and_again_starts_one_gro
     alone = guarded.run("kimi_k2_instruct", "-y")
     assert alone.status == 2, alone.text
     assert f"group {NEW} on this host has GPU 0" in alone.err
+    first = record(guarded, "node0", GROUP)["id"]
     child = guarded.start("kimi_k2_instruct", "-y", supervisor="guard", **RENAMED)
-    wait_recorded(guarded, child, GROUP, "stopping")
+    guarded.wait("the second run", lambda: record(guarded, "node0", GROUP).get("id") != first, 90)
     child.kill()
     child.communicate()
     locks = [(name, group) for name in THREE for group in (GROUP, NEW)]
