@@ -63,6 +63,12 @@ def test_a_run_that_missed_settings_is_refused(clone: Path) -> None:
     require_read(files, [clone / "group_data"], clone / "config.py")
 
 
+def test_a_config_behind_a_link_is_read_as_well(clone: Path) -> None:
+    (clone / "config.py").rename(clone.parent / "own.py")
+    (clone / "config.py").symlink_to(clone.parent / "own.py")
+    require_read(files_of(clone / "inventories/mine.py", clone), [clone / "group_data"], clone / "config.py")
+
+
 def test_a_file_that_nearly_names_a_group_is_refused(clone: Path) -> None:
     files = files_of(clone / "inventories/mine.py", clone)
     require_named_groups(files, {"hosts", "mine"})  # other inventories' files are none of its business

@@ -89,7 +89,7 @@ def require_read(files: SettingsFiles, group_data: Iterable[Path], config: Path 
     """
     read = {directory.resolve() for directory in group_data}
     missed = [directory for directory in files.group_data if directory.resolve() not in read]
-    if files.config is not None and (config is None or config.resolve() != files.config):
+    if files.config is not None and (config is None or config.resolve() != files.config.resolve()):
         missed.append(files.config)
     if missed:
         raise Refusal(
