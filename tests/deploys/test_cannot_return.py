@@ -91,13 +91,7 @@ def test_a_host_that_is_off_is_held_when_it_returns(guarded: GuardedTestbed, off
     assert "the group stopped when it returns" in ran.err
     guarded.boot()
     guarded.wait("the hold", lambda: guarded.status.get("phase") == "stopped")
-    try:
-        guarded.wait("all hosts", lambda: joined(guarded) == ["none"] * len(THREE), 90)
-    except AssertionError:
-        for n in THREE:
-            print(n, guard_answers.ask(guarded.box, n, GROUP, "status"))
-            print(guarded.sh(n, f"systemctl status --no-pager -n 30 {GUARD_UNIT} || true"))
-        raise
+    guarded.wait("all hosts", lambda: joined(guarded) == ["none"] * len(THREE))
     assert guarded.status["phase"] == "stopped"
     assert guarded.processes() == dict.fromkeys(THREE, "none")
     guarded.done("resume")
