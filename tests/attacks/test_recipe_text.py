@@ -75,6 +75,7 @@ KEYS = [
 
 @pytest.mark.parametrize("path", KEYS, ids=".".join)
 @given(value=st.one_of(hostile, hostile_text, st.dictionaries(hostile_text, hostile_text, max_size=3)))
+@hypothesis.example(value="\u1680")  # a blank that shows as a dash, or as nothing
 @hypothesis.settings(suppress_health_check=list(hypothesis.HealthCheck))
 def test_any_value_of_any_key_is_refused_or_planned(path: tuple[str, ...], value: object) -> None:
     try:

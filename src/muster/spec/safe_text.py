@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import ipaddress
 import re
-import unicodedata
 from typing import Annotated
 from urllib.parse import urlsplit
 
@@ -20,8 +19,6 @@ from muster.on_host.transfer_store import is_commit
 LONGEST = 4096
 """Characters of the longest text; no path, address or argument needs more."""
 
-# Control characters and format characters such as bidirectional overrides, surrogates, line and paragraph separators.
-_INVISIBLE = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
 _NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?")
 _SEGMENT = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+-]{0,127}")
 _PATH = re.compile(r"(/[A-Za-z0-9._+@:-]+)+")
@@ -43,10 +40,10 @@ _SYSTEM = frozenset(
 
 
 def line(value: str) -> str:
-    """Let one line of visible text through: no line break, control, format or surrogate character."""
+    """Let one line of visible text through: no line break, control or format character, and no blank but the space."""
     if len(value) > LONGEST:
         raise ValueError(f"at most {LONGEST} characters, not {len(value)}")
-    bad = next((char for char in value if unicodedata.category(char) in _INVISIBLE), None)
+    bad = next((char for char in value if not char.isprintable()), None)
     if bad is not None:
         raise ValueError(f"one line of visible characters, without U+{ord(bad):04X}")
     return value
