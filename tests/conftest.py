@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -19,6 +20,11 @@ Boot = Callable[..., Sandbox]
 # Importing pyinfra's command patches the standard library for gevent. Half-way through a test process that leaves
 # threads and locks of two kinds, and tests with threads wait for ever.
 monkey.patch_all = lambda **_: False
+
+# A shell script starts what it runs beside itself with SIGINT ignored, and so do all of its children: Ctrl-C sent by a
+# test would do nothing.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # `script/test nightly` takes the other one.
 hypothesis.settings.register_profile("quick", max_examples=40, deadline=None)
