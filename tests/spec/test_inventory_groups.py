@@ -141,3 +141,10 @@ def test_names_are_those_of_the_plans(site: Path) -> None:
     loaded = inventory.load(str(site / "inventories/site.py"))
     assert inventory_groups.name_of(loaded, "kimi_a") == "kimi-a"
     assert inventory_groups.name_of(loaded, "chat") == "gpt-oss-20b"
+
+
+def test_a_run_over_the_hosts_of_several_groups_is_refused_with_the_way_to_one(site: Path) -> None:
+    several = str(site / "inventories/site.py")
+    with pytest.raises(Refusal, match=r"site\.py has several groups: .*no run changes its hosts") as refusal:
+        inventory.of_run(inventory.load(several, {"group": "kimi-a"}))  # whichever is meant, all would be connected
+    assert "no other group" in str(refusal.value)

@@ -50,7 +50,9 @@ def as_text(fleet: FleetPlan, where: str, sources: Sequence[str] = ()) -> str:
     plans = fleet.plans.values()
     hosts = {name for plan in plans for name in plan.hosts}
     gpus = sum(host.gpus for plan in plans for host in plan.hosts.values())
-    lines = [f"{len(fleet.plans)} groups on {len(hosts)} hosts, {gpus} GPUs"]
+    counts = {"group": len(fleet.plans), "host": len(hosts), "GPU": gpus}
+    groups, there, gpu = (f"{count} {what}{'s' * (count != 1)}" for what, count in counts.items())
+    lines = [f"{groups} on {there}, {gpu}"]
     lines += [f"read {' · '.join(sources)}"] if sources else []
     lines += ["", *_table([COLUMNS, *map(_row, plans)]), ""]
     lines += [f"{model} is served by {', '.join(plan.group for plan in its)}" for model, its in _models(fleet).items()]

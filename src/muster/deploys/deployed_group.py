@@ -117,9 +117,9 @@ def reached_inside(state: State) -> dict[str, Host]:
     """Return inventory name -> host, of those reached that may be of a group: no monitor, and none that leaves.
 
     Raises:
-        Refusal: pyinfra's own command has missed settings of the inventory.
+        Refusal: as `inventory.require_whole`.
     """
-    inventory.require_all_read(state.inventory)
+    inventory.require_whole(state.inventory)
     outside = inventory.outside_hosts(state.inventory)
     return {name: host for name, host in reached(state).items() if name not in outside}
 

@@ -75,6 +75,7 @@ def run_deploy(
 
 
 def _run(hosts: Inventory, deploy: Callable[[], None], options: RunOptions, display: RunDisplay) -> int:
+    inventory.require_whole(hosts)
     with connected(hosts) as there:
         state = there.state
         if not state.active_hosts:

@@ -116,18 +116,24 @@ def path_of(inventory: Inventory) -> Path | None:
     return files.inventory if files is not None else None
 
 
-def of_run(inventory: Inventory, recipe: str | None = None, group: str = "") -> Fleet:
-    """Return hosts and settings of the inventory that pyinfra's own command has loaded.
-
-    Args:
-        inventory: as pyinfra loaded it.
-        recipe, group: as for `from_pyinfra`.
+def of_run(inventory: Inventory) -> Fleet:
+    """Return hosts and settings of the inventory of a run over its hosts.
 
     Raises:
-        Refusal: as `from_pyinfra`, and a run that has missed settings beside or above the inventory file.
+        Refusal: as `from_pyinfra`, and as `require_whole`.
+    """
+    require_whole(inventory)
+    return from_pyinfra(inventory, name="inventory")
+
+
+def require_whole(inventory: Inventory) -> None:
+    """Refuse a run over hosts that would not know all settings, or not which hosts are the group's.
+
+    Raises:
+        Refusal: as `require_all_read`, and several groups in the inventory: hosts of the others would pass for members.
     """
     require_all_read(inventory)
-    return from_pyinfra(inventory, name="inventory", recipe=recipe, group=group)
+    inventory_groups.require_one(inventory, path_of(inventory))
 
 
 def require_all_read(inventory: Inventory) -> None:

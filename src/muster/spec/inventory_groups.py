@@ -89,6 +89,26 @@ def chosen(inventory: Inventory, recipe: str | None, *, name: str) -> str:
     )
 
 
+def require_one(inventory: Inventory, path: Path | None) -> None:
+    """Refuse an inventory of several groups to what acts on all of its hosts.
+
+    Args:
+        inventory: as pyinfra loaded it.
+        path: its file, for the message.
+
+    Raises:
+        Refusal: naming the groups, and how to act on one of them.
+    """
+    named = recipes(inventory)
+    if len(named) > 1:
+        first = next(iter(named))
+        raise Refusal(
+            f"{path or 'the inventory'} has several groups: {', '.join(named)}; no run changes its hosts yet",
+            needed="an inventory of that group alone; muster plan, status, monitoring and edge take all",
+            fix=f"a file beside it with `{first} = [...]` and no other group; the same group_data/{first}.py is read",
+        )
+
+
 def name_of(inventory: Inventory, group: str) -> str:
     """Return the name that a group of an inventory has as a group of muster's."""
     own = next(iter(data_of(inventory, group).values()), {})
