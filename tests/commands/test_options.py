@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from pathlib import Path
 from typing import Any
 
 import click
@@ -40,11 +41,28 @@ def test_a_command_gets_inventory_recipe_and_overrides() -> None:
     assert ast.literal_eval(ran.output) == words
 
 
-@pytest.mark.parametrize(
-    "name",
-    [name for name in COMMANDS if name not in ("import", "pin", "recipe", "report", "sandbox", "weights", "key")],
-)
+OVER_INVENTORY = [
+    name for name in COMMANDS if name not in ("import", "pin", "recipe", "report", "sandbox", "weights", "key")
+]
+
+
+@pytest.mark.parametrize("name", OVER_INVENTORY)
 def test_every_command_over_an_inventory_takes_the_same(name: str) -> None:
     shown = CliRunner().invoke(main, [name, "--help"]).stdout
     assert "INVENTORY" in shown.splitlines()[0]
     assert "--data K=V" in shown
+
+
+@pytest.mark.parametrize("name", OVER_INVENTORY)
+def test_every_command_gets_what_its_options_give(name: str, tmp_path: Path) -> None:
+    out = ["kimi-k2-instruct", "--out", str(tmp_path / "out")]
+    words = {"diff": ["a", "b"], "bundle": out, "monitoring": out, "edge": out}
+    ran = CliRunner().invoke(main, [name, str(tmp_path / "none.py"), *words.get(name, ["kimi-k2-instruct"])])
+    assert ran.exit_code == 2, ran.output
+    assert "none.py" in ran.output
+
+
+def test_a_group_is_said_to_a_removal_as_to_the_others(tmp_path: Path) -> None:
+    ran = CliRunner().invoke(main, ["remove", str(tmp_path / "none.py"), "--group", "chat", "--dry"])
+    assert ran.exit_code == 2, ran.output
+    assert "none.py" in ran.output

@@ -70,15 +70,16 @@ def test_a_missing_plan_json_is_written_again_without_a_restart(kept: GuardedTes
     assert {name: kept.life(name, GUARD_UNIT) for name in THREE} == lives
 
 
-def test_a_stop_that_cannot_be_written_down_is_not_done(guarded: GuardedTestbed) -> None:
-    mount = f"mount -t tmpfs -o size=4k,mode=700,uid=$(id -u muster),gid=$(id -g muster) full {GUARD_STATE}"
-    guarded.sh("node0", f"{mount}; head -c 9999 /dev/zero >{GUARD_STATE}/fill || true")
+@pytest.mark.parametrize(("options", "why"), [("size=4k", "No space left"), ("ro", "Read-only file system")])
+def test_a_stop_that_cannot_be_written_down_is_not_done(guarded: GuardedTestbed, options: str, why: str) -> None:
+    mount = f"mount -t tmpfs -o {options},mode=700,uid=$(id -u muster),gid=$(id -g muster) full {GUARD_STATE}"
+    guarded.sh("node0", f"{mount}; head -c 9999 /dev/zero 2>/dev/null >{GUARD_STATE}/fill || true")
     try:
         ran = guarded.run("stop", "-y")
     finally:
         guarded.sh("node0", f"umount {GUARD_STATE}")
     assert ran.status == 1, ran.text
-    assert f"stop was not done: it could not be written down ({GUARD_STATE}/held.json: No space left" in ran.err
+    assert f"stop was not done: it could not be written down ({GUARD_STATE}/held.json: {why}" in ran.err
     assert guarded.answers()
 
 

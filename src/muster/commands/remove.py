@@ -24,8 +24,7 @@ Exit status: 0 done, 1 failed or a host is left, 2 refused and nothing
 touched, 130 interrupted.
 """
 )
-@options.over_inventory(recipe=False)
-@click.option("--group", "group", metavar="NAME", help="The group, where its recipe does not say which.")
+@options.over_inventory(recipe=False, group=True)
 @click.option("--everything", is_flag=True, help="All groups; engines, caches, tools, kernel settings, the user.")
 @click.option("--weights", is_flag=True, help="With --everything: staged and downloaded weights as well.")
 @options.over_run
@@ -33,7 +32,6 @@ def remove(
     inventory_file: str,
     recipe_name: str | None,
     overrides: Mapping[str, Any],
-    group: str | None,
     everything: bool,
     weights: bool,
     run: RunOptions,
@@ -48,7 +46,7 @@ def remove(
     from muster.hosts.deploy_run import run_deploy
 
     def work() -> None:
-        name = group or overrides.get("group")
-        removal.remove(everything=everything, weights=weights, group=name, recipe=recipe_name)
+        group = overrides.get("group")
+        removal.remove(everything=everything, weights=weights, group=group, recipe=recipe_name)
 
     sys.exit(run_deploy(inventory_file, overrides, work, run, recipe=recipe_name or ""))
