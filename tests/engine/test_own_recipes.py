@@ -5,59 +5,16 @@ from __future__ import annotations
 import json
 import urllib.request
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from muster.on_host.whole_files import text_sha256
 from muster.sandbox import tiny_model
 from muster.weights import hub
-from tests import guard_answers
 from tests.conftest import Boot
-from tests.engine.conftest import REPOSITORY, Real
-from tests.engine.test_real_vllm import RECOVERY
+from tests.engine.own import Own
 
 pytestmark = [pytest.mark.sandbox, pytest.mark.engine, pytest.mark.nightly]
-
-NAME = "tiny"
-RECIPE: dict[str, Any] = {
-    "name": NAME,
-    "title": "Tiny",
-    "model": "org/tiny",
-    "min_vllm": "0.32.0",
-    "context": tiny_model.MAX_LENGTH,
-    "strategies": {"tp": {"about": "One host.", "hosts": 1}},
-    "defaults": {"any": "tp"},
-}
-
-
-class Own(Real):
-    """One host that serves recipes of one's own, one after the other."""
-
-    def place(self, name: str, text: str) -> str:
-        """Write a file beside the recipe and its inventory, and return its path."""
-        path = self.state / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
-        return str(path)
-
-    def recipe(self, **more: Any) -> str:
-        # Settings of the group `sandbox` go by the name of the inventory.
-        self.place("sandbox.py", (REPOSITORY / "inventories" / "sandbox.py").read_text())
-        return self.place("tiny.yaml", json.dumps({**RECIPE, **more}))
-
-    def muster(self, command: str, recipe: str, *words: str) -> str:
-        inventory = str(self.state / "sandbox.py")
-        done = self.run("muster", command, inventory, recipe, "--data", "strategy=tp", *words)
-        assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout + done.stderr
-
-    def post(self, path: str, **body: Any) -> Any:
-        with urllib.request.urlopen(self.request(path, body), timeout=120) as answer:
-            return json.load(answer)
-
-    def status(self) -> dict[str, Any]:
-        return guard_answers.group_status(self.box, self.box.hosts[0].name, NAME)
 
 
 @pytest.fixture(scope="module")
@@ -77,16 +34,8 @@ def test_a_model_that_embeds_is_asked_measured_and_comes_back(own: Own, tmp_path
     assert "req/s" in measured
     assert "FAILED" not in measured
 
-    kill_and_return(own)
+    own.kill_and_return("node0")
     assert own.post("/v1/embeddings", model="org/tiny", input="Hello")["data"]
-
-
-def kill_and_return(own: Own) -> None:
-    """Kill the engine's core; the group comes back as another generation."""
-    before = own.status()["generation"]
-    own.box.exec("node0", ["pkill", "-KILL", "-f", "^VLLM::EngineCore"])
-    own.wait("a new generation", lambda: own.status().get("generation") not in (None, before), RECOVERY)
-    own.wait("the endpoint answers the guard", own.ready, RECOVERY)
 
 
 def drafted(own: Own) -> float:
@@ -123,5 +72,5 @@ def test_a_template_and_a_draft_that_a_recipe_brings_are_in_use_and_come_back(ow
     line = own.box.exec("node0", ["/bin/sh", "-c", "tr '\\0' ' ' </proc/$(pgrep -of 'vllm serve')/cmdline"]).stdout
     assert "--chat-template /etc/muster/tiny/files/" in line
     assert "/var/lib/muster/weights/org--draft/" in line
-    kill_and_return(own)
+    own.kill_and_return("node0")
     answers(own)
