@@ -39,10 +39,10 @@ def measure(path: str) -> dict[str, float]:
     """Plan the fleet once and return seconds by part and the process's peak memory in MB."""
     from muster.commands import fleet_text
     from muster.plan.fleet import plan_fleet
-    from muster.spec import inventory
+    from muster.spec import inventory, inventory_source
 
     cpu, begin = time.process_time(), time.perf_counter()
-    groups = inventory.groups_of(inventory.load(path), name=path)
+    groups = inventory.groups_of(inventory_source.load(path), name=path)
     read = time.perf_counter()
     fleet = plan_fleet(groups)
     text = fleet_text.as_text(fleet, path)

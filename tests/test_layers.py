@@ -82,7 +82,9 @@ PURE_MODULES = (
     "preflight.verdict",
     "weights.staging_roles",
 )
-IMPURE = dict.fromkeys(("spec.inventory", "spec.inventory_groups"), "it reads pyinfra's inventories")
+IMPURE = dict.fromkeys(
+    ("spec.inventory", "spec.inventory_groups", "spec.inventory_source"), "it reads pyinfra's inventories"
+)
 """Modules of pure rooms that are not pure, with the reason."""
 REACHES_OUT = frozenset(
     {"pyinfra", "pyinfra_cli", "gevent", "paramiko", "subprocess", "socket", "asyncio", "http", "requests", "threading"}

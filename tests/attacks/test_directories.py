@@ -9,7 +9,7 @@ import pytest
 
 from muster.errors import Refusal
 from muster.on_host import place_files
-from muster.spec import settings
+from muster.spec import host_data
 from tests import sample_plans
 from tests.deploys.conftest import HOSTS, Testbed
 
@@ -34,7 +34,7 @@ def test_every_directory_but_the_hub_s_own_is_root_s() -> None:
 )
 def test_the_system_s_directories_are_refused_as_hf_home(path: str) -> None:
     with pytest.raises(Refusal, match="hf_home"):
-        settings.from_data({"hf_home": path})
+        host_data.settings_of({"hf_home": path})
 
 
 def base(root: Path, text: str) -> None:

@@ -18,7 +18,8 @@ from muster.on_host import pylock
 from muster.on_host.whole_files import text_sha256
 from muster.plan.release import release_of
 from muster.spec import resolutions
-from muster.spec.settings import Settings, from_data
+from muster.spec.host_data import settings_of
+from muster.spec.settings import Settings
 from tests import sample_plans
 
 HASH, OTHER = "ab" * 32, "cd" * 32
@@ -47,7 +48,7 @@ GOOD = HEAD + wheel("vllm", VLLM)
 
 
 def settings(**more: Any) -> Settings:
-    return from_data({"strategy": "tp-pp", **more}, where="test")
+    return settings_of({"strategy": "tp-pp", **more}, where="test")
 
 
 def resolution(homes: tuple[Path, ...], **hosts: bool) -> Resolution:

@@ -19,7 +19,7 @@ from muster.hosts.secret_store import open_store
 from muster.on_host import api_key, verify_group
 from muster.plan.make import build_plan
 from muster.spec import recipe, secret_files
-from muster.spec.settings import from_data, same_on_all
+from muster.spec.host_data import same_on_all, settings_of
 from tests import sample_observations, sample_plans
 
 
@@ -208,7 +208,7 @@ OPEN = [
 @pytest.mark.parametrize(("data", "says"), OPEN)
 def test_no_setting_carries_a_secret_to_where_everybody_reads_it(data: dict[str, Any], says: str) -> None:
     with pytest.raises(Refusal, match=says) as refusal:
-        from_data(data)
+        settings_of(data)
     assert "sesame" not in str(refusal.value)
     assert TOKEN not in str(refusal.value)
 
@@ -229,20 +229,20 @@ def test_no_setting_carries_a_secret_to_where_everybody_reads_it(data: dict[str,
     ],
 )
 def test_what_only_resembles_a_secret_passes_or_is_waived_by_name(data: dict[str, Any]) -> None:
-    from_data(data)
+    settings_of(data)
 
 
 @pytest.mark.parametrize("path", ["", "  ", "\n"])
 @pytest.mark.parametrize("name", ["api_key_file", "secret_env_file", "weights_token_file", "bundle"])
 def test_an_empty_path_does_not_pass_for_no_key(name: str, path: str) -> None:
     with pytest.raises(Refusal, match=name):
-        from_data({name: path})
+        settings_of({name: path})
 
 
 @pytest.mark.parametrize("name", ["HF_TOKEN", "VLLM_API_KEY"])
 def test_what_vllm_itself_reads_as_a_secret_has_no_waiver(name: str) -> None:
     with pytest.raises(Refusal, match=name):
-        from_data({"extra_env": {name: "sesame"}, "not_secret": [name]})
+        settings_of({"extra_env": {name: "sesame"}, "not_secret": [name]})
 
 
 @pytest.mark.parametrize(
@@ -256,7 +256,7 @@ def test_what_vllm_itself_reads_as_a_secret_has_no_waiver(name: str) -> None:
 )
 def test_a_value_that_is_refused_for_its_form_is_not_shown_where_it_may_be_a_secret(data: dict[str, Any]) -> None:
     with pytest.raises(Refusal) as refusal:
-        from_data(data)
+        settings_of(data)
     assert "sesame" not in str(refusal.value)
 
 
@@ -271,7 +271,7 @@ def test_a_recipe_carries_no_secret_in_its_flags() -> None:
     raw = recipe.load("kimi-k2-thinking").model_dump()
     raw["flags"] = {"hf-token": "sesame"}
     with pytest.raises(Refusal, match="recipe kimi-k2-thinking holds --hf-token") as refusal:
-        build_plan(recipe.parse(raw, where="r.yaml"), sample_plans.hosts(1, "H200"), from_data({}))
+        build_plan(recipe.parse(raw, where="r.yaml"), sample_plans.hosts(1, "H200"), settings_of({}))
     assert "sesame" not in str(refusal.value)
 
 

@@ -15,7 +15,9 @@ from muster.errors import Refusal
 from muster.plan.make import build_plan
 from muster.plan.types import Plan
 from muster.spec import inventory, recipe, safe_text
-from muster.spec.settings import NAMES, Settings, from_data
+from muster.spec.host import host_of
+from muster.spec.host_data import settings_of
+from muster.spec.settings import NAMES, Settings
 from tests import sample_plans
 
 DEFAULTS = Settings().flat()
@@ -56,7 +58,7 @@ shaped = {
 def planned(**data: Any) -> Plan | None:
     """Return the plan that settings make, or None where they are refused; whatever else is raised is a finding."""
     try:
-        settings = from_data(data)
+        settings = settings_of(data)
         return build_plan(recipe.load("kimi-k2-instruct"), sample_plans.hosts(2, "H200"), settings)
     except Refusal as refusal:
         readable(refusal)
@@ -155,7 +157,7 @@ def test_a_port_that_only_root_binds_is_refused() -> None:
 )
 def test_a_variable_that_could_only_fail_is_refused_before_anything_stops(env: dict[str, str], says: str) -> None:
     with pytest.raises(Refusal, match=says):
-        build_plan(recipe.load("kimi-k2-instruct"), sample_plans.hosts(2, "H200"), from_data({"extra_env": env}))
+        build_plan(recipe.load("kimi-k2-instruct"), sample_plans.hosts(2, "H200"), settings_of({"extra_env": env}))
 
 
 def test_a_variable_with_a_free_port_passes() -> None:
@@ -190,7 +192,7 @@ def test_without_ray_its_version_does_not_matter() -> None:
 def test_any_value_of_a_host_is_refused_or_planned(key: str, value: object) -> None:
     data = {"gpu": "H200", "gpus": 8, "fabric_address": "198.51.100.1", "fabric_interface": "eth1", key: value}
     try:
-        spec = inventory._host("h0", data, "inventory")
+        spec = host_of("h0", data, "inventory")
         plan = build_plan(recipe.load("kimi-k2-thinking"), [dataclasses.replace(spec)], Settings())
     except Refusal:
         return
@@ -202,7 +204,7 @@ def test_a_host_of_several_has_an_address_that_others_reach(address: str) -> Non
     def plan() -> Plan:
         addresses = {"h0": address, "h1": "10.0.0.2"}
         data = {name: {"gpu": "H200", "gpus": 8, "fabric_address": each} for name, each in addresses.items()}
-        hosts = [inventory._host(name, values, "inventory") for name, values in data.items()]
+        hosts = [host_of(name, values, "inventory") for name, values in data.items()]
         inventory.require_reachable(hosts, "inventory")
         return build_plan(recipe.load("kimi-k2-instruct"), hosts, Settings())
 
@@ -223,4 +225,4 @@ def test_an_address_is_one(address: str) -> None:
 @pytest.mark.parametrize("name", ["hf_home", "root", "weights_root"])
 def test_a_directory_of_the_system_is_nobody_s_to_give_away(name: str, path: str) -> None:
     with pytest.raises(Refusal, match=name):
-        from_data({name: path})
+        settings_of({name: path})

@@ -13,7 +13,7 @@ from click.testing import CliRunner, Result
 
 from muster.cli import main
 from muster.errors import Refusal
-from muster.spec import inventory
+from muster.spec import inventory_source
 
 ROOT = Path(__file__).parents[2]
 
@@ -132,11 +132,11 @@ def test_a_configuration_that_is_named_is_the_one_that_counts(tmp_path: Path, mo
     given = ["/usr/bin/pyinfra", "-y", "--data", "a=b", "../mine.py", "stop.py"]
     monkeypatch.setattr(sys, "argv", given)
     with pytest.raises(Refusal, match=r"has not read \S*config\.py"):
-        inventory.require_all_read(inventory.load("../mine.py"))
+        inventory_source.require_all_read(inventory_source.load("../mine.py"))
     monkeypatch.setattr(sys, "argv", [*given, "--config", "sudo.py"])
-    inventory.require_all_read(inventory.load("../mine.py"))
+    inventory_source.require_all_read(inventory_source.load("../mine.py"))
     monkeypatch.setattr(sys, "argv", ["/usr/bin/muster", *given[1:]])
-    inventory.require_all_read(inventory.load("../mine.py"))
+    inventory_source.require_all_read(inventory_source.load("../mine.py"))
 
 
 def test_without_a_recipe_every_group_has_a_row(muster) -> None:

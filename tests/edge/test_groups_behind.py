@@ -11,13 +11,13 @@ from click.testing import CliRunner
 from muster.cli import main
 from muster.edge.groups_behind import groups_behind
 from muster.errors import Refusal
-from muster.spec import inventory
+from muster.spec import inventory, inventory_source
 
 FLEET = "inventories/fleet.py"
 
 
 def test_every_group_that_names_its_recipe_is_behind_the_edge() -> None:
-    fleets = inventory.groups_for(inventory.load(FLEET), None, name=FLEET)
+    fleets = inventory.groups_for(inventory_source.load(FLEET), None, name=FLEET)
     behind = groups_behind(fleets, None)
     assert list(behind.plans) == list(behind.settings) == list(fleets)
     assert [group.name for group in behind.plan.groups] == [plan.group for plan in behind.plans.values()]
@@ -26,7 +26,7 @@ def test_every_group_that_names_its_recipe_is_behind_the_edge() -> None:
 
 
 def test_groups_with_different_edges_are_refused_by_setting() -> None:
-    fleets = inventory.groups_for(inventory.load(FLEET), None, name=FLEET)
+    fleets = inventory.groups_for(inventory_source.load(FLEET), None, name=FLEET)
     first = next(iter(fleets))
     other = replace(fleets[first], settings=fleets[first].settings.having(edge_port=8443))
     with pytest.raises(Refusal, match="edge_port is 8443 for"):

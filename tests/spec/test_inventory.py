@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from muster.errors import Refusal
-from muster.spec import inventory
+from muster.spec import inventory, inventory_source
 
 HOSTS = """\
 hosts = (
@@ -26,7 +26,7 @@ def load(directory: Path, text: str) -> inventory.Fleet:
 def test_a_host_that_leaves_is_in_no_plan(tmp_path: Path) -> None:
     assert [host.name for host in load(tmp_path, HOSTS).hosts] == ["gpu-0", "gpu-1"]
     assert [host.name for host in load(tmp_path, HOSTS + 'leaving = ["gpu-0"]\n').hosts] == ["gpu-1"]
-    loaded = inventory.load(str(tmp_path / "mine1.py"))
+    loaded = inventory_source.load(str(tmp_path / "mine1.py"))
     assert inventory.leaving_hosts(loaded) == ("gpu-0",)
     assert {host.name for host in loaded} == {"gpu-0", "gpu-1"}
 
@@ -48,7 +48,7 @@ MONITOR = 'monitor = [("mon-0", {"ssh_hostname": "192.0.2.9", "fabric_address": 
 
 def test_a_monitor_is_no_host_of_the_group(tmp_path: Path) -> None:
     assert [host.name for host in load(tmp_path, HOSTS + MONITOR).hosts] == ["gpu-0", "gpu-1"]
-    loaded = inventory.load(str(tmp_path / "mine0.py"))
+    loaded = inventory_source.load(str(tmp_path / "mine0.py"))
     assert inventory.monitor_hosts(loaded) == {"mon-0": "198.51.100.9"}
     assert inventory.outside_hosts(loaded) == ("mon-0",)
     assert inventory.leaving_hosts(loaded) == ()
@@ -56,7 +56,7 @@ def test_a_monitor_is_no_host_of_the_group(tmp_path: Path) -> None:
 
 def test_a_host_of_the_group_may_be_its_monitor(tmp_path: Path) -> None:
     assert [host.name for host in load(tmp_path, HOSTS + 'monitor = ["gpu-0"]\n').hosts] == ["gpu-0", "gpu-1"]
-    loaded = inventory.load(str(tmp_path / "mine0.py"))
+    loaded = inventory_source.load(str(tmp_path / "mine0.py"))
     assert inventory.monitor_hosts(loaded) == {"gpu-0": "192.0.2.1"}
     assert inventory.outside_hosts(loaded) == ()
 
@@ -65,4 +65,4 @@ def test_a_monitor_without_an_address_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "named.py"
     path.write_text(HOSTS + 'monitor = ["mon.example"]\n')
     with pytest.raises(Refusal, match="no address of its own"):
-        inventory.monitor_hosts(inventory.load(str(path)))
+        inventory.monitor_hosts(inventory_source.load(str(path)))

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from muster.errors import Refusal
-from muster.spec import inventory, inventory_groups
+from muster.spec import inventory, inventory_groups, inventory_source
 from muster.spec.inventory import Fleet
 
 HOSTS = """\
@@ -39,7 +39,7 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def groups(site: Path, **overrides: object) -> dict[str, Fleet]:
-    loaded = inventory.load(str(site / "inventories/site.py"), overrides)
+    loaded = inventory_source.load(str(site / "inventories/site.py"), overrides)
     return inventory.groups_of(loaded, name="site.py")
 
 
@@ -77,7 +77,7 @@ def test_the_first_host_that_a_group_lists_is_its_head_whatever_other_groups_lis
 def test_a_group_is_what_it_would_be_alone(site: Path) -> None:
     alone = site / "inventories/alone.py"
     alone.write_text(HOSTS[: HOSTS.index("kimi_b =")])
-    (single,) = inventory.groups_of(inventory.load(str(alone)), name="alone.py").values()
+    (single,) = inventory.groups_of(inventory_source.load(str(alone)), name="alone.py").values()
     found = groups(site)["kimi_a"]
     assert (single.hosts, single.settings) == (found.hosts, found.settings)
     assert inventory.from_path(str(alone)).hosts == found.hosts, "the one group that names its recipe is meant"
@@ -107,7 +107,7 @@ def test_what_is_meant_must_be_clear(site: Path, recipe: str | None, given: dict
 
 def test_an_inventory_whose_groups_name_no_recipe_is_one_group(site: Path) -> None:
     (site / "inventories/one.py").write_text('a = [("gpu-0", {"ssh_hostname": "192.0.2.1", "gpu": "H200", "gpus": 8})]')
-    loaded = inventory.load(str(site / "inventories/one.py"))
+    loaded = inventory_source.load(str(site / "inventories/one.py"))
     assert inventory.from_pyinfra(loaded, name="one.py").group == ""
     with pytest.raises(Refusal, match="no group names its recipe"):
         inventory.groups_of(loaded, name="one.py")
@@ -138,13 +138,14 @@ def test_the_files_of_a_group_are_those_that_its_hosts_have_data_from(site: Path
 
 
 def test_names_are_those_of_the_plans(site: Path) -> None:
-    loaded = inventory.load(str(site / "inventories/site.py"))
+    loaded = inventory_source.load(str(site / "inventories/site.py"))
     assert inventory_groups.name_of(loaded, "kimi_a") == "kimi-a"
     assert inventory_groups.name_of(loaded, "chat") == "gpt-oss-20b"
 
 
 def test_a_run_over_the_hosts_of_several_groups_is_refused_with_the_way_to_one(site: Path) -> None:
-    several = str(site / "inventories/site.py")
+    # Whichever is meant, all would be connected.
+    several = inventory_source.load(str(site / "inventories/site.py"), {"group": "kimi-a"})
     with pytest.raises(Refusal, match=r"site\.py has several groups: .*no run changes its hosts") as refusal:
-        inventory.of_run(inventory.load(several, {"group": "kimi-a"}))  # whichever is meant, all would be connected
+        inventory.of_run(several)
     assert "no other group" in str(refusal.value)

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from muster.errors import Refusal
-from muster.spec.settings import NAMES, Settings, from_data, same_on_all
+from muster.spec.host_data import same_on_all, settings_of
+from muster.spec.settings import NAMES, Settings
 
 ALL = Path(__file__).parents[2] / "group_data" / "all.py"
 
@@ -51,12 +52,12 @@ def test_every_setting_has_a_comment_above_it_or_its_neighbour() -> None:
 )
 def test_bad_values_are_refused_in_words(data: dict[str, object], says: str) -> None:
     with pytest.raises(Refusal, match=says):
-        from_data(data)
+        settings_of(data)
 
 
 def test_pyinfras_and_the_users_own_data_pass() -> None:
     data = {"ssh_user": "root", "_sudo": True, "x_rack": 3, "gpu": "H800", "gpus": 8, "fabric_address": "::1"}
-    assert from_data(data) == Settings()
+    assert settings_of(data) == Settings()
 
 
 def test_a_setting_that_differs_between_hosts_names_both() -> None:
@@ -65,7 +66,7 @@ def test_a_setting_that_differs_between_hosts_names_both() -> None:
 
 
 def test_groups_are_read_by_name_and_written_flat() -> None:
-    settings = from_data({"weights_port": 1, "preflight_nccl": True, "rdma": "off", "gsm8k_path": "/q"})
+    settings = settings_of({"weights_port": 1, "preflight_nccl": True, "rdma": "off", "gsm8k_path": "/q"})
     assert (settings.weights.port, settings.preflight.nccl, settings.preflight.rdma) == (1, True, "off")
     assert settings.evaluation.gsm8k_path == "/q"
     assert Settings(**settings.flat()) == settings

@@ -15,8 +15,9 @@ from muster.errors import Refusal
 from muster.hosts.program_operation import public
 from muster.plan import weights_path
 from muster.spec import listing, pins, recipe
+from muster.spec.host_data import settings_of
 from muster.spec.listing import Entry, Listing
-from muster.spec.settings import Settings, Weights, from_data
+from muster.spec.settings import Settings, Weights
 from muster.weights.keys import pair_keys
 from muster.weights.staging_roles import choose_seed, secret, staging
 
@@ -125,7 +126,7 @@ def test_sources(source: str, kind: str) -> None:
 
 def test_an_unknown_source_is_refused() -> None:
     with pytest.raises(Refusal, match="weights_source is 'hubb'"):
-        from_data({"weights_source": "hubb"})
+        settings_of({"weights_source": "hubb"})
 
 
 def test_a_source_without_a_pin_is_refused() -> None:

@@ -21,7 +21,7 @@ from muster.on_host import run_tool
 from muster.plan.prepare import plan_for
 from muster.plan.types import Plan
 from muster.preflight.run_checks import deployed_plan
-from muster.spec import inventory, recipe
+from muster.spec import inventory, inventory_source, recipe
 from muster.spec.recipe import Recipe
 from muster.spec.settings import Settings
 
@@ -184,7 +184,7 @@ def connected(inventory_file: str, recipe_name: str, overrides: Mapping[str, Any
     Raises:
         Refusal: no plan, or a host that cannot be reached.
     """
-    hosts = inventory.load(inventory_file, overrides)
+    hosts = inventory_source.load(inventory_file, overrides)
     fleet = inventory.from_pyinfra(hosts, name=inventory_file, recipe=recipe_name)
     plan = plan_for(recipe_name, fleet)  # refused before any host is asked
     with connected_hosts(hosts, needs_all=True) as there:

@@ -12,7 +12,7 @@ from muster.commands import options
 from muster.edge import haproxy_files
 from muster.edge.groups_behind import groups_behind
 from muster.on_host import edge_places
-from muster.spec import inventory
+from muster.spec import inventory, inventory_source
 
 
 @click.command(
@@ -31,7 +31,7 @@ def edge(inventory_file: str, recipe_name: str | None, overrides: Mapping[str, A
     Without RECIPE: before every group that names its own. Paths are those below /etc/haproxy. Certificate and
     keys are secrets and are not written: deploys/edge.py brings them to the edge hosts, with the same files.
     """
-    groups = inventory.groups_for(inventory.load(inventory_file, overrides), recipe_name, name=inventory_file)
+    groups = inventory.groups_for(inventory_source.load(inventory_file, overrides), recipe_name, name=inventory_file)
     plan = groups_behind(groups, recipe_name).plan
     files = haproxy_files.files(plan)
     for path, text in files.items():

@@ -20,7 +20,7 @@ from muster.hosts.programs import Answer
 from muster.hosts.run_programs import run_program
 from muster.on_host import edge_keys
 from muster.on_host.in_words import size
-from muster.spec import inventory
+from muster.spec import inventory, inventory_source
 
 _SECONDS = 60
 _PREFIX = "sk-muster-"
@@ -104,7 +104,7 @@ def list_keys(ctx: click.Context, inventory_file: str, data: tuple[str, ...], fo
 
 
 def _edges(inventory_file: str, data: tuple[str, ...]) -> Any:
-    loaded = inventory.load(inventory_file, options.parse_data(data))
+    loaded = inventory_source.load(inventory_file, options.parse_data(data))
     names = {*inventory.edge_hosts(loaded)}
     if not names:
         raise Refusal("the inventory has no group `edge`", fix="docs/edge.md says how to bring one up")

@@ -13,7 +13,7 @@ from muster.monitoring import configuration, grafana
 from muster.plan.fleet import plan_fleet
 from muster.plan.prepare import plan_for
 from muster.plan.types import Plan
-from muster.spec import inventory
+from muster.spec import inventory, inventory_source
 from muster.spec.settings import Settings
 
 
@@ -36,7 +36,7 @@ def monitoring(inventory_file: str, recipe_name: str | None, overrides: Mapping[
     already, take its scrape_configs and rule_files into it. Without RECIPE: all groups of INVENTORY, where they name
     theirs; groups of several inventories go into one directory too. deploys/monitoring.py installs the same on a host.
     """
-    loaded = inventory.load(inventory_file, overrides)
+    loaded = inventory_source.load(inventory_file, overrides)
     if recipe_name is None and "group" not in overrides:
         groups = inventory.groups_of(loaded, name=inventory_file)
         fleet = plan_fleet(groups)

@@ -15,7 +15,7 @@ from muster.commands.recipe import is_model, of_model
 from muster.plan.fleet import plan_fleet
 from muster.plan.prepare import plan_of
 from muster.plan.types import Plan
-from muster.spec import bundles, inventory, pins, recipe
+from muster.spec import bundles, inventory, inventory_source, pins, recipe
 from muster.spec.inventory import Fleet, recipe_of
 from muster.spec.recipe import Recipe
 from muster.spec.settings import Settings
@@ -52,7 +52,7 @@ def plan(
     In the place of a recipe ORG/MODEL plans from the model's own config.json, to look. Without RECIPE: a row for each
     group of INVENTORY, where they name theirs; with --group what one of them gets.
     """
-    loaded = inventory.load(inventory_file, overrides)
+    loaded = inventory_source.load(inventory_file, overrides)
     if recipe_name is None and "group" not in overrides:
         _all_groups(inventory_file, inventory.groups_of(loaded, name=inventory_file), form, out)
         return

@@ -13,7 +13,7 @@ from muster.commands.options import output_format, over_inventory
 from muster.plan.prepare import plan_for
 from muster.preflight.outcome import Outcome
 from muster.preflight.table import console_on, render
-from muster.spec import inventory
+from muster.spec import inventory, inventory_source
 
 if TYPE_CHECKING:
     from muster.plan.types import Plan
@@ -39,7 +39,7 @@ def preflight(
     from muster.hosts.connect import connected
     from muster.preflight import plan_needs, run_checks
 
-    loaded = inventory.load(inventory_file, overrides)
+    loaded = inventory_source.load(inventory_file, overrides)
     fleet = inventory.from_pyinfra(loaded, name=inventory_file, recipe=recipe_name)
     settings = fleet.settings.having(preflight_waive=[*fleet.settings.preflight.waive, *waive])
     settings = settings if pairs is None else settings.having(preflight_pairs=pairs)
@@ -65,7 +65,7 @@ def drift(inventory_file: str, recipe_name: str, overrides: Mapping[str, Any], f
     from muster.hosts.connect import connected
     from muster.preflight import run_checks
 
-    loaded = inventory.load(inventory_file, overrides)
+    loaded = inventory_source.load(inventory_file, overrides)
     fleet = inventory.from_pyinfra(loaded, name=inventory_file, recipe=recipe_name)
     plan = plan_for(recipe_name, fleet)  # refused before anybody is asked
     with connected(loaded) as there:

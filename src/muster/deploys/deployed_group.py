@@ -20,7 +20,7 @@ from muster.plan import change as changes
 from muster.plan import key_parity, manifest
 from muster.plan.change import Found
 from muster.plan.plan_history import KeptPlan, history
-from muster.spec import inventory
+from muster.spec import inventory, inventory_source
 
 _PROBE_SECONDS = 150
 
@@ -89,7 +89,7 @@ def find(state: State, command: str, recipe: str | None) -> DeployedGroup:
     manifests = {name: answer["groups"] for name, answer in answers.items() if name not in silent}
     group = meant(hosts, manifests, recipe)
     own = {name: groups[group] for name, groups in manifests.items() if group in groups}
-    words.about(inventory.path_of(state.inventory), str(next(iter(own.values())).get("recipe", "")))
+    words.about(inventory_source.path_of(state.inventory), str(next(iter(own.values())).get("recipe", "")))
     found = changes.seen({name: answers[name]["changes"].get(group, {}) for name in manifests})
     changes.require_free(group, found)
     cut = changes.unfinished(found)

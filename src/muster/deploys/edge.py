@@ -32,7 +32,7 @@ from muster.hosts.say import say
 from muster.monitoring.machines import Machine
 from muster.monitoring.monitor_access import require_access
 from muster.on_host import edge_keys, edge_places
-from muster.spec import inventory, secret_files
+from muster.spec import inventory, inventory_source, secret_files
 
 _PATIENCE = 3
 """Seconds for a connection to a group's port."""
@@ -97,7 +97,7 @@ def _keys(run: _Run) -> Session:
 
 
 def _prepare(state: State, recipe: str | None) -> _Run:
-    inventory.require_all_read(state.inventory)
+    inventory_source.require_all_read(state.inventory)
     behind = groups_behind(inventory.groups_for(state.inventory, recipe, name="inventory"), recipe)
     edges = inventory.edge_hosts(state.inventory)
     if not edges:

@@ -28,7 +28,7 @@ from muster.plan import change as changes
 from muster.plan import plan_history
 from muster.plan.plan_history import KeptPlan
 from muster.plan.way_back import way_back
-from muster.spec import inventory
+from muster.spec import inventory_source
 
 _PROBE_SECONDS = 150
 
@@ -108,7 +108,7 @@ def _prepare(state: State, digest: str, recipe: str | None) -> Rollback:
     restored = put_back.find(state, mine, group, target.digest)
     run = Rollback(history, target, restored)
     progress = restored.deployed.progress
-    words.about(inventory.path_of(state.inventory), target.recipe)
+    words.about(inventory_source.path_of(state.inventory), target.recipe)
     progress.transaction = begin(group, "rollback", running, target.digest, hosts=progress.hosts, found=found)
     cut = progress.transaction.unfinished
     if cut is not None:

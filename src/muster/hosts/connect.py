@@ -21,7 +21,7 @@ from muster.errors import Refusal
 from muster.hosts.all_hosts import each
 from muster.hosts.explain import refusal
 from muster.hosts.printable import one_line
-from muster.spec.inventory import files_of
+from muster.spec.inventory_source import files_of
 
 if TYPE_CHECKING:
     from pyinfra.api.inventory import Inventory
@@ -47,7 +47,7 @@ def connected(
     """Connect to every host of an inventory at once, or to some of them, and disconnect at the end.
 
     Args:
-        inventory: as `spec.inventory.load` returns it; loading it has patched the standard library for gevent.
+        inventory: as `spec.inventory_source.load` returns it; loading it has patched the standard library for gevent.
         needs_all: refuse to go on without a host.
         names: of the hosts; all of them when None.
 

@@ -33,7 +33,7 @@ from muster.hosts.pyinfra_types import operation_name
 from muster.hosts.run_display import RunDisplay
 from muster.hosts.run_options import RunOptions
 from muster.hosts.run_words import DONE, FAILED, INTERRUPTED, FailureNotice, words
-from muster.spec import inventory
+from muster.spec import inventory, inventory_source
 
 _PYINFRA = str(Path(pyinfra.__file__).parent)
 
@@ -60,7 +60,7 @@ def run_deploy(
     status = FAILED
     try:
         with _as_pyinfra_command(display, verbose=options.verbose):
-            status = _run(inventory.load(inventory_file, overrides), deploy, options, display)
+            status = _run(inventory_source.load(inventory_file, overrides), deploy, options, display)
     except Refusal as found:
         display.line(f"muster: {found}", important=True)
         words.refuse()

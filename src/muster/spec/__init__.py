@@ -17,8 +17,10 @@
     yaml_text           YAML of strangers, read within bounds
     settings            every setting, its default and its bounds; flat names outside, groups inside
     settings_files      the files beside and above an inventory that its settings come from
-    inventory           pyinfra's inventory -> hosts and settings          knows pyinfra, as the next one does
+    inventory           pyinfra's inventory -> hosts and settings          knows pyinfra, as the next two do
+    inventory_source    the file behind an inventory, and what pyinfra's own command has read with it
     inventory_groups    groups of an inventory that name their recipe: which one is meant, and its own data
+    host_data           what pyinfra merged for each host -> the settings of their group
     host                a host as the inventory names it
     hardware            GPU products: memory, architecture, driver needs
     pins, listing       the commit of a model, and every file of it

@@ -6,7 +6,7 @@ that name no recipe, so that two groups may share a host and each is what it wou
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
@@ -135,6 +135,16 @@ def data_of(inventory: Inventory, group: str) -> dict[str, dict[str, Any]]:
             **override,
         }
         for name in dict.fromkeys([*order, *there])
+    }
+
+
+def with_hosts(inventory: Inventory, of: str = "", hosts: Collection[str] = ()) -> set[str]:
+    """Return the groups that have hosts; or those that the hosts of one get their data from."""
+    others = {*recipes(inventory)} - {of} if of else set()
+    return {
+        name
+        for name, members in inventory.groups.items()
+        if name not in others and any(not of or host.name in hosts for host in members)
     }
 
 

@@ -17,7 +17,7 @@ from muster.plan import cuda_variants
 from muster.plan.fleet import plan_fleet
 from muster.plan.prepare import plan_for
 from muster.plan.types import Plan
-from muster.spec import inventory
+from muster.spec import inventory, inventory_source
 from muster.spec.inventory import Fleet
 
 Answer = TypeVar("Answer")
@@ -120,7 +120,7 @@ def guards_of(inventory_file: str, recipe_name: str, overrides: Mapping[str, Any
     Raises:
         Refusal: no plan.
     """
-    hosts = inventory.load(inventory_file, overrides)
+    hosts = inventory_source.load(inventory_file, overrides)
     group = inventory.from_pyinfra(hosts, name=inventory_file, recipe=recipe_name or None)
     recipe = inventory.recipe_of(recipe_name, group)
     plan = plan_for(recipe, group)
@@ -138,7 +138,7 @@ def guards_of_fleet(inventory_file: str, overrides: Mapping[str, Any]) -> Iterat
     Raises:
         Refusal: no plan, or no group names its recipe.
     """
-    hosts = inventory.load(inventory_file, overrides)
+    hosts = inventory_source.load(inventory_file, overrides)
     groups = inventory.groups_of(hosts, name=inventory_file)
     plans = plan_fleet(groups).plans
     digests = {name: _digests(plan, str(groups[name].settings.recipe), groups[name]) for name, plan in plans.items()}

@@ -15,7 +15,7 @@ from muster.hosts.connect import connected
 from muster.hosts.printable import one_line
 from muster.hosts.run_programs import run_program
 from muster.plan.prepare import plan_for
-from muster.spec import inventory
+from muster.spec import inventory, inventory_source
 
 SECONDS = 60
 """For one host's journal."""
@@ -108,7 +108,7 @@ def ask(
     Raises:
         Refusal: no such inventory or recipe.
     """
-    hosts = inventory.load(inventory_file, overrides)
+    hosts = inventory_source.load(inventory_file, overrides)
     # Not `muster-*` without a recipe: journalctl fails where no such unit has ever written.
     units = []
     if recipe_name:

@@ -8,7 +8,7 @@ from typing import Any
 from muster.hosts.connect import connected
 from muster.hosts.programs import Answer
 from muster.hosts.run_programs import ask_all
-from muster.spec import inventory
+from muster.spec import inventory, inventory_source
 
 READ_SECONDS = 7200
 
@@ -27,7 +27,7 @@ def every_host(
     Raises:
         Refusal: a host that cannot be reached or answers with an error.
     """
-    with connected(inventory.load(inventory_file, overrides), needs_all=True) as there:
+    with connected(inventory_source.load(inventory_file, overrides), needs_all=True) as there:
         monitors = {*inventory.outside_hosts(there.state.inventory)} - {*inventory.leaving_hosts(there.state.inventory)}
         hosts = [host for host in there.state.inventory if host.name not in monitors]
         return ask_all(there.state, hosts, program, request, seconds=READ_SECONDS)

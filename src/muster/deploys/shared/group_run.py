@@ -28,7 +28,7 @@ from muster.plan.way_back import WayBack, way_back
 from muster.preflight import before_deploy as preflight
 from muster.preflight.outcome import drivers_of
 from muster.preflight.plan_needs import to_download
-from muster.spec import inventory
+from muster.spec import inventory, inventory_source
 from muster.spec.settings import Settings
 
 
@@ -118,7 +118,7 @@ def _prepare(state: State, recipe_name: str) -> GroupRun:
     former_hosts = having(fleet.settings.former_group, here.group, answered)
     if left_out and (decision.changes or former_hosts):
         raise DeployError(_absent(plan, left_out, "left out by --limit or --exclude"))
-    words.about(inventory.path_of(state.inventory), plan.recipe)
+    words.about(inventory_source.path_of(state.inventory), plan.recipe)
     progress = Progress(tuple(here.hosts), here.steps, here.ready_timeout, here.group if here.heals else "")
     downloads = to_download(here, probed.reports, probed.needs)
     run = GroupRun(
