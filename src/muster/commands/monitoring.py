@@ -12,9 +12,7 @@ from muster.commands import options
 from muster.monitoring import configuration, grafana
 from muster.plan.fleet import plan_fleet
 from muster.plan.prepare import plan_for
-from muster.plan.types import Plan
 from muster.spec import inventory, inventory_source
-from muster.spec.settings import Settings
 
 
 @click.command(
@@ -44,25 +42,23 @@ def monitoring(inventory_file: str, recipe_name: str | None, overrides: Mapping[
     else:
         group = inventory.from_pyinfra(loaded, name=inventory_file, recipe=recipe_name)
         watched = [(plan_for(inventory.recipe_of(recipe_name, group), group), group.settings)]
-    written: set[str] = set()
-    for plan, settings in watched:
-        written |= _write(plan, settings, out)
-    click.echo(f"{len(written)} files under {out}", err=True)
-    for plan, _ in watched:
-        if plan.api_key_path:
-            place = out / configuration.key_path(plan.group)
-            click.echo(f"the engine of {plan.group} asks for the API key: put it, alone, into {place}")
-
-
-def _write(plan: Plan, settings: Settings, out: Path) -> set[str]:
-    """Write the files of one group beside those of others, and return their paths."""
-    files = configuration.files(plan, settings, configuration.keyed_groups(_names(out)))
-    files |= {f"grafana/{path}": text for path, text in grafana.files().items()}
+    keyed = {
+        *configuration.keyed_groups(_names(out)),  # whose files of targets are there from other runs
+        *(plan.group for plan, _ in watched if plan.api_key_path),
+    }
+    files = {f"grafana/{path}": text for path, text in grafana.files().items()}
+    for plan, settings in watched[:-1]:
+        files |= configuration.target_files(plan, settings)
+    files |= configuration.files(*watched[-1], keyed)
     for path, text in files.items():
         target = out / path
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_text(text, encoding="utf-8")
-    return {*files}
+    click.echo(f"{len(files)} files under {out}", err=True)
+    for plan, _ in watched:
+        if plan.api_key_path:
+            place = out / configuration.key_path(plan.group)
+            click.echo(f"the engine of {plan.group} asks for the API key: put it, alone, into {place}")
 
 
 def _names(out: Path) -> list[str]:
