@@ -35,7 +35,7 @@ def monitoring(inventory_file: str, recipe_name: str | None, overrides: Mapping[
     theirs; groups of several inventories go into one directory too. deploys/monitoring.py installs the same on a host.
     """
     loaded = inventory_source.load(inventory_file, overrides)
-    if recipe_name is None and "group" not in overrides:
+    if options.means_all_groups(recipe_name, overrides):
         groups = inventory.groups_of(loaded, name=inventory_file)
         fleet = plan_fleet(groups)
         watched = [(plan, groups[name].settings) for name, plan in fleet.plans.items()]

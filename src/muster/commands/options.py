@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,11 @@ def parse_data(pairs: Sequence[str]) -> dict[str, Any]:
             raise Refusal(f"--data {pair}", needed="name=value", fix=f"write --data {pair}=…")
         values[name] = parse_cli_arg(value)
     return values
+
+
+def means_all_groups(recipe_name: str | None, overrides: Mapping[str, Any]) -> bool:
+    """Whether a command was given neither RECIPE nor a group, and is about every group of INVENTORY."""
+    return recipe_name is None and "group" not in overrides
 
 
 def over_inventory(*, recipe: bool = True, strategy: bool = False, group: bool = False) -> Callable[[Command], Command]:

@@ -53,7 +53,7 @@ def plan(
     group of INVENTORY, where they name theirs; with --group what one of them gets.
     """
     loaded = inventory_source.load(inventory_file, overrides)
-    if recipe_name is None and "group" not in overrides:
+    if options.means_all_groups(recipe_name, overrides):
         _all_groups(inventory_file, inventory.groups_of(loaded, name=inventory_file), form, out)
         return
     fleet = inventory.from_pyinfra(loaded, name=inventory_file, recipe=recipe_name)

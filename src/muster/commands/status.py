@@ -83,14 +83,14 @@ def _questions(
     def one(guards: Any) -> GroupStatus:
         return group_status(guards.plan, guards.ask("status"), guards.digests)
 
-    if recipe_name is None and "group" not in overrides:
+    if options.means_all_groups(recipe_name, overrides):
         with ask_guards.guards_of_fleet(inventory_file, overrides) as groups:
             yield (
                 lambda: FleetStatus(ask_guards.ask_fleet(groups, one)),
                 lambda status: fleet_text.render(status, inventory_file),
             )
         return
-    with ask_guards.guards_of(inventory_file, recipe_name or "", overrides) as guards:
+    with ask_guards.guards_of(inventory_file, recipe_name, overrides) as guards:
         where = f"{inventory_file} {recipe_name or guards.plan.recipe}"
         where += f" --data group={overrides['group']}" if "group" in overrides else ""
         yield lambda: one(guards), lambda status: render(status, where)

@@ -110,18 +110,18 @@ class Guards:
 
 
 @contextmanager
-def guards_of(inventory_file: str, recipe_name: str, overrides: Mapping[str, Any]) -> Iterator[Guards]:
+def guards_of(inventory_file: str, recipe_name: str | None, overrides: Mapping[str, Any]) -> Iterator[Guards]:
     """Connect to every host of a group that can be reached, and disconnect at the end.
 
     Args:
-        inventory_file, recipe_name: as for `muster plan`; an empty recipe is the group's own.
+        inventory_file, recipe_name: as for `muster plan`; without a recipe it is the group's own.
         overrides: settings that beat the rest.
 
     Raises:
         Refusal: no plan.
     """
     hosts = inventory_source.load(inventory_file, overrides)
-    group = inventory.from_pyinfra(hosts, name=inventory_file, recipe=recipe_name or None)
+    group = inventory.from_pyinfra(hosts, name=inventory_file, recipe=recipe_name)
     recipe = inventory.recipe_of(recipe_name, group)
     plan = plan_for(recipe, group)
     with connected(hosts, names=plan.hosts.keys()) as there:
