@@ -76,10 +76,7 @@ def _row(plan: Plan) -> tuple[str, ...]:
 
 
 def _part(host: HostPlan) -> str:
-    ports = ", ".join(
-        f"{opening.name} {opening.first}" + (f"-{opening.last}" if opening.last > opening.first else "")
-        for opening in host.firewall.openings
-    )
+    ports = ", ".join(f"{opening.name} {opening.range}" for opening in host.firewall.openings)
     gpus = host.gpu_names
     return f"GPU{'s' * (len(gpus) > 1)} {', '.join(gpus)}" + (f"; {ports}" if ports else "")
 

@@ -70,16 +70,12 @@ def _check_ports(listeners: list[Opening]) -> None:
                 fix=f"set {one.name} to another, and put a proxy in front for port {one.first}",
             )
         for other in listeners[number + 1 :]:
-            if one.first <= other.last and other.first <= one.last:
+            if one.overlaps(other.first, other.last):
                 raise Refusal(
-                    f"{one.name} ({_range(one)}) and {other.name} ({_range(other)}) are one port",
+                    f"{one.name} ({one.range}) and {other.name} ({other.range}) are one port",
                     needed="a port of its own for each listener of a host",
                     fix=f"set {other.name if '_' in other.name and ' ' not in other.name else one.name} to another",
                 )
-
-
-def _range(opening: Opening) -> str:
-    return str(opening.first) if opening.first == opening.last else f"{opening.first}-{opening.last}"
 
 
 def _check_variable(name: str, value: str, listeners: list[Opening]) -> None:
@@ -89,10 +85,10 @@ def _check_variable(name: str, value: str, listeners: list[Opening]) -> None:
     first = int(value)
     last = first + PROBED if name == "VLLM_PORT" else first
     for opening in listeners:
-        if first <= opening.last and opening.first <= last:
+        if opening.overlaps(first, last):
             counts = f" (vLLM counts up from it, to {last})" if last > first else ""
             raise Refusal(
-                f"extra_env sets {name}={first}{counts}, and {opening.name} is {_range(opening)}",
+                f"extra_env sets {name}={first}{counts}, and {opening.name} is {opening.range}",
                 needed="a port that the plan has not given away",
                 fix=f"take another port for {name}, or leave it out",
             )

@@ -146,10 +146,10 @@ def _require_one_name(plans: Mapping[str, Plan]) -> None:
 def _conflicts(plans: Mapping[str, Plan]) -> Iterator[tuple[str, str]]:
     """Yield what two groups both claim of a host, and what to set."""
     for name, there in by_host(plans).items():
+        taken = [opening for _, host in there for opening in host.firewall.openings]
         for (one, first), (other, second) in combinations(there, 2):
             who = f"{name}: {plans[one].group} and {plans[other].group}"
             yield from _gpus(who, (one, first), (other, second))
-            taken = [opening for _, host in there for opening in host.firewall.openings]
             yield from _ports(who, other, first, second, taken)
 
 
@@ -188,7 +188,7 @@ def _ports(
     """Yield the listeners that two groups have on one port, and a free one for the second."""
     for mine in first.firewall.openings:
         for theirs in second.firewall.openings:
-            if mine.first <= theirs.last and theirs.first <= mine.last:
+            if mine.overlaps(theirs.first, theirs.last):
                 port = max(mine.first, theirs.first)
                 text = f"{who} both listen on port {port} ({mine.name}, {theirs.name})"
                 if theirs.name in NAMES:
@@ -198,4 +198,4 @@ def _ports(
 
 
 def _free(port: int, taken: Sequence[Opening]) -> int:
-    return next(each for each in range(port, 1 << 16) if not any(one.first <= each <= one.last for one in taken))
+    return next(each for each in range(port, 1 << 16) if not any(one.overlaps(each, each) for one in taken))

@@ -77,6 +77,15 @@ class Opening:
     audience: Audience
     name: str
 
+    @property
+    def range(self) -> str:
+        """Its ports as text: `8000`, or `29600-29607`."""
+        return str(self.first) if self.first == self.last else f"{self.first}-{self.last}"
+
+    def overlaps(self, first: int, last: int) -> bool:
+        """Whether any port from first to last is one of these."""
+        return self.first <= last and first <= self.last
+
 
 @dataclass(frozen=True)
 class Firewall:
