@@ -202,9 +202,8 @@ def _shortened(line: str) -> str:
 
 def _reasons(status: GroupStatus) -> list[str]:
     """Return the head's reason without its phase and without the notes that follow the table."""
-    rest = status.reason.removeprefix(status.phase).lstrip(":, ")
     notes = {f"{row.host}: {row.note}" for row in status.hosts}
-    left = [part for part in re.split("; |, (?=starts in )", rest) if part and part not in notes]
+    left = [part for part in re.split("; |, (?=starts in )", status.cause) if part and part not in notes]
     return [f"  {'; '.join(left)}"] if left else []
 
 

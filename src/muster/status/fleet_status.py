@@ -49,4 +49,4 @@ def note(group: GroupStatus) -> str:
     if group.outside:
         return f"without {', '.join(group.outside)}"
     notes = [f"{row.host}: {row.note}" for row in group.hosts if row.note]
-    return group.change or group.reason.removeprefix(group.phase).lstrip(":, ") or next(iter(notes), "")
+    return group.change or group.cause or next(iter(notes), "")

@@ -99,6 +99,11 @@ class GroupStatus:
             return None
         return sum(row.tokens_per_s or 0.0 for row in known), sum(row.in_flight or 0 for row in known)
 
+    @property
+    def cause(self) -> str:
+        """The reason without its phase in front."""
+        return self.reason.removeprefix(self.phase).lstrip(":, ")
+
     def as_json(self) -> dict[str, Any]:
         """Return plain data for scripts."""
         return asdict(self)
