@@ -80,7 +80,7 @@ def bundle(
             raise Refusal("weights without a pin cannot be verified", fix=f"{chosen.pin_command} --from {weights}")
         _copy(pin, Path(weights), place / bundles.WEIGHTS)
         for draft in drafts:
-            beside = Path(weights).absolute().parent / draft.model.replace("/", "--")
+            beside = Path(weights).absolute().parent / bundles.model_directory(draft.model)
             _copy(draft, beside, bundles.draft(place, draft.model))
 
 

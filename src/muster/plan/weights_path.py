@@ -21,16 +21,13 @@ def revision_path(root: str, model: str, revision: str) -> str:
     """
     if not _MODEL.fullmatch(model) or ".." in model:
         raise Refusal(f"model '{model}'", needed="a name such as organisation/model", fix="correct recipe or settings")
-    return f"{root}/{_directory(model)}/{revision}"
-
-
-def _directory(model: str) -> str:
-    return model.replace("/", "--")
+    return f"{root}/{bundles.model_directory(model)}/{revision}"
 
 
 def is_copy_of(path: str, model: str) -> bool:
     """Whether a directory is named as one that holds a model: muster's own `root`, or the hub's cache."""
-    return not {_directory(model), f"models--{_directory(model)}"}.isdisjoint(path.split("/"))
+    directory = bundles.model_directory(model)
+    return not {directory, f"models--{directory}"}.isdisjoint(path.split("/"))
 
 
 def bundle_path(settings: Settings) -> str | None:

@@ -38,9 +38,14 @@ def read(directory: Path) -> Listing:
         raise Refusal(f"{place}: not JSON: {error}", fix="make the bundle again") from None
 
 
+def model_directory(model: str) -> str:
+    """Return the name of a directory that holds a model, here and on hosts: `ORG--MODEL`."""
+    return model.replace("/", "--")
+
+
 def draft(directory: Path, model: str) -> Path:
     """Return where a bundle has the weights of a draft model."""
-    return directory / DRAFTS / model.replace("/", "--")
+    return directory / DRAFTS / model_directory(model)
 
 
 def draft_pin(directory: Path, model: str) -> Path:

@@ -133,7 +133,7 @@ def draft_source(options: Weights, listing: Listing, bundle: Path | None) -> Wei
         return options.model_copy(update={"source": f"control:{held}"})
     if options.kind not in ("directory", "control"):
         return options
-    place = f"{Path(options.path).parent}/{listing.model.replace('/', '--')}"
+    place = f"{Path(options.path).parent}/{bundles.model_directory(listing.model)}"
     return options.model_copy(update={"source": f"control:{place}" if options.kind == "control" else place})
 
 
