@@ -74,6 +74,43 @@ class Host:
         self.record = replace(self.record, phase="committed", exchanging="")
         return True
 
+    def disarm(self) -> None:
+        self.timer, self.way = None, None
+
+    def forget(self) -> None:
+        """End a change."""
+        self.record = None
+        self.disarm()
+
+    def left_alone(self, now: float, head: Host | None) -> None:
+        """What `return_change` does when the timer acts; `head` is that of the plan on this host's way."""
+        record, way = self.record, self.way
+        self.timer = now + AGAIN
+        if self.lock is not None:
+            return
+        if record is None or way is None or record.id != way.of:
+            self.disarm()
+            return
+        did = return_change.left_alone(
+            record.phase,
+            is_head=way.is_head,
+            exchanging=bool(record.exchanging),
+            head_carries=head.running if record.returned and head is not None and head.up else "",
+            after=record.after,
+        )
+        if did == "follow" and record.returned:
+            return
+        if did == "forward":
+            self.running = ""
+            if not self.put(way):
+                require(not record.exchanging, f"{self.name}: the files of its own exchange are gone")
+                did = "start"
+        if did != "nothing":
+            self.start()
+            self.record = replace(self.record or record, returned="now")
+        if did != "follow":
+            self.timer = None
+
 
 @dataclass
 class Operator:
@@ -219,7 +256,7 @@ class World:
         for host in self.hosts:
             if restart or cut is not None:
                 self._reach(operator, host)
-                host.record, host.timer, host.way = None, None, None
+                host.forget()
             yield
         if operator.touched:
             self.verified.append(operator.plan)
@@ -273,7 +310,7 @@ class World:
         require(self.serving == last, "the way back ends, and something else serves")
         for host in self.hosts:
             self._reach(operator, host)
-            host.record, host.timer, host.way = None, None, None
+            host.forget()
             yield
         raise Refusal("the change has failed, and the former plan serves")
 
@@ -315,7 +352,7 @@ class World:
                 self._way(operator, host, operator.plan)
             host.record = change.at(phase)
             if phase == "started":
-                host.timer, host.way = None, None
+                host.disarm()
             yield
 
     def _reach(self, operator: Operator, host: Host) -> None:
@@ -347,40 +384,9 @@ class World:
         self.now += seconds
         for host in self.hosts:
             if host.timer is not None and host.timer <= self.now and host.up:
-                self._left_alone(host)
+                self.steps += 1
+                host.left_alone(self.now, self.hosts[0])
         self.check()
-
-    def _left_alone(self, host: Host) -> None:
-        """What `return_change` does."""
-        self.steps += 1
-        record, way = host.record, host.way
-        if host.lock is not None:
-            host.timer = self.now + AGAIN
-            return
-        if record is None or way is None or record.id != way.of:
-            host.timer, host.way = None, None
-            return
-        host.timer = self.now + AGAIN
-        head = self.hosts[0]
-        did = return_change.left_alone(
-            record.phase,
-            is_head=way.is_head,
-            exchanging=bool(record.exchanging),
-            head_carries=head.running if record.returned and head.up else "",
-            after=record.after,
-        )
-        if did == "follow" and record.returned:
-            return
-        if did == "forward":
-            host.running = ""
-            if not host.put(way):
-                require(not record.exchanging, f"{host.name}: the files of its own exchange are gone")
-                did = "start"
-        if did != "nothing":
-            host.start()
-            host.record = replace(host.record or record, returned="now")
-        if did != "follow":
-            host.timer = None
 
     # what must hold
 

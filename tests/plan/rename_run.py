@@ -41,13 +41,10 @@ class Member(Host):
         """Whether a change of the group was cut whose files may still be put in place."""
         return self.record is not None and self.record.command != "remove"
 
-    def disarm(self) -> None:
-        self.timer, self.way = None, None
-
-    def forget(self) -> None:
-        """End a change."""
-        self.record = None
-        self.disarm()
+    def put(self, way: Way) -> bool:
+        there = super().put(way)
+        self.enabled = self.enabled or there
+        return there
 
     def clear(self) -> None:
         """Take every file of the group away."""
@@ -305,8 +302,8 @@ class Runs:
             assert member.record is not None
             if member.name in settlement.back:
                 member.record = member.record.at("stopping")
-            elif member.way is not None and member.put(member.way):
-                member.enabled = True
+            elif member.way is not None:
+                member.put(member.way)
             member.timer = self.now + BOUND
             yield
 

@@ -7,10 +7,8 @@ deploys, one small step at a time, and may be cut between any two of them.
 from __future__ import annotations
 
 import random
-from dataclasses import replace
 
 from muster.errors import Refusal
-from muster.on_host import return_change
 from muster.plan.change import PHASES
 from tests.plan.change_world import AGAIN, BOUND, require
 from tests.plan.rename_run import BAD, Member, Renamer, Runs
@@ -98,43 +96,14 @@ class RenameWorld(Runs):
         self.now += seconds
         for member in self.all:
             if member.timer is not None and member.timer <= self.now:
-                self._left_alone(member)
+                self.steps += 1
+                member.left_alone(self.now, self._head(member))
         self.check()
 
-    def _left_alone(self, member: Member) -> None:
-        """What `return_change` does."""
-        self.steps += 1
-        record, way = member.record, member.way
-        member.timer = self.now + AGAIN
-        if member.lock is not None:
-            return
-        if record is None or way is None or record.id != way.of:
-            member.disarm()
-            return
-        head = next(
-            (other for other in self.all if other.group == member.group and self._is_head(other, way.plan)), None
-        )
-        did = return_change.left_alone(
-            record.phase,
-            is_head=way.is_head,
-            exchanging=bool(record.exchanging),
-            head_carries=head.running if record.returned and head is not None else "",
-            after=record.after,
-        )
-        if did == "follow" and record.returned:
-            return
-        if did == "forward":
-            member.running = ""
-            if member.put(way):
-                member.enabled = True
-            else:
-                require(not record.exchanging, f"{member.name}: the files of its own exchange are gone")
-                did = "start"
-        if did != "nothing":
-            member.start()
-            member.record = replace(member.record or record, returned="now")
-        if did != "follow":
-            member.timer = None
+    def _head(self, member: Member) -> Member | None:
+        """Return the head of the plan that is on a member's way."""
+        plan = member.way.plan if member.way is not None else ""
+        return next((other for other in self.members[member.group].values() if self._is_head(other, plan)), None)
 
     # what must hold
 
