@@ -28,6 +28,7 @@ sys.path.insert(0, str(ROOT))
 from guard_soak import Guard, deploy, get  # noqa: E402
 
 from muster.sandbox import Sandbox  # noqa: E402
+from muster.sandbox.shell import wait_for  # noqa: E402
 
 PATHS, TIMES = ("/metrics", "/status", "/"), 50
 TURNS = ("alone", "read", "read", "alone")
@@ -74,11 +75,7 @@ def main() -> None:
             deploy(box, "standin", Path(directory))
         head = box.hosts[0]
         address = f"{head.address}:29600"
-        until = time.monotonic() + 120
-        while get(address, "/ready")[0] != 200:
-            if time.monotonic() > until:
-                raise SystemExit("the group is not ready after two minutes")
-            time.sleep(1)
+        wait_for("ready", lambda: get(address, "/ready")[0] == 200, timeout=120, every=1)
         init = next(row.pid or 0 for row in box.status() if row.host.name == head.name)
         guard = Guard(box, head.name, init)
         result: dict[str, Any] = {
