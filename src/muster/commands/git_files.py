@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import signal
 import subprocess
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -18,6 +17,7 @@ from pathlib import Path
 
 from muster import resources
 from muster.errors import Refusal, shown
+from muster.on_host import run_command
 from muster.on_host.whole_files import text_sha256
 from muster.spec.git_source import GitSource
 
@@ -32,18 +32,10 @@ _WANTED = re.compile(rf"models/{_SEGMENT}/{_SEGMENT}\.yaml|(examples/)?{_SEGMENT
 _PLACES = ("models/", "examples/")
 _COMMIT = "refs/muster/wanted"
 _CONFIG = (
-    *(
-        "-c",
-        "core.hooksPath=/dev/null",
-        "-c",
-        "core.fsmonitor=false",
-        "-c",
-        "gc.auto=0",
-        "-c",
-        "maintenance.auto=false",
-    ),
+    *("-c", "core.hooksPath=/dev/null", "-c", "core.fsmonitor=false", "-c", "submodule.recurse=false"),
+    *("-c", "gc.auto=0", "-c", "maintenance.auto=false"),
     # One pack, whose size the file limit bounds, however few objects come.
-    *("-c", "fetch.unpackLimit=1", "-c", "transfer.unpackLimit=1", "-c", "submodule.recurse=false"),
+    *("-c", "fetch.unpackLimit=1", "-c", "transfer.unpackLimit=1"),
 )
 _OTHER_REPOSITORY = re.compile(
     r"GIT_(DIR|WORK_TREE|INDEX_FILE|COMMON_DIR|NAMESPACE|OBJECT_DIRECTORY|ALTERNATE_OBJECT_DIRECTORIES|TRACE.*)"
@@ -190,7 +182,7 @@ class _Git:
                 ended = f"had not ended after {SECONDS:g} s"
             finally:
                 if process.poll() is None:
-                    os.killpg(process.pid, signal.SIGKILL)
+                    run_command.kill(process)
                     process.wait()
             out.seek(0)
             errors.seek(0)
