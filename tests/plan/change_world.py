@@ -1,150 +1,41 @@
 """Hosts, operators, cuts and reboots around the pure decisions of a change: what must never happen is checked here.
 
-Nothing here knows how those decide. A host keeps files, a lock, a record and a timer as the programs of `on_host` do;
-an operator does one small step at a time, and may be cut between any two of them.
+Nothing here knows how those decide. `simulated_hosts` has what a host keeps and how a run goes on.
 """
 
 from __future__ import annotations
 
 import random
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
+from functools import partial
 
 from muster.errors import Refusal
-from muster.on_host import return_change
 from muster.plan import change as changes
 from muster.plan.change import Change, Found, Phase
-
-BOUND = 300.0
-"""Seconds after which a host's timer acts for the first time."""
-AGAIN = 30.0
+from tests.plan.simulated_hosts import BOUND, Host, Operator, Simulation, Way, require
 
 
-class Violation(AssertionError):
-    """An invariant does not hold."""
-
-
-def require(condition: bool, message: str) -> None:
-    if not condition:
-        raise Violation(message)
-
-
-@dataclass(frozen=True)
-class Way:
-    """What a host has on disk to end a change by itself: the plan, whether from its kept copy, by whom it was begun."""
-
-    of: str
-    plan: str
-    is_head: bool
-    kept: bool = False
-
-
-@dataclass
-class Host:
-    name: str
-    is_head: bool
-    installed: str = "p0"
-    staged: str = ""
-    mixed: str = ""
-    """The plan whose files are being put in place; "" while those of one plan are there whole."""
-    running: str = "p0"
-    lock: Change | None = None
-    holder: Operator | None = None
-    record: Change | None = None
-    timer: float | None = None
-    """When it acts next; None where there is none."""
-    way: Way | None = None
-    """On disk, and with it the unit that starts the timer after a reboot."""
-    up: bool = True
-
-    def found(self) -> Found:
-        return Found(self.lock, self.record, self.installed, self.lock is not None)
-
-    def start(self) -> None:
-        """Start what is in place, in the place of what runs; a guard starts nothing from files of two plans."""
-        self.running = "" if self.mixed else self.installed
-
-    def put(self, way: Way) -> bool:
-        """Put the files of a change in place, from wherever it was cut; return whether they were there."""
-        assert self.record is not None
-        if not way.kept and self.staged != way.plan and self.mixed != way.plan and self.installed != way.plan:
-            return False
-        self.installed, self.mixed = way.plan, ""
-        self.staged = "" if self.staged == way.plan else self.staged
-        self.record = replace(self.record, phase="committed", exchanging="")
-        return True
-
-    def disarm(self) -> None:
-        self.timer, self.way = None, None
-
-    def forget(self) -> None:
-        """End a change."""
-        self.record = None
-        self.disarm()
-
-    def left_alone(self, now: float, head: Host | None) -> None:
-        """What `return_change` does when the timer acts; `head` is that of the plan on this host's way."""
-        record, way = self.record, self.way
-        self.timer = now + AGAIN
-        if self.lock is not None:
-            return
-        if record is None or way is None or record.id != way.of:
-            self.disarm()
-            return
-        did = return_change.left_alone(
-            record.phase,
-            is_head=way.is_head,
-            exchanging=bool(record.exchanging),
-            head_carries=head.running if record.returned and head is not None and head.up else "",
-            after=record.after,
-        )
-        if did == "follow" and record.returned:
-            return
-        if did == "forward":
-            self.running = ""
-            if not self.put(way):
-                require(not record.exchanging, f"{self.name}: the files of its own exchange are gone")
-                did = "start"
-        if did != "nothing":
-            self.start()
-            self.record = replace(self.record or record, returned="now")
-        if did != "follow":
-            self.timer = None
-
-
-@dataclass
-class Operator:
-    """One run of a deploy, step by step."""
-
-    name: str
-    plan: str
-    steps: Iterator[None] | None = None
-    result: str = ""
-    """`done`, `refused`, `failed`; empty while it goes on, or when it was cut."""
-    touched: bool = False
-    sessions: set[str] = field(default_factory=set)
-
-
-class World:
+class World(Simulation[Host, Operator]):
     """`without` names a rule that is left out, to see that it is missed."""
 
     bad = "p2"
     """A plan that does not start."""
 
     def __init__(self, seed: int, size: int, without: str = "") -> None:
-        self.random = random.Random(seed)
-        self.without = without
-        self.hosts = [Host(f"h{number}", number == 0) for number in range(size)]
-        self.now, self.steps, self.serial = 0.0, 0, 0
-        self.operators: list[Operator] = []
-        self.calmed = False
+        super().__init__(random.Random(seed), without)
+        self.hosts = [Host(f"h{number}") for number in range(size)]
         self.verified = ["p0"]
         """Plans that every host keeps, the one that was verified last at the end."""
 
     @property
+    def all(self) -> list[Host]:
+        return self.hosts
+
+    @property
     def serving(self) -> str:
         """The plan that serves; "" for none. Guards run ranks only where every host carries one plan."""
-        plans = {host.running if host.up else "" for host in self.hosts}
+        plans = {host.running for host in self.hosts}
         return plans.pop() if len(plans) == 1 else ""
 
     # operators
@@ -156,55 +47,14 @@ class World:
         self.operators.append(operator)
         return operator
 
-    def step(self, operator: Operator) -> None:
-        """Do one small step of a run."""
-        self.steps += 1
-        self.now += self.random.choice((0.05, 0.2, 1.0))
-        before = self._state() if not operator.touched else None
-        try:
-            assert operator.steps is not None
-            next(operator.steps)
-        except StopIteration:
-            operator.result = "done"
-            if operator.touched:  # one that changes nothing has no lock, and says what was true when it looked
-                self._finished(operator)
-        except Refusal:
-            operator.result = "failed" if operator.touched else "refused"
-        if operator.result:
-            self._end(operator)
-        if before is not None and operator.result == "refused":
-            require(self._state() == before, f"{operator.name} was refused and has touched something")
-        self.check()
-
-    def cut(self, operator: Operator) -> None:
-        """Kill a run: its sessions end, and its locks with them."""
-        self._end(operator)
-
-    def lose(self, host: Host) -> None:
-        """End the session to one host alone."""
-        if host.holder is not None:
-            host.holder.sessions.discard(host.name)
-        host.lock, host.holder = None, None
-
-    def _end(self, operator: Operator) -> None:
-        for host in self.hosts:
-            if host.holder is operator:
-                self.lose(host)
-        self.operators.remove(operator)
-
-    def _state(self) -> list[tuple[str, str, bool, str]]:
-        return [(host.installed, host.running, host.up, host.record.id if host.record else "") for host in self.hosts]
-
     def _way(self, operator: Operator, host: Host, plan: str, *, kept: bool = False) -> None:
         if self.without != "timer":
-            host.way = Way(operator.name, plan, host.is_head, kept)
+            host.way = Way(operator.name, plan, host is self.hosts[0], kept)
             host.timer = self.now + BOUND
 
     def _deploy(self, operator: Operator) -> Iterator[None]:
         """What `deploys.serve` does, with the decisions of `plan.change`."""
         probed = {host.name: host.found() for host in self.hosts}
-        if not all(host.up for host in self.hosts):
-            raise Refusal("a host is off")
         if self.without != "lock":
             changes.require_free("g", probed)
         cut = changes.unfinished(probed)
@@ -217,7 +67,8 @@ class World:
         before = installed.pop() if len(installed) == 1 else ""
         change = Change(operator.name, "g", "deploy", operator.name, "desk", since, before, operator.plan)
         if restart or cut is not None:
-            yield from self._take(operator, change, probed)
+            now = yield from self._take(operator, self.hosts, change, probed)
+            yield from self._settle(operator, now)
         if restart:
             for host in self.hosts:
                 self._reach(operator, host)
@@ -262,17 +113,8 @@ class World:
             self.verified.append(operator.plan)
 
     def _exchange(self, operator: Operator, host: Host, plan: str) -> Iterator[None]:
-        """What `place_files.commit` and `restore_plan` do: record it, then file by file."""
-        self._fenced(operator, host)
-        if self.without != "exchanging" and host.record is not None:
-            host.record = replace(host.record, exchanging="yes")
-        yield
-        self._fenced(operator, host)
-        host.mixed, host.staged = plan, ""
-        yield
-        self._fenced(operator, host)
-        host.installed, host.mixed = plan, ""
-        yield
+        fenced = partial(self._fenced, operator, host)
+        yield from host.exchange(plan, fenced, recorded=self.without != "exchanging")
 
     def _go_back(self, operator: Operator, change: Change) -> Iterator[None]:
         """What `go_back` does when a change has failed that acted on what runs."""
@@ -319,29 +161,11 @@ class World:
         settlement = changes.settlement(now)
         if self.without == "settle":
             return
-        for host in [host for host in self.hosts if host.name in (*settlement.forward, *settlement.back)]:
-            self._reach(operator, host)
-            assert host.record is not None
-            if host.name in settlement.back:
-                host.record = host.record.at("stopping")
-            elif host.way is not None:
-                host.put(host.way)
-            host.timer = self.now + BOUND
-            yield
-
-    def _take(self, operator: Operator, change: Change, probed: dict[str, Found]) -> Iterator[None]:
-        now = {}
-        for host in sorted(self.hosts, key=lambda host: host.name):
-            self._up(host)
-            if host.lock is not None and self.without != "lock":
-                raise changes.busy("g", host.name, host.lock)
-            host.lock, host.holder = change, operator
-            operator.sessions.add(host.name)
-            now[host.name] = Found(None, host.record, host.installed)
-            yield
-        if self.without != "compare" and changes.changed_since(probed, now):
-            raise Refusal("another change has come in between")
-        yield from self._settle(operator, now)
+        for host in self.hosts:
+            if host.name in (*settlement.forward, *settlement.back):
+                self._reach(operator, host)
+                host.settle(forward=host.name in settlement.forward, now=self.now)
+                yield
 
     def _record(self, operator: Operator, change: Change, phase: Phase) -> Iterator[None]:
         names = changes.order(phase, tuple(host.name for host in self.hosts))
@@ -356,19 +180,8 @@ class World:
             yield
 
     def _reach(self, operator: Operator, host: Host) -> None:
-        self._up(host)
         if self.without != "lock" and host.name not in operator.sessions:
             raise Refusal("the lock is lost")
-
-    def _fenced(self, operator: Operator, host: Host) -> None:
-        """The host refuses a step of a change whose lock it does not hold."""
-        self._up(host)
-        if self.without not in ("lock", "fence") and host.holder is not operator:
-            raise Refusal("this run has lost the lock")
-
-    def _up(self, host: Host) -> None:
-        if not host.up:
-            raise Refusal("a host is off")
 
     # hosts
 
@@ -379,14 +192,8 @@ class World:
         host.running = ""
         host.start()
 
-    def tick(self, seconds: float) -> None:
-        """Let time pass for hosts' timers."""
-        self.now += seconds
-        for host in self.hosts:
-            if host.timer is not None and host.timer <= self.now and host.up:
-                self.steps += 1
-                host.left_alone(self.now, self.hosts[0])
-        self.check()
+    def _head(self, host: Host) -> Host:
+        return self.hosts[0]
 
     # what must hold
 
@@ -424,16 +231,10 @@ class World:
 
     def calm(self) -> None:
         """No operator, no fault: the group comes back by itself, and then any deploy ends well."""
-        self.calmed = True
-        for operator in list(self.operators):
-            self.cut(operator)
-        for _ in range(40):
-            self.tick(AGAIN)
+        self.left_to_itself()
         known = changes.unfinished({host.name: host.found() for host in self.hosts})
         require(bool(self.serving), f"left alone, the group does not come back: {self._state()}, {known}")
-        operator = self.begin(self.random.choice(("p0", "p7")))
-        while operator in self.operators:
-            self.step(operator)
+        operator = self.to_the_end(self.begin(self.random.choice(("p0", "p7"))))
         require(operator.result == "done", f"in calm a deploy is {operator.result}")
         require(not any(host.record for host in self.hosts), "in calm a record stays")
 

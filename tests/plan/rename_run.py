@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
+from functools import partial
 
 from muster.errors import Refusal
 from muster.plan import change as changes
 from muster.plan.change import Change, Found, Phase
-from tests.plan.change_world import BOUND, Host, Way, require
+from tests.plan.simulated_hosts import BOUND, Host, Operator, Simulation, Way, require
 
 BAD = "b2"
 """A plan that does not start."""
@@ -41,10 +42,9 @@ class Member(Host):
         """Whether a change of the group was cut whose files may still be put in place."""
         return self.record is not None and self.record.command != "remove"
 
-    def put(self, way: Way) -> bool:
-        there = super().put(way)
-        self.enabled = self.enabled or there
-        return there
+    def has_whole(self, plan: str) -> None:
+        super().has_whole(plan)
+        self.enabled = True
 
     def clear(self) -> None:
         """Take every file of the group away."""
@@ -53,29 +53,23 @@ class Member(Host):
 
 
 @dataclass(eq=False)
-class Renamer:
-    """One run, step by step.
+class Renamer(Operator):
+    """One run of a rename, or of a deploy.
 
     Args:
         group: that is deployed.
         former: the group whose place it takes; "" for none.
-        plan: of the group.
     """
 
-    name: str
-    group: str
-    former: str
-    plan: str
-    steps: Iterator[None] = field(default_factory=lambda: iter(()))
-    result: str = ""
-    touched: bool = False
+    group: str = ""
+    former: str = ""
     acted: bool = False
     """Whether a rank was told to stop."""
     settled: bool = False
     """Whether what runs was verified."""
 
 
-class Runs:
+class Runs(Simulation[Member, Renamer]):
     """The steps of every run.
 
     Args:
@@ -88,11 +82,10 @@ class Runs:
     def __init__(
         self, random: random.Random, without: str, members: dict[str, dict[str, Member]], sets: dict[str, Sequence[str]]
     ) -> None:
-        self.random, self.without, self.members, self.sets = random, without, members, sets
-        self.now, self.serial = 0.0, 0
+        super().__init__(random, without)
+        self.members, self.sets = members, sets
         self.verified = {"a": "a0", "b": ""}
         """Group -> the plan that its hosts keep; "" for none."""
-        self.calmed = False
 
     @property
     def all(self) -> list[Member]:
@@ -132,11 +125,11 @@ class Runs:
         if former:
             yield from self._take(operator, former, removal, gone)
         if restart or unfinished or former:
-            yield from self._take(operator, own, change, probed)
-            yield from self._settle(operator, own)
+            now = yield from self._take(operator, own, change, probed)
+            yield from self._settle(operator, own, now)
         if restart:
             for member in own:
-                self._held(operator, member)
+                self._fenced(operator, member)
                 member.staged = plan
                 yield
         try:
@@ -147,12 +140,12 @@ class Runs:
             raise
         for member in own:
             if restart or unfinished or former:
-                self._held(operator, member)
+                self._fenced(operator, member)
                 member.forget()
             yield
         self.verified[operator.group] = plan
         for member in former:
-            self._held(operator, member)
+            self._fenced(operator, member)
             require(not member.running, f"{member.name}: what runs is taken away")
             member.clear()
             yield
@@ -191,7 +184,7 @@ class Runs:
         if change is not None:
             yield from self._record(operator, own, change, "stopping", change.after)
         for member in [*(own if change is not None else []), *former]:
-            self._held(operator, member)
+            self._fenced(operator, member)
             operator.acted = True
             member.running = ""
             yield
@@ -202,7 +195,7 @@ class Runs:
             failed = [] if self.calmed or self.random.randrange(8) else [self.random.choice(former)]
             for member in former:
                 if member not in failed and self.without != "disable":
-                    self._held(operator, member)
+                    self._fenced(operator, member)
                     member.enabled = False
                 yield
             if failed and self.without != "gate":
@@ -213,12 +206,12 @@ class Runs:
         for member in self.random.sample(own, len(own)):
             if member.name in {other.name for other in failed}:
                 continue
-            yield from self._exchange(operator, member, change.after)
+            yield from member.exchange(change.after, partial(self._fenced, operator, member))
         if failed:
             raise Refusal("a host has failed")
         yield from self._record(operator, own, change, "committed", change.after)
         for member in own:
-            self._held(operator, member)
+            self._fenced(operator, member)
             member.start()
             yield
         if change.after == BAD:
@@ -228,83 +221,53 @@ class Runs:
             raise Refusal("verification fails")
         operator.settled = True
 
-    def _exchange(self, operator: Renamer, member: Member, plan: str) -> Iterator[None]:
-        self._held(operator, member)
-        if member.record is not None:
-            member.record = replace(member.record, exchanging="yes")
-        yield
-        self._held(operator, member)
-        member.mixed, member.staged = plan, ""
-        yield
-        self._held(operator, member)
-        member.installed, member.mixed, member.enabled = plan, "", True
-        yield
-
     def _serve_again(
         self, operator: Renamer, own: list[Member], former: list[Member], removal: Change, kept: str
     ) -> Iterator[None]:
         """What `former_group.serve_again` and `put_back` do."""
         for member in own:
-            if member.holder is operator and self.without != "finish":  # type: ignore[comparison-overlap]
+            if member.holder is operator and self.without != "finish":
                 member.forget()
             yield
         for member in own:
-            self._held(operator, member)
+            self._fenced(operator, member)
             member.running = ""
             yield
-            self._held(operator, member)
+            self._fenced(operator, member)
             member.installed, member.mixed, member.staged, member.enabled = "", "", "", False
             yield
         turned = replace(removal, command="rollback", after=kept, phase="committing")
         former = sorted(former, key=lambda member: self._is_head(member, kept))
         for member in former:
-            self._held(operator, member)
+            self._fenced(operator, member)
             self._arm(operator, member, kept, kept=True)
             member.record = turned
             yield
         for member in former:
-            self._held(operator, member)
+            self._fenced(operator, member)
             member.running = ""
             yield
         for member in self.random.sample(former, len(former)):
-            yield from self._exchange(operator, member, kept)
+            yield from member.exchange(kept, partial(self._fenced, operator, member))
         yield from self._record(operator, former, turned, "committed", "kept")
         for member in former:
-            self._held(operator, member)
+            self._fenced(operator, member)
             member.start()
             yield
         require(self.serving == [kept], "the way back ends, and something else serves")
         for member in former:
-            self._held(operator, member)
+            self._fenced(operator, member)
             member.forget()
             yield
 
-    def _take(
-        self, operator: Renamer, members: list[Member], change: Change, probed: dict[str, Found]
-    ) -> Iterator[None]:
-        now = {}
-        for member in sorted(members, key=lambda member: member.name):
-            if member.lock is not None:
-                raise changes.busy(member.group, member.name, member.lock)
-            member.lock, member.holder = change, operator  # type: ignore[assignment]
-            now[member.name] = Found(None, member.record, member.installed)
-            yield
-        if changes.changed_since(probed, now):
-            raise Refusal("another change has come in between")
-
-    def _settle(self, operator: Renamer, members: list[Member]) -> Iterator[None]:
-        settlement = changes.settlement({member.name: replace(member.found(), holder=None) for member in members})
+    def _settle(self, operator: Renamer, members: list[Member], now: dict[str, Found]) -> Iterator[None]:
+        settlement = changes.settlement(now)
         for member in members:
             if member.name not in (*settlement.forward, *settlement.back):
                 continue
-            self._held(operator, member)
+            self._fenced(operator, member)
             operator.touched = True
-            assert member.record is not None
-            if member.name in settlement.back:
-                member.record = member.record.at("stopping")
-            elif member.way is not None:
-                member.put(member.way)
-            member.timer = self.now + BOUND
+            member.settle(forward=member.name in settlement.forward, now=self.now)
             yield
 
     def _record(
@@ -314,7 +277,7 @@ class Runs:
         by_name = {member.name: member for member in members}
         for name in changes.order(phase, tuple(by_name)):
             member = by_name[name]
-            self._held(operator, member)
+            self._fenced(operator, member)
             if phase == "stopping" and way:
                 self._arm(operator, member, way)
             if phase == "committing" and change.command == "remove" and self.without != "disarm":
@@ -331,11 +294,6 @@ class Runs:
 
     def _is_head(self, member: Member, plan: str) -> bool:
         return self.sets.get(plan, [""])[0] == member.name
-
-    def _held(self, operator: Renamer, member: Member) -> None:
-        """A session that is lost takes no step, and a host refuses one of a change whose lock it does not hold."""
-        if member.holder is not operator:  # type: ignore[comparison-overlap]
-            raise Refusal("this run has lost the lock")
 
     def _of(self, plan: str, name: str) -> Member:
         return self.members[plan[0]][name]

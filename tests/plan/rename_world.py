@@ -1,6 +1,6 @@
 """Two groups on the same machines, one in the place of the other: what must never happen is checked here.
 
-A group's members are hosts as in `change_world`; a machine has one of each group. An operator renames (`former`) or
+A group's members are hosts as in `simulated_hosts`; a machine has one of each group. An operator renames (`former`) or
 deploys, one small step at a time, and may be cut between any two of them.
 """
 
@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import random
 
-from muster.errors import Refusal
 from muster.plan.change import PHASES
-from tests.plan.change_world import AGAIN, BOUND, require
 from tests.plan.rename_run import BAD, Member, Renamer, Runs
+from tests.plan.simulated_hosts import BOUND, require
 
 GROUPS = ("a", "b")
 EXCHANGES = PHASES[PHASES.index("committing") :]
@@ -23,61 +22,24 @@ class RenameWorld(Runs):
     def __init__(self, seed: int, without: str = "") -> None:
         dice = random.Random(seed)
         names = [f"h{number}" for number in range(dice.randrange(2, 5))]
-        members = {
-            group: {name: Member(name, False, "", running="", group=group) for name in names} for group in GROUPS
-        }
+        members = {group: {name: Member(name, group=group) for name in names} for group in GROUPS}
         some = names[: dice.randrange(1, len(names) + 1)]
         super().__init__(dice, without, members, {"a0": some, "a1": names, "b1": names[::-1], BAD: names})
         for name in some:
             member = members["a"][name]
             member.installed, member.running, member.enabled = "a0", "a0", True
-        self.steps = 0
-        self.operators: list[Renamer] = []
         self.last = ("b", "a", "b1")
 
     # operators
 
     def begin(self, group: str, former: str, plan: str) -> Renamer:
         self.serial += 1
-        operator = Renamer(f"o{self.serial}", group, former, plan)
+        operator = Renamer(f"o{self.serial}", plan, group=group, former=former)
         operator.steps = self._run(operator)
         self.operators.append(operator)
         if former:
             self.last = (group, former, plan)
         return operator
-
-    def step(self, operator: Renamer) -> None:
-        """Do one small step of a run."""
-        self.steps += 1
-        self.now += self.random.choice((0.05, 0.2, 1.0))
-        before = None if operator.touched else self._state()
-        try:
-            next(operator.steps)
-        except StopIteration:
-            operator.result = "done"
-        except Refusal:
-            operator.result = "failed" if operator.touched else "refused"
-        if operator.result:
-            self.cut(operator)
-        if before is not None and operator.result == "refused":
-            require(self._state() == before, f"{operator.name} was refused and has touched something")
-        if operator.result == "done" and operator.touched:
-            self._finished(operator)
-        self.check()
-
-    def cut(self, operator: Renamer) -> None:
-        """Kill a run: its sessions end, and its locks with them."""
-        for member in self.all:
-            if member.holder is operator:  # type: ignore[comparison-overlap]
-                self.lose(member)
-        self.operators.remove(operator)
-
-    def lose(self, member: Member) -> None:
-        """End the session that holds one lock."""
-        member.lock, member.holder = None, None
-
-    def _state(self) -> list[tuple[str, str, str]]:
-        return [(member.installed, member.running, member.record.id if member.record else "") for member in self.all]
 
     # machines
 
@@ -91,19 +53,9 @@ class RenameWorld(Runs):
             if member.enabled:
                 member.start()
 
-    def tick(self, seconds: float) -> None:
-        """Let time pass for the timers."""
-        self.now += seconds
-        for member in self.all:
-            if member.timer is not None and member.timer <= self.now:
-                self.steps += 1
-                member.left_alone(self.now, self._head(member))
-        self.check()
-
-    def _head(self, member: Member) -> Member | None:
-        """Return the head of the plan that is on a member's way."""
-        plan = member.way.plan if member.way is not None else ""
-        return next((other for other in self.members[member.group].values() if self._is_head(other, plan)), None)
+    def _head(self, host: Member) -> Member | None:
+        plan = host.way.plan if host.way is not None else ""
+        return next((other for other in self.members[host.group].values() if self._is_head(other, plan)), None)
 
     # what must hold
 
@@ -165,25 +117,15 @@ class RenameWorld(Runs):
 
     def calm(self) -> None:
         """No operator, no fault: a group comes back by itself, and the same command ends well."""
-        self.calmed = True
-        for operator in list(self.operators):
-            self.cut(operator)
-        for _ in range(40):
-            self.tick(AGAIN)
+        self.left_to_itself()
         require(bool(self.serving) or self.excused, f"left alone, nothing comes back: {self.all}")
         group, former, plan = self.last
-        operator = self._whole(group, former, plan if plan != BAD else "b1")
+        operator = self.to_the_end(self.begin(group, former, plan if plan != BAD else "b1"))
         if operator.result == "refused" and self.serving:  # the group that serves is deployed by its name first
             serves = self.serving[0][0]
-            operator = self._whole(serves, "", f"{serves}1")
+            operator = self.to_the_end(self.begin(serves, "", f"{serves}1"))
         require(operator.result == "done", f"in calm {self.last} is {operator.result}: {self.all}")
         require(not any(member.record for member in self.all), "in calm a record stays")
-
-    def _whole(self, group: str, former: str, plan: str) -> Renamer:
-        operator = self.begin(group, former, plan)
-        while operator in self.operators:
-            self.step(operator)
-        return operator
 
 
 BACK = ("a", "b", "a1")

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests.plan import change_world, rename_world
-from tests.plan.change_world import Violation
+from tests.plan.simulated_hosts import Violation
 
 WORLDS = [change_world.episode, rename_world.episode]
 OF_ONE = ["lock", "compare", "fence", "head last", "timer", "boot", "exchanging", "settle", "turn"]
