@@ -18,7 +18,8 @@ summary              the endpoint, and how to try it
 monitoring           Prometheus on the inventory's monitor, exporters on the hosts of a group
 edge                 HAProxy on the inventory's edge, before the groups
 preflight            an inventory checked without a recipe
-former_group         what the group was called before, stopped for it and taken away once it serves
+former_group         what the group was called before, whether it may be replaced, and its way back
+replace_former       the former group, stopped for the new one and taken away once that serves
 leave                hosts that leave the inventory, stopped and cleaned
 remove               a group, or everything that muster made, taken off the hosts
 deployed_group       which group is on the hosts, and what each has of it

@@ -1,4 +1,4 @@
-"""Former group: what a group was called before on these hosts is stopped for it, and taken away once it serves.
+"""Former group: what a group was called before on these hosts, whether a run may replace it, and its way back.
 
 `former_group` names it. Its files stay in place until the new group is verified: a change that fails starts it again.
 Both groups are changed by such a run: it holds the locks of both, and each has its own record.
@@ -11,30 +11,25 @@ from dataclasses import dataclass
 from typing import Any
 
 from pyinfra import logger
-from pyinfra.api.command import FunctionCommand
 from pyinfra.api.host import Host
 from pyinfra.api.state import State
 
 from muster.deploys import put_back
-from muster.deploys.change_steps import back, finish, lock, record
+from muster.deploys.change_steps import back
 from muster.deploys.leave import gone
 from muster.deploys.put_back import Restored
-from muster.deploys.remove import begin_removal, drain_seconds, look_at, removal_request, taking_away, units_to_stop
+from muster.deploys.remove import begin_removal, drain_seconds, look_at, removal_request, units_to_stop
 from muster.deploys.shared import polling
 from muster.deploys.shared.group_run import GroupRun
 from muster.deploys.shared.progress import Progress
 from muster.deploys.shared.stop_question import rename_question
 from muster.deploys.shared.transaction import Transaction
 from muster.errors import Refusal
-from muster.hosts import operations
 from muster.hosts.all_hosts import each, hosts_of
 from muster.hosts.once import OncePerRun
-from muster.hosts.program_operation import Later, Session
-from muster.hosts.pyinfra_types import current_host, stage
 from muster.hosts.run_programs import ask_all, run_program
 from muster.hosts.run_words import words
 from muster.hosts.say import fail
-from muster.on_host import places
 from muster.on_host.in_words import size
 from muster.plan import change as changes
 from muster.plan.change import Found
@@ -248,64 +243,3 @@ def may_return(found: Mapping[str, Found]) -> bool:
         found: what each host shows of changes of the new group; a run ends a cut exchange of it before anything else.
     """
     return not any(state.installed for state in found.values()) and not changes.settlement(found).forward
-
-
-def lock_former(former: Former) -> None:
-    """Take its lock on every host of it, or on none."""
-    lock(former.progress, former.way)
-
-
-@stage("Former group")
-def stop_former(former: Former, run: GroupRun) -> None:
-    """Stop it as a deploy stops a group: its guards drain requests in flight first."""
-    host = current_host()
-    command = FunctionCommand(_stop, [former, run.progress], {}) if former.units.get(host.name) else None
-    run.progress.note(host, "stop", operations.carried_out(command, name=f"no rank of {former.group} runs"))
-
-
-def _stop(state: State, host: Host, former: Former, progress: Progress) -> bool:
-    # Its firewall goes last: it would keep out hosts that only the new group has.
-    firewall = (places.firewall_unit(former.group),)
-    return polling.stop(state, host, former.units[host.name], progress) and polling.stop(
-        state, host, firewall, progress
-    )
-
-
-def keep_down(former: Former, run: GroupRun) -> None:
-    """Have its hosts start it no more, after a reboot neither: from here on the new group is what comes up."""
-    record(former.progress, "committing")
-    _disable(former, run)
-
-
-@stage("Former group")
-def _disable(former: Former, run: GroupRun) -> None:
-    host = current_host()
-    units = former.units.get(host.name)
-    request = {"do": "disable", "units": units}
-    session = Session(
-        "run_units", Later(lambda: {**request, "fence": former.progress.fence(host.name)}), f"disable {former.group}"
-    )
-    operation = operations.carried_out(session if units else None, name=f"{former.group} does not start at boot")
-    run.progress.note(host, "disable", operation)
-
-
-def take_away(former: Former) -> None:
-    """Take files, units and state of it off every host; engines and weights stay."""
-    _remove(former)
-    finish(former.progress)
-
-
-@stage("Former group")
-def _remove(former: Former) -> None:
-    name = current_host().name
-    question = FunctionCommand(_goes, [former], {})
-    operations.holds(question, name=f"nothing needs {former.group} any more")
-    session = taking_away(former.request, former.progress) if name in former.there else None
-    operations.carried_out(session, name=f"{former.group} is gone")
-
-
-def _goes(_state: State, host: Host, former: Former) -> bool:
-    words.truth = lambda: former.change.sentence
-    if host.name == next(iter(former.there)):
-        words.done(f"{former.group}, its former self, is gone from {', '.join(former.there)}")
-    return True

@@ -9,12 +9,13 @@ from muster.deploys.base_system import base
 from muster.deploys.bring_up import await_ready, lift_hold, start_ranks, stop_ranks
 from muster.deploys.change_steps import finish, lock, record, returns
 from muster.deploys.check import check
-from muster.deploys.former_group import Former, keep_down, lock_former, stop_former, take_away
+from muster.deploys.former_group import Former
 from muster.deploys.install_engine import engine
 from muster.deploys.keep import keep
 from muster.deploys.leave import leave
 from muster.deploys.place_files import commit_files, stage_files
 from muster.deploys.prune import prune
+from muster.deploys.replace_former import keep_down, lock_former, stop_former, take_away
 from muster.deploys.shared.gate import gate
 from muster.deploys.shared.group_run import GroupRun
 from muster.deploys.stage_weights import stage_bundle, stage_weights
