@@ -69,15 +69,18 @@ class Real:
         """What a command is told of the group besides its inventory and recipe."""
         return ("--data", f"api_key_file={self.key}") if self.key else ()
 
-    def request(self, path: str, body: object = None, headers: Mapping[str, str] = MappingProxyType({})) -> Request:
-        """Return a request to the head's API that carries the key."""
+    def request(
+        self, path: str, body: object = None, headers: Mapping[str, str] = MappingProxyType({}), host: str = ""
+    ) -> Request:
+        """Return a request to the API of the head, or of another host, that carries the key."""
         given = {
             "Content-Type": "application/json",
             **({"Authorization": f"Bearer {KEY}"} if self.key else {}),
             **headers,
         }
         data = None if body is None else json.dumps(body).encode()
-        return Request(f"http://{self.head}:8000{path}", data, given)
+        address = {each.name: each.address for each in self.box.hosts}[host] if host else self.head
+        return Request(f"http://{address}:8000{path}", data, given)
 
     @property
     def head(self) -> str:
@@ -112,6 +115,11 @@ class Real:
         )
         lines = self.box.exec(host, ["/bin/sh", "-c", script]).stdout.splitlines()
         return {int(line.split()[0]): line.partition(" ")[2] for line in lines if line.strip()}
+
+    def command_line(self, host: str) -> str:
+        """Return the words of a host's oldest `vllm serve`."""
+        script = "tr '\\0' ' ' </proc/$(pgrep -of 'vllm serve')/cmdline"
+        return self.box.exec(host, ["/bin/sh", "-c", script]).stdout
 
     def wait(self, what: str, holds: Callable[[], object], seconds: float) -> None:
         """Wait until something holds.

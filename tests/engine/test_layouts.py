@@ -50,11 +50,8 @@ def own(sandbox: Boot, tmp_path: Path, name: str) -> Own:
 
 def completes(own: Own, host: str) -> str:
     """Return why a completion that a host was asked for ended."""
-    address = next(each.address for each in own.box.hosts if each.name == host)
     body = {"model": "org/tiny", "prompt": "Hello there", "max_tokens": 4, "ignore_eos": True}
-    headers = {"Content-Type": "application/json"}
-    request = urllib.request.Request(f"http://{address}:8000/v1/completions", json.dumps(body).encode(), headers)
-    with urllib.request.urlopen(request, timeout=300) as answer:
+    with urllib.request.urlopen(own.request("/v1/completions", body, host=host), timeout=300) as answer:
         return str(json.load(answer)["choices"][0]["finish_reason"])
 
 
@@ -68,8 +65,7 @@ def test_a_layout_over_two_hosts_serves_and_comes_back(own: Own, tmp_path: Path,
     assert "answered" in said
     for host in case.answers:
         assert completes(own, host) == "length"
-    script = "tr '\\0' ' ' </proc/$(pgrep -of 'vllm serve')/cmdline"
-    line = own.box.exec("node1", ["/bin/sh", "-c", script]).stdout
+    line = own.command_line("node1")
     for words in case.words:
         assert words in line
     assert "running" in own.muster("status", recipe, strategy=name)

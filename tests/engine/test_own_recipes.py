@@ -69,7 +69,7 @@ def test_a_template_and_a_draft_that_a_recipe_brings_are_in_use_and_come_back(ow
     said = own.muster("deploy", recipe, "-y", "--data", "model=org/tiny", "--data", source)
     assert "the endpoint answered; served as org/tiny" in said
     answers(own)
-    line = own.box.exec("node0", ["/bin/sh", "-c", "tr '\\0' ' ' </proc/$(pgrep -of 'vllm serve')/cmdline"]).stdout
+    line = own.command_line("node0")
     assert "--chat-template /etc/muster/tiny/files/" in line
     assert "/var/lib/muster/weights/org--draft/" in line
     own.kill_and_return("node0")
