@@ -20,7 +20,6 @@ from tests.deploys.conftest import GROUP, INVENTORY, THREE, GuardedTestbed, Test
 pytestmark = pytest.mark.sandbox
 
 REVERSED = INVENTORY.replace("_hosts({name!r})", "_hosts({name!r})[::-1]")
-RECORD = change_record.record_path(GROUP)
 
 
 @pytest.fixture
@@ -58,8 +57,28 @@ def kill(testbed: Testbed, child: subprocess.Popen[str]) -> dict[str, Any]:
     """Kill a deploy, wait until its locks are free, and return what the head's record says."""
     child.kill()
     child.communicate()
-    testbed.wait("the locks are free", lambda: not any(phase(testbed, name) for name in testbed.hosts), 20)
+    wait_free(testbed, GROUP)
     return record(testbed, "node0")
+
+
+def wait_free(testbed: Testbed, *groups: str) -> None:
+    """Wait until nobody holds a lock of these groups."""
+    locks = [(name, group) for name in testbed.hosts for group in groups]
+    testbed.wait("the locks are free", lambda: not any(phase(testbed, *lock) for lock in locks), 20)
+
+
+def leave_in_exchange(testbed: Testbed, *begun: str, group: str = GROUP) -> None:
+    """Have records say what a cut in the exchange of files leaves, too short an instant to be met.
+
+    Args:
+        testbed: whose hosts have a record each.
+        begun: the hosts that have begun theirs.
+        group: whose records.
+    """
+    for name in testbed.hosts:
+        exchanging = "yes" if name in begun else ""
+        shown = json.dumps({**record(testbed, name, group), "phase": "committing", "exchanging": exchanging})
+        testbed.sh(name, f"echo '{shown}' >{change_record.record_path(group)}")
 
 
 def leave_alone(testbed: Testbed, *groups: str) -> None:
@@ -164,10 +183,7 @@ def test_a_member_that_reboots_while_its_files_are_exchanged_comes_back_with_the
 ) -> None:
     cut = kill(guarded, begin(guarded, "stopping", max_num_seqs=33, supervisor="guard"))
     assert cut["phase"] == "stopping"
-    # The instant of the exchange is too short to be met: the records and one file are what it would have left.
-    for name, exchanging in (("node0", ""), ("node1", "yes"), ("node2", "")):
-        shown = json.dumps({**record(guarded, name), "phase": "committing", "exchanging": exchanging})
-        guarded.sh(name, f"echo '{shown}' >{RECORD}")
+    leave_in_exchange(guarded, "node1")
     guarded.sh("node1", f"cd /etc/muster/{GROUP}; mv .guard.json.muster-new guard.json")
     guarded.box.kill_power("node1")
     guarded.box.start("node1")
@@ -186,9 +202,7 @@ def test_a_member_that_reboots_while_its_files_are_exchanged_comes_back_with_the
 def test_the_next_run_ends_an_exchange_before_it_begins_its_own(guarded: GuardedTestbed) -> None:
     cut = kill(guarded, begin(guarded, "stopping", max_num_seqs=35, supervisor="guard"))
     assert cut["phase"] == "stopping"
-    for name in THREE:
-        shown = json.dumps({**record(guarded, name), "phase": "committing", "exchanging": "yes"})
-        guarded.sh(name, f"echo '{shown}' >{RECORD}")
+    leave_in_exchange(guarded, *THREE)
     guarded.sh("node0", f"cd /etc/muster/{GROUP}; mv .guard.json.muster-new guard.json")
     # A run that ends this exchange, and is then refused by the engine's parser.
     refused = guarded.refused(extra_args=["--no-such-flag"])

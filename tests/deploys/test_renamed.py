@@ -12,12 +12,11 @@ from contextlib import contextmanager
 
 import pytest
 
-from muster.on_host import change_record
 from muster.plan.change import PHASES, Phase
 from muster.sandbox import Sandbox
 from tests import guard_answers
 from tests.deploys.conftest import GROUP, GUARD_UNIT, THREE, GuardedTestbed
-from tests.deploys.test_changes import leave_alone, phase, record
+from tests.deploys.test_changes import leave_alone, leave_in_exchange, record, wait_free
 
 pytestmark = pytest.mark.sandbox
 NEW = "renamed"
@@ -142,8 +141,7 @@ def test_the_new_name_serves_and_the_former_is_gone(guarded: GuardedTestbed) -> 
         child = guarded.start("kimi_k2_instruct", "-y", supervisor="guard", **BACK)
         cut(guarded, child, NEW, "stopping")
     assert recorded(guarded, NEW) == dict.fromkeys(THREE, "stopping")
-    locks = [(name, group) for name in THREE for group in (GROUP, NEW)]
-    guarded.wait("the locks are free", lambda: not any(phase(guarded, *lock) for lock in locks), 20)
+    wait_free(guarded, GROUP, NEW)
     leave_alone(guarded, GROUP, NEW)
     guarded.wait("the former group", lambda: digest(guarded, NEW) == new and guarded.answers(), 60)
     assert digest(guarded, GROUP) == ""
@@ -230,13 +228,11 @@ def test_a_rename_that_is_cut_while_files_are_exchanged_and_again_starts_one_gro
     with asking(guarded):
         child = guarded.start("kimi_k2_instruct", "-y", supervisor="guard", **RENAMED)
         cut(guarded, child, NEW, "stopping")
-    # The instant of the exchange is too short to be met: the records and one file are what it would have left.
     for name in THREE:
         guarded.sh(name, f"systemctl stop {GUARD_UNIT} 'muster-return@*.timer'; systemctl disable -q {GUARD_UNIT}")
         guarded.sh(name, f"rm -f /etc/muster/{GROUP}/return.*")
-        for group, exchanging in ((GROUP, ""), (NEW, "yes")):
-            shown = json.dumps({**record(guarded, name, group), "phase": "committing", "exchanging": exchanging})
-            guarded.sh(name, f"echo '{shown}' >{change_record.record_path(group)}")
+    leave_in_exchange(guarded)
+    leave_in_exchange(guarded, *THREE, group=NEW)
     guarded.sh("node1", f"cd /etc/muster/{NEW}; mv .guard.json.muster-new guard.json")
     alone = guarded.run("kimi_k2_instruct", "-y")
     assert alone.status == 2, alone.text
@@ -246,8 +242,7 @@ def test_a_rename_that_is_cut_while_files_are_exchanged_and_again_starts_one_gro
     guarded.wait("the second run", lambda: record(guarded, "node0", GROUP).get("id") != first, 90)
     child.kill()
     child.communicate()
-    locks = [(name, group) for name in THREE for group in (GROUP, NEW)]
-    guarded.wait("the locks are free", lambda: not any(phase(guarded, *lock) for lock in locks), 20)
+    wait_free(guarded, GROUP, NEW)
 
     def new_serves() -> bool:
         leave_alone(guarded, GROUP, NEW)
