@@ -8,6 +8,7 @@ What the programs share:
     systemd_units      units as systemd shows them, and their journal
     safe_paths         open, make and remove below directories of other users
     whole_files        files written whole and synced, read within bounds, hashed
+    file_facts         a file's digest, mode and owners, and whether it is as planned
     progress_lines     lines of progress
     in_words           bytes and seconds for people
     hardening          how transient units are confined

@@ -8,7 +8,7 @@ import shutil
 import tempfile
 from typing import Any
 
-from muster.on_host import places, probe_group, run_command, safe_paths, systemd_units, whole_files
+from muster.on_host import file_facts, places, run_command, safe_paths, systemd_units, whole_files
 
 Json = dict[str, Any]
 
@@ -30,7 +30,7 @@ def main(request: Json) -> Json:
     Raises:
         OSError: a check failed, and nothing was changed; or a unit did not start.
     """
-    changed = [item["path"] for item in request["files"] if not probe_group.is_as_planned("", item)]
+    changed = [item["path"] for item in request["files"] if not file_facts.is_as_planned("", item)]
     idle = _idle(request["units"])
     if request["do"] == "place":
         if changed:

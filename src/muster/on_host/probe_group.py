@@ -6,18 +6,16 @@ The host itself (GPUs, network, disks, ports) is the subject of `probe_machine` 
 from __future__ import annotations
 
 import glob
-import grp
 import os
-import pwd
 import re
-import stat
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 from muster.on_host import (
     change_record,
     engine_stamps,
+    file_facts,
     kept_plans,
     place_files,
     places,
@@ -29,7 +27,6 @@ from muster.on_host import (
 
 Json = dict[str, Any]
 
-_TEXT_LIMIT = 65536
 _HELD_LIMIT = 65536
 
 
@@ -48,8 +45,10 @@ def main(request: Json) -> Json:
     return {
         "python": ".".join(map(str, sys.version_info[:3])),
         "machine": os.uname().machine,
-        "files": {path: describe(root, path, sha, bool(request.get("texts"))) for path, sha in planned.items()},
-        "secrets": {path: describe(root, path, None, False) for path in request.get("secrets", ())},
+        "files": {
+            path: file_facts.describe(root, path, sha, bool(request.get("texts"))) for path, sha in planned.items()
+        },
+        "secrets": {path: file_facts.describe(root, path, None, False) for path in request.get("secrets", ())},
         "stale": stale(root, group, set(planned) | set(request.get("secrets", ()))),
         "units": attempt(lambda: systemd_units.states(request.get("units", []) + units)),
         "groups": {**(groups_to_come(root, group) if group else {}), **other_groups(root, group)},
@@ -105,39 +104,6 @@ def attempt(source: Callable[[], Any]) -> Any:
         return source()
     except Exception as error:
         return {"error": str(error) or type(error).__name__}
-
-
-def describe(root: str, path: str, planned: str | None, text: bool) -> Json:
-    """Return digest, mode and owners of one path; {"kind": "missing"} where there is nothing."""
-    try:
-        status = os.lstat(root + path)
-    except (FileNotFoundError, NotADirectoryError):
-        return {"kind": "missing"}
-    if not stat.S_ISREG(status.st_mode):
-        return {"kind": "link" if stat.S_ISLNK(status.st_mode) else "other"}
-    facts = {
-        "kind": "file",
-        "sha256": whole_files.sha256(root + path),
-        "mode": format(stat.S_IMODE(status.st_mode), "o"),
-        "owner": _name(pwd.getpwuid, status.st_uid),
-        "group": _name(grp.getgrgid, status.st_gid),
-    }
-    if text and planned and facts["sha256"] != planned and status.st_mode & 0o004:
-        facts["text"] = whole_files.read_start(root + path, _TEXT_LIMIT) or ""
-    return facts
-
-
-def is_as_planned(root: str, item: Json) -> bool:
-    """Whether a planned file {path, sha256, mode, owner, group} is in place."""
-    now = describe(root, item["path"], None, False)
-    return all(now.get(key) == item[key] for key in ("sha256", "mode", "owner", "group"))
-
-
-def _name(lookup: Callable[[int], Sequence[Any]], number: int) -> str:
-    try:
-        return str(lookup(number)[0])
-    except KeyError:
-        return str(number)
 
 
 def stale(root: str, group: str, planned: set[str]) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from muster.on_host import change_record, engine_stamps, kept_plans, place_files, places, probe_group
+from muster.on_host import change_record, engine_stamps, file_facts, kept_plans, place_files, places, probe_group
 
 Json = dict[str, Any]
 
@@ -57,7 +57,7 @@ def check(root: str, group: str, plan: Json) -> Json:
     lacks = [] if state["complete" if release["managed"] else "runs"] else ["the engine " + release["path"]]
     notes = []
     for path, sha256 in plan["secrets"].items():
-        now = probe_group.describe(root, path, None, False)
+        now = file_facts.describe(root, path, None, False)
         if now["kind"] != "file":
             lacks.append(path)
         elif now["sha256"] != sha256:
@@ -77,6 +77,6 @@ def _differing(root: str, plan: Json, *, base: bool) -> list[Json]:
     items = []
     for path, file in plan["files"].items():
         item = {"path": path, **{key: file[key] for key in ("text", "sha256", "mode", "owner", "group")}}
-        if file["base"] is base and not probe_group.is_as_planned(root, item):
+        if file["base"] is base and not file_facts.is_as_planned(root, item):
             items.append(item)
     return items
