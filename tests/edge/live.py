@@ -25,8 +25,9 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from muster.edge import haproxy_files
-from muster.edge.edge_plan import EdgeGroup, Endpoint, edge_plan
+from muster.edge.edge_plan import EdgeGroup, edge_plan
 from muster.on_host import edge_keys, edge_places
+from muster.plan.endpoint import Endpoint
 from muster.spec.settings import Settings
 from tests.free_port import free_port
 

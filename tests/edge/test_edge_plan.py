@@ -6,8 +6,9 @@ from dataclasses import replace
 
 import pytest
 
-from muster.edge.edge_plan import EdgeGroup, Endpoint, backend, edge_group, edge_plan, server
+from muster.edge.edge_plan import EdgeGroup, backend, edge_group, edge_plan, server
 from muster.errors import Refusal
+from muster.plan.endpoint import Endpoint
 from muster.spec.settings import Edge, Settings
 from tests.sample_plans import plan
 

@@ -32,6 +32,7 @@ from muster.hosts.say import say
 from muster.monitoring.machines import Machine
 from muster.monitoring.monitor_access import require_access
 from muster.on_host import edge_keys, edge_places
+from muster.plan.endpoint import Endpoint
 from muster.spec import inventory, inventory_source, secret_files
 
 _PATIENCE = 3
@@ -188,7 +189,7 @@ def _reached(state: State, hosts: list[Host], plan: EdgePlan) -> dict[str, tuple
     return notes
 
 
-def _ports(group: EdgeGroup) -> list[tuple[str, Any]]:
+def _ports(group: EdgeGroup) -> list[tuple[str, Endpoint]]:
     """Return every port of a group that an edge must reach, in words."""
     control = (f"control port {group.control.at} of {group.control.host} ({group.name})", group.control)
     return [control, *((f"{each.at} of {each.host} ({group.name})", each) for each in group.endpoints)]

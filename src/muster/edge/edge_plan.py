@@ -10,25 +10,12 @@ from functools import cached_property
 
 from muster.errors import Refusal
 from muster.guard.endpoint_kinds import COMPLETIONS
+from muster.plan.endpoint import Endpoint
 from muster.plan.types import Plan
 from muster.spec.settings import Edge, Settings
 
 _MORE_PATHS: Mapping[str, tuple[str, ...]] = {COMPLETIONS: ("/v1/chat/completions",)}
 """Kind of endpoint -> paths that clients use besides the one that the guard asks."""
-
-
-@dataclass(frozen=True)
-class Endpoint:
-    """An address that a host of a group answers at."""
-
-    host: str
-    address: str
-    port: int
-
-    @property
-    def at(self) -> str:
-        """`address:port`, an IPv6 address in brackets."""
-        return f"[{self.address}]:{self.port}" if ":" in self.address else f"{self.address}:{self.port}"
 
 
 @dataclass(frozen=True)

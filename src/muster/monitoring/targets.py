@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from muster.plan.endpoint import Endpoint
 from muster.plan.types import HostPlan, Plan
 from muster.spec.settings import Settings
 
@@ -15,18 +16,10 @@ KINDS = (GUARD, ENGINE, NODE, DCGM)
 
 
 @dataclass(frozen=True)
-class Target:
+class Target(Endpoint):
     """One address that answers `/metrics`, and the labels of everything that it says."""
 
-    host: str
-    address: str
-    port: int
     labels: tuple[tuple[str, str], ...]
-
-    @property
-    def at(self) -> str:
-        """`address:port`, an IPv6 address in brackets."""
-        return f"[{self.address}]:{self.port}" if ":" in self.address else f"{self.address}:{self.port}"
 
 
 def targets_of(plan: Plan, settings: Settings) -> dict[str, tuple[Target, ...]]:

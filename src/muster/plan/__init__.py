@@ -39,6 +39,7 @@ start_order         the order of bring-up
 key_parity          whether all hosts have one guard key
 plan_digest         the digest of everything that runs
 manifest            what a group says of itself on each host
+endpoint            a port that a host answers at
 types               Plan, HostPlan, Process, File, Step, Secret, WeightsSource: what all of the above make
 plan_history        the verified plans that hosts keep: which one a rollback takes, how long a start took
 plan_diff           what differs between two of them
