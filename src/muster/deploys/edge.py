@@ -134,11 +134,7 @@ def engine_keys(plan: EdgePlan) -> dict[str, str]:
         Refusal: as of the files that hold them.
     """
     files = {model: groups[0].api_key_file for model, groups in plan.models.items()}
-    return {
-        model: secret_files.api_key(secret_files.read(path), where=path).strip().partition("=")[2]
-        for model, path in files.items()
-        if path
-    }
+    return {model: secret_files.bare_api_key(path) for model, path in files.items() if path}
 
 
 def _certificate(plan: EdgePlan) -> str:

@@ -108,7 +108,7 @@ def _prepare(state: State, recipe: str | None) -> Monitoring:
         fleet,
         monitors,
         programs.bundle({"host_metrics": _measured(recipe, fleet)}, streams=True),
-        _api_key(fleet.settings.api_key_file),
+        secret_files.bare_api_key(fleet.settings.api_key_file),
         _text(routes) if routes else "",
     )
 
@@ -120,11 +120,6 @@ def _measured(recipe_name: str, fleet: Fleet) -> dict[str, Any]:
     directory = served_path(fleet.settings, pins.pinned(recipe, listing)) if listing else None
     weights = [{"directory": directory, "manifest": listing.digest}] if listing and directory else []
     return {"out": machines.METRICS_FILE, "weights": weights}
-
-
-def _api_key(path: str | None) -> str:
-    """Return the key alone, as a deploy reads it; empty without one."""
-    return secret_files.api_key(secret_files.read(path), where=path).strip().partition("=")[2] if path else ""
 
 
 def _text(path: str) -> str:

@@ -64,6 +64,15 @@ def api_key(text: str, *, where: str) -> str:
     return f"{NAME}={key}\n"
 
 
+def bare_api_key(source: str | None) -> str:
+    """Return the API key of a user's file, alone; empty without a file.
+
+    Raises:
+        Refusal: as `read` and `api_key`.
+    """
+    return api_key(read(source), where=source).strip().partition("=")[2] if source else ""
+
+
 def environment(text: str, *, where: str) -> str:
     """Return the file of the engine's secret variables as hosts get it, sorted by name.
 
