@@ -13,10 +13,9 @@ from typing import Any
 from pyinfra.api.host import Host
 from pyinfra.api.state import State
 from pyinfra.facts.deb import DebPackages
-from pyinfra.facts.server import Which
 from pyinfra.operations import apt
 
-from muster.deploys.shared.services import differing, placing
+from muster.deploys.shared.services import differing, placing, require_apt
 from muster.edge import certificate, key_records
 from muster.edge.edge_machine import edge_machine
 from muster.edge.edge_plan import EdgeGroup, EdgePlan
@@ -112,13 +111,7 @@ def _prepare(state: State, recipe: str | None) -> _Run:
     for group, plan in behind.plans.items():
         require_access(plan, behind.settings[group], edges)
     hosts = [host for name, host in reached(state).items() if name in edges]
-    wrong = [host.name for host in hosts if not host.get_fact(Which, command="apt-get")]
-    if wrong:
-        raise Refusal(
-            f"{', '.join(wrong)}: no apt-get",
-            needed="Debian or Ubuntu: HAProxy comes from the distribution",
-            fix="install HAProxy 2.4 or newer there yourself, with the files of muster edge --out",
-        )
+    require_apt(hosts, fix="install HAProxy 2.4 or newer there yourself, with the files of muster edge --out")
     notes = _reached(state, hosts, behind.plan)
     answers = ask_all(state, hosts, "edge_keys", {"do": "read"})
     merged = key_records.of_edges(answers)

@@ -14,10 +14,9 @@ from pyinfra.api.host import Host
 from pyinfra.api.state import State
 from pyinfra.facts.deb import DebPackages
 from pyinfra.facts.files import FindFiles
-from pyinfra.facts.server import Which
 from pyinfra.operations import apt
 
-from muster.deploys.shared.services import differing, placing
+from muster.deploys.shared.services import differing, placing, require_apt
 from muster.errors import Refusal
 from muster.hosts import operations, programs
 from muster.hosts.all_hosts import reached
@@ -95,13 +94,10 @@ def _prepare(state: State, recipe: str | None) -> Monitoring:
             fix='monitor = [("mon-0", {"ssh_hostname": ...})] in the inventory; or muster monitoring --out',
         )
     require_access(plan, fleet.settings, monitors)
-    wrong = [name for name, host in reached(state).items() if not host.get_fact(Which, command="apt-get")]
-    if wrong:
-        raise Refusal(
-            f"{', '.join(wrong)}: no apt-get",
-            needed="Debian or Ubuntu: packages come from the distribution",
-            fix="install Prometheus or the node exporter there yourself, with the files of muster monitoring --out",
-        )
+    require_apt(
+        reached(state).values(),
+        fix="install Prometheus or the node exporter there yourself, with the files of muster monitoring --out",
+    )
     routes = fleet.settings.monitoring.alertmanager_file
     return Monitoring(
         plan,

@@ -2,18 +2,40 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from pyinfra.api.exceptions import DeployError
 from pyinfra.api.host import Host
 from pyinfra.api.state import State
+from pyinfra.facts.server import Which
 
 from muster.deploys.place_files import item
+from muster.errors import Refusal
 from muster.hosts.program_operation import Session
 from muster.hosts.run_programs import run_program
 from muster.monitoring.machines import Machine
 
 _SECONDS = 120
+
+
+def require_apt(hosts: Iterable[Host], *, fix: str) -> None:
+    """Refuse machines whose packages muster cannot install.
+
+    Args:
+        hosts: those that get packages.
+        fix: what to do about a machine of another distribution.
+
+    Raises:
+        Refusal: those without apt, all of them.
+    """
+    wrong = [host.name for host in hosts if not host.get_fact(Which, command="apt-get")]
+    if wrong:
+        raise Refusal(
+            f"{', '.join(wrong)}: no apt-get",
+            needed="Debian or Ubuntu: packages come from the distribution",
+            fix=fix,
+        )
 
 
 def differing(state: State, host: Host, tree: str, machine: Machine) -> bool:
