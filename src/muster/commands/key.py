@@ -14,7 +14,7 @@ import click
 from muster.commands import options
 from muster.edge import key_records
 from muster.errors import Refusal
-from muster.hosts.all_hosts import each
+from muster.hosts.all_hosts import each, reached
 from muster.hosts.connect import Connected, connected
 from muster.hosts.programs import Answer
 from muster.hosts.run_programs import run_program
@@ -128,7 +128,7 @@ def _answers(there: Connected, request: Mapping[str, Any]) -> tuple[dict[str, An
     Raises:
         Refusal: none did.
     """
-    hosts = [host for host in there.state.inventory if host in there.state.active_hosts]
+    hosts = reached(there.state).values()
     answers = each(hosts, lambda host: run_program(there.state, host, "edge_keys", request, seconds=_SECONDS))
     lost = {**there.unreached, **{host: answer["error"] for host, answer in answers.items() if "error" in answer}}
     good = {host: answer for host, answer in answers.items() if "error" not in answer}
