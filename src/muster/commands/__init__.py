@@ -3,6 +3,7 @@
 options    INVENTORY and RECIPE, `--data`, `--strategy`, `--format`, `--ledger`: declared and read in one place
 plan_text  a plan as text for people and as JSON for scripts
 fleet_text the plans of several groups as one table
+columns    rows of cells as lines of text
 journal_text  the journals of several hosts as one text
 git_files  files of a commit, fetched by the user's git into a cache
 

@@ -9,6 +9,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from muster.commands.columns import aligned
 from muster.commands.plan_text import as_json as plan_as_json
 from muster.plan.fleet import FleetPlan
 from muster.plan.types import HostPlan, Plan
@@ -54,7 +55,7 @@ def as_text(fleet: FleetPlan, where: str, sources: Sequence[str] = ()) -> str:
     groups, there, gpu = (f"{count} {what}{'s' * (count != 1)}" for what, count in counts.items())
     lines = [f"{groups} on {there}, {gpu}"]
     lines += [f"read {' · '.join(sources)}"] if sources else []
-    lines += ["", *_table([COLUMNS, *map(_row, plans)]), ""]
+    lines += ["", *aligned([COLUMNS, *map(_row, plans)]), ""]
     lines += [f"{model} is served by {', '.join(plan.group for plan in its)}" for model, its in _models(fleet).items()]
     if fleet.shared:
         lines += ["", "hosts of several groups"]
@@ -86,11 +87,6 @@ def _models(fleet: FleetPlan) -> dict[str, list[Plan]]:
     for plan in fleet.plans.values():
         models.setdefault(plan.served_model_name, []).append(plan)
     return models
-
-
-def _table(rows: Sequence[Sequence[str]]) -> list[str]:
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
 
 
 def render(status: FleetStatus, where: str) -> RenderableType:

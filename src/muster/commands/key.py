@@ -12,6 +12,7 @@ from typing import Any
 import click
 
 from muster.commands import options
+from muster.commands.columns import aligned
 from muster.edge import key_records
 from muster.errors import Refusal
 from muster.hosts.all_hosts import each, reached
@@ -145,10 +146,7 @@ def _answers(there: Connected, request: Mapping[str, Any]) -> tuple[dict[str, An
 def _table(rows: list[dict[str, Any]]) -> str:
     """Return the keys as lines of columns."""
     header = ("name", "models", "a minute", "at once", "until", "requests", "in", "out")
-    lines = [header, *(_cells(row) for row in rows)]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(header))]
-    padded = [[cell.ljust(width) for cell, width in zip(line, widths, strict=True)] for line in lines]
-    return "\n".join("  ".join(line).rstrip() for line in padded)
+    return "\n".join(aligned([header, *map(_cells, rows)]))
 
 
 def _cells(row: Mapping[str, Any]) -> tuple[str, ...]:
