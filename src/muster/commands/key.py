@@ -31,18 +31,13 @@ Change = Callable[[edge_keys.Keys, list[str]], edge_keys.Keys]
 """From all records, and the models that are served, to those that change."""
 
 
-def _over_edges(command: Callable[..., Any]) -> Callable[..., Any]:
-    data = click.option("--data", multiple=True, metavar="K=V", help="A setting, as pyinfra's --data.")
-    return click.argument("inventory_file", metavar="INVENTORY", type=click.Path())(data(command))
-
-
 @click.group()
 def key() -> None:
     """Clients' keys at the edge hosts of INVENTORY (docs/edge.md): add, list, revoke. Hosts keep digests alone."""
 
 
 @key.command()
-@_over_edges
+@options.over_inventory(recipe=None)
 @click.argument("name")
 @click.option("--model", "models", multiple=True, help="That it may use; may be repeated. None: all.")
 @click.option("--rate", type=_COUNT, help="Requests a minute. None: no limit.")
@@ -52,7 +47,7 @@ def key() -> None:
 def add(
     ctx: click.Context,
     inventory_file: str,
-    data: tuple[str, ...],
+    overrides: Mapping[str, Any],
     name: str,
     models: tuple[str, ...],
     rate: int | None,
@@ -68,29 +63,29 @@ def add(
             keys, made, name, models=models, served=served, rate=rate, concurrent=concurrent, days=days, now=now
         )
 
-    complete = _change(inventory_file, data, change)
+    complete = _change(inventory_file, overrides, change)
     click.echo(made)
     ctx.exit(0 if complete else 1)
 
 
 @key.command()
-@_over_edges
+@options.over_inventory(recipe=None)
 @click.argument("name")
 @click.pass_context
-def revoke(ctx: click.Context, inventory_file: str, data: tuple[str, ...], name: str) -> None:
+def revoke(ctx: click.Context, inventory_file: str, overrides: Mapping[str, Any], name: str) -> None:
     """Refuse the key of NAME from now on; requests in flight end as they would."""
-    complete = _change(inventory_file, data, lambda keys, _: key_records.revoked(keys, name, int(time.time())))
+    complete = _change(inventory_file, overrides, lambda keys, _: key_records.revoked(keys, name, int(time.time())))
     click.echo(f"{name} is revoked" + ("" if complete else ", but not on every edge"), err=True)
     ctx.exit(0 if complete else 1)
 
 
 @key.command(name="list")
-@_over_edges
+@options.over_inventory(recipe=None)
 @options.output_format("text", "json")
 @click.pass_context
-def list_keys(ctx: click.Context, inventory_file: str, data: tuple[str, ...], form: str) -> None:
+def list_keys(ctx: click.Context, inventory_file: str, overrides: Mapping[str, Any], form: str) -> None:
     """List keys that are not revoked, with their limits and what they have used since HAProxy was started."""
-    with _edges(inventory_file, data) as there:
+    with _edges(inventory_file, overrides) as there:
         answers, complete = _answers(there, {"do": "read"})
     keys = key_records.of_edges(answers)
     for host, answer in answers.items():
@@ -104,17 +99,17 @@ def list_keys(ctx: click.Context, inventory_file: str, data: tuple[str, ...], fo
     ctx.exit(0 if complete else 1)
 
 
-def _edges(inventory_file: str, data: tuple[str, ...]) -> Any:
-    loaded = inventory_source.load(inventory_file, options.parse_data(data))
+def _edges(inventory_file: str, overrides: Mapping[str, Any]) -> Any:
+    loaded = inventory_source.load(inventory_file, overrides)
     names = {*inventory.edge_hosts(loaded)}
     if not names:
         raise Refusal("the inventory has no group `edge`", fix="docs/edge.md says how to bring one up")
     return connected(loaded, names=names)
 
 
-def _change(inventory_file: str, data: tuple[str, ...], change: Change) -> bool:
+def _change(inventory_file: str, overrides: Mapping[str, Any], change: Change) -> bool:
     """Make a change on all edges; return whether each has it."""
-    with _edges(inventory_file, data) as there:
+    with _edges(inventory_file, overrides) as there:
         answers, _ = _answers(there, {"do": "read"})
         keys = key_records.of_edges(answers)
         served = sorted({model for answer in answers.values() for model in answer["models"]})

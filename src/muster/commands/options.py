@@ -37,11 +37,13 @@ def means_all_groups(recipe_name: str | None, overrides: Mapping[str, Any]) -> b
     return recipe_name is None and "group" not in overrides
 
 
-def over_inventory(*, recipe: bool = True, strategy: bool = False, group: bool = False) -> Callable[[Command], Command]:
+def over_inventory(
+    *, recipe: bool | None = True, strategy: bool = False, group: bool = False
+) -> Callable[[Command], Command]:
     """Give a command INVENTORY, RECIPE and `--data`, as `inventory_file`, `recipe_name` and `overrides`.
 
     Args:
-        recipe: whether RECIPE must be named.
+        recipe: whether RECIPE must be named; None where the command takes none.
         strategy, group: whether `--strategy` or `--group` is an option too; it ends up among the overrides.
     """
 
@@ -63,8 +65,9 @@ def over_inventory(*, recipe: bool = True, strategy: bool = False, group: bool =
         if group:
             words = "One of the groups of an inventory that has several; else its group's name, as --data group=NAME."
             decorated = click.option("--group", metavar="NAME", help=words)(decorated)
-        metavar = "RECIPE" if recipe else "[RECIPE]"
-        decorated = click.argument("recipe_name", metavar=metavar, required=recipe)(decorated)
+        if recipe is not None:
+            metavar = "RECIPE" if recipe else "[RECIPE]"
+            decorated = click.argument("recipe_name", metavar=metavar, required=recipe)(decorated)
         return click.argument("inventory_file", metavar="INVENTORY", type=click.Path())(decorated)
 
     return decorate
