@@ -58,14 +58,13 @@ def main(request: Json) -> Json:
         with mutex.held(os.path.join(tree, edge_places.KEY_LOCK), "changes keys of the edge", 1):
             keys = merged([_read(tree, notes), valid(request["keys"])])
             _write(tree, keys)
-            if _ask(runtime, "show info") is not None:
-                _load(tree, runtime, keys)
+            _load(tree, runtime, keys)
     else:
         keys = _read(tree, notes)
     text = map_text(keys)
     running = _ask(runtime, "show info") is not None
     on_disk = whole_files.read_start(os.path.join(tree, edge_places.KEY_MAP), _LONGEST)
-    loaded = not running or _loaded(tree, runtime) == _lines(text)
+    loaded = not running or _loaded(tree, runtime) == {*text.splitlines()}
     return {
         "keys": keys,
         "current": on_disk == text and loaded,
@@ -162,22 +161,22 @@ def _write(tree: str, keys: Keys) -> None:
 
 
 def _load(tree: str, runtime: str, keys: Keys) -> None:
-    """Replace the map of the running HAProxy whole: no request sees a part of it.
+    """Replace the map of a running HAProxy whole: no request sees a part of it.
 
     Raises:
         OSError: HAProxy did not take it.
     """
-    path = os.path.join(tree, edge_places.KEY_MAP)
-    if _loaded(tree, runtime) == _lines(map_text(keys)):
+    path, lines = os.path.join(tree, edge_places.KEY_MAP), map_text(keys).splitlines()
+    before = _loaded(tree, runtime)
+    # None: HAProxy does not run, or still with the configuration of before the edge's. It reads the map when it starts.
+    if before is None or before == {*lines}:
         return
-    if _loaded(tree, runtime) is None:
-        return  # a configuration of before the edge's: the map is read when it starts with that
     answer = _ask(runtime, f"prepare map {path}") or ""
     found = re.search(r"New version created: (\d+)", answer)
     if found is None:
         raise OSError(f"HAProxy took no new version of {path}: {answer.strip()[:200]}")
     batch: list[str] = []
-    for line in [*map_text(keys).splitlines(), None]:
+    for line in [*lines, None]:
         if batch and (line is None or sum(map(len, batch)) + len(batch) + len(line) > _PAYLOAD):
             wrong = (_ask(runtime, f"add map @{found[1]} {path} <<\n" + "\n".join(batch) + "\n") or "").strip()
             if wrong:
@@ -186,20 +185,16 @@ def _load(tree: str, runtime: str, keys: Keys) -> None:
         if line is not None:
             batch.append(line)
     _ask(runtime, f"commit map @{found[1]} {path}")
-    if _loaded(tree, runtime) != _lines(map_text(keys)):
+    if _loaded(tree, runtime) != {*lines}:
         raise OSError(f"HAProxy has other keys than {path}; fix: systemctl reload haproxy")
 
 
 def _loaded(tree: str, runtime: str) -> set[str] | None:
-    """Return the lines of the running HAProxy's map; None where it has no such map."""
+    """Return the lines of the running HAProxy's map; None where it has no such map, or none runs."""
     answer = _ask(runtime, f"show map {os.path.join(tree, edge_places.KEY_MAP)}")
     if answer is None or answer.startswith("Unknown map"):
         return None
     return {line.split(" ", 1)[1] for line in answer.splitlines() if line.startswith("0x")}
-
-
-def _lines(text: str) -> set[str]:
-    return set(text.splitlines())
 
 
 def _used(runtime: str) -> dict[str, dict[str, int]]:
