@@ -14,6 +14,7 @@ from gevent import monkey
 
 from muster.errors import Refusal
 from muster.sandbox import Sandbox, requirements, state_file
+from tests import required
 
 Boot = Callable[..., Sandbox]
 
@@ -45,9 +46,7 @@ def require_sandbox() -> None:
     try:
         requirements.check()
     except Refusal as refusal:
-        if os.environ.get("MUSTER_REQUIRE_SANDBOX") == "1":
-            pytest.fail(f"MUSTER_REQUIRE_SANDBOX=1, but {refusal}")
-        pytest.skip(str(refusal))
+        required.lacking(str(refusal))
 
 
 @pytest.fixture(scope="session")

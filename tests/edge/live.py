@@ -19,7 +19,6 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
-import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -29,6 +28,7 @@ from muster.edge.edge_plan import EdgeGroup, edge_plan
 from muster.on_host import edge_keys, edge_places
 from muster.plan.endpoint import Endpoint
 from muster.spec.settings import Settings
+from tests import required
 from tests.free_port import free_port
 
 UNPACKED = Path(__file__).parents[2] / ".venv" / "haproxy"
@@ -41,10 +41,7 @@ def haproxy() -> tuple[list[str], dict[str, str]]:
     """Return HAProxy's command and environment, as script/setup unpacks it; without it a test is skipped, or fails."""
     program = shutil.which("haproxy", path=f"{UNPACKED}/usr/sbin{os.pathsep}{os.environ['PATH']}:/usr/sbin")
     if program is None:
-        missing = "no haproxy; script/setup brings it on Debian and Ubuntu"
-        if os.environ.get("MUSTER_REQUIRE_SANDBOX") == "1":
-            pytest.fail(f"MUSTER_REQUIRE_SANDBOX=1, but there is {missing}")
-        pytest.skip(missing)
+        required.lacking("there is no haproxy; script/setup brings it on Debian and Ubuntu")
     libraries = [str(path) for path in (UNPACKED / "usr/lib").glob("*-linux-gnu")]
     return [program], {**os.environ, "LD_LIBRARY_PATH": os.pathsep.join(libraries)}
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import runpy
 import shutil
 import subprocess
@@ -13,6 +12,7 @@ import pytest
 
 from muster.guard.page_style import STYLE
 from muster.guard.status_page import page
+from tests import required
 
 pytestmark = pytest.mark.nightly
 
@@ -28,10 +28,8 @@ def chromium() -> str:
         *([] if found else ["no Chromium (apt-get install chromium)"]),
         *([] if AXE.is_file() else ["no axe-core (script/setup brings it where there is npm)"]),
     ]
-    if missing and os.environ.get("MUSTER_REQUIRE_BROWSER") == "1":
-        pytest.fail(f"MUSTER_REQUIRE_BROWSER=1, but there is {' and '.join(missing)}")
     if missing:
-        pytest.skip(f"there is {' and '.join(missing)}")
+        required.lacking(f"there is {' and '.join(missing)}", "MUSTER_REQUIRE_BROWSER")
     return str(found)
 
 

@@ -7,7 +7,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
-import pytest
+from tests import required
 
 UNPACKED = Path(__file__).parents[2] / ".venv" / "prometheus-tools"
 
@@ -22,10 +22,7 @@ def run(tool: str, *words: str | Path, cwd: Path) -> str:
     """
     path = shutil.which(tool, path=f"{UNPACKED}{os.pathsep}{os.environ['PATH']}")
     if path is None:
-        missing = f"no {tool}; script/setup brings it on Debian and Ubuntu"
-        if os.environ.get("MUSTER_REQUIRE_SANDBOX") == "1":
-            pytest.fail(f"MUSTER_REQUIRE_SANDBOX=1, but there is {missing}")
-        pytest.skip(missing)
+        required.lacking(f"there is no {tool}; script/setup brings it on Debian and Ubuntu")
     ran = subprocess.run(
         [path, *map(str, words)], cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
     )
