@@ -5,6 +5,7 @@ plan_text  a plan as text for people and as JSON for scripts
 fleet_text the plans of several groups as one table
 columns    rows of cells as lines of text
 journal_text  the journals of several hosts as one text
+out_directory  `--out`, and files written below it
 git_files  files of a commit, fetched by the user's git into a cache
 
 import_recipe  `muster import`: a recipe out of vLLM's own catalogue

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from muster.commands import options
+from muster.commands import options, out_directory
 from muster.edge import haproxy_files
 from muster.edge.groups_behind import groups_behind
 from muster.on_host import edge_places
@@ -24,7 +24,7 @@ Examples:
 """
 )
 @options.over_inventory(recipe=False, strategy=True)
-@click.option("--out", required=True, type=click.Path(file_okay=False, path_type=Path), help="Directory of the files.")
+@out_directory.option
 def edge(inventory_file: str, recipe_name: str | None, overrides: Mapping[str, Any], out: Path) -> None:
     """Write what an HAProxy needs before the group of RECIPE on INVENTORY's hosts: configuration and map of models.
 
@@ -34,10 +34,7 @@ def edge(inventory_file: str, recipe_name: str | None, overrides: Mapping[str, A
     groups = inventory.groups_for(inventory_source.load(inventory_file, overrides), recipe_name, name=inventory_file)
     plan = groups_behind(groups, recipe_name).plan
     files = haproxy_files.files(plan)
-    for path, text in files.items():
-        target = out / path
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_text(text, encoding="utf-8")
+    out_directory.write(out, files)
     click.echo(f"{len(files)} files under {out}", err=True)
     missing = (
         edge_places.CERTIFICATE,

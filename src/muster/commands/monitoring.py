@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from muster.commands import options
+from muster.commands import options, out_directory
 from muster.monitoring import configuration, grafana
 from muster.plan.fleet import plan_fleet
 from muster.plan.prepare import plan_for
@@ -25,7 +25,7 @@ Examples:
 """
 )
 @options.over_inventory(recipe=False, strategy=True, group=True)
-@click.option("--out", required=True, type=click.Path(file_okay=False, path_type=Path), help="Directory of the files.")
+@out_directory.option
 def monitoring(inventory_file: str, recipe_name: str | None, overrides: Mapping[str, Any], out: Path) -> None:
     """Write what a Prometheus of your own needs to watch the group of RECIPE on INVENTORY's hosts: targets, alerts,
     configuration.
@@ -50,10 +50,7 @@ def monitoring(inventory_file: str, recipe_name: str | None, overrides: Mapping[
     for plan, settings in watched[:-1]:
         files |= configuration.target_files(plan, settings)
     files |= configuration.files(*watched[-1], keyed)
-    for path, text in files.items():
-        target = out / path
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_text(text, encoding="utf-8")
+    out_directory.write(out, files)
     click.echo(f"{len(files)} files under {out}", err=True)
     for plan, _ in watched:
         if plan.api_key_path:
