@@ -40,6 +40,11 @@ class Fault:
     essential: bool = False
     """In the tier that every change runs, not only nightly."""
 
+    @property
+    def row(self) -> str:
+        """What the tables call it."""
+        return self.title + (", under load" if self.load else "")
+
 
 def _kill(key: str, title: str, host: str, role: str, gone: float, started: float, **more: Any) -> Fault:
     return Fault(key, title, f"SIGKILL on {host}", ("send", host, role, "KILL"), gone, started, **more)
@@ -300,7 +305,7 @@ def cells(outcome: Outcome) -> tuple[str, ...]:
     note = "; ".join(text for text in (fault.instead, outcome.note) if text)
     remark = outcome.not_run or "; ".join(misses(outcome)) or note
     return (
-        fault.title + ("" if not fault.load else ", under load"),
+        fault.row,
         _seconds(outcome.detected),
         gone,
         bound,
