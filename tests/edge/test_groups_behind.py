@@ -25,6 +25,12 @@ def test_every_group_that_names_its_recipe_is_behind_the_edge() -> None:
     assert max(len(groups) for groups in behind.plan.models.values()) == 2
 
 
+def test_a_group_that_is_named_is_alone_behind_the_edge() -> None:
+    loaded = inventory_source.load(FLEET, {"group": "gpt"})
+    behind = groups_behind(inventory.groups_for(loaded, None, name=FLEET), None)
+    assert [group.name for group in behind.plan.groups] == ["gpt"]
+
+
 def test_groups_with_different_edges_are_refused_by_setting() -> None:
     fleets = inventory.groups_for(inventory_source.load(FLEET), None, name=FLEET)
     first = next(iter(fleets))

@@ -138,8 +138,11 @@ def groups_of(inventory: Inventory, *, name: str) -> dict[str, Fleet]:
 
 
 def groups_for(inventory: Inventory, recipe: str | None, *, name: str) -> dict[str, Fleet]:
-    """Return the group of a recipe alone, or, without one, each that names its own; arguments as of `from_pyinfra`."""
-    if recipe is None:
+    """Return the group that a recipe, or `group` by `--data`, means; without either each that names its own recipe.
+
+    Arguments and errors are those of `from_pyinfra`.
+    """
+    if recipe is None and "group" not in inventory.get_override_data():
         return groups_of(inventory, name=name)
     fleet = from_pyinfra(inventory, name=name, recipe=recipe)
     return {fleet.group or name: fleet}
