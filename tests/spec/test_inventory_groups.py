@@ -149,3 +149,10 @@ def test_a_run_over_the_hosts_of_several_groups_is_refused_with_the_way_to_one(s
     with pytest.raises(Refusal, match=r"site\.py has several groups: .*no run changes its hosts") as refusal:
         inventory.of_run(several)
     assert "no other group" in str(refusal.value)
+
+
+def test_an_inventory_without_an_edge_has_none_to_bring_up(site: Path) -> None:
+    path = site / "inventories/site.py"
+    path.write_text(HOSTS.replace("edge = ", "unused = "))
+    with pytest.raises(Refusal, match="no group `edge`"):
+        inventory.edge_hosts(inventory_source.load(str(path)))

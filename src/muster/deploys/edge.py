@@ -100,12 +100,6 @@ def _prepare(state: State, recipe: str | None) -> _Run:
     inventory_source.require_all_read(state.inventory)
     behind = groups_behind(inventory.groups_for(state.inventory, recipe, name="inventory"), recipe)
     edges = inventory.edge_hosts(state.inventory)
-    if not edges:
-        raise Refusal(
-            "the inventory has no group `edge`",
-            needed="a host at which clients arrive",
-            fix='edge = [("edge-0", {"ssh_hostname": ...})] in the inventory; or muster edge --out',
-        )
     _require_free_port(behind, edges)
     served, keys = _certificate(behind.plan), engine_keys(behind.plan)
     for group, plan in behind.plans.items():

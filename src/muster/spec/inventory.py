@@ -181,9 +181,16 @@ def edge_hosts(inventory: Inventory) -> dict[str, str]:
     """Return name -> IP address of the hosts at which clients arrive: the address from which they reach the group.
 
     Raises:
-        Refusal: one without an address.
+        Refusal: there is none, or one without an address.
     """
-    return _addresses(inventory, EDGE)
+    edges = _addresses(inventory, EDGE)
+    if not edges:
+        raise Refusal(
+            "the inventory has no group `edge`",
+            needed="a host at which clients arrive",
+            fix='edge = [("edge-0", {"ssh_hostname": ...})] in the inventory (docs/edge.md); or muster edge --out',
+        )
+    return edges
 
 
 def _addresses(inventory: Inventory, group: str) -> dict[str, str]:
