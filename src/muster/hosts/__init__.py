@@ -17,6 +17,7 @@ explain        why a host could not be used, with a fix   pure
 all_hosts      work on every host at once
 once           work that whichever host asks first does for all
 say            lines under a host's name
+interrupts     Ctrl-C, which ends the program and not one connection
 run_words      what a run asks before it stops what serves, and its last line
 run_display    a run on a terminal or in a log: what changes, and how far it is
 run_options    --dry, --diff, -y, -v: how a deploy is run

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import logging
+import signal
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import gevent
 from pyinfra.api.config import Config
 from pyinfra.api.connect import disconnect_all
 from pyinfra.api.exceptions import ConnectError, ConnectorDataTypeError
@@ -18,6 +18,7 @@ from pyinfra.context import ctx_config, ctx_host, ctx_state
 from pyinfra_cli.util import exec_file
 
 from muster.errors import Refusal
+from muster.hosts import interrupts
 from muster.hosts.all_hosts import each
 from muster.hosts.explain import refusal
 from muster.hosts.printable import one_line
@@ -56,8 +57,8 @@ def connected(
     """
     # Failures are said in words; without a handler Python prints paramiko's tracebacks, after the last line too.
     logging.getLogger("paramiko").addHandler(logging.NullHandler())
-    # One leaves by interrupting; gevent would print that as an error first.
-    gevent.get_hub().NOT_ERROR = (*gevent.get_hub().NOT_ERROR, KeyboardInterrupt)
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # a command in the background ignores it
+        interrupts.reach_main(KeyboardInterrupt)
     try:
         state = State(inventory, _config(inventory))
     except ConnectorDataTypeError as error:

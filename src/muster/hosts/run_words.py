@@ -9,18 +9,17 @@ from __future__ import annotations
 
 import atexit
 import os
-import signal
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import FrameType
 
 import click
 import pyinfra
 from pyinfra.api.host import Host
 from pyinfra.api.state import BaseStateCallback, State
 
+from muster.hosts import interrupts
 from muster.hosts.pyinfra_types import current_state, operation_name
 
 UNKNOWN = "INVENTORY RECIPE"
@@ -132,7 +131,7 @@ class RunWords:
         config.py calls it: the inventory and the connections come after that, the deploy long after.
         """
         if pyinfra.is_cli and not self._awaited:
-            signal.signal(signal.SIGINT, self._interrupt)
+            interrupts.reach_main(self._interrupt)
 
     def say_at_the_end(self) -> None:
         """Have the last line printed when this process ends, once; for pyinfra's own command."""
@@ -140,13 +139,13 @@ class RunWords:
             self._awaited = True
             current_state().add_callback_handler(FailureNotice())
             atexit.register(self._end)
-            signal.signal(signal.SIGINT, self._interrupt)  # for a run without the clone's config.py
+            interrupts.reach_main(self._interrupt)  # for a run without the clone's config.py
 
-    def _interrupt(self, _signal: int, _frame: FrameType | None) -> None:
+    def _interrupt(self) -> SystemExit:
         self.interrupt()
         if not self._awaited:
             self.say()
-        sys.exit(INTERRUPTED)
+        return SystemExit(INTERRUPTED)
 
     def _end(self) -> None:
         self.say()
