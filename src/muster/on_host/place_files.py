@@ -19,7 +19,6 @@ _ACTIVATE = (
     ("/etc/tmpfiles.d/", ["systemd-tmpfiles", "--create"]),
     ("/etc/sysctl.d/", ["/usr/lib/systemd/systemd-sysctl"]),
 )
-_SUFFIX = ".muster-new"
 
 
 def main(request: Json) -> Json:
@@ -177,9 +176,8 @@ def _is(path: str, item: Json) -> bool:
 
 
 def staged(root: str, item: Json) -> str:
-    """Return where a file waits for its rename: in the same directory, because a rename across file systems copies."""
-    directory, name = os.path.split(str(item["path"]))
-    return root + os.path.join(directory, "." + name + _SUFFIX)
+    """Return where a planned file waits for its rename."""
+    return root + places.staged(str(item["path"]))
 
 
 def _owners(item: Json) -> tuple[int, int]:

@@ -5,6 +5,7 @@ A place belongs to one group, or to the host: then all groups share it.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 
 ETC, STATE, CACHE, RUN = "/etc/muster", "/var/lib/muster", "/var/cache/muster", "/run/muster"
@@ -74,6 +75,12 @@ def resolution(release: str) -> str:
         release: path of the environment.
     """
     return f"{release}.locked/pylock.toml"
+
+
+def staged(path: str) -> str:
+    """Return where a file waits for its rename: in the same directory, because a rename across file systems copies."""
+    directory, name = os.path.split(path)
+    return os.path.join(directory, f".{name}.muster-new")
 
 
 def unit(name: str) -> str:

@@ -17,7 +17,6 @@ from muster.on_host import (
     engine_stamps,
     file_facts,
     kept_plans,
-    place_files,
     places,
     safe_paths,
     startable,
@@ -185,7 +184,7 @@ def groups_to_come(root: str, group: str) -> dict[str, Json]:
     groups = {}
     for path in glob.glob(glob.escape(root) + change_record.record_path("*")):
         name = os.path.basename(os.path.dirname(path))
-        manifest = whole_files.read_object(place_files.staged(root, {"path": f"{places.config(name)}/plan.json"}))
+        manifest = whole_files.read_object(root + places.staged(f"{places.config(name)}/plan.json"))
         if name != group and manifest and whole_files.read_object(path).get("command") != "remove":
             groups[name] = manifest
     return groups
