@@ -137,7 +137,8 @@ class Testbed:
         except subprocess.TimeoutExpired:
             child.kill()
             raise AssertionError("pyinfra has not ended within 300 s:\n" + "".join(child.communicate())) from None
-        sessions = {name: len(self.box.ssh_sessions(name, since=cursors[name])) for name in cursors if name in self.up}
+        up = self.up
+        sessions = {name: len(self.box.ssh_sessions(name, since=cursors[name])) for name in cursors if name in up}
         return Ran(child.returncode, out, err, sessions)
 
     def deploy(self, *flags: str, **settings: Any) -> Ran:
