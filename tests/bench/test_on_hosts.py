@@ -80,6 +80,21 @@ def test_a_tool_that_fails_or_takes_too_long_says_so(box: Sandbox) -> None:
             ask(box, do="end", name=NAME)
 
 
+def test_a_tool_that_is_gone_before_the_journal_asks_whose_it_is_has_said_why(box: Sandbox) -> None:
+    journald = "systemctl kill --kill-whom=main --signal={} systemd-journald.service"
+    box.exec("node0", ["/bin/sh", "-c", journald.format("STOP")])
+    try:
+        assert start(box, "echo no tokenizer; exit 3") == {}
+        ended = f"for i in $(seq 100); do ! systemctl is-failed {NAME} || exit 0; sleep 0.1; done; exit 1"
+        box.exec("node0", ["/bin/sh", "-c", ended])
+    finally:
+        box.exec("node0", ["/bin/sh", "-c", journald.format("CONT")])
+    try:
+        assert finish(box)["lines"][-1] == "no tokenizer"
+    finally:
+        ask(box, do="end", name=NAME)
+
+
 def test_the_api_key_reaches_the_tool_and_no_command_line(box: Sandbox) -> None:
     box.exec("node0", ["/bin/sh", "-c", "umask 077; echo VLLM_API_KEY=s3cret-word > /root/key.env"])
     try:

@@ -16,6 +16,7 @@ _STOPPED = ("inactive", "failed")
 # Variables that name a file which only root reads.
 _SECRET_FILES = ("RAY_AUTH_TOKEN_PATH",)
 _SEARCHED, _FIRST, _LAST = 500, 3, 8
+_SYNC = 10.0
 # A line that reports an error, rather than code that raises it.
 _ERROR = re.compile(r"^(?!\s|raise )(.*\W)?\w*(Error|Exception)\b|^error:|: error: ")
 
@@ -102,7 +103,9 @@ def dead(unit: Json, invocation: str | None) -> bool:
 
 def last_words(name: str, invocation: str | None) -> list[str]:
     """Return why a unit ended, from its log: the first errors, which tend to be the cause, and the last lines."""
-    lines = systemd_units.journal(name, _SEARCHED, invocation or "") or systemd_units.journal(name, _SEARCHED)
+    run_command.run(["journalctl", "--sync"], _SYNC)  # what a busy journald has not read yet tends to be the cause
+    said = systemd_units.journal(name, _SEARCHED, invocation) if invocation else []
+    lines = said or systemd_units.own_words(name, _SEARCHED) or systemd_units.journal(name, _SEARCHED)
     plain = [systemd_units.VLLM_PREFIX.sub("", line) for line in lines]
     errors = list(dict.fromkeys(line for line in plain if _ERROR.search(line)))[:_FIRST]
     tail = plain[-_LAST:]

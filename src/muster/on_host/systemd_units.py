@@ -12,6 +12,8 @@ Json = dict[str, Any]
 
 VLLM_PREFIX = re.compile(r"^(\([^)]*\) )?([A-Z]+ \d\d-\d\d \d\d:\d\d:\d\d \[[^]]*\] ?)?")
 """How vLLM begins every line of its log, tracebacks too."""
+_STARTED = "ExecMainStartTimestampMonotonic"
+_STAMPED = re.compile(r"\[ *(\d+)\.(\d{6})\] [^:]*: (.*)")
 _STATE = "LoadState,ActiveState,SubState,Result,MainPID,NRestarts,UnitFileState,InvocationID,NeedDaemonReload"
 
 
@@ -97,3 +99,16 @@ def journal(unit: str, lines: int, invocation: str = "") -> list[str]:
     which = ["_SYSTEMD_INVOCATION_ID=" + invocation] if invocation else ["--unit=" + unit]
     _, output = run_command.run(["journalctl", "--no-pager", "--quiet", "--output=cat", f"--lines={lines}", *which])
     return [line.rstrip()[:500] for line in output.splitlines() if line.strip()]
+
+
+def own_words(unit: str, lines: int) -> list[str]:
+    """Return the last lines of a unit's processes, not systemd's about it, since its last start, oldest first.
+
+    `journal` of an invocation misses those of a process that was gone before journald asked the kernel whose it is:
+    they carry the unit, which came with the stream, and no invocation.
+    """
+    started = int(show([unit], _STARTED).get(unit, {}).get(_STARTED) or 0)
+    which = ["--boot", "--output=short-monotonic", f"--lines={lines}", "_SYSTEMD_UNIT=" + unit]
+    _, output = run_command.run(["journalctl", "--no-pager", "--quiet", *which])
+    stamped = filter(None, map(_STAMPED.match, output.splitlines()))
+    return [line[3].rstrip()[:500] for line in stamped if int(line[1] + line[2]) >= started and line[3].strip()]
