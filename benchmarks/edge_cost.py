@@ -5,7 +5,8 @@
 
 A real HAProxy with the rendered configuration on loopback, with TLS and a key, before an engine that streams a token
 each `--pause` seconds from the moment it has the request. Half of the clients ask the edge and half the engine, at the
-same time, each over a connection that it keeps. Then wrong keys are sent as fast as four connections take them.
+same time, each over a connection that it keeps. Then wrong and revoked keys are sent as fast as four connections take
+them, alone and while 64 clients go on, every other one of them with streams.
 """
 
 from __future__ import annotations
@@ -19,7 +20,9 @@ import ssl
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
 from datetime import date
 from pathlib import Path
 from types import SimpleNamespace
@@ -30,8 +33,13 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from tests.edge.live import LiveEdge, record
 from tests.free_port import free_port
 
-KEY = "sk-of-the-benchmark"
-BODY = json.dumps({"messages": [{"role": "user", "content": "x" * 4000}], "stream": True, "model": "m"}).encode()
+KEY, REVOKED = "sk-of-the-benchmark", "sk-revoked"
+BODY, WHOLE = (
+    json.dumps({"messages": [{"role": "user", "content": "x" * 4000}], "stream": stream, "model": "m"}).encode()
+    for stream in (True, False)
+)
+UNDER_ATTACK = 64
+"""Clients that go on while keys are refused."""
 PIPELINED = 100
 
 
@@ -48,7 +56,11 @@ def engine(port: int, tokens: int, pause: float) -> None:
             if head.startswith(b"get"):
                 writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
                 continue
-            await reader.readexactly(int(head.partition(b"content-length:")[2].split()[0]))
+            if await reader.readexactly(int(head.partition(b"content-length:")[2].split()[0])) == WHOLE:
+                await asyncio.sleep(tokens * pause)
+                answer = b"data: word\n" * tokens
+                writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(answer), answer))
+                continue
             writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n")
             for _ in range(tokens):
                 await asyncio.sleep(pause)
@@ -114,15 +126,21 @@ def _figures(clients: Sequence[Client], seconds: float) -> dict[str, Any]:
     }
 
 
-async def refusals(edge: LiveEdge, seconds: float) -> float:
-    """Return how many wrong keys are refused a second."""
-    tls = ssl.create_default_context(cafile=str(edge.certificate))
+def refused_a_second(port: int, certificate: str, seconds: float) -> float:
+    """Return what `refusals` does, for a process of its own."""
+    return asyncio.run(refusals(port, certificate, seconds))
+
+
+async def refusals(port: int, certificate: str, seconds: float) -> float:
+    """Return how many wrong and revoked keys are refused a second."""
+    tls = ssl.create_default_context(cafile=certificate)
     until, refused = time.monotonic() + seconds, 0
 
     async def flood(number: int) -> None:
         nonlocal refused
-        reader, writer = await asyncio.open_connection("127.0.0.1", edge.port, ssl=tls, server_hostname="localhost")
-        head = f"POST /v1/completions HTTP/1.1\r\nHost: edge\r\nContent-Length: 0\r\nAuthorization: Bearer sk-{number}"
+        key = REVOKED if number % 2 else f"sk-{number}"
+        reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=tls, server_hostname="localhost")
+        head = f"POST /v1/completions HTTP/1.1\r\nHost: edge\r\nContent-Length: 0\r\nAuthorization: Bearer {key}"
         while time.monotonic() < until:
             writer.write((f"{head}\r\n\r\n" * PIPELINED).encode())
             for _ in range(PIPELINED):
@@ -134,6 +152,36 @@ async def refusals(edge: LiveEdge, seconds: float) -> float:
 
     await asyncio.gather(*(flood(number) for number in range(4)))
     return round(refused / seconds)
+
+
+async def attacked(edge: LiveEdge, seconds: float) -> dict[str, Any]:
+    """Return what became of the requests of clients with a key while keys are refused at the highest rate."""
+    tls = ssl.create_default_context(cafile=str(edge.certificate))
+    until = time.monotonic() + seconds
+    outcomes: Counter[str] = Counter()
+    head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: edge\r\nAuthorization: Bearer {KEY}\r\n"
+
+    async def one(body: bytes, kind: str) -> None:
+        reader, writer = await asyncio.open_connection("127.0.0.1", edge.port, ssl=tls, server_hostname="localhost")
+        writer.write(f"{head}Connection: close\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body)
+        answer = await reader.read()
+        writer.close()
+        whole = answer.endswith(b"0\r\n\r\n" if body is BODY else b"word\n")
+        outcomes[f"{kind} {'done' if answer.startswith(b'HTTP/1.1 200') and whole else 'failed'}"] += 1
+
+    async def client(index: int) -> None:
+        body, kind = (BODY, "streams") if index % 2 else (WHOLE, "whole answers")
+        while time.monotonic() < until:
+            try:
+                await one(body, kind)
+            except OSError:
+                outcomes[f"{kind} failed"] += 1
+
+    with ProcessPoolExecutor(1) as apart:
+        given = edge.port, str(edge.certificate), seconds
+        flood = asyncio.get_running_loop().run_in_executor(apart, refused_a_second, *given)
+        refused, *_ = await asyncio.gather(flood, *map(client, range(UNDER_ATTACK)))
+    return {"refused_per_s": refused, **dict(sorted(outcomes.items()))}
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -151,7 +199,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     rows: dict[str, Any] = {"date": date.today().isoformat(), "cores": os.cpu_count(), "clients": {}}
     with tempfile.TemporaryDirectory() as place:
         edge = LiveEdge(Path(place), {"g": ("m", [SimpleNamespace(port=port)])}, edge_max_body=args.max_body)
-        edge.keys(**{KEY: record("benchmark")})
+        edge.keys(**{KEY: record("benchmark"), REVOKED: {**record("revoked"), "revoked": 2}})
         with edge:
             edge.wait(lambda: edge.ask(KEY, model="m", stream=True).status == 200)
             for clients in map(int, args.clients.split(",")):
@@ -162,8 +210,10 @@ def main(argv: Sequence[str] | None = None) -> None:
                         f"{clients:>4} clients, {way:<6} "
                         + ", ".join(f"{key} {value}" for key, value in figures.items())
                     )
-            rows["refused_per_s"] = asyncio.run(refusals(edge, args.seconds))
-            print(f"wrong keys refused: {rows['refused_per_s']:,} a second")
+            rows["refused_per_s"] = refused_a_second(edge.port, str(edge.certificate), args.seconds)
+            print(f"wrong and revoked keys refused: {rows['refused_per_s']:,} a second")
+            rows["attacked"] = asyncio.run(attacked(edge, args.seconds))
+            print(f"the same while {UNDER_ATTACK} clients go on: {rows['attacked']}")
     server.kill()
     if args.out:
         args.out.write_text(json.dumps(rows, indent=1) + "\n")
