@@ -3,162 +3,33 @@
 from __future__ import annotations
 
 import json
-import ssl
-import subprocess
-import sys
-import threading
 import time
-import urllib.request
-from collections import Counter
-from http.client import HTTPException, HTTPSConnection
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests import standin
 from tests.conftest import Boot
-from tests.deploys.conftest import GuardedTestbed, Ran
-from tests.edge.live import bearer, make_certificate
+from tests.deploys.conftest import Ran
+from tests.edge.edged import NAME, Edged, Layout, Load
+from tests.edge.live import make_certificate
 
 pytestmark = [pytest.mark.sandbox, pytest.mark.nightly]
 
-EDGE, NAME = "node2", "edge.test"
-GROUPS = {"node0": "kimi-a", "node1": "kimi-b"}
-ONE = """\
-from muster.sandbox.as_inventory import hosts as _hosts
-hosts = ([_each for _each in _hosts({name!r}) if _each[0] == {host!r}], {settings!r})
-"""
-ALL = """\
-from muster.sandbox.as_inventory import hosts as _hosts
-_all, _settings = _hosts({name!r}), {{"recipe": "kimi-k2-instruct", **{settings!r}}}
-del _all[2][1]["gpu"], _all[2][1]["gpus"]
-a, b = (_all[:1], {{**_settings, "group": "kimi-a"}}), (_all[1:2], {{**_settings, "group": "kimi-b"}})
-edge = _all[2:]
-"""
-
-
-class Edged(GuardedTestbed):
-    """Two groups of one host each, and a third host with the edge."""
-
-    def start(self, deploy: str = "kimi_k2_instruct", *flags: str, **settings: Any) -> Any:
-        edge, gateway = self.box.hosts[2].address, self.box.hosts[0].address.rpartition(".")[0] + ".1"
-        place = str(self.directory / "edge.pem")
-        given = {
-            "client_networks": [edge, gateway],
-            "monitor_networks": [edge, gateway],
-            "api_key_file": str(self.directory / "engine-key"),
-            "stall_timeout": 3,
-            "canary_idle": 2,
-            "edge_names": [NAME],
-            "edge_certificate_file": f"{place}.crt",
-            "edge_certificate_key_file": f"{place}.key",
-        }
-        return super().start(deploy, *flags, **{**given, **settings})
-
-    def groups(self) -> None:
-        for host, group in GROUPS.items():
-            self.inventory = ONE.replace("{host!r}", repr(host))
-            self.deploy(group=group)
-        self.inventory = ALL
-
-    def key(self, *words: str) -> subprocess.CompletedProcess[str]:
-        """Run `muster key`."""
-        muster = str(Path(sys.executable).parent / "muster")
-        command = [muster, "key", words[0], "inventory.py", *words[1:]]
-        return subprocess.run(
-            command, cwd=self.directory, env=self.environment, capture_output=True, text=True, timeout=120, check=False
-        )
-
-    def open(self) -> HTTPSConnection:
-        context = ssl.create_default_context(cafile=str(self.directory / "edge.pem.crt"))
-        context.check_hostname = False  # it is asked by its address
-        return HTTPSConnection(self.box.hosts[2].address, 443, context=context, timeout=120)
-
-    def ask(self, key: str, **more: Any) -> tuple[str, str]:
-        """Return what became of one request: `done`, `refused` or `lost` after its answer began, and why."""
-        connection = self.open()
-        body = json.dumps({"model": "kimi-k2", "prompt": "1 2", "max_tokens": 20, **more})
-        began = False
-        try:
-            connection.request("POST", "/v1/completions", body, {**bearer(key), "Content-Type": "application/json"})
-            response = connection.getresponse()
-            began = response.status == 200
-            text = response.read()
-            whole = b"[DONE]" in text if more.get("stream") else True
-            return ("done" if whole else "lost") if began else "refused", f"{response.status} {text[:200]!r}"
-        except (OSError, HTTPException) as error:
-            return "lost" if began else "refused", repr(error)
-        finally:
-            connection.close()
-
-    def taken(self, host: str) -> int:
-        """Return how many requests the edge has sent to a host's engine."""
-        program = (
-            "import socket; s = socket.socket(socket.AF_UNIX); s.connect('/run/haproxy/admin.sock');"
-            "s.sendall(b'show stat\\n'); print(s.makefile().read())"
-        )
-        lines = self.box.exec(EDGE, ["python3", "-c", program]).stdout.splitlines()
-        names = lines[0].lstrip("# ").split(",")
-        rows = [dict(zip(names, line.split(","), strict=False)) for line in lines[1:]]
-        return next(int(row["stot"]) for row in rows if row["svname"] == f"{GROUPS[host]}_{host}")
-
-    def ready_at(self, host: str) -> bool:
-        address = next(each.address for each in self.box.hosts if each.name == host)
-        try:
-            with urllib.request.urlopen(f"http://{address}:29600/ready", timeout=5) as response:
-                return bool(response.status == 200)
-        except OSError:
-            return False
-
-
-class Load:
-    """Clients that ask again and again, every other one for a stream."""
-
-    def __init__(self, there: Edged, key: str, clients: int) -> None:
-        self.outcomes: list[tuple[str, str]] = []
-        self._stop = threading.Event()
-
-        def work(stream: bool) -> None:
-            while not self._stop.is_set():
-                self.outcomes.append(there.ask(key, stream=stream))
-
-        self._threads = [threading.Thread(target=work, args=(index % 2 == 1,)) for index in range(clients)]
-
-    def __enter__(self) -> Load:
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        for thread in self._threads:
-            thread.join(180)
-
-    @property
-    def counts(self) -> Counter[str]:
-        return Counter(what for what, _ in self.outcomes)
+EDGE, HEADS = "node2", ("node0", "node1")
+LAYOUT = Layout({"kimi-a": ("node0",), "kimi-b": ("node1",)}, (EDGE,))
 
 
 @pytest.fixture(scope="module")
 def edged(sandbox: Boot, tmp_path_factory: pytest.TempPathFactory) -> Edged:
-    there = Edged(sandbox("edge", 3), tmp_path_factory.mktemp("edged"))
-    make_certificate(there.directory / "edge.pem", (NAME,))
-    (there.directory / "engine-key").write_text("VLLM_API_KEY=engine-secret\n")
-    for name in GROUPS:
-        standin.place(there.box.tree(name))
-        there.sh(name, "mkdir -p /etc/standin; echo 0.05 >/etc/standin/token_seconds")
-    there.groups()
-    there.done("edge")
+    there = Edged(sandbox("edge", 3), tmp_path_factory.mktemp("edged"), LAYOUT)
+    there.bring_up()
     return there
 
 
 @pytest.fixture(scope="module")
 def client(edged: Edged) -> str:
     """A key without limits."""
-    ran = edged.key("add", "load")
-    assert ran.returncode == 0, ran.stderr
-    return ran.stdout.strip()
+    return edged.new_key("load")
 
 
 def run(there: Edged, *flags: str, **settings: Any) -> Ran:
@@ -227,7 +98,7 @@ def test_a_killed_engine_costs_open_streams_alone_and_a_reload_nothing(edged: Ed
 
 
 def test_a_hung_engine_gets_no_new_request_once_its_guard_says_so(edged: Edged, client: str) -> None:
-    edged.wait("both", lambda: all(edged.ready_at(host) for host in GROUPS))
+    edged.wait("both", lambda: all(edged.ready_at(host) for host in HEADS))
     with Load(edged, client, 16) as load:
         edged.wait("load", lambda: load.counts["done"] > 16)
         edged.sh("node0", "pkill -STOP -f '^VLLM::EngineCore'")
