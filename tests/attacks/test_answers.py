@@ -267,6 +267,9 @@ CASES = {
             *a["models"],
         ],
     ),
+    "drain_servers": Case(
+        "drain_servers", {"do": "read", "servers": ["kimi/a"]}, {"drained": ["kimi/a"]}, lambda a: a["drained"]
+    ),
     "reach_ports": Case(
         "reach_ports", {}, {"unreached": {"198.51.100.1:8000": "timed out"}}, lambda a: [*a["unreached"].values()]
     ),

@@ -77,10 +77,11 @@ def test_the_status_says_what_the_last_line_says() -> None:
     assert words.status == REFUSED
     words.touched = True
     assert words.status == FAILED
-    words.truth = lambda: "unfinished: plan a -> b"
+    words.truths["a"] = lambda: "unfinished: plan a -> b"
+    words.untouched = ("b", "c")
     words.interrupt()
     assert words.status == INTERRUPTED
-    assert "; the group was touched; unfinished: plan a -> b; next: " in words.last()
+    assert "; the group was touched; unfinished: plan a -> b; not touched: b, c; next: " in words.last()
 
 
 DEPLOY = """

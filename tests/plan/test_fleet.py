@@ -82,6 +82,10 @@ def test_no_gpu_and_no_port_of_a_host_is_in_two_groups(plans: dict[str, Plan], p
     require_apart(plans)
     rounds = FleetPlan(plans).rounds(parallel)
     assert [name for each in rounds for name in each] == list(plans), "in the order of the inventory"
+    models = {name: plan.served_model_name for name, plan in plans.items()}
+    for model in set(models.values()):
+        serving = {name for name in plans if models[name] == model}
+        assert len(serving) == 1 or all(not serving <= set(each) for each in rounds), "a model is served by somebody"
     assert all(len(each) <= parallel for each in rounds)
     for each in rounds:
         hosts = [name for one in each for name in plans[one].hosts]
@@ -163,3 +167,5 @@ def test_groups_that_share_a_host_are_changed_one_after_the_other() -> None:
     fleet: FleetPlan = plan_fleet(groups)
     assert fleet.rounds() == [("a",), ("b",), ("c",)]
     assert fleet.rounds(3) == [("a",), ("b", "c")]
+    assert fleet.rounds(3, ["b", "c"]) == [("b", "c")]
+    assert fleet.rounds(1, None, ["b", "c"]) == [("b", "c"), ("a",)]

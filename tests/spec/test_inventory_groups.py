@@ -146,9 +146,12 @@ def test_names_are_those_of_the_plans(site: Path) -> None:
 def test_a_run_over_the_hosts_of_several_groups_is_refused_with_the_way_to_one(site: Path) -> None:
     # Whichever is meant, all would be connected.
     several = inventory_source.load(str(site / "inventories/site.py"), {"group": "kimi-a"})
-    with pytest.raises(Refusal, match=r"site\.py has several groups: .*no run changes its hosts") as refusal:
+    with pytest.raises(Refusal, match=r"site\.py has several groups: .*this acts on all hosts of one") as refusal:
         inventory.of_run(several)
     assert "no other group" in str(refusal.value)
+    assert [host.name for host in inventory.of_run(several, "kimi_b").hosts] == [
+        host.name for host in groups(site)["kimi_b"].hosts
+    ]
 
 
 def test_an_inventory_without_an_edge_has_none_to_bring_up(site: Path) -> None:

@@ -22,20 +22,27 @@ Examples:
   muster deploy inventories/h200-16.py kimi-k2-instruct --dry --diff
   muster deploy inventories/h200-16.py kimi-k2-instruct
   muster deploy inventories/h200-16.py kimi-k2-instruct --data max_model_len=131072 -y
+  muster deploy inventories/fleet.py --parallel 2
 
 {EXIT_STATUS}"""
 )
-@options.over_inventory(strategy=True)
+@options.over_inventory(recipe=False, strategy=True, group=True)
+@click.option("--parallel", type=click.IntRange(1), default=1, show_default=True, help="Groups changed at once.")
 @options.over_run
-def deploy(inventory_file: str, recipe_name: str, overrides: Mapping[str, Any], run: RunOptions) -> None:
+def deploy(
+    inventory_file: str, recipe_name: str | None, overrides: Mapping[str, Any], parallel: int, run: RunOptions
+) -> None:
     """Bring RECIPE up on the hosts of INVENTORY; a second run changes nothing and says so in one line.
+
+    Without RECIPE: every group of INVENTORY that names its own, one after the other; each leaves the edge while it is
+    changed, and the first that fails goes back and ends the run. The edge follows.
 
     Everything that can be checked is checked before what runs is stopped. Where a group that runs has to be restarted,
     you are asked first.
     """
-    from muster.deploys.serve import serve
+    from muster.deploys import roll
 
-    _run(inventory_file, recipe_name, overrides, run, lambda: serve(recipe_name))
+    _run(inventory_file, recipe_name, overrides, run, lambda: roll.deploy(recipe_name, parallel), several=True)
 
 
 @click.command(epilog=EXIT_STATUS)
@@ -115,8 +122,10 @@ def _run(
     overrides: Mapping[str, Any],
     run: RunOptions,
     work: Callable[[], None],
+    *,
+    several: bool = False,
 ) -> None:
     """Run a deploy through pyinfra, and end with its exit status."""
     from muster.hosts.deploy_run import run_deploy
 
-    sys.exit(run_deploy(inventory_file, overrides, work, run, recipe=recipe or ""))
+    sys.exit(run_deploy(inventory_file, overrides, work, run, recipe=recipe or "", several=several))

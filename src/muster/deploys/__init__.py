@@ -18,6 +18,8 @@ summary              the endpoint, and how to try it
 monitoring           Prometheus on the inventory's monitor, exporters on the hosts of a group
 edge                 HAProxy on the inventory's edge, before the groups
 preflight            an inventory checked without a recipe
+roll                 groups of a fleet one after the other, and the edge after them
+edge_drain           a group out of the edge while it is changed
 former_group         what the group was called before, whether it may be replaced, and its way back
 replace_former       the former group, stopped for the new one and taken away once that serves
 leave                hosts that leave the inventory, stopped and cleaned

@@ -76,7 +76,7 @@ def finish(progress: Progress) -> None:
     """End the change: what runs is proven, and hosts forget its record."""
     transaction = progress.transaction
     if transaction is not None:
-        question = FunctionCommand(_did, [transaction.finish], {})
+        question = FunctionCommand(_did, [lambda: _finish(transaction)], {})
         progress.note(current_host(), "the end", operations.holds(question, name="the change is finished"))
 
 
@@ -89,7 +89,7 @@ def _take(state: State, host: Host, transaction: Transaction) -> bool:
         words.fail(next(iter(errors.values())).splitlines()[0])
         words.refuse()
     else:
-        words.truth = lambda: transaction.sentence
+        words.truths[transaction.change.group] = lambda: transaction.sentence
         words.touched = words.touched or transaction.ended_exchange
     return not errors
 
@@ -97,6 +97,13 @@ def _take(state: State, host: Host, transaction: Transaction) -> bool:
 def _record(transaction: Transaction, phase: Phase) -> Errors:
     errors = transaction.record(phase)
     words.touched = words.touched or not errors
+    return errors
+
+
+def _finish(transaction: Transaction) -> Errors:
+    errors = transaction.finish()
+    if not errors:
+        words.truths.pop(transaction.change.group, None)
     return errors
 
 

@@ -18,14 +18,17 @@ from muster.plan.plan_history import expected, last_start
 _REASONS = 6
 
 
-def check(recipe: str) -> tuple[GroupRun, Former | None]:
+def check(recipe: str, group: str = "") -> tuple[GroupRun, Former | None]:
     """Return the run of a recipe's group, and what it replaces, once every host is probed and fit for it.
+
+    Args:
+        recipe, group: as for `GroupRun.of`.
 
     Raises:
         DeployError: the plan cannot be made, or hosts do not fit it; all problems of all hosts in one text.
     """
     state, host = current_state(), current_host()
-    run = GroupRun.of(state, recipe)
+    run = GroupRun.of(state, recipe, group)
     former = former_group.of(state, run)
     if host.name == next(iter(run.plan.hosts)):
         _announce(state, run)
@@ -56,20 +59,20 @@ def _announce(state: State, run: GroupRun) -> None:
     stops = any(host.stop for host in decision.hosts.values())
     if stops:
         start = last_start(run.history, plan.digest)
-        words.ask(stop_question("restart", plan.group, list(plan.hosts), _drain(run), start))
+        words.ask(stop_question("restart", plan.group, list(plan.hosts), drain_seconds(run), start))
     logger.info(f"the group will be {'restarted' if stops else 'started'}:")
     for reason in decision.reasons[:_REASONS]:
         logger.info(f"  {reason}")
     if len(decision.reasons) > _REASONS:
         logger.info(f"  and {len(decision.reasons) - _REASONS} more")
     if stops:
-        logger.info(f"  {expected(run.history, plan.digest, _drain(run))}")
+        logger.info(f"  {expected(run.history, plan.digest, drain_seconds(run))}")
         logger.info(f"  {run.back.announcement}")
     if state.config.DIFF:
         _diff(run)
 
 
-def _drain(run: GroupRun) -> int:
+def drain_seconds(run: GroupRun) -> int:
     """Return how long the plan that the head runs waits for requests in flight; the new plan's where it is not kept."""
     units = run.observations[run.plan.head.name]["units"].values()
     runs = {unit.get("digest") for unit in units}

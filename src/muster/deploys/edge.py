@@ -10,7 +10,9 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any
 
+from pyinfra.api.command import FunctionCommand
 from pyinfra.api.host import Host
+from pyinfra.api.inventory import Inventory
 from pyinfra.api.state import State
 from pyinfra.facts.deb import DebPackages
 from pyinfra.operations import apt
@@ -27,7 +29,7 @@ from muster.hosts.once import OncePerRun
 from muster.hosts.program_operation import Session
 from muster.hosts.pyinfra_types import current_host, current_state, stage
 from muster.hosts.run_programs import ask_all
-from muster.hosts.say import say
+from muster.hosts.say import fail, say
 from muster.monitoring.machines import Machine
 from muster.monitoring.monitor_access import require_access
 from muster.on_host import edge_keys, edge_places
@@ -47,33 +49,38 @@ class _Run:
         keys: records of clients' keys, of all edges.
         stale: edges on whose disk, or in whose HAProxy, are others.
         notes: edge -> what is worth telling.
+        plan: of the edge.
     """
 
     machine: Machine
     keys: edge_keys.Keys
     stale: frozenset[str]
     notes: Mapping[str, tuple[str, ...]]
+    plan: EdgePlan
 
 
 _runs: OncePerRun[_Run] = OncePerRun()
 
 
 @stage("Edge")
-def edge(recipe: str | None) -> None:
+def edge(recipe: str | None, *, after_groups: bool = False) -> None:
     """Bring HAProxy to the edge hosts of an inventory; a second run changes nothing.
 
     Args:
         recipe: of the one group behind it; None takes every group that names its recipe.
+        after_groups: the same run brings the groups up before: whether the edge reaches them is asked only then.
 
     Raises:
         DeployError: no edge, a certificate that cannot be served, groups that no edge can serve or reach.
     """
     state, host = current_state(), current_host()
-    run = _runs.get(state, recipe or "", lambda: _prepare(state, recipe))
+    run = _runs.get(state, recipe or "", lambda: _prepare(state, recipe, reach=not after_groups))
     is_edge = host.name in run.notes
     machine = run.machine if is_edge else Machine()
     for note in run.notes.get(host.name, ()):
         say(host, note)
+    if after_groups:
+        operations.holds(FunctionCommand(_reaches, [run], {}), name="the edge reaches the groups")
     missing = [name for name in machine.packages if name not in host.get_fact(DebPackages)]
     differs = bool(missing) or (is_edge and differing(state, host, edge_places.TREE, machine))
     apt.packages(
@@ -96,22 +103,50 @@ def _keys(run: _Run) -> Session:
     return Session("edge_keys", {"do": "write", "keys": run.keys}, f"merge the records of {len(run.keys)} keys")
 
 
-def _prepare(state: State, recipe: str | None) -> _Run:
-    inventory_source.require_all_read(state.inventory)
-    behind = groups_behind(inventory.groups_for(state.inventory, recipe, name="inventory"), recipe)
-    edges = inventory.edge_hosts(state.inventory)
+def require_edge(given: Inventory, recipe: str | None = None) -> tuple[Behind, Machine]:
+    """Return what the edges of an inventory are before, and what each gets, with no host asked.
+
+    Args:
+        given: as pyinfra loaded it.
+        recipe: as for `edge`.
+
+    Raises:
+        Refusal: no edge, a certificate that cannot be served, groups that no edge can serve.
+    """
+    inventory_source.require_all_read(given)
+    behind = groups_behind(inventory.groups_for(given, recipe, name="inventory"), recipe)
+    edges = inventory.edge_hosts(given)
     _require_free_port(behind, edges)
     served, keys = _certificate(behind.plan), engine_keys(behind.plan)
     for group, plan in behind.plans.items():
         require_access(plan, behind.settings[group], edges)
+    return behind, edge_machine(behind.plan, served, keys)
+
+
+def _prepare(state: State, recipe: str | None, *, reach: bool) -> _Run:
+    behind, machine = require_edge(state.inventory, recipe)
+    edges = inventory.edge_hosts(state.inventory)
     hosts = [host for name, host in reached(state).items() if name in edges]
     require_apt(hosts, fix="install HAProxy 2.4 or newer there yourself, with the files of muster edge --out")
-    notes = _reached(state, hosts, behind.plan)
+    notes = _reached(state, hosts, behind.plan) if reach else {host.name: () for host in hosts}
     answers = ask_all(state, hosts, "edge_keys", {"do": "read"})
     merged = key_records.of_edges(answers)
     stale = {name for name, answer in answers.items() if answer["keys"] != merged or not answer["current"]}
     told = {name: (*notes[name], *answer["notes"]) for name, answer in answers.items()}
-    return _Run(edge_machine(behind.plan, served, keys), merged, frozenset(stale), told)
+    return _Run(machine, merged, frozenset(stale), told, behind.plan)
+
+
+def _reaches(state: State, host: Host, run: _Run) -> bool:
+    """Ask one edge, once the groups serve."""
+    if host.name not in run.notes:
+        return True
+    try:
+        for note in _reached(state, [host], run.plan)[host.name]:
+            say(host, note)
+    except Refusal as refusal:
+        fail(host, str(refusal))
+        return False
+    return True
 
 
 def engine_keys(plan: EdgePlan) -> dict[str, str]:

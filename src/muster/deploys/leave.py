@@ -99,7 +99,7 @@ def _look(state: State, run: GroupRun) -> Leaving:
     Raises:
         Refusal: somebody else is changing a group on a host that leaves.
     """
-    names = inventory.leaving_hosts(state.inventory)
+    names = inventory.leaving_hosts(state.inventory, run.inventory_group)
     hosts = {name: host for name, host in reached(state).items() if name in names}
     for name in sorted(set(names) - set(hosts)):
         logger.warning(

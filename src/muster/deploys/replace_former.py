@@ -74,7 +74,7 @@ def _remove(former: Former) -> None:
 
 
 def _goes(_state: State, host: Host, former: Former) -> bool:
-    words.truth = lambda: former.change.sentence
+    words.truths[former.group] = lambda: former.change.sentence
     if host.name == next(iter(former.there)):
         words.done(f"{former.group}, its former self, is gone from {', '.join(former.there)}")
     return True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 
 from muster.deploys import go_back
@@ -23,27 +24,31 @@ from muster.deploys.summary import summary
 from muster.deploys.verify import verify
 from muster.hosts.pyinfra_types import current_host, current_state
 
+TakeOut = Callable[[GroupRun], None]
 
-def serve(recipe: str) -> None:
-    """Bring a recipe up on the inventory's hosts.
+
+def serve(recipe: str, group: str = "", take_out: TakeOut | None = None) -> None:
+    """Bring a recipe up on the inventory's hosts, or on those of one of its groups.
 
     Args:
         recipe: its name, such as `kimi-k2-instruct`.
+        group: of the inventory, where that has several.
+        take_out: called before ranks are stopped: has clients go elsewhere.
     """
-    run, former = check(recipe)
+    run, former = check(recipe, group)
     if current_host().name in run.plan.hosts:
-        _bring_up(run, recipe, former)
+        _bring_up(run, recipe, former, take_out)
     leave(run)
 
 
-def _bring_up(run: GroupRun, recipe: str, former: Former | None) -> None:
+def _bring_up(run: GroupRun, recipe: str, former: Former | None, take_out: TakeOut | None) -> None:
     """Take a host of the group through all stages, or past those that would find nothing to do on any host."""
     go_back.register(current_state(), run, former)
     if run.progress.transaction is not None:
-        _change(run, recipe, former)
+        _change(run, recipe, former, take_out)
     else:
-        stage_bundle()
-        stage_weights(recipe)
+        stage_bundle(run.inventory_group)
+        stage_weights(recipe, run.inventory_group)
     verify(run)
     gate(run.progress, "the verification", settles=True)
     keep(run)
@@ -54,17 +59,20 @@ def _bring_up(run: GroupRun, recipe: str, former: Former | None) -> None:
     summary(run)
 
 
-def _change(run: GroupRun, recipe: str, former: Former | None) -> None:
+def _change(run: GroupRun, recipe: str, former: Former | None, take_out: TakeOut | None) -> None:
     """Take a host of the group through everything that changes it or waits for it."""
     if former is not None:
         lock_former(former)
     lock(run.progress, partial(returns, run))
     base(run)
-    stage_bundle()
+    stage_bundle(run.inventory_group)
     engine(run)
-    stage_weights(recipe)
+    stage_weights(recipe, run.inventory_group)
     stage_files(run)
     gate(run.progress, "everything that can be done while the old group runs")
+    if take_out is not None:
+        take_out(run)
+        gate(run.progress, "the way out of the edge")
     if former is not None:
         record(former.progress, "stopping")
     if run.decision.restart:

@@ -24,19 +24,20 @@ from muster.weights import upload
 
 
 @stage("Weights")
-def stage_weights(recipe_name: str) -> None:
+def stage_weights(recipe_name: str, group: str = "") -> None:
     """Bring the pinned revisions of a recipe's model and of its draft models to every host of the inventory.
 
     Args:
         recipe_name: name of the recipe.
+        group: of the inventory, where that has several.
 
     Raises:
         DeployError: no pin, no room, no such source; nothing was touched.
     """
-    run = runs.of_weights(current_state(), recipe_name)
+    run = runs.of_weights(current_state(), recipe_name, group)
     if run is not None:
         _bring(run, current_host().name)
-    for draft in runs.of_drafts(current_state(), recipe_name):
+    for draft in runs.of_drafts(current_state(), recipe_name, group):
         _bring(draft, current_host().name)
 
 
@@ -70,13 +71,16 @@ def _outcome(run: runs.StageRun) -> str:
 
 
 @stage("Bundle")
-def stage_bundle() -> None:
+def stage_bundle(group: str = "") -> None:
     """Bring the engine's bundle, where the settings name one, to every host, before the engine is installed from it.
+
+    Args:
+        group: of the inventory, where that has several.
 
     Raises:
         DeployError: it is not a bundle, or there is no room; nothing was touched.
     """
-    run = runs.of_bundle(current_state())
+    run = runs.of_bundle(current_state(), group)
     if run is not None:
         _bring(run, current_host().name)
 

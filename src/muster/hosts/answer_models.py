@@ -107,6 +107,22 @@ class EdgeKeys(Model):
     models: list[Line]
 
 
+class DrainServers(Model):
+    """Of drain_servers, where it does not hold."""
+
+    drained: list[Line]
+
+
+class DrainLine(Model):
+    """One line of drain_servers while it holds."""
+
+    running: bool = False
+    alone: list[Line] = []
+    in_flight: Count = 0
+    down: list[Line] = []
+    error: Text = ""
+
+
 class AskParser(Model):
     refused: list[Annotated[tuple[list[Text], Text], FROM_LIST]]
 
@@ -197,6 +213,7 @@ _BY_PROGRAM: dict[str, type[BaseModel]] = {
     "place_services": PlaceServices,
     "ask_parser": AskParser,
     "edge_keys": EdgeKeys,
+    "drain_servers": DrainServers,
     "reach_ports": ReachPorts,
     "resolve_engine": Resolve,
     "run_units": RunUnits,

@@ -45,6 +45,7 @@ def run_deploy(
     options: RunOptions,
     *,
     recipe: str = "",
+    several: bool = False,
 ) -> int:
     """Run a deploy on all hosts of an inventory and return the exit status; the last line printed is its outcome.
 
@@ -54,13 +55,14 @@ def run_deploy(
         deploy: called once for each host, as a deploy file is; calls operations.
         options: how.
         recipe: as the user named it, for the next command.
+        several: whether the deploy takes an inventory of several groups.
     """
     words.begin(f"{inventory_file} {recipe}".rstrip())
     display = RunDisplay(verbose=options.verbose)
     status = FAILED
     try:
         with _as_pyinfra_command(display, verbose=options.verbose):
-            status = _run(inventory_source.load(inventory_file, overrides), deploy, options, display)
+            status = _run(inventory_source.load(inventory_file, overrides), deploy, options, display, several=several)
     except Refusal as found:
         display.line(f"muster: {found}", important=True)
         words.refuse()
@@ -74,8 +76,13 @@ def run_deploy(
     return status
 
 
-def _run(hosts: Inventory, deploy: Callable[[], None], options: RunOptions, display: RunDisplay) -> int:
-    inventory.require_whole(hosts)
+def _run(
+    hosts: Inventory, deploy: Callable[[], None], options: RunOptions, display: RunDisplay, *, several: bool
+) -> int:
+    if several:
+        inventory_source.require_all_read(hosts)
+    else:
+        inventory.require_whole(hosts)
     with connected(hosts) as there:
         state = there.state
         if not state.active_hosts:

@@ -41,7 +41,8 @@ class RunWords:
         touched: whether the run has begun to act on what runs.
         advice: what to do after the failure, where that is no look at the group.
         interrupted: whether a person has ended it.
-        truth: what is true of the group at any moment of a change; None where the run changes nothing.
+        truths: group -> what is true of it at any moment of its change; empty where the run changes nothing.
+        untouched: groups that the run did not come to.
     """
 
     where: str = UNKNOWN
@@ -53,7 +54,8 @@ class RunWords:
     touched: bool = False
     advice: str = ""
     interrupted: bool = False
-    truth: Callable[[], str] | None = None
+    truths: dict[str, Callable[[], str]] = field(default_factory=dict)
+    untouched: tuple[str, ...] = ()
     _awaited: bool = False
 
     def about(self, inventory: Path | None, recipe: str) -> None:
@@ -61,12 +63,12 @@ class RunWords:
 
         Args:
             inventory: its file; None where no file is behind it.
-            recipe: its name, as it was planned or as the hosts know it.
+            recipe: its name, as it was planned or as the hosts know it; empty where the run is about several.
         """
         if self.where == UNKNOWN and inventory is not None:
             here = Path.cwd()
             self.where = str(inventory.relative_to(here) if inventory.is_relative_to(here) else inventory)
-        if self.where != UNKNOWN and not self.where.endswith(f" {recipe}"):
+        if recipe and self.where != UNKNOWN and not self.where.endswith(f" {recipe}"):
             self.where += f" {recipe}"
 
     def ask(self, question: str) -> None:
@@ -106,16 +108,20 @@ class RunWords:
     def last(self) -> str:
         """Return the last line of a run: what failed, whether the group was touched, the next command."""
         if self.conclusion:
-            return f"{self.conclusion}; next: {self._after_failure()}"
+            return f"{self.conclusion}{self._rest}; next: {self._after_failure()}"
         if self.failures or (self.refused and self.touched):
             reason = self.failures[0] if self.failures else "refused on the way"
             state = "the group was touched" if self.touched else "the running group was not touched"
-            if self.touched and self.truth is not None:
-                state = f"{state}; {self.truth()}"
-            return f"{reason}; {state}; next: {self._after_failure()}"
+            if self.touched and self.truths:
+                state = "; ".join([state, *(truth() for truth in self.truths.values())])
+            return f"{reason}; {state}{self._rest}; next: {self._after_failure()}"
         if self.refused:
             return "refused; nothing was touched; next: correct what is named above and run the same command again"
         return "; ".join(self.outcomes)
+
+    @property
+    def _rest(self) -> str:
+        return f"; not touched: {', '.join(self.untouched)}" if self.untouched else ""
 
     def _after_failure(self) -> str:
         if self.advice:

@@ -13,6 +13,8 @@ What the programs share:
     in_words           bytes and seconds for people
     hardening          how transient units are confined
     mutex              one session at a time
+    session_lines      lines of JSON in a session that stays open
+    haproxy_socket     HAProxy's own socket
     change_record      the lock and the record of a change of a group
     api_key            the API key's file, in its one form
     bounded_http       HTTP requests, bounded in size, time and redirects
@@ -45,6 +47,7 @@ What brings a group up:
     resolve_engine     requirements into a lock with hashes
     edge_places        where an edge's files are
     edge_keys          keys of clients on an edge host: kept, merged, in effect in HAProxy
+    drain_servers      servers held out of HAProxy's choice while a group is changed
     install_engine     uv, a virtual environment, the locked packages
     place_services     services of the distribution with files of muster's, checked, written, loaded
     place_files        planned files staged, then renamed together

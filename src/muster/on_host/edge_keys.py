@@ -9,11 +9,10 @@ from __future__ import annotations
 import json
 import os
 import re
-import socket
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from muster.on_host import edge_places, mutex, safe_paths, whole_files
+from muster.on_host import edge_places, haproxy_socket, mutex, safe_paths, whole_files
 
 Json = dict[str, Any]
 Keys = dict[str, Json]
@@ -23,7 +22,6 @@ UNLIMITED = 2**31 - 1
 """Requests a minute, or at once, of a key without a limit."""
 _FOREVER = 2**40
 _LONGEST = 64 << 20
-_SECONDS = 10.0
 _PAYLOAD = 8000
 """Bytes of one addition to a map: HAProxy takes a command that fits in a buffer."""
 _DIGEST = re.compile(r"[0-9a-f]{64}")
@@ -62,7 +60,7 @@ def main(request: Json) -> Json:
     else:
         keys = _read(tree, notes)
     text = map_text(keys)
-    running = _ask(runtime, "show info") is not None
+    running = haproxy_socket.ask(runtime, "show info") is not None
     on_disk = whole_files.read_start(os.path.join(tree, edge_places.KEY_MAP), _LONGEST)
     loaded = not running or _loaded(tree, runtime) == {*text.splitlines()}
     return {
@@ -171,27 +169,29 @@ def _load(tree: str, runtime: str, keys: Keys) -> None:
     # None: HAProxy does not run, or still with the configuration of before the edge's. It reads the map when it starts.
     if before is None or before == {*lines}:
         return
-    answer = _ask(runtime, f"prepare map {path}") or ""
+    answer = haproxy_socket.ask(runtime, f"prepare map {path}") or ""
     found = re.search(r"New version created: (\d+)", answer)
     if found is None:
         raise OSError(f"HAProxy took no new version of {path}: {answer.strip()[:200]}")
     batch: list[str] = []
     for line in [*lines, None]:
         if batch and (line is None or sum(map(len, batch)) + len(batch) + len(line) > _PAYLOAD):
-            wrong = (_ask(runtime, f"add map @{found[1]} {path} <<\n" + "\n".join(batch) + "\n") or "").strip()
+            wrong = (
+                haproxy_socket.ask(runtime, f"add map @{found[1]} {path} <<\n" + "\n".join(batch) + "\n") or ""
+            ).strip()
             if wrong:
                 raise OSError(f"HAProxy took no keys: {wrong[:200]}")
             batch = []
         if line is not None:
             batch.append(line)
-    _ask(runtime, f"commit map @{found[1]} {path}")
+    haproxy_socket.ask(runtime, f"commit map @{found[1]} {path}")
     if _loaded(tree, runtime) != {*lines}:
         raise OSError(f"HAProxy has other keys than {path}; fix: systemctl reload haproxy")
 
 
 def _loaded(tree: str, runtime: str) -> set[str] | None:
     """Return the lines of the running HAProxy's map; None where it has no such map, or none runs."""
-    answer = _ask(runtime, f"show map {os.path.join(tree, edge_places.KEY_MAP)}")
+    answer = haproxy_socket.ask(runtime, f"show map {os.path.join(tree, edge_places.KEY_MAP)}")
     if answer is None or answer.startswith("Unknown map"):
         return None
     return {line.split(" ", 1)[1] for line in answer.splitlines() if line.startswith("0x")}
@@ -199,7 +199,7 @@ def _loaded(tree: str, runtime: str) -> set[str] | None:
 
 def _used(runtime: str) -> dict[str, dict[str, int]]:
     """Return key's name -> requests taken and bytes, as HAProxy has counted them."""
-    answer = _ask(runtime, "show table clients") or ""
+    answer = haproxy_socket.ask(runtime, "show table clients") or ""
     used = {}
     for line in answer.splitlines():
         fields = dict(word.split("=", 1) for word in line.split() if "=" in word)
@@ -216,24 +216,6 @@ def _used(runtime: str) -> dict[str, dict[str, int]]:
 def _models(tree: str) -> list[str]:
     text = whole_files.read_start(os.path.join(tree, edge_places.MODELS), _LONGEST) or ""
     return [line.split(" ")[0] for line in text.splitlines() if line and not line.startswith("#")]
-
-
-def _ask(runtime: str, command: str) -> str | None:
-    """Return what HAProxy's socket answers; None where nobody listens."""
-    with socket.socket(socket.AF_UNIX) as connection:
-        connection.settimeout(_SECONDS)
-        try:
-            connection.connect(runtime)
-        except (FileNotFoundError, ConnectionRefusedError):
-            return None
-        connection.sendall(f"{command}\n".encode())
-        answer = b""
-        while len(answer) <= _LONGEST:
-            data = connection.recv(1 << 16)
-            if not data:
-                return answer.decode("ascii", "replace")
-            answer += data
-    raise OSError("HAProxy's socket answers without end")
 
 
 def keys_of(records: Mapping[str, Json], name: str) -> list[str]:

@@ -7,19 +7,11 @@ gone, the connection is lost) or silence (the machine is) ends this program, and
 from __future__ import annotations
 
 import contextlib
-import json
-import os
-import select
-import sys
-import time
-from collections.abc import Iterator
 from typing import Any
 
-from muster.on_host import change_record, return_change
+from muster.on_host import change_record, return_change, session_lines
 
 Json = dict[str, Any]
-
-_LINE_LIMIT = 65536
 
 
 def main(request: Json) -> Json:
@@ -43,17 +35,17 @@ def main(request: Json) -> Json:
                 change = {**request["change"], "group": group}
                 locks[stack.enter_context(change_record.locked(group, change, root))] = change
         except BlockingIOError:
-            _say({"busy": change_record.held(group, root)[1], "group": group})
+            session_lines.say({"busy": change_record.held(group, root)[1], "group": group})
             return {}
-        _say({"state": change_record.state(request["groups"][0], root) | {"locked": False, "holder": {}}})
-        for line in _lines(request["silence"]):
+        session_lines.say({"state": change_record.state(request["groups"][0], root) | {"locked": False, "holder": {}}})
+        for line in session_lines.lines(request["silence"]):
             try:
                 for lock, change in locks.items():
                     _obey(line, change, request.get("back"), lock, root)
             except OSError as error:
-                _say({"error": str(error)})
+                session_lines.say({"error": str(error)})
             else:
-                _say({})
+                session_lines.say({})
     return {}
 
 
@@ -84,25 +76,3 @@ def _obey(line: Json, change: Json, back: Json | None, lock: int, root: str) -> 
 def _record(change: Json, lock: int, root: str) -> None:
     change_record.write(change["group"], change, root)
     change_record.show(lock, change)
-
-
-def _lines(silence: float) -> Iterator[Json]:
-    """Yield the lines of standard input until it ends, or is silent."""
-    rest, heard = b"", time.monotonic()
-    while True:
-        left = heard + silence - time.monotonic()
-        if left <= 0 or not select.select([0], [], [], left)[0]:
-            return
-        piece = os.read(0, _LINE_LIMIT)
-        if not piece:
-            return
-        heard = time.monotonic()
-        *lines, rest = (rest + piece).split(b"\n")
-        if len(rest) > _LINE_LIMIT:
-            return
-        yield from (json.loads(line) for line in lines if line.strip())
-
-
-def _say(answer: Json) -> None:
-    sys.stdout.write(json.dumps(answer) + "\n")
-    sys.stdout.flush()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import combinations
@@ -37,21 +37,42 @@ class FleetPlan:
         """Host -> what each group has there, of the hosts that are in several groups."""
         return {name: there for name, there in by_host(self.plans).items() if len(there) > 1}
 
-    def rounds(self, parallel: int = 1) -> list[tuple[str, ...]]:
+    def rounds(
+        self, parallel: int = 1, groups: Collection[str] | None = None, unchanged: Collection[str] = ()
+    ) -> list[tuple[str, ...]]:
         """Return which groups are changed together: at most so many, in order, none of which share a host.
+
+        All groups of a model are never changed together where it has several: one of them serves.
 
         Args:
             parallel: groups at once.
+            groups: that are meant; None for all.
+            unchanged: of them, those that are as planned: they come first, any number at once.
         """
+        meant = [group for group in self.plans if groups is None or group in groups]
+        still = self._apart([group for group in meant if group in unchanged], len(meant))
+        return still + self._apart([group for group in meant if group not in unchanged], parallel, keep_one=True)
+
+    def _apart(self, groups: Sequence[str], at_once: int, *, keep_one: bool = False) -> list[tuple[str, ...]]:
         rounds: list[tuple[str, ...]] = []
-        for group, plan in self.plans.items():
+        for group in groups:
             last = rounds[-1] if rounds else ()
-            apart = all(not plan.hosts.keys() & self.plans[other].hosts.keys() for other in last)
-            if last and apart and len(last) < parallel:
+            hosts = self.plans[group].hosts.keys()
+            apart = all(not hosts & self.plans[other].hosts.keys() for other in last)
+            serves = not keep_one or not self._all_of_a_model({*last, group})
+            if last and apart and serves and len(last) < at_once:
                 rounds[-1] = (*last, group)
             else:
                 rounds.append((group,))
         return rounds
+
+    def _of_its_model(self, group: str) -> set[str]:
+        model = self.plans[group].served_model_name
+        return {other for other, plan in self.plans.items() if plan.served_model_name == model}
+
+    def _all_of_a_model(self, groups: set[str]) -> bool:
+        models = [self._of_its_model(group) for group in groups]
+        return any(len(model) > 1 and model <= groups for model in models)
 
 
 def plan_fleet(groups: Mapping[str, Fleet]) -> FleetPlan:

@@ -54,14 +54,21 @@ def from_path(path: str, overrides: Mapping[str, Any] | None = None, recipe: str
     return from_pyinfra(inventory_source.load(path, overrides), name=path, recipe=recipe)
 
 
-def of_run(inventory: Inventory) -> Fleet:
+def of_run(inventory: Inventory, group: str = "") -> Fleet:
     """Return hosts and settings of the inventory of a run over its hosts.
 
+    Args:
+        inventory: as pyinfra loaded it.
+        group: of the inventory that is meant, where it has several.
+
     Raises:
-        Refusal: as `from_pyinfra`, and as `require_whole`.
+        Refusal: as `from_pyinfra`, and as `require_whole` where no group is meant.
     """
-    require_whole(inventory)
-    return from_pyinfra(inventory, name="inventory")
+    if group:
+        inventory_source.require_all_read(inventory)
+    else:
+        require_whole(inventory)
+    return from_pyinfra(inventory, name="inventory", group=group)
 
 
 def require_whole(inventory: Inventory) -> None:
@@ -163,9 +170,11 @@ def recipe_of(recipe: str | None, fleet: Fleet) -> str:
     )
 
 
-def leaving_hosts(inventory: Inventory) -> tuple[str, ...]:
-    """Return the hosts that an inventory names as leaving."""
-    return tuple(host.name for host in inventory.groups.get(LEAVING, ()))
+def leaving_hosts(inventory: Inventory, group: str = "") -> tuple[str, ...]:
+    """Return the hosts that an inventory names as leaving; those of one of its groups where that is named."""
+    names = tuple(host.name for host in inventory.groups.get(LEAVING, ()))
+    own = {host.name for host in inventory.groups.get(group, ())} if group else {*names}
+    return tuple(name for name in names if name in own)
 
 
 def monitor_hosts(inventory: Inventory) -> dict[str, str]:

@@ -103,8 +103,8 @@ def require_one(inventory: Inventory, path: Path | None) -> None:
     if len(named) > 1:
         first = next(iter(named))
         raise Refusal(
-            f"{path or 'the inventory'} has several groups: {', '.join(named)}; no run changes its hosts yet",
-            needed="an inventory of that group alone; muster plan, status, monitoring and edge take all",
+            f"{path or 'the inventory'} has several groups: {', '.join(named)}; this acts on all hosts of one",
+            needed="an inventory of that group alone; muster deploy takes all of them, or --group NAME",
             fix=f"a file beside it with `{first} = [...]` and no other group; the same group_data/{first}.py is read",
         )
 

@@ -42,12 +42,13 @@ _runs: OncePerRun[StageRun | None] = OncePerRun()
 _runs_of_drafts: OncePerRun[tuple[StageRun, ...]] = OncePerRun()
 
 
-def of_weights(state: State, recipe_name: str, *, required: bool = False) -> StageRun | None:
+def of_weights(state: State, recipe_name: str, group: str = "", *, required: bool = False) -> StageRun | None:
     """Return the run that stages a recipe's weights; None where the settings name no source.
 
     Args:
         state: pyinfra's.
         recipe_name: name of the recipe.
+        group: of the inventory, where that has several.
         required: whether to refuse where the settings name no source: staging is all that this run is for.
 
     Raises:
@@ -55,7 +56,7 @@ def of_weights(state: State, recipe_name: str, *, required: bool = False) -> Sta
     """
 
     def prepare() -> StageRun | None:
-        fleet = inventory.of_run(state.inventory)
+        fleet = inventory.of_run(state.inventory, group)
         settings = fleet.settings
         chosen, bundle = recipe.load(recipe_name).of_variant(settings.variant), bundles.directory_of(settings)
         options = settings.weights
@@ -87,10 +88,10 @@ def of_weights(state: State, recipe_name: str, *, required: bool = False) -> Sta
             )
         return _run(state, fleet, listing, options)
 
-    return _runs.get(state, f"weights of {recipe_name}", prepare)
+    return _runs.get(state, f"weights of {group} {recipe_name}", prepare)
 
 
-def of_drafts(state: State, recipe_name: str) -> tuple[StageRun, ...]:
+def of_drafts(state: State, recipe_name: str, group: str = "") -> tuple[StageRun, ...]:
     """Return the runs that stage the draft models which are pinned beside a recipe; none where nothing is staged.
 
     Raises:
@@ -98,7 +99,7 @@ def of_drafts(state: State, recipe_name: str) -> tuple[StageRun, ...]:
     """
 
     def prepare() -> tuple[StageRun, ...]:
-        fleet = inventory.of_run(state.inventory)
+        fleet = inventory.of_run(state.inventory, group)
         settings = fleet.settings
         name, options, bundle = recipe.load(recipe_name).name, settings.weights, bundles.directory_of(settings)
         if bundle is not None and not (bundle / bundles.WEIGHTS).is_dir():
@@ -108,7 +109,7 @@ def of_drafts(state: State, recipe_name: str) -> tuple[StageRun, ...]:
         listings = pins.drafts(name, fleet.homes, bundle)
         return tuple(_run(state, fleet, listing, draft_source(options, listing, bundle)) for listing in listings)
 
-    return _runs_of_drafts.get(state, f"drafts of {recipe_name}", prepare)
+    return _runs_of_drafts.get(state, f"drafts of {group} {recipe_name}", prepare)
 
 
 def draft_source(options: Weights, listing: Listing, bundle: Path | None) -> Weights:
@@ -137,7 +138,7 @@ def draft_source(options: Weights, listing: Listing, bundle: Path | None) -> Wei
     return options.model_copy(update={"source": f"control:{place}" if options.kind == "control" else place})
 
 
-def of_bundle(state: State) -> StageRun | None:
+def of_bundle(state: State, group: str = "") -> StageRun | None:
     """Return the run that brings the engine's bundle to the hosts; None where the settings name none.
 
     Raises:
@@ -145,7 +146,7 @@ def of_bundle(state: State) -> StageRun | None:
     """
 
     def prepare() -> StageRun | None:
-        fleet = inventory.of_run(state.inventory)
+        fleet = inventory.of_run(state.inventory, group)
         settings = fleet.settings
         bundle = bundles.directory_of(settings)
         if bundle is None:
@@ -154,7 +155,7 @@ def of_bundle(state: State) -> StageRun | None:
         options = settings.weights.model_copy(update={"source": source, "root": f"{settings.root}/{places.BUNDLES}"})
         return _run(state, fleet, bundles.read(bundle), options)
 
-    return _runs.get(state, "bundle", prepare)
+    return _runs.get(state, f"bundle {group}", prepare)
 
 
 def _run(state: State, fleet: Fleet, listing: Listing, options: Weights) -> StageRun:

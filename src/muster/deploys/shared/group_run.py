@@ -46,6 +46,7 @@ class GroupRun:
         homes: directories of the inventory, for its resolutions.
         downloads: hosts whose engine downloads weights while it starts.
         former_hosts: that have something of the group that this one replaces.
+        inventory_group: that it is, of an inventory whose groups name their recipe; empty where it is all of it.
     """
 
     plan: Plan
@@ -57,6 +58,7 @@ class GroupRun:
     homes: tuple[Path, ...] = ()
     downloads: tuple[str, ...] = ()
     former_hosts: tuple[str, ...] = ()
+    inventory_group: str = ""
 
     @property
     def history(self) -> tuple[KeptPlan, ...]:
@@ -69,13 +71,18 @@ class GroupRun:
         return way_back(self.history, tuple(self.plan.hosts), self.plan.digest, keep_failed=self.settings.keep_failed)
 
     @classmethod
-    def of(cls, state: State, recipe_name: str) -> GroupRun:
+    def of(cls, state: State, recipe_name: str, group: str = "") -> GroupRun:
         """Return the run of a group, made by whichever host asks first.
+
+        Args:
+            state: pyinfra's.
+            recipe_name: as the user named it.
+            group: of the inventory, where that has several.
 
         Raises:
             DeployError: everything that speaks against it, on every host, in one text; nothing was touched.
         """
-        return _runs.get(state, recipe_name, lambda: _prepare(state, recipe_name))
+        return _runs.get(state, f"{group} {recipe_name}", lambda: _prepare(state, recipe_name, group))
 
     def host(self, host: Host) -> HostPlan:
         """Return the plan of one host."""
@@ -85,8 +92,8 @@ class GroupRun:
 _runs: OncePerRun[GroupRun] = OncePerRun()
 
 
-def _prepare(state: State, recipe_name: str) -> GroupRun:
-    fleet = inventory.of_run(state.inventory)
+def _prepare(state: State, recipe_name: str, group: str) -> GroupRun:
+    fleet = inventory.of_run(state.inventory, group)
     plan = plan_for(recipe_name, fleet)
     if plan.refused:
         raise DeployError(f"{plan.refused}\nnothing was touched")
@@ -118,11 +125,21 @@ def _prepare(state: State, recipe_name: str) -> GroupRun:
     former_hosts = having(fleet.settings.former_group, here.group, answered)
     if left_out and (decision.changes or former_hosts):
         raise DeployError(_absent(plan, left_out, "left out by --limit or --exclude"))
-    words.about(inventory_source.path_of(state.inventory), plan.recipe)
+    if not group:  # of several, whoever leads them says which one the words are about
+        words.about(inventory_source.path_of(state.inventory), plan.recipe)
     progress = Progress(tuple(here.hosts), here.steps, here.ready_timeout, here.group if here.heals else "")
     downloads = to_download(here, probed.reports, probed.needs)
     run = GroupRun(
-        here, probed.observations, decision, store, progress, fleet.settings, fleet.homes, downloads, former_hosts
+        here,
+        probed.observations,
+        decision,
+        store,
+        progress,
+        fleet.settings,
+        fleet.homes,
+        downloads,
+        former_hosts,
+        fleet.group,
     )
     if decision.changes or former_hosts or changes.unfinished(found) is not None:
         installed = {state.installed for state in found.values()}

@@ -1,0 +1,106 @@
+"""Take servers of the edge out of HAProxy's choice for as long as the control machine is there.
+
+They come back when that says so, and when this session ends, however it ends: then the guards' `/ready` alone decides.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+from typing import Any
+
+from muster.on_host import edge_places, haproxy_socket, session_lines
+
+Json = dict[str, Any]
+Rows = dict[str, dict[str, str]]
+
+
+def main(request: Json) -> Json:
+    """Name servers that are out, have them back, or hold them out.
+
+    Args:
+        request: `servers` [backend/server]; `do`: `read`, `ready`, or `hold`, with `silence`: seconds without a line
+            after which they come back. `socket` where it is not the distribution's.
+
+    Returns:
+        {drained}: those that are out.
+
+    With `hold` the first line out is {running, alone}: whether HAProxy runs, and the backends in which no other server
+    is up; then nothing is taken out. Lines in: {do: "alive"}; {do: "count"}: {in_flight}; {do: "cut"}: end what is in
+    flight; {do: "back"}: the servers are back; {do: "up"}: {down: those that HAProxy does not take for up}.
+    """
+    servers, runtime = list(request["servers"]), str(request.get("socket") or edge_places.SOCKET)
+    if request["do"] == "hold":
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+        _hold(servers, runtime, float(request["silence"]))
+        return {}
+    rows = _rows(runtime)
+    if request["do"] == "ready":
+        _set([name for name in servers if name in rows], runtime, "ready")
+        rows = _rows(runtime)
+    return {"drained": [name for name in servers if _is_out(rows.get(name, {}))]}
+
+
+def _hold(servers: list[str], runtime: str, silence: float) -> None:
+    rows = _rows(runtime)
+    known = [name for name in servers if name in rows]
+    alone = sorted(
+        {_backend(name) for name in known} - {_backend(name) for name in rows if _carries(name, rows, known)}
+    )
+    try:
+        if not alone:
+            _set(known, runtime, "drain")
+        session_lines.say({"running": bool(rows), "alone": alone})
+        for line in session_lines.lines(silence):
+            session_lines.say(_obey(line["do"], known, runtime))
+    finally:
+        _set(known, runtime, "ready")
+
+
+def _obey(do: str, servers: list[str], runtime: str) -> Json:
+    try:
+        if do == "count":
+            rows = _rows(runtime)
+            return {"in_flight": sum(int(rows.get(name, {}).get("scur") or 0) for name in servers)}
+        if do == "cut":
+            for name in servers:
+                haproxy_socket.ask(runtime, f"shutdown sessions server {name}")
+        if do == "back":
+            _set(servers, runtime, "ready")
+        if do == "up":
+            rows = _rows(runtime)
+            return {"down": [name for name in servers if name in rows and not rows[name]["status"].startswith("UP")]}
+    except OSError as error:
+        return {"error": str(error)}
+    return {}
+
+
+def _set(servers: list[str], runtime: str, state: str) -> None:
+    for name in servers:
+        haproxy_socket.ask(runtime, f"set server {name} state {state}")
+
+
+def _backend(server: str) -> str:
+    return server.split("/")[0]
+
+
+def _carries(name: str, rows: Rows, leaving: list[str]) -> bool:
+    return name not in leaving and rows[name]["status"].startswith("UP")
+
+
+def _is_out(row: dict[str, str]) -> bool:
+    return row.get("status", "").startswith(("DRAIN", "MAINT"))
+
+
+def _rows(runtime: str) -> Rows:
+    """Return backend/server -> what HAProxy shows of it; nothing where none runs."""
+    lines = (haproxy_socket.ask(runtime, "show stat") or "").splitlines()
+    if not lines:
+        return {}
+    names = lines[0].lstrip("# ").split(",")
+    rows = [dict(zip(names, line.split(","))) for line in lines[1:] if line]
+    return {
+        f"{row['pxname']}/{row['svname']}": row
+        for row in rows
+        if row.get("svname") not in ("FRONTEND", "BACKEND", None)
+    }

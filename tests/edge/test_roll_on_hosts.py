@@ -1,0 +1,149 @@
+"""A fleet behind its edge is changed under clients: no new request is refused, and no end of the run leaves a gap."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests import standin
+from tests.conftest import Boot
+from tests.deploys.conftest import Ran
+from tests.edge.live import make_certificate
+from tests.edge.test_on_hosts import ALL, EDGE, GROUPS, NAME, Edged, Load
+
+pytestmark = [pytest.mark.sandbox, pytest.mark.nightly]
+
+STATES = """\
+import json, socket
+s = socket.socket(socket.AF_UNIX); s.connect('/run/haproxy/admin.sock'); s.sendall(b'show stat\\n')
+lines = s.makefile().read().splitlines()
+names = lines[0].lstrip('# ').split(',')
+rows = [dict(zip(names, line.split(','))) for line in lines[1:] if line]
+print(json.dumps({row['svname']: row['status'] for row in rows if '_node' in row['svname']}))
+"""
+
+
+class Rolled(Edged):
+    inventory = ALL
+
+    def roll(self, *flags: str, **settings: object) -> Ran:
+        return self.run("fleet", "-y", *flags, **settings)
+
+    def states(self) -> dict[str, str]:
+        """Return server -> what the edge thinks of it."""
+        found: dict[str, str] = json.loads(self.box.exec(EDGE, ["python3", "-c", STATES]).stdout)
+        return found
+
+    def all_up(self) -> bool:
+        states = self.states()
+        return len(states) == len(GROUPS) and all(state == "UP" for state in states.values())
+
+    def lives(self) -> dict[str, str]:
+        return {host: self.life(host, f"muster-{group}.service") for host, group in GROUPS.items()}
+
+
+@pytest.fixture(scope="module")
+def rolled(sandbox: Boot, tmp_path_factory: pytest.TempPathFactory) -> Rolled:
+    there = Rolled(sandbox("edge", 3), tmp_path_factory.mktemp("rolled"))
+    make_certificate(there.directory / "edge.pem", (NAME,))
+    (there.directory / "engine-key").write_text("VLLM_API_KEY=engine-secret\n")
+    there.clear()
+    for name in GROUPS:
+        standin.place(there.box.tree(name))
+        there.sh(name, "mkdir -p /etc/standin; echo 0.05 >/etc/standin/token_seconds")
+    first = there.roll()
+    assert first.status == 0, first.text
+    there.wait("both at the edge", there.all_up, 60)
+    return there
+
+
+@pytest.fixture(scope="module")
+def client(rolled: Rolled) -> str:
+    """A key without limits."""
+    ran = rolled.key("add", "roller")
+    assert ran.returncode == 0, ran.stderr
+    return ran.stdout.strip()
+
+
+def test_a_setting_is_rolled_out_under_clients_and_a_second_run_changes_nothing(rolled: Rolled, client: str) -> None:
+    before = rolled.lives()
+    with Load(rolled, client, 8) as load:
+        rolled.wait("load", lambda: load.counts["done"] > 16)
+        ran = rolled.roll(max_num_seqs=40)
+        done = load.counts["done"]
+        rolled.wait("more load", lambda: load.counts["done"] > done + 16)
+    assert ran.status == 0, ran.text
+    assert load.counts.keys() == {"done"}, [each for each in load.outcomes if each[0] != "done"]
+    after = rolled.lives()
+    assert all(after[host] != before[host] for host in GROUPS)
+    assert all("--max-num-seqs 40" in rolled.command_line(host) for host in GROUPS)
+    assert rolled.all_up()
+    again = rolled.roll("--dry", "--json", max_num_seqs=40)
+    assert (again.status, again.changes) == (0, {}), again.text
+
+
+def test_the_first_group_that_fails_is_back_in_the_edge(rolled: Rolled, client: str) -> None:
+    before = rolled.lives()
+    with (
+        rolled.crashing("RuntimeError: no", hosts=tuple(GROUPS), only_with="--max-num-seqs 31"),
+        Load(rolled, client, 4) as load,
+    ):
+        ran = rolled.roll(max_num_seqs=31)
+    assert ran.status == 1, ran.text
+    assert "not touched: kimi-b, the edge" in ran.text.splitlines()[-1]
+    assert load.counts.keys() == {"done"}, [each for each in load.outcomes if each[0] != "done"]
+    assert rolled.lives()["node1"] == before["node1"]
+    rolled.wait("both at the edge", rolled.all_up, 60)
+
+
+def test_a_control_machine_that_is_killed_leaves_no_group_out(rolled: Rolled, client: str) -> None:
+    with Load(rolled, client, 4) as load:
+        child = rolled.start("fleet", "-y", supervisor="guard", max_num_seqs=42)
+        rolled.wait("a group that is out", lambda: "DRAIN" in rolled.states().values(), 120)
+        os.kill(child.pid, signal.SIGKILL)
+        child.communicate()
+        rolled.wait("no group that is out", lambda: "DRAIN" not in rolled.states().values(), 60)
+        ran = rolled.roll(max_num_seqs=42)
+    assert ran.status == 0, ran.text
+    assert load.counts["refused"] == 0, [each for each in load.outcomes if each[0] == "refused"]
+    assert all("--max-num-seqs 42" in rolled.command_line(host) for host in GROUPS)
+    rolled.wait("both at the edge", rolled.all_up, 60)
+
+
+def test_what_nobody_holds_out_any_more_comes_back_with_the_next_run(rolled: Rolled) -> None:
+    server = next(name for name in rolled.states() if name.endswith("_node1"))
+    backend = rolled.sh(EDGE, "grep '^kimi-k2 ' /etc/haproxy/muster/models.map").split()[1]
+    drain = (
+        "import socket; s = socket.socket(socket.AF_UNIX); s.connect('/run/haproxy/admin.sock');"
+        f"s.sendall(b'set server {backend}/{server} state drain\\n'); s.makefile().read()"
+    )
+    rolled.box.exec(EDGE, ["python3", "-c", drain])
+    assert rolled.states()[server].startswith("DRAIN")
+    ran = rolled.roll(max_num_seqs=42)
+    assert ran.status == 0, ran.text
+    rolled.wait("both at the edge", rolled.all_up, 60)
+
+
+def test_one_group_of_a_fleet_is_changed_alone(rolled: Rolled) -> None:
+    before = rolled.lives()
+    muster = str(Path(sys.executable).parent / "muster")
+    ran = subprocess.run(
+        [muster, "deploy", "inventory.py", "--group", "kimi-b", "--data", "max_num_seqs=43", "-y"],
+        cwd=rolled.directory,
+        env=rolled.environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert ran.returncode == 0, ran.stderr
+    after = rolled.lives()
+    assert after["node0"] == before["node0"]
+    assert after["node1"] != before["node1"]
+    rolled.wait("both at the edge", rolled.all_up, 60)
