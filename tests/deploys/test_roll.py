@@ -36,7 +36,7 @@ class Fleet(GuardedTestbed):
         return str(guard_answers.group_status(self.box, host, GROUPS[host]).get("phase"))
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def fleet(box: Sandbox, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
     there = Fleet(box, tmp_path_factory.mktemp("fleet"))
     there.boot()
