@@ -14,10 +14,13 @@ import pytest
 from tests import standin
 from tests.conftest import Boot
 from tests.deploys.conftest import Ran
+from tests.edge.edged import NAME, Edged, Layout, Load
 from tests.edge.live import make_certificate
-from tests.edge.test_on_hosts import ALL, EDGE, GROUPS, NAME, Edged, Load
 
 pytestmark = [pytest.mark.sandbox, pytest.mark.nightly]
+
+EDGE, GROUPS = "node2", {"node0": "kimi-a", "node1": "kimi-b"}
+LAYOUT = Layout({group: (host,) for host, group in GROUPS.items()}, (EDGE,))
 
 STATES = """\
 import json, socket
@@ -30,7 +33,9 @@ print(json.dumps({row['svname']: row['status'] for row in rows if '_node' in row
 
 
 class Rolled(Edged):
-    inventory = ALL
+    """Groups that are deployed by the fleet's own run."""
+
+    inventory = LAYOUT.whole
 
     def roll(self, *flags: str, **settings: object) -> Ran:
         return self.run("fleet", "-y", *flags, **settings)
@@ -50,7 +55,7 @@ class Rolled(Edged):
 
 @pytest.fixture(scope="module")
 def rolled(sandbox: Boot, tmp_path_factory: pytest.TempPathFactory) -> Rolled:
-    there = Rolled(sandbox("edge", 3), tmp_path_factory.mktemp("rolled"))
+    there = Rolled(sandbox("edge", 3), tmp_path_factory.mktemp("rolled"), LAYOUT)
     make_certificate(there.directory / "edge.pem", (NAME,))
     (there.directory / "engine-key").write_text("VLLM_API_KEY=engine-secret\n")
     there.clear()
@@ -66,9 +71,7 @@ def rolled(sandbox: Boot, tmp_path_factory: pytest.TempPathFactory) -> Rolled:
 @pytest.fixture(scope="module")
 def client(rolled: Rolled) -> str:
     """A key without limits."""
-    ran = rolled.key("add", "roller")
-    assert ran.returncode == 0, ran.stderr
-    return ran.stdout.strip()
+    return rolled.new_key("roller")
 
 
 def test_a_setting_is_rolled_out_under_clients_and_a_second_run_changes_nothing(rolled: Rolled, client: str) -> None:
