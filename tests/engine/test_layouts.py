@@ -30,8 +30,20 @@ class Case:
 
 
 CASES = {
-    # No tensor parallelism: vLLM's CPU build takes a host for one device, and compiles a kernel for two ranks with a
-    # C++ compiler, which hosts do not have.
+    "tp-hosts": Case(
+        1,
+        {"about": "One engine.", "min_hosts": 2, "sizes": {"tp": "all"}, "executor": "mp"},
+        "TP2",
+        ("node0",),
+        ("--headless", "--nnodes 2", "--node-rank 1", "--tensor-parallel-size 2"),
+    ),
+    "pairs": Case(
+        2,
+        {"about": "An engine on each host.", "min_hosts": 2, "sizes": {"tp": 2, "dp": "all"}},
+        "TP2+DP2",
+        ("node0",),
+        ("--headless", "--tensor-parallel-size 2", "--data-parallel-size 2"),
+    ),
     "hybrid": Case(
         2,
         {"about": "All answer.", "min_hosts": 2, "sizes": {"tp": 1, "dp": "all"}, "load_balancing": "hybrid"},
@@ -59,7 +71,9 @@ def completes(own: Own, host: str) -> str:
 def test_a_layout_over_two_hosts_serves_and_comes_back(own: Own, tmp_path: Path, name: str) -> None:
     case = CASES[name]
     flags = {"enforce-eager": True}  # hosts have no compiler
-    recipe = own.recipe(strategies={name: case.strategy}, defaults={"any": name}, bench={"tiny": LOAD}, flags=flags)
+    env = {"TORCHDYNAMO_DISABLE": "1"}  # with TP the embedding is compiled even so (vocab_parallel_embedding.py)
+    own_words: dict[str, Any] = {"flags": flags, "env": env, "bench": {"tiny": LOAD}}
+    recipe = own.recipe(strategies={name: case.strategy}, defaults={"any": name}, **own_words)
     said = own.muster("deploy", recipe, "-y", strategy=name)
     assert case.label in said
     assert "answered" in said
@@ -69,16 +83,22 @@ def test_a_layout_over_two_hosts_serves_and_comes_back(own: Own, tmp_path: Path,
     for words in case.words:
         assert words in line
     assert "running" in own.muster("status", recipe, strategy=name)
-    refused_to_measure(own, recipe, name, tmp_path / "ledger")
+    measured_or_refused(own, recipe, name, tmp_path / "ledger")
 
     own.kill_and_return("node1")
     for host in case.answers:
         assert completes(own, host) == "length"
 
 
-def refused_to_measure(own: Own, recipe: str, name: str, ledger: Path) -> None:
+def measured_or_refused(own: Own, recipe: str, name: str, ledger: Path) -> None:
     """`muster bench` measures what one endpoint answers, and refuses where every host does."""
     words = ("muster", "bench", str(own.state / "sandbox.py"), recipe, "--data", f"strategy={name}")
-    refused = own.run(*words, "--ledger", str(ledger))
-    assert refused.returncode != 0
-    assert "every host answers for its own DP ranks" in refused.stdout + refused.stderr
+    done = own.run(*words, "--ledger", str(ledger))
+    said = done.stdout + done.stderr
+    if len(CASES[name].answers) > 1:
+        assert done.returncode != 0
+        assert "every host answers for its own DP ranks" in said
+    else:
+        assert done.returncode == 0, said
+        assert "req/s" in said
+        assert "FAILED" not in said
