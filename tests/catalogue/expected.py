@@ -20,8 +20,9 @@ GIGABYTES: Mapping[str, int] = {"H100": 80, "H800": 80, "H200": 141, "H20-3e": 1
 HEAD, FABRIC = "$HEAD_IP", "$IFACE_NAME"
 SHORT = {"-tp": "tensor-parallel-size", "-dp": "data-parallel-size", "-pp": "pipeline-parallel-size"}
 
-ENGINE = "a release in the place of a nightly, an image or a commit"
-PACKAGES = "further packages are left to the user"
+ENGINE = "a release in the place of a nightly, an image, a commit or a pin"
+PACKAGES = "a package is not installed with the engine"
+INDEX = "a package from an index of its own is left to the user"
 
 
 @dataclass(frozen=True)
@@ -92,8 +93,15 @@ def files(raw: Any) -> Iterator[str]:
             yield from files(each)
 
 
+def packages(cell: Cell) -> set[str]:
+    """Return the packages that the catalogue installs beside a released engine, from the engine's index."""
+    kinds = {_text(each.get("command")): _kind(_text(each.get("command"))) for each in _needed(cell)}
+    words = [re.sub(r"--torch-backend \S+", "", command).split()[3:] for command, kind in kinds.items() if not kind]
+    return {word.strip("'\"") for line in words for word in line if not word.startswith("-")}
+
+
 def installs(cell: Cell) -> list[str]:
-    """Return what the catalogue installs besides a released engine, by kind."""
+    """Return what the catalogue installs that no index of the engine has, by kind."""
     model, found = _map(cell.raw.get("model")), []
     image = _variant(cell).get("docker_image") or model.get("docker_image")
     image = _map(image).get(BRAND) if isinstance(image, Mapping) else image
@@ -101,12 +109,19 @@ def installs(cell: Cell) -> list[str]:
     own = [tag for tag in map(_text, tags) if not re.fullmatch(r"(vllm/vllm-openai:(latest|v[0-9.]+))?", tag)]
     if own or _text(model.get("nightly_required")) == "true":
         found.append(ENGINE)
-    for each in cell.raw.get("dependencies") or ():
-        if _text(each.get("optional")) == "true" or _text(each.get("brand")).lower() not in ("", BRAND):
-            continue
-        from_source = any(word in _text(each.get("command")) for word in ("git+", "git clone", "--pre"))
-        found.append(ENGINE if from_source else PACKAGES)
-    return found
+    return [*found, *filter(None, (_kind(_text(each.get("command"))) for each in _needed(cell)))]
+
+
+def _needed(cell: Cell) -> list[Mapping[str, Any]]:
+    all_of_them = [_map(each) for each in cell.raw.get("dependencies") or ()]
+    ours = [each for each in all_of_them if _text(each.get("brand")).lower() in ("", BRAND)]
+    return [each for each in ours if _text(each.get("optional")) != "true"]
+
+
+def _kind(command: str) -> str:
+    if any(word in command for word in ("git+", "git clone", "--pre", "vllm==")):
+        return ENGINE
+    return INDEX if "index-url" in command else ""
 
 
 def commands(cell: Cell) -> list[Command]:

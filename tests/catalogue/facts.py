@@ -4,6 +4,7 @@
 
 From vllm-project/recipes at 8959cf64 (2026-08-21), Apache-2.0: names, flags, variables, sizes, versions, commands of
 packages; one line for each model. Blocks for other GPUs than Hopper are left out, as are pools of prefill and decode.
+`elsewhere` stands for the address of an index.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ def _without_prose(value: Any, key: str) -> Any:
         kept = [name for name in value if name in others and name not in _PROSE]
         return {name: _without_prose(value[name], name) for name in kept}
     if key == "command":
-        return re.sub(r" --(extra-)?index-url \S+", "", value)
+        return re.sub(r"(--(extra-)?index-url) \S+", r"\1 elsewhere", value)
     return [_without_prose(each, "") for each in value] if isinstance(value, list) else value
 
 

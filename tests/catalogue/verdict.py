@@ -40,7 +40,7 @@ ANSWERS = "the head answers for replicas on other hosts"
 DROPPED = "a flag that this engine no longer needs"
 WORD = "flag and value stand in one word, which no parser takes"
 DECIDED = "the plan decides a variable"
-KNOWN = (DRAFT, FILE, RANKS, ANSWERS, DROPPED, WORD, DECIDED, expected.ENGINE, expected.PACKAGES)
+KNOWN = (DRAFT, FILE, RANKS, ANSWERS, DROPPED, WORD, DECIDED, expected.ENGINE, expected.INDEX)
 """Every difference that may be; a test refuses any other."""
 TEMPLATE = ("chat-template", ".jinja")
 TOOLS = frozenset({"enable-auto-tool-choice", "tool-call-parser", "reasoning-parser"})
@@ -102,6 +102,8 @@ def verdict(cell: Cell, made: recipe.Recipe | Refusal) -> Verdict:
     found = dict.fromkeys(expected.installs(cell))
     for wanted, host in zip(expected.commands(cell), plan.hosts.values(), strict=True):
         found |= dict.fromkeys(differences(wanted, host, head=hosts[0].address, hosts=cell.hosts))
+    if not expected.packages(cell) <= {*plan.release.requirements}:
+        found[expected.PACKAGES] = None
     argvs = tuple(tuple(host.processes[-1].argv) for host in plan.hosts.values())
     return Verdict(cell, DIFFERS if found else EXACT, tuple(found), argvs)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from muster.errors import Refusal
-from muster.plan.release import Chosen, chosen, release_of
+from muster.plan.release import Chosen, chosen, notes, release_of
 from muster.spec.settings import Settings
 from tests import sample_plans
 
@@ -76,3 +76,38 @@ def test_the_plan_says_what_it_assumes_and_another_variant_is_another_plan() -> 
     assert (assumed.cuda_variant, assumed.cuda_variant_assumed) == ("cu130", True)
     assert (fixed.cuda_variant, fixed.cuda_variant_assumed) == ("cu130", False)
     assert assumed.digest == fixed.digest != other.digest
+
+
+@pytest.mark.parametrize(
+    ("settings", "requirements", "says"),
+    [
+        ({}, ("vllm==0.33.0", "vllm[audio]", "mistral_common>=1.11"), ["installed with the engine"]),
+        (
+            {"engine_requirements": ["Mistral.Common==1.12.0"]},
+            ("vllm==0.33.0", "Mistral.Common==1.12.0", "vllm[audio]"),
+            ["installed with the engine, as the recipe asks: vllm[audio]"],
+        ),
+        (
+            {"engine_requirements": ["vllm @ file:///srv/vllm.whl"]},
+            ("vllm @ file:///srv/vllm.whl", "vllm[audio]", "mistral_common>=1.11"),
+            ["installed with the engine"],
+        ),
+        (
+            {"engine_path": "/opt/mine"},
+            ("vllm==0.33.0", "vllm[audio]", "mistral_common>=1.11"),
+            ["install them into /opt/mine yourself"],
+        ),
+    ],
+)
+def test_a_recipe_s_packages_are_part_of_the_release(
+    settings: dict[str, object], requirements: tuple[str, ...], says: list[str]
+) -> None:
+    packages = ("vllm[audio]", "mistral_common>=1.11")
+    chosen_settings = Settings(**settings)  # type: ignore[arg-type]
+    release = release_of(chosen_settings, ray=False, packages=packages)
+    assert release.requirements == requirements
+    if release.managed:
+        assert release.id != release_of(chosen_settings, ray=False).id
+    (said,) = notes(packages, chosen_settings)
+    assert all(words in said for words in says)
+    assert notes((), chosen_settings) == []

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
+from muster.commands.import_recipe import as_text
 from muster.plan.gpu_memory import weight_bytes
 from muster.plan.make import build_plan
 from muster.spec import recipe
@@ -31,7 +32,9 @@ def test_models_of_every_family_are_there() -> None:
 
 @pytest.mark.parametrize("name", IMPORTED)
 def test_a_shipped_recipe_is_what_the_importer_makes(name: str) -> None:
-    raw = yaml.safe_load((RECIPES / f"{name}.yaml").read_text())
+    text = (RECIPES / f"{name}.yaml").read_text()
+    raw = yaml.safe_load(text)
+    assert text.splitlines()[:2] == as_text(raw).splitlines()[:2]
     model = raw["source"]["path"].removeprefix("models/").removesuffix(".yaml")
     made = Importer(dict(facts.models())[model], "facts").recipe(raw["source"], raw["variant"])
     if name == "gpt-oss-120b":

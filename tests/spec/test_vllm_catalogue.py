@@ -54,6 +54,8 @@ RAW: dict[str, Any] = {
     "hardware_overrides": {"hopper": {"extra_args": ["--max-num-batched-tokens", "8192"], "extra_env": {"A_B": "1"}}},
 }
 
+OVERSUBSCRIBED = Settings(allow_oversubscription=True, allow_unpinned_code=True)
+
 
 def converted(variant: str = "default", **change: Any) -> tuple[recipe.Recipe, list[str]]:
     importer = Importer({**copy.deepcopy(RAW), **change}, "any.yaml")
@@ -120,6 +122,26 @@ def test_what_a_model_answers_follows_from_its_task_and_name(model_id: str, endp
     assert made.endpoint == endpoint
     assert any(f"endpoint: {endpoint}" in note for note in notes)
     assert converted()[0].endpoint == "completions"
+
+
+def test_packages_that_it_installs_are_resolved_with_the_engine() -> None:
+    commands = ['uv pip install -U "vllm[audio]"', "uv pip install b>=2", "uv pip install c --index-url elsewhere"]
+    optional = {"command": "uv pip install d", "optional": "true"}
+    made, differences = converted(dependencies=[*({"command": each} for each in commands), optional])
+    assert made.packages == ("vllm[audio]", "b>=2")
+    assert "not carried out: uv pip install c --index-url elsewhere" in differences
+    plan = build_plan(made, hosts(1, "H200"), Settings(strategy="single_node_tp", allow_unpinned_code=True))
+    assert plan.release.requirements == ("vllm==0.33.0", "vllm[audio]", "b>=2")
+    assert "installed with the engine, as the recipe asks: vllm[audio], b>=2" in plan.warnings
+
+
+@pytest.mark.parametrize("gpu", ["H800", "H20", "H20-3e", "H100", "H200"])
+def test_where_the_catalogue_has_no_word_on_a_gpu_the_plan_says_so(gpu: str) -> None:
+    silent = gpu not in ("H100", "H200")
+    plan = build_plan(converted()[0], hosts(2, gpu), Settings(strategy="multi_node_dep", allow_unpinned_code=True))
+    assert [gpu in note for note in plan.warnings if "no word on" in note] == [True] * silent
+    by_hand = recipe.load("kimi-k2-instruct")
+    assert not any("no word on" in note for note in build_plan(by_hand, hosts(2, gpu), OVERSUBSCRIBED).warnings)
 
 
 def test_over_hosts_data_parallel_is_hybrid() -> None:
@@ -237,6 +259,9 @@ def test_the_command_writes_one_file_with_its_source(tmp_path: Path) -> None:
     ran = CliRunner().invoke(main, words)
     assert ran.exit_code == 0, ran.output
     assert "pd_cluster left out" in ran.output
+    silence = "The catalogue has no word on H800 (taken as H100), H20-3e (taken as H200), H20 (taken as any Hopper)"
+    assert silence in ran.output
+    assert f"# {silence}." in output.read_text().splitlines()
     made = recipe.load(str(output))
     assert made.source is not None
     assert (made.source.path, made.source.variant, len(made.source.sha256)) == ("models/org/Any-1T.yaml", "default", 64)

@@ -12,7 +12,7 @@ from muster.commands import git_files
 from muster.commands.git_files import Fetched
 from muster.errors import Refusal, unknown
 from muster.on_host import whole_files
-from muster.spec import git_source, own_files, recipe, recipe_changes, yaml_text
+from muster.spec import catalogue_text, git_source, own_files, recipe, recipe_changes, yaml_text
 from muster.spec.git_source import GitSource
 from muster.spec.vllm_catalogue import Importer
 
@@ -86,7 +86,7 @@ def import_recipe(
     whole_files.write_whole(str(place), as_text(raw).encode())
     recipe.load(str(place.resolve()))
     click.echo(f"{model}: variants {', '.join(raw['variants'])}, strategies {', '.join(raw['strategies'])}, in {place}")
-    for line in differences:
+    for line in (*differences, catalogue_text.silence()):
         click.echo(f"  {line}")
 
 
@@ -142,7 +142,10 @@ def models_of(catalogue: Path) -> list[str]:
 def as_text(raw: dict[str, Any]) -> str:
     """Return the text of an imported recipe's file."""
     text = yaml.safe_dump(raw, sort_keys=False, allow_unicode=True, width=120, default_flow_style=None)
-    return f"# By `muster import` from vLLM's recipe catalogue: source says which file, and its hash.\n{text}"
+    return (
+        "# By `muster import` from vLLM's recipe catalogue: source says which file, and its hash.\n"
+        f"# {catalogue_text.silence()}.\n{text}"
+    )
 
 
 def imported(

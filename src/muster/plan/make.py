@@ -22,6 +22,7 @@ from muster.plan import (
     merged_flags,
     model_limits,
     own_files,
+    release,
     remote_code,
     strategies,
     visible_paths,
@@ -33,10 +34,10 @@ from muster.plan.host_plans import host_plans, processes_of, secrets_of
 from muster.plan.layout import Layout, lay_out
 from muster.plan.manifest import with_manifest
 from muster.plan.plan_digest import digest_of
-from muster.plan.release import chosen, release_of
 from muster.plan.start_order import steps_of
 from muster.plan.topology import Topology, build_topology
 from muster.plan.types import Plan
+from muster.spec import catalogue_text
 from muster.spec.host import HostSpec
 from muster.spec.listing import Listing
 from muster.spec.recipe import Recipe
@@ -159,7 +160,9 @@ def _build(recipe: Recipe, hosts: Sequence[HostSpec], settings: Settings, drafts
         topology=topology,
         layout=layout,
         settings=settings,
-        release=release_of(settings, ray=layout.spans_hosts and settings.executor == "ray"),
+        release=release.release_of(
+            settings, ray=layout.spans_hosts and settings.executor == "ray", packages=recipe.packages
+        ),
         own_files=own_files.named([*map(str, spoken.values())], recipe, settings.group or recipe.name),
     )
     conflicts.check(group)
@@ -172,6 +175,7 @@ def _build(recipe: Recipe, hosts: Sequence[HostSpec], settings: Settings, drafts
     warnings = (*choice, *notes, *_cautions(settings), *faults, *draft_model.notes(engine.argv, draft), *code)
     brought = own_files.notes(engine.argv, recipe, group.name, allowed=settings.trust_remote_code)
     warnings = (*warnings, *answered_kind.notes(recipe, layout), *brought)
+    warnings = (*warnings, *release.notes(recipe.packages, settings), *_silent(recipe, topology))
     digest = digest_of(group.release.id, host_plans(group, processes, digest=""))
     plan = Plan(
         group=group.name,
@@ -199,8 +203,8 @@ def _build(recipe: Recipe, hosts: Sequence[HostSpec], settings: Settings, drafts
         heals=group.guarded,
         memory=fit,
         weight_bytes=gpu_memory.weight_bytes(shape) if shape else 0,
-        cuda_variant=chosen(settings).cuda_variant,
-        cuda_variant_assumed=chosen(settings).assumed,
+        cuda_variant=release.chosen(settings).cuda_variant,
+        cuda_variant_assumed=release.chosen(settings).assumed,
     )
     return with_manifest(plan)
 
@@ -266,6 +270,12 @@ def _fit(
         needed="room for the weights, the allowance and one request of full length on every GPU",
         detail=f"per GPU:\n{fit.table()}",
     )
+
+
+def _silent(recipe: Recipe, topology: Topology) -> list[str]:
+    """Return that the catalogue which a recipe is from has no word on this GPU."""
+    word = catalogue_text.NO_WORD.get(topology.gpu.profile)
+    return [f"vLLM's catalogue has no word on {word}"] if word and recipe.source else []
 
 
 def _cautions(settings: Settings) -> list[str]:

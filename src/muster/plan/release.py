@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from muster.on_host import places
 from muster.on_host.whole_files import text_sha256
 from muster.plan import cuda_variants
 from muster.plan.types import Release
+from muster.spec.safe_text import package_name
 from muster.spec.settings import Settings
 
 
@@ -43,24 +44,40 @@ def chosen(settings: Settings) -> Chosen:
 
 
 def _brings_own(settings: Settings) -> bool:
-    return any(_name(requirement) == "vllm" for requirement in settings.engine_requirements)
+    return any(package_name(requirement) == "vllm" for requirement in settings.engine_requirements)
 
 
-def _name(requirement: str) -> str:
-    return re.split(r"==|@|\[", requirement)[0].strip()
+def added(packages: Sequence[str], settings: Settings) -> list[str]:
+    """Return a recipe's packages without those that a setting names: `engine_requirements` decides there.
+
+    Of vLLM itself a recipe asks for extras, and a setting for the version: both hold.
+    """
+    own = {package_name(requirement) for requirement in settings.engine_requirements} - {"vllm"}
+    return [requirement for requirement in packages if package_name(requirement) not in own]
 
 
-def release_of(settings: Settings, *, ray: bool) -> Release:
+def notes(packages: Sequence[str], settings: Settings) -> list[str]:
+    """Return what a plan should say of a recipe's packages."""
+    mine = added(packages, settings)
+    if not mine:
+        return []
+    if settings.engine_path is not None:
+        return [f"the recipe asks for {', '.join(mine)}: install them into {settings.engine_path} yourself"]
+    return [f"installed with the engine, as the recipe asks: {', '.join(mine)}"]
+
+
+def release_of(settings: Settings, *, ray: bool, packages: Sequence[str] = ()) -> Release:
     """Return the release the settings ask for.
 
     Args:
         settings: of the group.
         ray: whether the strategy needs Ray; vLLM's wheel no longer requires it (since 0.18).
+        packages: that the recipe asks for.
 
     Raises:
         Refusal: an index address that carries a password, which would end in world-readable places.
     """
-    pinned = {_name(requirement) for requirement in settings.engine_requirements}
+    pinned = {package_name(requirement) for requirement in settings.engine_requirements}
     requirements = list(settings.engine_requirements)
     variant = chosen(settings).cuda_variant
     version = settings.vllm_version
@@ -72,6 +89,7 @@ def release_of(settings: Settings, *, ray: bool) -> Release:
     if ray and "ray" not in pinned:
         requirements.append(f"ray=={settings.ray_version}")
     requirements += [extra for extra in (settings.deep_ep, settings.deep_gemm) if extra]
+    requirements += added(packages, settings)
     backend = settings.torch_backend and (variant or settings.torch_backend)
     content = [settings.python_version, requirements, settings.overrides, backend]
     name = text_sha256(json.dumps(content))[:8]

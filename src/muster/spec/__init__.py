@@ -12,6 +12,7 @@
     catalogue_words     the catalogue's command lines -> flags, sizes, a served name
     catalogue_features  its features: which are on, and what variants make of them
     catalogue_releases  what it takes from nightlies, images and git, and which release holds it
+    catalogue_packages  what its installations come to in a recipe
     catalogue_text      its values, read as what they should be
     git_source          `git URL@COMMIT`: files in somebody's repository
     yaml_text           YAML of strangers, read within bounds

@@ -10,6 +10,17 @@ Raw = dict[str, Any]
 VENDOR, GENERATION = "nvidia", "hopper"
 LIKE: Mapping[str, str | None] = {"H100": "h100", "H800": "h100", "H200": "h200", "H20-3e": "h200", "H20": None}
 """GPU product -> whose settings it takes: the catalogue has no word on H800, H20 and H20-3e."""
+NO_WORD: Mapping[str, str] = {
+    product: f"{product} (taken as {like.upper() if like else 'any Hopper'})"
+    for product, like in LIKE.items()
+    if like is None or like != product.lower()
+}
+"""Product that the catalogue has no word on -> that, and what it gets instead."""
+
+
+def silence() -> str:
+    """Return in words which products the catalogue has no word on, and what they get."""
+    return f"The catalogue has no word on {', '.join(NO_WORD.values())}"
 
 
 def mapping(value: object) -> Raw:

@@ -20,6 +20,7 @@ from muster.spec.safe_text import (
     ModelId,
     Name,
     PathSegment,
+    Requirement,
     UnitText,
     Version,
 )
@@ -69,6 +70,8 @@ class Recipe(Frozen):
     """What the model answers, by its name in the guard's `endpoint_kinds`."""
     files: dict[FileName, OwnFile] = {}
     """That flags name: chat templates and parser plugins."""
+    packages: tuple[Requirement, ...] = Field(default=(), max_length=16)
+    """That the engine's environment gets besides, from its index, resolved together with the engine."""
     vram_minimum_gb: float | None = Field(default=None, gt=0)
     """What the recipe's authors say that the weights need, as GPUs are sold: 80, 141."""
     fit: dict[Line, Number] = {}

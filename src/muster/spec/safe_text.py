@@ -29,6 +29,10 @@ _VERSION = re.compile(r"\d{1,9}(\.\d{1,9}){1,2}([.+-]?[0-9A-Za-z]+([.+-][0-9A-Za
 _FLAG = re.compile(r"[a-z0-9][a-z0-9-]{0,79}(\.[a-z0-9_.-]{1,79})?")  # after a dot: a field of a JSON flag
 _INTERFACE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:@-]{0,14}")
 _HOST = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?(\.[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)*")
+_REQUIREMENT = re.compile(  # name, extras, versions; no address and no marker
+    r"(?P<name>[A-Za-z0-9]([A-Za-z0-9._-]{0,78}[A-Za-z0-9])?)(\[[A-Za-z0-9._-]{1,40}(,[A-Za-z0-9._-]{1,40}){0,9}\])?"
+    r"((===?|!=|~=|<=?|>=?)[0-9A-Za-z.*+!-]{1,40}(,(===?|!=|~=|<=?|>=?)[0-9A-Za-z.*+!-]{1,40}){0,9})?"
+)
 _HEADER = re.compile(r"[A-Za-z][A-Za-z0-9-]{0,62}")
 
 # muster creates its own directories, sets their owner and makes some writable for the engine; these are not its own.
@@ -207,6 +211,18 @@ def header_name(value: str) -> str:
     return value
 
 
+def requirement(value: str) -> str:
+    """Let a package of an index through, with extras and versions: no address, no marker, no option of an installer."""
+    if len(value) > 200 or not _REQUIREMENT.fullmatch(value):
+        raise ValueError("a package of an index such as transformers>=5.8.0, without address, marker and blanks")
+    return value
+
+
+def package_name(value: str) -> str:
+    """Return the package that a requirement names, as indexes compare it."""
+    return re.sub(r"[-_.]+", "-", re.split(r"[^A-Za-z0-9._-]", value.strip())[0]).lower()
+
+
 def word(value: str) -> str:
     """Let one word of a command line, or the value of an environment variable, through."""
     return line(value)
@@ -230,4 +246,5 @@ Dotted = Annotated[str, AfterValidator(dotted)]
 HostName = Annotated[str, AfterValidator(host_name)]
 HeaderName = Annotated[str, AfterValidator(header_name)]
 Url = Annotated[str, AfterValidator(url)]
+Requirement = Annotated[str, AfterValidator(requirement)]
 Word = Annotated[str, AfterValidator(word)]

@@ -12,7 +12,7 @@ from typing import Any
 
 from muster.errors import Refusal, shown, unknown
 from muster.on_host.whole_files import text_sha256
-from muster.spec import catalogue_releases, catalogue_words, reserved_variables
+from muster.spec import catalogue_packages, catalogue_releases, catalogue_words, reserved_variables
 from muster.spec.catalogue_features import Features
 from muster.spec.catalogue_text import (
     GENERATION,
@@ -66,6 +66,7 @@ class Importer:
         self.where, self.raw, self.files = where, mapping(raw), files or {}
         self.brought: Raw = {}
         self.model = mapping(self.raw.get("model"))
+        self.packages: list[str] = []
         self.differences: list[str] = []
         self._floor_at_least = "0"
 
@@ -102,6 +103,7 @@ class Importer:
             "context": self._context(),
             "source": {**source, "variant": variant},
             **kept(endpoint=self._endpoint(model_id), files=self.brought),
+            **kept(packages=list(dict.fromkeys(self.packages))),
             **kept(fit=_fit(declared), flags=base.flags, env=self._env(self.model.get("base_env"))),
             **kept(hardware=self._hardware(self.raw), features=features.texts),
             "variant": variant,
@@ -136,10 +138,14 @@ class Importer:
                 continue
             if catalogue_releases.of_package(command):
                 self._released(shown(command))
-            elif "git+" in command or "git clone" in command:
+                continue
+            if "git+" in command or "git clone" in command:
                 raise self._refusal(f"a package from git: {shown(command)}", "packages of an index, with hashes")
-            else:
+            packages = catalogue_packages.read(command)
+            if packages is None:
                 self.differences.append(f"not carried out: {shown(command)}")
+            else:
+                self.packages += packages
         image = self.model.get("docker_image")
         self._check_image(mapping(image).get(VENDOR) if isinstance(image, Mapping) else image)
 
