@@ -162,16 +162,20 @@ class Edged(GuardedTestbed):
         finally:
             connection.close()
 
-    def taken(self, host: str, edge: str = "") -> int:
-        """Return how many requests an edge has sent to a head's engine."""
+    def seen_by(self, edge: str, host: str) -> dict[str, str]:
+        """Return what an edge's HAProxy counts and says of a head's engine."""
         program = (
             "import socket; s = socket.socket(socket.AF_UNIX); s.connect('/run/haproxy/admin.sock');"
             "s.sendall(b'show stat\\n'); print(s.makefile().read())"
         )
-        lines = self.box.exec(edge or self.layout.edges[0], ["python3", "-c", program]).stdout.splitlines()
+        lines = self.box.exec(edge, ["python3", "-c", program]).stdout.splitlines()
         names = lines[0].lstrip("# ").split(",")
         rows = [dict(zip(names, line.split(","), strict=False)) for line in lines[1:]]
-        return next(int(row["stot"]) for row in rows if row["svname"] == f"{self.layout.group_of(host)}_{host}")
+        return next(row for row in rows if row["svname"] == f"{self.layout.group_of(host)}_{host}")
+
+    def taken(self, host: str, edge: str = "") -> int:
+        """Return how many requests an edge has sent to a head's engine."""
+        return int(self.seen_by(edge or self.layout.edges[0], host)["stot"])
 
     def ready_at(self, host: str) -> bool:
         try:
