@@ -9,11 +9,12 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from muster.spec import recipe
-from muster.weights import hub
+from muster.spec import bundles, recipe
+from muster.weights import gather, hub
 from tests.deploys.conftest import GROUP, HOSTS, REPOSITORY, UNIT, Testbed
 from tests.deploys.test_install import installs
 
@@ -102,3 +103,26 @@ def test_a_draft_that_is_pinned_comes_with_the_model_from_beside_it(testbed: Tes
         for model in (main, "org/draft"):
             path = f"/var/lib/muster/weights/{model.replace('/', '--')}/current/config.json"
             assert json.loads(testbed.sh(name, f"cat {path}")) == {"of": model}
+
+
+def test_a_draft_out_of_a_bundle_is_staged_where_the_plan_names_it(testbed: Testbed) -> None:
+    out, main = testbed.directory / "bundle", recipe.load(GROUP).model
+    places = {main: (out / bundles.WEIGHTS, out / bundles.PIN)}
+    places["org/bundled"] = (bundles.draft(out, "org/bundled"), bundles.draft_pin(out, "org/bundled"))
+    for model, (weights, pin) in places.items():
+        weights.mkdir(parents=True)
+        (weights / "config.json").write_text(json.dumps({"bundled": model}))
+        pin.write_text(json.dumps(hub.from_directory(model, weights).as_data()))
+    (out / bundles.ENGINE / "wheels").mkdir(parents=True)
+    (out / bundles.ENGINE / "wheels" / "unused").write_text("the hosts have the stand-in")
+    gather.seal(out, GROUP)
+    words = {"method": "draft_model", "model": "org/bundled", "num_speculative_tokens": 2}
+    given: dict[str, Any] = {"bundle": str(out), "weights_source": "hub"}  # the bundle has them: no hub is asked
+    given["extra_args"] = ["--speculative-config", json.dumps(words)]
+    staged = testbed.run("stage_weights", "-y", _recipe=GROUP, **given)
+    assert staged.status == 0, staged.text
+    planned = testbed.muster("plan")
+    for name in HOSTS:
+        (path,) = testbed.sh(name, "readlink -f /var/lib/muster/weights/org--bundled/current").split()
+        assert json.loads(testbed.sh(name, f"cat {path}/config.json")) == {"bundled": "org/bundled"}
+        assert path in planned.stdout, planned.stdout + planned.stderr
