@@ -290,6 +290,10 @@ monitoring_alertmanager_file = None
 # TCP port at which clients reach the edge, with TLS.
 edge_port = 443
 
+# TCP port at which monitor_networks of the groups, and nobody else, read the edge's metrics (/metrics) and the fleet's
+# page (/).
+edge_monitor_port = 8405
+
 # DNS names that clients call it by; its certificate must be for each. []: no edge can be deployed.
 edge_names = []
 

@@ -22,6 +22,8 @@ DIRECTORY = Path(__file__).parent.parent / "dashboards"
 SOURCE = DataSourceRef(type_val="prometheus", uid="${source}")
 GROUP, HOST = 'group="$group"', 'group="$group",host=~"$host"'
 RATE = "[$__rate_interval]"
+SERVED = 'haproxy_server_status{job="muster-edge"}'
+"""Of proxies with servers, which are the models'."""
 
 
 @dataclass(frozen=True)
@@ -94,6 +96,32 @@ FLEET = {
         ),
     ],
 }
+EDGE_JOB = 'job="muster-edge"'
+FLEET["Edge"] = [
+    Chart(
+        "Endpoints up",
+        "none",
+        [(f"haproxy_backend_active_servers{{{EDGE_JOB}}} and on (proxy) {SERVED}", "{{host}} {{proxy}}")],
+        "Of each model: by the word of its groups' guards.",
+    ),
+    Chart(
+        "Answers to clients",
+        "reqps",
+        [
+            (
+                f'sum by (code) (rate(haproxy_frontend_http_responses_total{{{EDGE_JOB},proxy="edge"}}{RATE}))',
+                "{{code}}",
+            )
+        ],
+        "4xx are refusals of the edge, 5xx errors of the service.",
+    ),
+    Chart(
+        "Requests waiting at the edge",
+        "none",
+        [(f"haproxy_backend_current_queue{{{EDGE_JOB}}} and on (proxy) {SERVED}", "{{host}} {{proxy}}")],
+        "With edge_max_requests; 0 without.",
+    ),
+]
 GROUP_ROWS = {
     "Latency": [
         Chart("Time to first token", "s", quantiles("time_to_first_token_seconds"), "From the request's arrival."),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import os
@@ -146,10 +147,10 @@ class LiveEdge:
         engine_keys: Mapping[str, str] = {},
         **settings: Any,
     ) -> None:
-        self.port, self.tree = free_port(), directory
+        self.port, self.monitor_port, self.tree = free_port(), free_port(), directory
         self.socket = str(directory / "s")
         self.engine_keys = engine_keys
-        made = Settings(edge_port=self.port, **settings).edge
+        made = Settings(edge_port=self.port, edge_monitor_port=self.monitor_port, **settings).edge
         self.plan = edge_plan(
             [
                 EdgeGroup(
@@ -228,6 +229,13 @@ class LiveEdge:
         """Send one request on a connection of its own."""
         with self.open() as connection:
             connection.request(method, path, raw or json.dumps(body).encode(), bearer(key))
+            return Answer(connection.getresponse())
+
+    def operators(self, path: str, method: str = "GET") -> Answer:
+        """Ask the port for operators, from this machine."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.monitor_port, timeout=SECONDS)
+        with contextlib.closing(connection):
+            connection.request(method, path)
             return Answer(connection.getresponse())
 
     def open(self) -> Connection:

@@ -68,3 +68,8 @@ def test_backends_are_named_after_models_and_never_alike() -> None:
     assert names[0].startswith("org-model-1-5-")
     assert len(set(names)) == len(names)
     assert server(group("a"), Endpoint("gpu.7", "198.51.100.1", 1)) == "a_gpu-7"
+
+
+def test_clients_and_operators_have_a_port_each() -> None:
+    with pytest.raises(Refusal, match="edge_port and edge_monitor_port are both 8405"):
+        edge_plan([group()], Edge(port=8405))

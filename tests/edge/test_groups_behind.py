@@ -46,6 +46,7 @@ def test_the_command_writes_files_and_names_what_is_secret(words: list[str], tmp
     assert {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*.*") if path.is_file()} == {
         "haproxy.cfg",
         "muster/models.map",
+        "muster/fleet.html",
     }
     assert "muster: edge.pem, keys.map" in ran.stderr
 

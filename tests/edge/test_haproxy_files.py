@@ -14,7 +14,10 @@ from tests.edge.test_edge_plan import group
 from tests.sample_plans import plan
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "edge"
-KIMI = edge_group(plan("kimi-k2-instruct", 2, "H200"), Settings(api_key_file="/k"))
+KIMI = edge_group(
+    plan("kimi-k2-instruct", 2, "H200"),
+    Settings(api_key_file="/k", monitor_networks=["198.51.100.0/24", "2001:db8::9"]),
+)
 QWEN = edge_group(plan("tests/recipes/qwen3-235b.yaml", 2, "H200", strategy="each-answers"), Settings())
 CASES = {
     "one-group": edge_plan([KIMI], Edge()),

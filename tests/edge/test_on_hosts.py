@@ -61,6 +61,19 @@ def test_a_key_is_in_effect_at_once_and_printed_once(edged: Edged) -> None:
     assert "engine-secret" not in files
 
 
+def test_operators_alone_read_metrics_and_the_fleets_page(edged: Edged) -> None:
+    url = f"http://{edged.box.hosts[2].address}:8405"
+    with urllib.request.urlopen(f"{url}/", timeout=10) as answer:
+        page = answer.read().decode()
+    for group in GROUPS.values():
+        assert f">{group}</a>" in page
+    with urllib.request.urlopen(f"{url}/metrics", timeout=10) as answer:
+        assert b"haproxy_server_status" in answer.read()
+    # A host of a group is in no monitor_networks here: it gets no answer, not even to a connection.
+    asked = edged.sh("node0", f"timeout 3 python3 -c 'import urllib.request as u; u.urlopen(\"{url}\")' 2>&1; echo $?")
+    assert asked.splitlines()[-1] == "124", asked
+
+
 def test_a_key_outlives_a_restart(edged: Edged, client: str) -> None:
     edged.sh(EDGE, "systemctl restart haproxy")
     edged.wait("a request", lambda: edged.ask(client)[0] == "done", 30)

@@ -12,6 +12,7 @@ STEP = 15
 MINUTES = 90
 STEPS = MINUTES * 60 // STEP
 GROUP, HEAD, MEMBER = "k2", "gpu-0", "gpu-1"
+EDGE, MODEL = "edge-0", "k2-0c90c9"
 PHASES = ("stopped", "failed", "backoff", "gather", "starting", "running", "drain", "abort")
 
 Values = Sequence[float | None]
@@ -40,12 +41,40 @@ def node(name: str, host: str = HEAD, /, **labels: str) -> str:
     return series(name, job="muster-node", instance=f"{host}:9100", host=host, rank=rank, **labels)
 
 
+def edge(name: str, host: str = EDGE, /, **labels: str) -> str:
+    return series(name, group="", job="muster-edge", instance=f"{host}:8405", host=host, **labels)
+
+
+def server(state: str, host: str = HEAD) -> str:
+    """Return the state of an endpoint at the edge; Prometheus takes its group out of its name."""
+    named = {"proxy": MODEL, "server": f"{GROUP}_{host}", "state": state}
+    return series("haproxy_server_status", job="muster-edge", instance=f"{EDGE}:8405", host=EDGE, **named)
+
+
+def answers(code: str, *, of_model: bool = False) -> str:
+    """Return the count of an edge's answers to clients, or of those to requests for the model."""
+    if of_model:
+        return edge("haproxy_backend_http_responses_total", proxy=MODEL, code=code)
+    return edge("haproxy_frontend_http_responses_total", proxy="edge", code=code)
+
+
+def growing(*parts: tuple[float, float], last: float) -> list[float]:
+    """Return a counter: for so many minutes so much a second, then `last` a second until the day ends."""
+    rates = during(*parts, last=last)
+    total, values = 0.0, []
+    for rate in rates:
+        total += (rate or 0.0) * STEP
+        values.append(total)
+    return values
+
+
 def certificate(name: str) -> str:
     return series(name, job="muster-certificate", instance="https://api.example")
 
 
 def series(name: str, /, **labels: str) -> str:
     pairs = {"group": GROUP, **labels} if labels.get("job") != "muster-certificate" else labels
+    pairs = {key: value for key, value in pairs.items() if value}
     return f"{name}{{{','.join(f'{key}={json.dumps(value)}' for key, value in pairs.items())}}}"
 
 
@@ -84,6 +113,12 @@ def healthy() -> Day:
         clock = [float(step * STEP) for step in range(STEPS)]
         day[node("node_time_seconds", host)] = clock
         day[node("node_textfile_mtime_seconds", host, file="/x/muster.prom")] = clock
+    day[edge("up")] = during(last=1.0)
+    for state in ("UP", "DOWN", "MAINT", "DRAIN"):
+        day[server(state)] = during(last=float(state == "UP"))
+    day[edge("haproxy_backend_active_servers", proxy=MODEL)] = during(last=1.0)
+    for code, each in (("2xx", 2.0), ("4xx", 0.1), ("5xx", 0.0)):
+        day[answers(code)] = day[answers(code, of_model=True)] = growing(last=each)
     for name, value in (("probe_ssl_earliest_cert_expiry", 60 * 86400.0), ("probe_success", 1.0), ("up", 1.0)):
         day[certificate(name)] = during(last=value)
     return day

@@ -28,11 +28,19 @@ class Monitored(GuardedTestbed):
 
     def bring_up(self) -> None:
         """Deploy the group, then what watches it, and wait until every target is scraped."""
+        self.prepare_group()
+        self.watch(targets=4)
+
+    def prepare_group(self) -> None:
+        """Deploy the group."""
         for name in HOSTS:
             standin.place(self.box.tree(name))
         self.deploy()
+
+    def watch(self, targets: int) -> None:
+        """Deploy what watches the group, and wait until so many targets are scraped."""
         self.done("monitoring")
-        self.wait("every target up", lambda: len(self.targets()) == 4, 60)
+        self.wait("every target up", lambda: len(self.targets()) == targets, 60)
 
     def start(self, deploy: str = "kimi_k2_instruct", *flags: str, **settings: Any) -> Any:
         hosts = {host.name: host.address for host in self.box.hosts}

@@ -12,7 +12,8 @@ from click.testing import CliRunner
 from muster.cli import main
 from muster.errors import Refusal
 from muster.monitoring import configuration
-from muster.monitoring.monitor_access import require_access
+from muster.monitoring.monitor_access import require_access, require_edge_access
+from muster.monitoring.rules import ALERTS
 from muster.monitoring.targets import targets_of
 from muster.spec.settings import Settings
 from tests.sample_plans import plan
@@ -21,6 +22,7 @@ from . import prometheus_tools
 
 INVENTORY = Path(__file__).parents[2] / "inventories" / "h200-16.py"
 GROUP = "kimi-k2-instruct"
+EDGES = {"edge-0": "198.51.100.30"}
 
 
 def scraped(settings: Settings, **more: object) -> dict[str, list[tuple[str, dict[str, str]]]]:
@@ -79,9 +81,9 @@ def write(directory: Path, files: dict[str, str]) -> None:
 def test_prometheus_and_alertmanager_take_the_files(tmp_path: Path, more: dict[str, object]) -> None:
     settings = Settings(monitoring_https=["https://api.example"], monitoring_dcgm_port=9400, **more)
     made = plan(GROUP, 2, "H200", **more)
-    write(tmp_path, {**configuration.files(made, settings), configuration.key_path(GROUP): "key"})
+    write(tmp_path, {**configuration.files(made, settings, edges=EDGES), configuration.key_path(GROUP): "key"})
     said = prometheus_tools.run("promtool", "check", "config", "prometheus.yml", cwd=tmp_path)
-    assert "SUCCESS: 18 rules found" in said
+    assert f"SUCCESS: {len(ALERTS)} rules found" in said
     assert "SUCCESS" in prometheus_tools.run("amtool", "check-config", "alertmanager.yml", cwd=tmp_path)
 
 
@@ -128,3 +130,33 @@ def test_a_monitor_that_the_hosts_keep_out_is_refused(settings: dict[str, list[s
 
 def test_a_host_of_the_group_may_be_the_monitor() -> None:
     require_access(plan(GROUP, 2, "H200"), Settings(), {"mon": "198.51.100.2"})
+
+
+def test_an_edge_is_scraped_and_its_certificate_read() -> None:
+    settings = Settings(edge_port=8443, edge_monitor_port=8406)
+    files = configuration.files(plan(GROUP, 2, "H200"), settings, edges=EDGES)
+    (metrics,) = json.loads(files["muster/targets/edge-0.edge.json"])
+    assert metrics == {"targets": ["198.51.100.30:8406"], "labels": {"host": "edge-0"}}
+    (read,) = json.loads(files["muster/targets/edge-0.certificate.json"])
+    assert read["targets"] == ["198.51.100.30:8443"]
+    modules = yaml.safe_load(files[configuration.BLACKBOX])["modules"]
+    assert read["labels"]["__param_module"] in modules
+    assert modules.keys() == {"http_2xx", "edge_certificate"}
+
+
+def test_the_command_names_the_inventorys_edges(tmp_path: Path) -> None:
+    inventory = tmp_path / "mine.py"
+    inventory.write_text(
+        'gpu = ([("g0", {"fabric_address": "198.51.100.1"})], {"gpu": "H200", "gpus": 8})\n'
+        'edge = [("edge-0", {"fabric_address": "198.51.100.30"})]\n'
+    )
+    words = ["monitoring", str(inventory), "kimi-k2-thinking", "--out", str(tmp_path / "out")]
+    ran = CliRunner().invoke(main, words)
+    assert ran.exit_code == 0, ran.output
+    assert "198.51.100.30:8405" in (tmp_path / "out" / "muster/targets/edge-0.edge.json").read_text()
+
+
+def test_a_monitor_that_an_edge_keeps_out_is_refused() -> None:
+    require_edge_access(Settings(monitor_networks=["198.51.100.0/24"]), {"mon": "198.51.100.2"})
+    with pytest.raises(Refusal, match="the edge drops"):
+        require_edge_access(Settings(monitor_networks=["203.0.113.0/24"]), {"mon": "198.51.100.2"})

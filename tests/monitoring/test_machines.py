@@ -45,6 +45,10 @@ def test_certificates_need_the_blackbox_exporter() -> None:
     assert machines.BLACKBOX not in machines.monitor(made, SETTINGS).packages
     with_https = Settings(monitoring_https=["https://api.example"])
     assert machines.BLACKBOX in machines.monitor(made, with_https).packages
+    edged = machines.monitor(made, SETTINGS, edges={"edge-0": "198.51.100.30"})
+    assert machines.BLACKBOX in edged.packages
+    # The exporter reads it when its package starts it.
+    assert "/etc/prometheus/muster/blackbox.yml" in edged.early
 
 
 def test_a_host_may_be_both() -> None:

@@ -16,21 +16,27 @@ from muster.spec.settings import Monitoring
 
 from . import prometheus_tools
 from .days import (
+    EDGE,
     GROUP,
     HEAD,
     MEMBER,
+    MODEL,
     STEP,
     STEPS,
     Day,
+    answers,
     certificate,
     during,
+    edge,
     engine,
     gone,
+    growing,
     guard,
     healthy,
     node,
     notation,
     phases,
+    server,
 )
 
 MONITORING = Monitoring(https=["https://api.example"])
@@ -66,6 +72,23 @@ OFF = {**SILENT, **gone(HEALTHY, [MEMBER, "muster-node"], after=10)}
 STOPPED = phases((10, "running"), (0.5, "drain"), last="stopped")
 AVAILABLE = node("node_filesystem_avail_bytes", MEMBER, mountpoint="/", fstype="ext4", device="/dev/nvme0n1p2")
 IDLE = node("node_systemd_unit_state", name="muster-k2-vllm.service", state="inactive")
+
+ACTIVE = edge("haproxy_backend_active_servers", proxy=MODEL)
+
+
+def unserved(after: float, back: float | None = None) -> Day:
+    """The edge has no endpoint of the model, and clients that go on asking get 503."""
+    there = [(after, 1.0), *([(back - after, 0.0)] if back else [])]
+    last = 1.0 if back else 0.0
+    lost = [(minutes, 2.0 * (1 - up)) for minutes, up in there]
+    return {
+        server("UP"): during(*there, last=last),
+        server("DOWN"): during(*((minutes, 1 - up) for minutes, up in there), last=1 - last),
+        ACTIVE: during(*there, last=last),
+        answers("5xx"): growing(*lost, last=2.0 * (1 - last)),
+        answers("5xx", of_model=True): growing(*lost, last=2.0 * (1 - last)),
+    }
+
 
 FIRES: dict[str, tuple[Day, float, set[tuple[str, str]]]] = {
     # name -> what differs from a healthy day, the minute of the look, alert and host of all that fires then
@@ -148,6 +171,34 @@ FIRES: dict[str, tuple[Day, float, set[tuple[str, str]]]] = {
         7,
         {("MusterCertificateExpiring", "")},
     ),
+    "the edge is down": (gone(HEALTHY, ["muster-edge"], after=10), 13, {("MusterEdgeDown", EDGE)}),
+    "the edge does not reach a group that is ready": (
+        unserved(10),
+        20,
+        {("MusterEdgeModelUnserved", EDGE), ("MusterEdgeEndpointDown", EDGE)},
+    ),
+    "one endpoint of two does not reach the edge": (
+        {
+            server("UP", MEMBER): during((10, 1.0), last=0.0),
+            server("DOWN", MEMBER): during((10, 0.0), last=1.0),
+        },
+        18,
+        {("MusterEdgeEndpointDown", EDGE)},
+    ),
+    "a group waits, and its model has no other": (
+        {**phases((10, "running"), (1, "abort"), last="gather"), **unserved(10)},
+        20,
+        {("MusterGroupNotReady", HEAD), ("MusterEdgeModelUnserved", EDGE)},
+    ),
+    "engines answer errors": (
+        {
+            answers("5xx"): growing((10, 0.0), last=0.5),
+            answers("5xx", of_model=True): growing((10, 0.0), last=0.5),
+        },
+        20,
+        {("MusterEdgeErrors", EDGE)},
+    ),
+    "somebody tries keys": ({answers("4xx"): growing((10, 0.1), last=500.0)}, 13, {("MusterEdgeRefusing", EDGE)}),
     "a clock one hour off": (
         {node("node_time_seconds", MEMBER): [step * STEP + 3600.0 * (step > 40) for step in range(STEPS)]},
         17,
@@ -200,6 +251,16 @@ FIRES: dict[str, tuple[Day, float, set[tuple[str, str]]]] = {
 QUIET: dict[str, Day] = {
     "a healthy day": {},
     "a deliberate stop": STOPPED,
+    "a deliberate stop, while clients go on asking": {
+        **phases((10, "running"), (0.5, "drain"), (20, "stopped"), (0.5, "gather"), (10, "starting"), last="running"),
+        **unserved(10.5, 41.25),
+    },
+    "a drained group": {server("UP"): during((10, 1.0), last=0.0), server("DRAIN"): during((10, 0.0), last=1.0)}
+    | {server("UP", MEMBER): during(last=1.0), server("DOWN", MEMBER): during(last=0.0)},
+    "some errors within a minute": {
+        answers("5xx"): growing((10, 0.0), (1, 2.0), last=0.0),
+        answers("5xx", of_model=True): growing((10, 0.0), (1, 2.0), last=0.0),
+    },
     "a deliberate stop, then a host is switched off": {**STOPPED, **OFF},
     "a deliberate stop, and other work takes the GPUs": {
         **STOPPED,
@@ -245,15 +306,14 @@ def test_every_alert_is_seen_to_fire() -> None:
     assert {alert for _, _, fired in FIRES.values() for alert, _ in fired} == {each.name for each in ALERTS}
 
 
-def test_certificates_are_watched_only_where_some_are_named() -> None:
+def test_every_rule_is_rendered_in_order() -> None:
     names = [rule["alert"] for rule in rules.rules(Monitoring())["groups"][0]["rules"]]
-    assert "MusterCertificateExpiring" not in names
-    assert len(names) == len(ALERTS) - 1
+    assert names == [each.name for each in ALERTS]
 
 
 def test_patience_shortens_every_wait() -> None:
     short = rules.rules(Monitoring(patience=10))["groups"][0]["rules"]
-    assert {rule["for"] for rule in short if "for" in rule} == {"10s", "5s", "2s"}
+    assert {rule["for"] for rule in short if "for" in rule} == {"14s", "12s", "10s", "5s", "2s"}
 
 
 def promtool(tmp_path: Path, days: Mapping[str, tuple[Day, dict[str, Any]]]) -> None:

@@ -122,17 +122,27 @@ TEMPLATES: dict[str, dict[str, Any]] = {
         "named": [(8000, 8000), (10002, 19999)],
         "first_ephemeral": 32768,
     },
-    "monitoring_firewall.nft.j2": {
+    "port_firewall.nft.j2": {
+        "unit": "muster-metrics-firewall.service",
+        "table": "muster_metrics",
         "port": 9100,
         "monitors": [("ip", ["198.51.100.9"]), ("ip6", ["2001:db8::9"])],
     },
-    "monitoring_firewall.service.j2": {"ruleset": "/opt/muster/monitoring/firewall.nft"},
+    "port_firewall.service.j2": {
+        "ruleset": "/opt/muster/monitoring/firewall.nft",
+        "table": "muster_metrics",
+        "guarded": "prometheus-node-exporter.service",
+        "required": True,
+    },
     "host_metrics.service.j2": {
         "program": "/opt/muster/monitoring/host_metrics.py",
         "devices": ["char-nvidia", "/dev/gdrdrv"],
     },
     "host_metrics.timer.j2": {"seconds": 15},
     "haproxy.cfg.j2": {
+        "monitor_port": 8405,
+        "monitors": ["198.51.100.9", "2001:db8::/64"],
+        "page_policy": "default-src 'none'",
         "socket": "/run/haproxy/admin.sock",
         "keys": "/etc/haproxy/muster/keys.map",
         "port": 443,
@@ -191,7 +201,7 @@ def nft_shape(text: str) -> list[str]:
 def haproxy_shape(text: str) -> list[str]:
     """Return lines with every quoted text and every word as one; whether an answer has Retry-After is a value."""
     lines = re.split(r"[\n\r\x85\u2028\u2029]", re.sub(r" hdr Retry-After \d+", "", text))
-    return [re.sub(r"[^\s']+", "w", re.sub(r"'[^']*'", "w", line)) for line in lines]
+    return [re.sub(r"[^\s']+", "w", re.sub(r"\"[^\"]*\"|'[^']*'", "w", line)) for line in lines]
 
 
 SHAPES: dict[str, Callable[[str], list[Any]]] = {
@@ -203,8 +213,8 @@ SHAPES: dict[str, Callable[[str], list[Any]]] = {
     "ray_ready.py.j2": str.splitlines,
     "firewall.service.j2": unit_shape,
     "nftables.conf.j2": nft_shape,
-    "monitoring_firewall.nft.j2": nft_shape,
-    "monitoring_firewall.service.j2": unit_shape,
+    "port_firewall.nft.j2": nft_shape,
+    "port_firewall.service.j2": unit_shape,
     "host_metrics.service.j2": unit_shape,
     "host_metrics.timer.j2": unit_shape,
     "haproxy.cfg.j2": haproxy_shape,

@@ -49,7 +49,7 @@ def monitoring(inventory_file: str, recipe_name: str | None, overrides: Mapping[
     files = {f"grafana/{path}": text for path, text in grafana.files().items()}
     for plan, settings in watched[:-1]:
         files |= configuration.target_files(plan, settings)
-    files |= configuration.files(*watched[-1], keyed)
+    files |= configuration.files(*watched[-1], keyed, inventory.edges_if_any(loaded))
     out_directory.write(out, files)
     click.echo(f"{len(files)} files under {out}", err=True)
     for plan, _ in watched:

@@ -173,14 +173,15 @@ def _certificate(plan: EdgePlan) -> str:
 
 
 def _require_free_port(behind: Behind, edges: Mapping[str, str]) -> None:
-    port = behind.plan.settings.port
+    settings = behind.plan.settings
     for plan in behind.plans.values():
         for name in plan.hosts.keys() & edges.keys():
-            if port in plan.hosts[name].ports:
-                raise Refusal(
-                    f"{name}: {plan.group} and the edge both listen on port {port}",
-                    fix="another edge_port, or another host for the edge",
-                )
+            for setting, port in (("edge_port", settings.port), ("edge_monitor_port", settings.monitor_port)):
+                if port in plan.hosts[name].ports:
+                    raise Refusal(
+                        f"{name}: {plan.group} and the edge both listen on port {port}",
+                        fix=f"another {setting}, or another host for the edge",
+                    )
 
 
 def _reached(state: State, hosts: list[Host], plan: EdgePlan) -> dict[str, tuple[str, ...]]:

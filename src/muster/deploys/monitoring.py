@@ -24,7 +24,7 @@ from muster.hosts.once import OncePerRun
 from muster.hosts.pyinfra_types import current_host, current_state, stage
 from muster.monitoring import configuration, machines
 from muster.monitoring.machines import Machine
-from muster.monitoring.monitor_access import require_access
+from muster.monitoring.monitor_access import require_access, require_edge_access
 from muster.plan.prepare import plan_for
 from muster.plan.types import Plan
 from muster.plan.weights_path import served_path
@@ -45,6 +45,8 @@ class Monitoring:
     """That each GPU host's timer runs."""
     api_key: str
     alertmanager: str
+    edges: Mapping[str, str]
+    """Name -> address."""
 
 
 _runs: OncePerRun[Monitoring] = OncePerRun()
@@ -93,7 +95,10 @@ def _prepare(state: State, recipe: str | None) -> Monitoring:
             needed="a machine for Prometheus",
             fix='monitor = [("mon-0", {"ssh_hostname": ...})] in the inventory; or muster monitoring --out',
         )
+    edges = inventory.edges_if_any(state.inventory)
     require_access(plan, fleet.settings, monitors)
+    if edges:
+        require_edge_access(fleet.settings, monitors)
     require_apt(
         reached(state).values(),
         fix="install Prometheus or the node exporter there yourself, with the files of muster monitoring --out",
@@ -106,6 +111,7 @@ def _prepare(state: State, recipe: str | None) -> Monitoring:
         programs.bundle({"host_metrics": _measured(recipe, fleet)}, streams=True),
         secret_files.bare_api_key(fleet.settings.api_key_file),
         _text(routes) if routes else "",
+        edges,
     )
 
 
@@ -138,5 +144,6 @@ def _machine(run: Monitoring, host: Host) -> Machine:
             keyed=configuration.keyed_groups(there),
             api_key=run.api_key,
             alertmanager=run.alertmanager,
+            edges=run.edges,
         )
     return machine

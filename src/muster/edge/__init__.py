@@ -6,5 +6,6 @@ groups_behind  the groups of an inventory that it is before
 key_records    records of clients' keys, from what an operator names
 certificate    whether a certificate can be served
 haproxy_files  HAProxy's configuration and maps, as they lie in /etc/haproxy
+fleet_page     the state of every group, as HAProxy shows it to operators
 edge_machine   what an edge host gets: package, files, unit
 """

@@ -29,6 +29,7 @@ class EdgeGroup:
         endpoints: where the engine answers.
         control: where the guard answers `/ready`, which knows whether every rank answers.
         api_key_file: file on the control machine with the engine's key; None where it asks for none.
+        monitor_networks: who may ask the group's guard.
     """
 
     name: str
@@ -37,6 +38,7 @@ class EdgeGroup:
     endpoints: tuple[Endpoint, ...]
     control: Endpoint
     api_key_file: str | None = None
+    monitor_networks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,11 @@ class EdgePlan:
     def paths(self) -> tuple[str, ...]:
         """Every path that clients may POST to."""
         return tuple(sorted({path for group in self.groups for path in group.paths}))
+
+    @cached_property
+    def monitor_networks(self) -> tuple[str, ...]:
+        """Who may read metrics and page of the edge: whoever may ask the guard of a group."""
+        return tuple(sorted({network for group in self.groups for network in group.monitor_networks}))
 
 
 def edge_group(plan: Plan, settings: Settings) -> EdgeGroup:
@@ -82,6 +89,7 @@ def edge_group(plan: Plan, settings: Settings) -> EdgeGroup:
         tuple(Endpoint(host.name, host.address, settings.port) for host in plan.hosts.values() if host.answers),
         Endpoint(plan.head.name, plan.head.address, settings.control_port),
         settings.api_key_file,
+        tuple(settings.monitor_networks),
     )
 
 
@@ -93,11 +101,18 @@ def edge_plan(groups: Iterable[EdgeGroup], settings: Edge) -> EdgePlan:
         settings: of the edge.
 
     Raises:
-        Refusal: no group, a name twice, groups of one model that ask for different keys or answer different paths.
+        Refusal: no group, one port twice, a name twice, groups of one model that ask for different keys or answer
+            different paths.
     """
     made = EdgePlan(tuple(groups), settings)
     if not made.groups:
         raise Refusal("no group behind the edge", needed="at least one that serves a model")
+    if settings.port == settings.monitor_port:
+        raise Refusal(
+            f"edge_port and edge_monitor_port are both {settings.port}",
+            needed="a port for clients, and one for operators",
+            fix="another edge_monitor_port",
+        )
     names = [group.name for group in made.groups]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise Refusal(f"{', '.join(twice)}: more than one group of that name", fix="name each group (`group`)")

@@ -8,19 +8,23 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 
-from muster.edge import api_errors
+from muster.edge import api_errors, fleet_page
 from muster.edge.edge_plan import EdgeGroup, EdgePlan, backend, server
+from muster.guard.page_style import POLICY
 from muster.on_host import edge_places
 from muster.plan.render import render
 
 CONFIGURATION = "haproxy.cfg"
-MODELS, ENGINE_KEYS, CERTIFICATE = (
-    f"{edge_places.OWN}/{name}" for name in (edge_places.MODELS, edge_places.ENGINE_KEYS, edge_places.CERTIFICATE)
+MODELS, ENGINE_KEYS, CERTIFICATE, PAGE = (
+    f"{edge_places.OWN}/{name}"
+    for name in (edge_places.MODELS, edge_places.ENGINE_KEYS, edge_places.CERTIFICATE, edge_places.PAGE)
 )
 """Paths below the tree, as the configuration names them."""
 _MARK = "# Written by muster; a change here is undone by the next run of deploys/edge.py.\n"
 _HEADROOM = 32 << 10
 """Bytes of a buffer for the head of a request and what HAProxy adds, beside the longest body."""
+_PAGE_HEADROOM = 8 << 10
+"""Bytes of the same buffer beside the fleet's page, for the head of its answer."""
 
 
 def files(plan: EdgePlan, tree: str = edge_places.TREE) -> dict[str, str]:
@@ -30,7 +34,8 @@ def files(plan: EdgePlan, tree: str = edge_places.TREE) -> dict[str, str]:
         plan: of the edge.
         tree: where they will lie; the map of keys is named by its whole path, which its runtime socket knows it by.
     """
-    return {CONFIGURATION: configuration(plan, tree), MODELS: models_map(plan)}
+    room = _buffer(plan) - _PAGE_HEADROOM
+    return {CONFIGURATION: configuration(plan, tree), MODELS: models_map(plan), PAGE: fleet_page.page(plan, room)}
 
 
 def models_map(plan: EdgePlan) -> str:
@@ -64,19 +69,26 @@ def configuration(plan: EdgePlan, tree: str = edge_places.TREE) -> str:
             "port": settings.port,
             "http2": settings.http2,
             "connections": settings.max_connections,
-            "buffer": settings.max_body + _HEADROOM,
+            "buffer": _buffer(plan),
             "max_body": settings.max_body,
             "silence": settings.silence,
             "queue_seconds": settings.queue_seconds,
             "by_session": settings.balance == "session",
             "session_header": settings.session_header,
             "paths": plan.paths,
+            "monitor_port": settings.monitor_port,
+            "monitors": plan.monitor_networks,
+            "page_policy": POLICY,
             "listing": model_list(plan),
             **{f"refused_{what}": _answer(error) for what, error in api_errors.REFUSED.items()},
             "failed": [_answer(error) for error in api_errors.FAILED],
             "backends": [_backend(plan, model, groups) for model, groups in sorted(plan.models.items())],
         },
     )
+
+
+def _buffer(plan: EdgePlan) -> int:
+    return plan.settings.max_body + _HEADROOM
 
 
 def _answer(error: api_errors.ApiError) -> tuple[int, str, int]:

@@ -5,5 +5,6 @@ rules          the alerts: what each means, when it fires, what to do
 configuration  the files of Prometheus and Alertmanager, as they lie in /etc/prometheus
 machines       what each machine gets: packages, files, units
 grafana        dashboards, and where Grafana finds them
+port_firewall  who may read one port of metrics
 monitor_access whether the hosts let the monitor in
 """

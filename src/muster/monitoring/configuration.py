@@ -12,12 +12,28 @@ from typing import Any
 import yaml
 
 from muster.monitoring import rules
-from muster.monitoring.targets import ENGINE, GUARD, KINDS, Target, targets_of
+from muster.monitoring.targets import (
+    CERTIFICATE,
+    CERTIFICATE_MODULE,
+    EDGE,
+    ENGINE,
+    GUARD,
+    KINDS,
+    Target,
+    edge_targets,
+    targets_of,
+)
 from muster.plan.types import Plan
 from muster.spec.settings import Monitoring, Settings
 
-PROMETHEUS, RULES, ALERTMANAGER = "prometheus.yml", "muster/rules.yml", "alertmanager.yml"
+PROMETHEUS, RULES, ALERTMANAGER, BLACKBOX = (
+    "prometheus.yml",
+    "muster/rules.yml",
+    "alertmanager.yml",
+    "muster/blackbox.yml",
+)
 ALERTMANAGER_AT, BLACKBOX_AT = "127.0.0.1:9093", "127.0.0.1:9115"
+_AS_CLIENTS = "http_2xx"
 KEYED = "keyed"
 """Kind of engines that ask for the API key. Each group has a job of its own: a job has one key."""
 
@@ -28,19 +44,26 @@ _EXAMPLE = """\
 """
 
 
-def files(plan: Plan, settings: Settings, keyed: Collection[str] = ()) -> dict[str, str]:
+def files(plan: Plan, settings: Settings, keyed: Collection[str] = (), edges: Mapping[str, str] = {}) -> dict[str, str]:
     """Return every file for a Prometheus that watches a group, by its path below /etc/prometheus.
 
     Args:
         plan, settings: of the group.
         keyed: other groups whose engines ask for an API key, and that this Prometheus watches too.
+        edges: name -> address of the edges before the group.
     """
     named = {*keyed, *([plan.group] if plan.api_key_path else [])}
     return {
         PROMETHEUS: prometheus(settings.monitoring, named),
         RULES: _MARK + _yaml(rules.rules(settings.monitoring)),
         ALERTMANAGER: _EXAMPLE + _yaml(alertmanager()),
+        BLACKBOX: _MARK + _yaml(blackbox()),
         **target_files(plan, settings),
+        **{
+            target_path(name, kind): _targets([target])
+            for name, address in edges.items()
+            for kind, target in edge_targets(name, address, settings.edge).items()
+        },
     }
 
 
@@ -86,8 +109,10 @@ def prometheus(monitoring: Monitoring, keyed: Collection[str] = ()) -> str:
         }
         for group in sorted(keyed)
     ]
-    if monitoring.https:
-        jobs.append(_certificates(monitoring.https))
+    # A server is named after its group and host: the group is what an alert of the edge and one of the guard share.
+    by_group = {"source_labels": ["server"], "regex": "([a-z0-9-]+)_.+", "target_label": "group"}
+    jobs.append({**_job(EDGE, target_path("*", EDGE)), "metric_relabel_configs": [by_group]})
+    jobs.append(_certificates(monitoring.https))
     seconds = f"{monitoring.interval}s"
     return _MARK + _yaml(
         {
@@ -121,6 +146,8 @@ def alertmanager() -> dict[str, Any]:
         "inhibit_rules": [
             _inhibit(f"{causes}|MusterRestartBudgetNearlySpent", "MusterGroupNotReady|MusterGroupRestarted"),
             _inhibit("MusterRestartLoop|MusterGroupNotReady", "MusterGroupRestarted"),
+            _inhibit(f"{causes}|MusterGroupNotReady", "MusterEdgeModelUnserved|MusterEdgeEndpointDown"),
+            _inhibit("MusterEdgeModelUnserved", "MusterEdgeEndpointDown"),
             *(_inhibit(worse, "|".join(ladder[step:])) for step, worse in enumerate(ladder[:-1], 1)),
         ],
     }
@@ -134,7 +161,7 @@ def arguments(monitoring: Monitoring) -> Mapping[str, str]:
         ),
         "prometheus-alertmanager": f"--web.listen-address={ALERTMANAGER_AT} --cluster.listen-address=",
         "prometheus-blackbox-exporter": (
-            f"--config.file=/etc/prometheus/blackbox.yml --web.listen-address={BLACKBOX_AT}"
+            f"--config.file=/etc/prometheus/{BLACKBOX} --web.listen-address={BLACKBOX_AT}"
         ),
     }
 
@@ -143,13 +170,29 @@ def _job(kind: str, path: str) -> dict[str, Any]:
     return {"job_name": f"muster-{kind}", "file_sd_configs": [{"files": [path]}]}
 
 
+def blackbox() -> dict[str, Any]:
+    """Return how the blackbox exporter probes: an address as its clients do, and the certificate of an edge."""
+    tls = {"tls": True, "tls_config": {"insecure_skip_verify": True}}
+    return {
+        "modules": {
+            _AS_CLIENTS: {"prober": "http"},
+            CERTIFICATE_MODULE: {"prober": "tcp", "tcp": tls},
+        }
+    }
+
+
 def _certificates(addresses: Collection[str]) -> dict[str, Any]:
     return {
-        "job_name": "muster-certificate",
+        **_job(CERTIFICATE, target_path("*", CERTIFICATE)),
         "metrics_path": "/probe",
-        "params": {"module": ["http_2xx"]},
-        "static_configs": [{"targets": list(addresses)}],
+        **({"static_configs": [{"targets": list(addresses)}]} if addresses else {}),
         "relabel_configs": [
+            {
+                "source_labels": ["__param_module"],
+                "regex": "",
+                "target_label": "__param_module",
+                "replacement": _AS_CLIENTS,
+            },
             {"source_labels": ["__address__"], "target_label": "__param_target"},
             {"source_labels": ["__param_target"], "target_label": "instance"},
             {"target_label": "__address__", "replacement": BLACKBOX_AT},

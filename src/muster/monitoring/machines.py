@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from ipaddress import ip_address
 
 from muster.monitoring import configuration
+from muster.monitoring.port_firewall import PortFirewall
 from muster.monitoring.targets import NODE_PORT
 from muster.on_host import places
 from muster.on_host.hardening import DEVICES
@@ -75,19 +75,17 @@ def gpu_host(settings: Settings, monitors: Collection[str], program: str) -> Mac
         program: text of the program that its timer runs.
     """
     directory = f"{settings.root}/{places.MONITORING}"
-    ruleset, script = f"{directory}/firewall.nft", f"{directory}/host_metrics.py"
-    networks = [
-        (word, [one for one in sorted(monitors) if ip_address(one).version == version])
-        for word, version in (("ip", 4), ("ip6", 6))
-    ]
-    allowed = {"port": NODE_PORT, "monitors": [(word, some) for word, some in networks if some]}
+    script = f"{directory}/host_metrics.py"
+    firewall = PortFirewall(
+        FIREWALL, "muster_metrics", f"{directory}/firewall.nft", f"{NODE_EXPORTER}.service", required=True
+    )
+    guarding = firewall.files(NODE_PORT, monitors)
     arguments = (
         f"--web.listen-address=:{NODE_PORT} --collector.textfile.directory={places.METRICS}"
         f" --collector.systemd --collector.systemd.unit-include=muster-.*"
     )
     early = {
-        ruleset: File(render("monitoring_firewall.nft.j2", allowed)),
-        places.unit(FIREWALL): File(render("monitoring_firewall.service.j2", {"ruleset": ruleset})),
+        **guarding,
         script: File(program),
         places.unit(places.MEASURE): File(render("host_metrics.service.j2", {"program": script, "devices": DEVICES})),
         places.unit(TIMER): File(render("host_metrics.timer.j2", {"seconds": settings.monitoring.interval})),
@@ -97,7 +95,7 @@ def gpu_host(settings: Settings, monitors: Collection[str], program: str) -> Mac
         packages=(NODE_EXPORTER,),
         early=early,
         units={
-            FIREWALL: (ruleset, places.unit(FIREWALL)),
+            FIREWALL: tuple(guarding),
             TIMER: (places.unit(TIMER),),
             f"{NODE_EXPORTER}.service": (_defaults(NODE_EXPORTER),),
         },
@@ -105,7 +103,13 @@ def gpu_host(settings: Settings, monitors: Collection[str], program: str) -> Mac
 
 
 def monitor(
-    plan: Plan, settings: Settings, *, keyed: Collection[str] = (), api_key: str = "", alertmanager: str = ""
+    plan: Plan,
+    settings: Settings,
+    *,
+    keyed: Collection[str] = (),
+    api_key: str = "",
+    alertmanager: str = "",
+    edges: Mapping[str, str] = {},
 ) -> Machine:
     """Return what the machine of Prometheus gets.
 
@@ -114,23 +118,28 @@ def monitor(
         keyed: groups on this Prometheus whose engines ask for an API key.
         api_key: the group's own key, where it has one.
         alertmanager: the user's alertmanager.yml; empty takes the example.
+        edges: name -> address of the edges before the group.
     """
-    files = {f"{TREE}/{path}": File(text) for path, text in configuration.files(plan, settings, keyed).items()}
+    files = {f"{TREE}/{path}": File(text) for path, text in configuration.files(plan, settings, keyed, edges).items()}
     routes = f"{TREE}/{configuration.ALERTMANAGER}"
     # It may hold the secrets of receivers.
     files[routes] = File(alertmanager or files[routes].text, mode="640", group="prometheus")
+    modules = f"{TREE}/{configuration.BLACKBOX}"
     if api_key:
         files[f"{TREE}/{configuration.key_path(plan.group)}"] = File(api_key, mode="640", group="prometheus")
-    programs: Sequence[str] = (PROMETHEUS, ALERTMANAGER, *([BLACKBOX] if settings.monitoring.https else []))
+    programs: Sequence[str] = (PROMETHEUS, ALERTMANAGER, *([BLACKBOX] if settings.monitoring.https or edges else []))
     arguments = configuration.arguments(settings.monitoring)
     read = {
         PROMETHEUS: (f"{TREE}/{configuration.PROMETHEUS}", f"{TREE}/{configuration.RULES}"),
         ALERTMANAGER: (routes,),
-        BLACKBOX: (),
+        BLACKBOX: (modules,),
     }
     return Machine(
         packages=tuple(programs),
-        early={_defaults(name): _arguments(arguments[name]) for name in programs},
+        early={
+            **{_defaults(name): _arguments(arguments[name]) for name in programs},
+            modules: files.pop(modules),
+        },
         files=files,
         checks=(
             ("promtool", "check", "config", f"{{tree}}/{configuration.PROMETHEUS}"),

@@ -37,5 +37,24 @@ def require_access(plan: Plan, settings: Settings, monitors: Mapping[str, str]) 
             )
 
 
+def require_edge_access(settings: Settings, monitors: Mapping[str, str]) -> None:
+    """Refuse monitors that an edge keeps out, which knows no hosts of the group but monitor_networks alone.
+
+    Args:
+        settings: of the group.
+        monitors: name -> IP address from which it scrapes.
+
+    Raises:
+        Refusal: a monitor in no network.
+    """
+    for name, address in monitors.items():
+        if not _inside(address, settings.monitor_networks):
+            raise Refusal(
+                f"{name} ({address}) is in no network of monitor_networks: the edge drops what it asks for metrics",
+                needed="its address in monitor_networks, and deploys/edge.py run with it",
+                fix=f'monitor_networks = [..., "{address}"] in group_data, then deploys/edge.py, then this again',
+            )
+
+
 def _inside(address: str, networks: list[str]) -> bool:
     return any(ip_address(address) in ip_network(each) for each in networks)

@@ -24,6 +24,14 @@ _CERTIFICATE_ENDS = "last_over_time(probe_ssl_earliest_cert_expiry[30d])"
 CLOCK_SECONDS = 5
 _DISKS = 'job="muster-node",fstype!~"tmpfs|ramfs|squashfs|overlay|nfs.*"'
 _FREE = f"node_filesystem_avail_bytes{{{_DISKS}}} / node_filesystem_size_bytes{{{_DISKS}}}"
+_UP = 'haproxy_server_status{job="muster-edge",state="UP"}'
+_LOADS = f'({ON_PURPOSE} or (muster_phase{{phase="starting"}} == 1 and on (group) muster_failures_in_a_row == 0))'
+_ANSWERED = 'rate(haproxy_backend_http_responses_total{job="muster-edge"}[2m])'
+_FAILED = 'rate(haproxy_backend_http_responses_total{job="muster-edge",code="5xx"}[2m])'
+_ASKED = 'rate(haproxy_frontend_http_responses_total{job="muster-edge",proxy="edge"}[2m])'
+_REFUSED = 'rate(haproxy_frontend_http_responses_total{job="muster-edge",proxy="edge",code="4xx"}[2m])'
+REFUSALS = 10
+"""Refused requests a second that are no client's mistake any more."""
 _NEARLY = "muster_aborts_in_window >= muster_restart_budget - 1"
 
 
@@ -158,6 +166,52 @@ ALERTS = (
         "renew it where it is served, and load it there",
     ),
     Alert(
+        "MusterEdgeDown",
+        "critical",
+        'up{job="muster-edge"} == 0',
+        0.5,
+        "the edge {{ $labels.host }} does not answer the monitor: off, cut off, or its HAProxy is not running",
+        "systemctl status haproxy on the edge; is the monitor in monitor_networks, and deploys/edge.py run since?",
+    ),
+    Alert(
+        "MusterEdgeModelUnserved",
+        "critical",
+        f"max by (host, proxy, group) ({_UP}) == 0 and on (host, proxy) (max by (host, proxy) ({_UP}) == 0)"
+        f" unless on (group) {_LOADS}",
+        # What ails a group is told before what follows from it.
+        1.2,
+        "{{ $labels.host }} has no endpoint for {{ $labels.proxy }}, nor one of {{ $labels.group }}: clients get 503",
+        "muster status says whether the group is ready; if it is, the edge does not reach its head's control port",
+    ),
+    Alert(
+        "MusterEdgeEndpointDown",
+        "warning",
+        'haproxy_server_status{job="muster-edge",state="DOWN"} == 1 and on (group) muster_ready == 1',
+        # Where it was the last endpoint of a model, that is told first.
+        1.4,
+        "{{ $labels.group }} is ready, and the edge {{ $labels.host }} does not hear so ({{ $labels.server }})",
+        "from the edge: curl the head's control port, /ready; is the edge in monitor_networks of the group?",
+    ),
+    Alert(
+        "MusterEdgeErrors",
+        "warning",
+        f"sum by (host, proxy) ({_FAILED}) > 0.05 * sum by (host, proxy) ({_ANSWERED})"
+        # Without an endpoint each answer is a 503: that has its own alert, or is on purpose.
+        ' and on (host, proxy) min_over_time(haproxy_backend_active_servers{job="muster-edge"}[2m]) > 0',
+        1,
+        "more than 5 % of the answers of {{ $labels.proxy }} at {{ $labels.host }} are errors of the service",
+        "journalctl -u haproxy on the edge: server and status of each request; then that engine's log",
+    ),
+    Alert(
+        "MusterEdgeRefusing",
+        "warning",
+        f"sum by (host) ({_REFUSED}) > {REFUSALS} and on (host)"
+        f" sum by (host) ({_REFUSED}) > 0.5 * sum by (host) ({_ASKED})",
+        0.2,
+        "{{ $labels.host }} refuses {{ $value | humanize }} requests a second, more than half of all",
+        "journalctl -u haproxy on the edge: status, key and address of each; muster key list",
+    ),
+    Alert(
         "MusterClockOff",
         "warning",
         f'abs(node_time_seconds{{job="muster-node"}} - timestamp(node_time_seconds{{job="muster-node"}}))'
@@ -215,10 +269,9 @@ def rules(monitoring: Monitoring) -> dict[str, Any]:
     """Return the rules as Prometheus reads them.
 
     Args:
-        monitoring: patience of the alerts, where their runbook is, and whether certificates are watched.
+        monitoring: patience of the alerts, and where their runbook is.
     """
-    alerts = [each for each in ALERTS if monitoring.https or each.name != "MusterCertificateExpiring"]
-    return {"groups": [{"name": "muster", "rules": [_rule(each, monitoring) for each in alerts]}]}
+    return {"groups": [{"name": "muster", "rules": [_rule(each, monitoring) for each in ALERTS]}]}
 
 
 def _rule(alert: Alert, monitoring: Monitoring) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What is scraped of a group: its guard, its engines, its hosts and their GPUs. Pure."""
+"""What is scraped of a group: its guard, its engines, its hosts and their GPUs; and of an edge. Pure."""
 
 from __future__ import annotations
 
@@ -6,13 +6,17 @@ from dataclasses import dataclass
 
 from muster.plan.endpoint import Endpoint
 from muster.plan.types import HostPlan, Plan
-from muster.spec.settings import Settings
+from muster.spec.settings import Edge, Settings
 
 NODE_PORT = 9100
 """Where the node exporter of Debian and Ubuntu listens."""
 
 GUARD, ENGINE, NODE, DCGM = "guard", "engine", "node", "dcgm"
 KINDS = (GUARD, ENGINE, NODE, DCGM)
+EDGE, CERTIFICATE = "edge", "certificate"
+"""Kinds of an edge, which is before all groups: its metrics, and the certificate that it serves."""
+CERTIFICATE_MODULE = "edge_certificate"
+"""Of the blackbox exporter: reads a certificate whoever signed it and whatever it is for, since clients judge that."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +41,15 @@ def targets_of(plan: Plan, settings: Settings) -> dict[str, tuple[Target, ...]]:
         ),
     }
     return {kind: targets for kind, targets in found.items() if targets}
+
+
+def edge_targets(name: str, address: str, settings: Edge) -> dict[str, Target]:
+    """Return kind -> target of an edge: no label names a group."""
+    labels = (("host", name),)
+    return {
+        EDGE: Target(name, address, settings.monitor_port, labels),
+        CERTIFICATE: Target(name, address, settings.port, (*labels, ("__param_module", CERTIFICATE_MODULE))),
+    }
 
 
 def _target(plan: Plan, host: HostPlan, port: int, *, rank: bool = True) -> Target:

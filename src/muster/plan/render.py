@@ -189,6 +189,18 @@ def haproxy_string(value: str) -> str:
     return f"'{value}'"
 
 
+def haproxy_header(value: str) -> str:
+    """Quote the value of a header of an answer for HAProxy's configuration, which otherwise fills it in.
+
+    Raises:
+        ValueError: a control or hidden character, a double quote, a backslash or a dollar sign.
+    """
+    _visible(value, "HAProxy's configuration")
+    if set(value) & set('"\\$'):
+        raise ValueError(f"a double quote, backslash or dollar sign is not taken to the letter: {value!r}")
+    return '"' + value.replace("%", "%%") + '"'
+
+
 def http_answer(value: tuple[int, str, int]) -> str:
     """Return an answer of HAProxy's own, as its `return` and `http-error` take it.
 
@@ -231,6 +243,7 @@ FILTERS: Mapping[str, Callable[[Any], str]] = {
     "digest": digest,
     "env_name": env_name,
     "env_value": env_value,
+    "haproxy_header": haproxy_header,
     "haproxy_string": haproxy_string,
     "http_answer": http_answer,
     "name": name,

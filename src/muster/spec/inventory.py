@@ -186,13 +186,22 @@ def monitor_hosts(inventory: Inventory) -> dict[str, str]:
     return _addresses(inventory, MONITOR)
 
 
-def edge_hosts(inventory: Inventory) -> dict[str, str]:
+def edges_if_any(inventory: Inventory) -> dict[str, str]:
     """Return name -> IP address of the hosts at which clients arrive: the address from which they reach the group.
+
+    Raises:
+        Refusal: one without an address.
+    """
+    return _addresses(inventory, EDGE)
+
+
+def edge_hosts(inventory: Inventory) -> dict[str, str]:
+    """Return the same where there has to be an edge.
 
     Raises:
         Refusal: there is none, or one without an address.
     """
-    edges = _addresses(inventory, EDGE)
+    edges = edges_if_any(inventory)
     if not edges:
         raise Refusal(
             "the inventory has no group `edge`",

@@ -125,6 +125,7 @@ class Edge(Group):
     model_config = ConfigDict(alias_generator=lambda name: f"edge_{name}")
 
     port: Port = 443
+    monitor_port: Port = 8405
     names: list[HostName] = []
     certificate_file: LocalPath | None = None
     certificate_key_file: LocalPath | None = None

@@ -1,0 +1,134 @@
+"""A real Prometheus watches a real edge before a real group: its panels, and what faults of the edge raise."""
+
+from __future__ import annotations
+
+import math
+import ssl
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Boot
+from tests.edge.live import make_certificate
+
+from .monitored import INVENTORY, MONITOR, PATIENCE, Monitored
+from .test_dashboards import BOARDS, panels
+from .test_on_hosts import OF_THE_EDGE
+
+pytestmark = [pytest.mark.sandbox, pytest.mark.nightly]
+
+NAME = "edge.test"
+CUT = """\
+table ip muster-tests {{
+  chain out {{
+    type filter hook output priority -10; policy accept;
+    ip daddr {head} meta skuid haproxy tcp dport 29600 reject with tcp reset
+  }}
+}}
+"""
+WAIT = 6 * PATIENCE + 60
+"""Seconds after which an alert that has not come does not come: rates look two minutes back."""
+
+
+class Edged(Monitored):
+    """The same, with an edge on the monitor's machine."""
+
+    inventory = INVENTORY + "edge = monitor\n"
+    days = 60
+
+    def start(self, deploy: str = "kimi_k2_instruct", *flags: str, **settings: object) -> object:
+        place = str(self.directory / f"edge-{self.days}.pem")
+        make_certificate(Path(place), (NAME,), self.days)
+        given = {
+            "edge_names": [NAME],
+            "edge_certificate_file": f"{place}.crt",
+            "edge_certificate_key_file": f"{place}.key",
+        }
+        if deploy == "edge":
+            flags = (*flags, "--data", "_recipe=kimi-k2-instruct")
+        return super().start(deploy, *flags, **{**given, **settings})
+
+    def refuse(self) -> None:
+        """Ask with a key that there is not."""
+        context = ssl._create_unverified_context()
+        request = urllib.request.Request(
+            f"https://{self.box.hosts[2].address}/v1/models", headers={"Authorization": "Bearer x"}
+        )
+        with pytest.raises(urllib.error.HTTPError, match="401"):
+            urllib.request.urlopen(request, timeout=10, context=context)
+
+
+@pytest.fixture(scope="module")
+def edged(sandbox: Boot, tmp_path_factory: pytest.TempPathFactory) -> Edged:
+    there = Edged(sandbox("monitoring", 3), tmp_path_factory.mktemp("monitored"))
+    there.prepare_group()
+    there.done("edge")
+    there.watch(targets=6)
+    return there
+
+
+def raised(there: Edged, alert: str, undo: Callable[[], object]) -> None:
+    """Wait for an alert of the edge, and for its end once what raised it is undone."""
+    told = {(alert, MONITOR)}
+    try:
+        there.wait("the alert", lambda: there.told() == told, WAIT)
+    finally:
+        undo()
+    there.wait("its end", lambda: there.told() == set(), WAIT)
+
+
+def test_it_is_scraped_and_its_panels_have_data(edged: Edged) -> None:
+    assert ("muster-edge", MONITOR) in edged.targets()
+    for _ in range(8):
+        edged.refuse()
+    asked = [
+        target["expr"].replace("$__rate_interval", "30s")
+        for panel in panels(BOARDS["fleet.json"])
+        if ("fleet.json", panel["title"]) in OF_THE_EDGE
+        for target in panel["targets"]
+    ]
+    assert len(asked) == len(OF_THE_EDGE)
+    for text in asked:
+        edged.wait(text, lambda text=text: any(math.isfinite(value) for _, value in edged.query(text)), 60)
+    again = edged.run("monitoring", "-y", "--dry", "--json")
+    assert (again.status, again.changes) == (0, {}), again.text
+    assert edged.told() == set()
+
+
+def test_an_edge_that_is_down_is_told(edged: Edged) -> None:
+    edged.sh(MONITOR, "systemctl stop haproxy")
+    raised(edged, "MusterEdgeDown", lambda: edged.sh(MONITOR, "systemctl start haproxy"))
+
+
+def test_a_group_that_the_edge_alone_does_not_reach_is_told_once(edged: Edged) -> None:
+    """Prometheus goes on asking the guard: the rule is of HAProxy's user."""
+    rules = CUT.format(head=edged.box.hosts[0].address)
+    edged.box.exec(MONITOR, ["nft", "-f", "-"], stdin=rules)
+    told = {("MusterEdgeModelUnserved", MONITOR)}
+    try:
+        edged.wait("the alert", lambda: edged.told() == told, WAIT)
+    finally:
+        edged.sh(MONITOR, "nft delete table ip muster-tests")
+    edged.wait("its end", lambda: edged.told() == set(), WAIT)
+
+
+def test_a_deliberate_stop_raises_nothing_at_the_edge(edged: Edged) -> None:
+    edged.done("stop")
+    edged.wait("no endpoint", lambda: edged.query("max(haproxy_backend_active_servers)")[0][1] == 0, 60)
+    edged.sh(MONITOR, f"sleep {2 * PATIENCE}")
+    told = edged.told()
+    edged.done("resume")
+    edged.wait("ready", edged.ready)
+    assert told == set()
+
+
+def test_a_certificate_of_three_days_is_told(edged: Edged) -> None:
+    def serve(days: int) -> None:
+        edged.days = days
+        edged.done("edge")
+
+    serve(3)
+    raised(edged, "MusterCertificateExpiring", lambda: serve(60))
