@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+import urllib.request
 from typing import Any
 
 import pytest
@@ -65,7 +66,7 @@ def test_operators_alone_read_metrics_and_the_fleets_page(edged: Edged) -> None:
     url = f"http://{edged.box.hosts[2].address}:8405"
     with urllib.request.urlopen(f"{url}/", timeout=10) as answer:
         page = answer.read().decode()
-    for group in GROUPS.values():
+    for group in LAYOUT.groups:
         assert f">{group}</a>" in page
     with urllib.request.urlopen(f"{url}/metrics", timeout=10) as answer:
         assert b"haproxy_server_status" in answer.read()
