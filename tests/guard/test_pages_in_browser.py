@@ -1,4 +1,4 @@
-"""The head's pages in a real browser, as axe-core judges them: contrast, keyboard, widths, hostile text."""
+"""The head's pages and the fleet's in a real browser, judged by axe-core: contrast, keyboard, widths, hostile text."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import pytest
 from muster.guard.page_style import STYLE
 from muster.guard.status_page import page
 from tests import required
+from tests.edge.live import Engine, LiveEdge
 
 pytestmark = pytest.mark.nightly
 
@@ -63,3 +64,21 @@ def test_a_bad_style_is_seen(
     assert any(problem in line for line in found), found
     (tmp_path / "page.html").write_text(text)
     assert problems(chromium, (tmp_path / "page.html").as_uri(), 390, 1, AXE.read_text()) == []
+
+
+def test_the_fleets_page_has_no_problem(chromium: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    views = runpy.run_path(str(BENCHMARKS / "page_views.py"))
+    engines = Engine("a"), Engine("b")
+    engines[1].ready = False
+    hostile = "org/<script>document.title=1</script>%[hostname]" + "A" * 200
+    try:
+        with LiveEdge(tmp_path, {"a": ("m", list(engines)), "b": (hostile, [engines[1]])}) as edge:
+            edge.wait(lambda: b">down</span>" in edge.operators("/").body)
+            url = f"http://127.0.0.1:{edge.monitor_port}/"
+            for width in views["WIDTHS"]:
+                for scheme in views["SCHEMES"].values():
+                    assert views["problems"](chromium, url, width, scheme, AXE.read_text()) == []
+    finally:
+        for engine in engines:
+            engine.close()
