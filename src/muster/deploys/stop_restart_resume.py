@@ -127,10 +127,11 @@ def _read_units(deployed: DeployedGroup) -> None:
 def _end_and_hold(deployed: DeployedGroup) -> None:
     """End every rank without the head's guard, and have each host hold the group by itself."""
     host, progress = current_host(), deployed.progress
-    # A guard without its head holds its host; one whose head is there without a guard would wait for it in vain.
-    by_guard = not deployed.head and host.name in deployed.guards
+    # A guard whose head is off tells it of the stop when it returns; one whose head is there without a guard would wait
+    # for it in vain.
+    stays = not deployed.head
     units = tuple(reversed(deployed.units.get(host.name, ())))
-    work = FunctionCommand(guard_commands.hold, [deployed.group, units, by_guard], {})
+    work = FunctionCommand(guard_commands.hold, [deployed.group, units, stays], {})
     progress.note(host, "stop", operations.carried_out(work, name="no rank runs, and this host holds the group"))
 
 

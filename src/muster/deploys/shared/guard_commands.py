@@ -20,25 +20,36 @@ from muster.hosts.say import fail, progress, say
 PATIENCE = 90
 """Seconds on top of the drain: the engine's exit, systemd's fresh guards, and their meeting at the head."""
 
+_START_SECONDS = 60
 
-def hold(state: State, host: Host, group: str, units: tuple[str, ...], by_guard: bool) -> bool:
-    """End this host's ranks and have it hold the group, through a reboot too, without the head.
+
+def hold(state: State, host: Host, group: str, units: tuple[str, ...], stays: bool) -> bool:
+    """End this host's ranks and have it hold the group, through a reboot too, without the head's guard.
 
     Args:
         state, host: pyinfra's.
         group: its name.
         units: of this host.
-        by_guard: whether its guard answers and is to stay; otherwise systemd stops the units.
+        stays: whether its guard is to run on, to keep a head that is off from starting the group when it returns. A
+            guard that does not answer, for it may be between two lives, is started anew with the hold.
     """
     words.touched = True
-    if by_guard:
+    if stays and "error" not in _answer(state, host, {"group": group, "command": "status"}):
         return end_generation(state, host, group, "stop", "", 0, [])
     if not polling.stop(state, host, units):
         return False
     answer = _answer(state, host, {"group": group, "command": "stop"})
     if "error" in answer:
         fail(host, f"the units are stopped, but nothing keeps them so through a reboot: {answer['error']}")
-    return "error" not in answer
+        return False
+    if stays:
+        request = {"do": "start", "units": units, "start": units, "seconds": _START_SECONDS}
+        started = run_program(state, host, "run_units", request)
+        if "error" in started or not started["done"]:
+            why = started.get("error") or started["pending"] or f"{', '.join(started['died'])} ended"
+            fail(host, f"the group is stopped here, but no guard tells the head so when it returns: {why}")
+            return False
+    return True
 
 
 def end_generation(
