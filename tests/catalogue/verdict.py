@@ -38,10 +38,12 @@ FILE = "a feature with a file of its own is off"
 RANKS = "the catalogue asks for more GPUs than the hosts have"
 ANSWERS = "the head answers for replicas on other hosts"
 DROPPED = "a flag that this engine no longer needs"
+RENAMED = "this engine names a value of a flag otherwise"
 WORD = "flag and value stand in one word, which no parser takes"
 DECIDED = "the plan decides a variable"
-KNOWN = (DRAFT, FILE, RANKS, ANSWERS, DROPPED, WORD, DECIDED, expected.ENGINE, expected.INDEX)
+KNOWN = (DRAFT, FILE, RANKS, ANSWERS, DROPPED, RENAMED, WORD, DECIDED, expected.ENGINE, expected.INDEX)
 """Every difference that may be; a test refuses any other."""
+EAGER = '{"backend": "eager"}'
 TEMPLATE = ("chat-template", ".jinja")
 TOOLS = frozenset({"enable-auto-tool-choice", "tool-call-parser", "reasoning-parser"})
 GPUS_OF = ("tensor-parallel-size", "pipeline-parallel-size", "data-parallel-size")
@@ -154,6 +156,8 @@ def _name(flag: str, one: str | None, other: str | None, asked: Mapping[str, str
         return ANSWERS
     if other is None and flag == "disable-log-requests":
         return DROPPED
+    if flag == "compilation-config" and json.loads(one or "{}") == {"use_inductor": False} and other == EAGER:
+        return RENAMED
     if " " in flag or f"{flag} {other}" in asked:
         return WORD
     return f"--{flag}: {one!r}, planned {other!r}"

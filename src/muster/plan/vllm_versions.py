@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -38,6 +39,9 @@ SINCE: Mapping[str, Version] = {
     "numa-bind": (0, 20, 0),
     "watchdog-config": (0, 33, 0),
 }
+NO_INDUCTOR_SWITCH: Version = (0, 12, 0)
+"""From here on --compilation-config takes `backend` in the place of `use_inductor` (vLLM pull request 26502), which the
+parsers of 0.32.0 and 0.33.0 refuse."""
 OPTIONAL: Mapping[str, str] = {
     "shutdown-timeout": "a plain unit that is stopped drops its requests",
     "watchdog-config": "the bundle of a stall has no stacks",
@@ -97,7 +101,23 @@ def translate(flags: Mapping[str, FlagValue], version: str) -> tuple[dict[str, F
                 fix="raise vllm_version, or drop the setting that asks for it",
             )
         kept[name] = value
+        if name == "compilation-config" and at >= NO_INDUCTOR_SWITCH:
+            kept[name] = _by_backend(str(value))
+            if kept[name] != value:
+                notes.append(f"--{name}: use_inductor is backend in vLLM {version}")
     return kept, notes
+
+
+def _by_backend(value: str) -> str:
+    """Return a --compilation-config that names the backend, where it says whether to use the inductor."""
+    try:
+        config = json.loads(value)
+    except ValueError:
+        return value
+    if not isinstance(config, dict) or "use_inductor" not in config:
+        return value
+    chosen = "inductor" if config.pop("use_inductor") else "eager"
+    return json.dumps({"backend": chosen, **config})
 
 
 def check_flags(flags: Mapping[str, FlagValue], layout: Layout, version: str) -> None:
