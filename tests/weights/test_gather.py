@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import json
 import zipfile
 from pathlib import Path
 
 import pytest
 
 from muster.errors import Refusal
-from muster.plan.prepare import from_bundle
+from muster.plan.prepare import from_bundle, plan_for
 from muster.plan.release import release_of
 from muster.plan.types import Release
 from muster.plan.weights_path import bundle_path
 from muster.spec import bundles
+from muster.spec.host import HostSpec
+from muster.spec.inventory import Fleet
+from muster.spec.listing import Entry, Listing
 from muster.spec.settings import Settings
 from muster.weights import gather
 
@@ -106,11 +110,26 @@ def test_a_sealed_bundle_has_a_place_named_by_its_content(tmp_path: Path) -> Non
     assert bundle_path(settings) == where
     applied = from_bundle(settings)
     assert (applied.index_url, applied.find_links, applied.torch_backend) == (None, [f"{where}/wheels"], None)
+    assert applied.weights == settings.weights
     env = release_of(applied, ray=False).env
     assert env["UV_NO_INDEX"] == env["UV_OFFLINE"] == "1"
     assert env["UV_PYTHON_INSTALL_MIRROR"] == f"file://{where}/python"
     wheel(tmp_path / "engine", "2.0")
     assert gather.seal(tmp_path, "some").revision != sealed.revision
+
+
+def test_weights_of_a_bundle_are_served_from_where_they_are_staged(tmp_path: Path) -> None:
+    wheel(tmp_path / "engine")
+    gather.seal(tmp_path, "kimi-k2-instruct")
+    (tmp_path / "weights").mkdir()
+    files = (Entry("model.safetensors", 1 << 20, "a" * 64),)
+    pin = Listing("moonshotai/Kimi-K2-Instruct", "b" * 40, "hub", files)
+    (tmp_path / "pin.json").write_text(json.dumps(pin.as_data()))
+    hosts = tuple(HostSpec(f"gpu-{n}", f"198.51.100.{n + 1}", "eth1", "H800", 8) for n in range(2))
+    plan = plan_for("kimi-k2-instruct", Fleet("two", hosts, Settings(bundle=str(tmp_path))))
+    place = f"/var/lib/muster/weights/moonshotai--Kimi-K2-Instruct/{'b' * 40}"
+    assert plan.head.processes[-1].argv[2] == place
+    assert (plan.weights.kind, plan.weights.origin) == ("staged", f"control:{tmp_path}")
 
 
 def test_without_a_bundle_settings_stay() -> None:

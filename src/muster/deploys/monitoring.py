@@ -25,7 +25,7 @@ from muster.hosts.pyinfra_types import current_host, current_state, stage
 from muster.monitoring import configuration, machines
 from muster.monitoring.machines import Machine
 from muster.monitoring.monitor_access import require_access, require_edge_access
-from muster.plan.prepare import plan_for
+from muster.plan.prepare import from_bundle, plan_for
 from muster.plan.types import Plan
 from muster.plan.weights_path import served_path
 from muster.spec import bundles, inventory, pins, secret_files
@@ -119,7 +119,7 @@ def _measured(recipe_name: str, fleet: Fleet) -> dict[str, Any]:
     """Return what the timer's program is asked: where its file goes, and which weights must be as verified."""
     recipe = recipes.load(recipe_name).of_variant(fleet.settings.variant)
     listing = pins.read(recipe.pin, bundles.directory_of(fleet.settings), fleet.homes)
-    directory = served_path(fleet.settings, pins.pinned(recipe, listing)) if listing else None
+    directory = served_path(from_bundle(fleet.settings), pins.pinned(recipe, listing)) if listing else None
     weights = [{"directory": directory, "manifest": listing.digest}] if listing and directory else []
     return {"out": machines.METRICS_FILE, "weights": weights}
 

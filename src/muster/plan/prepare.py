@@ -44,7 +44,7 @@ def plan_of(recipe: Recipe, fleet: Fleet, cuda_variant: str | None = None) -> Pl
     pinned = pins.pinned(recipe, listing)
     drafts = pins.drafts(recipe.name, fleet.homes, bundle)
     plan = build_plan(pinned, fleet.hosts, applied(from_bundle(given), pinned), drafts=drafts)
-    bundled = bundle is not None and (bundle / bundles.WEIGHTS).is_dir()
+    bundled = bundles.weights_of(given) is not None
     source = source_of(recipe, given, listing, plan.weight_bytes, bundled=bundled)
     if source.kind == "staged":
         source = replace(source, bytes=source.bytes + sum(draft.size for draft in drafts))
@@ -77,10 +77,11 @@ def plan_for_drivers(
 
 
 def from_bundle(settings: Settings) -> Settings:
-    """Return the settings with which an engine is installed out of the bundle: its wheels and no index."""
-    where = bundle_path(settings)
+    """Return the settings of a group out of its bundle: wheels and no index, and the weights that it brings."""
+    where, weights = bundle_path(settings), bundles.weights_of(settings)
     if where is None:
         return settings
+    source = settings.weights.source if weights is None else f"control:{weights.resolve()}"
     return settings.model_copy(
         update={
             "index_url": None,
@@ -89,5 +90,6 @@ def from_bundle(settings: Settings) -> Settings:
             "torch_backend": None,
             "proxy": None,
             "offline": True,
+            "weights": settings.weights.model_copy(update={"source": source}),
         }
     )

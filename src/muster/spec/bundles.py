@@ -68,3 +68,9 @@ def resolution(directory: Path) -> str:
 def directory_of(settings: Settings) -> Path | None:
     """Return the directory of the bundle that the settings name."""
     return Path(settings.bundle) if settings.bundle else None
+
+
+def weights_of(settings: Settings) -> Path | None:
+    """Return the directory of the model's weights in the settings' bundle; None where it brings none."""
+    bundle = directory_of(settings)
+    return bundle / WEIGHTS if bundle is not None and (bundle / WEIGHTS).is_dir() else None

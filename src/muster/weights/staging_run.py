@@ -60,8 +60,9 @@ def of_weights(state: State, recipe_name: str, group: str = "", *, required: boo
         settings = fleet.settings
         chosen, bundle = recipe.load(recipe_name).of_variant(settings.variant), bundles.directory_of(settings)
         options = settings.weights
-        if bundle is not None and (bundle / bundles.WEIGHTS).is_dir():
-            options = options.model_copy(update={"source": f"control:{bundle.resolve() / bundles.WEIGHTS}"})
+        held = bundles.weights_of(settings)
+        if held is not None:
+            options = options.model_copy(update={"source": f"control:{held.resolve()}"})
         if options.kind == "none":
             if required:
                 raise Refusal(
@@ -102,7 +103,7 @@ def of_drafts(state: State, recipe_name: str, group: str = "") -> tuple[StageRun
         fleet = inventory.of_run(state.inventory, group)
         settings = fleet.settings
         name, options, bundle = recipe.load(recipe_name).name, settings.weights, bundles.directory_of(settings)
-        if bundle is not None and not (bundle / bundles.WEIGHTS).is_dir():
+        if bundles.weights_of(settings) is None:
             bundle = None  # its engine alone comes from it
         if options.kind == "none" and bundle is None:
             return ()
