@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import glob
 import os
 import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
+
+import pytest
 
 from muster.on_host import probe_machine
 
@@ -52,6 +56,21 @@ def test_who_holds_a_port() -> None:
         (found,) = probe_machine.listening({"ports": [port, 1]})["ports"]
     assert (found["port"], found["pid"]) == (port, os.getpid())
     assert found["process"]
+
+
+def test_a_process_that_ends_between_the_tables_holds_no_port(monkeypatch: pytest.MonkeyPatch) -> None:
+    server = socket.create_server(("127.0.0.1", 0))
+    port = server.getsockname()[1]
+    processes = glob.iglob
+
+    def gone(pattern: str) -> Iterator[str]:
+        if server.fileno() == -1:
+            return processes(pattern)
+        server.close()
+        return iter(())
+
+    monkeypatch.setattr(glob, "iglob", gone)
+    assert probe_machine.listening({"ports": [port]}) == {"ports": []}
 
 
 def test_a_unit_runs_an_engine_when_more_than_its_guard_is_there(tmp_path: Path) -> None:

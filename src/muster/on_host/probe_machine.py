@@ -20,6 +20,7 @@ TCP_LISTEN = "0A"
 # The guard's program in a command line: its directory is named by digest.
 GUARD = re.compile(r"/guard/[0-9a-f]{8,64}(/|$)")
 TABLE_LIMIT = 4 * 1024 * 1024
+_LOOKS, _PAUSE = 4, 0.25
 GPUDIRECT_MODULES = ("nvidia", "nvidia_peermem", "nv_peer_mem", "gdrdrv")
 
 
@@ -139,6 +140,17 @@ def paths(request: Json) -> Json:
 def listening(request: Json) -> Json:
     """The listeners on the requested TCP ports: address, process, pid and control group."""
     requested = set(request.get("ports", []))
+    found = _listeners(requested)
+    for _ in range(_LOOKS):
+        if all(each.get("cgroup") for each in found):
+            break
+        time.sleep(_PAUSE)  # a process that was ending between the two tables has let go of its port
+        found = _listeners(requested)
+    return {"ports": found}
+
+
+def _listeners(requested: set[int]) -> list[Json]:
+    """Return who listens, as two tables tell one after the other; without a `pid` where no process holds the socket."""
     sockets: dict[str, Json] = {}
     for path in ("/proc/net/tcp", "/proc/net/tcp6"):
         for line in (read_start(path, TABLE_LIMIT) or "").splitlines()[1:]:
@@ -157,7 +169,7 @@ def listening(request: Json) -> Json:
             listener["pid"] = int(pid)
             listener["process"] = (read_start(f"/proc/{pid}/comm") or "").strip()
             listener["cgroup"] = (read_start(f"/proc/{pid}/cgroup") or "")[:1024]
-    return {"ports": list(sockets.values())}
+    return list(sockets.values())
 
 
 def units(request: Json) -> Json:
