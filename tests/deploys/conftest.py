@@ -110,9 +110,13 @@ class Testbed:
     def muster(
         self, command: str, *words: str, inventory: str = "inventory.py", stderr: int = subprocess.PIPE
     ) -> subprocess.CompletedProcess[str]:
-        """Run a subcommand of `muster` on the group, with no terminal, in the directory of the last run's inventory."""
+        """Run a subcommand of `muster` on the group; otherwise as `command_of`."""
+        return self.command_of(command, inventory, GROUP, *words, stderr=stderr)
+
+    def command_of(self, *words: str, stderr: int = subprocess.PIPE) -> subprocess.CompletedProcess[str]:
+        """Run `muster` with these words, with no terminal, in the directory of the last run's inventory."""
         return subprocess.run(
-            [str(Path(sys.executable).parent / "muster"), command, inventory, GROUP, *words],
+            [str(Path(sys.executable).parent / "muster"), *words],
             cwd=self.directory,
             env={**self.environment, "COLUMNS": "80"},
             stdin=subprocess.DEVNULL,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import ssl
 import subprocess
-import sys
 import threading
 import time
 import urllib.request
@@ -117,11 +116,7 @@ class Edged(GuardedTestbed):
 
     def key(self, *words: str) -> subprocess.CompletedProcess[str]:
         """Run `muster key`."""
-        muster = str(Path(sys.executable).parent / "muster")
-        command = [muster, "key", words[0], "inventory.py", *words[1:]]
-        return subprocess.run(
-            command, cwd=self.directory, env=self.environment, capture_output=True, text=True, timeout=120, check=False
-        )
+        return self.command_of("key", words[0], "inventory.py", *words[1:])
 
     def new_key(self, name: str) -> str:
         """Make a key without limits, on every edge."""

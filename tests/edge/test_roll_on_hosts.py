@@ -5,9 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -142,16 +139,7 @@ def test_what_nobody_holds_out_any_more_comes_back_with_the_next_run(rolled: Rol
 
 def test_one_group_of_a_fleet_is_changed_alone(rolled: Rolled) -> None:
     before = rolled.lives()
-    muster = str(Path(sys.executable).parent / "muster")
-    ran = subprocess.run(
-        [muster, "deploy", "inventory.py", "--group", "kimi-b", "--data", "max_num_seqs=43", "-y"],
-        cwd=rolled.directory,
-        env=rolled.environment,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
+    ran = rolled.command_of("deploy", "inventory.py", "--group", "kimi-b", "--data", "max_num_seqs=43", "-y")
     assert ran.returncode == 0, ran.stderr
     after = rolled.lives()
     assert after["node0"] == before["node0"]

@@ -27,7 +27,7 @@ from muster.edge.edge_plan import EdgePlan
 from muster.edge.groups_behind import groups_behind
 from muster.errors import Refusal
 from muster.hosts import operations
-from muster.hosts.all_hosts import reached
+from muster.hosts.all_hosts import each, reached
 from muster.hosts.once import OncePerRun
 from muster.hosts.program_operation import Session
 from muster.hosts.pyinfra_types import current_host, current_state, stage
@@ -172,19 +172,23 @@ def _prepare(state: State, parallel: int, recipe: str | None) -> Roll:
     if parallel < 1:
         raise Refusal(f"{parallel} groups at once", needed="one at least", fix="--parallel 1")
     fleets = inventory.groups_of(given, name="inventory")
-    plans = plan_fleet(fleets)
     whole = recipe is None and (len(fleets) == 1 or "group" not in given.get_override_data())
     meant = list(fleets) if whole else [inventory_groups.chosen(given, recipe, name="inventory")]
     if any(fleets[group].settings.former_group for group in meant) and parallel > 1:
         raise Refusal("former_group is set", needed="groups that are renamed one by one", fix="--parallel 1")
     edges = frozenset(host.name for host in given.groups.get(inventory_groups.EDGE, ()))
-    if edges and whole:
-        require_edge(given)
+    if not edges:
+        behind = None
+    elif whole:
+        behind, _ = require_edge(given)
+    else:
+        behind = groups_behind(fleets, None)
+    plans = behind.plans if behind is not None else plan_fleet(fleets).plans
     runs = _runs_of(state, {group: str(fleets[group].settings.recipe) for group in meant})
-    now = FleetPlan({**plans.plans, **{group: run.plan for group, run in runs.items()}})
+    now = FleetPlan({**plans, **{group: run.plan for group, run in runs.items()}})
     still = [group for group, run in runs.items() if not run.decision.changes and run.progress.transaction is None]
     rounds = now.rounds(parallel, meant, still)
-    drains, left = _at_edges(state, now, groups_behind(fleets, None).plan if edges else None, edges, runs, rounds)
+    drains, left = _at_edges(state, now, behind.plan if behind is not None else None, edges, runs, rounds)
     return Roll(
         {group: str(fleets[group].settings.recipe) for group in meant},
         runs,
@@ -234,7 +238,7 @@ def _at_edges(
             run = runs[group]
             if not run.decision.restart or not any(host.stop for host in run.decision.hosts.values()):
                 continue
-            others = [each for each in serving if each not in round and models[each] == models[group]]
+            others = [other for other in serving if other not in round and models[other] == models[group]]
             if not others:
                 logger.warning(
                     f"{run.plan.group} alone serves {models[group]}: nothing answers for it until it is back"
@@ -244,14 +248,16 @@ def _at_edges(
         serving |= set(round)
     if behind is None:
         return drains, {}
-    return drains, _left(state, hosts, [each for run in runs.values() for each in servers(behind, run.plan.group)])
+    return drains, _left(state, hosts, [name for run in runs.values() for name in servers(behind, run.plan.group)])
 
 
 def _left(state: State, hosts: Mapping[str, Host], names: Sequence[str]) -> dict[str, Sequence[str]]:
     left: dict[str, Sequence[str]] = {}
     request: dict[str, Any] = {"do": "read", "servers": list(names)}
-    for name, host in hosts.items():
-        answer = run_program(state, host, "drain_servers", request, seconds=_PROBE_SECONDS)
+    answers = each(
+        hosts.values(), lambda host: run_program(state, host, "drain_servers", request, seconds=_PROBE_SECONDS)
+    )
+    for name, answer in answers.items():
         if answer.get("drained"):
             left[name] = answer["drained"]
             logger.info(f"{name}: {', '.join(answer['drained'])} is left out of the edge, and comes back")

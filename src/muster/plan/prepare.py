@@ -78,10 +78,9 @@ def plan_for_drivers(
 
 def from_bundle(settings: Settings) -> Settings:
     """Return the settings of a group out of its bundle: wheels and no index, and the weights that it brings."""
-    where, weights = bundle_path(settings), bundles.weights_of(settings)
+    where = bundle_path(settings)
     if where is None:
         return settings
-    source = settings.weights.source if weights is None else f"control:{weights.resolve()}"
     return settings.model_copy(
         update={
             "index_url": None,
@@ -90,6 +89,6 @@ def from_bundle(settings: Settings) -> Settings:
             "torch_backend": None,
             "proxy": None,
             "offline": True,
-            "weights": settings.weights.model_copy(update={"source": source}),
+            "weights": bundles.weights(settings),
         }
     )

@@ -18,7 +18,7 @@ from pathlib import Path
 from muster.errors import Refusal
 from muster.spec import listing as listings
 from muster.spec.listing import Listing
-from muster.spec.settings import Settings
+from muster.spec.settings import Settings, Weights
 
 NOTE, ENGINE, PIN, WEIGHTS, DRAFTS = "bundle.json", "engine", "pin.json", "weights", "drafts"
 
@@ -74,3 +74,11 @@ def weights_of(settings: Settings) -> Path | None:
     """Return the directory of the model's weights in the settings' bundle; None where it brings none."""
     bundle = directory_of(settings)
     return bundle / WEIGHTS if bundle is not None and (bundle / WEIGHTS).is_dir() else None
+
+
+def weights(settings: Settings) -> Weights:
+    """Return where the weights come from: the settings' bundle where it brings them, else as the settings say."""
+    held = weights_of(settings)
+    if held is None:
+        return settings.weights
+    return settings.weights.model_copy(update={"source": f"control:{held.resolve()}"})

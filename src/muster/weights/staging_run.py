@@ -59,10 +59,7 @@ def of_weights(state: State, recipe_name: str, group: str = "", *, required: boo
         fleet = inventory.of_run(state.inventory, group)
         settings = fleet.settings
         chosen, bundle = recipe.load(recipe_name).of_variant(settings.variant), bundles.directory_of(settings)
-        options = settings.weights
-        held = bundles.weights_of(settings)
-        if held is not None:
-            options = options.model_copy(update={"source": f"control:{held.resolve()}"})
+        options = bundles.weights(settings)
         if options.kind == "none":
             if required:
                 raise Refusal(
