@@ -38,6 +38,10 @@ _GROUP = """\
 _EDGE = """\
 edge = [_of[_host] for _host in {edges!r}]
 """
+_ASK_HAPROXY = (
+    "import socket, sys; s = socket.socket(socket.AF_UNIX); s.connect('/run/haproxy/admin.sock');"
+    "s.sendall(sys.argv[1].encode() + b'\\n'); print(s.makefile().read())"
+)
 
 
 @dataclass(frozen=True)
@@ -80,16 +84,20 @@ class Edged(GuardedTestbed):
 
     def bring_up(self, token_seconds: float = 0.05) -> None:
         """Deploy the groups and the edges."""
-        make_certificate(self.directory / "edge.pem", (NAME,))
-        (self.directory / "engine-key").write_text("VLLM_API_KEY=engine-secret\n")
-        for group, hosts in self.layout.groups.items():
-            for name in hosts:
-                standin.place(self.box.tree(name))
-                self.sh(name, f"mkdir -p /etc/standin; echo {token_seconds} >/etc/standin/token_seconds")
+        self.prepare(token_seconds)
+        for group in self.layout.groups:
             self.inventory = self.layout.one(group)
             self.deploy(group=group)
         self.inventory = self.layout.whole
         self.done("edge")
+
+    def prepare(self, token_seconds: float = 0.05) -> None:
+        """Make the certificate and the engines' key, and give hosts their stand-in."""
+        make_certificate(self.directory / "edge.pem", (NAME,))
+        (self.directory / "engine-key").write_text("VLLM_API_KEY=engine-secret\n")
+        for name in (host for hosts in self.layout.groups.values() for host in hosts):
+            standin.place(self.box.tree(name))
+            self.sh(name, f"mkdir -p /etc/standin; echo {token_seconds} >/etc/standin/token_seconds")
 
     def start(self, deploy: str = "kimi_k2_instruct", *flags: str, **settings: Any) -> Any:
         allowed = [*(self.address(host) for host in self.layout.edges), self.gateway]
@@ -159,14 +167,18 @@ class Edged(GuardedTestbed):
 
     def seen_by(self, edge: str, host: str) -> dict[str, str]:
         """Return what an edge's HAProxy counts and says of a head's engine."""
-        program = (
-            "import socket; s = socket.socket(socket.AF_UNIX); s.connect('/run/haproxy/admin.sock');"
-            "s.sendall(b'show stat\\n'); print(s.makefile().read())"
-        )
-        lines = self.box.exec(edge, ["python3", "-c", program]).stdout.splitlines()
+        return self.servers_at(edge)[f"{self.layout.group_of(host)}_{host}"]
+
+    def servers_at(self, edge: str) -> dict[str, dict[str, str]]:
+        """Return engine, as HAProxy calls it -> what an edge counts and says of it."""
+        lines = self.ask_haproxy(edge, "show stat").splitlines()
         names = lines[0].lstrip("# ").split(",")
-        rows = [dict(zip(names, line.split(","), strict=False)) for line in lines[1:]]
-        return next(row for row in rows if row["svname"] == f"{self.layout.group_of(host)}_{host}")
+        rows = [dict(zip(names, line.split(","), strict=False)) for line in lines[1:] if line]
+        return {row["svname"]: row for row in rows if row["svname"] not in ("FRONTEND", "BACKEND")}
+
+    def ask_haproxy(self, edge: str, command: str) -> str:
+        """Return what an edge's HAProxy answers at its own socket."""
+        return self.box.exec(edge, ["python3", "-c", _ASK_HAPROXY, command]).stdout
 
     def taken(self, host: str, edge: str = "") -> int:
         """Return how many requests an edge has sent to a head's engine."""

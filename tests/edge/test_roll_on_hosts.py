@@ -2,32 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 from typing import Any
 
 import pytest
 
-from tests import standin
 from tests.conftest import Boot
 from tests.deploys.conftest import Ran
-from tests.edge.edged import NAME, Edged, Layout, Load
-from tests.edge.live import make_certificate
+from tests.edge.edged import Edged, Layout, Load
 
 pytestmark = [pytest.mark.sandbox, pytest.mark.nightly]
 
 EDGE, GROUPS = "node2", {"node0": "kimi-a", "node1": "kimi-b"}
 LAYOUT = Layout({group: (host,) for host, group in GROUPS.items()}, (EDGE,))
-
-STATES = """\
-import json, socket
-s = socket.socket(socket.AF_UNIX); s.connect('/run/haproxy/admin.sock'); s.sendall(b'show stat\\n')
-lines = s.makefile().read().splitlines()
-names = lines[0].lstrip('# ').split(',')
-rows = [dict(zip(names, line.split(','))) for line in lines[1:] if line]
-print(json.dumps({row['svname']: row['status'] for row in rows if '_node' in row['svname']}))
-"""
 
 
 class Rolled(Edged):
@@ -44,8 +32,7 @@ class Rolled(Edged):
 
     def states(self) -> dict[str, str]:
         """Return server -> what the edge thinks of it."""
-        found: dict[str, str] = json.loads(self.box.exec(EDGE, ["python3", "-c", STATES]).stdout)
-        return found
+        return {name: row["status"] for name, row in self.servers_at(EDGE).items()}
 
     def all_up(self) -> bool:
         states = self.states()
@@ -58,12 +45,8 @@ class Rolled(Edged):
 @pytest.fixture(scope="module")
 def rolled(sandbox: Boot, tmp_path_factory: pytest.TempPathFactory) -> Rolled:
     there = Rolled(sandbox("edge", 3), tmp_path_factory.mktemp("rolled"), LAYOUT)
-    make_certificate(there.directory / "edge.pem", (NAME,))
-    (there.directory / "engine-key").write_text("VLLM_API_KEY=engine-secret\n")
     there.clear()
-    for name in GROUPS:
-        standin.place(there.box.tree(name))
-        there.sh(name, "mkdir -p /etc/standin; echo 0.05 >/etc/standin/token_seconds")
+    there.prepare()
     first = there.roll()
     assert first.status == 0, first.text
     there.wait("both at the edge", there.all_up, 60)
@@ -126,11 +109,7 @@ def test_a_control_machine_that_is_killed_leaves_no_group_out(rolled: Rolled, cl
 def test_what_nobody_holds_out_any_more_comes_back_with_the_next_run(rolled: Rolled) -> None:
     server = next(name for name in rolled.states() if name.endswith("_node1"))
     backend = rolled.sh(EDGE, "grep '^kimi-k2 ' /etc/haproxy/muster/models.map").split()[1]
-    drain = (
-        "import socket; s = socket.socket(socket.AF_UNIX); s.connect('/run/haproxy/admin.sock');"
-        f"s.sendall(b'set server {backend}/{server} state drain\\n'); s.makefile().read()"
-    )
-    rolled.box.exec(EDGE, ["python3", "-c", drain])
+    rolled.ask_haproxy(EDGE, f"set server {backend}/{server} state drain")
     assert rolled.states()[server].startswith("DRAIN")
     ran = rolled.roll(max_num_seqs=42)
     assert ran.status == 0, ran.text
