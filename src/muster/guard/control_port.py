@@ -30,6 +30,8 @@ PROBES, PROBES_PER_ADDRESS = 64, 8
 """Requests for `/ready` at one time."""
 BACKLOG = 512
 """Connections that the kernel holds until they are accepted."""
+AT_ONCE = 32
+"""Connections accepted in a row: each costs memory until it is refused, which comes after the last of them."""
 NOT_YET = "not listening yet"
 """What is wrong with the port before it was first bound."""
 FRAMES_PER_SECOND = 20
@@ -75,12 +77,15 @@ class ControlPort:
         while True:
             try:
                 self._server = await asyncio.start_server(
-                    self._accept, address, port, limit=http.HEAD_LIMIT, backlog=BACKLOG
+                    self._accept, address, port, limit=http.HEAD_LIMIT, backlog=AT_ONCE
                 )
             except OSError as error:
                 self.problem = f"control port {port} on {address} cannot be bound: {error.strerror or error}"
                 await asyncio.sleep(1.0)
             else:
+                for listening in self._server.sockets:  # asyncio takes one number for both
+                    with listening.dup() as queue:
+                        queue.listen(BACKLOG)
                 self.problem = ""
                 return
 
