@@ -314,11 +314,11 @@ edge_session_header = "X-Session-ID"
 # Bytes of the largest request body. The edge holds a body whole while it reads the model's name.
 edge_max_body = 1048576
 
-# Connections of clients at once.
+# Connections of clients at once; requests on more are answered 429.
 edge_max_connections = 4000
 
-# Requests at once per endpoint; as many again wait, each at most edge_queue_seconds, and more are answered 429. None:
-# no limit, the engine queues them itself.
+# Requests at once per endpoint; of a model as many again wait, each at most edge_queue_seconds, and more are answered
+# 429. None: what the engine runs at once by its plan, max_num_seqs (vLLM's default is 1,024) on each DP rank.
 edge_max_requests = None
 edge_queue_seconds = 30
 

@@ -61,7 +61,7 @@ def test_a_host_has_one_group_in_a_round_and_an_edge_none() -> None:
 def test_servers_are_those_of_the_group_alone() -> None:
     groups = tuple(
         EdgeGroup(
-            name, "kimi-k2", ("/v1/completions",), (Endpoint(host, "198.51.100.1", 8000),), Endpoint(host, "x", 1)
+            name, "kimi-k2", ("/v1/completions",), (Endpoint(host, "198.51.100.1", 8000),), Endpoint(host, "x", 1), 64
         )
         for name, host in (("kimi-a", "gpu-0"), ("kimi-b", "gpu-1"))
     )

@@ -159,6 +159,7 @@ class LiveEdge:
                     PATHS,
                     (Endpoint("host", "127.0.0.1", engine.port),),
                     Endpoint("host", "127.0.0.1", engine.port),
+                    64,
                     "/key" if model in engine_keys else None,
                 )
                 for name, (model, engines) in groups.items()
@@ -237,6 +238,12 @@ class LiveEdge:
         with contextlib.closing(connection):
             connection.request(method, path)
             return Answer(connection.getresponse())
+
+    def metric(self, name: str, label: str = "") -> float:
+        """Return the sum of one of HAProxy's own metrics, of the series with a label."""
+        lines = self.operators("/metrics").body.decode().splitlines()
+        rows = [line for line in lines if line.startswith(f"{name}{{") and label in line]
+        return sum(float(line.rpartition(" ")[2]) for line in rows)
 
     def open(self) -> Connection:
         context = ssl.create_default_context(cafile=str(self.certificate))

@@ -17,7 +17,7 @@ RECIPE = "kimi-k2-instruct"
 
 def group(name: str = "a", model: str = "m", **more: object) -> EdgeGroup:
     endpoint = Endpoint("h0", "198.51.100.1", 8000)
-    made = EdgeGroup(name, model, ("/v1/completions",), (endpoint,), Endpoint("h0", "198.51.100.1", 29600))
+    made = EdgeGroup(name, model, ("/v1/completions",), (endpoint,), Endpoint("h0", "198.51.100.1", 29600), 64)
     return replace(made, **more)  # type: ignore[arg-type]
 
 
@@ -27,6 +27,7 @@ def test_a_group_is_its_heads_endpoint_and_guard() -> None:
     assert made.paths == ("/v1/completions", "/v1/chat/completions")
     assert [endpoint.at for endpoint in made.endpoints] == ["198.51.100.1:8000"]
     assert made.control.at == "198.51.100.1:29600"
+    assert made.at_once == 4 * 1024
 
 
 def test_every_host_that_answers_is_an_endpoint_and_the_head_speaks_for_all() -> None:
@@ -34,6 +35,12 @@ def test_every_host_that_answers_is_an_endpoint_and_the_head_speaks_for_all() ->
     made = edge_group(hybrid, Settings())
     assert [endpoint.host for endpoint in made.endpoints] == list(hybrid.hosts)
     assert made.control.host == hybrid.head.name
+    assert made.at_once == hybrid.sequences * len(hybrid.head.dp_ranks)
+
+
+def test_the_requests_that_an_engine_runs_at_once_are_those_of_its_ranks() -> None:
+    spread = plan(RECIPE, 2, "H200", strategy="dp-ep", max_num_seqs=128)
+    assert edge_group(spread, Settings()).at_once == 16 * 128
 
 
 def test_a_group_without_a_guard_is_refused() -> None:

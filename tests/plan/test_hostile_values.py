@@ -148,6 +148,8 @@ TEMPLATES: dict[str, dict[str, Any]] = {
         "port": 443,
         "http2": True,
         "connections": 4000,
+        "accepted": 4256,
+        "all_connections": 4320,
         "buffer": 1081344,
         "max_body": 1048576,
         "silence": 600,
@@ -158,9 +160,7 @@ TEMPLATES: dict[str, dict[str, Any]] = {
         "listing": '{"data": []}',
         **{f"refused_{what}": (error.status, error.body, error.retry_after) for what, error in REFUSED.items()},
         "failed": [(503, '{"error": {}}', 5)],
-        "backends": [
-            ("m-1", ("/v1/completions",), True, [("a_h", "198.51.100.1", 8000, "198.51.100.1", 29600)], True, 8, 8)
-        ],
+        "backends": [("m-1", ("/v1/completions",), True, [("a_h", "198.51.100.1", 8000, "198.51.100.1", 29600, 8)], 8)],
     },
 }
 

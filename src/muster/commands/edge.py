@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from muster.commands import options, out_directory
-from muster.edge import haproxy_files
+from muster.edge import admission, haproxy_files
 from muster.edge.groups_behind import groups_behind
 from muster.on_host import edge_places
 from muster.spec import inventory, inventory_source
@@ -36,6 +36,8 @@ def edge(inventory_file: str, recipe_name: str | None, overrides: Mapping[str, A
     files = haproxy_files.files(plan)
     out_directory.write(out, files)
     click.echo(f"{len(files)} files under {out}", err=True)
+    for line in admission.lines(plan):
+        click.echo(line, err=True)
     missing = (
         edge_places.CERTIFICATE,
         edge_places.KEY_MAP,

@@ -45,6 +45,7 @@ REFUSED: Mapping[str, ApiError] = {
     "model": ApiError(403, "model_not_allowed", "This API key may not use this model."),
     "rate": ApiError(429, "rate_limit_exceeded", "This API key has used its requests of this minute.", BUSY),
     "concurrent": ApiError(429, "too_many_requests", "This API key has its number of requests in flight.", BUSY, 1),
+    "connections": ApiError(429, "overloaded", "As many connections are open as may be: try again later.", BUSY, 5),
     "queue": ApiError(429, "overloaded", "As many requests wait as may: try again later.", BUSY, 5),
 }
 """What is refused -> the answer, from the configuration's own rules."""
@@ -56,7 +57,7 @@ FAILED: tuple[ApiError, ...] = (
     ApiError(429, "too_many_requests", "Too many requests: try again later.", BUSY, 5),
     ApiError(500, "internal_error", "The edge failed.", _SERVER, 1),
     ApiError(502, "engine_failed", "The engine ended before it had answered.", _SERVER, 1),
-    ApiError(503, "no_engine", "No engine of this model is ready: try again later.", _SERVER, 5),
+    ApiError(503, "no_engine", "No engine of this model is ready, or free in time: try again later.", _SERVER, 5),
     ApiError(504, "engine_silent", "The engine has not answered in time.", _SERVER, 5),
 )
 """What HAProxy answers by itself, by status."""

@@ -28,6 +28,7 @@ class EdgeGroup:
         paths: of the API that clients may POST to.
         endpoints: where the engine answers.
         control: where the guard answers `/ready`, which knows whether every rank answers.
+        at_once: requests that the engine behind each endpoint runs at once.
         api_key_file: file on the control machine with the engine's key; None where it asks for none.
         monitor_networks: who may ask the group's guard.
     """
@@ -37,6 +38,7 @@ class EdgeGroup:
     paths: tuple[str, ...]
     endpoints: tuple[Endpoint, ...]
     control: Endpoint
+    at_once: int
     api_key_file: str | None = None
     monitor_networks: tuple[str, ...] = ()
 
@@ -88,6 +90,7 @@ def edge_group(plan: Plan, settings: Settings) -> EdgeGroup:
         (plan.kind.path, *_MORE_PATHS.get(plan.endpoint_kind, ())),
         tuple(Endpoint(host.name, host.address, settings.port) for host in plan.hosts.values() if host.answers),
         Endpoint(plan.head.name, plan.head.address, settings.control_port),
+        min(plan.requests_at_once.values()),
         settings.api_key_file,
         tuple(settings.monitor_networks),
     )

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 
-from muster.edge import api_errors, fleet_page
+from muster.edge import admission, api_errors, fleet_page
 from muster.edge.edge_plan import EdgeGroup, EdgePlan, backend, server
 from muster.guard.page_style import POLICY
 from muster.on_host import edge_places
@@ -23,6 +23,10 @@ MODELS, ENGINE_KEYS, CERTIFICATE, PAGE = (
 _MARK = "# Written by muster; a change here is undone by the next run of deploys/edge.py.\n"
 _HEADROOM = 32 << 10
 """Bytes of a buffer for the head of a request and what HAProxy adds, beside the longest body."""
+_REFUSED_AT_ONCE = 256
+"""Connections above edge_max_connections that are accepted and told so: the kernel would let them wait, unanswered."""
+_OPERATORS = 64
+"""Connections of operators, who look when clients have all the others."""
 _PAGE_HEADROOM = 8 << 10
 """Bytes of the same buffer beside the fleet's page, for the head of its answer."""
 
@@ -69,6 +73,8 @@ def configuration(plan: EdgePlan, tree: str = edge_places.TREE) -> str:
             "port": settings.port,
             "http2": settings.http2,
             "connections": settings.max_connections,
+            "accepted": settings.max_connections + _REFUSED_AT_ONCE,
+            "all_connections": settings.max_connections + _REFUSED_AT_ONCE + _OPERATORS,
             "buffer": _buffer(plan),
             "max_body": settings.max_body,
             "silence": settings.silence,
@@ -96,12 +102,18 @@ def _answer(error: api_errors.ApiError) -> tuple[int, str, int]:
 
 
 def _backend(plan: EdgePlan, model: str, groups: tuple[EdgeGroup, ...]) -> tuple[object, ...]:
-    """Return name, paths, keyed, servers, and whether requests queue, how many run per server, how many wait."""
+    """Return name, paths, keyed, servers with the requests that each runs at once, and how many more may wait."""
     servers = [
-        (server(group, endpoint), endpoint.address, endpoint.port, group.control.address, group.control.port)
+        (
+            server(group, endpoint),
+            endpoint.address,
+            endpoint.port,
+            group.control.address,
+            group.control.port,
+            admission.per_endpoint(plan, group),
+        )
         for group in groups
         for endpoint in group.endpoints
     ]
-    at_once = plan.settings.max_requests or 0
     keyed = groups[0].api_key_file is not None
-    return backend(model), groups[0].paths, keyed, servers, bool(at_once), at_once, at_once * len(servers)
+    return backend(model), groups[0].paths, keyed, servers, admission.waiting(plan, model)

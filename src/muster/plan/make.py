@@ -198,6 +198,7 @@ def _build(recipe: Recipe, hosts: Sequence[HostSpec], settings: Settings, drafts
         endpoint=f"http://{topology.head.host.address}:{settings.port}",
         local_endpoint=f"http://127.0.0.1:{settings.port}",
         tool_calling=tool_calling,
+        sequences=limits.sequences,
         ready_timeout=settings.ready_timeout,
         drain_seconds=settings.drain_seconds,
         heals=group.guarded,

@@ -275,6 +275,8 @@ class Plan:
     endpoint_kind: str = COMPLETIONS
     """What the model answers, by its name in the guard's `endpoint_kinds`."""
     tool_calling: bool = False
+    sequences: int = 1
+    """Requests that the engine runs at once on each DP rank; it queues the others."""
     ready_timeout: int = 3600
     """Seconds from the start of the first layer until the endpoint must answer."""
     drain_seconds: int = 0
@@ -315,6 +317,16 @@ class Plan:
     def hybrid(self) -> bool:
         """Whether every host answers for its own DP ranks alone."""
         return any(host.role == "serving" for host in self.hosts.values())
+
+    @property
+    def requests_at_once(self) -> dict[str, int]:
+        """Host with an endpoint -> requests that its engine runs at once, by the limits in its flags."""
+        every = len({rank for host in self.hosts.values() for rank in host.dp_ranks})
+        return {
+            host.name: self.sequences * (len(host.dp_ranks) if self.hybrid else every)
+            for host in self.hosts.values()
+            if host.answers
+        }
 
     @property
     def head(self) -> HostPlan:
