@@ -1,6 +1,7 @@
-"""Prometheus, Alertmanager and exporters for the group on an inventory, on the machines of its `monitor` group.
+"""Prometheus, Alertmanager and exporters for the groups of an inventory, on the machines of its `monitor` group.
 
-pyinfra inventories/mine.py deploys/monitoring.py --data _recipe=kimi-k2-instruct
+pyinfra inventories/fleet.py deploys/monitoring.py                                    all groups that name their recipe
+pyinfra inventories/mine.py deploys/monitoring.py --data _recipe=kimi-k2-instruct     the one group
 """
 
 from pyinfra import host

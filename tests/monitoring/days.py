@@ -104,7 +104,7 @@ def healthy() -> Day:
     for host in (HEAD, MEMBER):
         day[guard("muster_member_silence_seconds", host)] = during(last=1.2)
         day[node("up", host)] = during(last=1.0)
-        day[node("muster_weights_verified", host)] = during(last=1.0)
+        day[node("muster_weights_verified", host, used_by=GROUP)] = during(last=1.0)
         day[node("muster_driver_drift", host)] = during(last=0.0)
         day[node("muster_driver_info", host, version="580.95.05")] = during(last=1.0)
         for name, value in (("avail", 60e9), ("size", 100e9)):

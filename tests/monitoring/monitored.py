@@ -25,6 +25,7 @@ class Monitored(GuardedTestbed):
 
     inventory = INVENTORY
     patience, interval = PATIENCE, 1
+    watches = ("--data", f"_recipe={GROUP}")
 
     def bring_up(self) -> None:
         """Deploy the group, then what watches it, and wait until every target is scraped."""
@@ -52,7 +53,7 @@ class Monitored(GuardedTestbed):
             "monitoring_interval": self.interval,
         }
         if deploy == "monitoring":
-            flags = (*flags, "--data", f"_recipe={GROUP}")
+            flags = (*flags, *self.watches)
         return super().start(deploy, *flags, **{**given, **settings})
 
     def ask(self, port: int, path: str, **query: str) -> Any:

@@ -15,6 +15,7 @@ from muster.monitoring import configuration
 from muster.monitoring.monitor_access import require_access, require_edge_access
 from muster.monitoring.rules import ALERTS
 from muster.monitoring.targets import targets_of
+from muster.monitoring.watched import Watched
 from muster.spec.settings import Settings
 from tests.sample_plans import plan
 
@@ -81,7 +82,10 @@ def write(directory: Path, files: dict[str, str]) -> None:
 def test_prometheus_and_alertmanager_take_the_files(tmp_path: Path, more: dict[str, object]) -> None:
     settings = Settings(monitoring_https=["https://api.example"], monitoring_dcgm_port=9400, **more)
     made = plan(GROUP, 2, "H200", **more)
-    write(tmp_path, {**configuration.files(made, settings, edges=EDGES), configuration.key_path(GROUP): "key"})
+    write(
+        tmp_path,
+        {**configuration.files(Watched([(made, settings)]), edges=EDGES), configuration.key_path(GROUP): "key"},
+    )
     said = prometheus_tools.run("promtool", "check", "config", "prometheus.yml", cwd=tmp_path)
     assert f"SUCCESS: {len(ALERTS)} rules found" in said
     assert "SUCCESS" in prometheus_tools.run("amtool", "check-config", "alertmanager.yml", cwd=tmp_path)
@@ -134,7 +138,7 @@ def test_a_host_of_the_group_may_be_the_monitor() -> None:
 
 def test_an_edge_is_scraped_and_its_certificate_read() -> None:
     settings = Settings(edge_port=8443, edge_monitor_port=8406)
-    files = configuration.files(plan(GROUP, 2, "H200"), settings, edges=EDGES)
+    files = configuration.files(Watched([(plan(GROUP, 2, "H200"), settings)]), edges=EDGES)
     (metrics,) = json.loads(files["muster/targets/edge-0.edge.json"])
     assert metrics == {"targets": ["198.51.100.30:8406"], "labels": {"host": "edge-0"}}
     (read,) = json.loads(files["muster/targets/edge-0.certificate.json"])
@@ -157,6 +161,6 @@ def test_the_command_names_the_inventorys_edges(tmp_path: Path) -> None:
 
 
 def test_a_monitor_that_an_edge_keeps_out_is_refused() -> None:
-    require_edge_access(Settings(monitor_networks=["198.51.100.0/24"]), {"mon": "198.51.100.2"})
+    require_edge_access([Settings(), Settings(monitor_networks=["198.51.100.0/24"])], {"mon": "198.51.100.2"})
     with pytest.raises(Refusal, match="the edge drops"):
-        require_edge_access(Settings(monitor_networks=["203.0.113.0/24"]), {"mon": "198.51.100.2"})
+        require_edge_access([Settings(monitor_networks=["203.0.113.0/24"])], {"mon": "198.51.100.2"})

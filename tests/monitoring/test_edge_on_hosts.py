@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import Boot
+from tests.deploys.conftest import GROUP
 from tests.edge.live import make_certificate
 
 from .monitored import INVENTORY, MONITOR, PATIENCE, Monitored
@@ -28,6 +29,21 @@ table ip muster-tests {{
     ip daddr {head} meta skuid haproxy tcp dport 29600 reject with tcp reset
   }}
 }}
+"""
+TWO_GROUPS = """\
+from muster.sandbox.as_inventory import hosts as _hosts
+_all = _hosts({name!r})
+for _name, _data in _all:
+    del _data["gpus"]
+    if _name == "node2":
+        del _data["gpu"]
+_settings = {{**{settings!r}, "recipe": "kimi-k2-instruct", "gpus": 1}}
+ranks = (_all[:2], {{**_settings, "gpu_devices": [0]}})
+second = (
+    _all[1:2],
+    {{**_settings, "gpu_devices": [1], "group": "second", "port": 8001, "rpc_port": 29551, "control_port": 29601}},
+)
+monitor = edge = _all[2:]
 """
 WAIT = 6 * PATIENCE + 60
 """Seconds after which an alert that has not come does not come: rates look two minutes back."""
@@ -132,3 +148,18 @@ def test_a_certificate_of_three_days_is_told(edged: Edged) -> None:
 
     serve(3)
     raised(edged, "MusterCertificateExpiring", lambda: serve(60))
+
+
+def test_two_groups_of_one_host_are_watched_from_one_run(edged: Edged) -> None:
+    """The second is planned alone: what watches it asks no group, and so comes last here."""
+    edged.inventory, edged.watches = TWO_GROUPS, ()
+    edged.done("monitoring")
+    again = edged.run("monitoring", "-y", "--dry", "--json")
+    assert (again.status, again.changes) == (0, {}), again.text
+    asked = 'up{job="muster-node",host="node1"} == 1'
+    edged.wait(
+        "both groups of a host", lambda: {row["group"] for row, _ in edged.query(asked)} == {GROUP, "second"}, 60
+    )
+    assert ("muster-edge", MONITOR) in edged.targets()
+    unknown = edged.run("monitoring", "-y", "--data", "group=first")
+    assert "unknown group 'first'" in unknown.text

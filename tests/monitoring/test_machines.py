@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from muster.monitoring import machines
+from muster.monitoring.watched import Watched
 from muster.on_host import places
 from muster.spec.settings import Settings
 from tests import systemd_analyze
@@ -14,6 +15,7 @@ from tests.sample_plans import plan
 
 GROUP = "kimi-k2-instruct"
 SETTINGS = Settings(monitoring_retention_days=7)
+WATCHED = Watched([(plan(GROUP, 2, "H200"), SETTINGS)])
 
 
 def test_a_gpu_host_answers_its_monitors_alone() -> None:
@@ -27,13 +29,13 @@ def test_a_gpu_host_answers_its_monitors_alone() -> None:
 
 
 def test_prometheus_listens_on_loopback_and_keeps_what_is_asked() -> None:
-    arguments = machines.monitor(plan(GROUP, 2, "H200"), SETTINGS).early["/etc/default/prometheus"].text
+    arguments = machines.monitor(WATCHED).early["/etc/default/prometheus"].text
     assert "--web.listen-address=127.0.0.1:9090 --storage.tsdb.retention.time=7d" in arguments
 
 
 def test_secrets_are_closed_to_others() -> None:
     made = plan(GROUP, 2, "H200", api_key_file="/k")
-    monitor = machines.monitor(made, SETTINGS, api_key="sk-1", alertmanager="route: {}")
+    monitor = machines.monitor(Watched([(made, SETTINGS)]), api_keys={GROUP: "sk-1"}, alertmanager="route: {}")
     for path in (f"/etc/prometheus/muster/keys/{GROUP}", "/etc/prometheus/alertmanager.yml"):
         assert (monitor.files[path].mode, monitor.files[path].group) == ("640", "prometheus")
     assert "sk-1" not in monitor.files["/etc/prometheus/prometheus.yml"].text
@@ -41,18 +43,17 @@ def test_secrets_are_closed_to_others() -> None:
 
 
 def test_certificates_need_the_blackbox_exporter() -> None:
-    made = plan(GROUP, 2, "H200")
-    assert machines.BLACKBOX not in machines.monitor(made, SETTINGS).packages
+    assert machines.BLACKBOX not in machines.monitor(WATCHED).packages
     with_https = Settings(monitoring_https=["https://api.example"])
-    assert machines.BLACKBOX in machines.monitor(made, with_https).packages
-    edged = machines.monitor(made, SETTINGS, edges={"edge-0": "198.51.100.30"})
+    assert machines.BLACKBOX in machines.monitor(Watched([(plan(GROUP, 2, "H200"), with_https)])).packages
+    edged = machines.monitor(WATCHED, edges={"edge-0": "198.51.100.30"})
     assert machines.BLACKBOX in edged.packages
     # The exporter reads it when its package starts it.
     assert "/etc/prometheus/muster/blackbox.yml" in edged.early
 
 
 def test_a_host_may_be_both() -> None:
-    both = machines.gpu_host(SETTINGS, ["198.51.100.1"], "") | machines.monitor(plan(GROUP, 2, "H200"), SETTINGS)
+    both = machines.gpu_host(SETTINGS, ["198.51.100.1"], "") | machines.monitor(WATCHED)
     assert {"prometheus-node-exporter", "prometheus"} <= set(both.packages)
     assert {machines.FIREWALL, "prometheus.service"} <= set(both.units)
 

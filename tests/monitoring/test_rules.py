@@ -146,7 +146,7 @@ FIRES: dict[str, tuple[Day, float, set[tuple[str, str]]]] = {
         set(),
     ),
     "weights changed": (
-        {node("muster_weights_verified", MEMBER): during((10, 1.0), last=0.0)},
+        {node("muster_weights_verified", MEMBER, used_by=GROUP): during((10, 1.0), last=0.0)},
         16,
         {("MusterWeightsUnverified", MEMBER)},
     ),

@@ -84,13 +84,17 @@ def test_a_driver_that_is_not_the_one_on_the_disk(host: Path, driver: str, modul
 
 def test_weights_that_are_not_there_are_unverified(host: Path) -> None:
     gone = {"directory": str(host / "weights" / "0123"), "manifest": "4567"}
-    assert measured(host, weights=[gone])['muster_weights_verified{revision="0123"}'] == 0
+    found = measured(host, weights=[{**gone, "group": "kimi-a"}, {**gone, "group": "kimi-b"}])
+    assert {name: value for name, value in found.items() if "weights" in name} == {
+        'muster_weights_verified{used_by="kimi-a",revision="0123"}': 0,
+        'muster_weights_verified{used_by="kimi-b",revision="0123"}': 0,
+    }
 
 
 def test_without_tools_the_rest_is_measured(host: Path) -> None:
     (host / "nvidia-smi").unlink()
-    found = measured(host, weights=[{"directory": str(host / "w"), "manifest": ""}])
-    assert set(found) == {'muster_weights_verified{revision="w"}'}
+    found = measured(host, weights=[{"directory": str(host / "w"), "manifest": "", "group": "a"}])
+    assert set(found) == {'muster_weights_verified{used_by="a",revision="w"}'}
 
 
 def test_hostile_words_stay_inside_their_label(host: Path) -> None:

@@ -10,8 +10,7 @@ import click
 
 from muster.commands import options, out_directory
 from muster.monitoring import configuration, grafana
-from muster.plan.fleet import plan_fleet
-from muster.plan.prepare import plan_for
+from muster.monitoring.watched import watched
 from muster.spec import inventory, inventory_source
 
 
@@ -35,27 +34,19 @@ def monitoring(inventory_file: str, recipe_name: str | None, overrides: Mapping[
     theirs; groups of several inventories go into one directory too. deploys/monitoring.py installs the same on a host.
     """
     loaded = inventory_source.load(inventory_file, overrides)
-    if options.means_all_groups(recipe_name, overrides):
-        groups = inventory.groups_of(loaded, name=inventory_file)
-        fleet = plan_fleet(groups)
-        watched = [(plan, groups[name].settings) for name, plan in fleet.plans.items()]
-    else:
-        group = inventory.from_pyinfra(loaded, name=inventory_file, recipe=recipe_name)
-        watched = [(plan_for(inventory.recipe_of(recipe_name, group), group), group.settings)]
-    keyed = {
-        *configuration.keyed_groups(_names(out)),  # whose files of targets are there from other runs
-        *(plan.group for plan, _ in watched if plan.api_key_path),
+    edges = inventory.edges_if_any(loaded)
+    fleets = inventory.groups_for(loaded, recipe_name, name=inventory_file)
+    groups = watched(fleets, recipe_name, edged=bool(edges))
+    others = configuration.keyed_groups(_names(out))  # whose files of targets are there from other runs
+    files = {
+        **{f"grafana/{path}": text for path, text in grafana.files().items()},
+        **configuration.files(groups, others, edges),
     }
-    files = {f"grafana/{path}": text for path, text in grafana.files().items()}
-    for plan, settings in watched[:-1]:
-        files |= configuration.target_files(plan, settings)
-    files |= configuration.files(*watched[-1], keyed, inventory.edges_if_any(loaded))
     out_directory.write(out, files)
     click.echo(f"{len(files)} files under {out}", err=True)
-    for plan, _ in watched:
-        if plan.api_key_path:
-            place = out / configuration.key_path(plan.group)
-            click.echo(f"the engine of {plan.group} asks for the API key: put it, alone, into {place}")
+    for name in sorted(groups.keyed):
+        place = out / configuration.key_path(name)
+        click.echo(f"the engine of {name} asks for the API key: put it, alone, into {place}")
 
 
 def _names(out: Path) -> list[str]:

@@ -1,4 +1,4 @@
-"""Monitoring: Prometheus and Alertmanager on the inventory's `monitor` group, exporters on the group's hosts.
+"""Monitoring: Prometheus and Alertmanager on the inventory's `monitor` group, exporters on the hosts of its groups.
 
 Packages come from the distribution. Nothing of a serving group is touched.
 """
@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from pyinfra.api.host import Host
 from pyinfra.api.state import State
@@ -25,31 +24,39 @@ from muster.hosts.pyinfra_types import current_host, current_state, stage
 from muster.monitoring import configuration, machines
 from muster.monitoring.machines import Machine
 from muster.monitoring.monitor_access import require_access, require_edge_access
-from muster.plan.prepare import from_bundle, plan_for
-from muster.plan.types import Plan
+from muster.monitoring.watched import Watched, watched
+from muster.plan.prepare import from_bundle
 from muster.plan.weights_path import served_path
-from muster.spec import bundles, inventory, pins, secret_files
+from muster.spec import bundles, inventory, inventory_groups, inventory_source, pins, secret_files
 from muster.spec import recipe as recipes
 from muster.spec.inventory import Fleet
+from muster.spec.settings import Settings
+
+Weights = Mapping[str, str]
+"""Of one group on a host, as the timer's program is asked about them."""
 
 
 @dataclass(frozen=True)
-class Monitoring:
-    """What one run brings to all machines."""
+class _Run:
+    """What one run brings to all machines.
 
-    plan: Plan
-    fleet: Fleet
+    Args:
+        watched: the groups.
+        monitors, edges: name -> address.
+        measured: GPU host -> settings of one of its groups, and which weights must be there as they were verified.
+        api_keys: group -> its key, of those that have one.
+        alertmanager: the user's alertmanager.yml.
+    """
+
+    watched: Watched
     monitors: Mapping[str, str]
-    """Name -> address."""
-    program: str
-    """That each GPU host's timer runs."""
-    api_key: str
-    alertmanager: str
     edges: Mapping[str, str]
-    """Name -> address."""
+    measured: Mapping[str, tuple[Settings, tuple[Weights, ...]]]
+    api_keys: Mapping[str, str]
+    alertmanager: str
 
 
-_runs: OncePerRun[Monitoring] = OncePerRun()
+_runs: OncePerRun[_Run] = OncePerRun()
 
 
 @stage("Monitoring")
@@ -57,7 +64,7 @@ def monitoring(recipe: str | None) -> None:
     """Bring Prometheus and exporters to the machines of an inventory; a second run changes nothing.
 
     Args:
-        recipe: of the group that is watched.
+        recipe: of the group that is watched; None takes every group that names its recipe.
 
     Raises:
         DeployError: no `monitor` group, a monitor that the hosts keep out, a machine without apt.
@@ -84,44 +91,60 @@ def monitoring(recipe: str | None) -> None:
     )
 
 
-def _prepare(state: State, recipe: str | None) -> Monitoring:
-    if not recipe:
+def _prepare(state: State, recipe: str | None) -> _Run:
+    given = state.inventory
+    inventory_source.require_all_read(given)
+    if not recipe and not inventory_groups.recipes(given):
         raise Refusal("no recipe", needed="the group that is watched", fix="--data _recipe=NAME")
-    fleet = inventory.of_run(state.inventory)
-    plan, monitors = plan_for(recipe, fleet), inventory.monitor_hosts(state.inventory)
+    fleets = inventory.groups_for(given, recipe, name="inventory")
+    monitors, edges = inventory.monitor_hosts(given), inventory.edges_if_any(given)
     if not monitors:
         raise Refusal(
             "the inventory has no group `monitor`",
             needed="a machine for Prometheus",
             fix='monitor = [("mon-0", {"ssh_hostname": ...})] in the inventory; or muster monitoring --out',
         )
-    edges = inventory.edges_if_any(state.inventory)
-    require_access(plan, fleet.settings, monitors)
+    groups = watched(fleets, recipe, edged=bool(edges))
+    for plan, settings in groups.groups:
+        require_access(plan, settings, monitors)
     if edges:
-        require_edge_access(fleet.settings, monitors)
+        require_edge_access([settings for _, settings in groups.groups], monitors)
+    measured = _measured(groups, fleets, recipe)
+    here = [host for name, host in reached(state).items() if name in monitors or name in measured]
     require_apt(
-        reached(state).values(),
-        fix="install Prometheus or the node exporter there yourself, with the files of muster monitoring --out",
+        here, fix="install Prometheus or the node exporter there yourself, with the files of muster monitoring --out"
     )
-    routes = fleet.settings.monitoring.alertmanager_file
-    return Monitoring(
-        plan,
-        fleet,
+    routes = groups.monitoring.alertmanager_file
+    keys = {plan.group: secret_files.bare_api_key(settings.api_key_file) for plan, settings in groups.groups}
+    return _Run(
+        groups,
         monitors,
-        programs.bundle({"host_metrics": _measured(recipe, fleet)}, streams=True),
-        secret_files.bare_api_key(fleet.settings.api_key_file),
-        _text(routes) if routes else "",
         edges,
+        measured,
+        {group: key for group, key in keys.items() if key},
+        _text(routes) if routes else "",
     )
 
 
-def _measured(recipe_name: str, fleet: Fleet) -> dict[str, Any]:
-    """Return what the timer's program is asked: where its file goes, and which weights must be as verified."""
+def _measured(
+    groups: Watched, fleets: Mapping[str, Fleet], recipe: str | None
+) -> dict[str, tuple[Settings, tuple[Weights, ...]]]:
+    measured: dict[str, tuple[Settings, tuple[Weights, ...]]] = {}
+    for (plan, settings), fleet in zip(groups.groups, fleets.values(), strict=True):
+        weights = _weights(plan.group, inventory.recipe_of(recipe, fleet), fleet)
+        for name in plan.hosts:
+            first, others = measured.get(name, (settings, ()))
+            measured[name] = first, (*others, *weights)
+    return measured
+
+
+def _weights(group: str, recipe_name: str, fleet: Fleet) -> tuple[Weights, ...]:
     recipe = recipes.load(recipe_name).of_variant(fleet.settings.variant)
     listing = pins.read(recipe.pin, bundles.directory_of(fleet.settings), fleet.homes)
     directory = served_path(from_bundle(fleet.settings), pins.pinned(recipe, listing)) if listing else None
-    weights = [{"directory": directory, "manifest": listing.digest}] if listing and directory else []
-    return {"out": machines.METRICS_FILE, "weights": weights}
+    if not listing or not directory:
+        return ()
+    return ({"group": group, "directory": directory, "manifest": listing.digest},)
 
 
 def _text(path: str) -> str:
@@ -131,18 +154,20 @@ def _text(path: str) -> str:
         raise Refusal(f"{path} cannot be read: {error}", fix="correct the setting that names it") from None
 
 
-def _machine(run: Monitoring, host: Host) -> Machine:
-    machine, settings = Machine(), run.fleet.settings
-    if host.name in run.plan.hosts:
-        machine |= machines.gpu_host(settings, set(run.monitors.values()), run.program)
+def _machine(run: _Run, host: Host) -> Machine:
+    machine = Machine()
+    if host.name in run.measured:
+        settings, weights = run.measured[host.name]
+        request = {"out": machines.METRICS_FILE, "weights": weights}
+        program = programs.bundle({"host_metrics": request}, streams=True)
+        machine |= machines.gpu_host(settings, set(run.monitors.values()), program)
     if host.name in run.monitors:
         place = f"{machines.TREE}/{configuration.target_path('', '').rpartition('/')[0]}"
         there = [Path(path).name for path in host.get_fact(FindFiles, path=place) or ()]
         machine |= machines.monitor(
-            run.plan,
-            settings,
+            run.watched,
             keyed=configuration.keyed_groups(there),
-            api_key=run.api_key,
+            api_keys=run.api_keys,
             alertmanager=run.alertmanager,
             edges=run.edges,
         )

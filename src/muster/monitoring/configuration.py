@@ -1,4 +1,4 @@
-"""The files of Prometheus and Alertmanager for a group, as they lie in /etc/prometheus. Pure.
+"""The files of Prometheus and Alertmanager for groups, as they lie in /etc/prometheus. Pure.
 
 All but the targets are the same for every group: a Prometheus that watches several takes each group's target files.
 """
@@ -23,6 +23,7 @@ from muster.monitoring.targets import (
     edge_targets,
     targets_of,
 )
+from muster.monitoring.watched import Watched
 from muster.plan.types import Plan
 from muster.spec.settings import Monitoring, Settings
 
@@ -44,30 +45,29 @@ _EXAMPLE = """\
 """
 
 
-def files(plan: Plan, settings: Settings, keyed: Collection[str] = (), edges: Mapping[str, str] = {}) -> dict[str, str]:
-    """Return every file for a Prometheus that watches a group, by its path below /etc/prometheus.
+def files(watched: Watched, keyed: Collection[str] = (), edges: Mapping[str, str] = {}) -> dict[str, str]:
+    """Return every file for a Prometheus that watches groups, by its path below /etc/prometheus.
 
     Args:
-        plan, settings: of the group.
+        watched: the groups.
         keyed: other groups whose engines ask for an API key, and that this Prometheus watches too.
-        edges: name -> address of the edges before the group.
+        edges: name -> address of the edges before the groups.
     """
-    named = {*keyed, *([plan.group] if plan.api_key_path else [])}
     return {
-        PROMETHEUS: prometheus(settings.monitoring, named),
-        RULES: _MARK + _yaml(rules.rules(settings.monitoring)),
+        PROMETHEUS: prometheus(watched.monitoring, {*keyed, *watched.keyed}),
+        RULES: _MARK + _yaml(rules.rules(watched.monitoring)),
         ALERTMANAGER: _EXAMPLE + _yaml(alertmanager()),
         BLACKBOX: _MARK + _yaml(blackbox()),
-        **target_files(plan, settings),
+        **{path: text for plan, settings in watched.groups for path, text in _target_files(plan, settings).items()},
         **{
             target_path(name, kind): _targets([target])
             for name, address in edges.items()
-            for kind, target in edge_targets(name, address, settings.edge).items()
+            for kind, target in edge_targets(name, address, watched.edge).items()
         },
     }
 
 
-def target_files(plan: Plan, settings: Settings) -> dict[str, str]:
+def _target_files(plan: Plan, settings: Settings) -> dict[str, str]:
     """Return the files that name a group's targets; Prometheus reads them again when they change."""
     found = targets_of(plan, settings)
     return {

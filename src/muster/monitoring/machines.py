@@ -13,10 +13,11 @@ from dataclasses import dataclass, field
 from muster.monitoring import configuration
 from muster.monitoring.port_firewall import PortFirewall
 from muster.monitoring.targets import NODE_PORT
+from muster.monitoring.watched import Watched
 from muster.on_host import places
 from muster.on_host.hardening import DEVICES
 from muster.plan.render import render
-from muster.plan.types import File, Plan
+from muster.plan.types import File
 from muster.spec.settings import Settings
 
 NODE_EXPORTER, PROMETHEUS, ALERTMANAGER, BLACKBOX = (
@@ -67,10 +68,10 @@ class Machine:
 
 
 def gpu_host(settings: Settings, monitors: Collection[str], program: str) -> Machine:
-    """Return what a host of the group gets.
+    """Return what a host of a group gets.
 
     Args:
-        settings: of the group.
+        settings: of the group; of one of them where the host is in several.
         monitors: addresses from which it is scraped; its exporter answers nobody else.
         program: text of the program that its timer runs.
     """
@@ -103,32 +104,31 @@ def gpu_host(settings: Settings, monitors: Collection[str], program: str) -> Mac
 
 
 def monitor(
-    plan: Plan,
-    settings: Settings,
+    watched: Watched,
     *,
     keyed: Collection[str] = (),
-    api_key: str = "",
+    api_keys: Mapping[str, str] = {},
     alertmanager: str = "",
     edges: Mapping[str, str] = {},
 ) -> Machine:
     """Return what the machine of Prometheus gets.
 
     Args:
-        plan, settings: of the group.
-        keyed: groups on this Prometheus whose engines ask for an API key.
-        api_key: the group's own key, where it has one.
+        watched: the groups.
+        keyed: other groups on this Prometheus whose engines ask for an API key.
+        api_keys: group -> its key, of those that have one.
         alertmanager: the user's alertmanager.yml; empty takes the example.
-        edges: name -> address of the edges before the group.
+        edges: name -> address of the edges before the groups.
     """
-    files = {f"{TREE}/{path}": File(text) for path, text in configuration.files(plan, settings, keyed, edges).items()}
+    files = {f"{TREE}/{path}": File(text) for path, text in configuration.files(watched, keyed, edges).items()}
     routes = f"{TREE}/{configuration.ALERTMANAGER}"
     # It may hold the secrets of receivers.
     files[routes] = File(alertmanager or files[routes].text, mode="640", group="prometheus")
     modules = f"{TREE}/{configuration.BLACKBOX}"
-    if api_key:
-        files[f"{TREE}/{configuration.key_path(plan.group)}"] = File(api_key, mode="640", group="prometheus")
-    programs: Sequence[str] = (PROMETHEUS, ALERTMANAGER, *([BLACKBOX] if settings.monitoring.https or edges else []))
-    arguments = configuration.arguments(settings.monitoring)
+    for group, key in api_keys.items():
+        files[f"{TREE}/{configuration.key_path(group)}"] = File(key, mode="640", group="prometheus")
+    programs: Sequence[str] = (PROMETHEUS, ALERTMANAGER, *([BLACKBOX] if watched.monitoring.https or edges else []))
+    arguments = configuration.arguments(watched.monitoring)
     read = {
         PROMETHEUS: (f"{TREE}/{configuration.PROMETHEUS}", f"{TREE}/{configuration.RULES}"),
         ALERTMANAGER: (routes,),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from ipaddress import ip_address, ip_network
 
 from muster.errors import Refusal
@@ -37,18 +37,19 @@ def require_access(plan: Plan, settings: Settings, monitors: Mapping[str, str]) 
             )
 
 
-def require_edge_access(settings: Settings, monitors: Mapping[str, str]) -> None:
-    """Refuse monitors that an edge keeps out, which knows no hosts of the group but monitor_networks alone.
+def require_edge_access(settings: Collection[Settings], monitors: Mapping[str, str]) -> None:
+    """Refuse monitors that an edge keeps out, which knows no hosts of the groups but their monitor_networks alone.
 
     Args:
-        settings: of the group.
+        settings: of the groups.
         monitors: name -> IP address from which it scrapes.
 
     Raises:
         Refusal: a monitor in no network.
     """
+    networks = [network for each in settings for network in each.monitor_networks]
     for name, address in monitors.items():
-        if not _inside(address, settings.monitor_networks):
+        if not _inside(address, networks):
             raise Refusal(
                 f"{name} ({address}) is in no network of monitor_networks: the edge drops what it asks for metrics",
                 needed="its address in monitor_networks, and deploys/edge.py run with it",

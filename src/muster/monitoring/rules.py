@@ -150,7 +150,9 @@ ALERTS = (
     Alert(
         "MusterWeightsUnverified",
         "warning",
-        "muster_weights_verified == 0",
+        # A host of two groups is scraped for both, and says itself whose weights they are.
+        "label_replace(max by (host, used_by, revision) (muster_weights_verified) == 0,"
+        ' "group", "$1", "used_by", "(.*)")',
         1,
         "{{ $labels.host }} serves weights of {{ $labels.group }} that have changed since they were verified",
         "muster weights verify reads every byte; muster stage repairs what is wrong",

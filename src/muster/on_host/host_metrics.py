@@ -49,7 +49,7 @@ def main(request: Json) -> Json:
     """Measure and write the file.
 
     Args:
-        request: `out` (path of the file), `weights` [{directory, manifest}] (revisions that the host serves from).
+        request: `out` (path of the file), `weights` [{directory, manifest, group}] (revisions that groups serve from).
 
     Raises:
         OSError: the file cannot be written.
@@ -141,7 +141,7 @@ def weights(revisions: Iterable[Json]) -> list[str]:
     rows: Rows = []
     for each in revisions:
         state = answered(partial(weights_on_disk.pinned_state, each["directory"], each["manifest"]))
-        labels = {"revision": str(each["directory"]).rpartition("/")[2]}
+        labels = {"used_by": each["group"], "revision": str(each["directory"]).rpartition("/")[2]}
         rows.append((labels, float(bool(state.get("value", {}).get("complete")))))
     return [_block("muster_weights_verified", "1 while weights are as they were verified.", rows)]
 

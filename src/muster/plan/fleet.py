@@ -10,10 +10,10 @@ from itertools import combinations
 from typing import TypeVar
 
 from muster.errors import Refusal
-from muster.plan.prepare import plan_of
+from muster.plan.prepare import plan_for, plan_of
 from muster.plan.types import HostPlan, Opening, Plan
 from muster.spec import recipe as recipes
-from muster.spec.inventory import Fleet
+from muster.spec.inventory import Fleet, recipe_of
 from muster.spec.settings import NAMES
 
 Result = TypeVar("Result")
@@ -88,6 +88,22 @@ def plan_fleet(groups: Mapping[str, Fleet]) -> FleetPlan:
     plans = each_group(groups, lambda group: plan_of(load(str(groups[group].settings.recipe)), groups[group]))
     require_apart(plans)
     return FleetPlan(plans)
+
+
+def plans_of(groups: Mapping[str, Fleet], recipe: str | None) -> dict[str, Plan]:
+    """Return the plans of groups: of the recipe that a command names, or of those that they name themselves.
+
+    Args:
+        groups: group of the inventory -> its hosts and settings.
+        recipe: of the one group; None where each names its own.
+
+    Raises:
+        Refusal: as `plan_fleet`; a group without a recipe.
+    """
+    if len(groups) == 1:
+        ((name, group),) = groups.items()
+        return {name: plan_for(recipe_of(recipe, group), group)}
+    return dict(plan_fleet(groups).plans)
 
 
 def each_group(groups: Iterable[str], work: Callable[[str], Result]) -> dict[str, Result]:

@@ -18,6 +18,7 @@
     yaml_text           YAML of strangers, read within bounds
     settings            every setting, its default and its bounds; flat names outside, groups inside
     settings_files      the files beside and above an inventory that its settings come from
+    shared_settings     settings that all groups of an inventory must share
     inventory           pyinfra's inventory -> hosts and settings          knows pyinfra, as the next two do
     inventory_source    the file behind an inventory, and what pyinfra's own command has read with it
     inventory_groups    groups of an inventory that name their recipe: which one is meant, and its own data
