@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from muster.edge import admission
-from muster.edge.edge_plan import edge_plan
+from muster.edge.edge_plan import backend, edge_plan
 from muster.plan.endpoint import Endpoint
 from muster.spec.settings import Edge
 from tests.edge.live import SECONDS, Answer, Engine, LiveEdge, record
@@ -28,7 +28,21 @@ def test_every_endpoint_takes_what_its_plan_says_or_the_setting() -> None:
     assert admission.lines(planned) == [
         "m: 364 requests at once, 364 more wait for 30 s at most, others get 429",
         "n: 64 requests at once, 64 more wait for 30 s at most, others get 429",
+        "m: without b the other one runs 64 at once",
+        "n: without c nobody serves it",
     ]
+
+
+def test_a_lost_group_is_told_where_the_others_do_not_run_what_is_asked_for() -> None:
+    there = edge_plan([group(name, at_once=64) for name in "abc"] + [group("d", "n", at_once=64)], Edge())
+    assert admission.shortages(there, {"a", "b", "c", "d"}, {"m": 1000, "n": 1000}) == []
+    assert admission.shortages(there, {"a", "c"}, {"m": 128, "n": 1000}) == [
+        "n: 1,000 requests run or wait; without d nobody serves it"
+    ]
+    assert admission.shortages(there, {"a", "c", "d"}, {"m": 129}) == [
+        "m: 129 requests run or wait; without b the others run 128 at once, and what may not wait gets 429"
+    ]
+    assert admission.shortages(there, {"d"}, {}) == []
 
 
 def test_fewer_connections_than_engines_take_are_said() -> None:
@@ -70,6 +84,9 @@ def test_what_engines_do_not_take_waits_and_what_may_not_wait_comes_again(tmp_pa
         edge.wait(lambda: len(engine.requests) == 2)
         with asking(edge, 2, admitted):
             edge.wait(lambda: edge.metric("haproxy_backend_current_queue") == 2)
+            # As MusterEdgeCannotCarry reads them.
+            assert edge.metric("haproxy_backend_current_sessions", f'proxy="{backend("m")}"') == 4
+            assert edge.metric("haproxy_server_limit_sessions") == 2
             refused = [edge.ask(KEY, model="m") for _ in range(5)]
             assert {(each.status, each.code, each.headers["Retry-After"]) for each in refused} == {
                 (429, "overloaded", "5")

@@ -51,6 +51,17 @@ def server(state: str, host: str = HEAD) -> str:
     return series("haproxy_server_status", job="muster-edge", instance=f"{EDGE}:8405", host=EDGE, **named)
 
 
+def limit(host: str = HEAD) -> str:
+    """Return the requests that the edge sends to an endpoint at once."""
+    named = {"proxy": MODEL, "server": f"{GROUP}_{host}"}
+    return series("haproxy_server_limit_sessions", job="muster-edge", instance=f"{EDGE}:8405", host=EDGE, **named)
+
+
+def asked() -> str:
+    """Return the requests of the model that run or wait."""
+    return edge("haproxy_backend_current_sessions", proxy=MODEL)
+
+
 def answers(code: str, *, of_model: bool = False) -> str:
     """Return the count of an edge's answers to clients, or of those to requests for the model."""
     if of_model:
@@ -116,6 +127,8 @@ def healthy() -> Day:
     day[edge("up")] = during(last=1.0)
     for state in ("UP", "DOWN", "MAINT", "DRAIN"):
         day[server(state)] = during(last=float(state == "UP"))
+    day[limit()] = during(last=64.0)
+    day[asked()] = during(last=40.0)
     day[edge("haproxy_backend_active_servers", proxy=MODEL)] = during(last=1.0)
     for code, each in (("2xx", 2.0), ("4xx", 0.1), ("5xx", 0.0)):
         day[answers(code)] = day[answers(code, of_model=True)] = growing(last=each)

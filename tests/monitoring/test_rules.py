@@ -25,6 +25,7 @@ from .days import (
     STEPS,
     Day,
     answers,
+    asked,
     certificate,
     during,
     edge,
@@ -33,6 +34,7 @@ from .days import (
     growing,
     guard,
     healthy,
+    limit,
     node,
     notation,
     phases,
@@ -87,6 +89,15 @@ def unserved(after: float, back: float | None = None) -> Day:
         ACTIVE: during(*there, last=last),
         answers("5xx"): growing(*lost, last=2.0 * (1 - last)),
         answers("5xx", of_model=True): growing(*lost, last=2.0 * (1 - last)),
+    }
+
+
+def one_of_two(lost: float) -> Day:
+    """The edge has a second endpoint of the model, and loses it."""
+    return {
+        limit(MEMBER): during(last=64.0),
+        server("UP", MEMBER): during((lost, 1.0), last=0.0),
+        server("DOWN", MEMBER): during((lost, 0.0), last=1.0),
     }
 
 
@@ -185,6 +196,11 @@ FIRES: dict[str, tuple[Day, float, set[tuple[str, str]]]] = {
         18,
         {("MusterEdgeEndpointDown", EDGE)},
     ),
+    "an endpoint is lost, and the other does not carry what is asked": (
+        {**one_of_two(lost=10), asked(): during((10, 40.0), last=100.0)},
+        12,
+        {("MusterEdgeCannotCarry", EDGE)},
+    ),
     "a group waits, and its model has no other": (
         {**phases((10, "running"), (1, "abort"), last="gather"), **unserved(10)},
         20,
@@ -250,6 +266,12 @@ FIRES: dict[str, tuple[Day, float, set[tuple[str, str]]]] = {
 
 QUIET: dict[str, Day] = {
     "a healthy day": {},
+    "a deliberate stop, and the other endpoint does not carry": {
+        **STOPPED,
+        **one_of_two(lost=10.5),
+        asked(): during((10, 40.0), last=100.0),
+    },
+    "more is asked than all endpoints carry": {asked(): during((10, 40.0), last=1000.0)},
     "a deliberate stop": STOPPED,
     "a deliberate stop, while clients go on asking": {
         **phases((10, "running"), (0.5, "drain"), (20, "stopped"), (0.5, "gather"), (10, "starting"), last="running"),

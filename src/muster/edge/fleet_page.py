@@ -9,6 +9,7 @@ from __future__ import annotations
 import html
 from collections.abc import Iterator
 
+from muster.edge import admission
 from muster.edge.edge_plan import EdgeGroup, EdgePlan, backend, server
 from muster.guard.page_style import STYLE
 from muster.guard.printable_text import one_line
@@ -31,10 +32,10 @@ def page(plan: EdgePlan, room: int) -> str:
     top, foot = "".join(_top(plan)), "".join(_foot())
     size, parts, left = len((top + foot).encode()) + _MORE, [top], len(plan.groups)
     for model, groups in sorted(plan.models.items()):
-        heading, end = "".join(_heading(model)), "</ul></section>"
+        heading, end = "".join(_heading(plan, model)), "</ul></section>"
         cards: list[str] = []
         size += len((heading + end).encode())
-        for card in (_card(group) for group in groups):
+        for card in (_card(plan, group) for group in groups):
             size += len(card.encode())
             if size > room:
                 break
@@ -58,26 +59,27 @@ def _top(plan: EdgePlan) -> Iterator[str]:
     yield "%[fe_conn(edge)] connections of clients.</p></header><main>"
 
 
-def _heading(model: str) -> Iterator[str]:
+def _heading(plan: EdgePlan, model: str) -> Iterator[str]:
     name = backend(model)
     yield f'<section aria-labelledby="{name}"><h2 id="{name}">{_text(model)}</h2>'
     yield f"<p>endpoints up: %[nbsrv({name})], requests in flight: %[be_conn({name})], "
-    yield f'waiting: %[queue({name})]</p><ul class="cards">'
+    yield f"waiting: %[queue({name})]. All groups run {admission.of_model(plan, model):,} at once.</p>"
+    yield '<ul class="cards">'
 
 
-def _card(group: EdgeGroup) -> str:
+def _card(plan: EdgePlan, group: EdgeGroup) -> str:
     address = html.escape(f"http://{group.control.at}/")
-    rows = "".join(_endpoint(group, endpoint) for endpoint in group.endpoints)
+    rows = "".join(_endpoint(group, endpoint, admission.per_endpoint(plan, group)) for endpoint in group.endpoints)
     return f'<li><b><a href="{address}">{_text(group.name)}</a></b>{rows}</li>'
 
 
-def _endpoint(group: EdgeGroup, endpoint: Endpoint) -> str:
+def _endpoint(group: EdgeGroup, endpoint: Endpoint, at_once: int) -> str:
     place = f"{backend(group.model)}/{server(group, endpoint)}"
     up = f"srv_is_up({place})"
     return (
         f'<br>{_text(endpoint.host)} <span class="%[{up},iif(good,bad)]">%[{up},iif(up,down)]</span>, '
         f"%[srv_uweight({place}),bool,iif(open,drained)] "
-        f'<span class="quiet">· %[srv_conn({place})] in flight</span>'
+        f'<span class="quiet">· %[srv_conn({place})] in flight of {at_once:,}</span>'
     )
 
 

@@ -148,6 +148,8 @@ def alertmanager() -> dict[str, Any]:
             _inhibit("MusterRestartLoop|MusterGroupNotReady", "MusterGroupRestarted"),
             _inhibit(f"{causes}|MusterGroupNotReady", "MusterEdgeModelUnserved|MusterEdgeEndpointDown"),
             _inhibit("MusterEdgeModelUnserved", "MusterEdgeEndpointDown"),
+            # Those who wait too long get 503, and those who may not wait 429.
+            _inhibit("MusterEdgeCannotCarry", "MusterEdgeErrors|MusterEdgeRefusing", equal="host"),
             *(_inhibit(worse, "|".join(ladder[step:])) for step, worse in enumerate(ladder[:-1], 1)),
         ],
     }
@@ -200,11 +202,11 @@ def _certificates(addresses: Collection[str]) -> dict[str, Any]:
     }
 
 
-def _inhibit(source: str, target: str) -> dict[str, Any]:
+def _inhibit(source: str, target: str, equal: str = "group") -> dict[str, Any]:
     return {
         "source_matchers": [f'alertname=~"{source}"'],
         "target_matchers": [f'alertname=~"{target}"'],
-        "equal": ["group"],
+        "equal": [equal],
     }
 
 

@@ -25,6 +25,12 @@ CLOCK_SECONDS = 5
 _DISKS = 'job="muster-node",fstype!~"tmpfs|ramfs|squashfs|overlay|nfs.*"'
 _FREE = f"node_filesystem_avail_bytes{{{_DISKS}}} / node_filesystem_size_bytes{{{_DISKS}}}"
 _UP = 'haproxy_server_status{job="muster-edge",state="UP"}'
+_DOWN = 'haproxy_server_status{job="muster-edge",state="DOWN"} == 1'
+# A backend's sessions are those that run and those that wait; a server's limit is its maxconn.
+_ASKED_AT_ONCE = 'sum by (host, proxy) (haproxy_backend_current_sessions{job="muster-edge"})'
+_RUN_AT_ONCE = (
+    f'sum by (host, proxy) (haproxy_server_limit_sessions{{job="muster-edge"}} * on (host, proxy, server) {_UP})'
+)
 _LOADS = f'({ON_PURPOSE} or (muster_phase{{phase="starting"}} == 1 and on (group) muster_failures_in_a_row == 0))'
 _ANSWERED = 'rate(haproxy_backend_http_responses_total{job="muster-edge"}[2m])'
 _FAILED = 'rate(haproxy_backend_http_responses_total{job="muster-edge",code="5xx"}[2m])'
@@ -188,11 +194,21 @@ ALERTS = (
     Alert(
         "MusterEdgeEndpointDown",
         "warning",
-        'haproxy_server_status{job="muster-edge",state="DOWN"} == 1 and on (group) muster_ready == 1',
+        f"{_DOWN} and on (group) muster_ready == 1",
         # Where it was the last endpoint of a model, that is told first.
         1.4,
         "{{ $labels.group }} is ready, and the edge {{ $labels.host }} does not hear so ({{ $labels.server }})",
         "from the edge: curl the head's control port, /ready; is the edge in monitor_networks of the group?",
+    ),
+    Alert(
+        "MusterEdgeCannotCarry",
+        "warning",
+        f"{_ASKED_AT_ONCE} > {_RUN_AT_ONCE} and on (host, proxy) {_RUN_AT_ONCE} > 0"
+        f" and on (host, proxy) ({_DOWN} unless on (group) {_LOADS})",
+        0.2,
+        "a group of {{ $labels.proxy }} is lost: {{ $labels.host }} is asked for {{ $value }} requests at once, and the"
+        " others run fewer",
+        "bring the group back: until then clients wait, and what may not wait gets 429; muster status says how many",
     ),
     Alert(
         "MusterEdgeErrors",
