@@ -267,6 +267,9 @@ CASES = {
             *a["models"],
         ],
     ),
+    "edge_load": Case(
+        "edge_load", {}, {"running": True, "asked": {"kimi-k2-bcd55e": 7}}, lambda a: [*a["asked"]]
+    ),
     "drain_servers": Case(
         "drain_servers", {"do": "read", "servers": ["kimi/a"]}, {"drained": ["kimi/a"]}, lambda a: a["drained"]
     ),

@@ -6,11 +6,15 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from click.testing import CliRunner
 
 from muster.cli import main
+from muster.edge.edge_plan import EdgePlan, edge_group
+from muster.spec.settings import Settings
+from muster.status.fleet_status import EdgeLoad
 from tests.commands.conftest import GivenGuards, muster
 from tests.status.test_group_status import HEAD, OTHER, answers
 
@@ -70,13 +74,17 @@ def test_help_has_examples_and_exit_statuses_in_80_columns(command: str) -> None
 
 def test_without_a_recipe_every_group_is_asked(guards: GivenGuards, monkeypatch: pytest.MonkeyPatch) -> None:
     @contextmanager
-    def guards_of_fleet(*_: object) -> Iterator[dict[str, GivenGuards]]:
-        yield {"a": guards, "b": guards}
+    def guards_of_fleet(*_: object) -> Iterator[SimpleNamespace]:
+        behind = EdgePlan((edge_group(guards.plan, Settings()),), Settings().edge)
+        edges = SimpleNamespace(plan=behind, load=lambda: EdgeLoad({"kimi-k2": 9}))
+        yield SimpleNamespace(groups={"a": guards, "b": guards}, edges=edges)
 
     monkeypatch.setattr("muster.status.ask_guards.guards_of_fleet", guards_of_fleet)
     ran = muster("status", "fleet.py")
     assert (ran.exit_code, ran.stdout.splitlines()[0]) == (0, "2 of 2 groups serve")
     guards.answers = [answers(ready=False, phase="failed", reason="failed")]
     ran = muster("status", "fleet.py", "--format", "json")
-    assert (ran.exit_code, json.loads(ran.stdout)["whole"]) == (1, False)
+    told = json.loads(ran.stdout)
+    assert (ran.exit_code, told["whole"], told["asked"]) == (1, False, {"kimi-k2": 9})
+    assert told["shortages"] == ["kimi-k2: 9 requests run or wait; without kimi-k2-instruct nobody serves it"]
     assert muster("status", "fleet.py", "--group", "kimi").stdout.startswith("kimi-k2-instruct  failed")

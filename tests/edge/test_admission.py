@@ -11,6 +11,7 @@ import pytest
 
 from muster.edge import admission
 from muster.edge.edge_plan import backend, edge_plan
+from muster.on_host import edge_load
 from muster.plan.endpoint import Endpoint
 from muster.spec.settings import Edge
 from tests.edge.live import SECONDS, Answer, Engine, LiveEdge, record
@@ -87,6 +88,7 @@ def test_what_engines_do_not_take_waits_and_what_may_not_wait_comes_again(tmp_pa
             # As MusterEdgeCannotCarry reads them.
             assert edge.metric("haproxy_backend_current_sessions", f'proxy="{backend("m")}"') == 4
             assert edge.metric("haproxy_server_limit_sessions") == 2
+            assert edge_load.main({"socket": edge.socket})["asked"][backend("m")] == 4
             refused = [edge.ask(KEY, model="m") for _ in range(5)]
             assert {(each.status, each.code, each.headers["Retry-After"]) for each in refused} == {
                 (429, "overloaded", "5")

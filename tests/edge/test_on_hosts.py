@@ -128,3 +128,21 @@ def test_a_hung_engine_gets_no_new_request_once_its_guard_says_so(edged: Edged, 
         assert last == first
         edged.wait("requests at the engine that is back", lambda: edged.taken("node0") > last, 30)
     assert load.counts["done"] > 16
+
+
+def test_what_a_lost_group_leaves_too_much_of_waits_and_is_said(edged: Edged, client: str) -> None:
+    edged.wait("both", lambda: all(edged.ready_at(host) for host in HEADS))
+    assert run(edged, edge_max_requests=4).status == 0
+    edged.sh("node0", "systemctl stop muster-kimi-a")
+    try:
+        edged.wait("the edge's word", lambda: edged.seen_by(EDGE, "node0")["status"].startswith("DOWN"), 60)
+        with Load(edged, client, 10) as load:
+            edged.wait("load", lambda: load.counts["done"] > 10)
+            status = edged.command_of("status", "inventory.py", "--format", "json")
+        said = json.loads(status.stdout)
+        assert said["asked"]["kimi-k2"] > 4, status.stdout
+        assert "without kimi-a the others run 4 at once" in said["shortages"][0]
+        assert load.counts.keys() == {"done"}, load.others("done")
+    finally:
+        edged.sh("node0", "systemctl start muster-kimi-a")
+    assert run(edged).status == 0

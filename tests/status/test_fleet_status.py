@@ -5,7 +5,9 @@ from __future__ import annotations
 from rich.console import Console
 
 from muster.commands.fleet_text import render
-from muster.status.fleet_status import FleetStatus, hosts_at_work, note
+from muster.edge.edge_plan import edge_group, edge_plan
+from muster.spec.settings import Settings
+from muster.status.fleet_status import EdgeLoad, FleetStatus, fleet_status, hosts_at_work, note
 from muster.status.group_status import group_status
 from tests.status.test_group_status import OTHER, PLAN, answers
 
@@ -41,6 +43,15 @@ def test_each_group_has_a_row_and_a_reason_where_it_is_not_whole() -> None:
 def test_a_group_that_is_whole_has_no_note() -> None:
     assert note(WELL) == ""
     assert hosts_at_work(WELL) == len(PLAN.hosts) > hosts_at_work(OFF)
+
+
+def test_a_shortage_and_an_edge_that_gives_no_answer_are_said_below_the_table() -> None:
+    behind = edge_plan([edge_group(PLAN, Settings())], Settings().edge)
+    status = fleet_status([FAILED], behind, EdgeLoad({"kimi-k2": 9}, {"edge-0": "HAProxy does not run"}))
+    lines = shown(status)
+    assert "kimi-k2: 9 requests run or wait; without kimi-k2-instruct nobody serves it" in lines
+    assert "edge-0, an edge: HAProxy does not run" in lines
+    assert fleet_status([WELL], behind, EdgeLoad({"kimi-k2": 9})).shortages == []
 
 
 def test_json_says_of_each_group_whether_it_is_whole() -> None:

@@ -112,6 +112,8 @@ def render(status: FleetStatus, where: str) -> RenderableType:
             "-" if group.restarts is None else str(group.restarts),
         )
     parts: list[RenderableType] = [Text(f"{status.ready} of {len(status.groups)} groups serve"), "", table]
+    parts += ["", *(Text(text, "red") for text in status.shortages)] if status.shortages else []
     notes = [f"{group.group}: {note(group)}" for group in status.groups if note(group)]
+    notes += [f"{edge}, an edge: {why}" for edge, why in status.edges.silent.items()]
     parts += ["", *map(Text, notes)] if notes else []
     return Group(*parts, "", Text(f"one of them: muster status {where} --group NAME"))

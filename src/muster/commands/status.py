@@ -20,7 +20,7 @@ from rich.text import Text
 from muster.commands import fleet_text, options
 from muster.on_host.systemd_units import VLLM_PREFIX
 from muster.status.failures import decisive
-from muster.status.fleet_status import FleetStatus
+from muster.status.fleet_status import FleetStatus, fleet_status
 from muster.status.group_status import GroupStatus, group_status
 
 Status = TypeVar("Status", GroupStatus, FleetStatus)
@@ -84,9 +84,9 @@ def _questions(
         return group_status(guards.plan, guards.ask("status"), guards.digests)
 
     if options.means_all_groups(recipe_name, overrides):
-        with ask_guards.guards_of_fleet(inventory_file, overrides) as groups:
+        with ask_guards.guards_of_fleet(inventory_file, overrides) as fleet:
             yield (
-                lambda: FleetStatus(ask_guards.ask_fleet(groups, one)),
+                lambda: fleet_status(ask_guards.ask_fleet(fleet.groups, one), fleet.edges.plan, fleet.edges.load()),
                 lambda status: fleet_text.render(status, inventory_file),
             )
         return

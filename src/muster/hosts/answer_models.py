@@ -107,6 +107,13 @@ class EdgeKeys(Model):
     models: list[Line]
 
 
+class EdgeLoad(Model):
+    """Of edge_load."""
+
+    running: bool
+    asked: dict[Line, Count]
+
+
 class DrainServers(Model):
     """Of drain_servers, where it does not hold."""
 
@@ -213,6 +220,7 @@ _BY_PROGRAM: dict[str, type[BaseModel]] = {
     "place_services": PlaceServices,
     "ask_parser": AskParser,
     "edge_keys": EdgeKeys,
+    "edge_load": EdgeLoad,
     "drain_servers": DrainServers,
     "reach_ports": ReachPorts,
     "resolve_engine": Resolve,

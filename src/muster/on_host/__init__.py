@@ -47,6 +47,7 @@ What brings a group up:
     resolve_engine     requirements into a lock with hashes
     edge_places        where an edge's files are
     edge_keys          keys of clients on an edge host: kept, merged, in effect in HAProxy
+    edge_load          requests that run or wait at an edge
     drain_servers      servers held out of HAProxy's choice while a group is changed
     install_engine     uv, a virtual environment, the locked packages
     place_services     services of the distribution with files of muster's, checked, written, loaded

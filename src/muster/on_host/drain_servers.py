@@ -94,13 +94,8 @@ def _is_out(row: dict[str, str]) -> bool:
 
 def _rows(runtime: str) -> Rows:
     """Return backend/server -> what HAProxy shows of it; nothing where none runs."""
-    lines = (haproxy_socket.ask(runtime, "show stat") or "").splitlines()
-    if not lines:
-        return {}
-    names = lines[0].lstrip("# ").split(",")
-    rows = [dict(zip(names, line.split(","))) for line in lines[1:] if line]
     return {
         f"{row['pxname']}/{row['svname']}": row
-        for row in rows
+        for row in haproxy_socket.statistics(runtime)
         if row.get("svname") not in ("FRONTEND", "BACKEND", None)
     }

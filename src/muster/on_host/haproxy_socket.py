@@ -24,3 +24,10 @@ def ask(runtime: str, command: str) -> str | None:
                 return answer.decode("ascii", "replace")
             answer += data
     raise OSError("HAProxy's socket answers without end")
+
+
+def statistics(runtime: str) -> list[dict[str, str]]:
+    """Return what HAProxy shows of its frontends, backends and servers, a row each; nothing where none runs."""
+    lines = (ask(runtime, "show stat") or "").splitlines()
+    names = lines[0].lstrip("# ").split(",") if lines else []
+    return [dict(zip(names, line.split(","))) for line in lines[1:] if line]

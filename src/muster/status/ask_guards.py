@@ -5,11 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from gevent.pool import Pool
 from pyinfra.api.host import Host
 
+from muster.edge.edge_plan import EdgePlan, edge_group
 from muster.hosts.all_hosts import each, hosts_of
 from muster.hosts.connect import Connected, connect, connected
 from muster.hosts.run_programs import run_program
@@ -19,6 +21,7 @@ from muster.plan.prepare import plan_for
 from muster.plan.types import Plan
 from muster.spec import inventory, inventory_source
 from muster.spec.inventory import Fleet
+from muster.status.ask_edges import Edges
 
 Answer = TypeVar("Answer")
 
@@ -128,12 +131,22 @@ def guards_of(inventory_file: str, recipe_name: str | None, overrides: Mapping[s
         yield Guards(plan, there, _digests(plan, recipe, group))
 
 
-@contextmanager
-def guards_of_fleet(inventory_file: str, overrides: Mapping[str, Any]) -> Iterator[dict[str, Guards]]:
-    """Connect to every host of every group of an inventory, and disconnect at the end.
+@dataclass(frozen=True)
+class FleetGuards:
+    """The guards of all groups of an inventory, and the edges before them.
 
-    Yields:
-        Group of the inventory -> its guards.
+    Args:
+        groups: group of the inventory -> its guards.
+        edges: none where the inventory has none.
+    """
+
+    groups: Mapping[str, Guards]
+    edges: Edges
+
+
+@contextmanager
+def guards_of_fleet(inventory_file: str, overrides: Mapping[str, Any]) -> Iterator[FleetGuards]:
+    """Connect to every host of every group of an inventory, and disconnect at the end.
 
     Raises:
         Refusal: no plan, or no group names its recipe.
@@ -147,7 +160,12 @@ def guards_of_fleet(inventory_file: str, overrides: Mapping[str, Any]) -> Iterat
             name: Connected(there.state, {host: why for host, why in there.unreached.items() if host in plan.hosts})
             for name, plan in plans.items()
         }
-        yield {name: Guards(plan, own[name], digests[name]) for name, plan in plans.items()}
+        behind = [edge_group(plan, groups[name].settings) for name, plan in plans.items() if plan.heals]
+        before = EdgePlan(tuple(behind), next(iter(groups.values())).settings.edge)
+        yield FleetGuards(
+            {name: Guards(plan, own[name], digests[name]) for name, plan in plans.items()},
+            Edges(before, there.state, inventory.edges_if_any(hosts)),
+        )
 
 
 def ask_fleet(guards: Mapping[str, Guards], ask: Callable[[Guards], Answer]) -> list[Answer]:
