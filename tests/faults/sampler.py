@@ -103,7 +103,7 @@ class Processes(Sampler):
         known = self._seen.get((pid, ticks))
         started = ticks / self._hertz - self._asleep
         # systemd's child bears the name of what it will be in brackets until its exec, which a busy machine puts off.
-        settled = known is not None and not known.title.startswith("(")
+        settled = known is not None and not known.title.startswith("(") and not known.stands_by
         if known is not None and settled and (known.generation or now - started > YOUNG):
             return replace(known, last=now, ended=None)
         env, title = environment(pid), _title(pid)
@@ -113,6 +113,8 @@ class Processes(Sampler):
             above = next((each for each in self._seen.values() if each.pid == parent and each.generation), None)
             if above is not None:
                 generation, instance = above.generation, above.instance
+        if known is not None and known.stands_by and generation:
+            started = now
         return Sighting(host, pid, ticks, generation, instance, title, started, now)
 
 

@@ -8,6 +8,9 @@ from dataclasses import dataclass
 TICK = 0.02
 """Seconds by which a process's start may be reported early: the kernel counts it in hundredths, rounded down."""
 
+STANDS_BY = "/standby_program.py "
+"""What the title of a process holds that waits to be the next generation's engine."""
+
 Key = tuple[int, int]
 """Process id as the machine numbers it, and its start in clock ticks since boot: together never used twice."""
 
@@ -24,7 +27,7 @@ class Sighting:
     instance: str
     title: str
     started: float
-    """Monotonic seconds, by the kernel."""
+    """Monotonic seconds, by the kernel; of one that stood by, when it was seen with a generation first."""
     last: float
     """Monotonic seconds; it was alive then."""
     ended: float | None = None
@@ -33,6 +36,11 @@ class Sighting:
     @property
     def key(self) -> Key:
         return self.pid, self.ticks
+
+    @property
+    def stands_by(self) -> bool:
+        """Whether it waits to be the next generation's engine."""
+        return not self.generation and STANDS_BY in self.title
 
     @property
     def is_guard(self) -> bool:
@@ -90,8 +98,13 @@ def overlaps(seen: Iterable[Sighting]) -> list[str]:
 
 
 def kept(before: Iterable[Sighting], after: Iterable[Sighting]) -> list[str]:
-    """Processes and instances that are the same in both: after a recovery, none."""
-    old, new = list(before), list(after)
+    """Processes and instances that are the same in both: after a recovery, none.
+
+    But where a process stood by that one is the engine now, told so by the same guard's process under another instance.
+    """
+    everyone, new = list(before), list(after)
+    went_on = {each.host for each in everyone if each.stands_by}
+    old = [each for each in everyone if not each.stands_by and not (each.is_guard and each.host in went_on)]
     same = {each.key for each in old} & {each.key for each in new}
     problems = [f"{each.host}: process {each.pid} {each.title[:40]}" for each in old if each.key in same]
     instances = {each.instance for each in old} & {each.instance for each in new} - {""}

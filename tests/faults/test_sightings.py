@@ -55,6 +55,20 @@ def test_an_orphan_beside_the_new_generation_is_an_overlap() -> None:
     assert len(overlaps([replace(OLD[0], last=70.0), *NEW])) == 2
 
 
+def test_a_process_that_stood_by_goes_on_as_the_engine() -> None:
+    guard = replace(seen("node0", 9, "", 0.0, 99.0), title=GUARD, instance="")
+    waits = replace(
+        seen("node0", 20, "", 30.0, 59.0), title="python /opt/muster/guard/0a1b/guard/standby_program.py 4 m vllm"
+    )
+    now = replace(waits, generation="b", instance="i-b", started=60.0, last=99.0)
+    assert waits.stands_by
+    assert not now.stands_by
+    assert kept([*OLD, guard, waits], [guard, now, NEW[1]]) == []
+    assert overlaps([*OLD, waits, now, NEW[1]]) == []
+    assert kept([*OLD, guard], [guard, now, NEW[1]]) == [f"node0: process 9 {GUARD[:40]}"]
+    assert kept([*OLD, guard, waits], [OLD[0], now]) == ["node0: process 10 vllm serve", "instance i-node0-a"]
+
+
 def test_the_guard_belongs_to_no_generation() -> None:
     guard = replace(seen("node0", 9, "", 0.0, 99.0), title=GUARD)
     assert guard.is_guard

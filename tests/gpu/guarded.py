@@ -163,6 +163,7 @@ class Run:
         self.hosts[0].ctl("resume")
         time.sleep(0 if self.idle else LOAD_SECONDS)
         until(lambda: all(self._busy(rank) for rank in self.ranks), 60, "no load", self.explain)
+        until(lambda: all(host.waits for host in self.hosts), 120, "nothing stands by", self.explain)
         self.processes.forget()
         before = sightings.engines(self.processes.alive)
         (old,) = {each.generation for each in before}

@@ -26,6 +26,8 @@ EMPTY_SECONDS = 30.0
 ENGINE_BYTES = 600
 """Bytes kept of one line of the engine."""
 KEY = "0123456789abcdef0123456789abcdef"
+STANDBY_AFTER = 30.0
+"""Seconds after which the next generation's process imports: late enough to leave most of the start alone."""
 WORD = b"muster: "
 """How the guard's own lines begin; the engine's come through the same pipe."""
 DEATH = b"illegal memory access"
@@ -79,6 +81,8 @@ class Host(threading.Thread):
             str(self.folder / "run"),
             str(self.folder / "state"),
         )
+        self.stands_by_at_last = any(process.get("standby") for process in config["processes"])
+        config["settings"]["standby_after"] = STANDBY_AFTER
         smi = ["nvidia-smi", "-i", gpus]
         config["checks"]["gpu_command"] = [*smi, f"--query-gpu={','.join(DEVICE_FIELDS)}", "--format=csv,noheader"]
         apps = "--query-compute-apps=pid,process_name,used_memory,gpu_uuid"
@@ -130,6 +134,12 @@ class Host(threading.Thread):
                 if text.startswith(b"starting generation"):
                     self.engine, self.generation_began = [], now
                 self.lines.append((now, text.decode("utf-8", "replace").strip()[:400]))
+
+    @property
+    def waits(self) -> bool:
+        """Whether nothing is to be waited for before a fault: the next generation's process stands by, if one is to."""
+        said = [when for when, text in self.lines if "stands by for the next generation" in text]
+        return not self.stands_by_at_last or (bool(said) and said[-1] > self.generation_began)
 
     def pids(self) -> list[int]:
         """Everybody of this unit, the guard too."""

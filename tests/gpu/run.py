@@ -108,7 +108,8 @@ def install(site: str) -> None:
     there = [*([site] if site else []), *getsitepackages()]
     (own / "machine.pth").write_text("".join(f"import site; site.addsitedir({path!r})\n" for path in there), "utf-8")
     for name, module in (("vllm", "vllm.entrypoints.cli.main"), ("ray", "ray.scripts.scripts")):
-        (bin_ / name).write_text(f'#!/bin/sh\nexec {bin_}/python -m {module} "$@"\n', encoding="utf-8")
+        text = f"#!{bin_}/python\nfrom {module} import main\nif __name__ == '__main__':\n    raise SystemExit(main())\n"
+        (bin_ / name).write_text(text, encoding="utf-8")
         (bin_ / name).chmod(0o755)
 
 

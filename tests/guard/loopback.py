@@ -142,6 +142,10 @@ class Cluster:
         credentials.mkdir()
         (credentials / "guard-key").write_text(KEY + "\n")
         (credentials / "api-key").write_text(f"VLLM_API_KEY={API_KEY}\n")
+        # A script, as the engine's program is one.
+        self.engine = folder / "engine"
+        self.engine.write_text(f"#!{sys.executable}\n{ENGINE.read_text()}")
+        self.engine.chmod(0o755)
         self.work = folder / "work"
         self.work.mkdir()
         self.units: dict[str, Unit] = {}
@@ -179,7 +183,7 @@ class Cluster:
         return str(self.folder / host / "guard.json")
 
     def command(self, host: str) -> list[str]:
-        child = [sys.executable, str(ENGINE), str(self.work), host]
+        child = [str(self.engine), str(self.work), host]
         if host == "h0":
             child += [str(self.endpoint), str(self.size)]
         return [self.python, "-I", str(self.package), "--config", self.config(host), "--", *child]
@@ -234,6 +238,12 @@ class Cluster:
 
     def generations(self) -> set[str]:
         return {generation for pairs in self.alive().values() for _, generation in pairs}
+
+    def guard(self, host: str) -> int:
+        """The pid of the host's guard."""
+        process = self.units[host].process
+        assert process is not None
+        return process.pid
 
     def child(self, host: str) -> int:
         """The pid of the host's child proper."""

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from muster.guard import children
+from muster.guard import children, short_commands
 from muster.guard.children import Children, Journal
 from muster.guard.group_settings import Child, Probe
 from muster.guard.messages import Failure
@@ -131,20 +131,20 @@ def test_a_tcp_condition_holds_once_somebody_listens() -> None:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         probe = Probe(tcp=("127.0.0.1", listener.getsockname()[1]), timeout=1.0)
-        assert asyncio.run(children.probe_holds(probe, {})) is False
+        assert asyncio.run(short_commands.probe_holds(probe, {})) is False
         listener.listen()
-        assert asyncio.run(children.probe_holds(probe, {})) is True
+        assert asyncio.run(short_commands.probe_holds(probe, {})) is True
 
 
 def test_a_command_that_hangs_is_cut_off() -> None:
     began = time.monotonic()
-    assert asyncio.run(children.run_command(["sleep", "600"], 0.3)) == (124, "sleep did not end within 0.3 s")
+    assert asyncio.run(short_commands.run_command(["sleep", "600"], 0.3)) == (124, "sleep did not end within 0.3 s")
     assert time.monotonic() - began < 60
-    assert asyncio.run(children.run_command(["no-such-command"], 1))[0] == 127
+    assert asyncio.run(short_commands.run_command(["no-such-command"], 1))[0] == 127
 
 
 def test_exit_statuses_in_words() -> None:
-    assert [children.describe_exit(status) for status in (0, 3, -9, -99)] == [
+    assert [short_commands.describe_exit(status) for status in (0, 3, -9, -99)] == [
         "ended with status 0",
         "ended with status 3",
         "was killed by SIGKILL",

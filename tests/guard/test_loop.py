@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -109,6 +110,42 @@ def test_a_killed_child_restarts_the_group(make: Make, host: str) -> None:
     (bundle,) = cluster.ctl(host, "logs")["bundles"]
     assert bundle["reason"].endswith("vllm was killed by SIGKILL")
     assert f"{host} child started" in bundle["processes"][0]["lines"]
+
+
+def test_a_process_that_stands_by_is_the_next_engine(make: Make) -> None:
+    """Twice in a row, on every host; and it goes with its guard."""
+    stands_by = {"processes": [{"name": "vllm", "env": {}, "standby": ["json"]}]}
+    cluster = make(2, **stands_by, settings={**FAST, "standby_after": 0.5})
+    held: list[list[int]] = []
+    for restarts in (1, 2):
+        before = running(cluster)
+        held.append([pipes(cluster.guard(host)) for host in cluster.hosts])
+        waiting = wait_for(lambda times=restarts: standing_by(cluster, times))
+        os.kill(cluster.child("h1"), signal.SIGKILL)
+        assert recovered(cluster, before)["restarts"] == restarts
+        assert {host: cluster.child(host) for host in cluster.hosts} == waiting
+    assert held[0] == held[1], "a guard that goes on keeps nothing open of the generation before"
+    assert [(unit.starts, unit.statuses) for unit in cluster.units.values()] == [(1, []), (1, [])]
+    waiting = wait_for(lambda: standing_by(cluster, 3))
+    before = cluster.alive()
+    cluster.units["h1"].signal(signal.SIGKILL)
+    recovered(cluster, before)
+    wait_for(lambda: not Path(f"/proc/{waiting['h1']}").exists())
+    assert cluster.child("h0") == waiting["h0"]
+    assert cluster.units["h1"].starts == 2
+
+
+def pipes(pid: int) -> int:
+    """How many pipes a process holds: the outputs of its children."""
+    held = [path.readlink() for path in Path(f"/proc/{pid}/fd").iterdir() if path.is_symlink()]
+    return sum(str(what).startswith("pipe:") for what in held)
+
+
+def standing_by(cluster: Cluster, times: int) -> dict[str, int]:
+    """Host to the process that its guard keeps for the next generation, once each has named so many."""
+    named = {host: re.findall(r"process (\d+) stands by", cluster.log(host)) for host in cluster.hosts}
+    whole = all(len(pids) == times for pids in named.values())
+    return {host: int(pids[-1]) for host, pids in named.items()} if whole else {}
 
 
 @pytest.mark.parametrize("host", ["h0", pytest.param("h1", marks=nightly)])

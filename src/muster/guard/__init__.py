@@ -23,6 +23,9 @@
     head_link        a member's connection to the head
     engine_deaths    the engine's own words for a dead worker                                         pure
     cgroup           the processes below the guard, their titles, and how they are killed
+    short_commands   runs a short command; whether a condition on this host holds
+    standby_program  the process that stands by for the next generation: imports, and waits
+    standby          starts such a process, and lets it be the engine
     children         starts the engine's processes, keeps their output, notices their ends
     engine_watch     asks the engine for /health, /metrics and canaries
     start_checks     what must hold on this host before a start

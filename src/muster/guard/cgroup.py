@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterable
 
 INSTANCE = "MUSTER_INSTANCE"
+GENERATION = "MUSTER_GENERATION"
 
 
 class Fence:

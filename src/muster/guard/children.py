@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import os
 import shutil
-import signal
 import subprocess
 import time
 from collections import deque
@@ -15,10 +14,12 @@ from dataclasses import dataclass, field
 from secrets import token_hex
 
 from . import engine_deaths
-from .cgroup import INSTANCE
+from .cgroup import GENERATION, INSTANCE
 from .engine_deaths import DeathWatch, MarkRemover
 from .group_settings import Child, Probe
 from .messages import Failure
+from .short_commands import describe_exit, probe_holds
+from .standby import Standby
 
 KEPT = 64 * 1024
 """Bytes of each child's output kept for the failure record."""
@@ -89,9 +90,11 @@ class Children:
         journal: Journal,
         on_failure: Callable[[Failure], None],
         on_death: Callable[[Failure], None],
+        standby: Standby | None = None,
     ) -> None:
         """`plan` pairs what guard.json says of each child with its command line. `on_failure` hears of a child's end,
-        `on_death` of a part of it that is dead by its own words while the child lives on.
+        `on_death` of a part of it that is dead by its own words while the child lives on. `standby` was left alive by
+        the generation before.
         """
         self._plan = plan
         self._secrets = secrets
@@ -103,6 +106,9 @@ class Children:
         self.device_env: Mapping[str, str] = {}
         """Shows the children the group's GPUs alone, where the host has more."""
         self.detail = ""
+        self.standby = standby
+        self._stands_by = True
+        """Whether a process may stand by: not again in a life in which one was of no use."""
 
     def executable_missing(self) -> str:
         """Which command of the plan is missing, or empty."""
@@ -127,31 +133,84 @@ class Children:
                 await self._wait_until(child.ready, child, f"{child.name} is not ready: ")
 
     def _spawn(self, child: Child, argv: Sequence[str], generation: str, group: str, instance: str) -> None:
-        env = {name: value for name, value in os.environ.items() if name not in GUARD_ONLY}
-        env.update(child.env)
-        env.update(self.device_env)
-        env.update(self._secrets)
-        if not any(name in env for name in engine_deaths.OVERRIDES):
-            env[engine_deaths.SETTING] = self._mark
-        env.update({"MUSTER_GROUP": group, "MUSTER_GENERATION": generation, INSTANCE: instance})
-        program = shutil.which(argv[0], path=env.get("PATH", os.defpath))
-        if program is None:
-            raise FileNotFoundError(2, "not found in PATH", argv[0])
-        process = subprocess.Popen(
-            list(argv),
-            executable=program,
-            env=env,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-        started = RunningChild(child, argv, process, DeathWatch(self._mark), MarkRemover(self._mark))
+        program, env = self._program(child, argv, group)
+        own = {GENERATION: generation, INSTANCE: instance}
+        process, mark, said = None, self._mark, b""
+        if child.standby and self.standby is not None:
+            process, mark, said = self._take_standby([program, *argv[1:]], env, own)
+        if process is None:
+            process = subprocess.Popen(
+                list(argv),
+                executable=program,
+                env={**env, **engine_deaths.marked(env, mark), **own},
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        started = RunningChild(child, argv, process, DeathWatch(mark), MarkRemover(mark))
         self.running.append(started)
         assert process.stdout is not None
         descriptor = process.stdout.fileno()
         os.set_blocking(descriptor, False)
+        self._heard(started, said)
         asyncio.get_running_loop().add_reader(descriptor, self._read, started, descriptor)
+
+    def _program(self, child: Child, argv: Sequence[str], group: str) -> tuple[str, dict[str, str]]:
+        """The path of a child's program and its environment, but for what differs between generations."""
+        env = {name: value for name, value in os.environ.items() if name not in GUARD_ONLY}
+        env.update(child.env)
+        env.update(self.device_env)
+        env.update(self._secrets)
+        env["MUSTER_GROUP"] = group
+        program = shutil.which(argv[0], path=env.get("PATH", os.defpath))
+        if program is None:
+            raise FileNotFoundError(2, "not found in PATH", argv[0])
+        return program, env
+
+    def _take_standby(
+        self, argv: Sequence[str], env: Mapping[str, str], own: Mapping[str, str]
+    ) -> tuple[subprocess.Popen[bytes] | None, str, bytes]:
+        """The process that stands by, its mark and what it has said; no process where it is of no use."""
+        standby, self.standby = self.standby, None
+        assert standby is not None
+        if standby.fits(argv, env):
+            with contextlib.suppress(OSError):
+                process, said = standby.take(own)
+                return process, standby.mark, said
+        standby.end()
+        return None, self._mark, b""
+
+    def stand_by(self, group: str) -> str:
+        """Keep a process standing by for the next generation while this one runs; a line for the journal, or empty."""
+        if self.standby is None:
+            return self._start_standby(group) if self._stands_by else ""
+        was_ready, problem = self.standby.ready, self.standby.look()
+        if problem:
+            self.drop_standby()
+            return f"no process stands by for the next generation: {problem}"
+        if self.standby.ready and not was_ready:
+            return f"process {self.standby.pid} stands by for the next generation"
+        return ""
+
+    def _start_standby(self, group: str) -> str:
+        for child, argv in self._plan:
+            if not child.standby or all(running.child is not child for running in self.running):
+                continue
+            try:
+                program, env = self._program(child, argv, group)
+                self.standby = Standby([program, *argv[1:]], env, f"<{token_hex(16)}> ", child.standby)
+            except OSError as error:
+                self._stands_by = False
+                return f"no process stands by for the next generation: {error}"
+        return ""
+
+    def drop_standby(self) -> None:
+        """End the process that stands by, and start no other in this life."""
+        self._stands_by = False
+        if self.standby is not None:
+            self.standby.end()
+            self.standby = None
 
     def _read(self, running: RunningChild, descriptor: int) -> None:
         try:
@@ -161,11 +220,17 @@ class Children:
         except OSError:
             data = b""
         if data:
-            running.death_watch.feed(data, time.monotonic())
-            data = running.mark_remover.feed(data)
+            self._heard(running, data)
         else:
             asyncio.get_running_loop().remove_reader(descriptor)
-            data = running.mark_remover.rest()
+            self._keep(running, running.mark_remover.rest())
+
+    def _heard(self, running: RunningChild, data: bytes) -> None:
+        """Some of its output, with its marks."""
+        running.death_watch.feed(data, time.monotonic())
+        self._keep(running, running.mark_remover.feed(data))
+
+    def _keep(self, running: RunningChild, data: bytes) -> None:
         if not data:
             return
         self._journal.write(data)
@@ -173,6 +238,13 @@ class Children:
         running.kept += len(data)
         while running.kept - len(running.output[0]) > KEPT:
             running.kept -= len(running.output.popleft())
+
+    def close(self) -> None:
+        """Close their output, when all are dead: the guard may live on."""
+        for running in self.running:
+            if running.process.stdout is not None:
+                asyncio.get_running_loop().remove_reader(running.process.stdout)
+                running.process.stdout.close()
 
     def reap(self) -> None:
         """Notice ends: on SIGCHLD, and at every tick in case a signal was missed."""
@@ -204,66 +276,3 @@ class Children:
         while not await probe_holds(probe, {**os.environ, **child.env}):
             self.detail = f"{why}{name} ({time.monotonic() - began:.0f} s)"
             await asyncio.sleep(probe.interval)
-
-
-async def probe_holds(probe: Probe, env: Mapping[str, str]) -> bool:
-    """Whether the condition is met now."""
-    if probe.tcp is not None:
-        try:
-            _, writer = await asyncio.wait_for(asyncio.open_connection(*probe.tcp), probe.timeout)
-        except (OSError, asyncio.TimeoutError):
-            return False
-        writer.close()
-        return True
-    status, _ = await run_command(probe.command, probe.timeout, env)
-    return status == 0
-
-
-async def run_command(argv: Sequence[str], timeout: float, env: Mapping[str, str] | None = None) -> tuple[int, str]:
-    """Status and output (64 KiB at most) of a short command; status 124 after `timeout` s, 127 when it is missing.
-
-    Polled: the guard reaps its children itself and runs no asyncio child watcher.
-    """
-    env = dict(os.environ if env is None else env)
-    program = shutil.which(argv[0], path=env.get("PATH", os.defpath))
-    if program is None:
-        return 127, f"{argv[0]} is not in PATH={env.get('PATH', os.defpath)}"
-    process = subprocess.Popen(
-        list(argv), executable=program, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT, start_new_session=True,
-    )  # fmt: skip
-    assert process.stdout is not None
-    descriptor = process.stdout.fileno()
-    os.set_blocking(descriptor, False)
-    text = b""
-    until = time.monotonic() + timeout
-    pause = 0.01
-    try:
-        while True:
-            with contextlib.suppress(BlockingIOError):
-                while data := os.read(descriptor, CHUNK):
-                    text = (text + data)[:CHUNK]
-            status = process.poll()
-            if status is not None:
-                return status, text.decode("utf-8", "replace")
-            if time.monotonic() > until:
-                return 124, f"{argv[0]} did not end within {timeout:g} s"
-            await asyncio.sleep(pause)
-            pause = min(pause * 2, 0.2)
-    finally:
-        if process.poll() is None:
-            with contextlib.suppress(OSError):
-                os.killpg(process.pid, signal.SIGKILL)
-            # Not waited for: nvidia-smi on a broken GPU cannot even be killed. The interpreter reaps it later.
-        process.stdout.close()
-
-
-def describe_exit(status: int) -> str:
-    """An exit status in words."""
-    if status >= 0:
-        return f"ended with status {status}"
-    try:
-        name = signal.Signals(-status).name
-    except ValueError:
-        name = str(-status)
-    return f"was killed by {name}"

@@ -166,7 +166,7 @@ def _member(item: Mapping[str, Any]) -> Member:
 
 
 def _child(item: Mapping[str, Any]) -> Child:
-    _only(item, ("name", "env", "wait", "ready"), "processes[].")
+    _only(item, ("name", "env", "wait", "ready", "standby"), "processes[].")
     env = {str(key): str(value) for key, value in item.get("env", {}).items()}
     ready = item.get("ready")
     return Child(
@@ -174,6 +174,7 @@ def _child(item: Mapping[str, Any]) -> Child:
         env,
         tuple(_probe(probe) for probe in item.get("wait", ())),
         _probe(ready) if ready else None,
+        _strings(item.get("standby", ())),
     )
 
 

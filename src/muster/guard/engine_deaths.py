@@ -13,6 +13,7 @@ a rank dies silently, the engine is judged by its processes and answers alone.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 SETTING = "VLLM_LOGGING_PREFIX"
@@ -44,6 +45,11 @@ class Words:
     traceback: bool
     source: str
     only_in: frozenset[str] = frozenset()
+
+
+def marked(env: Mapping[str, str], mark: str) -> dict[str, str]:
+    """Variables that have an engine begin its log records with `mark`; none where an operator has decided otherwise."""
+    return {} if any(name in env for name in OVERRIDES) else {SETTING: mark}
 
 
 FATAL_METHODS = frozenset({

@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from . import stack_dumps
-from .children import RunningChild, describe_exit, run_command
+from .children import RunningChild
 from .config import Config
 from .member_core import MemberState
 from .messages import Failure
+from .short_commands import describe_exit, run_command
 
 COMMAND_TIMEOUT = 5.0
 """Seconds for each command run on the host: the restart waits for them."""

@@ -49,6 +49,8 @@ class Settings:
     budget: int = 6
     """Aborts within `budget_window`; one more puts the group into `failed`."""
     budget_window: float = 3600.0
+    standby_after: float = 60.0
+    """After this long in a generation the next one's process is started, to stand by."""
 
 
 @dataclass(frozen=True)
@@ -103,6 +105,8 @@ class Child:
     """All must hold before it starts."""
     ready: Probe | None = None
     """Must hold before the next child starts."""
+    standby: tuple[str, ...] = ()
+    """Modules that a process imports which stands by for the next generation; empty where none does."""
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,7 @@ from .messages import NONE, Failure
 from .named_tasks import NamedTasks
 from .restart_policy import STOPPED, RestartRecord
 from .sd_notify import Notifier
+from .standby import Standby
 from .state_store import StateStore
 
 TICK = 0.5
@@ -50,10 +51,12 @@ class Guard:
         command_lines: Sequence[Sequence[str]],
         key: bytes,
         engine_secrets: Mapping[str, str],
+        standby: Standby | None = None,
     ) -> None:
         """`path` is where `config` was read from; it is read again to notice a changed plan.
 
-        `engine_secrets` are variables of the engine's processes; the API key is one of them.
+        `engine_secrets` are variables of the engine's processes; the API key is one of them. `standby` is the process
+        that the guard before this one left alive.
         """
         self.config = config
         self._path = path
@@ -69,7 +72,10 @@ class Guard:
         self._fence = Fence(config.unit, instance)
         self._titles = Titles(config.engine_titles, self._fence.pids)
         plan = list(zip(config.children, command_lines))
-        self.children = Children(plan, engine_secrets, self._journal, self._child_failed, self._engine_died)
+        self.children = Children(plan, engine_secrets, self._journal, self._child_failed, self._engine_died, standby)
+        self.next_life: Standby | None = None
+        """Once this guard has ended: what stands by for one more in this process; None: systemd starts the next."""
+        self._started = 0.0
         api_key = engine_secrets.get(API_KEY, "")
         users = frozenset({0}) if self._fence.is_cgroup else frozenset({0, os.geteuid()})
         self._api_key = api_key
@@ -113,6 +119,7 @@ class Guard:
                 self.head.close()
             self.answers.close()
             self.xid_log.close()
+            self.children.close()
 
     def log(self, text: str) -> None:
         """One line for the journal."""
@@ -169,6 +176,7 @@ class Guard:
         self.tell(events.started(generation))
         if self.config.stack_directory:
             stack_dumps.clear(self.config.stack_directory)
+        self._started = time.monotonic()
         starting = self.children.start(generation, self.config.group.name, self.member.instance)
         self.tasks.start("children", starting)
 
@@ -220,9 +228,13 @@ class Guard:
             self.children.reap()
             self._journal.flush()
             self.xid_log.poll()
-            self._fence.helpers = {self.xid_log.pid}
+            self._spare(self.children.standby)
             if self.member.child != NONE:
                 self._scan()
+                if now - self._started >= self.config.settings.standby_after and not self.ending:
+                    news = self.children.stand_by(self.config.group.name)
+                    if news:
+                        self.log(news)
             elif now - looked >= PLAN_INTERVAL:
                 looked = now
                 self._look_at_plan()
@@ -250,6 +262,10 @@ class Guard:
             if self.head is not None:
                 self.head.post(head_core.Outdated())
             self.post_member(member_core.Outdated())
+
+    def _spare(self, standby: Standby | None) -> None:
+        """Name the processes of this unit that are no generation's."""
+        self._fence.helpers = {self.xid_log.pid, *([standby.pid] if standby else [])}
 
     def _scan(self) -> None:
         gone = self._titles.scan()
@@ -310,13 +326,26 @@ class Guard:
         # Kept out of the named tasks, so that nothing cancels it.
         self._last = asyncio.get_running_loop().create_task(self._end(reason, failure, deliberate))
 
+    def _standby_for_next(self, deliberate: bool) -> Standby | None:
+        """What may outlive this generation; all else, and what is not ready, ends with it."""
+        standby = self.children.standby
+        if standby is None or deliberate or self._stop_requested or standby.look() or not standby.ready:
+            self.children.drop_standby()
+            return None
+        return standby
+
     async def _end(self, reason: str, failure: Failure | None, deliberate: bool) -> None:
-        """Kill, keep a failure bundle, and leave the rest to systemd. There is no other way out."""
+        """Kill, keep a failure bundle, and leave the rest to systemd, or to a guard that has a process standing by.
+
+        There is no other way out.
+        """
         try:
             for name in ("children", "engine", "checks", "drain"):
                 self.tasks.cancel(name)
             had = bool(self.children.running)
             processes = self._fence.describe() if had else []
+            standby = self._standby_for_next(deliberate)
+            self._spare(standby)
             left = await self._fence.kill(self.config.settings.kill_timeout)
             if left:
                 self.log(f"still alive after SIGKILL: {left}")
@@ -327,10 +356,13 @@ class Guard:
                     self.config, self.member, reason, failure, children, processes, kernel
                 )
                 self.store.save_bundle(failure_bundle.file_name(self.member.generation), kept)
+            # Where anything is left, systemd empties the control group: there, nothing of a generation survives.
+            self.next_life = None if left or self._stop_requested else standby
         except Exception as error:
             self.log(f"error while ending: {type(error).__name__}: {error}")
         finally:
-            self._notifier.stopping()
+            if self.next_life is None:
+                self._notifier.stopping()
             self._journal.flush()
             if self._done is not None and not self._done.done():
                 self._done.set_result(0 if self._stop_requested else EXIT_RESTART)

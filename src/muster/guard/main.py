@@ -37,14 +37,20 @@ def main(arguments: Sequence[str]) -> int:
             )
         exposed = credentials.hide_memory()
         secrets = credentials.read()
-        guard = Guard(config, path, command_lines, protocol.read_key(secrets.group_key), secrets.engine)
-        if exposed:
-            guard.log(f"processes of this user can read the guard's memory, the group's key in it: {exposed}")
+        key = protocol.read_key(secrets.group_key)
     except KeyError as error:
         return _unusable(f"{error.args[0]} is not set: the unit needs StandardInput=file: with the group's key")
     except (OSError, ConfigError, ValueError, protocol.ProtocolError) as error:
         return _unusable(str(error))
-    return asyncio.run(guard.run())
+    standby = None
+    while True:
+        guard = Guard(config, path, command_lines, key, secrets.engine, standby)
+        if exposed:
+            guard.log(f"processes of this user can read the guard's memory, the group's key in it: {exposed}")
+        status = asyncio.run(guard.run())
+        standby = guard.next_life
+        if standby is None:
+            return status
 
 
 def command_lines_of(arguments: Sequence[str]) -> tuple[str, list[list[str]]]:

@@ -9,10 +9,10 @@ import socket
 from dataclasses import dataclass, replace
 
 from . import host_judge
-from .children import run_command
 from .config import Config
 from .group_settings import Checks, Port
 from .host_judge import DEVICE_FIELDS, Device
+from .short_commands import run_command
 
 DIGEST = "MUSTER_DIGEST"
 """Variable of the unit: the digest of the plan that it is of."""

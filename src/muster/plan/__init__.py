@@ -29,6 +29,7 @@ weights_source      where the weights come from, their bytes, and how fast the w
 weights_path        where the weights lie on a host
 host_plans          what each host gets: processes, secrets, files, units, ports
 engine_environment  variables of an engine's processes
+engine_imports      what a process imports that stands by for the next generation
 group               names and sizes that all files of a group share
 unit_files          units, environment files, and what a host needs besides
 guard_files         the guard's program, unit and guard.json

@@ -10,6 +10,7 @@ from muster import guard
 from muster.guard.endpoint_kinds import COMPLETIONS
 from muster.on_host import places
 from muster.on_host.whole_files import text_sha256
+from muster.plan import engine_imports
 from muster.plan.group import Group, stack_directory
 from muster.plan.topology import Node
 from muster.plan.types import File, HostPlan, Plan, Process
@@ -125,6 +126,8 @@ def _config(group: Group, node: Node, processes: tuple[Process, ...], digest: st
 def _child(group: Group, node: Node, process: Process) -> dict[str, Any]:
     child: dict[str, Any] = {"name": process.name, "env": dict(process.env)}
     head = group.topology.head.host.address
+    if process.name == "vllm" and group.settings.warm_standby and not group.uses_ray:
+        child |= {"standby": list(modules)} if (modules := engine_imports.modules(group.settings.vllm_version)) else {}
     if process.name == "ray" and node.is_head:
         child["ready"] = {"command": ["/usr/bin/env", *group.ray_question(group.guard_unit), "0"], "interval": 2}
     elif process.name == "ray":

@@ -225,6 +225,7 @@ class Settings(BaseModel):
     keep_failed: bool = False
     stall_timeout: Seconds = 120
     canary_idle: Seconds = 30
+    warm_standby: bool = True
     api_key_file: LocalPath | None = None
     secret_env_file: LocalPath | None = None
 
