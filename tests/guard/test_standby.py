@@ -15,21 +15,25 @@ import pytest
 from muster.guard.standby import Standby
 
 ENGINE = """
-import json, multiprocessing, os, sys
+import json, multiprocessing, os, sys, setproctitle
 
-def tell():
+def tell(title=""):
+    if title:
+        setproctitle.setproctitle(title)
     shown = {}
     for name in ("cmdline", "environ"):
         with open(f"/proc/self/{name}", "rb") as file:
             shown[name] = file.read().decode().rstrip(chr(0)).split(chr(0))
     shown |= {"argv": sys.argv, "name": __name__, "path": sys.path[0], "wave": "wave" in sys.modules}
+    shown["variables"] = list(os.environ)
     print(json.dumps({**shown, "generation": os.environ.get("MUSTER_GENERATION")}), flush=True)
 
 if __name__ == "__main__":
     tell()
-    child = multiprocessing.get_context("spawn").Process(target=tell)
-    child.start()
-    child.join()
+    for kind, *title in (("spawn",), ("fork", "VLLM::EngineCore")):
+        child = multiprocessing.get_context(kind).Process(target=tell, args=title)
+        child.start()
+        child.join()
     sys.exit(3)
 """
 VARIABLES = {"MUSTER_GENERATION": "0123456789abcdef" * 2, "MUSTER_INSTANCE": "fedcba9876543210"}
@@ -71,13 +75,16 @@ def test_it_is_the_engine_as_if_it_had_been_started_so(program: str, made: list[
     process, said = standby.take(VARIABLES)
     out, _ = process.communicate(timeout=60)
     assert (process.returncode, said) == (3, b"")
-    itself, spawned = (json.loads(line) for line in out.decode().splitlines())
+    itself, spawned, forked = (json.loads(line) for line in out.decode().splitlines())
     assert itself["cmdline"] == [sys.executable, "-B", *argv]
     assert itself["argv"] == list(argv)
     assert (itself["name"], itself["path"], itself["wave"]) == ("__main__", str(Path(program).parent), True)
     assert {f"{name}={value}" for name, value in VARIABLES.items()} <= set(itself["environ"])
     assert not any(word.startswith("MUSTER_STANDBY") for word in itself["environ"] + spawned["environ"])
     assert itself["generation"] == spawned["generation"] == VARIABLES["MUSTER_GENERATION"]
+    assert forked["cmdline"] == ["VLLM::EngineCore"], "the guard knows an engine's processes by their titles"
+    assert set(itself["environ"]) == set(forked["environ"]), "a title leaves the generation to be seen"
+    assert "SPT_NOENV" not in itself["variables"]
     assert (spawned["name"], spawned["wave"]) == ("__mp_main__", False), "what is spawned begins anew"
 
 

@@ -188,6 +188,21 @@ def test_a_guard_whose_own_command_line_ends_in_the_planned_one_is_not_its_engin
     ]
 
 
+def test_what_stands_by_for_the_next_generation_is_not_the_engine(monkeypatch: pytest.MonkeyPatch) -> None:
+    waits = [
+        "/opt/e/bin/python",
+        "/opt/muster/guard/1/guard/standby_program.py",
+        "5",
+        "m",
+        "/opt/e/bin/vllm",
+        *ARGV[1:],
+    ]
+    assert problems(monkeypatch, [GUARD, waits, ENGINE], main=GUARD) == []
+    assert problems(monkeypatch, [GUARD, waits], main=GUARD) == [
+        "u.service runs `nothing`, not the planned `vllm serve m --port 8000`"
+    ]
+
+
 def test_another_command_line_is_quoted(monkeypatch: pytest.MonkeyPatch) -> None:
     assert problems(monkeypatch, [["/e/bin/python", "/e/bin/vllm", "serve", "m", "--port", "9000"]]) == [
         "u.service runs `/e/bin/python /e/bin/vllm serve m --port 9000`, not the planned `vllm serve m --port 8000`"

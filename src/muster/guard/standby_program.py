@@ -65,26 +65,39 @@ def heard(guard: socket.socket) -> dict[str, str]:
 
 def look_like(program: str, variables: Mapping[str, str]) -> None:
     """Have /proc show this process as the engine started in the usual way: its command line and the generation."""
-    with open("/proc/self/stat", "rb") as file:
-        fields = file.read().rpartition(b")")[2].split()
     with open("/proc/self/cmdline", "rb") as file:
         words = file.read().split(b"\0")[:-1]
+    with open("/proc/self/stat", "rb") as file:
+        fields = [int(field) for field in file.read().rpartition(b")")[2].split()[1:]]
+    find_title_room()
     # arg_start, arg_end, env_start and env_end: fields 48 to 51 of proc(5).
-    arguments, environment = (int(fields[45]), int(fields[46])), (int(fields[47]), int(fields[48]))
+    arguments, environment = slice(*fields[44:46]), slice(*fields[46:48])
     interpreter = words[: words.index(os.fsencode(__file__))]
     rest = words[words.index(os.fsencode(program), len(interpreter)) :]
-    replace(arguments, b"\0".join(words), b"\0".join([*interpreter, *rest]))
+    write(arguments, 0, arguments.stop - arguments.start, b"\0".join([*interpreter, *rest]))
     place = f"{PLACE}={os.environ.get(PLACE, '')}".encode()
-    replace(environment, place, b"\0".join(f"{name}={value}".encode() for name, value in variables.items()))
+    shown = ctypes.string_at(environment.start, environment.stop - environment.start)
+    generation = b"\0".join(f"{name}={value}".encode() for name, value in variables.items())
+    write(environment, shown.find(place), len(place), generation)
 
 
-def replace(where: tuple[int, int], old: bytes, new: bytes) -> None:
-    """Write over bytes of this process's memory that lie between two addresses, if what is new fits."""
-    start, end = where
-    if 0 < start < end and len(new) <= len(old):
-        found = ctypes.string_at(start, end - start).find(old)
-        if found >= 0:
-            ctypes.memmove(start + found, new.ljust(len(old), b"\0"), len(old))
+def find_title_room() -> None:
+    """Have setproctitle look for this process's command line while it is where the kernel put it.
+
+    vLLM's processes bear titles, by which the guard knows them. The library takes the room of the command line, once,
+    and of the environment too unless it is told not to, which would hide the generation.
+    """
+    told = os.environ.setdefault("SPT_NOENV", "muster")
+    with contextlib.suppress(ImportError):
+        importlib.import_module("setproctitle").getproctitle()
+    if told == "muster":
+        del os.environ["SPT_NOENV"]
+
+
+def write(where: slice, at: int, room: int, text: bytes) -> None:
+    """Write over bytes of this process's memory, `at` from the start of a place, if there is room."""
+    if 0 < where.start < where.stop and 0 <= at <= where.stop - where.start - room and len(text) < room:
+        ctypes.memmove(where.start + at, text.ljust(room, b"\0"), room)
 
 
 if __name__ == "__main__":

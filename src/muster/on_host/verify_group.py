@@ -12,6 +12,7 @@ from muster.on_host import systemd_units
 Json = dict[str, Any]
 
 _AT_ONCE = 32
+_STANDS_BY = "/guard/standby_program.py"
 
 
 def main(request: Json) -> Json:
@@ -83,6 +84,8 @@ def not_running(process: Json, state: Json) -> Iterator[str]:
     # The command line of a script begins with its interpreter: compare what follows the program's name.
     if process["guarded"]:
         lines.pop(state["main_pid"], None)  # the guard's own ends in that of its child
+    # What stands by for the next generation ends in the same words.
+    lines = {pid: line for pid, line in lines.items() if not any(word.endswith(_STANDS_BY) for word in line)}
     running = [pid for pid, line in lines.items() if line[-len(arguments) :] == arguments]
     if not running:
         others = list(lines.values())
@@ -118,6 +121,9 @@ def command_line(pid: int) -> list[str] | None:
     """Return the command line of a process, or None where it is gone."""
     try:
         with open(f"/proc/{pid}/cmdline", "rb") as handle:
-            return [part.decode("utf-8", "replace") for part in handle.read().split(b"\0")[:-1]]
+            text = handle.read()
     except OSError:
         return None
+    # A process that stood by for its generation has a longer room for its words than it needs.
+    ends = text.rstrip(b"\0") + b"\0" if text.endswith(b"\0\0\0") else text
+    return [part.decode("utf-8", "replace") for part in ends.split(b"\0")[:-1]]
