@@ -289,7 +289,9 @@ class GuardedTestbed(Testbed):
         return found
 
     def processes(self) -> dict[str, str]:
-        return {name: self.sh(name, "pgrep -f '^(/opt/standin/bin/python|VLLM::)' || echo none") for name in self.hosts}
+        """Return the engine's processes of each host, without one that stands by for the next generation."""
+        find = "pgrep -af '^(/opt/standin/bin/python|VLLM::)' | grep -v /standby_program.py | cut -d' ' -f1"
+        return {name: self.sh(name, f"{find} | grep . || echo none") for name in self.hosts}
 
     def bundles(self) -> dict[str, str]:
         return {name: self.sh(name, f"ls {GUARD_STATE}/failures 2>/dev/null || true") for name in self.hosts}
