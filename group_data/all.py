@@ -238,8 +238,8 @@ stall_timeout = 120
 # Seconds an idle rank may go without proof of life until the guard asks it for three tokens.
 canary_idle = 30
 
-# Whether each host keeps a process that has done the next engine's imports (1 GB of memory, no GPU): after a failure the
-# engine answers 15 s and more earlier. vLLM 0.33 or newer, with the guard, not with Ray.
+# Whether each host keeps a process that has done the next engine's imports (1 GB of memory, no GPU): after a failure
+# the engine answers 20 s and more earlier. vLLM 0.33 or newer, with the guard, not with Ray.
 warm_standby = True
 
 # File on the control machine with `VLLM_API_KEY=...`; goes to the hosts over SSH, readable by root only. None: open
