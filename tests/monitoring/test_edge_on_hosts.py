@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import math
 import ssl
-import urllib.error
-import urllib.request
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from http.client import HTTPException, HTTPSConnection
 from pathlib import Path
 
 import pytest
 
 from tests.conftest import Boot
 from tests.deploys.conftest import GROUP
-from tests.edge.live import make_certificate
+from tests.edge.live import bearer, make_certificate
 
 from .monitored import INVENTORY, MONITOR, PATIENCE, Monitored
 from .test_dashboards import BOARDS, panels
@@ -26,7 +28,7 @@ CUT = """\
 table ip muster-tests {{
   chain out {{
     type filter hook output priority -10; policy accept;
-    ip daddr {head} meta skuid haproxy tcp dport 29600 reject with tcp reset
+    ip daddr {head} meta skuid haproxy tcp dport {port} reject with tcp reset
   }}
 }}
 """
@@ -63,18 +65,54 @@ class Edged(Monitored):
             "edge_certificate_file": f"{place}.crt",
             "edge_certificate_key_file": f"{place}.key",
         }
-        if deploy == "edge":
+        if deploy == "edge" and self.watches:
             flags = (*flags, "--data", "_recipe=kimi-k2-instruct")
         return super().start(deploy, *flags, **{**given, **settings})
 
-    def refuse(self) -> None:
-        """Ask with a key that there is not."""
+    def connect(self) -> HTTPSConnection:
         context = ssl._create_unverified_context()
-        request = urllib.request.Request(
-            f"https://{self.box.hosts[2].address}/v1/models", headers={"Authorization": "Bearer x"}
-        )
-        with pytest.raises(urllib.error.HTTPError, match="401"):
-            urllib.request.urlopen(request, timeout=10, context=context)
+        return HTTPSConnection(self.box.hosts[2].address, timeout=60, context=context)
+
+    def refuse(self, times: int) -> None:
+        """Ask with a key that there is not, so many times on one connection."""
+        with contextlib.closing(self.connect()) as connection:
+            for _ in range(times):
+                connection.request("GET", "/v1/models", headers=bearer("x"))
+                answer = connection.getresponse()
+                answer.read()
+                assert answer.status == 401
+
+    @contextlib.contextmanager
+    def asked(self, clients: int) -> Iterator[None]:
+        """Have clients ask, again and again, for what takes the engine about a second."""
+        ran = self.command_of("key", "add", "inventory.py", f"load-{clients}")
+        assert ran.returncode == 0, ran.stderr
+        key, done = bearer(ran.stdout.strip()), threading.Event()
+        body = json.dumps({"model": "kimi-k2", "prompt": "1 2", "max_tokens": 400})
+
+        def work() -> None:
+            while not done.wait(0.05):
+                with contextlib.suppress(OSError, HTTPException), contextlib.closing(self.connect()) as connection:
+                    connection.request("POST", "/v1/completions", body, key)
+                    connection.getresponse().read()
+
+        threads = [threading.Thread(target=work) for _ in range(clients)]
+        for thread in threads:
+            thread.start()
+        try:
+            yield
+        finally:
+            done.set()
+            for thread in threads:
+                thread.join(60)
+
+    def cut(self, port: int) -> None:
+        """Keep the edge, and nothing else of its machine, from a port of the head."""
+        rules = CUT.format(head=self.box.hosts[0].address, port=port)
+        self.box.exec(MONITOR, ["nft", "-f", "-"], stdin=rules)
+
+    def join(self) -> None:
+        self.sh(MONITOR, "nft delete table ip muster-tests")
 
 
 @pytest.fixture(scope="module")
@@ -98,8 +136,7 @@ def raised(there: Edged, alert: str, undo: Callable[[], object]) -> None:
 
 def test_it_is_scraped_and_its_panels_have_data(edged: Edged) -> None:
     assert ("muster-edge", MONITOR) in edged.targets()
-    for _ in range(8):
-        edged.refuse()
+    edged.refuse(8)
     asked = [
         target["expr"].replace("$__rate_interval", "30s")
         for panel in panels(BOARDS["fleet.json"])
@@ -121,13 +158,12 @@ def test_an_edge_that_is_down_is_told(edged: Edged) -> None:
 
 def test_a_group_that_the_edge_alone_does_not_reach_is_told_once(edged: Edged) -> None:
     """Prometheus goes on asking the guard: the rule is of HAProxy's user."""
-    rules = CUT.format(head=edged.box.hosts[0].address)
-    edged.box.exec(MONITOR, ["nft", "-f", "-"], stdin=rules)
+    edged.cut(29600)
     told = {("MusterEdgeModelUnserved", MONITOR)}
     try:
         edged.wait("the alert", lambda: edged.told() == told, WAIT)
     finally:
-        edged.sh(MONITOR, "nft delete table ip muster-tests")
+        edged.join()
     edged.wait("its end", lambda: edged.told() == set(), WAIT)
 
 
@@ -148,6 +184,36 @@ def test_a_certificate_of_three_days_is_told(edged: Edged) -> None:
 
     serve(3)
     raised(edged, "MusterCertificateExpiring", lambda: serve(60))
+
+
+def test_errors_while_an_endpoint_is_up_are_told(edged: Edged) -> None:
+    """The edge hears the guard, and its requests do not reach the engine."""
+    with edged.asked(2):
+        edged.cut(8000)
+        raised(edged, "MusterEdgeErrors", edged.join)
+
+
+def test_many_refusals_are_told(edged: Edged) -> None:
+    told = {("MusterEdgeRefusing", MONITOR)}
+
+    def refused() -> bool:
+        edged.refuse(200)
+        return edged.told() == told
+
+    edged.wait("the alert", refused, WAIT)
+    edged.wait("its end", lambda: edged.told() == set(), WAIT)
+
+
+def test_a_lost_group_that_the_other_does_not_carry_is_told(edged: Edged) -> None:
+    """The second group is planned alone, and so is lost from the start."""
+    before = edged.inventory, edged.watches
+    edged.inventory, edged.watches = TWO_GROUPS, ()
+    edged.done("edge", edge_max_requests=2)
+    with contextlib.ExitStack() as load:
+        load.enter_context(edged.asked(6))
+        raised(edged, "MusterEdgeCannotCarry", load.close)
+    edged.inventory, edged.watches = before
+    edged.done("edge")
 
 
 def test_two_groups_of_one_host_are_watched_from_one_run(edged: Edged) -> None:
