@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
-from muster.plan import command_lines, engine_environment, key_parity, unit_files
+from muster.on_host import places
+from muster.plan import command_lines, engine_environment, guard_files, key_parity, unit_files
 from muster.plan.firewall import firewall_of
 from muster.plan.group import Group
 from muster.plan.topology import Node
-from muster.plan.types import HostPlan, Process, Secret
+from muster.plan.types import File, HostPlan, Process, Secret
 from muster.spec.strategy import FlagValue
 
 
@@ -69,8 +71,22 @@ def _role(group: Group, node: Node) -> str:
     return "ray-worker" if group.uses_ray else "headless"
 
 
-def host_plans(group: Group, processes: Mapping[str, tuple[Process, ...]], *, digest: str) -> dict[str, HostPlan]:
-    """Return what each host gets; the digest is empty while it is being made."""
+NO_DIGEST = "d16e57d16e57d16e"
+"""Stands for the plan's digest in the files that it is made from."""
+
+
+def with_digest(group: Group, plans: Mapping[str, HostPlan], digest: str) -> dict[str, HostPlan]:
+    """Return the same plans with the group's digest in the files that say it: units and guard.json."""
+    marked = {}
+    for name, plan in plans.items():
+        paths = [*map(places.unit, plan.units), *([guard_files.config_path(group.name)] if group.guarded else [])]
+        texts = {path: plan.files[path].text.replace(NO_DIGEST, digest) for path in paths}
+        marked[name] = replace(plan, files={**plan.files, **{path: File(text) for path, text in texts.items()}})
+    return marked
+
+
+def host_plans(group: Group, processes: Mapping[str, tuple[Process, ...]]) -> dict[str, HostPlan]:
+    """Return what each host gets, with NO_DIGEST in the digest's place."""
     plans = {}
     for node in group.topology.nodes:
         host, mine, firewall = node.host, processes[node.host.name], firewall_of(group, node)
@@ -84,7 +100,7 @@ def host_plans(group: Group, processes: Mapping[str, tuple[Process, ...]], *, di
             gpus=host.gpus,
             dp_ranks=group.dp_ranks(node),
             processes=mine,
-            files=unit_files.host_files(group, node, mine, digest),
+            files=unit_files.host_files(group, node, mine, NO_DIGEST),
             units=unit_files.unit_names(group, mine),
             ports=tuple(opening.first for opening in firewall.openings if opening.first == opening.last),
             firewall=firewall,

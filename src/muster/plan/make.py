@@ -30,7 +30,7 @@ from muster.plan import (
     weights_path,
 )
 from muster.plan.group import Group
-from muster.plan.host_plans import host_plans, processes_of, secrets_of
+from muster.plan.host_plans import host_plans, processes_of, secrets_of, with_digest
 from muster.plan.layout import Layout, lay_out
 from muster.plan.manifest import with_manifest
 from muster.plan.plan_digest import digest_of
@@ -176,7 +176,8 @@ def _build(recipe: Recipe, hosts: Sequence[HostSpec], settings: Settings, drafts
     brought = own_files.notes(engine.argv, recipe, group.name, allowed=settings.trust_remote_code)
     warnings = (*warnings, *answered_kind.notes(recipe, layout), *brought)
     warnings = (*warnings, *release.notes(recipe.packages, settings), *_silent(recipe, topology))
-    digest = digest_of(group.release.id, host_plans(group, processes, digest=""))
+    hosts_without = host_plans(group, processes)
+    digest = digest_of(group.release.id, hosts_without)
     plan = Plan(
         group=group.name,
         recipe=recipe.name,
@@ -189,7 +190,7 @@ def _build(recipe: Recipe, hosts: Sequence[HostSpec], settings: Settings, drafts
         endpoint_kind=recipe.endpoint,
         vllm_version=settings.vllm_version,
         digest=digest,
-        hosts=host_plans(group, processes, digest=digest),
+        hosts=with_digest(group, hosts_without, digest),
         release=group.release,
         warnings=warnings,
         refused=refused,

@@ -103,12 +103,12 @@ def name(value: str) -> str:
 
 
 def digest(value: str) -> str:
-    """Return a digest; empty while it is not known, since it is made of the files that carry it.
+    """Return a digest.
 
     Raises:
         ValueError: any other text.
     """
-    return _matching(value, r"[0-9a-f]*", "a digest")
+    return _matching(value, r"[0-9a-f]+", "a digest")
 
 
 def path(value: str) -> str:
