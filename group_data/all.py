@@ -118,6 +118,10 @@ ray_port = 6379
 # The guard, on the head: /ready, /status, /metrics.
 control_port = 29600
 
+# With keep_weights: the guard of the daemons that keep them, on the head, as control_port. The next two are their
+# rendezvous and a draft model's, on the head; the third is where each host's say that they serve, on loopback.
+keep_weights_port = 29620
+
 # Networks whose clients may reach the API, such as ["10.20.0.0/16"]. Empty: nobody but the group's hosts.
 client_networks = []
 
@@ -231,6 +235,9 @@ drain_seconds = 30
 # A change that fails after it has stopped the group goes back by itself to the plan that was verified last. True leaves
 # the failed plan in place, for a look.
 keep_failed = False
+
+# Keep the weights on the GPUs while the engine starts anew: a crash then costs no load (vLLM 0.33; docs/weights.md).
+keep_weights = False
 
 # Seconds that an engine with work in flight may go without a token until the guard calls it hung.
 stall_timeout = 120

@@ -33,6 +33,7 @@ A file name that occurs twice is one noun in two layers:
     remove          commands: the subcommand; deploys: the stages
     edge            commands: the subcommand; deploys: HAProxy brought to edge hosts
     monitoring      commands: the subcommand; deploys: Prometheus and exporters brought to machines
+    kept_weights    guard: who serves and who maps them; plan: which groups keep them, and by what
     gpu_memory      plan: what a GPU must hold; preflight.checks: whether it fits the GPUs that are there
 """
 

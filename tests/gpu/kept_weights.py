@@ -27,7 +27,8 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 sys.path[:0] = [str(ROOT / "src"), str(ROOT)]
 
-from tests.gpu import mapped_router, model  # noqa: E402
+from muster.on_host import mapped_router  # noqa: E402
+from tests.gpu import model  # noqa: E402
 from tests.gpu.cases import COMPILATION, SHARED_ENV  # noqa: E402
 from tests.gpu.run import ENGINE, FEWEST, MOST, VLLM, install, machine  # noqa: E402
 

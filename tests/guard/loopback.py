@@ -190,12 +190,12 @@ class Cluster:
 
     def start(self, *hosts: str) -> None:
         for host in hosts or self.hosts:
-            env = {
-                **os.environ,
-                "CREDENTIALS_DIRECTORY": str(self.folder / "credentials"),
-                "UNIT": f"{self.mark}-{host}",
-            }
-            self.units[host] = Unit(host, self.command(host), env, self.folder / host / "log")
+            self.units[host] = Unit(host, self.command(host), self.environment(host), self.folder / host / "log")
+
+    def environment(self, host: str) -> dict[str, str]:
+        """What the host's unit gives its guard."""
+        mark = {"UNIT": f"{self.mark}-{host}"}
+        return {**os.environ, "CREDENTIALS_DIRECTORY": str(self.folder / "credentials"), **mark}
 
     def ctl(self, host: str, *words: str) -> dict[str, Any]:
         argv = [self.python, "-I", str(self.package), "ctl", "--config", self.config(host), *words]

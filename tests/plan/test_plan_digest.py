@@ -26,5 +26,5 @@ def as_json(made: Plan) -> str:
     for host in content.values():
         host["files"] = {path: file for path, file in host["files"].items() if not is_base(path)}
         host["processes"] = [{**process, "decided": ()} for process in host["processes"]]
-        del host["firewall"]
+        del host["firewall"], host["weights"], host["beside"]
     return json.dumps([made.release.id, content], sort_keys=True)

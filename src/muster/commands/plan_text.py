@@ -136,7 +136,7 @@ def _whole(plan: Plan, host: HostPlan) -> list[str]:
         lines += _process(process)
     lines += ["", "    files", *(f"      {line}" for line in _files(host))]
     lines += [f"      {secret.mode} {secret.owner}:{secret.group} {secret.path} (secret)" for secret in plan.secrets]
-    return [*lines, f"    units {' '.join(host.units)}"]
+    return [*lines, f"    units {' '.join(host.all_units)}"]
 
 
 def _process(process: Process) -> list[str]:

@@ -43,7 +43,8 @@ def returns(run: GroupRun, host: str) -> dict[str, Any] | None:
     """Return what brings a host back when a deploy is cut: its units, and the files that wait beside their places."""
     if not run.decision.restart:
         return None
-    units = {*run.plan.hosts[host].units, *run.observations[host]["units"]}
+    planned = run.plan.hosts[host]
+    units = {*planned.units, *run.observations[host]["units"]} - {*planned.beside}
     return back(host == run.plan.head.name, units, commit=commit_request(run, host))
 
 

@@ -28,6 +28,7 @@
     standby          starts such a process, and lets it be the engine
     children         starts the engine's processes, keeps their output, notices their ends
     engine_watch     asks the engine for /health, /metrics and canaries
+    kept_weights     weights that daemons keep on the GPUs: who serves them, and who still maps them
     start_checks     what must hold on this host before a start
     bounded_file     reads files that the engine's user may have replaced
     xids             which of the driver's errors in the kernel's log keep a group from starting               pure

@@ -13,6 +13,7 @@ _WORDS = (
     ("disk", r"\S+ has [\d.]+ GiB free, needed |\S+ cannot be read \("),
     ("plan", r"systemd started this guard by the unit of plan "),
     ("operator", r"stopped by an operator; "),
+    ("weights", r"weights are "),
     ("processes", r"a process of the last generation |\d+ compute processes hold GPUs"),
     ("gpu", r"`nvidia-smi |(number of GPUs|NVLink fabric): "),
     ("port", r"port \d+ |control port \d+ |not listening yet$"),

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from .endpoint_kinds import COMPLETIONS, KINDS, EndpointKind
-from .group_settings import Checks, Child, Group, Member, Port, Probe, Settings
+from .group_settings import Checks, Child, Group, KeptFor, KeptWeights, Member, Port, Probe, Settings
 
 
 class ConfigError(ValueError):
@@ -55,6 +55,10 @@ class Config:
     """Where the engine's own watchdog writes the stacks of a process that stands still; empty where it has none."""
     runtime_directory: str = ""
     state_directory: str = ""
+    kept_weights: KeptWeights | None = None
+    """Of an engine that maps its weights: who keeps them."""
+    kept_for: KeptFor | None = None
+    """Of the daemons that keep weights: whose."""
 
     @property
     def is_head(self) -> bool:
@@ -93,7 +97,7 @@ class Config:
 KEYS = (
     *("version", "group", "recipe", "digest", "engine", "unit", "host", "head", "members", "endpoint"),
     *("served_model_name", "endpoint_kind", "processes", "settings", "checks", "kernel_log", "engine_titles"),
-    *("stack_directory", "runtime_directory", "state_directory"),
+    *("stack_directory", "runtime_directory", "state_directory", "kept_weights", "kept_for"),
 )
 
 
@@ -153,6 +157,8 @@ def _config(data: Mapping[str, Any]) -> Config:
         stack_directory=str(data.get("stack_directory", "")),
         runtime_directory=str(data.get("runtime_directory") or f"/run/muster/{group.name}"),
         state_directory=str(data.get("state_directory") or f"/var/lib/muster/{group.name}"),
+        kept_weights=_kept_weights(data["kept_weights"]) if data.get("kept_weights") else None,
+        kept_for=_kept_for(data["kept_for"]) if data.get("kept_for") else None,
     )
     if not config.children:
         raise ValueError("processes is empty; a guard needs at least one child")
@@ -176,6 +182,16 @@ def _child(item: Mapping[str, Any]) -> Child:
         _probe(ready) if ready else None,
         _strings(item.get("standby", ())),
     )
+
+
+def _kept_weights(item: Mapping[str, Any]) -> KeptWeights:
+    _only(item, ("group", "unit", "health_port", "sockets"), "kept_weights.")
+    return KeptWeights(_str(item, "group"), _str(item, "unit"), int(item["health_port"]), _str(item, "sockets"))
+
+
+def _kept_for(item: Mapping[str, Any]) -> KeptFor:
+    _only(item, ("group", "health_port", "state_directory"), "kept_for.")
+    return KeptFor(_str(item, "group"), int(item["health_port"]), _str(item, "state_directory"))
 
 
 def _probe(item: Mapping[str, Any]) -> Probe:
@@ -215,6 +231,8 @@ def _checks(item: Mapping[str, Any]) -> Checks:
     for key in ("gpu_command", "apps_command", "paths", "devices"):
         if key in item:
             values[key] = _strings(item[key])
+    if "beside" in item:
+        values["beside"] = _str(item, "beside")
     if "ports" in item:
         values["ports"] = tuple(Port(_str(port, "address"), int(port["port"])) for port in item["ports"])
     if "disk" in item:

@@ -110,6 +110,29 @@ class Child:
 
 
 @dataclass(frozen=True)
+class KeptWeights:
+    """Where the engine's guard finds the daemons whose weights its engine maps."""
+
+    group: str
+    """Of the daemons: what their processes carry, and what `muster status` shows."""
+    unit: str
+    health_port: int
+    """Of the launcher, on loopback."""
+    sockets: str
+    """Directory of the daemons' sockets, named by the key that they were loaded with."""
+
+
+@dataclass(frozen=True)
+class KeptFor:
+    """The engine's group, as the guard of the daemons knows it."""
+
+    group: str
+    health_port: int
+    state_directory: str
+    """Of the engine's guard: a hold of that group is one of the weights."""
+
+
+@dataclass(frozen=True)
 class Port:
     address: str
     port: int
@@ -135,6 +158,8 @@ class Checks:
         "--format=csv,noheader",
     )
     """One line per compute process: there must be none before the group starts."""
+    beside: str = ""
+    """Group whose processes may hold the GPUs before this one starts: the daemons that keep its weights."""
     ports: tuple[Port, ...] = ()
     paths: tuple[str, ...] = ()
     """Files that must exist: the release's stamp, the manifest of the weights."""

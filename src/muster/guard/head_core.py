@@ -55,7 +55,14 @@ class Outdated:
     """guard.json on disk carries another digest than this guard."""
 
 
-HeadEvent = Union[Tick, Ready, Stalled, Command, Outdated, Report]
+@dataclass(frozen=True)
+class Unwanted:
+    """What runs is no longer wanted: the generation ends on purpose, and the next one waits for its start checks."""
+
+    reason: str
+
+
+HeadEvent = Union[Tick, Ready, Stalled, Command, Outdated, Unwanted, Report]
 
 
 @dataclass(frozen=True)
@@ -110,6 +117,8 @@ class HeadState:
     reason: str = ""
     deliberate: bool = False
     """In `abort`: on purpose."""
+    has_api: bool = True
+    """Whether the children answer requests; daemons that keep weights only say that they serve."""
 
 
 Result = tuple[HeadState, Sequence[HeadAction]]
@@ -140,6 +149,8 @@ def step(state: HeadState, event: HeadEvent, now: float) -> Result:
         if state.phase in (RUN, DRAIN):
             return _abort(state, Failure(state.group.head, event.reason), now)
         return state, ()
+    if isinstance(event, Unwanted):
+        return _end(state, event.reason, now) if state.phase == RUN else (state, ())
     if state.phase in (HELD, GATHER):
         return _end(state, "the plan on this host has changed", now)
     return state, ()

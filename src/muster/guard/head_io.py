@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Protocol
 
 from . import events, head_core, restart_policy, status
@@ -59,7 +60,8 @@ class Head:
         services.store.save_record(record)
         for news in events.of_records(kept, record):
             services.tell(news)
-        self.state: HeadState = head_core.start(config.group, config.settings, secrets.token_hex(16), record, now)
+        state = head_core.start(config.group, config.settings, secrets.token_hex(16), record, now)
+        self.state: HeadState = replace(state, has_api=config.kept_for is None)
 
     def listen(self, on_command: Callable[[str], Mapping[str, str]], on_get: Callable[[str, str], Response]) -> None:
         """Take the control port. `on_command` takes a command's name, `on_get` a path and the key sent with it."""
@@ -151,11 +153,17 @@ class Head:
 
     def _watch_engine(self) -> None:
         """Watch during `run` only: a draining or dying engine is asked nothing."""
+        if not self.state.has_api:
+            return
         if self.engine_watch is None and self.state.phase == RUN:
             self.engine_watch = EngineWatch(self._services.config, self._api_key, self._ready, self._stalled)
             self._services.tasks.start("engine", self.engine_watch.run())
         elif self.state.phase != RUN:
             self._services.tasks.cancel("engine")
+
+    def weights_served(self) -> None:
+        """The daemons of every host serve: a host's serve once those of all hosts have loaded."""
+        self.post(head_core.Ready())
 
     def _ready(self) -> None:
         self.post(head_core.Ready())

@@ -12,7 +12,17 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
-from . import engine_watch, events, failure_bundle, head_core, member_core, stack_dumps, start_checks, status
+from . import (
+    engine_watch,
+    events,
+    failure_bundle,
+    head_core,
+    kept_weights,
+    member_core,
+    stack_dumps,
+    start_checks,
+    status,
+)
 from .answers import Answers
 from .cgroup import Fence, Titles
 from .children import Children, Journal
@@ -179,6 +189,22 @@ class Guard:
         self._started = time.monotonic()
         starting = self.children.start(generation, self.config.group.name, self.member.instance)
         self.tasks.start("children", starting)
+        if self.config.kept_for is not None:
+            watch = kept_weights.DaemonWatch(self.config.kept_for, self._serving, self._daemon_lost, self._unwanted)
+            self.tasks.start("weights", watch.run())
+
+    def _serving(self) -> None:
+        self.children.detail = "weights are kept"
+        if self.head is not None:
+            self.head.weights_served()
+
+    def _daemon_lost(self, reason: str) -> None:
+        lines = self.children.running[-1].lines(15_000) if self.children.running else ""
+        self._child_failed(Failure("", reason, process="weights", lines=lines))
+
+    def _unwanted(self, reason: str) -> None:
+        if self.head is not None:
+            self.head.post(head_core.Unwanted(reason))
 
     async def _drained(self) -> None:
         """End the generation once nothing is in flight. The head ends it if that takes too long."""
@@ -235,7 +261,7 @@ class Guard:
                     news = self.children.stand_by(self.config.group.name)
                     if news:
                         self.log(news)
-            elif now - looked >= PLAN_INTERVAL:
+            if (self.member.child == NONE or self.config.kept_for is not None) and now - looked >= PLAN_INTERVAL:
                 looked = now
                 self._look_at_plan()
             self.post_member(member_core.Tick())
@@ -261,6 +287,8 @@ class Guard:
         if changed:
             if self.head is not None:
                 self.head.post(head_core.Outdated())
+                if self.config.kept_for is not None:  # no engine maps them: a deploy has stopped it
+                    self.head.post(head_core.Unwanted("the plan of the weights has changed"))
             self.post_member(member_core.Outdated())
 
     def _spare(self, standby: Standby | None) -> None:
@@ -287,8 +315,15 @@ class Guard:
 
     async def _blocked(self) -> str:
         stale = start_checks.stale_unit(os.environ.get(start_checks.DIGEST, ""), self.config)
+        if stale and self.config.kept_for is not None:
+            # No deploy starts this unit anew: the next guard has the unit that systemd has read by then.
+            self.exit(stale, deliberate=True)
         if stale:
             return stale
+        if self.config.kept_for is not None:
+            mapped = kept_weights.blocked(self.config.kept_for)
+            if mapped:
+                return mapped
         if self.held:
             return f"stopped by an operator; the head {self.config.group.head} has not heard of it yet"
         left = self._fence.describe(1)
@@ -299,7 +334,10 @@ class Guard:
         self.xid_log.unused, self.children.device_env = gpus.unused, gpus.environment
         # The kernel's log first: it says why a GPU is missing.
         reason = port or self.xid_log.reason() or self.children.executable_missing()
-        return reason or start_checks.blocked(self.config.checks, gpus)
+        reason = reason or start_checks.blocked(self.config.checks, gpus)
+        if not reason and self.config.kept_weights is not None:
+            reason = await kept_weights.unserved(self.config.kept_weights, len(gpus.chosen) or self.config.checks.gpus)
+        return reason
 
     def hold(self, held: bool) -> str:
         """On a member: keep a stop for a head that cannot be told, or lift it; why that failed, or empty."""
@@ -340,7 +378,7 @@ class Guard:
         There is no other way out.
         """
         try:
-            for name in ("children", "engine", "checks", "drain"):
+            for name in ("children", "engine", "checks", "drain", "weights"):
                 self.tasks.cancel(name)
             had = bool(self.children.running)
             processes = self._fence.describe() if had else []

@@ -8,7 +8,7 @@ import os
 import socket
 from dataclasses import dataclass, replace
 
-from . import host_judge
+from . import host_judge, kept_weights
 from .config import Config
 from .group_settings import Checks, Port
 from .host_judge import DEVICE_FIELDS, Device
@@ -123,6 +123,9 @@ def _in_use(checks: Checks, gpus: Gpus, status: int, text: str) -> str:
         return f"`{' '.join(checks.apps_command)}` failed ({_short(text) or status})"
     others = {each.uuid for each in gpus.unused}
     lines = [line for line in text.splitlines() if line.strip() and line.split(",")[-1].strip() not in others]
+    if lines and checks.beside:
+        keepers = {str(pid) for pid in kept_weights.processes_of(checks.beside)}
+        lines = [line for line in lines if line.split(",")[0].strip() not in keepers]
     if lines:
         return f"{len(lines)} compute processes hold GPUs, needed none; the first: {_short(lines[0])}"
     return ""

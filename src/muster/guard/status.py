@@ -33,9 +33,11 @@ PHASES = ("stopped", restart_policy.FAILED, "backoff", GATHER, "starting", "runn
 
 def is_ready(state: HeadState, engine: LivenessState | None, now: float) -> bool:
     """Whether every DP rank has recently shown that it is alive."""
-    if state.phase != RUN or state.ready_at is None or engine is None:
+    if state.phase != RUN or state.ready_at is None:
         return False
-    return liveness.fresh(engine, now)
+    if not state.has_api:
+        return True
+    return engine is not None and liveness.fresh(engine, now)
 
 
 def explain(state: HeadState, engine: LivenessState | None, now: float) -> str:

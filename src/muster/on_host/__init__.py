@@ -66,6 +66,7 @@ What takes it away:
 
 Inside the engine:
     require_api_key    vLLM's API asks for the key on every path
+    mapped_router      an engine that maps kept weights gives its experts' routers theirs
 
 Measuring tools:
     install_tool       a tool into its own virtual environment

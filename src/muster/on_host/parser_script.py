@@ -1,9 +1,9 @@
 """What the installed vLLM is asked about a command line, as a script for the engine's own Python.
 
 Reads {argvs, decided, dests, files} from standard input and prints one JSON list: an error for each command line, or
-"". It makes what `vllm serve` makes before it starts processes: the parsed arguments, their own validation, the tool
-and reasoning parsers, and the model's configuration where its files are on the host. Nothing is started, no GPU is
-opened.
+"". It makes what `vllm serve` and `vllm preload` make before they start processes: the parsed arguments, their own
+validation, the tool and reasoning parsers, and the model's configuration where its files are on the host. Nothing is
+started, no GPU is opened.
 """
 
 from __future__ import annotations
@@ -27,7 +27,10 @@ def build():
     serve = importlib.import_module("vllm.entrypoints.cli.serve")
     parser = FlexibleArgumentParser(prog="vllm")
     subparsers = parser.add_subparsers(dest="subparser", required=True)
-    commands = {command.name: command for command in serve.cmd_init()}
+    modules = [serve]
+    with contextlib.suppress(ImportError):  # vLLM before 0.33 keeps no weights
+        modules.append(importlib.import_module("vllm.entrypoints.cli.preload"))
+    commands = {command.name: command for module in modules for command in module.cmd_init()}
     for command in commands.values():
         command.subparser_init(subparsers)
     return parser, commands
@@ -139,7 +142,8 @@ def ask(argv, decided):
             wrong = contradiction(args, decided) if decided else ""
             if wrong:
                 return wrong
-            servers(args)
+            if args.subparser == "serve":
+                servers(args)
             configure(args)
     except SystemExit as end:
         lines = [line for line in printed.getvalue().splitlines() if "error:" in line]

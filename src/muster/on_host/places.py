@@ -9,6 +9,8 @@ import os
 from collections.abc import Iterable
 
 ETC, STATE, CACHE, RUN = "/etc/muster", "/var/lib/muster", "/var/cache/muster", "/run/muster"
+RUN_WEIGHTS = "/run/muster-weights"
+"""Of the units that keep weights: a group's own runtime directory goes when its engine's unit stops."""
 UNITS = "/etc/systemd/system"
 SYSUSERS = "/etc/sysusers.d/muster.conf"
 SYSCTL = "/etc/sysctl.d/90-muster.conf"
@@ -63,6 +65,26 @@ def run(group: str) -> str:
     return f"{RUN}/{group}"
 
 
+def weights_group(group: str) -> str:
+    """Return what the daemons that keep a group's weights are called."""
+    return f"{group}-weights"
+
+
+def weights_run(group: str) -> str:
+    """Return the directory of the daemons' sockets and their guard's; the RuntimeDirectory of their unit."""
+    return f"{RUN_WEIGHTS}/{group}"
+
+
+def weights_config(group: str) -> str:
+    """Return the configuration of the daemons' guard: the weights' guard.json."""
+    return f"{config(group)}/weights.json"
+
+
+def weights_state(group: str) -> str:
+    """Return the directory of what the daemons' guard keeps; the StateDirectory of their unit."""
+    return f"{state(group)}/weights"
+
+
 def tmpfiles(group: str) -> str:
     """Return the file that names the directories which must be there before a group's units start."""
     return f"{TMPFILES}/muster-{group}.conf"
@@ -105,7 +127,7 @@ def of_systemd(units: Iterable[str]) -> list[str]:
 
 def of_group(group: str) -> tuple[str, ...]:
     """Return every place of one group but its units."""
-    places = (config(group), tmpfiles(group), state(group), cache(group), run(group))
+    places = (config(group), tmpfiles(group), state(group), cache(group), run(group), weights_run(group))
     return tuple(place for place in places if place not in BESIDE_GROUPS)
 
 
@@ -116,4 +138,4 @@ def of_host(root: str) -> tuple[str, ...]:
         root: the setting of that name.
     """
     below = tuple(f"{root}/{name}" for name in BELOW_ROOT)
-    return (SYSUSERS, SYSCTL, FIREWALL_UNIT, *FORMER, ETC, STATE, CACHE, RUN, TOOL_FILES, CHANGES, *below)
+    return (SYSUSERS, SYSCTL, FIREWALL_UNIT, *FORMER, ETC, STATE, CACHE, RUN, RUN_WEIGHTS, TOOL_FILES, CHANGES, *below)

@@ -135,7 +135,7 @@ def staged_units(root: str, group: str) -> list[str]:
 
 
 def _unit_rule(group: str) -> str:
-    return rf"muster-{re.escape(group)}(-(ray|vllm))?\.(service|socket|timer|slice)"
+    return rf"muster-{re.escape(group)}(-(ray|vllm|weights))?\.(service|socket|timer|slice)"
 
 
 def _listed(directory: str) -> list[str]:

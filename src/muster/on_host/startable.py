@@ -40,7 +40,8 @@ def state(root: str, group: str, units: Sequence[str]) -> Json:
         if digest is None:
             lacks.append(f"{path} is not whole")
             continue
-        plans[path] = digest.group(1)
+        if unit != f"muster-{places.weights_group(group)}.service":  # it carries the key of what it keeps
+            plans[path] = digest.group(1)
         lacks += [f"{needed} is not there" for needed in _needed(text) if not os.path.exists(root + needed)]
         if _PROGRAM.search(text):
             lacks += _guard(root, f"{places.config(group)}/guard.json", plans)

@@ -32,6 +32,8 @@ engine_environment  variables of an engine's processes
 engine_imports      what a process imports that stands by for the next generation
 group               names and sizes that all files of a group share
 unit_files          units, environment files, and what a host needs besides
+preload_argv        `vllm preload` from `vllm serve`, and an engine that maps what it keeps
+kept_weights        which groups keep weights on their GPUs, and what each host gets for it
 guard_files         the guard's program, unit and guard.json
 firewall            who may open connections to which ports of a host
 conflicts           values that contradict each other: ports, variables, a Ray without tokens

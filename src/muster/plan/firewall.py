@@ -94,4 +94,11 @@ def openings(group: Group, node: Node) -> tuple[Opening, ...]:
         open_to("peers", "master_port", settings.master_port)
     if node.is_head and group.guarded:
         open_to("monitors", "control_port", settings.control_port)
+    if settings.keep_weights:
+        first = settings.keep_weights_port
+        if node.is_head:
+            open_to("monitors", "keep_weights_port", first)
+            open_to("peers", "keep_weights_port + 1", first + 1)
+            open_to("peers", "keep_weights_port + 2", first + 2)
+        open_to("peers", "keep_weights_port + 3", first + 3)
     return tuple(named)

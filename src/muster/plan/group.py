@@ -58,6 +58,16 @@ class Group:
         return places.firewall_unit(self.name)
 
     @property
+    def weights_group(self) -> str:
+        """What the daemons that keep the weights are called: to their guards, in status and in metrics."""
+        return places.weights_group(self.name)
+
+    @property
+    def weights_unit(self) -> str:
+        """The unit beside the guard's whose processes keep the weights on the GPUs."""
+        return f"muster-{self.weights_group}.service"
+
+    @property
     def uses_ray(self) -> bool:
         """Whether Ray carries the engine across hosts."""
         return self.layout.spans_hosts and self.settings.executor == "ray"

@@ -34,6 +34,55 @@ def directory(group: Group) -> str:
     return f"{group.settings.root}/{places.GUARD}/{program()[0]}"
 
 
+def weights_command(group: Group, daemons: Process) -> tuple[str, ...]:
+    """Return the command of the unit that keeps weights: its guard, then the daemons' literal command."""
+    return _command(directory(group), places.weights_config(group.name), (daemons,))
+
+
+def weights_config(group: Group, node: Node, daemons: Process, key: str) -> dict[str, Any]:
+    """Return the guard.json of what keeps one host's weights.
+
+    Args:
+        group: of the engine that maps them.
+        node: the host.
+        daemons: `vllm preload` there.
+        key: of what is kept, in the place of the plan's digest.
+    """
+    settings, head = group.settings, group.topology.head
+    members = group.topology.nodes if node.is_head else (head, node)
+    return {
+        "version": 1,
+        "group": group.weights_group,
+        "recipe": group.recipe,
+        "digest": key,
+        "engine": group.release.id,
+        "unit": group.weights_unit,
+        "host": node.host.name,
+        "head": {"host": head.host.name, "address": head.host.address, "control_port": settings.keep_weights_port},
+        "members": [
+            {"host": member.host.name, "address": member.host.address, "node_rank": member.node_rank}
+            for member in members
+        ],
+        "served_model_name": group.served_model_name,
+        "processes": [{"name": daemons.name, "env": dict(daemons.env)}],
+        "settings": {"ready_timeout": settings.ready_timeout, "drain_seconds": 0},
+        "checks": {
+            "gpus": node.host.gpus,
+            **({"devices": list(node.host.devices)} if node.host.devices else {}),
+            "ports": [{"address": "127.0.0.1", "port": settings.keep_weights_port + 3}],
+            "paths": [f"{group.release.path}/bin/{daemons.argv[0]}"],
+        },
+        "kernel_log": list(KERNEL_LOG),
+        "runtime_directory": places.weights_run(group.name),
+        "state_directory": places.weights_state(group.name),
+        "kept_for": {
+            "group": group.name,
+            "health_port": settings.keep_weights_port + 3,
+            "state_directory": places.state(group.name),
+        },
+    }
+
+
 def config_path(group: str) -> str:
     """Return the path of guard.json on the hosts."""
     return f"{places.config(group)}/guard.json"
@@ -58,7 +107,7 @@ def _command(directory: str, config: str, processes: tuple[Process, ...]) -> tup
     return tuple(argv)
 
 
-def files(group: Group, node: Node, processes: tuple[Process, ...], digest: str) -> dict[str, File]:
+def files(group: Group, node: Node, processes: tuple[Process, ...], digest: str, sockets: str = "") -> dict[str, File]:
     """Return the guard's program and configuration for one host.
 
     Args:
@@ -66,10 +115,25 @@ def files(group: Group, node: Node, processes: tuple[Process, ...], digest: str)
         node: the host.
         processes: its children, in start order.
         digest: the plan's digest; members with another one are refused by name.
+        sockets: directory of the daemons whose weights the engine maps; empty where it loads its own.
     """
     files = {f"{directory(group)}/{path}": file for path, file in program()[1].items()}
-    files[config_path(group.name)] = File(json.dumps(_config(group, node, processes, digest), indent=1) + "\n")
+    config = _config(group, node, processes, digest)
+    if sockets:
+        config["kept_weights"] = {
+            "group": group.weights_group,
+            "unit": group.weights_unit,
+            "health_port": group.settings.keep_weights_port + 3,
+            "sockets": sockets,
+        }
+        config["checks"]["beside"] = group.weights_group
+    files[config_path(group.name)] = File(as_text(config))
     return files
+
+
+def as_text(config: dict[str, Any]) -> str:
+    """Return a guard's configuration as it lies on a host."""
+    return json.dumps(config, indent=1) + "\n"
 
 
 def _config(group: Group, node: Node, processes: tuple[Process, ...], digest: str) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from muster.on_host import places
 from muster.plan import command_lines, engine_environment, guard_files, key_parity, unit_files
 from muster.plan.firewall import firewall_of
 from muster.plan.group import Group
+from muster.plan.kept_weights import Kept
 from muster.plan.topology import Node
 from muster.plan.types import File, HostPlan, Process, Secret
 from muster.spec.strategy import FlagValue
@@ -85,8 +86,15 @@ def with_digest(group: Group, plans: Mapping[str, HostPlan], digest: str) -> dic
     return marked
 
 
-def host_plans(group: Group, processes: Mapping[str, tuple[Process, ...]]) -> dict[str, HostPlan]:
-    """Return what each host gets, with NO_DIGEST in the digest's place."""
+def host_plans(
+    group: Group, processes: Mapping[str, tuple[Process, ...]], kept: Kept | None = None
+) -> dict[str, HostPlan]:
+    """Return what each host gets, with NO_DIGEST in the digest's place.
+
+    Args:
+        group, processes: of all hosts.
+        kept: what keeps the weights on the GPUs; None where nothing does.
+    """
     plans = {}
     for node in group.topology.nodes:
         host, mine, firewall = node.host, processes[node.host.name], firewall_of(group, node)
@@ -100,11 +108,13 @@ def host_plans(group: Group, processes: Mapping[str, tuple[Process, ...]]) -> di
             gpus=host.gpus,
             dp_ranks=group.dp_ranks(node),
             processes=mine,
-            files=unit_files.host_files(group, node, mine, NO_DIGEST),
+            files=unit_files.host_files(group, node, mine, NO_DIGEST, kept),
             units=unit_files.unit_names(group, mine),
             ports=tuple(opening.first for opening in firewall.openings if opening.first == opening.last),
             firewall=firewall,
             devices=host.devices,
             env=host.env,
+            weights=kept.processes[host.name] if kept else None,
+            beside=(group.weights_unit,) if kept else (),
         )
     return plans

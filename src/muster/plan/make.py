@@ -17,6 +17,7 @@ from muster.plan import (
     engine_limits,
     flags_in_argv,
     gpu_memory,
+    kept_weights,
     known_faults,
     merged_environment,
     merged_flags,
@@ -118,6 +119,9 @@ def _build(recipe: Recipe, hosts: Sequence[HostSpec], settings: Settings, drafts
     spoken, notes = vllm_versions.translate(merged, settings.vllm_version)
     words = flags_in_argv.values_of(settings.extra_args)
     vllm_versions.check_flags({**spoken, **words}, layout, settings.vllm_version)
+    uses_ray = layout.spans_hosts and settings.executor == "ray"
+    if settings.keep_weights:
+        notes += kept_weights.check(settings, {**spoken, **words}, shape, ray=uses_ray)
     spoken, faults = known_faults.cured(
         spoken,
         layout,
@@ -160,13 +164,14 @@ def _build(recipe: Recipe, hosts: Sequence[HostSpec], settings: Settings, drafts
         topology=topology,
         layout=layout,
         settings=settings,
-        release=release.release_of(
-            settings, ray=layout.spans_hosts and settings.executor == "ray", packages=recipe.packages
-        ),
+        release=release.release_of(settings, ray=uses_ray, packages=recipe.packages),
         own_files=own_files.named([*map(str, spoken.values())], recipe, settings.group or recipe.name),
     )
     conflicts.check(group)
     processes = {node.host.name: processes_of(group, node, model, served, spoken) for node in topology.nodes}
+    kept = kept_weights.keep(group, processes) if settings.keep_weights else None
+    if kept is not None:
+        processes = kept_weights.mapping(group, processes, kept, experts=shape is None or shape.n_routed_experts > 0)
     for mine in processes.values():
         for process in mine:
             visible_paths.check(process.argv, process.env, settings={"engine_path": settings.engine_path})
@@ -176,7 +181,7 @@ def _build(recipe: Recipe, hosts: Sequence[HostSpec], settings: Settings, drafts
     brought = own_files.notes(engine.argv, recipe, group.name, allowed=settings.trust_remote_code)
     warnings = (*warnings, *answered_kind.notes(recipe, layout), *brought)
     warnings = (*warnings, *release.notes(recipe.packages, settings), *_silent(recipe, topology))
-    hosts_without = host_plans(group, processes)
+    hosts_without = host_plans(group, processes, kept)
     digest = digest_of(group.release.id, hosts_without)
     plan = Plan(
         group=group.name,

@@ -11,8 +11,8 @@ from typing import Any
 from muster.plan.restart_decision import is_base
 from muster.plan.types import File, HostPlan
 
-_LEFT_OUT = frozenset({"files", "processes", "firewall"})
-"""Of a host's plan: the firewall is a file of it too, the others are written apart."""
+_LEFT_OUT = frozenset({"files", "processes", "firewall", "weights", "beside"})
+"""Of a host's plan: the firewall is a file of it too, and so is what keeps weights; the others are written apart."""
 
 
 def digest_of(release: str, hosts: Mapping[str, HostPlan]) -> str:

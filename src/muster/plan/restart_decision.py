@@ -12,7 +12,7 @@ from typing import Any
 
 from muster.on_host import places
 from muster.plan import manifest
-from muster.plan.types import File, HostPlan, Plan, Secret
+from muster.plan.types import File, HostPlan, Plan, Process, Secret
 
 Observation = Mapping[str, Any]
 
@@ -119,7 +119,12 @@ def _host(plan: Plan, host: HostPlan, seen: Observation, secrets: Mapping[str, s
         install=plan.release.managed and not release["complete"],
         send_uv=plan.release.managed and not release["complete"] and not seen["uv"],
         ask=tuple(argv for argv, taken in zip(asked(host), seen["accepted"], strict=True) if not taken),
-        stop=tuple(name for name, unit in reversed(list(units.items())) if unit["active"] not in _AT_REST),
+        # What keeps weights turns by itself when its own plan has changed, and not when the engine's has.
+        stop=tuple(
+            name
+            for name, unit in reversed(list(units.items()))
+            if unit["active"] not in _AT_REST and name not in host.beside
+        ),
         enable=any(not units.get(name, {}).get("enabled") for name in host.units),
         reload=any(units.get(name, {}).get("reload") for name in host.units),
     )
@@ -202,10 +207,14 @@ def _mode(text: Any) -> Any:
 
 def decided(host: HostPlan, argvs: Iterable[tuple[str, ...]]) -> tuple[tuple[str, ...], ...]:
     """Return, for command lines of a host, what each is with the plan's own words alone."""
-    known = {process.argv: process.decided for process in host.processes}
+    known = {process.argv: process.decided for process in (*host.processes, *_kept(host))}
     return tuple(known[argv] for argv in argvs)
 
 
 def asked(host: HostPlan) -> tuple[tuple[str, ...], ...]:
     """Return the command lines of a host that vLLM's parser has to accept."""
-    return tuple(process.argv for process in host.processes if process.name == "vllm")
+    return tuple(process.argv for process in (*host.processes, *_kept(host)) if process.name != "ray")
+
+
+def _kept(host: HostPlan) -> tuple[Process, ...]:
+    return (host.weights,) if host.weights is not None else ()

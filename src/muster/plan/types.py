@@ -20,7 +20,7 @@ class Process:
     """One long-running child on one host: the literal command, as one would type it, and its environment."""
 
     name: str
-    """`ray` or `vllm`."""
+    """`ray`, `vllm`, or `weights` for what keeps them."""
     argv: tuple[str, ...]
     env: Mapping[str, str]
     decided: tuple[str, ...] = ()
@@ -137,6 +137,15 @@ class HostPlan:
     """Which of the host's GPUs the group uses, by index or UUID; empty takes the first by index."""
     env: tuple[tuple[str, str], ...] = ()
     """Environment of its ranks that differs from other hosts'."""
+    weights: Process | None = None
+    """What keeps the weights on this host's GPUs, in a unit beside; None where the engine loads them itself."""
+    beside: tuple[str, ...] = ()
+    """Units that the ranks' unit starts and that live on without it; they carry a digest of their own."""
+
+    @property
+    def all_units(self) -> tuple[str, ...]:
+        """Every unit of the group on this host."""
+        return (*self.beside, *self.units)
 
     @property
     def gpu_names(self) -> tuple[str, ...]:

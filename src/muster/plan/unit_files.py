@@ -9,8 +9,9 @@ from pathlib import Path
 
 from muster.on_host import places, require_api_key
 from muster.on_host.hardening import DEVICES
-from muster.plan import firewall, guard_files, key_parity
+from muster.plan import firewall, guard_files, kept_weights, key_parity
 from muster.plan.group import Group
+from muster.plan.kept_weights import Kept
 from muster.plan.render import render
 from muster.plan.topology import Node
 from muster.plan.types import File, Process
@@ -36,7 +37,9 @@ def unit_names(group: Group, processes: Sequence[Process]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(group.unit_of(process.name) for process in processes))
 
 
-def host_files(group: Group, node: Node, processes: tuple[Process, ...], digest: str) -> dict[str, File]:
+def host_files(
+    group: Group, node: Node, processes: tuple[Process, ...], digest: str, kept: Kept | None = None
+) -> dict[str, File]:
     """Return every file of one host, path to text.
 
     Args:
@@ -44,6 +47,7 @@ def host_files(group: Group, node: Node, processes: tuple[Process, ...], digest:
         node: the host.
         processes: what runs there, in start order.
         digest: the plan's digest, which each unit carries.
+        kept: what keeps the weights on the GPUs; None where nothing does.
     """
     settings = group.settings
     files = {
@@ -55,13 +59,17 @@ def host_files(group: Group, node: Node, processes: tuple[Process, ...], digest:
         f"{group.config}/firewall.nft": File(firewall.ruleset(group, node)),
     }
     if group.guarded:
-        files |= guard_files.files(group, node, processes, digest)
+        files |= guard_files.files(group, node, processes, digest, kept.sockets if kept else "")
         files[places.unit(group.guard_unit)] = File(_guard_unit(group, node, processes, digest))
     else:
         for process in processes:
             files[f"{group.config}/{process.name}.env"] = File(render("env.j2", {"env": process.env}))
             unit = places.unit(group.unit_of(process.name))
             files[unit] = File(_plain_unit(group, node, process, digest))
+    if kept is not None:
+        files |= _weights_files(group, node, kept)
+        if any(kept_weights.plugins(group) in process.env.get("PYTHONPATH", "") for process in processes):
+            files |= kept_weights.plugin_files(group)
     if settings.api_key_file:
         files[f"{group.config}/engine/{MIDDLEWARE.split('.')[0]}.py"] = File(_middleware_text())
     files |= {path: File(text) for path, text in group.own_files.items()}
@@ -76,6 +84,9 @@ def _common(group: Group, node: Node, digest: str) -> dict[str, object]:
     """Return what both kinds of unit say."""
     return {
         "group": group.name,
+        "owner": group.name,
+        "private": False,
+        "wants": [group.weights_unit] if group.settings.keep_weights else [],
         "title": f"{group.title}, node rank {node.node_rank}",
         "digest": digest,
         "stop_seconds": group.stop_seconds,
@@ -102,24 +113,38 @@ def _guard_unit(group: Group, node: Node, processes: tuple[Process, ...], digest
         credentials.append(("engine-secrets", f"{group.config}/engine-secrets.env"))
     if group.uses_ray:
         credentials.append(("ray-token", f"{group.config}/ray-token"))
-    post = (
-        "/usr/bin/python3",
-        "-I",
-        guard_files.directory(group),
-        "post",
-        "--config",
-        guard_files.config_path(group.name),
-    )
-    values |= {
+    values |= _of_guard(group, guard_files.config_path(group.name))
+    values |= {"command": guard_files.command(group, processes), "credentials": credentials}
+    return render("unit.service.j2", values)
+
+
+def _of_guard(group: Group, config: str) -> dict[str, object]:
+    """Return what the units of both kinds of guards say."""
+    return {
         "guarded": True,
-        "command": guard_files.command(group, processes),
-        "stop_post": [post],
+        "stop_post": [("/usr/bin/python3", "-I", guard_files.directory(group), "post", "--config", config)],
         "standard_input": key_parity.guard_key(group.name),
         "restart_seconds": 1,
         "start_seconds": 90,
-        "credentials": credentials,
     }
-    return render("unit.service.j2", values)
+
+
+def _weights_files(group: Group, node: Node, kept: Kept) -> dict[str, File]:
+    """Return the unit that keeps one host's weights, hardened as the engine's, and its guard.json."""
+    daemons, config = kept.processes[node.host.name], places.weights_config(group.name)
+    secrets = [("engine-secrets", f"{group.config}/engine-secrets.env")] if group.settings.secret_env_file else []
+    values = _common(group, node, kept.key) | _of_guard(group, config)
+    values |= {
+        "group": group.weights_group,
+        "private": True,
+        "wants": [],
+        "title": f"weights of {values['title']}",
+        "command": guard_files.weights_command(group, daemons),
+        "credentials": secrets,
+        "stop_seconds": 30,
+    }
+    text = guard_files.as_text(guard_files.weights_config(group, node, daemons, kept.key))
+    return {places.unit(group.weights_unit): File(render("unit.service.j2", values)), config: File(text)}
 
 
 def _plain_unit(group: Group, node: Node, process: Process, digest: str) -> str:

@@ -105,7 +105,7 @@ def _needs_of(plan: Plan, host: HostPlan, settings: Settings, weights: PathNeed)
         units=tuple(
             f"muster-{group}{part}.service"
             for group in dict.fromkeys((plan.group, settings.former_group or plan.group))
-            for part in ("", "-vllm", "-ray")
+            for part in ("", "-vllm", "-ray", "-weights")
         ),
         release=plan.release.path,
         versions={"vllm": plan.vllm_version},
@@ -123,6 +123,7 @@ def _port_names(settings: Settings) -> Mapping[int, str]:
         settings.master_port: "master_port",
         settings.ray_port: "ray_port",
         settings.control_port: "control_port",
+        **{settings.keep_weights_port + number: "keep_weights_port" for number in range(4)},
     }
 
 

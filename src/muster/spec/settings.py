@@ -188,6 +188,7 @@ class Settings(BaseModel):
     master_port: Port = 29501
     ray_port: Port = 6379
     control_port: Port = 29600
+    keep_weights_port: Annotated[int, Field(gt=0, lt=65533)] = 29620
     client_networks: list[Network] = []
     monitor_networks: list[Network] = []
 
@@ -223,6 +224,7 @@ class Settings(BaseModel):
     ready_timeout: Seconds = 3600
     drain_seconds: int = Field(default=30, ge=0, le=MONTH)
     keep_failed: bool = False
+    keep_weights: bool = False
     stall_timeout: Seconds = 120
     canary_idle: Seconds = 30
     warm_standby: bool = True

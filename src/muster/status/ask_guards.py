@@ -71,7 +71,7 @@ class Guards:
         Returns:
             Host -> answer, in the plan's order; {error: text} for a host that gave none.
         """
-        with_units = {name: {**request, "units": self.plan.hosts[name].units} for name, request in requests.items()}
+        with_units = {name: {**request, "units": self.plan.hosts[name].all_units} for name, request in requests.items()}
         return self._run("read_journal", with_units)
 
     def kept_plans(self, do: str, **more: Any) -> dict[str, dict[str, Any]]:

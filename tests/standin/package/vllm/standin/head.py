@@ -13,6 +13,7 @@ import types
 from vllm.standin import api, http
 from vllm.standin.engine import Engine, follow
 from vllm.standin.process import end, ended, fork, knob, log
+from vllm.standin.weights import map_weights
 
 
 def _api_server(args: argparse.Namespace) -> int:
@@ -59,6 +60,7 @@ def serve(args: argparse.Namespace) -> int:
     log("APIServer", f"non-default args: {sys.argv[1:]}")
     if knob("crash") and knob("crash_if") in " ".join(sys.argv):
         _crash(knob("crash"))
+    map_weights(args, "EngineCore")
     children = _children(args)
     while not stopping.is_set():
         for name, pid in children.items():

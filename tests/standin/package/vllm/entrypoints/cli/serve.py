@@ -19,20 +19,7 @@ class ServeSubcommand:
         """Add `serve` to a parser's commands."""
         parser: argparse.ArgumentParser = subparsers.add_parser("serve")
         parser.add_argument("model_tag", nargs="?")
-        for line in _FLAGS.read_text().splitlines():
-            if line.startswith("#"):
-                continue
-            names, kind, count, choices = line.split()
-            options = names.split(",")
-            if kind == "flag":
-                _flag(parser, options)
-                continue
-            extra: dict[str, Any] = {"type": _int if kind == "int" else _TYPES[kind]}
-            if count != "-":
-                extra["nargs"] = count
-            if choices != "-":
-                extra["choices"] = choices.split("|")
-            parser.add_argument(*options, default=None, **extra)
+        add_flags(parser)
         return parser
 
     def validate(self, args: argparse.Namespace) -> None:
@@ -41,6 +28,24 @@ class ServeSubcommand:
             raise TypeError("Error: --enable-auto-tool-choice requires --tool-call-parser")
         if args.data_parallel_start_rank and args.data_parallel_size_local == 0:
             raise ValueError("data_parallel_start_rank needs local ranks")
+
+
+def add_flags(parser: argparse.ArgumentParser, *, since: str = "") -> None:
+    """Add the flags of flags.txt to a parser, from the one called `since` on."""
+    lines = [line for line in _FLAGS.read_text().splitlines() if not line.startswith("#")]
+    first = next((number for number, line in enumerate(lines) if line.split()[0] == since), 0)
+    for line in lines[first:]:
+        names, kind, count, choices = line.split()
+        options = names.split(",")
+        if kind == "flag":
+            _flag(parser, options)
+            continue
+        extra: dict[str, Any] = {"type": _int if kind == "int" else _TYPES[kind]}
+        if count != "-":
+            extra["nargs"] = count
+        if choices != "-":
+            extra["choices"] = choices.split("|")
+        parser.add_argument(*options, default=None, **extra)
 
 
 def _int(text: str) -> int:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.gpu import mapped_router
+from muster.on_host import mapped_router
 
 LOADER = "vllm.model_executor.model_loader.weight_cache.ipc_loader"
 

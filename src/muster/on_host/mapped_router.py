@@ -1,10 +1,9 @@
-"""A plugin of vLLM's that looks for what `--load-format ipc_cache` leaves on the meta device, and may put it right.
+"""A plugin of vLLM's that puts right what `--load-format ipc_cache` leaves on the meta device.
 
 vLLM 0.33.0 builds the model on the meta device and then registers the daemon's tensors in place of its parameters. An
 object that is no module keeps the parameter it was built with: the router of a layer of experts keeps the meta tensor
-of the gate's `e_score_correction_bias`, which has no memory, and hands it to the routing kernel. MUSTER_ROUTER=look
-prints what is held so; MUSTER_ROUTER=bind also gives each its mapped tensor. tests/gpu/kept_weights.py installs it
-beside the engine.
+of the gate's `e_score_correction_bias`, which has no memory, and hands it to the routing kernel. This gives each such
+object its mapped tensor. MUSTER_ROUTER=look only prints what is held so, and an empty one does nothing.
 """
 
 from __future__ import annotations
@@ -12,19 +11,20 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Iterator
+from importlib import import_module
 from typing import Any
 
-WORD = "MUSTER_ROUTER"
+WORD, BIND = "MUSTER_ROUTER", "bind"
 DEPTH = 4
 
 
 def register() -> None:
     """Have the loader look at, or after, its model; vLLM calls this in every process."""
-    how = os.environ.get(WORD, "")
+    how = os.environ.get(WORD, BIND)
     if not how:
         return
-    from vllm.model_executor.model_loader.weight_cache.ipc_loader import IpcModelLoader
-
+    # By name: no type checker has this package.
+    IpcModelLoader = import_module("vllm.model_executor.model_loader.weight_cache.ipc_loader").IpcModelLoader
     mapping = IpcModelLoader._apply_entries
     if getattr(mapping, "looks", False):
         return
@@ -37,7 +37,9 @@ def register() -> None:
         for owner, key, tensor in _held(model):
             name = named.get(id(tensor), "")
             held[f"{type(owner).__name__}.{key}"] += 1 if name else 0
-            if how == "bind" and name in mapped:
+            if how == BIND and name and name not in mapped:
+                raise RuntimeError(f"{type(owner).__name__}.{key} holds {name}, which no daemon gave: it has no memory")
+            if how == BIND and name:
                 object.__setattr__(owner, key, mapped[name])
         print(WORD, how, dict(+held), flush=True)
 
