@@ -149,7 +149,8 @@ class Edged(GuardedTestbed):
             response = connection.getresponse()
             began = response.status == 200
             text = response.read()
-            whole = b"[DONE]" in text if more.get("stream") else True
+            # An engine that dies within a stream ends it with an error, and says that it is done.
+            whole = b"[DONE]" in text and b'"error"' not in text if more.get("stream") else True
             return ("done" if whole else "lost") if began else "refused", f"{response.status} {text[:200]!r}"
         except (OSError, HTTPException) as error:
             return ("lost" if began else "refused") if reached else "unreached", repr(error)

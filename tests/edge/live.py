@@ -92,6 +92,9 @@ class Engine:
                     self.connection.shutdown(socket.SHUT_RDWR)
                     self.close_connection = True
                     return
+                if engine.name in asked.get("fail", ()):
+                    self._answer(500, json.dumps({"error": {"code": 500}}).encode())
+                    return
                 if asked.get("wait"):
                     engine.gate.wait(SECONDS)
                 self._answer(200, json.dumps({"from": engine.name}).encode())

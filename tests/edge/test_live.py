@@ -192,6 +192,13 @@ def test_a_request_that_nothing_was_answered_of_goes_to_another_engine(
     assert all(0 < len(engines[name].requests) - before[name] <= 4 for name in ("a0", "a1"))
 
 
+def test_an_engines_own_failure_goes_to_another_engine(edge: LiveEdge) -> None:
+    """vLLM answers 500 to what it has in hand when its EngineCore dies."""
+    assert {edge.ask(ALL, model="org/a", fail=["a0"]).json.get("from") for _ in range(6)} == {"a1"}
+    answer = edge.ask(ALL, model="org/a", fail=["a0", "a1"])
+    assert (answer.status, answer.json) == (500, {"error": {"code": 500}})
+
+
 def test_without_an_engine_that_is_ready_clients_are_told_to_come_again(
     edge: LiveEdge, engines: dict[str, Engine]
 ) -> None:
