@@ -317,10 +317,12 @@ edge_certificate_key_file = None
 # its body has come: a client with a wrong key and a long body sees no 401, and some wait for their own timeout.
 edge_http2 = False
 
-# Which of a model's endpoints gets a request: "least" (the one with the fewest) or "session" (always the same one for a
-# value of edge_session_header, so that its prefix is in the cache; without the header any).
+# Which of a model's endpoints gets a request: "least" (the one with the fewest), "session" (always the same one for a
+# value of edge_session_header, so that its prefix is in the cache; without the header any) or "prefix" (always the
+# same one for what the prompt begins with, the first edge_prefix_bytes of it; docs/edge.md).
 edge_balance = "least"
 edge_session_header = "X-Session-ID"
+edge_prefix_bytes = 1024
 
 # Bytes of the largest request body. The edge holds a body whole while it reads the model's name.
 edge_max_body = 1048576

@@ -1,12 +1,15 @@
-"""The real vLLM in two groups behind an edge: the `openai` package, and an EngineCore that dies."""
+"""The real vLLM in two groups behind an edge: the `openai` package, the prefix cache, and an EngineCore that dies."""
 
 from __future__ import annotations
 
 import json
+import random
 import runpy
 import subprocess
 import time
+import urllib.request
 import venv
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +55,27 @@ class RealEdged(Edged):
         self.inventory = self.layout.whole
         self.done("fleet")
 
+    def chat(self, key: str, messages: list[dict[str, str]]) -> None:
+        """Have one short answer to messages."""
+        connection = self.open(EDGE)
+        body = json.dumps({"model": MODEL, "messages": messages, "max_tokens": 1})
+        connection.request("POST", "/v1/chat/completions", body, {**bearer(key), "Content-Type": "application/json"})
+        response = connection.getresponse()
+        assert response.status == 200, response.read()
+        connection.close()
+
+    def cached(self) -> Counter[str]:
+        """Return how many tokens the engines have looked up in their prefix caches, and found there."""
+        counts: Counter[str] = Counter()
+        for host in HEADS:
+            request = urllib.request.Request(f"http://{self.address(host)}:8000/metrics", headers=bearer(ENGINE_KEY))
+            with urllib.request.urlopen(request, timeout=60) as answer:
+                lines = answer.read().decode().splitlines()
+            for what in ("queries", "hits"):
+                named = f"vllm:prefix_cache_{what}_total"
+                counts[what] += int(sum(float(line.split()[-1]) for line in lines if line.startswith(named)))
+        return counts
+
 
 @pytest.fixture(scope="module")
 def edged(sandbox: Boot, tmp_path_factory: pytest.TempPathFactory) -> RealEdged:
@@ -91,6 +115,34 @@ def test_the_openai_package_is_served(edged: RealEdged, client: str, python: Pat
     assert found["no such model"] == "NotFoundError 404 model_not_found"
     assert found["no such path"] == "NotFoundError 404 unknown_url"
     assert found["what the engine refuses"].startswith("BadRequestError 400")
+
+
+def converse(there: RealEdged, key: str, seed: int) -> Counter[str]:
+    """Have conversations with one system prompt, a turn of any of them at a time; return what the caches counted."""
+    draw = random.Random(seed)
+
+    def text(length: int) -> str:
+        return "".join(draw.choices("abcdefghijklmnop ", k=length))  # a token each
+
+    before, shared = there.cached(), text(300)
+    left = {number: [{"role": "system", "content": shared}] for number in range(8)}
+    while left:
+        number = draw.choice(sorted(left))
+        said = [*left.pop(number), {"role": "user", "content": text(150)}]
+        there.chat(key, said)
+        if len(said) < 2 * 4:
+            left[number] = [*said, {"role": "assistant", "content": text(150)}]
+    return there.cached() - before
+
+
+def test_by_prefix_a_conversation_meets_its_cache(edged: RealEdged, client: str) -> None:
+    shares = {}
+    for balance in ("prefix", "least"):
+        edged.done("edge", edge_balance=balance)
+        counts = converse(edged, client, len(shares))
+        shares[balance] = counts["hits"] / counts["queries"]
+    print(shares)
+    assert shares["prefix"] > shares["least"] > 0
 
 
 def test_a_killed_engine_core_refuses_no_request(edged: RealEdged, client: str) -> None:

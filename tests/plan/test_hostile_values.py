@@ -158,12 +158,16 @@ TEMPLATES: dict[str, dict[str, Any]] = {
         "silence": 600,
         "queue_seconds": 30,
         "by_session": True,
+        "by_prefix": False,
+        "prefix_bytes": 1024,
         "session_header": "X-Session-ID",
         "paths": ("/v1/completions",),
         "listing": '{"data": []}',
         **{f"refused_{what}": (error.status, error.body, error.retry_after) for what, error in REFUSED.items()},
         "failed": [(503, '{"error": {}}', 5)],
-        "backends": [("m-1", ("/v1/completions",), True, [("a_h", "198.51.100.1", 8000, "198.51.100.1", 29600, 8)], 8)],
+        "backends": [
+            ("m-1", ("/v1/completions",), True, [("a_h", "198.51.100.1", 8000, "198.51.100.1", 29600, 8)], 8, 150)
+        ],
     },
 }
 

@@ -80,6 +80,8 @@ def configuration(plan: EdgePlan, tree: str = edge_places.TREE) -> str:
             "silence": settings.silence,
             "queue_seconds": settings.queue_seconds,
             "by_session": settings.balance == "session",
+            "by_prefix": settings.balance == "prefix",
+            "prefix_bytes": settings.prefix_bytes,
             "session_header": settings.session_header,
             "paths": plan.paths,
             "monitor_port": settings.monitor_port,
@@ -102,7 +104,9 @@ def _answer(error: api_errors.ApiError) -> tuple[int, str, int]:
 
 
 def _backend(plan: EdgePlan, model: str, groups: tuple[EdgeGroup, ...]) -> tuple[object, ...]:
-    """Return name, paths, keyed, servers with the requests that each runs at once, and how many more may wait."""
+    """Return name, paths, keyed, servers with the requests that each runs at once, how many more may wait, and the load
+    that one of them may have, in percent of the mean.
+    """
     servers = [
         (
             server(group, endpoint),
@@ -116,4 +120,13 @@ def _backend(plan: EdgePlan, model: str, groups: tuple[EdgeGroup, ...]) -> tuple
         for endpoint in group.endpoints
     ]
     keyed = groups[0].api_key_file is not None
-    return backend(model), groups[0].paths, keyed, servers, admission.waiting(plan, model)
+    return backend(model), groups[0].paths, keyed, servers, admission.waiting(plan, model), _crowding(len(servers))
+
+
+def _crowding(servers: int) -> int:
+    """Return the percentage of the mean load that one of some servers may have where prompts begin alike.
+
+    Three times the mean, and three quarters of all where they are few. A tighter bound keeps requests from their cache
+    while hardly any are in flight (benchmarks/edge_prefix.py).
+    """
+    return min(300, max(150, 75 * servers))

@@ -130,8 +130,9 @@ class Edge(Group):
     certificate_file: LocalPath | None = None
     certificate_key_file: LocalPath | None = None
     http2: bool = False
-    balance: Literal["least", "session"] = "least"
+    balance: Literal["least", "session", "prefix"] = "least"
     session_header: HeaderName = "X-Session-ID"
+    prefix_bytes: int = Field(default=1 << 10, ge=16, le=1 << 16)
     max_body: int = Field(default=1 << 20, ge=1 << 12, le=1 << 26)
     max_connections: Count = 4000
     max_requests: Count | None = None
