@@ -39,7 +39,8 @@ class Daemons(Cluster):
     def plan(self, host: str, key: str) -> None:
         """Give a host's daemons and engine a plan with this key."""
         state = str(self.mapping.folder / host / "state")
-        where = {"group": GROUP, "health_port": self.health[host], "state_directory": state}
+        where: dict[str, Any] = {"group": GROUP, "health_port": self.health[host], "state_directory": state}
+        where["sockets"] = self.sockets(host, key)
         settings = json.loads(Path(self.config(host)).read_text())["settings"]
         self.configure(
             host, group=KEPT, digest=key, endpoint=None, kept_for=where, settings={**settings, "drain_seconds": 0},
@@ -50,7 +51,7 @@ class Daemons(Cluster):
         self.mapping.configure(host, group=GROUP, digest=f"plan of {key}", kept_weights=used)
 
     def sockets(self, host: str, key: str) -> str:
-        return str(self.folder / host / "run" / key)
+        return str(self.folder / host / "run" / "sockets" / key)
 
     def command(self, host: str) -> list[str]:
         guard = [self.python, "-I", str(self.package), "--config", self.config(host), "--"]
@@ -164,7 +165,8 @@ def test_another_key_is_another_load(kept: Daemons) -> None:
     assert "answer" in engine.ctl("h0", "resume")
     engine.ready()
     assert kept.group()["restarts"] == 0
-    assert [path.name for path in Path(kept.sockets("h1", "key-2")).iterdir()] == ["vllm_weight_cache_h1.sock"]
+    left = [path.name for path in Path(kept.sockets("h1", "key-2")).parent.rglob("*")]
+    assert sorted(left) == ["key-2", "vllm_weight_cache_h1.sock"]
     assert kept.lives() == 4
 
 
@@ -221,8 +223,10 @@ def test_daemons_may_hold_the_gpus_and_strangers_may_not(tmp_path: Path) -> None
 
         assert in_use(keeper.pid) == ""
         assert in_use(keeper.pid, stranger.pid).startswith("1 compute processes hold GPUs, needed none")
-        assert kept_weights.blocked(KeptFor(name, 1, str(tmp_path))).startswith("weights are no longer kept: 1 ")
-        assert kept_weights.blocked(KeptFor("nobody", 1, str(tmp_path))) == ""
+        assert kept_weights.blocked(KeptFor(name, 1, str(tmp_path), str(tmp_path))).startswith(
+            "weights are no longer kept: 1 "
+        )
+        assert kept_weights.blocked(KeptFor("nobody", 1, str(tmp_path), str(tmp_path))) == ""
     finally:
         for process in (keeper, stranger):
             process.kill()

@@ -103,7 +103,7 @@ UNIT: dict[str, Any] = {
     "joins": ["muster-kimi-k2-ray.service"],
     "wants": ["muster-kimi-k2-weights.service"],
     "owner": "kimi-k2",
-    "private": False,
+    "private": "8f14e45f",
     "env_files": ["/etc/muster/kimi-k2/vllm.env", "/etc/muster/kimi-k2/secrets.env"],
     "standard_input": "/etc/muster/kimi-k2/guard-key",
     "credentials": [("api-key", "/etc/muster/kimi-k2/secrets.env")],

@@ -36,7 +36,10 @@ def test_each_host_has_daemons_beside_its_engine() -> None:
         assert list(host.weights.argv[:2]) == ["vllm", "preload"]
         assert config["group"] == "kimi-k2-instruct-weights"
         assert config["processes"] == [{"name": "weights", "env": dict(host.weights.env)}]
-        assert loader(host)["socket_dir"] == f"/run/muster-weights/kimi-k2-instruct/{config['digest']}"
+        sockets = loader(host)["socket_dir"]
+        assert sockets == f"{config['runtime_directory']}/{config['digest'][:12]}" == config["kept_for"]["sockets"]
+        assert len(f"{sockets}/vllm_weight_cache_{'0' * 32}_draft.sock") <= 107  # sun_path of unix(7)
+        assert f"RuntimeDirectory={config['runtime_directory'].removeprefix('/run/')}\n" in unit
         assert loader(host)["fallback"] is False
         assert (host.units, host.beside) == (
             ("muster-kimi-k2-instruct.service",),

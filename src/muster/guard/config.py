@@ -190,8 +190,9 @@ def _kept_weights(item: Mapping[str, Any]) -> KeptWeights:
 
 
 def _kept_for(item: Mapping[str, Any]) -> KeptFor:
-    _only(item, ("group", "health_port", "state_directory"), "kept_for.")
-    return KeptFor(_str(item, "group"), int(item["health_port"]), _str(item, "state_directory"))
+    _only(item, ("group", "health_port", "state_directory", "sockets"), "kept_for.")
+    names = [_str(item, name) for name in ("group", "state_directory", "sockets")]
+    return KeptFor(names[0], int(item["health_port"]), *names[1:])
 
 
 def _probe(item: Mapping[str, Any]) -> Probe:

@@ -130,6 +130,8 @@ class KeptFor:
     health_port: int
     state_directory: str
     """Of the engine's guard: a hold of that group is one of the weights."""
+    sockets: str
+    """Directory of the daemons' sockets, named by their key; those beside it are of former keys."""
 
 
 @dataclass(frozen=True)

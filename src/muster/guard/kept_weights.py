@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import shutil
 from collections.abc import Callable
 
 from . import http
@@ -87,6 +88,15 @@ def stopped(kept: KeptFor) -> str:
         if from_wire(read_json(os.path.join(kept.state_directory, "held.json"))).held == STOPPED:
             return f"stopped by an operator; weights are loaded again when {kept.group} is resumed"
     return ""
+
+
+def clear(kept: KeptFor) -> None:
+    """Remove what daemons of former lives and keys left: no engine is to find a socket that nobody serves."""
+    parent = os.path.dirname(kept.sockets)
+    with contextlib.suppress(OSError):
+        for entry in os.scandir(parent):
+            if entry.is_dir(follow_symlinks=False):
+                shutil.rmtree(entry.path, ignore_errors=True)
 
 
 class DaemonWatch:

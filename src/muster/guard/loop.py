@@ -80,6 +80,8 @@ class Guard:
             config.group, config.settings, config.host, instance, previous=previous
         )
         self._fence = Fence(config.unit, instance)
+        if config.kept_for is not None:
+            kept_weights.clear(config.kept_for)
         self._titles = Titles(config.engine_titles, self._fence.pids)
         plan = list(zip(config.children, command_lines))
         self.children = Children(plan, engine_secrets, self._journal, self._child_failed, self._engine_died, standby)

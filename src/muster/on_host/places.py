@@ -5,6 +5,7 @@ A place belongs to one group, or to the host: then all groups share it.
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Iterable
 
@@ -71,8 +72,11 @@ def weights_group(group: str) -> str:
 
 
 def weights_run(group: str) -> str:
-    """Return the directory of the daemons' sockets and their guard's; the RuntimeDirectory of their unit."""
-    return f"{RUN_WEIGHTS}/{group}"
+    """Return the directory of the daemons' sockets and their guard's; the RuntimeDirectory of their unit.
+
+    Short for every group: the path of a Unix socket has 107 bytes at most, of which vLLM's names take 61.
+    """
+    return f"{RUN_WEIGHTS}/{hashlib.sha256(group.encode()).hexdigest()[:8]}"
 
 
 def weights_config(group: str) -> str:

@@ -50,6 +50,7 @@ def weights_config(group: Group, node: Node, daemons: Process, key: str) -> dict
     """
     settings, head = group.settings, group.topology.head
     members = group.topology.nodes if node.is_head else (head, node)
+    sockets = daemons.argv[daemons.argv.index("--weight-cache-socket-dir") + 1]
     return {
         "version": 1,
         "group": group.weights_group,
@@ -79,6 +80,7 @@ def weights_config(group: Group, node: Node, daemons: Process, key: str) -> dict
             "group": group.name,
             "health_port": settings.keep_weights_port + 3,
             "state_directory": places.state(group.name),
+            "sockets": sockets,
         },
     }
 

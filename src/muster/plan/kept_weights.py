@@ -133,7 +133,7 @@ def keep(group: Group, processes: Mapping[str, tuple[Process, ...]]) -> Kept:
     loaded = [[host, each.argv, sorted(each.env.items())] for host, each in sorted(bare.items())]
     text = json.dumps([group.release.id, guard_files.program()[0], settings.keep_weights_port, loaded])
     key = hashlib.sha256(text.encode()).hexdigest()[:16]
-    sockets = f"{places.weights_run(group.name)}/{key}"
+    sockets = f"{places.weights_run(group.name)}/{key[:12]}"
     words = tuple(preload_argv.listening(sockets, settings.keep_weights_port + 1, health_port(settings)))
     daemons = {
         host: replace(each, argv=(*each.argv, *words), decided=(*each.decided, *words)) for host, each in bare.items()

@@ -85,7 +85,7 @@ def _common(group: Group, node: Node, digest: str) -> dict[str, object]:
     return {
         "group": group.name,
         "owner": group.name,
-        "private": False,
+        "private": "",
         "wants": [group.weights_unit] if group.settings.keep_weights else [],
         "title": f"{group.title}, node rank {node.node_rank}",
         "digest": digest,
@@ -136,7 +136,7 @@ def _weights_files(group: Group, node: Node, kept: Kept) -> dict[str, File]:
     values = _common(group, node, kept.key) | _of_guard(group, config)
     values |= {
         "group": group.weights_group,
-        "private": True,
+        "private": places.weights_run(group.name).rpartition("/")[2],
         "wants": [],
         "title": f"weights of {values['title']}",
         "command": guard_files.weights_command(group, daemons),
