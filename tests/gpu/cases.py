@@ -36,7 +36,8 @@ FP8 = ("--quantization", "fp8")
 FP8_CACHE = ("--kv-cache-dtype", "fp8")
 FIXED_CACHE = ("--kv-cache-memory-bytes", str(2 << 30))
 # For cases side by side: the start checks that this share of the memory is free, and the cache is fixed.
-SMALL = {"gpu_memory_utilization": 0.1, "allow_oversubscription": True}
+OVER = {"allow_oversubscription": True}
+SMALL = OVER | {"gpu_memory_utilization": 0.1}
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,8 @@ class Case:
         hosts: (number of hosts, GPUs of each); on one machine each sees GPUs of its own.
         settings: further settings of muster.
         args: further words for `vllm serve`, besides those of a shared machine.
-        weights: `none` (dummy), or `fp8` (random ones, written in FP8 with block scales).
+        weights: `none` (dummy), `fp8` (random ones, written in FP8 with block scales), or `disk` (so many layers of
+            random bf16 blocks on the local disk, tens of GB a GPU).
         dense: a dense model in place of the K2-shaped one.
         loads: what is run against it.
         compilation: vLLM's --compilation-config.
@@ -125,6 +127,20 @@ CASES = {
             )
             for executor in ("mp", "ray")
         ),
+        # A restart with kept weights beside one that loads them: `--set keep_weights=true`, and without.
+        Case("dp-dense", INSTRUCT, "dp-ep", (2, 1), SMALL | {"expert_parallel": False}, FIXED_CACHE, dense=True),
+        Case(
+            "disk-dense",
+            INSTRUCT,
+            "dp-ep",
+            (2, 1),
+            OVER | {"expert_parallel": False},
+            FIXED_CACHE,
+            weights="disk",
+            dense=True,
+            layers=30,
+        ),
+        Case("disk-moe", INSTRUCT, "dp-ep", (2, 1), OVER, FIXED_CACHE, weights="disk", layers=3),
         # For a machine with four GPUs: two hosts of two, the smallest that has every axis of the 16-GPU commands.
         Case("dp-ep-4", INSTRUCT, "dp-ep", hosts=(2, 2), settings=SMALL, args=FIXED_CACHE),
         *(

@@ -1,11 +1,13 @@
 """A head and a headless rank on real GPUs, under their own guards and under load: kill one, stop one, and watch.
 
     python tests/gpu/guarded.py --out FILE [--site SITE] [--case CASE] [--soak SECONDS] [--faults A,B] [--idle]
-                                [--shared SLOT] [--gpus A,B] [--seconds S] [--env NAME=VALUE]… [--set NAME=VALUE]…
+                                [--cold] [--shared SLOT] [--gpus A,B] [--seconds S] [--env NAME=VALUE]…
+                                [--set NAME=VALUE]…
 
 Runs as root on a machine of your own with vLLM, as tests/gpu/run.py does: the plan's guard, guard.json and command
 lines. With two GPUs each rank has its own (`dp-ep`), with four each host has two ranks (`dp-ep-4`); on one they share
-it, with a dense model (`dp-shared`). Both hosts are this machine, so a restart loop stands in for systemd
+it, with a dense model (`dp-shared`). `--set keep_weights=true` keeps the weights, by a unit
+beside each host's own. Both hosts are this machine, so a restart loop stands in for systemd
 (tests/gpu/guarded_host.py); the result says with what fence. FILE.json and FILE.md are written after every
 fault; the guards' logs lie beside, and what benchmarks/start.py reads of every start. Each fault is a first failure:
 the group is resumed before it. Two runs side by side on the same GPUs take `--shared 0` and `--shared 1`. Exit status 1
@@ -32,7 +34,7 @@ from muster.plan.types import Plan  # noqa: E402
 from muster.spec import recipe as recipes  # noqa: E402
 from tests.faults import sightings  # noqa: E402
 from tests.faults.sampler import Sampler  # noqa: E402
-from tests.gpu import guarded_table  # noqa: E402
+from tests.gpu import guarded_table, model  # noqa: E402
 from tests.gpu.cases import find  # noqa: E402
 from tests.gpu.guarded_faults import FAULTS, Fault  # noqa: E402
 from tests.gpu.guarded_host import Host, hierarchy  # noqa: E402
@@ -60,9 +62,10 @@ class Run:
         *,
         shared: bool = False,
         idle: bool = False,
+        cold: bool = False,
         gpus: Sequence[str] = (),
     ) -> None:
-        self.plan, self.folder, self.shared, self.idle = plan, folder, shared, idle
+        self.plan, self.folder, self.shared, self.idle, self.cold = plan, folder, shared, idle, cold
         head = plan.head
         guard_config = json.loads(head.files[f"/etc/muster/{plan.group}/guard.json"].text)
         self.settings = guard_config["settings"]
@@ -72,6 +75,11 @@ class Run:
         self.hosts = [
             Host(plan, host, own_gpus(host, there), folder, fence, shared=shared) for host in plan.hosts.values()
         ]
+        self.keepers = [
+            Host(plan, host, own_gpus(host, there), folder, fence, keeper=True)
+            for host in plan.hosts.values() if host.weights is not None
+        ]  # fmt: skip
+        """Units beside the hosts' own whose daemons keep the weights, where the plan has them kept."""
         self.processes = HostProcesses(self.hosts)
         self.ready = Ready(self.control)
         self.ranks = sorted(rank for host in plan.hosts.values() for rank in host.dp_ranks)
@@ -83,7 +91,7 @@ class Run:
         watchers: list[Sampler] = [self.gpus, self.processes, self.ready]
         for watcher in watchers:
             watcher.start()
-        for host in reversed(self.hosts):
+        for host in (*reversed(self.keepers), *reversed(self.hosts)):
             host.start()
         until(lambda: self.ready.now, START_SECONDS + 60, "the group is not ready", self.explain)
         self.keep_start(self.ready.changes[-1][0], caches_were)
@@ -164,6 +172,8 @@ class Run:
         time.sleep(0 if self.idle else LOAD_SECONDS)
         until(lambda: all(self._busy(rank) for rank in self.ranks), 60, "no load", self.explain)
         until(lambda: all(host.waits for host in self.hosts), 120, "nothing stands by", self.explain)
+        if self.cold:
+            model.leave_page_cache(Path(self.plan.model))
         self.processes.forget()
         before = sightings.engines(self.processes.alive)
         (old,) = {each.generation for each in before}
@@ -183,7 +193,7 @@ class Run:
         limit = fault.new + START_SECONDS + 60
         try:
             until(lambda: self._gone(old) is not None, fault.gone + 60, "the old processes are not gone", self.explain)
-            if not self.shared:
+            if not self.shared and not self.keepers:
                 until(lambda: self.gpus.free_at(at) is not None, 60, "the GPUs' memory is not back", self.explain)
             first = {rank: self._first_answer(rank, at + limit) for rank in self.ranks}
             until(lambda: self.ready.now, 120, "/ready does not answer 200", self.explain)
@@ -208,6 +218,8 @@ class Run:
             "lost_how": sorted({each[2] for each in lost}), "said": [[since(w), h, t] for w, h, t in lines[:40]],
         }  # fmt: skip
         record["failure"] = self._failure()
+        if self.keepers:
+            record["weights_loaded"] = [len(keeper.statuses) + 1 for keeper in self.keepers]
         record["oracles"] = {
             "no process kept": sightings.kept(before, sightings.engines(self.processes.alive)),
             "no two generations at once": sightings.overlaps(seen),
@@ -240,14 +252,15 @@ class Run:
 
     def explain(self) -> str:
         """What to read when something did not come."""
-        lines = [get(self.control + "/ready")[1], *(f"{host.host}: {host.last_words()}" for host in self.hosts)]
+        units = (*self.keepers, *self.hosts)
+        lines = [get(self.control + "/ready")[1], *(f"{unit.folder.name}: {unit.last_words()}" for unit in units)]
         return "\n".join(lines)
 
     def end(self) -> None:
         """End everything that was started."""
         for load in self.loads:
             load.end()
-        for host in self.hosts:
+        for host in (*self.hosts, *self.keepers):
             if host.is_alive():
                 host.end()
         for watcher in (self.gpus, self.processes, self.ready):
@@ -299,6 +312,7 @@ def main() -> int:
     parser.add_argument("--env", action="append", default=[], metavar="NAME=VALUE", help="of the engine")
     parser.add_argument("--crash", metavar="CASE", help="no faults: a case whose engine dies while it starts")
     parser.add_argument("--gpus", default="", metavar="A,B", help="the group has these GPUs of the machine alone")
+    parser.add_argument("--cold", action="store_true", help="the model's files leave the page cache before each fault")
     parser.add_argument("--keep-caches", action="store_true", help="start with what earlier starts compiled")
     parser.add_argument("--fence", choices=("auto", "environment"), default="auto")
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="a setting of the plan")
@@ -321,16 +335,20 @@ def main() -> int:
     shutil.rmtree(folder, ignore_errors=True)
     fence = hierarchy() if args.fence == "auto" else None
     gpus = list(filter(None, args.gpus.split(",")))
-    run = Run(plan, folder, fence, shared=args.shared is not None, idle=args.idle, gpus=gpus)
+    run = Run(plan, folder, fence, shared=args.shared is not None, idle=args.idle, cold=args.cold, gpus=gpus)
     record: dict[str, Any] = {
-        "machine": on, "case": case.name, "label": plan.label, "digest": plan.digest, "weights": "dummy",
+        "machine": on, "case": case.name, "label": plan.label, "digest": plan.digest,
+        "weights": f"{case.weights if case.weights != 'none' else 'dummy'}{', kept by daemons' * bool(run.keepers)}",
         "supervisor": f"a guard per host on one machine, each under a restart loop in place of systemd (again after"
         f" {run.hosts[0].restart_seconds:g} s); fence: "
         f"{'a control group each' if fence else 'marks in the environment'}",
         "settings": run.settings, "clients_per_rank": 0 if args.idle else CLIENTS,
         "beside_another_group": args.shared is not None, "tokens": TOKENS, "free_means_mib_above_idle": FREE_MIB,
         "idle_mib": list(run.gpus.idle), "faults": [],
-        "argv": {f"{host.name}:{p.name}": list(p.argv) for host in plan.hosts.values() for p in host.processes},
+        "argv": {
+            f"{host.name}:{p.name}": list(p.argv)
+            for host in plan.hosts.values() for p in (*host.processes, *([host.weights] if host.weights else []))
+        },
     }  # fmt: skip
 
     def keep() -> None:

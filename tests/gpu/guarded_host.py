@@ -9,16 +9,18 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from muster.guard.host_judge import DEVICE_FIELDS
+from muster.on_host import places
 from muster.plan.types import HostPlan, Plan
 from tests.faults.sampler import stat, stat_fields
 
@@ -38,13 +40,24 @@ class Host(threading.Thread):
     """Restart=always with a control group where this machine lets one be made, else by a mark in the environment."""
 
     def __init__(
-        self, plan: Plan, host: HostPlan, gpus: str, folder: Path, hierarchy: Path | None, *, shared: bool = False
+        self,
+        plan: Plan,
+        host: HostPlan,
+        gpus: str,
+        folder: Path,
+        hierarchy: Path | None,
+        *,
+        shared: bool = False,
+        keeper: bool = False,
     ) -> None:
-        """`shared`: another group runs on the same GPUs, whose processes are none of this one's business."""
+        """`shared`: another group runs on the same GPUs, whose processes are none of this one's business.
+
+        `keeper`: the unit beside, whose daemons keep the weights.
+        """
         super().__init__(daemon=True)
-        self.host, self.folder = host.name, folder / host.name
-        self.unit = host.units[0]
-        self.restart_seconds = restart_seconds(host)
+        self.host, self.folder = host.name, folder / f"{host.name}{'-weights' if keeper else ''}"
+        self.unit = host.beside[0] if keeper else host.units[0]
+        self.restart_seconds = restart_seconds(host, self.unit)
         self.mark = f"UNIT={self.folder}-{os.getpid()}"
         self.group = hierarchy / f"muster-gpu-{host.name}" / self.unit if hierarchy else None
         self.lines: list[tuple[float, str]] = []
@@ -58,7 +71,7 @@ class Host(threading.Thread):
         """When the last generation's children were started."""
         self._over = threading.Event()
         self._process: subprocess.Popen[bytes] | None = None
-        self._write(plan, host, gpus, shared=shared)
+        self._write(plan, host, gpus, shared=shared, keeper=keeper)
         name, value = self.mark.split("=", 1)
         self._env = {
             **os.environ, "CREDENTIALS_DIRECTORY": str(self.folder / "credentials"), name: value,
@@ -66,7 +79,7 @@ class Host(threading.Thread):
             "SPT_NOENV": "1",  # keeps process titles out of the environment, by which processes are recognised
         }  # fmt: skip
 
-    def _write(self, plan: Plan, host: HostPlan, gpus: str, *, shared: bool) -> None:
+    def _write(self, plan: Plan, host: HostPlan, gpus: str, *, shared: bool, keeper: bool) -> None:
         for name in ("run", "state", "credentials"):
             (self.folder / name).mkdir(parents=True)
         (self.folder / "credentials" / "guard-key").write_text(KEY + "\n", encoding="utf-8")
@@ -76,7 +89,8 @@ class Host(threading.Thread):
                 Path(path).parent.mkdir(parents=True, exist_ok=True)
                 Path(path).write_text(file.text, encoding="utf-8")
                 program = str(Path(path).parent) if path.endswith("/__main__.py") else program
-        config = json.loads(host.files[f"/etc/muster/{plan.group}/guard.json"].text)
+        name = "weights" if keeper else "guard"
+        config = json.loads(own_places(host.files[f"/etc/muster/{plan.group}/{name}.json"].text, plan, host))
         config["runtime_directory"], config["state_directory"] = (
             str(self.folder / "run"),
             str(self.folder / "state"),
@@ -87,13 +101,16 @@ class Host(threading.Thread):
         config["checks"]["gpu_command"] = [*smi, f"--query-gpu={','.join(DEVICE_FIELDS)}", "--format=csv,noheader"]
         apps = "--query-compute-apps=pid,process_name,used_memory,gpu_uuid"
         config["checks"]["apps_command"] = ["true"] if shared else [*smi, apps, "--format=csv,noheader"]
+        if host.weights is not None:
+            _keep_apart(config, host, self.folder.parent / host.name / "state")
         self.config = self.folder / "guard.json"
         self.config.write_text(json.dumps(config, indent=1), encoding="utf-8")
         python = "/usr/bin/python3" if Path("/usr/bin/python3").exists() else sys.executable
         self._guard = [python, "-I", program]
         self._argv = [*self._guard, "--config", str(self.config), "--"]
-        for number, process in enumerate(host.processes):
-            self._argv += [*(["--then"] if number else []), *process.argv]
+        for number, process in enumerate((host.weights,) if keeper and host.weights else host.processes):
+            self._argv += [*(["--then"] if number else []), *_own_words(process.argv, plan, host)]
+            Path(process.env["HOME"]).mkdir(parents=True, exist_ok=True)
 
     def run(self) -> None:
         while not self._over.is_set():
@@ -216,9 +233,39 @@ class Host(threading.Thread):
         return ""
 
 
-def restart_seconds(host: HostPlan) -> float:
-    """RestartSec of the host's unit."""
-    text = host.files[f"/etc/systemd/system/{host.units[0]}"].text
+def own_places(text: str, plan: Plan, host: HostPlan) -> str:
+    """Return text of a plan with a directory of this host's own for sockets: all hosts are this machine."""
+    return text.replace(places.weights_run(plan.group), f"{places.RUN_WEIGHTS}/{host.name}")
+
+
+def _own_words(argv: Sequence[str], plan: Plan, host: HostPlan) -> list[str]:
+    words = [own_places(word, plan, host) for word in argv]
+    for at, word in enumerate(words[:-1]):
+        if word == "--weight-cache-health-port":
+            words[at + 1] = str(_own_port(int(words[at + 1]), host))
+    return words
+
+
+def _own_port(port: int, host: HostPlan) -> int:
+    return port + 10 * host.node_rank
+
+
+def _keep_apart(config: dict[str, Any], host: HostPlan, state: Path) -> None:
+    """Give a host's guards a health port of its own, and count as processes on its GPUs those that can be seen here."""
+    for key in ("kept_weights", "kept_for"):
+        if key in config:
+            config[key]["health_port"] = _own_port(config[key]["health_port"], host)
+    if "kept_for" in config:
+        config["kept_for"]["state_directory"] = str(state)
+        config["checks"]["ports"] = []
+    listed = shlex.join(config["checks"]["apps_command"])
+    seen = 'while IFS= read -r line; do [ ! -d "/proc/${line%%,*}" ] || echo "$line"; done'
+    config["checks"]["apps_command"] = ["sh", "-c", f"{listed} | {seen}"]
+
+
+def restart_seconds(host: HostPlan, unit: str) -> float:
+    """RestartSec of one of a host's units."""
+    text = host.files[f"/etc/systemd/system/{unit}"].text
     return float(next(line for line in text.splitlines() if line.startswith("RestartSec=")).partition("=")[2])
 
 

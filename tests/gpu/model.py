@@ -9,7 +9,10 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
+import os
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -158,6 +161,79 @@ def _blocks(values: Any) -> tuple[Any, Any]:
     return packed[:rows, :columns].contiguous(), scales.to(torch.float32)
 
 
+BLOCK_VALUES = 1 << 26
+"""Random values of the block that the large models' tensors are cut from."""
+
+
+def write_blocks(out: Path, settings: dict[str, Any]) -> None:
+    """Write a large model's files, one for each layer: bf16 tensors cut from one block of normal random values.
+
+    As fast as the disk takes it: 60 GB are no time to draw. What is written leaves the page cache, as at a cold start.
+    """
+    import torch
+
+    torch.manual_seed(0)
+    drawn = torch.randn(BLOCK_VALUES) * settings["initializer_range"]
+    block = memoryview(drawn.to(torch.bfloat16).view(torch.uint8).numpy()).cast("B")
+    ones = memoryview(torch.ones(1 << 16, dtype=torch.bfloat16).view(torch.uint8).numpy()).cast("B")
+    files: dict[str, list[tuple[str, tuple[int, ...], str]]] = {}
+    for name, shape, kind in tensors(settings) if settings["model_type"] == "kimi_k2" else dense_tensors(settings):
+        layer = name.split(".")[2] if name.startswith("model.layers.") else "rest"
+        files.setdefault(f"model-{layer}.safetensors", []).append((name, shape, kind))
+
+    def write_file(name: str) -> None:
+        header, at = dict[str, Any](), 0
+        for tensor, shape, _ in files[name]:
+            size = 2 * math.prod(shape)
+            header[tensor] = {"dtype": "BF16", "shape": list(shape), "data_offsets": [at, at + size]}
+            at += size
+        text = json.dumps(header).encode()
+        text += b" " * (-len(text) % 8)
+        with (out / name).open("wb", buffering=0) as file:
+            _write_all(file, memoryview(len(text).to_bytes(8, "little") + text))
+            for _, shape, kind in files[name]:
+                left, source = 2 * math.prod(shape), ones if kind == "norm" else block
+                while left:
+                    _write_all(file, source[: min(left, len(source))])
+                    left -= min(left, len(source))
+            os.fsync(file.fileno())
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(write_file, files))
+    index = {tensor: name for name, held in files.items() for tensor, _, _ in held}
+    (out / "model.safetensors.index.json").write_text(json.dumps({"weight_map": index}), encoding="utf-8")
+    leave_page_cache(out)
+
+
+def _write_all(file: Any, data: memoryview) -> None:
+    while data:
+        data = data[file.write(data) :]
+
+
+def leave_page_cache(out: Path) -> None:
+    """Have the next reader of a model's files read the disk."""
+    for path in out.glob("*.safetensors"):
+        with path.open("rb") as file:
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def dense_tensors(settings: dict[str, Any]) -> Iterator[tuple[str, tuple[int, ...], str]]:
+    """Yield (name, shape, kind) of every weight of a dense model."""
+    hidden, size = settings["hidden_size"], settings["head_dim"]
+    queries, keys = size * settings["num_attention_heads"], size * settings["num_key_value_heads"]
+    yield "model.embed_tokens.weight", (settings["vocab_size"], hidden), "plain"
+    for layer in range(settings["num_hidden_layers"]):
+        at = f"model.layers.{layer}"
+        yield f"{at}.input_layernorm.weight", (hidden,), "norm"
+        yield f"{at}.post_attention_layernorm.weight", (hidden,), "norm"
+        for name, rows in (("q", queries), ("k", keys), ("v", keys)):
+            yield f"{at}.self_attn.{name}_proj.weight", (rows, hidden), "linear"
+        yield f"{at}.self_attn.o_proj.weight", (hidden, queries), "linear"
+        yield from _mlp(f"{at}.mlp", hidden, settings["intermediate_size"])
+    yield "model.norm.weight", (hidden,), "norm"
+    yield "lm_head.weight", (settings["vocab_size"], hidden), "plain"
+
+
 def write_tokenizer(out: Path) -> None:
     """Write a byte-level tokenizer with the special tokens that the model's parsers look for."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -227,7 +303,9 @@ def write(
         settings["first_k_dense_replace"] = dense_layers
     (out / "config.json").write_text(json.dumps(settings), encoding="utf-8")
     write_tokenizer(out)
-    if weights != "none":
+    if weights == "disk":
+        write_blocks(out, settings)
+    elif weights != "none":
         write_weights(out, settings, fp8=weights == "fp8")
     (out / "complete").touch()
     return out

@@ -51,7 +51,8 @@ from tests.gpu.cases import PROOF, SHARED_ARGS, SHARED_ENV, Case, find  # noqa: 
 from tests.gpu.tool import Tool  # noqa: E402
 
 ENGINE = "/opt/muster-gpu"
-MODELS = Path("/dev/shm/muster-gpu")
+MODELS, DISK = Path("/dev/shm/muster-gpu"), Path("/opt/muster-models")
+"""In memory; and on the local disk, which units see as well."""
 WRITING = threading.Lock()
 START_SECONDS, STOP_SECONDS = 360, 15
 VLLM = "0.33.0"
@@ -68,6 +69,9 @@ def settings_of(case: Case, *, site: str, slot: int) -> Settings:
         size = {"layers": case.layers, **model.K2}
     if case.dense:
         size = {"layers": 16, "hidden": 4096, "experts": 0}
+    if case.weights == "disk":
+        directory = DISK / case.name
+        size = {"layers": case.layers, "hidden": 8192, "experts": 0} if case.dense else size
     with WRITING:
         model.write(directory, weights=case.weights, **size)
     model_config = json.loads((directory / "config.json").read_text(encoding="utf-8"))
