@@ -39,7 +39,12 @@ SECONDS = 60
 
 
 def haproxy() -> tuple[list[str], dict[str, str]]:
-    """Return HAProxy's command and environment, as script/setup unpacks it; without it a test is skipped, or fails."""
+    """Return HAProxy's command and environment, as script/setup unpacks it; without it a test is skipped, or fails.
+
+    MUSTER_HAPROXY names another one, of another release.
+    """
+    if other := os.environ.get("MUSTER_HAPROXY"):
+        return [other], dict(os.environ)
     program = shutil.which("haproxy", path=f"{UNPACKED}/usr/sbin{os.pathsep}{os.environ['PATH']}:/usr/sbin")
     if program is None:
         required.lacking("there is no haproxy; script/setup brings it on Debian and Ubuntu")
@@ -220,7 +225,7 @@ class LiveEdge:
 
     @property
     def _loaded(self) -> int:
-        return self.log.read_text().count("Loading success")
+        return self.log.read_text().count(" forked")
 
     def wait(self, holds: Any) -> None:
         deadline = time.monotonic() + SECONDS

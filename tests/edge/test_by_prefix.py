@@ -81,7 +81,7 @@ def test_content_in_parts_and_prompts_count_as_well(edge: LiveEdge) -> None:
 
 
 def test_what_has_no_beginning_is_answered_by_any(edge: LiveEdge) -> None:
-    for body in ({"messages": []}, {"messages": "text"}, {"messages": [user(None)]}, {"prompt": [1, 2]}, {}):
+    for body in ({"messages": []}, {"messages": "text"}, {"messages": [user(None)]}, {"prompt": None}, {}):
         assert {edge.ask(KEY, model="a", **body).json["from"] for _ in range(9)} == set(NAMES), body
 
 
