@@ -199,7 +199,10 @@ class Load:
     A client that has more than one edge asks the next one where it gets no connection, as with two records of a name.
     """
 
-    def __init__(self, there: Edged, key: str, clients: int, edges: Sequence[str] = (), **body: Any) -> None:
+    def __init__(
+        self, there: Edged, key: str, clients: int, edges: Sequence[str] = (), *, pause: float = 0.0, **body: Any
+    ) -> None:
+        """`pause`: seconds that each client waits after each answer."""
         self.outcomes: list[tuple[str, str]] = []
         self._stop = threading.Event()
         self._began = [time.monotonic()] * clients
@@ -215,8 +218,8 @@ class Load:
                     if outcome[0] != "unreached":
                         break
                 self.outcomes.append(outcome)
-                if outcome[0] != "done":
-                    time.sleep(0.1)  # what is refused at once must not be all that this machine does
+                # What is refused at once must not be all that this machine does.
+                self._stop.wait(pause if outcome[0] == "done" else max(pause, 0.1))
 
         self._threads = [threading.Thread(target=work, args=(index,)) for index in range(clients)]
 
