@@ -40,6 +40,7 @@ def test_weights_stay_while_the_engine_turns(guarded: GuardedTestbed) -> None:
     held, first = daemons(guarded), guarded.status["generation"]
     assert "none" not in held.values()
     assert kept(guarded)["ready"] is True
+    assert "weights are kept on the GPUs" in guarded.muster("status").stdout
     # A crash of the engine, and a change that leaves the weights alone.
     guarded.sh("node1", "kill -9 $(pgrep -f -o '[v]llm serve')")
     new_generation(guarded, first)
@@ -69,6 +70,7 @@ def test_a_stop_frees_the_gpus_and_another_key_loads_anew(guarded: GuardedTestbe
     guarded.deploy(**KEPT)
     guarded.done("stop", **KEPT)
     guarded.wait("no daemon is left", lambda: set(daemons(guarded).values()) == {"none"}, 60)
+    guarded.wait("why", lambda: kept(guarded).get("phase") == "stopped")
     guarded.done("resume", **KEPT)
     assert guarded.answers(rank=1)
     held = daemons(guarded)

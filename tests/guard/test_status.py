@@ -187,3 +187,15 @@ def test_alerts_find_the_budget_and_the_streak() -> None:
     assert metrics["muster_restart_budget"] == {'group="kimi-k2"': float(CONFIG.settings.budget)}
     assert metrics["muster_failures_in_a_row"] == {'group="kimi-k2"': 2.0}
     assert metrics["muster_phase_seconds"] == {'group="kimi-k2"': 100.0}
+
+
+def test_daemons_that_keep_weights_are_ready_without_an_api_and_stopped_with_their_engine() -> None:
+    running = state(RUN, ready_at=NOW - 1, has_api=False)
+    assert status.is_ready(running, None, NOW)
+    waiting = state(GATHER, has_api=False)
+    assert status.phase(waiting, NOW) == "gather"
+    head = waiting.group.head
+    said = "stopped by an operator; weights are loaded again when g is resumed"
+    held = Report(head, "g-weights", "key", "0.33.0", "i", 1, blocked=said)
+    waiting = replace(waiting, peers={**waiting.peers, head: Peer(report=held)})
+    assert status.phase(waiting, NOW) == "stopped"

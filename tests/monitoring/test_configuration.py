@@ -57,6 +57,15 @@ def test_plain_units_have_no_guard_to_scrape() -> None:
     assert set(scraped(Settings(), supervisor="systemd")) == {"engine", "node"}
 
 
+def test_the_guard_of_kept_weights_speaks_for_a_group_of_its_own() -> None:
+    kept: dict[str, object] = {"keep_weights": True, "strategy": "dp-ep", "offline": True, "model": "/srv/m"}
+    targets = targets_of(plan(GROUP, 2, "H200", **kept), Settings())["guard"]
+    assert [(each.host, each.port, dict(each.labels)["group"]) for each in targets] == [
+        ("h200-0", 29600, GROUP),
+        ("h200-0", 29620, f"{GROUP}-weights"),
+    ]
+
+
 def test_every_host_that_answers_is_scraped() -> None:
     hybrid = plan("tests/recipes/qwen3-235b.yaml", 2, "H200", strategy="each-answers")
     assert [each.host for each in targets_of(hybrid, Settings())["engine"]] == ["h200-0", "h200-1"]

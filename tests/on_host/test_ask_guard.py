@@ -121,3 +121,15 @@ def test_a_stop_of_a_stopped_unit_holds_it(root: Path, monkeypatch: pytest.Monke
 def test_a_guard_program_that_is_broken_is_quoted(root: Path) -> None:
     (root / "ctl.py").write_text("raise SystemExit('cannot be')")
     assert asked(root, "status")["answer"] == {"error": "cannot be"}
+
+
+def test_daemons_that_keep_weights_have_a_guard_of_their_own(root: Path) -> None:
+    assert "weights" not in asked(root, "status")
+    config = root / "etc/muster/g/weights.json"
+    config.parent.mkdir(parents=True)
+    config.write_text("{}")
+    assert "there is no muster-g-weights.service" in asked(root, "status")["weights"]["error"]
+    units = root / "etc/systemd/system"
+    (units / "muster-g-weights.service").write_text((units / "muster-g.service").read_text())
+    assert asked(root, "status")["weights"] == {"argv": ["ctl", "--config", str(config), "status"]}
+    assert "weights" not in asked(root, "logs")

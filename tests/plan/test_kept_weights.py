@@ -130,3 +130,11 @@ def test_four_bit_weights_are_refused_as_vllm_refuses_them() -> None:
     with pytest.raises(Refusal, match=r"the weights have 4\.\d+ bits"):
         plan("kimi-k2-thinking", 1, "H200", **four)
     assert plan("kimi-k2-thinking", 1, "H200", **four, allow_known_fault=True).head.weights is not None
+
+
+def test_the_memory_table_counts_weights_once_and_their_daemon() -> None:
+    kept, own = made().memory, made(keep_weights=False).memory
+    assert kept is not None
+    assert own is not None
+    assert kept.parts[:-1] == own.parts
+    assert (kept.parts[-1].name, kept.used - own.used) == ("weights' daemon", 1 << 30)

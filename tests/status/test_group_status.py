@@ -244,3 +244,24 @@ def test_a_guard_between_two_lives_is_restarting() -> None:
     assert shown(found)[0] == "kimi-k2-instruct  restarting  the guard is between two lives"
     told[HEAD]["unit"]["active"] = "inactive"
     assert group_status(PLAN, told).phase == "unknown"
+
+
+@pytest.mark.parametrize(
+    ("weights", "said"),
+    [
+        (None, ""),
+        ({"group": {"ready": True, "generation": "cd" * 16}}, "weights are kept on the GPUs; generation cdcdcdcd"),
+        ({"error": "no guard answers"}, "weights are not kept: no guard answers"),
+        (
+            {"group": {"ready": False, "reason": "gather, h: blocked", "failures": [{"host": "h", "reason": "died"}]}},
+            "weights are not kept: gather, h: blocked; last failure: h: died",
+        ),
+    ],
+)
+def test_weights_that_stay_have_a_line(weights: dict[str, Any] | None, said: str) -> None:
+    told = answers()
+    if weights is not None:
+        told[HEAD]["weights"] = weights
+    found = group_status(PLAN, told)
+    assert found.weights == said
+    assert not said or said in " ".join(shown(found))

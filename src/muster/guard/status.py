@@ -21,11 +21,19 @@ def phase(state: HeadState, now: float) -> str:
     """The group's phase for people: `gather` and `run` are split by what the group waits for."""
     if state.phase == HELD:
         return state.record.held
+    if state.phase == GATHER and not state.has_api and _stopped_with_engine(state):
+        return restart_policy.STOPPED
     if state.phase == GATHER:
         return "backoff" if now < restart_policy.starts_after(state.record, state.settings) else "gather"
     if state.phase == RUN:
         return "starting" if state.ready_at is None else "running"
     return state.phase
+
+
+def _stopped_with_engine(state: HeadState) -> bool:
+    """Whether the daemons wait because an operator stopped the group whose weights they keep."""
+    report = state.peers[state.group.head].report
+    return report is not None and blocked_causes.cause_of(report.blocked) == "operator"
 
 
 PHASES = ("stopped", restart_policy.FAILED, "backoff", GATHER, "starting", "running", DRAIN, ABORT)

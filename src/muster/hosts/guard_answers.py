@@ -106,3 +106,4 @@ class AskGuard(Model):
     unit: GuardUnit | None = None
     answer: GuardAnswer
     change: ChangeState | None = None
+    weights: GuardAnswer | None = None

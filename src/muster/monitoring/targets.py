@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
+from muster.on_host import places
 from muster.plan.endpoint import Endpoint
 from muster.plan.types import HostPlan, Plan
 from muster.spec.settings import Edge, Settings
@@ -33,7 +35,7 @@ def targets_of(plan: Plan, settings: Settings) -> dict[str, tuple[Target, ...]]:
     """
     hosts = tuple(plan.hosts.values())
     found = {
-        GUARD: tuple(_target(plan, plan.head, settings.control_port, rank=False) for _ in hosts[:1] if plan.heals),
+        GUARD: tuple(_guards(plan, settings)),
         ENGINE: tuple(_target(plan, host, settings.port) for host in hosts if host.answers),
         NODE: tuple(_target(plan, host, NODE_PORT) for host in hosts),
         DCGM: tuple(
@@ -50,6 +52,15 @@ def edge_targets(name: str, address: str, settings: Edge) -> dict[str, Target]:
         EDGE: Target(name, address, settings.monitor_port, labels),
         CERTIFICATE: Target(name, address, settings.port, (*labels, ("__param_module", CERTIFICATE_MODULE))),
     }
+
+
+def _guards(plan: Plan, settings: Settings) -> Iterator[Target]:
+    """Yield the head's guard, and that of the daemons that keep the weights, which speaks for a group of its own."""
+    if plan.heals:
+        yield _target(plan, plan.head, settings.control_port, rank=False)
+    if plan.head.weights is not None:
+        labels = (("group", places.weights_group(plan.group)), ("host", plan.head.name))
+        yield Target(plan.head.name, plan.head.address, settings.keep_weights_port, labels)
 
 
 def _target(plan: Plan, host: HostPlan, port: int, *, rank: bool = True) -> Target:

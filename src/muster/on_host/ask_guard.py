@@ -12,6 +12,7 @@ from muster.on_host import change_record, places, run_command, startable, system
 Json = dict[str, Any]
 
 _OF_STOPPED = {"resume": "release", "stop": "hold"}
+_WEIGHTS_SECONDS = 30.0
 _SHOWN = "ActiveState,SubState,NRestarts,ActiveEnterTimestamp"
 
 
@@ -26,7 +27,8 @@ def main(request: Json) -> Json:
             starts; `absent` [host] are not waited for by `stop`. `root` (tests): where the file system
             begins.
 
-    `status` has `change` too: what this host knows of changes of the group, also where no guard answers.
+    `status` has `change` too: what this host knows of changes of the group, also where no guard answers; and `weights`
+    where daemons keep the group's weights: what their guard answers.
 
     Raises:
         OSError: the group has no guard on this host, or its program is gone.
@@ -35,7 +37,7 @@ def main(request: Json) -> Json:
         return _asked(request)
     change = change_record.state(request["group"], request.get("root", ""))
     try:
-        return {**_asked(request), "change": change}
+        return {**_asked(request), **_weights(request), "change": change}
     except OSError as error:
         return {"answer": {"error": str(error)}, "change": change}
 
@@ -61,11 +63,29 @@ def _asked(request: Json) -> Json:
     done = run_command.finish([*argv, *by], seconds)
     if by and '"usage: ctl' in done.output:  # a guard of an earlier version does not ask who
         done = run_command.finish(argv, seconds)
+    answer = _answer(done)
+    return {"unit": state if request["command"] in ("status", "logs") else _unit(unit), "answer": answer}
+
+
+def _weights(request: Json) -> Json:
+    """Return what the guard of the daemons that keep the group's weights answers, where there are some."""
+    root, group = request.get("root", ""), request["group"]
+    config = root + places.weights_config(group)
+    if not os.path.isfile(config):
+        return {}
     try:
-        answer = json.loads(done.output)
+        argv = _program(root + places.unit(f"muster-{places.weights_group(group)}.service"))
+    except OSError as error:
+        return {"weights": {"error": str(error)}}
+    return {"weights": _answer(run_command.finish([*argv, "ctl", "--config", config, "status"], _WEIGHTS_SECONDS))}
+
+
+def _answer(done: run_command.Finished) -> Json:
+    try:
+        answer: Json = json.loads(done.output)
     except ValueError:
         answer = {"error": (done.errors or done.output).strip()[-500:] or f"status {done.status}"}
-    return {"unit": state if request["command"] in ("status", "logs") else _unit(unit), "answer": answer}
+    return answer
 
 
 def _repaired(root: str) -> None:

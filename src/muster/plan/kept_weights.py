@@ -17,9 +17,11 @@ from pathlib import Path
 from muster.errors import Refusal
 from muster.on_host import mapped_router, places
 from muster.plan import guard_files, preload_argv
+from muster.plan.gpu_memory import Memory, Part
 from muster.plan.group import Group
 from muster.plan.types import File, Process
 from muster.plan.vllm_versions import Version, version_of
+from muster.spec.hardware import GIB
 from muster.spec.settings import Settings
 from muster.spec.shape import Shape
 from muster.spec.strategy import FlagValue
@@ -28,6 +30,8 @@ SINCE: Version = (0, 33, 0)
 EXPERTS: tuple[int, int] = (0, 33)
 """The releases that engines with experts were seen to run on, with their routers given the mapped tensor."""
 PROCESS = "weights"
+CONTEXT_BYTES = GIB
+"""An allowance: a process that has loaded kernels and no longer computes."""
 
 
 @dataclass(frozen=True)
@@ -113,6 +117,12 @@ def _check_quantisation(settings: Settings, flags: Mapping[str, FlagValue], shap
 
 def _refuse(found: str, needed: str, fix: str) -> None:
     raise Refusal(f"keep_weights is set, and {found}", needed=needed, fix=fix)
+
+
+def beside(memory: Memory) -> Memory:
+    """Return the memory table of an engine whose weights a daemon holds: they count once, and its context besides."""
+    context = Part("weights' daemon", CONTEXT_BYTES, "CUDA context of the process that holds the weights above")
+    return replace(memory, parts=(*memory.parts, context))
 
 
 def keep(group: Group, processes: Mapping[str, tuple[Process, ...]]) -> Kept:

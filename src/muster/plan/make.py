@@ -265,6 +265,8 @@ def _fit(
     if draft is not None:
         batched = limits.batched_tokens
         fit = draft_model.beside(fit, draft, layout, element=cache_bytes, batched_tokens=batched)
+    if settings.keep_weights:
+        fit = kept_weights.beside(fit)
     if fit.fits:
         return fit
     if limits.context is None and fit.longest() >= LEAST_MODEL_LEN:

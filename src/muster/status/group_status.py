@@ -67,6 +67,7 @@ class GroupStatus:
         held_by: who stopped it, `user@machine`; empty if unknown or not stopped.
         held_at: when, in seconds since 1970; None if unknown.
         change: a change that somebody makes now, or that was cut, with what to do; empty where there is none.
+        weights: what the daemons that keep the weights on the GPUs do, in one sentence; empty without any.
     """
 
     group: str
@@ -85,6 +86,7 @@ class GroupStatus:
     held_by: str = ""
     held_at: float | None = None
     change: str = ""
+    weights: str = ""
 
     @property
     def whole(self) -> bool:
@@ -145,7 +147,22 @@ def group_status(plan: Plan, answers: Mapping[str, Mapping[str, Any]], digests: 
         held_by=one_line(head.get("held_by") or ""),
         held_at=head.get("held_at"),
         change=_change(plan.group, answers),
+        weights=_weights(head_reply),
     )
+
+
+def _weights(reply: Mapping[str, Any]) -> str:
+    """Return what the head's guard of the daemons says: whether weights are kept, or why they are not."""
+    answer = reply.get("weights")
+    if not isinstance(answer, Mapping):
+        return ""
+    group = answer.get("group") or {}
+    if group.get("ready"):
+        return f"weights are kept on the GPUs; generation {one_line(str(group.get('generation') or '-'))[:8]}"
+    why = group.get("reason") or answer.get("error") or "no answer"
+    failures = group.get("failures") or ()
+    last = f"; last failure: {failures[0]['host']}: {failures[0]['reason']}" if failures else ""
+    return one_line(f"weights are not kept: {why}{last}", NOTE)
 
 
 def _change(group: str, answers: Mapping[str, Mapping[str, Any]]) -> str:
