@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 
 from muster.sandbox import simulated_gpus
+from tests.faults import kept_weights
 from tests.faults.effects import CannotRun
 from tests.faults.group import CONFIG, HEAD, HOSTS, MEMBER, NAME, UNIT, Group, Late, Load
 from tests.faults.matrix import Fault, Outcome
@@ -281,4 +282,4 @@ Scene = Callable[..., None]
 SCENES: dict[str, Scene] = {
     each.__name__: each
     for each in (disk_full, clock, xid, start_in_order, mixed_digests, storm, exception_while_starting, elsewhere)
-}
+} | kept_weights.SCENES

@@ -84,5 +84,11 @@ OTHER: dict[str, Told] = {
     **_lasts("engine-hidden", "MusterEngineUnscraped", HEAD, may=frozenset()),
 }
 """Faults that are not in the matrix: `other_faults` does them."""
-ELSEWHERE = {"soak": "benchmarks/quiet_alerts.py keeps a group asked for hours"}
+ELSEWHERE = {
+    "soak": "benchmarks/quiet_alerts.py keeps a group asked for hours",
+    **dict.fromkeys(
+        ("weights-killed", "weights-reboot", "weights-key"),
+        "the daemons' guard is watched as a group of its own (test_configuration), by the rules of every group",
+    ),
+}
 """Rows that are not injected here, and what shows them."""

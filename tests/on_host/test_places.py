@@ -24,6 +24,7 @@ PLANS: dict[str, Callable[[], Plan]] = {
     "guard and Ray": lambda: plan("kimi-k2-instruct", 2, "H800", executor="ray", **KEYS),
     "plain units": lambda: plain("kimi-k2-instruct", 2, "H200", **KEYS),
     "plain units and Ray": lambda: plain("kimi-k2-instruct", 2, "H800", executor="ray", **KEYS),
+    "kept weights": lambda: plan("kimi-k2-instruct", 2, "H200", strategy="dp-ep", keep_weights=True, **KEYS),
     "one host, another root": lambda: plan("kimi-k2-thinking", 1, "H200", root="/data/engines-of-muster", **KEYS),
 }
 PLACE = re.compile(r"/(?:etc|var|run(?!/credentials)|opt|data)/[A-Za-z0-9_./@-]*muster[A-Za-z0-9_./@-]*")
@@ -52,7 +53,7 @@ def made_by(plan: Plan) -> Iterator[str]:
 def unknown(paths: Iterable[str], group: str, root: str) -> list[str]:
     """Return the paths that a removal of everything would leave behind."""
     known = {*places.of_group(group), *places.of_host(root)}
-    unit = re.compile(rf"{places.UNITS}/muster-({group}(-ray|-vllm)?|firewall@)\.service")
+    unit = re.compile(rf"{places.UNITS}/muster-({group}(-ray|-vllm|-weights)?|firewall@)\.service")
     return sorted(
         path
         for path in set(paths) - {root}
