@@ -113,6 +113,9 @@ def test_weights_outlive_the_engine_and_an_engine_their_daemons(kept: Daemons) -
     engine.start()
     wait_for(lambda: blocked(engine).startswith("weights are not kept here yet: no daemon answers"))
     assert not any(engine.alive().values())
+    wait_for(lambda: blocked(engine, "h0").startswith("weights are "))
+    # Nobody waits for a load in the time that a start takes: the one who asks for /ready does.
+    assert "error" not in engine.ctl("h0", "resume", "--wait", "60")
     kept.start()
     first = engine.ready()
     assert (kept.ready()["phase"], kept.lives()) == ("running", 2)

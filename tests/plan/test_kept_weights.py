@@ -138,3 +138,10 @@ def test_the_memory_table_counts_weights_once_and_their_daemon() -> None:
     assert own is not None
     assert kept.parts[:-1] == own.parts
     assert (kept.parts[-1].name, kept.used - own.used) == ("weights' daemon", 1 << 30)
+
+
+def test_the_manifest_names_the_unit_beside() -> None:
+    for host in made().hosts.values():
+        manifest = json.loads(host.files["/etc/muster/kimi-k2-instruct/plan.json"].text)
+        assert manifest["beside"] == ["muster-kimi-k2-instruct-weights.service"]
+    assert "beside" not in made(keep_weights=False).head.files["/etc/muster/kimi-k2-instruct/plan.json"].text

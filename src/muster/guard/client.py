@@ -23,6 +23,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from .answers import COMMANDS, SOCKET
+from .blocked_causes import cause_of
 from .config import Config, ConfigError, load
 from .restart_policy import STOPPED, RestartRecord
 from .state_store import StateStore, boot_id
@@ -182,4 +183,10 @@ def _is_done(config: Config, command: str, before: str, absent: Sequence[str]) -
         return bool(group["phase"] == "stopped" and not left and (not absent or _gone(config, group)))
     fresh = command == "resume" or _generation_of(status) != before
     phase = own["head_phase"] if group is None else group["phase"]
-    return bool(fresh and phase in ("run", "starting", "running"))
+    return bool(fresh and (phase in ("run", "starting", "running") or _loads_weights(config, group)))
+
+
+def _loads_weights(config: Config, group: dict[str, Any] | None) -> bool:
+    """Whether all that a new generation waits for are weights that daemons load, for as long as that takes."""
+    causes = {cause_of(str(each["blocked"])) for each in (group or {}).get("members", ()) if each["lacks"]}
+    return config.kept_weights is not None and causes == {"weights"}

@@ -81,6 +81,7 @@ class Manifest(Model):
     hosts: Count = 0
     node_rank: Count = 0
     units: list[Unit] = []
+    beside: list[Unit] = []
     ports: list[int] = []
     gpus: list[Word] = []
     steps: list[ManifestStep] = []

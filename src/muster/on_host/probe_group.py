@@ -164,8 +164,9 @@ def units_of_others(root: str, group: str) -> set[str]:
 
 
 def _units_of(root: str, group: str) -> set[str]:
-    units = whole_files.read_object(f"{root}{places.config(group)}/plan.json").get("units")
-    return {unit for unit in units if isinstance(unit, str)} if isinstance(units, list) else set()
+    manifest = whole_files.read_object(f"{root}{places.config(group)}/plan.json")
+    lists = [manifest.get(key) for key in ("units", "beside")]
+    return {unit for units in lists if isinstance(units, list) for unit in units if isinstance(unit, str)}
 
 
 def other_groups(root: str, group: str) -> dict[str, Json]:

@@ -47,6 +47,7 @@ def _text(plan: Plan, host: HostPlan) -> str:
         "role": host.role,
         "node_rank": host.node_rank,
         "units": list(host.units),
+        **({"beside": list(host.beside)} if host.beside else {}),
         "ports": list(host.ports),
         "gpus": list(host.gpu_names),
         "steps": [

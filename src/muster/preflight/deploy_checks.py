@@ -74,7 +74,8 @@ def _engine(plan: Plan, _host: HostPlan, seen: Observation) -> Iterator[Verdict]
 
 def _units(plan: Plan, host: HostPlan, seen: Observation) -> Iterator[Verdict]:
     for name, other in sorted(seen["groups"].items()):
-        for unit in sorted(set(other.get("units", [])) & set(host.all_units)):
+        theirs = {*other.get("units", []), *other.get("beside", [])}
+        for unit in sorted(theirs & set(host.all_units)):
             yield fail(
                 "deploy.units",
                 f"{unit} is a unit of group {name} on this host",
