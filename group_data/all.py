@@ -313,9 +313,8 @@ edge_names = []
 edge_certificate_file = None
 edge_certificate_key_file = None
 
-# Offer HTTP/2 besides HTTP/1.1. HAProxy 2.6 then cancels a stream, without an answer, where it refuses a request before
-# its body has come: a client with a wrong key and a long body sees no 401, and some wait for their own timeout.
-edge_http2 = False
+# Offer HTTP/2 besides HTTP/1.1. Needs an HAProxy with Lua, as Debian, Ubuntu and Red Hat build it.
+edge_http2 = True
 
 # Which of a model's endpoints gets a request: "least" (the one with the fewest), "session" (always the same one for a
 # value of edge_session_header, so that its prefix is in the cache; without the header any) or "prefix" (always the

@@ -47,6 +47,7 @@ def test_the_command_writes_files_and_names_what_is_secret(words: list[str], tmp
         "haproxy.cfg",
         "muster/models.map",
         "muster/fleet.html",
+        "muster/refuse.lua",
     }
     assert "muster: edge.pem, keys.map" in ran.stderr
 

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import json
-import ssl
+import subprocess
 import threading
 import time
 from collections.abc import Iterator
 
 import pytest
 
-from tests.edge.live import PATHS, SECONDS, Answer, Connection, Engine, LiveEdge, bearer, record
+from tests import required
+from tests.edge.live import PATHS, SECONDS, Answer, Engine, LiveEdge, bearer, record
 
 pytestmark = pytest.mark.slow  # real processes on real sockets
 
@@ -104,13 +105,43 @@ def test_a_long_body_without_a_length_reaches_no_engine(edge: LiveEdge, engines:
     assert len(engines["b0"].requests) == before
 
 
-@pytest.mark.parametrize("body", [b"{}", b"x" * 90_000])
-def test_a_client_that_knows_http2_reads_a_refusal_too(edge: LiveEdge, body: bytes) -> None:
-    context = ssl.create_default_context(cafile=str(edge.certificate))
-    context.set_alpn_protocols(["h2", "http/1.1"])
-    with Connection("127.0.0.1", edge.port, context=context, timeout=SECONDS) as connection:
-        connection.request("POST", PATHS[0], None, {"Content-Length": str(len(body))})
-        assert Answer(connection.getresponse()).code == "invalid_api_key"
+@pytest.mark.parametrize("size", [1000, 90_000, 1_000_000, 10_000_000])
+@pytest.mark.parametrize(
+    ("key", "code", "whole"),
+    [
+        ("sk-wrong", "401 invalid_api_key", True),
+        (ONE, "403 model_not_allowed", False),
+        ("sk-spent", "429 rate_limit_exceeded", False),
+    ],
+)
+def test_a_client_over_http2_reads_a_refusal(edge: LiveEdge, key: str, code: str, whole: bool, size: int) -> None:
+    """Before the body has come, which curl sends in pieces as it is let; `whole`: bodies that are too large too."""
+    edge.keys(**{"sk-spent": record("spent", rate=1)})
+    over_http2(edge, "sk-spent", 10)
+    status, body = over_http2(edge, key, size)
+    assert f"{status} {json.loads(body)['error']['code']}" == (
+        code if whole or size < 100_000 else "413 request_too_large"
+    )
+
+
+def test_over_http2_engines_answer_too(edge: LiveEdge) -> None:
+    assert over_http2(edge, ALL, 90_000) == (200, '{"from": "b0"}')
+
+
+def over_http2(edge: LiveEdge, key: str, size: int) -> tuple[int, str]:
+    """Ask over HTTP/2 with a body of some size; return status and body of the answer."""
+    command = ["curl", "-sS", "--http2", "--cacert", str(edge.certificate), "--max-time", str(SECONDS)]
+    command += ["--noproxy", "*", "-H", f"Authorization: Bearer {key}", "-H", "Expect:", "--data-binary", "@-"]
+    command += ["-w", "\n%{http_version} %{http_code}", f"https://127.0.0.1:{edge.port}{PATHS[0]}"]
+    sent = json.dumps({"x": "x" * size, "model": "b"})
+    ran = subprocess.run(command, input=sent, capture_output=True, text=True, check=False)
+    if "unsupported protocol" in ran.stderr or "doesn't support" in ran.stderr:
+        required.lacking("curl knows no HTTP/2")
+    assert ran.returncode == 0, ran.stderr
+    body, _, words = ran.stdout.rpartition("\n")
+    version, status = words.split()
+    assert version == "2"
+    return int(status), body
 
 
 def test_models_are_listed(edge: LiveEdge) -> None:

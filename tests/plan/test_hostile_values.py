@@ -142,6 +142,7 @@ TEMPLATES: dict[str, dict[str, Any]] = {
         "devices": ["char-nvidia", "/dev/gdrdrv"],
     },
     "host_metrics.timer.j2": {"seconds": 15},
+    "haproxy_refuse.lua.j2": {"answers": [("key", 401, '{"error": {}}', 0)]},
     "haproxy.cfg.j2": {
         "monitor_port": 8405,
         "monitors": ["198.51.100.9", "2001:db8::/64"],
@@ -211,6 +212,12 @@ def haproxy_shape(text: str) -> list[str]:
     return [re.sub(r"[^\s']+", "w", re.sub(r"\"[^\"]*\"|'[^']*'", "w", line)) for line in lines]
 
 
+def lua_shape(text: str) -> list[str]:
+    """Return lines with every long text and every word as one."""
+    lines = re.split(r"[\n\r\x85\u2028\u2029]", text)
+    return [re.sub(r"[A-Za-z0-9_-]+", "w", re.sub(r"\[==\[.*?\]==\]", "w", line)) for line in lines]
+
+
 SHAPES: dict[str, Callable[[str], list[Any]]] = {
     "unit.service.j2": unit_shape,
     "env.j2": env_shape,
@@ -225,6 +232,7 @@ SHAPES: dict[str, Callable[[str], list[Any]]] = {
     "host_metrics.service.j2": unit_shape,
     "host_metrics.timer.j2": unit_shape,
     "haproxy.cfg.j2": haproxy_shape,
+    "haproxy_refuse.lua.j2": lua_shape,
 }
 
 

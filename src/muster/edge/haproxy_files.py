@@ -15,9 +15,15 @@ from muster.on_host import edge_places
 from muster.plan.render import render
 
 CONFIGURATION = "haproxy.cfg"
-MODELS, ENGINE_KEYS, CERTIFICATE, PAGE = (
+MODELS, ENGINE_KEYS, CERTIFICATE, PAGE, REFUSE = (
     f"{edge_places.OWN}/{name}"
-    for name in (edge_places.MODELS, edge_places.ENGINE_KEYS, edge_places.CERTIFICATE, edge_places.PAGE)
+    for name in (
+        edge_places.MODELS,
+        edge_places.ENGINE_KEYS,
+        edge_places.CERTIFICATE,
+        edge_places.PAGE,
+        edge_places.REFUSE,
+    )
 )
 """Paths below the tree, as the configuration names them."""
 _MARK = "# Written by muster; a change here is undone by the next run of deploys/edge.py.\n"
@@ -39,7 +45,18 @@ def files(plan: EdgePlan, tree: str = edge_places.TREE) -> dict[str, str]:
         tree: where they will lie; the map of keys is named by its whole path, which its runtime socket knows it by.
     """
     room = _buffer(plan) - _PAGE_HEADROOM
-    return {CONFIGURATION: configuration(plan, tree), MODELS: models_map(plan), PAGE: fleet_page.page(plan, room)}
+    return {
+        CONFIGURATION: configuration(plan, tree),
+        MODELS: models_map(plan),
+        PAGE: fleet_page.page(plan, room),
+        **({REFUSE: refuse()} if plan.settings.http2 else {}),
+    }
+
+
+def refuse() -> str:
+    """Return the program by which HAProxy answers what it refuses over HTTP/2."""
+    answers = [(what, error.status, error.body, error.retry_after) for what, error in api_errors.REFUSED.items()]
+    return render("haproxy_refuse.lua.j2", {"answers": answers})
 
 
 def models_map(plan: EdgePlan) -> str:

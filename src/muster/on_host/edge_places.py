@@ -3,7 +3,13 @@
 TREE = "/etc/haproxy"
 OWN = "muster"
 """Directory below TREE of what is no file of the distribution's; root's."""
-MODELS, ENGINE_KEYS, CERTIFICATE, PAGE = "models.map", "engine-keys.map", "edge.pem", "fleet.html"
+MODELS, ENGINE_KEYS, CERTIFICATE, PAGE, REFUSE = (
+    "models.map",
+    "engine-keys.map",
+    "edge.pem",
+    "fleet.html",
+    "refuse.lua",
+)
 KEYS, KEYS_BEFORE, KEY_MAP, KEY_LOCK = "keys.json", "keys.good.json", "keys.map", "keys.lock"
 """Records of clients' keys, the copy that is read where they are torn, what HAProxy reads of them, and its lock."""
 SOCKET = "/run/haproxy/admin.sock"

@@ -201,6 +201,18 @@ def haproxy_header(value: str) -> str:
     return '"' + value.replace("%", "%%") + '"'
 
 
+def lua_string(value: str) -> str:
+    """Quote a text for a Lua program, which takes it to the letter.
+
+    Raises:
+        ValueError: a control or hidden character, or what ends such a text.
+    """
+    _visible(value, "a Lua program")
+    if "]=" in value or value.endswith("]"):
+        raise ValueError(f"the text would end before its end: {value!r}")
+    return f"[==[{value}]==]"
+
+
 def http_answer(value: tuple[int, str, int]) -> str:
     """Return an answer of HAProxy's own, as its `return` and `http-error` take it.
 
@@ -246,6 +258,7 @@ FILTERS: Mapping[str, Callable[[Any], str]] = {
     "haproxy_header": haproxy_header,
     "haproxy_string": haproxy_string,
     "http_answer": http_answer,
+    "lua_string": lua_string,
     "name": name,
     "network": network,
     "networks": networks,

@@ -129,7 +129,7 @@ class Edge(Group):
     names: list[HostName] = []
     certificate_file: LocalPath | None = None
     certificate_key_file: LocalPath | None = None
-    http2: bool = False
+    http2: bool = True
     balance: Literal["least", "session", "prefix"] = "least"
     session_header: HeaderName = "X-Session-ID"
     prefix_bytes: int = Field(default=1 << 10, ge=16, le=1 << 16)
