@@ -271,7 +271,10 @@ CASES = {
         "edge_load", {}, {"running": True, "asked": {"kimi-k2-bcd55e": 7}}, lambda a: [*a["asked"]]
     ),
     "drain_servers": Case(
-        "drain_servers", {"do": "read", "servers": ["kimi/a"]}, {"drained": ["kimi/a"]}, lambda a: a["drained"]
+        "drain_servers",
+        {"do": "read", "servers": ["kimi/a"]},
+        {"drained": ["kimi/a"], "alone": []},
+        lambda a: a["drained"],
     ),
     "reach_ports": Case(
         "reach_ports", {}, {"unreached": {"198.51.100.1:8000": "timed out"}}, lambda a: [*a["unreached"].values()]

@@ -62,6 +62,39 @@ def test_every_command_gets_what_its_options_give(name: str, tmp_path: Path) -> 
     assert "none.py" in ran.output
 
 
+@pytest.mark.parametrize("name", [name for name in OVER_INVENTORY if name != "edge"])
+def test_every_command_over_a_fleet_asks_which_group_is_meant(name: str, tmp_path: Path) -> None:
+    """But those that take all groups of an inventory."""
+    whole = ("plan", "deploy", "status", "monitoring", "events")
+    words = {"diff": ["--group", "none", "3f2a"], "bundle": ["--out", str(tmp_path / "out")]}
+    more = ["--group", "none"] if name in whole else words.get(name, [])
+    more += ["--out", str(tmp_path / "out")] if name == "monitoring" else []
+    ran = CliRunner().invoke(main, [name, "inventories/fleet.py", *more])
+    assert ran.exit_code == 2, ran.output
+    says = (
+        "unknown group 'none'" if "none" in more else "--group kimi-a (to pyinfra's own command: --data group=kimi-a)"
+    )
+    assert says in ran.output
+
+
+@pytest.mark.parametrize(
+    ("recipe", "plans", "group", "meant"),
+    [
+        ("kimi", ["3f2a", None], "", ("kimi", ["3f2a"])),
+        ("3f2a", [None, None], "a", (None, ["3f2a"])),
+        ("3f2a", ["91bc", None], "a", (None, ["3f2a", "91bc"])),
+        ("kimi", ["3f2a", "91bc"], "a", ("kimi", ["3f2a", "91bc"])),
+        (None, [""], "a", (None, [])),
+        ("3f2a", [""], "", ("3f2a", [])),
+    ],
+)
+def test_a_digest_is_a_plan_where_a_group_is_named(
+    recipe: str | None, plans: list[str | None], group: str, meant: tuple[str | None, list[str]]
+) -> None:
+    overrides = {"group": group} if group else {}
+    assert options.recipe_and_plans(recipe, *plans, overrides=overrides) == meant
+
+
 def test_a_group_is_said_to_a_removal_as_to_the_others(tmp_path: Path) -> None:
     ran = CliRunner().invoke(main, ["remove", str(tmp_path / "none.py"), "--group", "chat", "--dry"])
     assert ran.exit_code == 2, ran.output

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 from typing import Any
@@ -124,3 +125,59 @@ def test_one_group_of_a_fleet_is_changed_alone(rolled: Rolled) -> None:
     assert after["node0"] == before["node0"]
     assert after["node1"] != before["node1"]
     rolled.wait("both at the edge", rolled.all_up, 60)
+
+
+def test_one_group_of_a_fleet_is_stopped_and_started_and_no_other_host_is_asked(rolled: Rolled, client: str) -> None:
+    before, cursor = rolled.lives(), rolled.box.journal_cursor("node1")
+    unnamed = rolled.command_of("stop", "inventory.py", "-y")
+    assert unnamed.returncode == 2
+    assert "inventory.py has several groups: kimi-a (kimi-k2-instruct), kimi-b" in unnamed.stderr
+    with Load(rolled, client, 8) as load:
+        rolled.wait("load", lambda: load.counts["done"] > 16)
+        stopped = rolled.command_of("stop", "inventory.py", "--group", "kimi-a", "-y")
+        done = load.counts["done"]
+        rolled.wait("more load", lambda: load.counts["done"] > done + 16)
+        assert stopped.returncode == 0, stopped.stderr
+        assert stopped.stderr.splitlines()[-1].endswith("until muster resume inventory.py --group kimi-a")
+        dry = rolled.command_of("stop", "inventory.py", "--group", "kimi-b", "--dry")
+        assert f"kimi-b alone serves kimi-k2 at {EDGE}: nothing answers for it until it is back" in dry.stderr
+        cursor = rolled.box.journal_cursor("node1")
+        history = rolled.command_of("history", "inventory.py", "--group", "kimi-a", "--format", "json")
+        assert (history.returncode, json.loads(history.stdout)["group"]) == (0, "kimi-a"), history.stderr
+        resumed = rolled.command_of("resume", "inventory.py", "--group", "kimi-a")
+        assert resumed.returncode == 0, resumed.stderr
+        assert rolled.box.ssh_sessions("node1", since=cursor) == []
+    assert load.counts.keys() == {"done"}, load.others("done")
+    after = rolled.lives()
+    assert (after["node0"] != before["node0"], after["node1"]) == (True, before["node1"])
+    rolled.wait("both at the edge", rolled.all_up, 60)
+
+
+def test_pyinfras_own_command_acts_on_one_group_and_loses_nothing(rolled: Rolled, client: str) -> None:
+    before = rolled.lives()
+    with Load(rolled, client, 8) as load:
+        rolled.wait("load", lambda: load.counts["done"] > 16)
+        back = rolled.run("rollback", "-y", "--data", "group=kimi-b", "--limit", "kimi_b", "--limit", "edge")
+        assert back.status == 0, back.text
+        again = rolled.run("restart", "-y", "--data", "group=kimi-b")
+        assert again.status == 0, again.text
+    assert "are cut" not in back.text + again.text
+    assert load.counts.keys() == {"done"}, (load.others("done"), back.text, again.text)
+    after = rolled.lives()
+    assert (after["node0"], after["node1"] != before["node1"]) == (before["node0"], True)
+    rolled.wait("both at the edge", rolled.all_up, 60)
+
+
+def test_one_group_is_taken_off_its_hosts_and_the_other_serves(rolled: Rolled, client: str) -> None:
+    before = rolled.lives()
+    with Load(rolled, client, 4) as load:
+        rolled.wait("load", lambda: load.counts["done"] > 8)
+        gone = rolled.command_of("remove", "inventory.py", "--group", "kimi-a", "-y")
+        assert gone.returncode == 0, gone.stderr
+        done = load.counts["done"]
+        rolled.wait("more load", lambda: load.counts["done"] > done + 8)
+    assert load.counts.keys() == {"done"}, (load.others("done"), gone.stderr)
+    assert rolled.lives()["node1"] == before["node1"]
+    absent = rolled.command_of("restart", "inventory.py", "--group", "kimi-a", "-y")
+    assert absent.returncode == 2
+    assert "kimi-a is on none of its hosts: node0" in absent.stderr

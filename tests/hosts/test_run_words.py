@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from muster.hosts.run_options import as_typed
 from muster.hosts.run_words import DONE, FAILED, INTERRUPTED, REFUSED, UNKNOWN, RunWords
 
 REPOSITORY = Path(__file__).parent.parent.parent
@@ -57,6 +58,12 @@ def test_the_next_command_is_what_the_user_would_type(tmp_path: Path) -> None:
     named = RunWords(where="mine.py")
     named.about(None, "r")
     assert named.where == "mine.py r"
+    of_several = RunWords()
+    of_several.about(tmp_path / "fleet.py", "r", "kimi-a")
+    assert of_several.where == f"{tmp_path}/fleet.py --group kimi-a"
+    typed = RunWords(where=as_typed("fleet.py", None, {"group": "kimi-a"}))
+    typed.about(tmp_path / "fleet.py", "r", "kimi-a")
+    assert typed.where == "fleet.py --group kimi-a"
     unknown = RunWords()
     unknown.about(None, "r")
     assert unknown.where == UNKNOWN

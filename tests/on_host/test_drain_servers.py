@@ -82,6 +82,6 @@ def test_servers_of_another_edge_are_none_of_this(
 def test_what_is_out_is_named_and_comes_back(monkeypatch: pytest.MonkeyPatch) -> None:
     edge = HAProxy(monkeypatch, a="DRAIN", b="UP")
     request = {"servers": ["kimi/a", "kimi/b", "kimi/z"]}
-    assert drain_servers.main({"do": "read", **request}) == {"drained": ["kimi/a"]}
-    assert drain_servers.main({"do": "ready", **request}) == {"drained": []}
+    assert drain_servers.main({"do": "read", **request}) == {"drained": ["kimi/a"], "alone": ["kimi"]}
+    assert drain_servers.main({"do": "ready", **request}) == {"drained": [], "alone": ["kimi"]}
     assert edge.states == {"a": "UP", "b": "UP"}

@@ -143,15 +143,34 @@ def test_names_are_those_of_the_plans(site: Path) -> None:
     assert inventory_groups.name_of(loaded, "chat") == "gpt-oss-20b"
 
 
-def test_a_run_over_the_hosts_of_several_groups_is_refused_with_the_way_to_one(site: Path) -> None:
-    # Whichever is meant, all would be connected.
+def scope(site: Path, recipe: str | None = None, **given: object) -> inventory.Scope:
+    return inventory.scope_of(inventory_source.load(str(site / "inventories/site.py"), given), recipe)
+
+
+def test_a_run_touches_the_hosts_of_the_group_that_is_meant_alone(site: Path) -> None:
+    found = scope(site, group="kimi-a")
+    assert (found.group, found.name, sorted(found.hosts)) == ("kimi_a", "kimi-a", ["gpu-0", "gpu-1"])
+    assert scope(site, "gpt-oss-20b").name == "gpt-oss-20b"
+    with pytest.raises(Refusal, match=r"site\.py has several groups: kimi-a .*, kimi-b") as refusal:
+        scope(site)
+    assert "--group kimi-a" in str(refusal.value)
     several = inventory_source.load(str(site / "inventories/site.py"), {"group": "kimi-a"})
-    with pytest.raises(Refusal, match=r"site\.py has several groups: .*this acts on all hosts of one") as refusal:
-        inventory.of_run(several)
-    assert "no other group" in str(refusal.value)
-    assert [host.name for host in inventory.of_run(several, "kimi_b").hosts] == [
-        host.name for host in groups(site)["kimi_b"].hosts
-    ]
+    assert {host.name for host in inventory.of_run(several).hosts} == found.hosts
+
+
+def test_hosts_that_leave_a_group_may_be_touched_and_belong_to_no_plan(site: Path) -> None:
+    (site / "inventories/site.py").write_text(HOSTS + 'leaving = ["gpu-2"]\n')
+    found = scope(site, group="kimi-b")
+    assert (sorted(found.members), sorted(found.hosts)) == (["gpu-2", "gpu-3"], ["gpu-3"])
+
+
+def test_a_single_group_is_the_whole_inventory_and_the_hosts_say_its_name(site: Path) -> None:
+    (site / "inventories/one.py").write_text(
+        'a = [("gpu-0", {"ssh_hostname": "192.0.2.1", "gpu": "H200", "gpus": 8})]\nedge = [("edge-0", {})]'
+    )
+    found = inventory.scope_of(inventory_source.load(str(site / "inventories/one.py")))
+    assert (found.group, found.name) == ("", "")
+    assert (sorted(found.members), sorted(found.hosts)) == (["edge-0", "gpu-0"], ["gpu-0"])
 
 
 def test_an_inventory_without_an_edge_has_none_to_bring_up(site: Path) -> None:

@@ -174,7 +174,7 @@ class MeasuredGroup:
 
 
 @contextmanager
-def connected(inventory_file: str, recipe_name: str, overrides: Mapping[str, Any]) -> Iterator[MeasuredGroup]:
+def connected(inventory_file: str, recipe_name: str | None, overrides: Mapping[str, Any]) -> Iterator[MeasuredGroup]:
     """Plan the group, connect to its hosts, and disconnect at the end.
 
     Args:
@@ -186,7 +186,8 @@ def connected(inventory_file: str, recipe_name: str, overrides: Mapping[str, Any
     """
     hosts = inventory_source.load(inventory_file, overrides)
     fleet = inventory.from_pyinfra(hosts, name=inventory_file, recipe=recipe_name)
-    plan = plan_for(recipe_name, fleet)  # refused before any host is asked
-    with connected_hosts(hosts, needs_all=True) as there:
-        plan = deployed_plan(there.state, plan, lambda variant: plan_for(recipe_name, fleet, variant))
-        yield MeasuredGroup(recipe.load(recipe_name), plan, fleet.settings, there.state, hosts_of(there.state))
+    name = inventory.recipe_of(recipe_name, fleet)
+    plan = plan_for(name, fleet)  # refused before any host is asked
+    with connected_hosts(hosts, needs_all=True, names=plan.hosts.keys()) as there:
+        plan = deployed_plan(there.state, plan, lambda variant: plan_for(name, fleet, variant))
+        yield MeasuredGroup(recipe.load(name), plan, fleet.settings, there.state, hosts_of(there.state))

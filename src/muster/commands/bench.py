@@ -54,7 +54,7 @@ Examples:
 def bench(
     ctx: click.Context,
     inventory_file: str,
-    recipe_name: str,
+    recipe_name: str | None,
     overrides: Mapping[str, Any],
     names: Sequence[str],
     sweep: bool,

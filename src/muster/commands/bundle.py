@@ -35,7 +35,7 @@ Examples:
 @click.option("--weights", type=click.Path(exists=True, file_okay=False), help="Also the weights, from a directory.")
 def bundle(
     inventory_file: str,
-    recipe_name: str,
+    recipe_name: str | None,
     overrides: Mapping[str, Any],
     out: str,
     platform: str,
@@ -44,7 +44,7 @@ def bundle(
 ) -> None:
     """Gather the engine of RECIPE on INVENTORY's hosts, and its pin; a second run fetches only what is missing."""
     fleet = inventory.from_path(inventory_file, overrides, recipe_name)
-    chosen = recipe.load(recipe_name).of_variant(fleet.settings.variant)
+    chosen = recipe.load(inventory.recipe_of(recipe_name, fleet)).of_variant(fleet.settings.variant)
     drafts = pins.drafts(chosen.name, fleet.homes)
     plan = build_plan(chosen, fleet.hosts, fleet.settings, drafts=drafts)
     if plan.cuda_variant_assumed:

@@ -26,7 +26,7 @@ Examples:
 
 {EXIT_STATUS}"""
 )
-@options.over_inventory(recipe=False, strategy=True, group=True)
+@options.over_inventory(strategy=True)
 @click.option("--parallel", type=click.IntRange(1), default=1, show_default=True, help="Groups changed at once.")
 @options.over_run
 def deploy(
@@ -42,11 +42,14 @@ def deploy(
     """
     from muster.deploys import roll
 
-    _run(inventory_file, recipe_name, overrides, run, lambda: roll.deploy(recipe_name, parallel), several=True)
+    def work() -> None:
+        roll.deploy(recipe_name, parallel)
+
+    _run(inventory_file, recipe_name, overrides, run, work, several=True, edges=True)
 
 
 @click.command(epilog=EXIT_STATUS)
-@options.over_inventory(recipe=False)
+@options.over_inventory()
 @options.over_run
 def stop(inventory_file: str, recipe_name: str | None, overrides: Mapping[str, Any], run: RunOptions) -> None:
     """Stop the group of RECIPE; it stays stopped, through a reboot too, until `resume`, `restart` or `deploy`.
@@ -55,11 +58,11 @@ def stop(inventory_file: str, recipe_name: str | None, overrides: Mapping[str, A
     """
     from muster.deploys import stop_restart_resume
 
-    _run(inventory_file, recipe_name, overrides, run, lambda: stop_restart_resume.stop(recipe_name))
+    _run(inventory_file, recipe_name, overrides, run, lambda: stop_restart_resume.stop(recipe_name), edges=True)
 
 
 @click.command(epilog=EXIT_STATUS)
-@options.over_inventory(recipe=False)
+@options.over_inventory()
 @options.over_run
 def restart(inventory_file: str, recipe_name: str | None, overrides: Mapping[str, Any], run: RunOptions) -> None:
     """Restart the group of RECIPE as it was deployed, in its order, and wait until it is ready.
@@ -68,11 +71,11 @@ def restart(inventory_file: str, recipe_name: str | None, overrides: Mapping[str
     """
     from muster.deploys import stop_restart_resume
 
-    _run(inventory_file, recipe_name, overrides, run, lambda: stop_restart_resume.restart(recipe_name))
+    _run(inventory_file, recipe_name, overrides, run, lambda: stop_restart_resume.restart(recipe_name), edges=True)
 
 
 @click.command(epilog=EXIT_STATUS)
-@options.over_inventory(recipe=False)
+@options.over_inventory()
 @options.over_run
 def resume(inventory_file: str, recipe_name: str | None, overrides: Mapping[str, Any], run: RunOptions) -> None:
     """Start the group of RECIPE again: after `stop`, after *failed*, on a host that a fatal Xid has blocked.
@@ -89,13 +92,16 @@ def resume(inventory_file: str, recipe_name: str | None, overrides: Mapping[str,
 Examples:
   muster rollback inventories/h200-16.py kimi-k2-instruct
   muster rollback inventories/h200-16.py kimi-k2-instruct 3f2a -y
+  muster rollback inventories/fleet.py --group kimi-a 3f2a
 
 {EXIT_STATUS}"""
 )
 @options.over_inventory()
 @click.argument("plan", metavar="[PLAN]", default="")
 @options.over_run
-def rollback(inventory_file: str, recipe_name: str, plan: str, overrides: Mapping[str, Any], run: RunOptions) -> None:
+def rollback(
+    inventory_file: str, recipe_name: str | None, plan: str, overrides: Mapping[str, Any], run: RunOptions
+) -> None:
     """Put PLAN back on the hosts, start it and verify it; nothing is downloaded or built.
 
     PLAN is a digest of `muster history`, or how it begins. Without it, the newest plan that is not on the hosts is
@@ -103,14 +109,16 @@ def rollback(inventory_file: str, recipe_name: str, plan: str, overrides: Mappin
     """
     from muster.deploys import rollback as deploy_rollback
 
-    _run(inventory_file, recipe_name, overrides, run, lambda: deploy_rollback.rollback(plan, recipe_name))
+    recipe, plans = options.recipe_and_plans(recipe_name, plan, overrides=overrides)
+    digest = next(iter(plans), "")
+    _run(inventory_file, recipe, overrides, run, lambda: deploy_rollback.rollback(digest, recipe), edges=True)
 
 
 @click.command(epilog=EXIT_STATUS)
 @options.over_inventory()
 @options.over_run
-def stage(inventory_file: str, recipe_name: str, overrides: Mapping[str, Any], run: RunOptions) -> None:
-    """Bring the pinned weights of RECIPE to every host of INVENTORY, verified; what runs is not touched."""
+def stage(inventory_file: str, recipe_name: str | None, overrides: Mapping[str, Any], run: RunOptions) -> None:
+    """Bring the pinned weights of RECIPE to every host of its group, verified; what runs is not touched."""
     from muster.deploys.stage_weights import stage_only
 
     _run(inventory_file, recipe_name, overrides, run, lambda: stage_only(recipe_name))
@@ -124,8 +132,9 @@ def _run(
     work: Callable[[], None],
     *,
     several: bool = False,
+    edges: bool = False,
 ) -> None:
     """Run a deploy through pyinfra, and end with its exit status."""
     from muster.hosts.deploy_run import run_deploy
 
-    sys.exit(run_deploy(inventory_file, overrides, work, run, recipe=recipe or "", several=several))
+    sys.exit(run_deploy(inventory_file, overrides, work, run, recipe=recipe, several=several, edges=edges))

@@ -19,28 +19,35 @@ from muster.plan.plan_diff import differences
 Examples:
   muster diff inventories/h200-16.py kimi-k2-instruct 3f2a 91bc
   muster diff inventories/h200-16.py kimi-k2-instruct 3f2a    the newest against it
+  muster diff inventories/fleet.py --group kimi-a 3f2a 91bc
 
 \b
 Exit status: 0 no difference, 1 they differ, 2 wrong input or a host that does not answer.
 """
 )
 @options.over_inventory()
-@click.argument("old", metavar="PLAN")
+@click.argument("old", metavar="PLAN", required=False)
 @click.argument("new", metavar="[PLAN]", required=False)
-def diff(inventory_file: str, recipe_name: str, overrides: Mapping[str, Any], old: str, new: str | None) -> None:
+def diff(
+    inventory_file: str, recipe_name: str | None, overrides: Mapping[str, Any], old: str | None, new: str | None
+) -> None:
     """Show how the second PLAN differs from the first: settings, command lines by flag, secrets by digest, files.
 
     A PLAN is a digest of `muster history`, or how it begins. Without the second one, the newest is compared.
     """
     from muster.status.ask_guards import Guards, guards_of
 
+    recipe, plans = options.recipe_and_plans(recipe_name, old, new, overrides=overrides)
+    if not plans:
+        raise Refusal("no PLAN", needed="a digest of muster history, or how it begins", fix="name one after the RECIPE")
+
     def read(guards: Guards, digest: str) -> dict[str, Any]:
         return {host: answer["plan"] for host, answer in answered(guards.kept_plans("read", digest=digest)).items()}
 
-    with guards_of(inventory_file, recipe_name, overrides) as guards:
+    with guards_of(inventory_file, recipe, overrides) as guards:
         kept = answered(guards.kept_plans("list"))
         history = plan_history.history({host: answer["plans"] for host, answer in kept.items()})
-        one, other = plan_history.named(history, old), plan_history.named(history, new or "")
+        one, other = plan_history.named(history, plans[0]), plan_history.named(history, (*plans[1:], "")[0])
         lines = differences(read(guards, one.digest), read(guards, other.digest))
     click.echo(f"{one.digest} ({one.verified}) -> {other.digest} ({other.verified})")
     if not lines:

@@ -23,7 +23,7 @@ Examples:
   pyinfra inventories/mine.py deploys/edge.py --data _recipe=kimi-k2-instruct
 """
 )
-@options.over_inventory(recipe=False, strategy=True)
+@options.over_inventory(strategy=True)
 @out_directory.option
 def edge(inventory_file: str, recipe_name: str | None, overrides: Mapping[str, Any], out: Path) -> None:
     """Write what an HAProxy needs before the group of RECIPE on INVENTORY's hosts: configuration and map of models.

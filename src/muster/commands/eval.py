@@ -26,7 +26,7 @@ Examples:
 @options.ledger
 def evaluate(
     inventory_file: str,
-    recipe_name: str,
+    recipe_name: str | None,
     overrides: Mapping[str, Any],
     limit: int | None,
     fewshot: int,

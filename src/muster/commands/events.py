@@ -27,7 +27,7 @@ Examples:
 Exit status: 0 every host answered, 1 some did not, 2 wrong input.
 """
 )
-@options.over_inventory(recipe=False)
+@options.over_inventory()
 @click.option("--since", metavar="WHEN", help="The newest events since then: 90s, 10m, 2h, 3d, or a time in UTC.")
 @click.option("--count", default=50, show_default=True, type=click.IntRange(1, 10_000), help="Events of each host.")
 @options.output_format("text", "json")
@@ -40,7 +40,7 @@ def events(
     form: str,
 ) -> None:
     """Show what happened to the groups of INVENTORY, oldest first: starts, failures, restarts, holds, resumes, blocked
-    hosts. With RECIPE: to its group.
+    hosts. With RECIPE or --group: to that group.
 
     Each host's guard keeps them in the host's journal, for as long as that keeps its entries; times are the hosts' own,
     in UTC. A guard of an earlier version has told none.
@@ -53,7 +53,7 @@ def events(
     if form == "json":
         click.echo(json.dumps([event.as_json() for event in found], indent=2))
     else:
-        for line in event_lines(found, with_group=not recipe_name):
+        for line in event_lines(found, with_group=options.means_all_groups(recipe_name, overrides)):
             click.echo(line)
     silent = {host: answer["error"] for host, answer in answers.items() if "error" in answer}
     for host, error in silent.items():

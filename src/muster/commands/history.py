@@ -35,7 +35,7 @@ Exit status: 0 every host answered, 1 some did not, 2 wrong input.
 )
 @options.over_inventory()
 @options.output_format("table", "json")
-def history(inventory_file: str, recipe_name: str, overrides: Mapping[str, Any], form: str) -> None:
+def history(inventory_file: str, recipe_name: str | None, overrides: Mapping[str, Any], form: str) -> None:
     """Show the last plans of the group of RECIPE that were verified, newest first: when, by whom, and how long the
     change left the group without service.
 

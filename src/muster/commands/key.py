@@ -37,7 +37,7 @@ def key() -> None:
 
 
 @key.command()
-@options.over_inventory(recipe=None)
+@options.over_inventory(group=False)
 @click.argument("name")
 @click.option("--model", "models", multiple=True, help="That it may use; may be repeated. None: all.")
 @click.option("--rate", type=_COUNT, help="Requests a minute. None: no limit.")
@@ -69,7 +69,7 @@ def add(
 
 
 @key.command()
-@options.over_inventory(recipe=None)
+@options.over_inventory(group=False)
 @click.argument("name")
 @click.pass_context
 def revoke(ctx: click.Context, inventory_file: str, overrides: Mapping[str, Any], name: str) -> None:
@@ -80,7 +80,7 @@ def revoke(ctx: click.Context, inventory_file: str, overrides: Mapping[str, Any]
 
 
 @key.command(name="list")
-@options.over_inventory(recipe=None)
+@options.over_inventory(group=False)
 @options.output_format("text", "json")
 @click.pass_context
 def list_keys(ctx: click.Context, inventory_file: str, overrides: Mapping[str, Any], form: str) -> None:

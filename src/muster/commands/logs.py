@@ -50,7 +50,7 @@ Exit status: 0 every host answered, 1 some did not, 2 wrong input.
 @click.option("--out", metavar="FILE", help="File to write, - for standard output. [default: failure-GROUP-TIME.json]")
 def logs(
     inventory_file: str,
-    recipe_name: str,
+    recipe_name: str | None,
     overrides: Mapping[str, Any],
     lines: int,
     since: str | None,

@@ -23,7 +23,7 @@ Examples:
   pyinfra inventories/mine.py deploys/monitoring.py --data _recipe=kimi-k2-instruct
 """
 )
-@options.over_inventory(recipe=False, strategy=True, group=True)
+@options.over_inventory(strategy=True)
 @out_directory.option
 def monitoring(inventory_file: str, recipe_name: str | None, overrides: Mapping[str, Any], out: Path) -> None:
     """Write what a Prometheus of your own needs to watch the group of RECIPE on INVENTORY's hosts: targets, alerts,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
 from pathlib import Path
@@ -37,14 +38,12 @@ def means_all_groups(recipe_name: str | None, overrides: Mapping[str, Any]) -> b
     return recipe_name is None and "group" not in overrides
 
 
-def over_inventory(
-    *, recipe: bool | None = True, strategy: bool = False, group: bool = False
-) -> Callable[[Command], Command]:
+def over_inventory(*, group: bool = True, strategy: bool = False) -> Callable[[Command], Command]:
     """Give a command INVENTORY, RECIPE and `--data`, as `inventory_file`, `recipe_name` and `overrides`.
 
     Args:
-        recipe: whether RECIPE must be named; None where the command takes none.
-        strategy, group: whether `--strategy` or `--group` is an option too; it ends up among the overrides.
+        group: whether it can be about one group: RECIPE, which None leaves to the group's data, and `--group`.
+        strategy: whether `--strategy` is an option too. It ends up among the overrides, and so does `--group`.
     """
 
     def decorate(command: Command) -> Command:
@@ -65,12 +64,20 @@ def over_inventory(
         if group:
             words = "One of the groups of an inventory that has several; else its group's name, as --data group=NAME."
             decorated = click.option("--group", metavar="NAME", help=words)(decorated)
-        if recipe is not None:
-            metavar = "RECIPE" if recipe else "[RECIPE]"
-            decorated = click.argument("recipe_name", metavar=metavar, required=recipe)(decorated)
+            decorated = click.argument("recipe_name", metavar="[RECIPE]", required=False)(decorated)
         return click.argument("inventory_file", metavar="INVENTORY", type=click.Path())(decorated)
 
     return decorate
+
+
+def recipe_and_plans(
+    recipe: str | None, *plans: str | None, overrides: Mapping[str, Any]
+) -> tuple[str | None, list[str]]:
+    """Return RECIPE and the PLANs after it: where a group is named, the first word may be a plan's digest already."""
+    given = [plan for plan in plans if plan]
+    if recipe and "group" in overrides and re.fullmatch("[0-9a-f]+", recipe):
+        return None, [recipe, *given]
+    return recipe, given
 
 
 def over_run(command: Command) -> Command:

@@ -33,7 +33,7 @@ Examples:
   muster plan inventories/fleet.py --group kimi-a
 """
 )
-@options.over_inventory(recipe=False, strategy=True, group=True)
+@options.over_inventory(strategy=True)
 @options.output_format("text", "json")
 @click.option(
     "--config", type=click.Path(exists=True, dir_okay=False), help="config.json of ORG/MODEL; else the hub's."

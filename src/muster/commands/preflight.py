@@ -23,7 +23,7 @@ EPILOG = "Exit status: 0 all well, 3 a check warns, 1 a check fails, 2 wrong inp
 
 
 @click.command(epilog=EPILOG)
-@over_inventory(recipe=False)
+@over_inventory()
 @output_format("table", "json")
 @click.option("--waive", multiple=True, metavar="CHECK", help="A check that stops nothing; may be repeated.")
 @click.option("--pairs/--no-pairs", default=None, help="Measure the fabric between each two hosts, or not.")
@@ -35,7 +35,8 @@ def preflight(
     waive: Sequence[str],
     pairs: bool | None,
 ) -> None:
-    """Check the hosts of INVENTORY, against what RECIPE needs when one is named; changes nothing on any host."""
+    """Check the hosts of INVENTORY, against what RECIPE needs when one is named or the group has one; changes nothing
+    on any host."""
     from muster.hosts.connect import connected
     from muster.preflight import plan_needs, run_checks
 
@@ -44,15 +45,16 @@ def preflight(
     settings = fleet.settings.having(preflight_waive=[*fleet.settings.preflight.waive, *waive])
     settings = settings if pairs is None else settings.having(preflight_pairs=pairs)
     # Whatever can be refused is refused before any host is asked.
-    plan = None if recipe_name is None else plan_for(recipe_name, fleet)
+    recipe = recipe_name or fleet.settings.recipe
+    plan = plan_for(recipe, fleet) if recipe else None
     needs = {h.name: plan_needs.needs_of_host(h, settings, len(fleet.hosts)) for h in fleet.hosts}
-    with connected(loaded) as there:
+    with connected(loaded, names=needs.keys()) as there:
         title = f"preflight of {inventory_file}"
-        if recipe_name is None or plan is None:
+        if not recipe or plan is None:
             found = run_checks.preflight(there.state, needs, settings, title=title, unreached=there.unreached)
         else:
             title += f" for {plan.recipe} as {plan.label}"
-            replan = _replan(recipe_name, fleet)
+            replan = _replan(recipe, fleet)
             found = run_checks.run_recipe(there.state, plan, replan, settings, title=title, unreached=there.unreached)
     _answer(found, form)
 
@@ -60,16 +62,17 @@ def preflight(
 @click.command(epilog="Exit status: 0 no drift, 1 drift, 2 wrong input.")
 @over_inventory()
 @output_format("table", "json")
-def drift(inventory_file: str, recipe_name: str, overrides: Mapping[str, Any], form: str) -> None:
+def drift(inventory_file: str, recipe_name: str | None, overrides: Mapping[str, Any], form: str) -> None:
     """Compare the hosts of INVENTORY with each other and with RECIPE's plan; changes nothing on any host."""
     from muster.hosts.connect import connected
     from muster.preflight import run_checks
 
     loaded = inventory_source.load(inventory_file, overrides)
     fleet = inventory.from_pyinfra(loaded, name=inventory_file, recipe=recipe_name)
-    plan = plan_for(recipe_name, fleet)  # refused before anybody is asked
-    with connected(loaded) as there:
-        found = run_checks.run_drift(there.state, plan, _replan(recipe_name, fleet), fleet.settings, there.unreached)
+    recipe = inventory.recipe_of(recipe_name, fleet)
+    plan = plan_for(recipe, fleet)  # refused before anybody is asked
+    with connected(loaded, names=plan.hosts.keys()) as there:
+        found = run_checks.run_drift(there.state, plan, _replan(recipe, fleet), fleet.settings, there.unreached)
     _print(found, form)
     sys.exit(0 if found.level == "ok" else 1)
 

@@ -24,7 +24,7 @@ Exit status: 0 done, 1 failed or a host is left, 2 refused and nothing
 touched, 130 interrupted.
 """
 )
-@options.over_inventory(recipe=False, group=True)
+@options.over_inventory()
 @click.option("--everything", is_flag=True, help="All groups; engines, caches, tools, kernel settings, the user.")
 @click.option("--weights", is_flag=True, help="With --everything: staged and downloaded weights as well.")
 @options.over_run
@@ -49,4 +49,4 @@ def remove(
         group = overrides.get("group")
         removal.remove(everything=everything, weights=weights, group=group, recipe=recipe_name)
 
-    sys.exit(run_deploy(inventory_file, overrides, work, run, recipe=recipe_name or ""))
+    sys.exit(run_deploy(inventory_file, overrides, work, run, recipe=recipe_name, edges=True))

@@ -18,6 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from muster.commands import fleet_text, options
+from muster.hosts.run_options import as_typed
 from muster.on_host.systemd_units import VLLM_PREFIX
 from muster.status.failures import decisive
 from muster.status.fleet_status import FleetStatus, fleet_status
@@ -49,7 +50,7 @@ is left out (of every group without RECIPE), 1 otherwise, 2 wrong input.
 With --watch: that of the last status.
 """
 )
-@options.over_inventory(recipe=False, group=True)
+@options.over_inventory()
 @click.option("--watch", is_flag=True, help="Repeat until interrupted.")
 @click.option("--every", default=3.0, show_default=True, type=click.FloatRange(min=0.1), help="Seconds, with --watch.")
 @options.output_format("table", "json")
@@ -91,8 +92,7 @@ def _questions(
             )
         return
     with ask_guards.guards_of(inventory_file, recipe_name, overrides) as guards:
-        where = f"{inventory_file} {recipe_name or guards.plan.recipe}"
-        where += f" --data group={overrides['group']}" if "group" in overrides else ""
+        where = as_typed(inventory_file, recipe_name or guards.plan.recipe, overrides)
         yield lambda: one(guards), lambda status: render(status, where)
 
 

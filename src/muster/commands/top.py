@@ -16,6 +16,7 @@ from rich.text import Text
 from muster.commands import options
 from muster.commands.events import event_lines
 from muster.commands.status import render
+from muster.hosts.run_options import as_typed
 from muster.status.group_status import GroupStatus, group_status
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ recently and no host of INVENTORY is left out, 1 otherwise; 2 wrong input.
 )
 @options.over_inventory()
 @click.option("--every", default=1.0, show_default=True, type=click.FloatRange(min=0.1), help="Seconds.")
-def top(inventory_file: str, recipe_name: str, overrides: Mapping[str, Any], every: float) -> None:
+def top(inventory_file: str, recipe_name: str | None, overrides: Mapping[str, Any], every: float) -> None:
     """Show the group of RECIPE live: what `muster status` shows, its load, and the last events of all its hosts. Ctrl-C
     ends it.
 
@@ -50,7 +51,7 @@ def top(inventory_file: str, recipe_name: str, overrides: Mapping[str, Any], eve
     """
     from muster.status.ask_guards import guards_of
 
-    where = f"{inventory_file} {recipe_name}"
+    where = as_typed(inventory_file, recipe_name, overrides)
     console = Console(highlight=False)
     with guards_of(inventory_file, recipe_name, overrides) as guards:
         last = group_status(guards.plan, guards.ask("status"), guards.digests)

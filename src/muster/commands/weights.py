@@ -25,7 +25,7 @@ def weights() -> None:
 
 @weights.command()
 @options.over_inventory()
-def status(inventory_file: str, recipe_name: str, overrides: Mapping[str, Any]) -> None:
+def status(inventory_file: str, recipe_name: str | None, overrides: Mapping[str, Any]) -> None:
     """Say what every host of INVENTORY has of RECIPE's revision; no file is read."""
     listing, answers = _ask(inventory_file, recipe_name, overrides, {"do": "probe"})
     click.echo(f"{listing.model} at {listing.revision}: {len(listing.files)} files, {size(listing.size)}")
@@ -36,7 +36,7 @@ def status(inventory_file: str, recipe_name: str, overrides: Mapping[str, Any]) 
 @weights.command()
 @options.over_inventory()
 @click.pass_context
-def verify(ctx: click.Context, inventory_file: str, recipe_name: str, overrides: Mapping[str, Any]) -> None:
+def verify(ctx: click.Context, inventory_file: str, recipe_name: str | None, overrides: Mapping[str, Any]) -> None:
     """Read every byte on every host again; exit 1 if anything is wrong, which the next staging repairs."""
     _, answers = _ask(inventory_file, recipe_name, overrides, {"do": "verify"}, files=True)
     bad = False
@@ -57,7 +57,7 @@ def verify(ctx: click.Context, inventory_file: str, recipe_name: str, overrides:
 @weights.command()
 @options.over_inventory()
 @click.option("--dry", is_flag=True, help="Only say what would go.")
-def prune(inventory_file: str, recipe_name: str, overrides: Mapping[str, Any], dry: bool) -> None:
+def prune(inventory_file: str, recipe_name: str | None, overrides: Mapping[str, Any], dry: bool) -> None:
     """Remove every revision of RECIPE's model but the pinned one, `current`, and what a unit or process names."""
     _, answers = _ask(inventory_file, recipe_name, overrides, {"do": "prune", "dry": dry})
     for host, answer in answers.items():
@@ -80,7 +80,7 @@ def status_lines(listing: Listing, answers: Answers) -> list[str]:
 
 def _ask(
     inventory_file: str,
-    recipe_name: str,
+    recipe_name: str | None,
     overrides: Mapping[str, Any],
     request: Mapping[str, Any],
     *,
@@ -88,7 +88,7 @@ def _ask(
 ) -> tuple[Listing, Answers]:
     """Send every host a request about the pinned revision, with the pin's digest, and with its files where asked."""
     fleet = inventory.from_path(inventory_file, overrides, recipe_name)
-    chosen = recipe.load(recipe_name).of_variant(fleet.settings.variant)
+    chosen = recipe.load(inventory.recipe_of(recipe_name, fleet)).of_variant(fleet.settings.variant)
     listing = pins.read(chosen.pin, homes=fleet.homes)
     if listing is None:
         raise Refusal(f"there is no {pins.path_of(chosen.pin)}", fix=f"{chosen.pin_command}")
@@ -96,4 +96,4 @@ def _ask(
     full = {**request, "directory": directory, "manifest": listing.digest}
     if files:
         full["files"] = listing.as_data()["files"]
-    return listing, ask_hosts.every_host(inventory_file, overrides, "weights_on_disk", full)
+    return listing, ask_hosts.every_host(inventory_file, recipe_name, overrides, "weights_on_disk", full)

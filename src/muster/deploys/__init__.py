@@ -15,11 +15,12 @@ go_back              a change that failed puts back what was verified last
 keep                 every host keeps the verified plan
 prune                releases of the engine that nothing needs any more
 summary              the endpoint, and how to try it
-monitoring           Prometheus on the inventory's monitor, exporters on the hosts of a group
+monitoring           Prometheus on the inventory's monitor, exporters on the hosts of groups
 edge                 HAProxy on the inventory's edge, before the groups
 preflight            an inventory checked without a recipe
 roll                 groups of a fleet one after the other, and the edge after them
 edge_drain           a group out of the edge while it is changed
+way_out              one group out of the edges before a command stops it
 former_group         what the group was called before, whether it may be replaced, and its way back
 replace_former       the former group, stopped for the new one and taken away once that serves
 leave                hosts that leave the inventory, stopped and cleaned

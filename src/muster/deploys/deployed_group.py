@@ -10,8 +10,10 @@ from pyinfra import logger
 from pyinfra.api.host import Host
 from pyinfra.api.state import State
 
+from muster.deploys.edge_drain import EdgeDrain
 from muster.deploys.shared import can_return
 from muster.deploys.shared.progress import Progress
+from muster.deploys.way_out import way_out
 from muster.errors import Refusal
 from muster.hosts.all_hosts import each, reached
 from muster.hosts.run_programs import run_program, run_programs
@@ -21,6 +23,8 @@ from muster.plan import key_parity, manifest
 from muster.plan.change import Found
 from muster.plan.plan_history import KeptPlan, history
 from muster.spec import inventory, inventory_source
+from muster.spec.inventory import Scope
+from muster.spec.inventory_groups import BY_NAME
 
 _PROBE_SECONDS = 150
 
@@ -42,6 +46,7 @@ class DeployedGroup:
         unreached: hosts that a stop does without.
         stale: hosts on which systemd is behind the files of the group's units.
         found: host -> what it showed of changes.
+        drain: how it gets out of the edges of its fleet before it is stopped; None where it does not.
     """
 
     group: str
@@ -56,6 +61,7 @@ class DeployedGroup:
     unreached: tuple[str, ...] = ()
     stale: tuple[str, ...] = ()
     found: Mapping[str, Found] = field(default_factory=dict)
+    drain: EdgeDrain | None = None
 
     @property
     def group_status(self) -> Mapping[str, Any]:
@@ -74,22 +80,24 @@ def find(state: State, command: str, recipe: str | None) -> DeployedGroup:
     Args:
         state: pyinfra's.
         command: `stop`, `restart` or `resume`; a stop does without hosts that are off.
-        recipe: of the group; None where the hosts have one group.
+        recipe: of the group; None where the hosts have one group, or the run names it.
 
     Raises:
         Refusal: no group or several fit; a host does not answer, or hosts are missing, and this is no stop; what is on
             the hosts would not start again.
     """
-    hosts = reached_inside(state)
+    scope = inventory.scope_of(state.inventory, recipe)
+    hosts = reached_in(state, scope)
     answers = each(hosts.values(), lambda host: run_program(state, host, "probe_group", {}, seconds=_PROBE_SECONDS))
     silent = {name: answer["error"] for name, answer in answers.items() if "error" in answer}
     if silent and (command != "stop" or len(silent) == len(hosts)):
         name, error = next(iter(silent.items()))
         raise Refusal(f"{name}: {error}", needed="a host that answers over SSH")
     manifests = {name: answer["groups"] for name, answer in answers.items() if name not in silent}
-    group = meant(hosts, manifests, recipe)
+    group = meant(scope, hosts, manifests, recipe)
     own = {name: groups[group] for name, groups in manifests.items() if group in groups}
-    words.about(inventory_source.path_of(state.inventory), str(next(iter(own.values())).get("recipe", "")))
+    first = next(iter(own.values()))
+    words.about(inventory_source.path_of(state.inventory), str(first.get("recipe", "")), scope.name)
     found = changes.seen({name: answers[name]["changes"].get(group, {}) for name in manifests})
     changes.require_free(group, found)
     cut = changes.unfinished(found)
@@ -101,27 +109,24 @@ def find(state: State, command: str, recipe: str | None) -> DeployedGroup:
     if command != "stop":
         _require_startable(group, own, {name: seen[name] for name in (*own, *without)})
     limit = {host.name for host in state.inventory if state.is_host_in_limit(host)}
-    unreached = sorted(limit - {*inventory.outside_hosts(state.inventory), *manifests})
+    unreached = sorted((limit & scope.hosts) - manifests.keys())
     deployed = from_manifests(group, own, unreached, without=without if command == "stop" else None)
     status = {name: answers["ask_guard"].get("answer") or {"error": ""} for name, answers in looks.items()}
-    return replace(
+    deployed = replace(
         deployed,
         found=found,
         guards={name: answer for name, answer in status.items() if deployed.guarded and "error" not in answer},
         history=history({name: looks[name]["kept_plans"].get("plans", ()) for name in own}),
         stale=tuple(name for name in own if any(unit.get("reload") for unit in seen[name].get("units", {}).values())),
     )
+    if command == "resume" or at_rest(deployed.group_status):
+        return deployed
+    return replace(deployed, drain=way_out(state, scope, deployed.drain_seconds))
 
 
-def reached_inside(state: State) -> dict[str, Host]:
-    """Return inventory name -> host, of those reached that may be of a group: no monitor, and none that leaves.
-
-    Raises:
-        Refusal: as `inventory.require_whole`.
-    """
-    inventory.require_whole(state.inventory)
-    outside = inventory.outside_hosts(state.inventory)
-    return {name: host for name, host in reached(state).items() if name not in outside}
+def reached_in(state: State, scope: Scope) -> dict[str, Host]:
+    """Return inventory name -> host, of those reached that may be of the group that a run is about."""
+    return {name: host for name, host in reached(state).items() if name in scope.hosts}
 
 
 Looks = dict[str, Mapping[str, Any]]
@@ -154,16 +159,27 @@ def _require_startable(group: str, manifests: Mapping[str, Mapping[str, Any]], s
         )
 
 
-def meant(hosts: Mapping[str, Host], manifests: Mapping[str, Mapping[str, Any]], recipe: str | None) -> str:
-    """Return the name of the group that is meant, by the command or by the data of its hosts.
+def meant(
+    scope: Scope, hosts: Mapping[str, Host], manifests: Mapping[str, Mapping[str, Any]], recipe: str | None
+) -> str:
+    """Return the name of the group that is meant, by the command, the inventory or the data of its hosts.
 
     Args:
+        scope: of the run.
         hosts: of the run, by name.
         manifests, recipe: as for `choose`.
 
     Raises:
-        Refusal: as `choose` refuses.
+        Refusal: as `choose` refuses; the hosts have nothing of the group that the inventory names.
     """
+    if scope.name and not any(scope.name in groups for groups in manifests.values()):
+        raise Refusal(
+            f"{scope.name} is on none of its hosts: {', '.join(manifests) or 'none was reached'}",
+            needed="a group that is deployed",
+            fix=f"muster deploy INVENTORY --group {scope.name}",
+        )
+    if scope.name:
+        return scope.name
     data = next(iter(hosts.values())).data
     return choose(manifests, group=data.get("group"), recipe=recipe or data.get("recipe"))
 
@@ -190,7 +206,7 @@ def choose(manifests: Mapping[str, Mapping[str, Any]], *, group: str | None, rec
     raise Refusal(
         f"groups on these hosts: {there}",
         needed="one group to act on",
-        fix="name its RECIPE, or --data group=NAME" if recipes else "deploy a recipe first",
+        fix=f"name its RECIPE, or {BY_NAME.format('NAME')}" if recipes else "deploy a recipe first",
     )
 
 

@@ -14,14 +14,17 @@ from typing import Any
 from pyinfra import logger
 from pyinfra.api.command import FunctionCommand
 from pyinfra.api.host import Host
+from pyinfra.api.inventory import Inventory
 from pyinfra.api.state import State
 
 from muster.deploys.change_steps import finish, lock, record, stays
 from muster.deploys.deployed_group import at_rest, choose
+from muster.deploys.edge_drain import EdgeDrain
 from muster.deploys.shared import guard_commands, polling
 from muster.deploys.shared.gate import gate
 from muster.deploys.shared.progress import Progress
 from muster.deploys.shared.transaction import Transaction, begin
+from muster.deploys.way_out import leave_edge, way_out
 from muster.errors import Refusal
 from muster.hosts import operations
 from muster.hosts.all_hosts import reached
@@ -34,7 +37,8 @@ from muster.hosts.say import say
 from muster.on_host import places
 from muster.on_host.in_words import size
 from muster.plan import change as changes
-from muster.spec import inventory
+from muster.spec import inventory, inventory_groups, inventory_source
+from muster.spec.inventory import Scope
 from muster.spec.settings import Settings
 
 _LOOK_SECONDS, _GUARD_SECONDS = 400, 60
@@ -49,12 +53,14 @@ class Removal:
         request: of `muster.on_host.removable` and `remove_muster`, the same for every host.
         there: host -> what `removable` answered.
         progress: shared by the hosts of this run.
+        drain: how the group gets out of the edges of its fleet first; None where it does not.
     """
 
     groups: Mapping[str, tuple[str, Mapping[str, Any]]]
     request: Mapping[str, Any]
     there: Mapping[str, Mapping[str, Any]]
     progress: Progress
+    drain: EdgeDrain | None
 
 
 _removals: OncePerRun[Removal] = OncePerRun()
@@ -78,6 +84,7 @@ def remove(
     if current_host().name not in removal.there:
         return
     lock(removal.progress, stays)
+    leave_edge(removal.drain, removal.progress)
     record(removal.progress, "stopping")
     _stop_groups(removal)
     gate(removal.progress, "the stop of the group")
@@ -94,21 +101,46 @@ def _look(state: State, *, everything: bool, weights: bool, group: str | None, r
         raise Refusal(
             "--weights without --everything", needed="both", fix="weights belong to no group: add --everything"
         )
-    request = removal_request(inventory.of_run(state.inventory).settings, groups=None, weights=weights)
-    hosts = reached(state)
+    scope = inventory.scope_of(state.inventory, recipe)
+    if everything:
+        _require_own_hosts(state.inventory, scope)
+    settings = inventory.of_run(state.inventory, scope.group).settings
+    request = removal_request(settings, groups=None, weights=weights)
+    hosts = {name: host for name, host in reached(state).items() if name in scope.members}
     there = look_at(state, hosts, request)
     if not everything:
-        request["groups"] = [_chosen(there, group, recipe)]
+        request["groups"] = [scope.name or _chosen(there, group, recipe)]
         there = look_at(state, hosts, request)
     there = {name: answer for name, answer in there.items() if answer["paths"] or answer["user"]}
-    limit = {host.name for host in state.inventory if state.is_host_in_limit(host)}
+    limit = {host.name for host in state.inventory if state.is_host_in_limit(host)} & scope.members
+    words.about(inventory_source.path_of(state.inventory), "", scope.name)
     for line in plan_text(there, everything=everything):
         logger.info(line)
     groups = sorted({name for answer in there.values() for name in answer["going"]})
     progress = Progress(tuple(there), (), 0, transaction=begin_removal(there))
-    removal = Removal({name: _head(state, hosts, there, name) for name in groups}, request, there, progress)
+    heads = {name: _head(state, hosts, there, name) for name in groups}
+    serves = any(head and not at_rest(status) for head, status in heads.values())
+    seconds = max((drain_seconds(there, name) for name in groups), default=0)
+    drain = way_out(state, scope, seconds) if serves else None
+    removal = Removal(heads, request, there, progress, drain)
     _say_beforehand(removal, sorted(limit - set(hosts)))
     return removal
+
+
+def _require_own_hosts(given: Inventory, scope: Scope) -> None:
+    """Refuse to take everything off a host that another group of the inventory is on too.
+
+    Raises:
+        Refusal: naming the host and the groups.
+    """
+    for other in inventory_groups.recipes(given):
+        shared = sorted(scope.members & {host.name for host in given.groups[other]})
+        if scope.group not in ("", other) and shared:
+            raise Refusal(
+                f"{shared[0]} is a host of {inventory_groups.name_of(given, other)} too",
+                needed=f"hosts of {scope.name} alone: everything that muster made would go",
+                fix=f"leave out --everything, which takes {scope.name} alone, or remove the other group first",
+            )
 
 
 def begin_removal(there: Mapping[str, Mapping[str, Any]]) -> Transaction | None:

@@ -168,12 +168,13 @@ def _bring_back(roll: Roll) -> None:
 def _prepare(state: State, parallel: int, recipe: str | None) -> Roll:
     given = state.inventory
     inventory_source.require_all_read(given)
-    words.about(inventory_source.path_of(given), "")
     if parallel < 1:
         raise Refusal(f"{parallel} groups at once", needed="one at least", fix="--parallel 1")
     fleets = inventory.groups_of(given, name="inventory")
     whole = recipe is None and (len(fleets) == 1 or "group" not in given.get_override_data())
     meant = list(fleets) if whole else [inventory_groups.chosen(given, recipe, name="inventory")]
+    path = inventory_source.path_of(given)
+    words.about(path, "", "" if whole else inventory_groups.name_of(given, meant[0]))
     if any(fleets[group].settings.former_group for group in meant) and parallel > 1:
         raise Refusal("former_group is set", needed="groups that are renamed one by one", fix="--parallel 1")
     edges = frozenset(host.name for host in given.groups.get(inventory_groups.EDGE, ()))

@@ -12,12 +12,14 @@ from pyinfra.api.state import State
 from muster.deploys import deployed_group, put_back
 from muster.deploys.bring_up import lift_hold, start_ranks
 from muster.deploys.change_steps import finish, lock, record
+from muster.deploys.edge_drain import EdgeDrain, back_in_the_edge
 from muster.deploys.go_back import GoBack
 from muster.deploys.keep import verified_now
 from muster.deploys.put_back import Restored
 from muster.deploys.shared.gate import gate
 from muster.deploys.shared.stop_question import stop_question
 from muster.deploys.shared.transaction import begin
+from muster.deploys.way_out import leave_edge, way_out
 from muster.hosts import operations
 from muster.hosts.once import OncePerRun
 from muster.hosts.program_operation import Later, Session
@@ -28,7 +30,7 @@ from muster.plan import change as changes
 from muster.plan import plan_history
 from muster.plan.plan_history import KeptPlan
 from muster.plan.way_back import way_back
-from muster.spec import inventory_source
+from muster.spec import inventory, inventory_source
 
 _PROBE_SECONDS = 150
 
@@ -41,11 +43,13 @@ class Rollback:
         history: the verified plans that the hosts keep.
         target: the one that is put back.
         restored: what the hosts said of it.
+        drain: how the group gets out of the edges of its fleet meanwhile; None where it does not.
     """
 
     history: tuple[KeptPlan, ...]
     target: KeptPlan
     restored: Restored
+    drain: EdgeDrain | None
 
     @property
     def deployed(self) -> deployed_group.DeployedGroup:
@@ -70,6 +74,7 @@ def rollback(digest: str = "", recipe: str | None = None) -> None:
     lock(progress, run.restored.returns)
     _put("stage", run)
     gate(progress, "everything that can be done while the group runs")
+    leave_edge(run.drain, progress)
     record(progress, "stopping")
     _stop(run)
     gate(progress, "the stop of the group")
@@ -85,6 +90,8 @@ def rollback(digest: str = "", recipe: str | None = None) -> None:
     gate(progress, "the verification", settles=True)
     _keep(run)
     finish(progress)
+    if run.drain is not None:
+        back_in_the_edge(run.drain, progress)
 
 
 def _prepare(state: State, digest: str, recipe: str | None) -> Rollback:
@@ -93,10 +100,11 @@ def _prepare(state: State, digest: str, recipe: str | None) -> Rollback:
     Raises:
         Refusal: there is no such plan, or hosts lack what it needs; nothing was touched.
     """
-    hosts = deployed_group.reached_inside(state)
+    scope = inventory.scope_of(state.inventory, recipe)
+    hosts = deployed_group.reached_in(state, scope)
     manifests = ask_all(state, hosts.values(), "probe_group", {}, seconds=_PROBE_SECONDS)
     groups = {name: answer["groups"] for name, answer in manifests.items()}
-    group = deployed_group.meant(hosts, groups, recipe)
+    group = deployed_group.meant(scope, hosts, groups, recipe)
     kept = ask_all(state, hosts.values(), "kept_plans", {"do": "list", "group": group}, seconds=_PROBE_SECONDS)
     history = plan_history.history({name: answer["plans"] for name, answer in kept.items()})
     found = changes.seen({name: answer["changes"].get(group, {}) for name, answer in manifests.items()})
@@ -106,23 +114,24 @@ def _prepare(state: State, digest: str, recipe: str | None) -> Rollback:
     target = plan_history.choose(history, tuple(hosts), running, digest)
     mine = {name: host for name, host in hosts.items() if name in target.hosts}
     restored = put_back.find(state, mine, group, target.digest)
-    run = Rollback(history, target, restored)
     progress = restored.deployed.progress
-    words.about(inventory_source.path_of(state.inventory), target.recipe)
+    words.about(inventory_source.path_of(state.inventory), target.recipe, scope.name)
     progress.transaction = begin(group, "rollback", running, target.digest, hosts=progress.hosts, found=found)
     cut = progress.transaction.unfinished
     if cut is not None:
         logger.warning(f"{cut.sentence}; {cut.next_step(target.digest)}")
     logger.info(f"group {group} goes back to plan {target.digest}, verified {target.verified} by {target.by}")
     drain = next((plan.drain_seconds for plan in history if plan.digest == running), restored.deployed.drain_seconds)
+    out = None
     if any(restored.present.values()):
+        out = way_out(state, scope, drain)
         start = plan_history.last_start(history, target.digest)
         words.ask(stop_question("restart", group, target.hosts, drain, start))
         logger.info(f"  {plan_history.expected(history, target.digest, drain)}")
     words.done(f"{group} serves plan {target.digest} again")
     former = way_back(history, target.hosts, target.digest)
     state.add_callback_handler(GoBack(group, target.digest, restored.deployed.progress, former))
-    return run
+    return Rollback(history, target, restored, out)
 
 
 @stage("Files")

@@ -10,14 +10,16 @@ import shlex
 from collections.abc import Iterator
 
 from pyinfra.api.command import FunctionCommand, PyinfraCommand
-from pyinfra.api.exceptions import DeployError
+from pyinfra.api.state import State
 
 from muster.errors import Refusal
 from muster.hosts import programs
+from muster.hosts.once import OncePerRun
 from muster.hosts.program_operation import Session
 from muster.hosts.pyinfra_types import current_host, current_state, operation, stage
 from muster.hosts.run_words import words
 from muster.on_host.in_words import size
+from muster.spec import inventory
 from muster.spec.listing import Listing
 from muster.weights import staging_run as runs
 from muster.weights import upload
@@ -46,22 +48,37 @@ def stage_only(recipe_name: str | None) -> None:
     """Bring the weights in a run that does nothing else; settings without a source are refused.
 
     Args:
-        recipe_name: name of the recipe; None is refused.
+        recipe_name: name of the recipe; None takes that of the group, where its data name one.
 
     Raises:
         DeployError: no recipe, no source, no pin, no room; nothing was touched.
     """
-    if not recipe_name:
-        words.refuse()
-        fix = "add --data _recipe=NAME, or muster stage INVENTORY NAME"
-        raise DeployError(str(Refusal("no recipe is named", fix=fix)))
-    run = runs.of_weights(current_state(), recipe_name, required=True)
+    state = current_state()
+    recipe, group = _staged.get(state, "", lambda: _meant(state, recipe_name))
+    run = runs.of_weights(state, recipe, group, required=True)
     if run is not None:
         if not words.outcomes:
             words.done(_outcome(run))
         _bring(run, current_host().name)
-        for draft in runs.of_drafts(current_state(), recipe_name):
+        for draft in runs.of_drafts(state, recipe, group):
             _bring(draft, current_host().name)
+
+
+_staged: OncePerRun[tuple[str, str]] = OncePerRun()
+
+
+def _meant(state: State, recipe_name: str | None) -> tuple[str, str]:
+    """Return the recipe and the group of the inventory whose weights are meant.
+
+    Raises:
+        Refusal: as `inventory.scope_of`; no recipe.
+    """
+    scope = inventory.scope_of(state.inventory, recipe_name)
+    recipe = recipe_name or inventory.of_run(state.inventory, scope.group).settings.recipe
+    if not recipe:
+        fix = "add --data _recipe=NAME, or muster stage INVENTORY NAME"
+        raise Refusal("no recipe is named", fix=fix)
+    return recipe, scope.group
 
 
 def _outcome(run: runs.StageRun) -> str:

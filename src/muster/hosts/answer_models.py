@@ -118,6 +118,7 @@ class DrainServers(Model):
     """Of drain_servers, where it does not hold."""
 
     drained: list[Line]
+    alone: list[Line]
 
 
 class DrainLine(Model):

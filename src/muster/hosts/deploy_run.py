@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,7 @@ from muster.hosts.connect import connected
 from muster.hosts.explain import refusal
 from muster.hosts.pyinfra_types import operation_name
 from muster.hosts.run_display import RunDisplay
-from muster.hosts.run_options import RunOptions
+from muster.hosts.run_options import RunOptions, as_typed
 from muster.hosts.run_words import DONE, FAILED, INTERRUPTED, FailureNotice, words
 from muster.spec import inventory, inventory_source
 
@@ -44,25 +44,30 @@ def run_deploy(
     deploy: Callable[[], None],
     options: RunOptions,
     *,
-    recipe: str = "",
+    recipe: str | None = None,
     several: bool = False,
+    edges: bool = False,
 ) -> int:
-    """Run a deploy on all hosts of an inventory and return the exit status; the last line printed is its outcome.
+    """Run a deploy on the hosts of a group and return the exit status; the last line printed is its outcome.
 
     Args:
         inventory_file: its path.
         overrides: settings that beat the rest (`--data`).
         deploy: called once for each host, as a deploy file is; calls operations.
         options: how.
-        recipe: as the user named it, for the next command.
-        several: whether the deploy takes an inventory of several groups.
+        recipe: as the user named it.
+        several: whether the deploy takes all groups of an inventory where none is named.
+        edges: whether it asks the edges before the group too, in an inventory of several groups.
     """
-    words.begin(f"{inventory_file} {recipe}".rstrip())
+    words.begin(as_typed(inventory_file, recipe, overrides))
     display = RunDisplay(verbose=options.verbose)
     status = FAILED
     try:
         with _as_pyinfra_command(display, verbose=options.verbose):
-            status = _run(inventory_source.load(inventory_file, overrides), deploy, options, display, several=several)
+            hosts = inventory_source.load(inventory_file, overrides)
+            whole = several and recipe is None and "group" not in overrides
+            names = None if whole else _meant(hosts, recipe, edges=edges)
+            status = _run(hosts, names, deploy, options, display)
     except Refusal as found:
         display.line(f"muster: {found}", important=True)
         words.refuse()
@@ -76,14 +81,26 @@ def run_deploy(
     return status
 
 
+def _meant(hosts: Inventory, recipe: str | None, *, edges: bool) -> Collection[str] | None:
+    """Return the names of the hosts that are connected; None for all.
+
+    Raises:
+        Refusal: as `scope_of`.
+    """
+    scope = inventory.scope_of(hosts, recipe)
+    if not scope.group:
+        return None
+    return scope.members | ({*inventory.edges_if_any(hosts)} if edges else set())
+
+
 def _run(
-    hosts: Inventory, deploy: Callable[[], None], options: RunOptions, display: RunDisplay, *, several: bool
+    hosts: Inventory,
+    names: Collection[str] | None,
+    deploy: Callable[[], None],
+    options: RunOptions,
+    display: RunDisplay,
 ) -> int:
-    if several:
-        inventory_source.require_all_read(hosts)
-    else:
-        inventory.require_whole(hosts)
-    with connected(hosts) as there:
+    with connected(hosts, names=names) as there:
         state = there.state
         if not state.active_hosts:
             raise refusal(dict(there.unreached))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -20,3 +22,9 @@ class RunOptions:
     diff: bool = False
     yes: bool = False
     verbose: bool = False
+
+
+def as_typed(inventory_file: str, recipe: str | None, overrides: Mapping[str, Any]) -> str:
+    """Return INVENTORY, RECIPE and `--group` as a user types them, for the next command."""
+    group = ["--group", str(overrides["group"])] if "group" in overrides else []
+    return " ".join([inventory_file, *([recipe] if recipe else []), *group])

@@ -58,18 +58,20 @@ class RunWords:
     untouched: tuple[str, ...] = ()
     _awaited: bool = False
 
-    def about(self, inventory: Path | None, recipe: str) -> None:
+    def about(self, inventory: Path | None, recipe: str, group: str = "") -> None:
         """Keep which inventory and recipe the run is about, unless the user has named both.
 
         Args:
             inventory: its file; None where no file is behind it.
             recipe: its name, as it was planned or as the hosts know it; empty where the run is about several.
+            group: that is meant of an inventory that has several: it says more than the recipe.
         """
         if self.where == UNKNOWN and inventory is not None:
             here = Path.cwd()
             self.where = str(inventory.relative_to(here) if inventory.is_relative_to(here) else inventory)
-        if recipe and self.where != UNKNOWN and not self.where.endswith(f" {recipe}"):
-            self.where += f" {recipe}"
+        which = f"--group {group}" if group else recipe
+        if which and self.where != UNKNOWN and not self.where.endswith(f" {which}"):
+            self.where += f" {which}"
 
     def ask(self, question: str) -> None:
         """Have something asked before the run acts; without a question nothing that serves is stopped."""

@@ -23,10 +23,10 @@ def main(request: Json) -> Json:
             after which they come back. `socket` where it is not the distribution's.
 
     Returns:
-        {drained}: those that are out.
+        {drained, alone}: those that are out, and the backends in which no other server is up.
 
-    With `hold` the first line out is {running, alone}: whether HAProxy runs, and the backends in which no other server
-    is up; then nothing is taken out. Lines in: {do: "alive"}; {do: "count"}: {in_flight}; {do: "cut"}: end what is in
+    With `hold` the first line out is {running, alone}: whether HAProxy runs, and those backends; where there is one,
+    nothing is taken out. Lines in: {do: "alive"}; {do: "count"}: {in_flight}; {do: "cut"}: end what is in
     flight; {do: "back"}: the servers are back; {do: "up"}: {down: those that HAProxy does not take for up}.
     """
     servers, runtime = list(request["servers"]), str(request.get("socket") or edge_places.SOCKET)
@@ -38,15 +38,14 @@ def main(request: Json) -> Json:
     if request["do"] == "ready":
         _set([name for name in servers if name in rows], runtime, "ready")
         rows = _rows(runtime)
-    return {"drained": [name for name in servers if _is_out(rows.get(name, {}))]}
+    out = [name for name in servers if _is_out(rows.get(name, {}))]
+    return {"drained": out, "alone": _alone(servers, rows)}
 
 
 def _hold(servers: list[str], runtime: str, silence: float) -> None:
     rows = _rows(runtime)
     known = [name for name in servers if name in rows]
-    alone = sorted(
-        {_backend(name) for name in known} - {_backend(name) for name in rows if _carries(name, rows, known)}
-    )
+    alone = _alone(servers, rows)
     try:
         if not alone:
             _set(known, runtime, "drain")
@@ -78,6 +77,12 @@ def _obey(do: str, servers: list[str], runtime: str) -> Json:
 def _set(servers: list[str], runtime: str, state: str) -> None:
     for name in servers:
         haproxy_socket.ask(runtime, f"set server {name} state {state}")
+
+
+def _alone(servers: list[str], rows: Rows) -> list[str]:
+    known = [name for name in servers if name in rows]
+    carried = {_backend(name) for name in rows if _carries(name, rows, known)}
+    return sorted({_backend(name) for name in known} - carried)
 
 
 def _backend(server: str) -> str:

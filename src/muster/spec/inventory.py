@@ -40,6 +40,23 @@ class Fleet:
     group: str = ""
 
 
+@dataclass(frozen=True)
+class Scope:
+    """What a run over hosts may touch: an inventory, or one group of an inventory that has several.
+
+    Args:
+        group: of the inventory; empty where that is one group.
+        name: of that group; empty where what is on the hosts says it.
+        members: names of the hosts that the run may touch.
+        hosts: those of them that belong to a plan: none that leave, and no monitor or edge without GPUs.
+    """
+
+    group: str
+    name: str
+    members: frozenset[str]
+    hosts: frozenset[str]
+
+
 def from_path(path: str, overrides: Mapping[str, Any] | None = None, recipe: str | None = None) -> Fleet:
     """Read an inventory file with its group data, as the pyinfra command does, with no host in reach.
 
@@ -62,23 +79,30 @@ def of_run(inventory: Inventory, group: str = "") -> Fleet:
         group: of the inventory that is meant, where it has several.
 
     Raises:
-        Refusal: as `from_pyinfra`, and as `require_whole` where no group is meant.
+        Refusal: as `from_pyinfra` and `require_all_read`.
     """
-    if group:
-        inventory_source.require_all_read(inventory)
-    else:
-        require_whole(inventory)
+    inventory_source.require_all_read(inventory)
     return from_pyinfra(inventory, name="inventory", group=group)
 
 
-def require_whole(inventory: Inventory) -> None:
-    """Refuse a run over hosts that would not know all settings, or not which hosts are the group's.
+def scope_of(inventory: Inventory, recipe: str | None = None) -> Scope:
+    """Return what a run over the hosts of an inventory may touch: hosts of other groups would pass for members.
+
+    Args:
+        inventory: as pyinfra loaded it.
+        recipe: of the group that is meant, as the user named it, if at all.
 
     Raises:
-        Refusal: as `require_all_read`, and several groups in the inventory: hosts of the others would pass for members.
+        Refusal: as `require_all_read`; several groups, and neither recipe nor `group` by `--data` says which.
     """
     inventory_source.require_all_read(inventory)
-    inventory_groups.require_one(inventory, inventory_source.path_of(inventory))
+    outside = outside_hosts(inventory)
+    several = len(inventory_groups.recipes(inventory)) > 1
+    where = str(inventory_source.path_of(inventory) or "the inventory")
+    group = inventory_groups.chosen(inventory, recipe, name=where) if several else ""
+    members = frozenset(host.name for host in (inventory.groups[group] if group else inventory))
+    name = inventory_groups.name_of(inventory, group) if group else ""
+    return Scope(group, name, members, members - {*outside})
 
 
 def from_pyinfra(inventory: Inventory, *, name: str, recipe: str | None = None, group: str = "") -> Fleet:

@@ -23,6 +23,9 @@ MONITOR = "monitor"
 EDGE = "edge"
 """Group of an inventory that names where clients arrive. Those without `gpus` are no hosts of a serving group."""
 
+BY_NAME = "--group {0} (to pyinfra's own command: --data group={0})"
+"""How a command is told which group is meant."""
+
 _listed: WeakKeyDictionary[Inventory, Mapping[str, Sequence[str]]] = WeakKeyDictionary()
 """Group -> names of its hosts as the inventory's file lists them; pyinfra keeps the order of the whole inventory."""
 
@@ -85,28 +88,8 @@ def chosen(inventory: Inventory, recipe: str | None, *, name: str) -> str:
         f"{name} has {'several groups of that recipe' if fits else 'several groups'}: {there}"
         + ("" if fits or recipe is None else f"; none serves {shown(recipe)}"),
         needed="one group to act on",
-        fix=f"name it: --data group={names[next(iter(fits or named))]}",
+        fix=f"name it: {BY_NAME.format(names[next(iter(fits or named))])}",
     )
-
-
-def require_one(inventory: Inventory, path: Path | None) -> None:
-    """Refuse an inventory of several groups to what acts on all of its hosts.
-
-    Args:
-        inventory: as pyinfra loaded it.
-        path: its file, for the message.
-
-    Raises:
-        Refusal: naming the groups, and how to act on one of them.
-    """
-    named = recipes(inventory)
-    if len(named) > 1:
-        first = next(iter(named))
-        raise Refusal(
-            f"{path or 'the inventory'} has several groups: {', '.join(named)}; this acts on all hosts of one",
-            needed="an inventory of that group alone; muster deploy takes all of them, or --group NAME",
-            fix=f"a file beside it with `{first} = [...]` and no other group; the same group_data/{first}.py is read",
-        )
 
 
 def name_of(inventory: Inventory, group: str) -> str:

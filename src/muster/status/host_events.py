@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from typing import Any
@@ -111,17 +111,18 @@ def ask(
     hosts = inventory_source.load(inventory_file, overrides)
     # Not `muster-*` without a recipe: journalctl fails where no such unit has ever written.
     units = []
-    if recipe_name:
+    names = [host.name for host in hosts]
+    if recipe_name or "group" in overrides:
         group = inventory.from_pyinfra(hosts, name=inventory_file, recipe=recipe_name)
-        units.append(f"muster-{plan_for(recipe_name, group).group}.service")
+        units.append(f"muster-{plan_for(inventory.recipe_of(recipe_name, group), group).group}.service")
+        names = [name for name in names if name in inventory.scope_of(hosts, recipe_name).members]
     request = {"units": units, **question(count), **begin}
-    with connected(hosts) as there:
+    with connected(hosts, names=names) as there:
 
         def one(host: Host) -> dict[str, Any]:
             return run_program(there.state, host, "read_journal", request, seconds=SECONDS)
 
         answers = each(reached(there.state).values(), one)
-        names: Sequence[str] = [host.name for host in there.state.inventory]
         return {name: answers.get(name) or {"error": there.unreached[name]} for name in names}
 
 

@@ -1,4 +1,4 @@
-"""Ask every host of an inventory but its monitors about its weights, all at once, in one session each."""
+"""Ask every host of a group about its weights, all at once, in one session each."""
 
 from __future__ import annotations
 
@@ -14,12 +14,17 @@ READ_SECONDS = 7200
 
 
 def every_host(
-    inventory_file: str, overrides: Mapping[str, Any], program: str, request: Mapping[str, Any]
+    inventory_file: str,
+    recipe_name: str | None,
+    overrides: Mapping[str, Any],
+    program: str,
+    request: Mapping[str, Any],
 ) -> dict[str, Answer]:
-    """Connect, ask, disconnect; return host -> answer.
+    """Connect, ask, disconnect; return host -> answer, of those that leave the group too.
 
     Args:
         inventory_file: pyinfra's.
+        recipe_name: of the group that is meant, where the inventory has several.
         overrides: settings that beat the rest.
         program: module of `muster.on_host`.
         request: what its `main` takes, the same on every host.
@@ -27,7 +32,9 @@ def every_host(
     Raises:
         Refusal: a host that cannot be reached or answers with an error.
     """
-    with connected(inventory_source.load(inventory_file, overrides), needs_all=True) as there:
-        monitors = {*inventory.outside_hosts(there.state.inventory)} - {*inventory.leaving_hosts(there.state.inventory)}
-        hosts = [host for host in there.state.inventory if host.name not in monitors]
+    loaded = inventory_source.load(inventory_file, overrides)
+    scope = inventory.scope_of(loaded, recipe_name)
+    names = scope.hosts | (scope.members & {*inventory.leaving_hosts(loaded)})
+    with connected(loaded, needs_all=True, names=names) as there:
+        hosts = [host for host in there.state.inventory if host.name in names]
         return ask_all(there.state, hosts, program, request, seconds=READ_SECONDS)

@@ -126,7 +126,8 @@ def _prepare(state: State, recipe_name: str, group: str) -> GroupRun:
     if left_out and (decision.changes or former_hosts):
         raise DeployError(_absent(plan, left_out, "left out by --limit or --exclude"))
     if not group:  # of several, whoever leads them says which one the words are about
-        words.about(inventory_source.path_of(state.inventory), plan.recipe)
+        scope = inventory.scope_of(state.inventory)
+        words.about(inventory_source.path_of(state.inventory), plan.recipe, scope.name)
     progress = Progress(tuple(here.hosts), here.steps, here.ready_timeout, here.group if here.heals else "")
     downloads = to_download(here, probed.reports, probed.needs)
     run = GroupRun(
