@@ -12,6 +12,7 @@ from click.testing import CliRunner
 from muster.cli import main
 from muster.sandbox import ask, state_file
 from muster.sandbox.state_file import Host, State
+from muster.spec.settings import Settings
 
 
 @pytest.fixture
@@ -21,14 +22,14 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> CliRunner:
     return CliRunner()
 
 
-@pytest.mark.parametrize("command", ["up", "down", "status", "shell", "start", "console", "ask"])
+@pytest.mark.parametrize("command", ["up", "down", "status", "shell", "start", "console", "ask", "certificate"])
 def test_every_command_shows_an_example(run: CliRunner, command: str) -> None:
     shown = run.invoke(main, ["sandbox", command, "--help"])
     assert shown.exit_code == 0
     assert f"muster sandbox {command}" in shown.output
 
 
-@pytest.mark.parametrize("command", ["status", "shell", "start", "console", "ask"])
+@pytest.mark.parametrize("command", ["status", "shell", "start", "console", "ask", "certificate"])
 def test_a_sandbox_that_is_not_up_is_refused_with_what_to_type(run: CliRunner, command: str) -> None:
     done = run.invoke(main, ["sandbox", command, "--name", "demo"])
     assert done.exit_code == 2
@@ -64,3 +65,18 @@ def test_what_a_sandbox_is_asked_follows_from_the_plan_of_the_model_that_it_serv
     words = shlex.split(ask.curl_line("http://10.77.0.11:8000", "b", kind="embeddings"))
     assert words[1] == "http://10.77.0.11:8000/v1/embeddings"
     assert json.loads(words[-1]) == {"model": "b", "input": "Hello"}
+
+
+def test_a_certificate_comes_with_the_settings_that_name_it(run: CliRunner, tmp_path: Path) -> None:
+    host = Host("node0", "10.77.0.11", "H200", 1, 0)
+    state_file.save(state_file.place("demo"), State("demo", "10.77.0.0/24", "/base", (host,)))
+    done = run.invoke(main, ["sandbox", "certificate", "--name", "demo", "api.example.com"])
+    assert done.exit_code == 0, done.output
+    given: dict[str, object] = {}
+    exec(done.stdout, given)
+    settings = Settings(**{key: value for key, value in given.items() if key.startswith("edge_")}).edge
+    assert settings.names == ["api.example.com"]
+    assert settings.certificate_file == str(tmp_path / "demo" / "edge.pem")
+    assert Path(str(settings.certificate_key_file)).is_file()
+    wrong = run.invoke(main, ["sandbox", "certificate", "--name", "demo", "a b"])
+    assert (wrong.exit_code, "no name of the DNS" in wrong.output) == (2, True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from dataclasses import asdict
+from datetime import datetime, timezone
 
 import click
 from rich.console import Console
@@ -12,7 +13,7 @@ from rich.table import Table
 
 from muster.errors import Refusal
 from muster.guard.endpoint_kinds import KINDS
-from muster.sandbox import ask
+from muster.sandbox import ask, edge_certificate, state_file
 from muster.sandbox.as_inventory import chosen_name
 from muster.sandbox.box import Sandbox
 from muster.sandbox.state_file import every, root_directory
@@ -115,6 +116,29 @@ def ask_ranks(name: str, prompt: str) -> None:
         f"\nlook inside muster sandbox shell --name {name} {hosts[0].name}    then: systemctl status 'muster-*'"
         f"\ntear down   muster sandbox down --name {name}"
     )
+
+
+@sandbox.command()
+@_name
+@click.argument("names", nargs=-1)
+def certificate(name: str, names: tuple[str, ...]) -> None:
+    """Make a certificate for an edge on the sandbox's hosts, by an authority of the sandbox's own, and print settings.
+
+    NAMES are those of the DNS that clients call it by; edge.test without any. It is for the hosts' addresses too, and
+    for 90 days; the authority stays the same until the sandbox is gone.
+
+    \b
+    muster sandbox certificate api.example.com
+    """
+    box = Sandbox.find(name)
+    names = names or ("edge.test",)
+    made = edge_certificate.issue(
+        state_file.place(name).directory, names, [host.address for host in box.hosts], datetime.now(timezone.utc)
+    )
+    click.echo(f"edge_names = {json.dumps(names)}")
+    click.echo(f'edge_certificate_file = "{made.certificate}"')
+    click.echo(f'edge_certificate_key_file = "{made.key}"')
+    click.echo(f"clients trust {made.authority}: curl --cacert {made.authority} https://ADDRESS/health", err=True)
 
 
 @sandbox.command("list")

@@ -11,6 +11,7 @@ nspawn_host, network, limits, requirements one host; bridge and cables; what the
 contents, guest, simulated_gpus, tiny_model, vllm_wheel   what a host is filled with
 state_file, names, shell                   what is remembered, what it is called, the machine's own tools
 as_inventory, serving_settings             the sandbox as an inventory, and its settings
+edge_certificate                           its own authority, for an edge
 tools/                                     programs of the hosts: nvidia-smi and its neighbours
 """
 
