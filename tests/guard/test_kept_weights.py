@@ -147,7 +147,7 @@ def test_a_stop_frees_the_gpus_and_resume_loads_again(kept: Daemons) -> None:
     wait_for(lambda: not any(kept.alive().values()))
     wait_for(lambda: blocked(kept, "h0").startswith("stopped by an operator; "))
     assert kept.group()["restarts"] == 0
-    assert "answer" in engine.ctl("h0", "resume")
+    wait_for(lambda: "answer" in engine.ctl("h0", "resume"))  # it may be between two lives
     engine.ready()
     assert kept.lives() == 4
 
@@ -165,7 +165,7 @@ def test_another_key_is_another_load(kept: Daemons) -> None:
     wait_for(lambda: all(kept.units[host].starts > starts[host] + 1 for host in kept.hosts))
     for host in kept.hosts:
         kept.reload(host)
-    assert "answer" in engine.ctl("h0", "resume")
+    wait_for(lambda: "answer" in engine.ctl("h0", "resume"))  # it may be between two lives
     engine.ready()
     assert kept.group()["restarts"] == 0
     left = [path.name for path in Path(kept.sockets("h1", "key-2")).parent.rglob("*")]
