@@ -1,13 +1,14 @@
 """What the edge's choice of an engine gives the prefix cache: hits, balance and time to the first token, in one run.
 
-    python benchmarks/edge_prefix.py [--engines 2] [--clients 16] [--router PROGRAM] [--out FILE]
+    python benchmarks/edge_prefix.py [--engines 2] [--ranks 1] [--clients 16] [--router PROGRAM] [--out FILE]
 
 Engines on loopback compute a prompt as vLLM does with a prefix cache: blocks of 16 tokens (four characters each), the
-longest cached prefix of a prompt is free, the least recently used block goes first, and a cache holds half of what the
-work needs. Each way gets the same requests, with empty caches: `least`, `session` (the client names its conversation)
-and `prefix` are HAProxy with the rendered configuration. PROGRAM is vLLM's router (`vllm-router`), asked without
-HAProxy and TLS. Times are of these engines, which compute 20,000 tokens a second each; hits and shares are what is
-compared.
+longest cached prefix of a prompt is free, the least recently used block goes first. An engine's caches hold half of
+what the work needs. Each of its DP ranks has one of its own; where no header names a rank, the one with the fewest
+requests is taken. Each way gets the same requests, with empty caches: `least`, `session` (the client names its
+conversation), `prefix` and, of several ranks, `prefix` with `edge_prefix_ranks` are HAProxy with the rendered
+configuration. PROGRAM is vLLM's router (`vllm-router`), asked without HAProxy and TLS. Times are of these engines, each
+rank of which computes 20,000 tokens a second; hits and shares are what is compared.
 """
 
 from __future__ import annotations
@@ -79,22 +80,32 @@ class Cache:
         return len(prompt) // 4 - known * BLOCK // 4
 
 
-def engine(port: int, capacity: int) -> None:
-    """Serve until the process is ended; GET /counts says what was asked of the cache, and empties it."""
-    cache, busy = Cache(capacity), asyncio.Lock()
+@dataclass
+class Rank:
+    """One DP rank of an engine."""
+
+    cache: Cache
+    busy: asyncio.Lock = field(default_factory=asyncio.Lock)
+    running: int = 0
+
+
+def engine(port: int, capacity: int, count: int) -> None:
+    """Serve until the process is ended; GET /counts says what was asked of each rank's cache, and empties it."""
+    ranks = [Rank(Cache(capacity)) for _ in range(count)]
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        nonlocal cache
         while True:
             try:
                 head = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
             except (asyncio.IncompleteReadError, ConnectionError):
                 writer.close()
                 return
-            status, answer = "200 OK", dict[str, Any]()
+            status, answer = "200 OK", None
             if head.startswith("get /counts"):
-                answer = {"requests": cache.requests, "queried": cache.queried, "hit": cache.hit}
-                cache = Cache(capacity)
+                counted = [rank.cache for rank in ranks]
+                answer = [{"requests": one.requests, "queried": one.queried, "hit": one.hit} for one in counted]
+                for rank in ranks:
+                    rank.cache = Cache(capacity)
             elif head.startswith("post"):
                 body = await reader.readexactly(int(head.partition("content-length:")[2].split()[0]))
             if head.startswith(f"post {PATHS[0]}"):
@@ -103,10 +114,14 @@ def engine(port: int, capacity: int) -> None:
                 # vLLM's router compares the tokens that engines make of a prompt.
                 answer = {"token_ids": [crc32(prompt[at : at + 4].encode()) for at in range(0, len(prompt), 4)]}
             elif head.startswith(f"post {PATHS[0]} "):
-                compute = cache.take(prompt)
-                async with busy:
+                named = head.partition("x-data-parallel-rank:")[2].split()
+                rank = ranks[int(named[0])] if named else min(ranks, key=lambda each: each.running)
+                rank.running += 1
+                compute = rank.cache.take(prompt)
+                async with rank.busy:
                     await asyncio.sleep(compute / PREFILL)
                 await asyncio.sleep(DECODE)
+                rank.running -= 1
                 answer = {"choices": [{"message": {"role": "assistant", "content": "answer"}}]}
             elif head.startswith("post"):
                 status = "404 Not Found"
@@ -237,18 +252,18 @@ def _answers(url: str) -> bool:
 
 
 def counts(ports: Sequence[int]) -> list[Mapping[str, int]]:
-    """Return what each engine has counted since the last time, and empty its cache."""
-    found = []
+    """Return what each rank has counted since the last time, and empty its cache."""
+    found: list[Mapping[str, int]] = []
     for port in ports:
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/counts", timeout=SECONDS) as answer:
-            found.append(json.load(answer))
+            found += json.load(answer)
     return found
 
 
 def row(
     port: int, tls: ssl.SSLContext | None, ports: Sequence[int], work: Work, clients: int, seed: int
 ) -> dict[str, Any]:
-    """Return hits in percent of the prompts' tokens, the busiest engine's share of requests, and times."""
+    """Return hits in percent of the prompts' tokens, the busiest rank's share of requests, and times."""
     counts(ports)
     began = time.monotonic()
     took = asyncio.run(ask_all(port, tls, work.conversations, clients, seed))
@@ -266,36 +281,41 @@ def row(
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--engines", type=int, default=2)
+    parser.add_argument("--ranks", type=int, default=1, help="DP ranks of an engine")
     parser.add_argument("--clients", type=int, default=16)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--router", help="vLLM's router: path of its program")
     parser.add_argument("--out", type=Path)
     args = parser.parse_args(argv)
     rows: dict[str, Any] = {"date": date.today().isoformat(), "cores": os.cpu_count(), "engines": args.engines}
-    rows |= {"clients": args.clients, "work": {}}
+    rows |= {"ranks": args.ranks, "clients": args.clients, "work": {}}
     for name, work in works(args.seed).items():
         ports = [free_port() for _ in range(args.engines)]
-        capacity = work.blocks // 2
-        servers = [multiprocessing.Process(target=engine, args=(port, capacity), daemon=True) for port in ports]
+        capacity = work.blocks // 2 // args.ranks
+        given = [(port, capacity, args.ranks) for port in ports]
+        servers = [multiprocessing.Process(target=engine, args=one, daemon=True) for one in given]
         for server in servers:
             server.start()
         found: dict[str, Any] = {}
-        for balance in ("least", "session", "prefix"):
+        ways = {name: {"edge_balance": name} for name in ("least", "session", "prefix")}
+        if args.ranks > 1:
+            ways["prefix, ranks"] = {"edge_balance": "prefix", "edge_prefix_ranks": True}
+        for way, settings in ways.items():
             with tempfile.TemporaryDirectory() as place:
                 behind = [SimpleNamespace(port=port) for port in ports]
-                edge = LiveEdge(Path(place), {"g": (MODEL, behind)}, edge_balance=balance)
+                edge = LiveEdge(Path(place), {"g": (MODEL, behind)}, ranks=args.ranks, **settings)
                 edge.keys(**{KEY: record("benchmark")})
                 with edge:
                     edge.wait(lambda edge=edge: edge.ask(KEY, model=MODEL, messages=[]).status == 200)
                     tls = ssl.create_default_context(cafile=str(edge.certificate))
-                    found[balance] = row(edge.port, tls, ports, work, args.clients, args.seed)
+                    found[way] = row(edge.port, tls, ports, work, args.clients, args.seed)
         for policy in ("cache_aware", "consistent_hash") if args.router else ():
             with router(args.router, ports, policy) as port:
                 found[f"router {policy}"] = row(port, None, ports, work, args.clients, args.seed)
         for server in servers:
             server.kill()
         rows["work"][name] = {"about": work.about, "cache_blocks": capacity, **found}
-        print(f"{name}: {work.about}; a cache holds {capacity} blocks, half of them")
+        print(f"{name}: {work.about}; a rank's cache holds {capacity} blocks")
         for way, figures in found.items():
             print(f"  {way:<23} " + ", ".join(f"{key} {value}" for key, value in figures.items()), flush=True)
     if args.out:

@@ -323,6 +323,10 @@ edge_balance = "least"
 edge_session_header = "X-Session-ID"
 edge_prefix_bytes = 1024
 
+# With "prefix": it names the DP rank too, each of which has a cache of its own, where that rank has not many more
+# in flight than others. False: vLLM chooses the rank by load alone.
+edge_prefix_ranks = False
+
 # Bytes of the largest request body. The edge holds a body whole while it reads the model's name.
 edge_max_body = 1048576
 

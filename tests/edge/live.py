@@ -153,6 +153,7 @@ class LiveEdge:
         directory: Path,
         groups: Mapping[str, tuple[str, list[Engine]]],
         engine_keys: Mapping[str, str] = {},
+        ranks: int = 1,
         **settings: Any,
     ) -> None:
         self.port, self.monitor_port, self.tree = free_port(), free_port(), directory
@@ -169,6 +170,7 @@ class LiveEdge:
                     Endpoint("host", "127.0.0.1", engine.port),
                     64,
                     "/key" if model in engine_keys else None,
+                    ranks=ranks,
                 )
                 for name, (model, engines) in groups.items()
                 for index, engine in enumerate(engines)

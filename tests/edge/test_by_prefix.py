@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -143,3 +144,43 @@ def test_an_engine_that_is_not_ready_hands_over_and_gets_its_own_back(
     }
     engines["a0"].ready = True
     edge.wait(lambda: sources() == first)
+
+
+def rank_of(engine: Engine) -> list[str]:
+    """Return the DP ranks that an engine's requests name, "" for none."""
+    named = [{name.lower(): value for name, value in each["headers"].items()} for each in engine.requests]
+    return [each.get("x-data-parallel-rank", "") for each in named]
+
+
+def test_a_conversation_keeps_its_rank_unless_many_share_its_beginning(tmp_path: Path) -> None:
+    engine = Engine("a")
+    made = LiveEdge(tmp_path, {"a": ("a", [engine])}, ranks=4, edge_balance="prefix", edge_prefix_ranks=True)
+    made.keys(**{KEY: record("all")})
+    try:
+        with made as edge:
+            ranks = set()
+            for number in range(24):
+                engine.requests.clear()
+                for said in conversation([SYSTEM, user(f"question {number}")]):
+                    source(edge, said)
+                (its,) = {*rank_of(engine)}
+                ranks.add(its)
+            assert ranks == {"0", "1", "2", "3"}
+            engine.requests.clear()
+            source(edge, [])
+            assert rank_of(engine) == [""]
+
+            engine.requests.clear()
+            asked = [
+                threading.Thread(target=lambda: edge.ask(KEY, model="a", messages=[user("the same")], wait=True))
+                for _ in range(12)
+            ]
+            for thread in asked:
+                thread.start()
+            edge.wait(lambda: len(engine.requests) == 12)
+            engine.gate.set()
+            for thread in asked:
+                thread.join(SECONDS)
+            assert 1 <= sum(rank != "" for rank in rank_of(engine)) <= 4
+    finally:
+        engine.close()

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from muster.edge.edge_plan import EdgeGroup, backend, edge_group, edge_plan, server
+from muster.edge.edge_plan import EdgeGroup, backend, common, edge_group, edge_plan, server
 from muster.errors import Refusal
 from muster.plan.endpoint import Endpoint
 from muster.spec.settings import Edge, Settings
@@ -27,7 +27,7 @@ def test_a_group_is_its_heads_endpoint_and_guard() -> None:
     assert made.paths == ("/v1/completions", "/v1/chat/completions")
     assert [endpoint.at for endpoint in made.endpoints] == ["198.51.100.1:8000"]
     assert made.control.at == "198.51.100.1:29600"
-    assert made.at_once == 4 * 1024
+    assert (made.at_once, made.ranks) == (16 * 256, 16)
 
 
 def test_every_host_that_answers_is_an_endpoint_and_the_head_speaks_for_all() -> None:
@@ -35,12 +35,17 @@ def test_every_host_that_answers_is_an_endpoint_and_the_head_speaks_for_all() ->
     made = edge_group(hybrid, Settings())
     assert [endpoint.host for endpoint in made.endpoints] == list(hybrid.hosts)
     assert made.control.host == hybrid.head.name
-    assert made.at_once == hybrid.sequences * len(hybrid.head.dp_ranks)
+    assert made.ranks == len(hybrid.head.dp_ranks)
+    assert made.at_once == hybrid.sequences * made.ranks
 
 
 def test_the_requests_that_an_engine_runs_at_once_are_those_of_its_ranks() -> None:
     spread = plan(RECIPE, 2, "H200", strategy="dp-ep", max_num_seqs=128)
     assert edge_group(spread, Settings()).at_once == 16 * 128
+
+
+def test_no_rank_is_named_where_endpoints_differ() -> None:
+    assert [common(ranks) for ranks in ({4}, {4, 8}, {1})] == [4, 1, 1]
 
 
 def test_a_group_without_a_guard_is_refused() -> None:

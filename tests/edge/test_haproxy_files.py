@@ -24,7 +24,7 @@ CASES = {
     "two-models": edge_plan(
         [KIMI, QWEN], Settings(edge_balance="session", edge_max_requests=64, edge_port=8443, edge_http2=True).edge
     ),
-    "by-prefix": edge_plan([KIMI], Settings(edge_balance="prefix").edge),
+    "by-prefix": edge_plan([KIMI], Settings(edge_balance="prefix", edge_prefix_ranks=True).edge),
 }
 
 

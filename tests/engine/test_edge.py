@@ -20,7 +20,6 @@ from tests.conftest import Boot
 from tests.edge.edged import NAME, Edged, Layout, Load
 from tests.edge.live import bearer, make_certificate
 from tests.engine.conftest import REPOSITORY
-from tests.engine.test_real_vllm import RECOVERY
 
 pytestmark = [pytest.mark.sandbox, pytest.mark.engine, pytest.mark.nightly]
 
@@ -28,6 +27,8 @@ EDGE, HEADS = "node2", ("node0", "node1")
 LAYOUT = Layout({"kimi-a": ("node0",), "kimi-b": ("node1",)}, (EDGE,))
 OPENAI = "openai==3.57.0"
 MODEL, ENGINE_KEY = "kimi-k2", "engine-secret"
+RECOVERY = 1200.0
+"""Seconds after which a wait has failed; the other engine and its clients leave little of two cores to a start."""
 
 
 class RealEdged(Edged):

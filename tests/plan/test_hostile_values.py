@@ -167,7 +167,7 @@ TEMPLATES: dict[str, dict[str, Any]] = {
         **{f"refused_{what}": (error.status, error.body, error.retry_after) for what, error in REFUSED.items()},
         "failed": [(503, '{"error": {}}', 5)],
         "backends": [
-            ("m-1", ("/v1/completions",), True, [("a_h", "198.51.100.1", 8000, "198.51.100.1", 29600, 8)], 8, 150)
+            ("m-1", ("/v1/completions",), True, [("a_h", "198.51.100.1", 8000, "198.51.100.1", 29600, 8)], 8, 150, 1)
         ],
     },
 }

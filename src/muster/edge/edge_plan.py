@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -31,6 +31,7 @@ class EdgeGroup:
         at_once: requests that the engine behind each endpoint runs at once.
         api_key_file: file on the control machine with the engine's key; None where it asks for none.
         monitor_networks: who may ask the group's guard.
+        ranks: DP ranks behind each endpoint that a request's header may name; 1 where none may, or endpoints differ.
     """
 
     name: str
@@ -41,6 +42,7 @@ class EdgeGroup:
     at_once: int
     api_key_file: str | None = None
     monitor_networks: tuple[str, ...] = ()
+    ranks: int = 1
 
 
 @dataclass(frozen=True)
@@ -93,6 +95,7 @@ def edge_group(plan: Plan, settings: Settings) -> EdgeGroup:
         min(plan.requests_at_once.values()),
         settings.api_key_file,
         tuple(settings.monitor_networks),
+        common({*plan.ranks_behind.values()}) if plan.kind.by_rank else 1,
     )
 
 
@@ -131,6 +134,12 @@ def edge_plan(groups: Iterable[EdgeGroup], settings: Edge) -> EdgePlan:
                     fix=f"one {what}, or another served_model_name",
                 )
     return made
+
+
+def common(ranks: Collection[int]) -> int:
+    """Return how many DP ranks there are behind every endpoint; 1 where they differ, and no number fits all."""
+    (one, *others) = {*ranks}
+    return 1 if others else one
 
 
 def backend(model: str) -> str:

@@ -9,7 +9,7 @@ import json
 from collections.abc import Mapping
 
 from muster.edge import admission, api_errors, fleet_page
-from muster.edge.edge_plan import EdgeGroup, EdgePlan, backend, server
+from muster.edge.edge_plan import EdgeGroup, EdgePlan, backend, common, server
 from muster.guard.page_style import POLICY
 from muster.on_host import edge_places
 from muster.plan.render import render
@@ -121,8 +121,8 @@ def _answer(error: api_errors.ApiError) -> tuple[int, str, int]:
 
 
 def _backend(plan: EdgePlan, model: str, groups: tuple[EdgeGroup, ...]) -> tuple[object, ...]:
-    """Return name, paths, keyed, servers with the requests that each runs at once, how many more may wait, and the load
-    that one of them may have, in percent of the mean.
+    """Return name, paths, keyed, servers with the requests that each runs at once, how many more may wait, the load
+    that one of them may have, in percent of the mean, and the DP ranks behind each that a prefix may name.
     """
     servers = [
         (
@@ -137,7 +137,9 @@ def _backend(plan: EdgePlan, model: str, groups: tuple[EdgeGroup, ...]) -> tuple
         for endpoint in group.endpoints
     ]
     keyed = groups[0].api_key_file is not None
-    return backend(model), groups[0].paths, keyed, servers, admission.waiting(plan, model), _crowding(len(servers))
+    ranks = common({group.ranks for group in groups}) if plan.settings.prefix_ranks else 1
+    waiting, crowding = admission.waiting(plan, model), _crowding(len(servers))
+    return backend(model), groups[0].paths, keyed, servers, waiting, crowding, ranks
 
 
 def _crowding(servers: int) -> int:

@@ -328,14 +328,15 @@ class Plan:
         return any(host.role == "serving" for host in self.hosts.values())
 
     @property
+    def ranks_behind(self) -> dict[str, int]:
+        """Host with an endpoint -> DP ranks that it sends requests to."""
+        every = len({rank for host in self.hosts.values() for rank in host.dp_ranks})
+        return {host.name: len(host.dp_ranks) if self.hybrid else every for host in self.hosts.values() if host.answers}
+
+    @property
     def requests_at_once(self) -> dict[str, int]:
         """Host with an endpoint -> requests that its engine runs at once, by the limits in its flags."""
-        every = len({rank for host in self.hosts.values() for rank in host.dp_ranks})
-        return {
-            host.name: self.sequences * (len(host.dp_ranks) if self.hybrid else every)
-            for host in self.hosts.values()
-            if host.answers
-        }
+        return {host: self.sequences * ranks for host, ranks in self.ranks_behind.items()}
 
     @property
     def head(self) -> HostPlan:

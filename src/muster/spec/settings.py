@@ -132,6 +132,7 @@ class Edge(Group):
     http2: bool = True
     balance: Literal["least", "session", "prefix"] = "least"
     session_header: HeaderName = "X-Session-ID"
+    prefix_ranks: bool = False
     prefix_bytes: int = Field(default=1 << 10, ge=16, le=1 << 16)
     max_body: int = Field(default=1 << 20, ge=1 << 12, le=1 << 26)
     max_connections: Count = 4000
