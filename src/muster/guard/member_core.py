@@ -1,8 +1,8 @@
 """The member's half of the decision core: (state, event, now) -> (state, actions). Pure; every guard runs one.
 
-Safety rests on two rules and on no clock. A member with a child never accepts another generation: it exits, and systemd
-empties the cgroup before a fresh instance starts. And it starts a child only on the answer to its latest report, when
-that report said `no child, generation g` and the answer says `run g`.
+Safety rests on two rules and on no clock. A member with a child never accepts another generation: it ends, and its
+control group holds no process of that generation any more before a fresh instance starts. And it starts a child only on
+the answer to its latest report, when that report said `no child, generation g` and the answer says `run g`.
 """
 
 from __future__ import annotations
