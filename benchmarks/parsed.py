@@ -28,7 +28,12 @@ def write(out: Path, version: str) -> None:
     sys.path[:0] = [str(ROOT)]
     from tests.engine import commands
 
+    from muster.plan import kept_weights, preload_argv, vllm_versions
+
     cases = [*commands.shipped(version), *commands.imported(version), *commands.catalogue()]
+    if vllm_versions.version_of(version) >= kept_weights.SINCE:
+        listening = preload_argv.listening("/run/muster-weights/0/0", 29621, 29623)
+        cases += [(f"{case}, its weights kept", (*preload_argv.preload(argv), *listening)) for case, argv in cases]
     out.write_text(json.dumps(cases), encoding="utf-8")
 
 
@@ -37,13 +42,17 @@ def read(commands: Path) -> dict[str, Any]:
     import vllm
     from vllm.utils.argparse_utils import FlexibleArgumentParser
 
-    parser = _maker()(FlexibleArgumentParser())
+    parsers = {"serve": _maker()(FlexibleArgumentParser())}
+    with contextlib.suppress(ImportError):  # before 0.33 there is none
+        parsers["preload"] = FlexibleArgumentParser()
+        preload = importlib.import_module("vllm.entrypoints.cli.preload")
+        preload.PreloadSubcommand.add_cli_args(parsers["preload"])
     taken, refused = 0, []
     for case, argv in json.loads(commands.read_text(encoding="utf-8")):
         said = io.StringIO()
         try:
             with contextlib.redirect_stderr(said):
-                parser.parse_args(argv[2:])
+                parsers[argv[1]].parse_args(argv[2:])
             taken += 1
         except (SystemExit, ValueError, TypeError) as error:
             refused.append({"case": case, "argv": argv, "said": said.getvalue()[-400:] or str(error)[-400:]})

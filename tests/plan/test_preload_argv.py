@@ -36,7 +36,16 @@ def test_an_engine_maps_or_fails() -> None:
     assert json.loads(where) == {"socket_dir": "/run/muster-weights/g/key", "fallback": False, "state_timeout_s": 60}
 
 
-@pytest.mark.parametrize("word", ["--max-num-seqs 8", "--gpu-memory-utilization 0.5", "--served-model-name x"])
+@pytest.mark.parametrize(
+    "word",
+    [
+        "--max-num-seqs 8",
+        "--disable-log-requests",
+        "--no-async-scheduling",
+        "--gpu-memory-utilization 0.5",
+        "--served-model-name x",
+    ],
+)
 def test_what_leaves_the_weights_alone_is_no_word_of_the_daemons(word: str) -> None:
     assert preload_argv.preload((*SERVE, *word.split())) == preload_argv.preload(SERVE)
 

@@ -29,11 +29,11 @@ SERVE_ONLY = _names("""
     disable-access-log-for-endpoints allow-credentials allowed-origins allowed-methods allowed-headers api-key
     ssl-keyfile ssl-certfile ssl-ca-certs enable-ssl-refresh ssl-cert-reqs ssl-ciphers root-path middleware
     enable-request-id-headers disable-fastapi-docs h11-max-incomplete-event-size h11-max-header-count
-    enable-offline-docs enable-flash-late-interaction
+    enable-offline-docs enable-flash-late-interaction enable-log-requests
 """)
 """Flags of `vllm serve` that `vllm preload` has no word for: who is answered, and how."""
 FREE = _names("""
-    async-scheduling disable-log-stats enable-chunked-prefill enable-log-requests enable-prefix-caching
+    async-scheduling disable-log-stats enable-chunked-prefill enable-prefix-caching
     gpu-memory-utilization kv-cache-memory-bytes max-model-len max-num-batched-tokens max-num-seqs reasoning-parser
     scheduling-policy served-model-name shutdown-timeout stream-interval watchdog-config
 """)
@@ -51,6 +51,8 @@ Flag = tuple[str, tuple[str, ...]]
 
 def preload(serve: Sequence[str]) -> list[str]:
     """Return the `vllm preload` command of one host, but for where its daemons listen.
+
+    The parser of vLLM 0.33.0 takes it of each of the 1,690 commands that benchmarks/parsed.py knows (2026-11-27).
 
     Args:
         serve: the host's `vllm serve` command, with the user's words.
@@ -103,7 +105,8 @@ def _flags(words: Sequence[str]) -> Iterator[Flag]:
 def _name(word: str) -> str:
     name = word.lstrip("-").partition("=")[0].replace("_", "-").partition(".")[0]
     known = SERVE_ONLY | FREE | OWN | LOADER
-    if name.startswith("no-") and name[3:] in known:
-        return name[3:]
+    for begins, positive in (("no-", ""), ("disable-", "enable-"), ("enable-", "disable-")):
+        if name not in known and name.startswith(begins) and positive + name[len(begins) :] in known:
+            return positive + name[len(begins) :]
     beginnings = [each for each in LOADER if word.startswith("--") and len(name) >= 3 and each.startswith(name)]
     return beginnings[0] if len(beginnings) == 1 else name
