@@ -89,3 +89,15 @@ def test_a_stop_frees_the_gpus_and_another_key_loads_anew(guarded: GuardedTestbe
         assert guarded.sh(name, f"systemctl is-active {WEIGHTS_UNIT} || true") == "inactive"
         assert guarded.sh(name, f"systemctl is-active {GUARD_UNIT}") == "active"
     assert set(daemons(guarded).values()) == {"none"}
+
+
+def test_a_removal_takes_the_daemons_and_their_places(guarded: GuardedTestbed) -> None:
+    guarded.deploy(**KEPT)
+    guarded.done("remove", **KEPT)
+    assert set(daemons(guarded).values()) == {"none"}
+    own = " ".join(place for place in places.of_group(GROUP))
+    for name in guarded.hosts:
+        left = guarded.sh(
+            name, f"ls -d {own} {places.unit(WEIGHTS_UNIT)} {places.unit(GUARD_UNIT)} 2>/dev/null || true"
+        )
+        assert left == ""
