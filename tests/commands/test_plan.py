@@ -146,6 +146,7 @@ def test_without_a_recipe_every_group_has_a_row(muster) -> None:
     named = {row[0]: row for row in rows if len(row) > 4 and row[-1].isalnum() and len(row[-1]) == 16}
     assert list(named) == ["kimi-a", "kimi-b", "llama", "gpt"]
     assert "kimi-k2 is served by kimi-a, kimi-b" in ran.stdout
+    assert "kimi-k2: without kimi-a the other one runs 4,096 at once" in ran.stdout
     assert "gpu-4: llama has GPUs 0, 1, 2, 3; port 8000, control_port 29600" in ran.stdout
     assert "gpu-4: gpt has GPU 4; port 8001, control_port 29601" in ran.stdout
 

@@ -40,13 +40,14 @@ def as_json(fleet: FleetPlan, sources: Sequence[str] = ()) -> dict[str, Any]:
     }
 
 
-def as_text(fleet: FleetPlan, where: str, sources: Sequence[str] = ()) -> str:
+def as_text(fleet: FleetPlan, where: str, sources: Sequence[str] = (), losses: Sequence[str] = ()) -> str:
     """Return the plans as a row for each group, then who has what of a shared host, then notes.
 
     Args:
         fleet: to show.
         where: inventory as it was typed.
         sources: files that settings were read from.
+        losses: what is left of each model without one of its groups, in words.
     """
     plans = fleet.plans.values()
     hosts = {name for plan in plans for name in plan.hosts}
@@ -57,6 +58,7 @@ def as_text(fleet: FleetPlan, where: str, sources: Sequence[str] = ()) -> str:
     lines += [f"read {' · '.join(sources)}"] if sources else []
     lines += ["", *aligned([COLUMNS, *map(_row, plans)]), ""]
     lines += [f"{model} is served by {', '.join(plan.group for plan in its)}" for model, its in _models(fleet).items()]
+    lines += losses
     if fleet.shared:
         lines += ["", "hosts of several groups"]
         lines += [

@@ -12,6 +12,8 @@ import click
 from muster.commands import fleet_text, options
 from muster.commands.plan_text import as_json, as_text
 from muster.commands.recipe import is_model, of_model
+from muster.edge import admission
+from muster.edge.groups_behind import seen_by_edge
 from muster.plan.fleet import plan_fleet
 from muster.plan.prepare import plan_of
 from muster.plan.types import Plan
@@ -76,7 +78,8 @@ def _all_groups(inventory_file: str, groups: Mapping[str, Fleet], form: str, out
     if form == "json":
         click.echo(json.dumps(fleet_text.as_json(plans, sources), indent=2))
     else:
-        click.echo(fleet_text.as_text(plans, inventory_file, sources))
+        behind = seen_by_edge(plans.plans, {name: group.settings for name, group in groups.items()})
+        click.echo(fleet_text.as_text(plans, inventory_file, sources, admission.without_largest(behind)))
 
 
 def _sources(inventory_file: str, paths: Iterable[Path]) -> tuple[str, ...]:

@@ -35,7 +35,7 @@ def lines(plan: EdgePlan) -> list[str]:
         f" for {seconds} s at most, others get 429"
         for model in sorted(plan.models)
     ]
-    told += [_without_largest(plan, model) for model in sorted(plan.models)]
+    told += without_largest(plan)
     wanted = sum(of_model(plan, model) + waiting(plan, model) for model in plan.models)
     if wanted > most:
         told.append(
@@ -64,8 +64,12 @@ def shortages(plan: EdgePlan, ready: Collection[str], asked: Mapping[str, int]) 
     return told
 
 
+def without_largest(plan: EdgePlan) -> list[str]:
+    """Return, in words, what is left of each model when the group that runs most of its requests is lost."""
+    return [_without_largest(plan, model) for model in sorted(plan.models)]
+
+
 def _without_largest(plan: EdgePlan, model: str) -> str:
-    """Return what is left when the group of a model that runs most is lost."""
     groups = plan.models[model]
     largest = max(groups, key=lambda group: of_group(plan, group))
     if len(groups) == 1:

@@ -27,6 +27,16 @@ class Behind:
     settings: Mapping[str, Settings]
 
 
+def seen_by_edge(plans: Mapping[str, Plan], settings: Mapping[str, Settings]) -> EdgePlan:
+    """Return the plan of an edge before those of some groups that it can be before, whatever else it would refuse.
+
+    Args:
+        plans, settings: group -> its plan and settings.
+    """
+    groups = tuple(edge_group(plan, settings[group]) for group, plan in plans.items() if plan.heals)
+    return EdgePlan(groups, next(iter(settings.values())).edge)
+
+
 def groups_behind(fleets: Mapping[str, Fleet], recipe: str | None) -> Behind:
     """Return the groups of an inventory that an edge is before, and its plan.
 

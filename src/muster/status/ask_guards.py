@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from gevent.pool import Pool
 from pyinfra.api.host import Host
 
-from muster.edge.edge_plan import EdgePlan, edge_group
+from muster.edge.groups_behind import seen_by_edge
 from muster.hosts.all_hosts import each, hosts_of
 from muster.hosts.connect import Connected, connect, connected
 from muster.hosts.run_programs import run_program
@@ -160,8 +160,7 @@ def guards_of_fleet(inventory_file: str, overrides: Mapping[str, Any]) -> Iterat
             name: Connected(there.state, {host: why for host, why in there.unreached.items() if host in plan.hosts})
             for name, plan in plans.items()
         }
-        behind = [edge_group(plan, groups[name].settings) for name, plan in plans.items() if plan.heals]
-        before = EdgePlan(tuple(behind), next(iter(groups.values())).settings.edge)
+        before = seen_by_edge(plans, {name: group.settings for name, group in groups.items()})
         yield FleetGuards(
             {name: Guards(plan, own[name], digests[name]) for name, plan in plans.items()},
             Edges(before, there.state, inventory.edges_if_any(hosts)),
