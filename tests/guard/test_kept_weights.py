@@ -19,11 +19,13 @@ from muster.guard import kept_weights, start_checks
 from muster.guard.group_settings import Checks, KeptFor, KeptWeights
 from tests.free_port import free_port
 
-from .loopback import Cluster, wait_for
+from .loopback import FAST, Cluster, wait_for
 
 DAEMONS = Path(__file__).parent / "fake_daemons.py"
 GROUP = f"g{os.getpid()}"  # of this run alone: guards look for its processes on the whole machine
 KEPT = f"{GROUP}-weights"
+PATIENT = {**FAST, "silence_timeout": 40.0, "canary_timeout": 20.0, "proof_fresh": 30.0}
+"""Two groups of guards share the machine's cores: a life that ends by itself would be counted here."""
 
 
 class Daemons(Cluster):
@@ -41,14 +43,13 @@ class Daemons(Cluster):
         state = str(self.mapping.folder / host / "state")
         where: dict[str, Any] = {"group": GROUP, "health_port": self.health[host], "state_directory": state}
         where["sockets"] = self.sockets(host, key)
-        settings = json.loads(Path(self.config(host)).read_text())["settings"]
         self.configure(
-            host, group=KEPT, digest=key, endpoint=None, kept_for=where, settings={**settings, "drain_seconds": 0},
+            host, group=KEPT, digest=key, endpoint=None, kept_for=where, settings={**PATIENT, "drain_seconds": 0},
             processes=[{"name": "weights", "env": {}}],
         )  # fmt: skip
         used = {"group": KEPT, "unit": "w.service", "health_port": self.health[host]}
         used["sockets"] = self.sockets(host, key)
-        self.mapping.configure(host, group=GROUP, digest=f"plan of {key}", kept_weights=used)
+        self.mapping.configure(host, group=GROUP, digest=f"plan of {key}", kept_weights=used, settings=PATIENT)
 
     def sockets(self, host: str, key: str) -> str:
         return str(self.folder / host / "run" / "sockets" / key)
