@@ -5,16 +5,32 @@ from __future__ import annotations
 import json
 import os
 import signal
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests import standin
 from tests.conftest import Boot
 from tests.deploys.conftest import Ran
 from tests.edge.edged import Edged, Layout, Load
 
 pytestmark = [pytest.mark.sandbox, pytest.mark.nightly]
 
+RECORDED = Path(__file__).parents[1] / "bench/recorded/bench-serve-0.32.json"
+BENCH = f"""\
+#!{standin.PATH}/bin/python
+import sys
+if sys.argv[1:2] == ["bench"]:
+    words = dict(zip(sys.argv, sys.argv[1:]))
+    with open("/etc/standin/bench.json") as file:
+        figures = file.read()
+    with open(words["--result-dir"] + "/" + words["--result-filename"], "w") as file:
+        file.write(figures)
+    sys.exit(0)
+from vllm.entrypoints.cli.main import main
+sys.exit(main())
+"""
 EDGE, GROUPS = "node2", {"node0": "kimi-a", "node1": "kimi-b"}
 LAYOUT = Layout({group: (host,) for host, group in GROUPS.items()}, (EDGE,))
 
@@ -39,6 +55,12 @@ class Rolled(Edged):
         states = self.states()
         return len(states) == len(GROUPS) and all(state == "UP" for state in states.values())
 
+    def measures(self, host: str, share: float = 1.0) -> None:
+        """Have `vllm bench serve` on a host give recorded figures, with a share of their throughput."""
+        figures = json.loads(RECORDED.read_text())
+        figures |= {name: share * figures[name] for name in figures if name.endswith("throughput")}
+        (self.box.tree(host) / "etc/standin/bench.json").write_text(json.dumps(figures))
+
     def lives(self) -> dict[str, str]:
         return {host: self.life(host, f"muster-{group}.service") for host, group in GROUPS.items()}
 
@@ -48,6 +70,9 @@ def rolled(sandbox: Boot, tmp_path_factory: pytest.TempPathFactory) -> Rolled:
     there = Rolled(sandbox("edge", 3), tmp_path_factory.mktemp("rolled"), LAYOUT)
     there.clear()
     there.prepare()
+    for host in GROUPS:
+        (there.box.tree(host) / standin.PATH.lstrip("/") / "bin/vllm").write_text(BENCH)
+        there.measures(host)
     first = there.roll()
     assert first.status == 0, first.text
     there.wait("both at the edge", there.all_up, 60)
@@ -77,6 +102,34 @@ def test_a_setting_is_rolled_out_under_clients_and_a_second_run_changes_nothing(
     assert rolled.all_up()
     again = rolled.roll("--dry", "--json", max_num_seqs=40)
     assert (again.status, again.changes) == (0, {}), again.text
+
+
+def test_a_changed_group_must_pass_the_gate_before_the_next_one(rolled: Rolled, client: str) -> None:
+    settled = rolled.roll(max_num_seqs=40)
+    assert settled.status == 0, settled.text
+    before = rolled.lives()
+    unknown = rolled.roll("--data", "_gate=20200101T", max_num_seqs=40, max_num_batched_tokens=2048)
+    assert (unknown.status, rolled.lives()) == (2, before), unknown.text
+    assert "no baseline '20200101T'" in unknown.text
+    kept = rolled.roll("--dry", max_num_seqs=40)
+    assert kept.status == 0, kept.text
+    measured = rolled.command_of("bench", "inventory.py", "--group", "kimi-a")
+    assert measured.returncode == 0, measured.stdout + measured.stderr
+    with Load(rolled, client, 4) as load:
+        passed = rolled.roll("--data", "_gate=ledger", max_num_seqs=41)
+        assert passed.status == 0, passed.text
+        good = rolled.lives()
+        assert all(good[host] != before[host] for host in GROUPS)
+        rolled.measures("node0", share=0.8)
+        failed = rolled.roll("--data", "_gate=ledger", max_num_seqs=39)
+    assert failed.status == 1, failed.text
+    last = failed.text.splitlines()[-1]
+    assert "kimi-a does not pass the gate: WORSE" in last
+    assert "not touched: kimi-b, the edge" in last
+    assert load.counts.keys() == {"done"}, (load.others("done"), failed.text)
+    assert rolled.lives()["node1"] == good["node1"]
+    assert "--max-num-seqs 41" in rolled.command_line("node0")
+    rolled.wait("both at the edge", rolled.all_up, 60)
 
 
 def test_the_first_group_that_fails_is_back_in_the_edge(rolled: Rolled, client: str) -> None:

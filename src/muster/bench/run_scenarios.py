@@ -15,6 +15,7 @@ from muster.bench.ledger import LedgerEntry
 from muster.bench.measured_group import MeasuredGroup, RunningEngine, ToolResult
 from muster.errors import Refusal
 from muster.guard.endpoint_kinds import COMPLETIONS
+from muster.plan.types import Plan
 
 Say = Callable[[str], None]
 
@@ -48,6 +49,27 @@ def entry_of(
     )
 
 
+def require_measurable(plan: Plan) -> None:
+    """Refuse a group that a run on its head would not measure.
+
+    Raises:
+        Refusal: each host answers for its own ranks: a run would load those of the head alone; or the tool cannot ask
+            what the model answers.
+    """
+    if plan.kind.bench is None:
+        raise Refusal(
+            f"{plan.recipe} answers {plan.endpoint_kind}",
+            needed="a kind of endpoint that `vllm bench serve` can load",
+            fix=f"load {plan.endpoint}{plan.kind.path} with a tool of your own",
+        )
+    if plan.hybrid:
+        raise Refusal(
+            f"{plan.label}: every host answers for its own DP ranks, and a run would load the head's alone",
+            needed="one endpoint for all ranks",
+            fix="measure through the load balancer with `vllm bench serve`, or a strategy with internal load balancing",
+        )
+
+
 def measure(
     group: MeasuredGroup,
     running: RunningEngine,
@@ -72,21 +94,9 @@ def measure(
         say: prints progress.
 
     Raises:
-        Refusal: each host answers for its own ranks: a run would load those of the head alone; or the tool cannot ask
-            what the model answers.
+        Refusal: as `require_measurable`.
     """
-    if group.plan.kind.bench is None:
-        raise Refusal(
-            f"{group.plan.recipe} answers {group.plan.endpoint_kind}",
-            needed="a kind of endpoint that `vllm bench serve` can load",
-            fix=f"load {group.plan.endpoint}{group.plan.kind.path} with a tool of your own",
-        )
-    if group.plan.hybrid:
-        raise Refusal(
-            f"{group.plan.label}: every host answers for its own DP ranks, and a run would load the head's alone",
-            needed="one endpoint for all ranks",
-            fix="measure through the load balancer with `vllm bench serve`, or a strategy with internal load balancing",
-        )
+    require_measurable(group.plan)
     session = new_session()
     seed, number = secrets.randbelow(1_000_000) * 1000, 0
     for load in scenarios:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import click
@@ -28,9 +29,21 @@ Examples:
 )
 @options.over_inventory(strategy=True)
 @click.option("--parallel", type=click.IntRange(1), default=1, show_default=True, help="Groups changed at once.")
+@click.option(
+    "--gate",
+    metavar="BASELINE",
+    help="Measure each changed group of a fleet against these kept runs, as muster bench --against, before it is back.",
+)
+@options.ledger
 @options.over_run
 def deploy(
-    inventory_file: str, recipe_name: str | None, overrides: Mapping[str, Any], parallel: int, run: RunOptions
+    inventory_file: str,
+    recipe_name: str | None,
+    overrides: Mapping[str, Any],
+    parallel: int,
+    gate: str | None,
+    ledger_path: Path,
+    run: RunOptions,
 ) -> None:
     """Bring RECIPE up on the hosts of INVENTORY; a second run changes nothing and says so in one line.
 
@@ -40,10 +53,13 @@ def deploy(
     Everything that can be checked is checked before what runs is stopped. Where a group that runs has to be restarted,
     you are asked first.
     """
+    from muster.bench.roll_gate import RollGate
     from muster.deploys import roll
 
+    judge = RollGate(gate, ledger_path) if gate else None
+
     def work() -> None:
-        roll.deploy(recipe_name, parallel)
+        roll.deploy(recipe_name, parallel, judge)
 
     _run(inventory_file, recipe_name, overrides, run, work, several=True, edges=True)
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 from pyinfra import logger
 from pyinfra.api.command import FunctionCommand
@@ -34,10 +34,21 @@ from muster.hosts.pyinfra_types import current_host, current_state, stage
 from muster.hosts.run_programs import run_program
 from muster.hosts.run_words import words
 from muster.hosts.say import fail
+from muster.plan import fleet as fleet_plan
 from muster.plan.fleet import FleetPlan, plan_fleet
 from muster.spec import inventory, inventory_groups, inventory_source
 
 _PROBE_SECONDS = 60
+
+
+class Gate(Protocol):
+    """What a changed group must pass before it is back in the edge."""
+
+    def require(self, recipe_name: str, run: GroupRun) -> None:
+        """Refuse a group that could not be judged."""
+
+    def problem(self, state: State, recipe_name: str, run: GroupRun) -> str:
+        """Return why a group does not pass; empty where it does."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +63,7 @@ class Roll:
         drains: group of the inventory -> how it gets out of the edge, of those that have to.
         left: edge -> servers that an earlier run has left out there.
         edges: names of the hosts that get the edge once all groups serve; empty where one group was meant.
+        gate: that each changed group must pass, if there is one.
     """
 
     recipes: Mapping[str, str]
@@ -61,6 +73,7 @@ class Roll:
     drains: Mapping[str, EdgeDrain]
     left: Mapping[str, Sequence[str]]
     edges: frozenset[str]
+    gate: Gate | None = None
 
     @property
     def hosts(self) -> frozenset[str]:
@@ -89,31 +102,43 @@ class Roll:
 _rolls: OncePerRun[Roll] = OncePerRun()
 
 
-def deploy(recipe: str | None, parallel: int = 1) -> None:
+def deploy(recipe: str | None, parallel: int = 1, gate: Gate | None = None) -> None:
     """Bring a group up, or all groups of an inventory that name their recipe.
 
     Args:
         recipe: of the group that is meant; None for all groups, or for the one that `--data group` names.
         parallel: groups at once.
+        gate: of each changed group of a fleet.
     """
     if recipe is not None and len(inventory_groups.recipes(current_state().inventory)) <= 1:
+        if gate is not None:
+            _rolls.get(current_state(), "gate", _refuse_gate)
         serve(recipe)
     else:
-        roll(parallel, recipe)
+        roll(parallel, recipe, gate)
 
 
-def roll(parallel: int = 1, recipe: str | None = None) -> None:
+def _refuse_gate() -> Roll:
+    raise Refusal(
+        "a gate, and one group that is named by its recipe",
+        needed="an inventory whose groups name their recipes (docs/fleet.md)",
+        fix="leave --gate out, and judge the group afterwards: muster bench --against BASELINE",
+    )
+
+
+def roll(parallel: int = 1, recipe: str | None = None, gate: Gate | None = None) -> None:
     """Change the groups of an inventory one after the other; then the edge follows.
 
     Args:
         parallel: groups at once.
         recipe: of the one group that is meant, if it is one.
+        gate: of each changed group, once it is verified; one that fails it goes back and ends the roll.
 
     Raises:
         DeployError: what speaks against any group, on any host, in one text; nothing was touched.
     """
     state, host = current_state(), current_host()
-    mine = _rolls.get(state, "roll", lambda: _prepare(state, parallel, recipe))
+    mine = _rolls.get(state, "roll", lambda: _prepare(state, parallel, recipe, gate))
     if host.name not in mine.hosts:
         return
     if mine.left:
@@ -124,7 +149,12 @@ def roll(parallel: int = 1, recipe: str | None = None) -> None:
         if group:
             drain = mine.drains.get(group)
             run = mine.runs[group]
-            serve(mine.recipes[group], group, partial(_take_out, drain) if drain else None)
+            serve(
+                mine.recipes[group],
+                group,
+                partial(_take_out, drain) if drain else None,
+                partial(_prove, mine.gate, mine.recipes[group]) if mine.gate else None,
+            )
             if drain is not None and host.name in run.plan.hosts:
                 back_in_the_edge(drain, run.progress)
     if mine.edges:
@@ -134,6 +164,21 @@ def roll(parallel: int = 1, recipe: str | None = None) -> None:
 
 def _take_out(drain: EdgeDrain, run: GroupRun) -> None:
     out_of_the_edge(drain, run.progress)
+
+
+@stage("Gate")
+def _prove(gate: Gate, recipe: str, run: GroupRun) -> None:
+    """Have a verified group judged, by its head."""
+    question = FunctionCommand(_passes, [gate, recipe, run], {})
+    run.progress.note(current_host(), "the gate", operations.holds(question, name="it is as good as it was"))
+
+
+def _passes(state: State, host: Host, gate: Gate, recipe: str, run: GroupRun) -> bool:
+    problem = gate.problem(state, recipe, run) if host.name == run.plan.head.name else ""
+    if problem:
+        fail(host, problem)
+        run.progress.fail(f"{run.plan.group} does not pass the gate: {problem}")
+    return not problem
 
 
 @stage("Roll")
@@ -165,7 +210,7 @@ def _bring_back(roll: Roll) -> None:
     operations.carried_out(session, name="no group is left out of the edge")
 
 
-def _prepare(state: State, parallel: int, recipe: str | None) -> Roll:
+def _prepare(state: State, parallel: int, recipe: str | None, gate: Gate | None) -> Roll:
     given = state.inventory
     inventory_source.require_all_read(given)
     if parallel < 1:
@@ -186,6 +231,8 @@ def _prepare(state: State, parallel: int, recipe: str | None) -> Roll:
         behind = groups_behind(fleets, None)
     plans = behind.plans if behind is not None else plan_fleet(fleets).plans
     runs = _runs_of(state, {group: str(fleets[group].settings.recipe) for group in meant})
+    if gate is not None:
+        fleet_plan.each_group(runs, lambda group: gate.require(str(fleets[group].settings.recipe), runs[group]))
     now = FleetPlan({**plans, **{group: run.plan for group, run in runs.items()}})
     still = [group for group, run in runs.items() if not run.decision.changes and run.progress.transaction is None]
     rounds = now.rounds(parallel, meant, still)
@@ -198,6 +245,7 @@ def _prepare(state: State, parallel: int, recipe: str | None) -> Roll:
         drains,
         left,
         edges if whole else frozenset(),
+        gate,
     )
 
 

@@ -24,24 +24,25 @@ from muster.deploys.summary import summary
 from muster.deploys.verify import verify
 from muster.hosts.pyinfra_types import current_host, current_state
 
-TakeOut = Callable[[GroupRun], None]
+Step = Callable[[GroupRun], None]
 
 
-def serve(recipe: str, group: str = "", take_out: TakeOut | None = None) -> None:
+def serve(recipe: str, group: str = "", take_out: Step | None = None, prove: Step | None = None) -> None:
     """Bring a recipe up on the inventory's hosts, or on those of one of its groups.
 
     Args:
         recipe: its name, such as `kimi-k2-instruct`.
         group: of the inventory, where that has several.
         take_out: called before ranks are stopped: has clients go elsewhere.
+        prove: called once a changed group is verified: what fails there fails the change.
     """
     run, former = check(recipe, group)
     if current_host().name in run.plan.hosts:
-        _bring_up(run, recipe, former, take_out)
+        _bring_up(run, recipe, former, take_out, prove)
     leave(run)
 
 
-def _bring_up(run: GroupRun, recipe: str, former: Former | None, take_out: TakeOut | None) -> None:
+def _bring_up(run: GroupRun, recipe: str, former: Former | None, take_out: Step | None, prove: Step | None) -> None:
     """Take a host of the group through all stages, or past those that would find nothing to do on any host."""
     go_back.register(current_state(), run, former)
     if run.progress.transaction is not None:
@@ -50,6 +51,9 @@ def _bring_up(run: GroupRun, recipe: str, former: Former | None, take_out: TakeO
         stage_bundle(run.inventory_group)
         stage_weights(recipe, run.inventory_group)
     verify(run)
+    if prove is not None and run.progress.transaction is not None:
+        gate(run.progress, "every rank's answer")
+        prove(run)
     gate(run.progress, "the verification", settles=True)
     keep(run)
     finish(run.progress)
@@ -59,7 +63,7 @@ def _bring_up(run: GroupRun, recipe: str, former: Former | None, take_out: TakeO
     summary(run)
 
 
-def _change(run: GroupRun, recipe: str, former: Former | None, take_out: TakeOut | None) -> None:
+def _change(run: GroupRun, recipe: str, former: Former | None, take_out: Step | None) -> None:
     """Take a host of the group through everything that changes it or waits for it."""
     if former is not None:
         lock_former(former)
