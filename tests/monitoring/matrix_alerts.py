@@ -84,11 +84,9 @@ OTHER: dict[str, Told] = {
     **_lasts("engine-hidden", "MusterEngineUnscraped", HEAD, may=frozenset()),
 }
 """Faults that are not in the matrix: `other_faults` does them."""
+KEPT: dict[str, Told] = {**_passes("weights-killed"), **_quiet("weights-reboot", "weights-key")}
+"""Rows of a group that keeps its weights: the daemons' guards are watched as a group of its own."""
 ELSEWHERE = {
     "soak": "benchmarks/quiet_alerts.py keeps a group asked for hours",
-    **dict.fromkeys(
-        ("weights-killed", "weights-reboot", "weights-key"),
-        "the daemons' guard is watched as a group of its own (test_configuration), by the rules of every group",
-    ),
 }
 """Rows that are not injected here, and what shows them."""

@@ -26,6 +26,8 @@ class Monitored(GuardedTestbed):
     inventory = INVENTORY
     patience, interval = PATIENCE, 1
     watches = ("--data", f"_recipe={GROUP}")
+    kept: dict[str, Any] = {}
+    """Settings of every run from now on."""
 
     def bring_up(self) -> None:
         """Deploy the group, then what watches it, and wait until every target is scraped."""
@@ -51,6 +53,7 @@ class Monitored(GuardedTestbed):
             "monitor_networks": networks,
             "monitoring_patience": self.patience,
             "monitoring_interval": self.interval,
+            **self.kept,
         }
         if deploy == "monitoring":
             flags = (*flags, *self.watches)

@@ -8,18 +8,18 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import pytest
 
 from tests.conftest import Boot
-from tests.faults import rows
+from tests.faults import kept_weights, rows
 from tests.faults.group import Group
-from tests.faults.matrix import MATRIX, by_key
+from tests.faults.matrix import MATRIX, Outcome, by_key
 
 from . import other_faults
-from .matrix_alerts import ELSEWHERE, OTHER, TOLD
+from .matrix_alerts import ELSEWHERE, KEPT, OTHER, PATIENT, TOLD, Told
 from .monitored import MONITOR, Monitored
 
 TOLD_FOR = 60
@@ -100,8 +100,23 @@ def group(monitored: Monitored) -> Iterator[Group]:
         yield there
 
 
+@pytest.fixture(scope="module")
+def keeping(monitored: Monitored) -> Iterator[Monitored]:
+    """Return the same hosts with weights that are kept, and a Prometheus that watches the daemons' guards too."""
+    monitored.kept = {"keep_weights": True}
+    monitored.deploy()
+    with_patience(monitored, PATIENT)
+    monitored.wait("every target up", lambda: len(monitored.targets()) == 4 and daemons_watched(monitored), 60)
+    yield monitored
+    monitored.kept = {}
+
+
+def daemons_watched(there: Monitored) -> bool:
+    return there.query('muster_ready{group=~".*-weights"} == 1') != []
+
+
 def test_every_row_has_its_expectation() -> None:
-    assert {fault.key for fault in MATRIX} == {*TOLD, *ELSEWHERE}
+    assert {fault.key for fault in MATRIX} == {*TOLD, *KEPT, *ELSEWHERE}
     assert set(OTHER) <= set(HERE) <= set(EVERY)
 
 
@@ -109,14 +124,40 @@ def test_every_row_has_its_expectation() -> None:
 @pytest.mark.nightly
 @pytest.mark.parametrize("key", sorted(EVERY, key=lambda key: EVERY[key].patience))
 def test_a_fault_raises_its_alert_and_no_other(monitored: Monitored, group: Group, key: str) -> None:
-    told = EVERY[key]
-    if monitored.patience != told.patience:
-        with_patience(monitored, told.patience)
+    if monitored.patience != EVERY[key].patience:
+        with_patience(monitored, EVERY[key].patience)
     group.restore_service()
+    told_of(monitored, EVERY[key], key, lambda listener: carry_out(monitored, group, key, listener))
+
+
+@pytest.mark.sandbox
+@pytest.mark.nightly
+@pytest.mark.parametrize("key", KEPT)
+def test_a_fault_of_kept_weights_raises_its_alert_and_no_other(keeping: Monitored, group: Group, key: str) -> None:
+    def done(_: Listener) -> None:
+        if key == "weights-key":
+            keeping.deploy(extra_args=["--dtype", "float16"])
+        else:
+            outcome = Outcome(key)
+            {"weights-killed": kept_weights.weights_killed, "weights-reboot": kept_weights.weights_reboot}[key](
+                group, by_key(key), outcome
+            )
+            assert not any(outcome.oracles.values()), outcome.oracles
+        keeping.wait("weights are kept", lambda: daemons_watched(keeping), 60)
+
+    told_of(keeping, KEPT[key], key, done)
+
+
+def told_of(monitored: Monitored, told: Told, key: str, fault: Callable[[Listener], None]) -> None:
+    """Do something, and see that somebody is told what must be told of it, nothing else, and of its end.
+
+    Raises:
+        AssertionError: not all of it, or more.
+    """
     monitored.wait("nothing told", lambda: not monitored.told(), TOLD_FOR + LATE)
     listener, begun = Listener(monitored), time.monotonic()
     try:
-        carry_out(monitored, group, key, listener)
+        fault(listener)
         monitored.wait("its alert", lambda: told.must <= set(listener.heard), LATE)
         monitored.wait("its end", lambda: not monitored.told(), TOLD_FOR + LATE)
     finally:
