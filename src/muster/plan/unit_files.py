@@ -85,7 +85,6 @@ def _common(group: Group, node: Node, digest: str) -> dict[str, object]:
     return {
         "group": group.name,
         "owner": group.name,
-        "private": "",
         "wants": [group.weights_unit] if group.settings.keep_weights else [],
         "title": f"{group.title}, node rank {node.node_rank}",
         "digest": digest,
