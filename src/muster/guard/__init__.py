@@ -41,6 +41,7 @@
     event_log        events as entries of the journal
     named_tasks      the guard's coroutines, by name
     head_io          carries out the head's decisions
+    start_gate       why this host may not start a child, asked while none runs
     answers          HTTP reads and the local control socket
     loop             one guard from start to exit: events in, actions out
     client           `ctl`: the command line that asks the local guard

@@ -27,6 +27,7 @@ from .head_link import HeadLink
 from .http import Response, hang_up
 from .kernel_log import XidLog
 from .member_core import MemberState
+from .start_gate import StartGate
 from .state_store import StateStore
 
 SOCKET = "control.sock"
@@ -55,9 +56,7 @@ class GuardParts(Protocol):
     head: Head | None
     link: HeadLink | None
     ending: str
-    held: bool
-
-    def hold(self, held: bool) -> str: ...
+    start_gate: StartGate
 
     def log(self, text: str) -> None: ...
 
@@ -204,7 +203,7 @@ class Answers:
             guard.store.save_resumed(guard.xid_log.acknowledge())
         if guard.link is None:
             return self.command(name, by)
-        if name in ("resume", "restart") and (problem := guard.hold(False)):
+        if name in ("resume", "restart") and (problem := guard.start_gate.hold(False)):
             return self._not_kept(name, problem)
         try:
             return await guard.link.command(name)
@@ -212,7 +211,7 @@ class Answers:
             head = f"the head {guard.config.group.head} cannot be asked: {error or 'no answer'}"
         if name != "stop":
             return {"error": head}
-        problem = guard.hold(True)
+        problem = guard.start_gate.hold(True)
         return self._not_kept(name, problem) if problem else {"answer": f"{head}; it is told when it is back"}
 
     def _status(self) -> dict[str, Any]:
@@ -224,7 +223,7 @@ class Answers:
             "group_name": guard.config.group.name,
             "recipe": guard.config.recipe,
             "digest": guard.config.group.digest,
-            "member": {**status.member_status(guard.member, now), "held": guard.held},
+            "member": {**status.member_status(guard.member, now), "held": guard.start_gate.held},
             "children": [
                 {
                     "name": running.child.name,

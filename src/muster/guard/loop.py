@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import secrets
 import signal
@@ -20,14 +19,12 @@ from . import (
     kept_weights,
     member_core,
     stack_dumps,
-    start_checks,
     status,
 )
 from .answers import Answers
 from .cgroup import Fence, Titles
 from .children import Children, Journal
 from .config import Config, ConfigError, load
-from .control_port import NOT_YET
 from .credentials import API_KEY
 from .event_log import EventLog
 from .events import Event
@@ -37,9 +34,9 @@ from .kernel_log import XidLog
 from .member_core import MemberEvent, MemberState
 from .messages import NONE, Failure
 from .named_tasks import NamedTasks
-from .restart_policy import STOPPED, RestartRecord
 from .sd_notify import Notifier
 from .standby import Standby
+from .start_gate import StartGate
 from .state_store import StateStore
 
 TICK = 0.5
@@ -91,14 +88,13 @@ class Guard:
         api_key = engine_secrets.get(API_KEY, "")
         users = frozenset({0}) if self._fence.is_cgroup else frozenset({0, os.geteuid()})
         self._api_key = api_key
-        self.answers = Answers(self, api_key, users)
+        self.ending = ""
+        """Why this guard ends, once that is decided."""
         self.xid_log = XidLog(config.kernel_log, self.store.load_resumed(), self._xid)
         self.head = Head(self, key, api_key, previous) if config.is_head else None
         self.link: HeadLink | None = None if config.is_head else self._new_link()
-        self.held = not config.is_head and self.store.is_held()
-        """On a member: an operator stopped the group while the head could not be told."""
-        self.ending = ""
-        """Why this guard ends, once that is decided."""
+        self.start_gate = StartGate(self, self._fence)
+        self.answers = Answers(self, api_key, users)
         self._stop_requested = False
         self._queue: deque[Callable[[], None]] = deque()
         self._busy = False
@@ -118,7 +114,7 @@ class Guard:
             self.tasks.start("link", self.link.run())
         self.tasks.start("control", self.answers.serve(self.config.runtime_directory))
         self.tasks.start("tick", self._tick())
-        self.tasks.start("checks", self._check())
+        self.tasks.start("checks", self.start_gate.watch())
         self.log(f"{'head' if self.head else 'member'} of {self.config.group.name}, instance {self.member.instance}")
         self._notifier.ready()
         try:
@@ -302,58 +298,6 @@ class Guard:
         if gone:
             last = self.children.running[-1].lines(15_000) if self.children.running else ""
             self._engine_died(Failure("", f"engine process {gone} is gone", process="vllm", lines=last))
-
-    async def _check(self) -> None:
-        while True:
-            if not self.xid_log.settled() or (self.head is not None and self.head.port_problem == NOT_YET):
-                await asyncio.sleep(0.1)
-                continue
-            if self.held:
-                await self._pass_stop_on()
-            if self.member.child == NONE and not self.ending:
-                reason = await self._blocked()
-                self.post_member(member_core.Checked(reason[:2000]))
-            await asyncio.sleep(self.config.settings.check_interval)
-
-    async def _blocked(self) -> str:
-        stale = start_checks.stale_unit(os.environ.get(start_checks.DIGEST, ""), self.config)
-        if stale and self.config.kept_for is not None:
-            # No deploy starts this unit anew: the next guard has the unit that systemd has read by then.
-            self.exit(stale, deliberate=True)
-        if stale:
-            return stale
-        if self.config.kept_for is not None:
-            mapped = kept_weights.blocked(self.config.kept_for)
-            if mapped:
-                return mapped
-        if self.held:
-            return f"stopped by an operator; the head {self.config.group.head} has not heard of it yet"
-        left = self._fence.describe(1)
-        if left:
-            return f"a process of the last generation is still there: {left[0]}; reboot the host if it stays"
-        port = self.head.port_problem if self.head is not None else ""
-        gpus = await start_checks.gpus(self.config.checks, self.config.settings.check_timeout)
-        self.xid_log.unused, self.children.device_env = gpus.unused, gpus.environment
-        # The kernel's log first: it says why a GPU is missing.
-        reason = port or self.xid_log.reason() or self.children.executable_missing()
-        reason = reason or start_checks.blocked(self.config.checks, gpus)
-        if not reason and self.config.kept_weights is not None:
-            reason = await kept_weights.unserved(self.config.kept_weights, len(gpus.chosen) or self.config.checks.gpus)
-        return reason
-
-    def hold(self, held: bool) -> str:
-        """On a member: keep a stop for a head that cannot be told, or lift it; why that failed, or empty."""
-        problem = self.store.keep_hold(RestartRecord(held=STOPPED if held else ""))
-        if not problem:
-            self.held = held
-        return problem
-
-    async def _pass_stop_on(self) -> None:
-        """Tell the head of a stop that it has not heard of; from then on the hold is the head's."""
-        assert self.link is not None
-        with contextlib.suppress(OSError, asyncio.TimeoutError):
-            if "error" not in await self.link.command("stop"):
-                self.hold(False)
 
     # The end
 
