@@ -68,6 +68,10 @@ def with_patience(there: Monitored, seconds: int) -> None:
     there.sh(MONITOR, f"sed -i 's/\\[15m\\]/[{TOLD_FOR}s]/' {rules} && systemctl reload prometheus")
     expected = f"increase(muster_restarts_total[{TOLD_FOR // 60}m])"
     there.wait("the shorter rules", lambda: expected in str(there.ask(9090, "/api/v1/rules")), 30)
+    # After a reload Prometheus looks for its Alertmanager again; what it cannot tell then it tells a minute later.
+    there.wait(
+        "its Alertmanager", lambda: there.ask(9090, "/api/v1/alertmanagers")["data"]["activeAlertmanagers"] != [], 30
+    )
 
 
 def carry_out(there: Monitored, group: Group, key: str, listener: Listener) -> None:
