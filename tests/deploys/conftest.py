@@ -71,7 +71,7 @@ class Testbed:
 
     __test__ = False  # a helper, whatever pytest reads out of its name
     inventory = INVENTORY
-    patience = 300
+    run_seconds = 300
     """Seconds after which a run hangs."""
 
     def __init__(self, box: Sandbox, directory: Path) -> None:
@@ -139,11 +139,11 @@ class Testbed:
         cursors = {name: self.box.journal_cursor(name) for name in self.up}
         child = self.start(deploy, *flags, **settings)
         try:
-            out, err = child.communicate(timeout=self.patience)
+            out, err = child.communicate(timeout=self.run_seconds)
         except subprocess.TimeoutExpired:
             child.kill()
             said = "".join(child.communicate())
-            raise AssertionError(f"pyinfra has not ended within {self.patience} s:\n{said}") from None
+            raise AssertionError(f"pyinfra has not ended within {self.run_seconds} s:\n{said}") from None
         up = self.up
         sessions = {name: len(self.box.ssh_sessions(name, since=cursors[name])) for name in cursors if name in up}
         return Ran(child.returncode, out, err, sessions)

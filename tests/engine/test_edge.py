@@ -34,7 +34,7 @@ RECOVERY = 1200.0
 class RealEdged(Edged):
     """Groups of the real engine, as the sandbox's settings have it, and the edge before them."""
 
-    patience = 1800
+    run_seconds = 1800
 
     @property
     def environment(self) -> dict[str, str]:
