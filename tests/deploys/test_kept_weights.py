@@ -66,6 +66,7 @@ def test_weights_stay_while_the_engine_turns(guarded: GuardedTestbed) -> None:
     assert not {*reloaded.values()} & {*held.values()}
 
 
+@pytest.mark.nightly
 def test_a_stop_frees_the_gpus_and_another_key_loads_anew(guarded: GuardedTestbed) -> None:
     guarded.deploy(**KEPT)
     guarded.done("stop", **KEPT)

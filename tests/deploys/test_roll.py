@@ -11,7 +11,7 @@ from muster.sandbox import Sandbox
 from tests import guard_answers
 from tests.deploys.conftest import GuardedTestbed, Ran
 
-pytestmark = pytest.mark.sandbox
+pytestmark = [pytest.mark.sandbox, pytest.mark.nightly]
 
 GROUPS = {"node0": "kimi-a", "node1": "kimi-b"}
 FLEET = """\
