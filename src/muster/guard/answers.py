@@ -20,15 +20,8 @@ import time
 from typing import Any, Protocol
 
 from . import head_core, status, status_page
-from .children import Children
-from .config import Config
-from .head_io import Head
-from .head_link import HeadLink
 from .http import Response, hang_up
-from .kernel_log import XidLog
-from .member_core import MemberState
-from .start_gate import StartGate
-from .state_store import StateStore
+from .start_gate import GateServices, StartGate
 
 SOCKET = "control.sock"
 REQUEST_LIMIT = 4096
@@ -45,17 +38,9 @@ PROGRAM = os.path.basename(os.path.dirname(os.path.dirname(os.path.abspath(__fil
 """Which guard this is: its program's directory on a host is named by its digest."""
 
 
-class GuardParts(Protocol):
+class GuardParts(GateServices, Protocol):
     """The parts of a guard that the answers are made of."""
 
-    config: Config
-    store: StateStore
-    member: MemberState
-    children: Children
-    xid_log: XidLog
-    head: Head | None
-    link: HeadLink | None
-    ending: str
     start_gate: StartGate
 
     def log(self, text: str) -> None: ...

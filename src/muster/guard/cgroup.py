@@ -12,7 +12,7 @@ import contextlib
 import os
 import signal
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 
 INSTANCE = "MUSTER_INSTANCE"
 GENERATION = "MUSTER_GENERATION"
@@ -68,11 +68,7 @@ class Fence:
                 yield int(line)
 
     def _by_environment(self) -> Iterable[int]:
-        for name in os.listdir(self._proc):
-            if name.isdigit():
-                with contextlib.suppress(OSError), open(f"{self._proc}/{name}/environ", "rb") as file:
-                    if self._mark in file.read().split(b"\0"):
-                        yield int(name)
+        return (pid for pid, words in environments(self._proc) if self._mark in words)
 
 
 class Titles:
@@ -105,6 +101,14 @@ class Titles:
             if self._missed[name] >= 2:
                 return f"{name} (pid {pid})"
         return ""
+
+
+def environments(proc: str = "/proc") -> Iterator[tuple[int, list[bytes]]]:
+    """Every process whose environment this user may read, with its `NAME=value` words."""
+    for name in os.listdir(proc):
+        if name.isdigit():
+            with contextlib.suppress(OSError), open(f"{proc}/{name}/environ", "rb") as file:
+                yield int(name), file.read().split(b"\0")
 
 
 def state(pid: int, proc: str = "/proc") -> str:

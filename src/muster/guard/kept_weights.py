@@ -16,6 +16,7 @@ from collections.abc import Callable
 
 from . import http
 from .bounded_file import read_json
+from .cgroup import GENERATION, environments
 from .cgroup import state as process_state
 from .group_settings import KeptFor, KeptWeights
 from .restart_policy import STOPPED, from_wire
@@ -31,15 +32,14 @@ DRAFT = "_draft.sock"
 
 def processes_of(group: str, proc: str = "/proc") -> list[int]:
     """Return the processes of this host that a guard started for a group; those of other users are not seen."""
-    mark, found = f"MUSTER_GROUP={group}".encode(), []
-    for name in os.listdir(proc):
-        if name.isdigit():
-            with contextlib.suppress(OSError), open(f"{proc}/{name}/environ", "rb") as file:
-                words = file.read().split(b"\0")
-                started = any(word.startswith(b"MUSTER_GENERATION=") for word in words)
-                if started and mark in words and process_state(int(name), proc) not in ("Z", "X", ""):
-                    found.append(int(name))
-    return sorted(found)
+    mark, generation = f"MUSTER_GROUP={group}".encode(), f"{GENERATION}=".encode()
+    return sorted(
+        pid
+        for pid, words in environments(proc)
+        if mark in words
+        and any(word.startswith(generation) for word in words)
+        and process_state(pid, proc) not in ("Z", "X", "")
+    )
 
 
 async def unserved(weights: KeptWeights, gpus: int) -> str:
