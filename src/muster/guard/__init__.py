@@ -43,6 +43,7 @@
     head_io          carries out the head's decisions
     start_gate       why this host may not start a child, asked while none runs
     answers          HTTP reads and the local control socket
+    life_end         the end of a guard: all processes killed, the failure kept, what outlives it
     loop             one guard from start to exit: events in, actions out
     client           `ctl`: the command line that asks the local guard
     main             the guard's command line

@@ -14,9 +14,9 @@ from dataclasses import replace
 from . import (
     engine_watch,
     events,
-    failure_bundle,
     head_core,
     kept_weights,
+    life_end,
     member_core,
     stack_dumps,
     status,
@@ -95,7 +95,7 @@ class Guard:
         self.link: HeadLink | None = None if config.is_head else self._new_link()
         self.start_gate = StartGate(self, self._fence)
         self.answers = Answers(self, api_key, users)
-        self._stop_requested = False
+        self.stop_requested = False
         self._queue: deque[Callable[[], None]] = deque()
         self._busy = False
         self.tasks = NamedTasks(self.exit)
@@ -228,7 +228,7 @@ class Guard:
 
     def _leave(self) -> None:
         """SIGTERM: systemd is stopping the unit."""
-        self._stop_requested = True
+        self.stop_requested = True
         self.post_member(member_core.Leave())
 
     def _new_link(self) -> HeadLink:
@@ -252,7 +252,7 @@ class Guard:
             self.children.reap()
             self._journal.flush()
             self.xid_log.poll()
-            self._spare(self.children.standby)
+            life_end.spare(self, self._fence, self.children.standby)
             if self.member.child != NONE:
                 self._scan()
                 if now - self._started >= self.config.settings.standby_after and not self.ending:
@@ -289,10 +289,6 @@ class Guard:
                     self.head.post(head_core.Unwanted("the plan of the weights has changed"))
             self.post_member(member_core.Outdated())
 
-    def _spare(self, standby: Standby | None) -> None:
-        """Name the processes of this unit that are no generation's."""
-        self._fence.helpers = {self.xid_log.pid, *([standby.pid] if standby else [])}
-
     def _scan(self) -> None:
         gone = self._titles.scan()
         if gone:
@@ -310,38 +306,10 @@ class Guard:
         # Kept out of the named tasks, so that nothing cancels it.
         self._last = asyncio.get_running_loop().create_task(self._end(reason, failure, deliberate))
 
-    def _standby_for_next(self, deliberate: bool) -> Standby | None:
-        """What may outlive this generation; all else, and what is not ready, ends with it."""
-        standby = self.children.standby
-        if standby is None or deliberate or self._stop_requested or standby.look() or not standby.ready:
-            self.children.drop_standby()
-            return None
-        return standby
-
     async def _end(self, reason: str, failure: Failure | None, deliberate: bool) -> None:
-        """Kill, keep a failure bundle, and leave the rest to systemd, or to a guard that has a process standing by.
-
-        There is no other way out.
-        """
+        """Leave the rest to systemd, or to a guard that has a process standing by. There is no other way out."""
         try:
-            for name in ("children", "engine", "checks", "drain", "weights"):
-                self.tasks.cancel(name)
-            had = bool(self.children.running)
-            processes = self._fence.describe() if had else []
-            standby = self._standby_for_next(deliberate)
-            self._spare(standby)
-            left = await self._fence.kill(self.config.settings.kill_timeout)
-            if left:
-                self.log(f"still alive after SIGKILL: {left}")
-            self.children.reap()
-            if had and not deliberate:
-                children, kernel = self.children.running, self.xid_log.lines
-                kept = await failure_bundle.collect(
-                    self.config, self.member, reason, failure, children, processes, kernel
-                )
-                self.store.save_bundle(failure_bundle.file_name(self.member.generation), kept)
-            # Where anything is left, systemd empties the control group: there, nothing of a generation survives.
-            self.next_life = None if left or self._stop_requested else standby
+            self.next_life = await life_end.carry_out(self, self._fence, reason, failure, deliberate)
         except Exception as error:
             self.log(f"error while ending: {type(error).__name__}: {error}")
         finally:
@@ -349,4 +317,4 @@ class Guard:
                 self._notifier.stopping()
             self._journal.flush()
             if self._done is not None and not self._done.done():
-                self._done.set_result(0 if self._stop_requested else EXIT_RESTART)
+                self._done.set_result(0 if self.stop_requested else EXIT_RESTART)
