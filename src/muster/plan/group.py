@@ -68,6 +68,11 @@ class Group:
         return f"muster-{self.weights_group}.service"
 
     @property
+    def weights_health_port(self) -> int:
+        """The port at which a host's launcher says that all of its daemons serve; on loopback."""
+        return self.settings.keep_weights_port + 3
+
+    @property
     def uses_ray(self) -> bool:
         """Whether Ray carries the engine across hosts."""
         return self.layout.spans_hosts and self.settings.executor == "ray"

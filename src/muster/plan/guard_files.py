@@ -39,7 +39,7 @@ def weights_command(group: Group, daemons: Process) -> tuple[str, ...]:
     return _command(directory(group), places.weights_config(group.name), (daemons,))
 
 
-def weights_config(group: Group, node: Node, daemons: Process, key: str) -> dict[str, Any]:
+def weights_config(group: Group, node: Node, daemons: Process, key: str, sockets: str) -> dict[str, Any]:
     """Return the guard.json of what keeps one host's weights.
 
     Args:
@@ -47,10 +47,10 @@ def weights_config(group: Group, node: Node, daemons: Process, key: str) -> dict
         node: the host.
         daemons: `vllm preload` there.
         key: of what is kept, in the place of the plan's digest.
+        sockets: directory of the daemons' sockets.
     """
     settings, head = group.settings, group.topology.head
     members = group.topology.nodes if node.is_head else (head, node)
-    sockets = daemons.argv[daemons.argv.index("--weight-cache-socket-dir") + 1]
     return {
         "version": 1,
         "group": group.weights_group,
@@ -70,7 +70,7 @@ def weights_config(group: Group, node: Node, daemons: Process, key: str) -> dict
         "checks": {
             "gpus": node.host.gpus,
             **({"devices": list(node.host.devices)} if node.host.devices else {}),
-            "ports": [{"address": "127.0.0.1", "port": settings.keep_weights_port + 3}],
+            "ports": [{"address": "127.0.0.1", "port": group.weights_health_port}],
             "paths": [f"{group.release.path}/bin/{daemons.argv[0]}"],
         },
         "kernel_log": list(KERNEL_LOG),
@@ -78,7 +78,7 @@ def weights_config(group: Group, node: Node, daemons: Process, key: str) -> dict
         "state_directory": places.weights_state(group.name),
         "kept_for": {
             "group": group.name,
-            "health_port": settings.keep_weights_port + 3,
+            "health_port": group.weights_health_port,
             "state_directory": places.state(group.name),
             "sockets": sockets,
         },
@@ -125,7 +125,7 @@ def files(group: Group, node: Node, processes: tuple[Process, ...], digest: str,
         config["kept_weights"] = {
             "group": group.weights_group,
             "unit": group.weights_unit,
-            "health_port": group.settings.keep_weights_port + 3,
+            "health_port": group.weights_health_port,
             "sockets": sockets,
         }
         config["checks"]["beside"] = group.weights_group

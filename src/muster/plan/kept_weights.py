@@ -144,7 +144,7 @@ def keep(group: Group, processes: Mapping[str, tuple[Process, ...]]) -> Kept:
     text = json.dumps([group.release.id, guard_files.program()[0], settings.keep_weights_port, loaded])
     key = hashlib.sha256(text.encode()).hexdigest()[:16]
     sockets = f"{places.weights_run(group.name)}/{key[:12]}"
-    words = tuple(preload_argv.listening(sockets, settings.keep_weights_port + 1, health_port(settings)))
+    words = tuple(preload_argv.listening(sockets, settings.keep_weights_port + 1, group.weights_health_port))
     daemons = {
         host: replace(each, argv=(*each.argv, *words), decided=(*each.decided, *words)) for host, each in bare.items()
     }
@@ -170,11 +170,6 @@ def mapping(
             env["PYTHONPATH"] = ":".join(filter(None, [plugins(group), env.get("PYTHONPATH")]))
         result[host] = (*mine[:-1], replace(engine, argv=preload_argv.mapped(engine.argv, kept.sockets), env=env))
     return result
-
-
-def health_port(settings: Settings) -> int:
-    """Return the port at which a host's launcher says that all of its daemons serve; on loopback."""
-    return settings.keep_weights_port + 3
 
 
 def plugins(group: Group) -> str:

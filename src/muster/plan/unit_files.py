@@ -142,7 +142,7 @@ def _weights_files(group: Group, node: Node, kept: Kept) -> dict[str, File]:
         "credentials": secrets,
         "stop_seconds": 30,
     }
-    text = guard_files.as_text(guard_files.weights_config(group, node, daemons, kept.key))
+    text = guard_files.as_text(guard_files.weights_config(group, node, daemons, kept.key, kept.sockets))
     return {places.unit(group.weights_unit): File(render("unit.service.j2", values)), config: File(text)}
 
 
