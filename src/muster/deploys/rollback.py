@@ -12,14 +12,14 @@ from pyinfra.api.state import State
 from muster.deploys import deployed_group, put_back
 from muster.deploys.bring_up import lift_hold, start_ranks
 from muster.deploys.change_steps import finish, lock, record
-from muster.deploys.edge_drain import EdgeDrain, back_in_the_edge
+from muster.deploys.edge_drain import EdgeDrain
 from muster.deploys.go_back import GoBack
 from muster.deploys.keep import verified_now
 from muster.deploys.put_back import Restored
 from muster.deploys.shared.gate import gate
 from muster.deploys.shared.stop_question import stop_question
 from muster.deploys.shared.transaction import begin
-from muster.deploys.way_out import leave_edge, way_out
+from muster.deploys.way_out import leave_edge, return_to_edge, way_out
 from muster.hosts import operations
 from muster.hosts.once import OncePerRun
 from muster.hosts.program_operation import Later, Session
@@ -90,8 +90,7 @@ def rollback(digest: str = "", recipe: str | None = None) -> None:
     gate(progress, "the verification", settles=True)
     _keep(run)
     finish(progress)
-    if run.drain is not None:
-        back_in_the_edge(run.drain, progress)
+    return_to_edge(run.drain, progress)
 
 
 def _prepare(state: State, digest: str, recipe: str | None) -> Rollback:

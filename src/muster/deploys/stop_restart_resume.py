@@ -16,12 +16,11 @@ from pyinfra.api.state import State
 from muster.deploys.bring_up import lift_hold, start_ranks, stop_ranks
 from muster.deploys.change_steps import back, finish, lock, record
 from muster.deploys.deployed_group import DeployedGroup, at_rest, find
-from muster.deploys.edge_drain import back_in_the_edge
 from muster.deploys.shared import guard_commands
 from muster.deploys.shared.gate import gate
 from muster.deploys.shared.stop_question import stop_question
 from muster.deploys.shared.transaction import begin
-from muster.deploys.way_out import leave_edge
+from muster.deploys.way_out import leave_edge, return_to_edge
 from muster.hosts import operations
 from muster.hosts.once import OncePerRun
 from muster.hosts.pyinfra_types import current_host, current_state, stage
@@ -66,8 +65,7 @@ def restart(recipe: str | None = None) -> None:
         _end(deployed, "restart")
         record(deployed.progress, "committed")
         _start(deployed, held=deployed.guarded and not deployed.group_status)
-        if deployed.drain is not None:
-            back_in_the_edge(deployed.drain, deployed.progress)
+        return_to_edge(deployed.drain, deployed.progress)
 
     _change("restart", recipe, steps)
 

@@ -9,7 +9,7 @@ from pyinfra import logger
 from pyinfra.api.host import Host
 from pyinfra.api.state import State
 
-from muster.deploys.edge_drain import EdgeDrain, out_of_the_edge, servers
+from muster.deploys.edge_drain import EdgeDrain, back_in_the_edge, out_of_the_edge, servers
 from muster.deploys.shared.gate import gate
 from muster.deploys.shared.progress import Progress
 from muster.edge.groups_behind import groups_behind
@@ -69,3 +69,9 @@ def leave_edge(drain: EdgeDrain | None, progress: Progress) -> None:
     if drain is not None:
         out_of_the_edge(drain, progress)
         gate(progress, "the way out of the edge")
+
+
+def return_to_edge(drain: EdgeDrain | None, progress: Progress) -> None:
+    """Have a group that serves again back in the edges that `leave_edge` took it out of."""
+    if drain is not None:
+        back_in_the_edge(drain, progress)
