@@ -12,7 +12,7 @@ from tests.faults import effects
 from tests.faults.group import HEAD, HOSTS, MEMBER, NAME, Group
 from tests.faults.matrix import Fault, Outcome
 
-UNIT = f"muster-{places.weights_group(NAME)}.service"
+UNIT = places.weights_unit(NAME)
 STEADY = 10.0
 """Seconds for which an engine is watched after its daemons are lost."""
 

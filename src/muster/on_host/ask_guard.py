@@ -74,7 +74,7 @@ def _weights(request: Json) -> Json:
     if not os.path.isfile(config):
         return {}
     try:
-        argv = _program(root + places.unit(f"muster-{places.weights_group(group)}.service"))
+        argv = _program(root + places.unit(places.weights_unit(group)))
     except OSError as error:
         return {"weights": {"error": str(error)}}
     return {"weights": _answer(run_command.finish([*argv, "ctl", "--config", config, "status"], _WEIGHTS_SECONDS))}

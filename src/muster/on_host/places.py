@@ -71,6 +71,11 @@ def weights_group(group: str) -> str:
     return f"{group}-weights"
 
 
+def weights_unit(group: str) -> str:
+    """Return the unit beside the engine's whose processes keep a group's weights on the GPUs."""
+    return f"muster-{weights_group(group)}.service"
+
+
 def weights_run(group: str) -> str:
     """Return the directory of the daemons' sockets and their guard's; the RuntimeDirectory of their unit.
 

@@ -40,7 +40,7 @@ def state(root: str, group: str, units: Sequence[str]) -> Json:
         if digest is None:
             lacks.append(f"{path} is not whole")
             continue
-        if unit != f"muster-{places.weights_group(group)}.service":  # it carries the key of what it keeps
+        if unit != places.weights_unit(group):  # it carries the key of what it keeps
             plans[path] = digest.group(1)
         lacks += [f"{needed} is not there" for needed in _needed(text) if not os.path.exists(root + needed)]
         if _PROGRAM.search(text):

@@ -65,7 +65,7 @@ class Group:
     @property
     def weights_unit(self) -> str:
         """The unit beside the guard's whose processes keep the weights on the GPUs."""
-        return f"muster-{self.weights_group}.service"
+        return places.weights_unit(self.name)
 
     @property
     def weights_health_port(self) -> int:
