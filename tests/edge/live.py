@@ -255,6 +255,10 @@ class LiveEdge:
         rows = [line for line in lines if line.startswith(f"{name}{{") and label in line]
         return sum(float(line.rpartition(" ")[2]) for line in rows)
 
+    def wait_until_idle(self) -> None:
+        """Wait until no request is in flight: HAProxy counts one for a moment after its client has the whole answer."""
+        self.wait(lambda: self.metric("haproxy_backend_current_sessions") == 0)
+
     def open(self) -> Connection:
         context = ssl.create_default_context(cafile=str(self.certificate))
         return Connection("127.0.0.1", self.port, context=context, timeout=SECONDS)

@@ -34,9 +34,10 @@ def edge(engines: dict[str, Engine], tmp_path_factory: pytest.TempPathFactory) -
         yield running
 
 
-def source(edge: LiveEdge, messages: Messages) -> str:
-    """Return which engine answers."""
-    return str(edge.ask(KEY, model="a", messages=messages).json["from"])
+def source(edge: LiveEdge, path: str = PATHS[0], **body: Any) -> str:
+    """Return which engine answers where nothing else is in flight: what is, counts as its engine's load."""
+    edge.wait_until_idle()
+    return str(edge.ask(KEY, path, model="a", **body).json["from"])
 
 
 def user(content: Any) -> dict[str, Any]:
@@ -55,14 +56,14 @@ def conversation(first: Messages, turns: int = 4) -> Iterator[Messages]:
 def test_a_conversation_stays_and_many_of_them_spread(edge: LiveEdge, before: Messages) -> None:
     sources = []
     for number in range(24):
-        (its,) = {source(edge, said) for said in conversation([*before, user(f"question {number}")])}
+        (its,) = {source(edge, messages=said) for said in conversation([*before, user(f"question {number}")])}
         sources.append(its)
     assert set(sources) == set(NAMES)
 
 
 def test_a_document_stays_whatever_is_asked_of_it(edge: LiveEdge) -> None:
     documents = [f"document {number} " * 200 for number in range(24)]
-    sources = [{source(edge, [SYSTEM, user(f"{text}{asked}")]) for asked in "abc"} for text in documents]
+    sources = [{source(edge, messages=[SYSTEM, user(f"{text}{asked}")]) for asked in "abc"} for text in documents]
     assert all(len(its) == 1 for its in sources)
     assert {name for its in sources for name in its} == set(NAMES)
 
@@ -76,9 +77,9 @@ def test_content_in_parts_and_prompts_count_as_well(edge: LiveEdge) -> None:
         assert {name for its in sources for name in its} == set(NAMES)
 
     parted = [[{**SYSTEM, "content": part("instructions")}, user(part(f"question {number}"))] for number in range(24)]
-    spread([{source(edge, said) for said in conversation(first)} for first in parted])
+    spread([{source(edge, messages=said) for said in conversation(first)} for first in parted])
     prompts = [f"prompt {number} " * 200 for number in range(24)]
-    spread([{edge.ask(KEY, PATHS[1], model="a", prompt=text + end).json["from"] for end in "abc"} for text in prompts])
+    spread([{source(edge, PATHS[1], prompt=text + end) for end in "abc"} for text in prompts])
 
 
 def test_what_has_no_beginning_is_answered_by_any(edge: LiveEdge) -> None:
@@ -131,10 +132,10 @@ def test_requests_that_all_begin_alike_do_not_crowd_one_engine(edge: LiveEdge, e
 def test_an_engine_that_is_not_ready_hands_over_and_gets_its_own_back(
     edge: LiveEdge, engines: dict[str, Engine]
 ) -> None:
-    first = {number: source(edge, [user(f"question {number}")]) for number in range(12)}
+    first = {number: source(edge, messages=[user(f"question {number}")]) for number in range(12)}
 
     def sources() -> dict[int, str]:
-        return {number: source(edge, [user(f"question {number}")]) for number in first}
+        return {number: source(edge, messages=[user(f"question {number}")]) for number in first}
 
     engines["a0"].ready = False
     edge.wait(lambda: "a0" not in sources().values())
@@ -162,12 +163,12 @@ def test_a_conversation_keeps_its_rank_unless_many_share_its_beginning(tmp_path:
             for number in range(24):
                 engine.requests.clear()
                 for said in conversation([SYSTEM, user(f"question {number}")]):
-                    source(edge, said)
+                    source(edge, messages=said)
                 (its,) = {*rank_of(engine)}
                 ranks.add(its)
             assert ranks == {"0", "1", "2", "3"}
             engine.requests.clear()
-            source(edge, [])
+            source(edge, messages=[])
             assert rank_of(engine) == [""]
 
             engine.requests.clear()
