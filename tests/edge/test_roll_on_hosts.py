@@ -5,77 +5,20 @@ from __future__ import annotations
 import json
 import os
 import signal
-from pathlib import Path
-from typing import Any
 
 import pytest
 
-from tests import standin
 from tests.conftest import Boot
-from tests.deploys.conftest import Ran
-from tests.edge.edged import Edged, Layout, Load
+from tests.edge.edged import Load
+from tests.edge.rolled import EDGE, GROUPS, LAYOUT, Rolled
 
 pytestmark = [pytest.mark.sandbox, pytest.mark.nightly]
-
-RECORDED = Path(__file__).parents[1] / "bench/recorded/bench-serve-0.32.json"
-BENCH = f"""\
-#!{standin.PATH}/bin/python
-import sys
-if sys.argv[1:2] == ["bench"]:
-    words = dict(zip(sys.argv, sys.argv[1:]))
-    with open("/etc/standin/bench.json") as file:
-        figures = file.read()
-    with open(words["--result-dir"] + "/" + words["--result-filename"], "w") as file:
-        file.write(figures)
-    sys.exit(0)
-from vllm.entrypoints.cli.main import main
-sys.exit(main())
-"""
-EDGE, GROUPS = "node2", {"node0": "kimi-a", "node1": "kimi-b"}
-LAYOUT = Layout({group: (host,) for host, group in GROUPS.items()}, (EDGE,))
-
-
-class Rolled(Edged):
-    """Groups that are deployed by the fleet's own run."""
-
-    inventory = LAYOUT.whole
-
-    def start(self, deploy: str = "kimi_k2_instruct", *flags: str, **settings: Any) -> Any:
-        # No engine hangs here: a machine that is busy must not pass for one that does.
-        return super().start(deploy, *flags, **{"stall_timeout": 60, "canary_idle": 30, **settings})
-
-    def roll(self, *flags: str, **settings: object) -> Ran:
-        return self.run("fleet", "-y", *flags, **settings)
-
-    def states(self) -> dict[str, str]:
-        """Return server -> what the edge thinks of it."""
-        return {name: row["status"] for name, row in self.servers_at(EDGE).items()}
-
-    def all_up(self) -> bool:
-        states = self.states()
-        return len(states) == len(GROUPS) and all(state == "UP" for state in states.values())
-
-    def measures(self, host: str, share: float = 1.0) -> None:
-        """Have `vllm bench serve` on a host give recorded figures, with a share of their throughput."""
-        figures = json.loads(RECORDED.read_text())
-        figures |= {name: share * figures[name] for name in figures if name.endswith("throughput")}
-        (self.box.tree(host) / "etc/standin/bench.json").write_text(json.dumps(figures))
-
-    def lives(self) -> dict[str, str]:
-        return {host: self.life(host, f"muster-{group}.service") for host, group in GROUPS.items()}
 
 
 @pytest.fixture(scope="module")
 def rolled(sandbox: Boot, tmp_path_factory: pytest.TempPathFactory) -> Rolled:
     there = Rolled(sandbox("edge", 3), tmp_path_factory.mktemp("rolled"), LAYOUT)
-    there.clear()
-    there.prepare()
-    for host in GROUPS:
-        (there.box.tree(host) / standin.PATH.lstrip("/") / "bin/vllm").write_text(BENCH)
-        there.measures(host)
-    first = there.roll()
-    assert first.status == 0, first.text
-    there.wait("both at the edge", there.all_up, 60)
+    there.bring_up()
     return there
 
 
