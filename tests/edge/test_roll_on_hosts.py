@@ -37,6 +37,7 @@ def test_a_setting_is_rolled_out_under_clients_and_a_second_run_changes_nothing(
         rolled.wait("more load", lambda: load.counts["done"] > done + 16)
     assert ran.status == 0, ran.text
     assert "are cut" not in ran.text
+    assert "alone serves" not in ran.text
     journals = {host: rolled.sh(host, "journalctl -o cat -n 60 -u 'muster-*'") for host in GROUPS}
     assert load.counts.keys() == {"done"}, (load.others("done"), ran.text, journals)
     after = rolled.lives()

@@ -91,7 +91,7 @@ def test_one_change_on_one_host_restarts_the_group(change: Callable[..., None], 
     change(seen[name], RAY)
     decision = decided(RAY, seen)
     assert decision.restart
-    assert not decision.ready
+    assert (decision.ready, decision.answers) == (False, True)
     assert any(reason.startswith(f"{name}: ") for reason in decision.reasons)
     for other, host in decision.hosts.items():
         running = {unit for unit, told in seen[other]["units"].items() if told["active"] == "active"}
@@ -159,7 +159,7 @@ def test_a_group_that_still_loads_is_waited_for_and_not_restarted() -> None:
     decision = decided(DP, seen)
     assert decision.changes
     assert not decision.restart
-    assert not decision.ready
+    assert (decision.ready, decision.answers) == (False, False)
 
 
 def test_a_rank_that_came_back_alone_cannot_join_and_the_group_is_restarted() -> None:

@@ -281,7 +281,7 @@ def _at_edges(
         logger.warning(f"{name} was not reached: its own checks of /ready have to take a group out there")
     drains: dict[str, EdgeDrain] = {}
     models = {group: plan.served_model_name for group, plan in fleet.plans.items()}
-    serving = {group for group in models if group not in runs or runs[group].decision.ready}
+    serving = {group for group in models if group not in runs or runs[group].decision.answers}
     for round in rounds:
         for group in round:
             run = runs[group]

@@ -60,6 +60,7 @@ class Decision:
         restart: whether the whole group is restarted, on every host.
         reasons: why, one line each, naming the host.
         ready: whether the group runs as planned and answered already.
+        answers: whether it answered already, whatever plan it runs.
         held: `stopped` or `failed`: the guards start nothing until the group is resumed, which this run does.
     """
 
@@ -67,6 +68,7 @@ class Decision:
     restart: bool
     reasons: tuple[str, ...]
     ready: bool
+    answers: bool
     held: str = ""
 
     @property
@@ -93,14 +95,14 @@ def decide(
     reasons = [f"{name}: its files were being exchanged when a change was cut" for name in hosts if name in exchanged]
     compared = [name for name in plan.hosts if name not in exchanged]
     reasons += [reason for name in compared for reason in _reasons(plan, name, hosts[name], seen[name])]
-    ready = all(seen[name].get("ready") is not False for name in plan.hosts)
-    if not ready and not plan.heals:
+    answers = all(seen[name].get("ready") is not False for name in plan.hosts)
+    if not answers and not plan.heals:
         reasons += [reason for name, host in plan.hosts.items() for reason in _orphans(host, seen[name])]
     if not reasons:
         # Everything that runs may go on; units of an older plan are removed with their files.
         hosts = {name: replace(host, stop=()) for name, host in hosts.items()}
     held = next((seen[name].get("held") for name in plan.hosts if seen[name].get("held")), "") if plan.heals else ""
-    return Decision(hosts, bool(reasons), tuple(reasons), ready and not reasons, str(held))
+    return Decision(hosts, bool(reasons), tuple(reasons), answers and not reasons, answers, str(held))
 
 
 def _host(plan: Plan, host: HostPlan, seen: Observation, secrets: Mapping[str, str]) -> HostDecision:
