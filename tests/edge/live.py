@@ -25,6 +25,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from muster.edge import haproxy_files
+from muster.edge.edge_machine import ENVIRONMENT
 from muster.edge.edge_plan import EdgeGroup, edge_plan
 from muster.on_host import edge_keys, edge_places
 from muster.plan.endpoint import Endpoint
@@ -177,7 +178,8 @@ class LiveEdge:
             ],
             made,
         )
-        self.command, self.env = haproxy()
+        self.command, environment = haproxy()
+        self.env = environment | {name: str(value) for name, value in ENVIRONMENT.items()}
         self.log = directory / "log"
         (directory / edge_places.OWN).mkdir()
         self.write()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from muster.edge.edge_machine import FIREWALL, edge_machine
+from muster.edge.edge_machine import DROP_IN, FIREWALL, edge_machine
 from muster.edge.edge_plan import edge_plan
 from muster.spec.settings import Edge
 from tests import systemd_analyze
@@ -27,6 +27,12 @@ def test_clients_are_served_without_the_firewall() -> None:
     unit = MACHINE.files[f"/etc/systemd/system/{FIREWALL.unit}"].text
     assert "RequiredBy" not in unit
     assert "Before=haproxy.service" in unit
+
+
+def test_haproxy_keeps_its_memory_from_its_first_start_on_and_is_not_cut_for_it() -> None:
+    assert DROP_IN in MACHINE.before_packages.early
+    assert "\n[Service]\nEnvironment=MALLOC_MMAP_THRESHOLD_=33554432\n" in MACHINE.early[DROP_IN].text
+    assert DROP_IN not in MACHINE.units["haproxy.service"]
 
 
 def test_its_unit_is_hard(tmp_path: Path) -> None:

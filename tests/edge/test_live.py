@@ -8,6 +8,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -242,6 +243,26 @@ def test_without_an_engine_that_is_ready_clients_are_told_to_come_again(
     finally:
         engines["b0"].ready = True
     edge.wait(lambda: edge.ask(ALL, model="b").status == 200)
+
+
+def test_a_request_fetches_no_memory_from_the_kernel(engines: dict[str, Engine], tmp_path: Path) -> None:
+    """What the buffers of bodies take is kept: by glibc's defaults each request costs hundreds of page faults."""
+    edge = LiveEdge(tmp_path, {"b": ("b", [engines["b0"]])})
+    edge.keys(**{ALL: record("all")})
+
+    def faults() -> int:
+        workers = Path(f"/proc/{edge.process.pid}/task/{edge.process.pid}/children").read_text().split()
+        return sum(int(Path(f"/proc/{worker}/stat").read_text().rpartition(")")[2].split()[7]) for worker in workers)
+
+    def ask(times: int) -> None:
+        for _ in range(times):
+            assert edge.ask(ALL, model="b", messages=[{"role": "user", "content": "x" * 4000}]).status == 200
+
+    with edge:
+        ask(50)
+        before = faults()
+        ask(50)
+        assert faults() - before < 50 * 50
 
 
 def test_a_reload_loses_no_request(edge: LiveEdge, engines: dict[str, Engine]) -> None:

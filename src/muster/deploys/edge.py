@@ -83,6 +83,10 @@ def edge(recipe: str | None, *, after_groups: bool = False) -> None:
         operations.holds(FunctionCommand(_reaches, [run], {}), name="the edge reaches the groups")
     missing = [name for name in machine.packages if name not in host.get_fact(DebPackages)]
     differs = bool(missing) or (is_edge and differing(state, host, edge_places.TREE, machine))
+    operations.carried_out(
+        placing(edge_places.TREE, machine.before_packages) if missing else None,
+        name="HAProxy starts with what it keeps of memory",
+    )
     apt.packages(
         name="HAProxy of the distribution is installed",
         packages=list(machine.packages),
