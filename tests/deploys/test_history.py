@@ -125,6 +125,7 @@ def test_a_failed_plan_is_left_for_a_look_and_rolled_back_by_hand(guarded: Guard
     assert client.answered
 
 
+@pytest.mark.nightly
 def test_a_rollback_over_three_plans(guarded: GuardedTestbed, client: Client) -> None:
     digests = [guarded.status["digest"]]
     for count in (21, 22):

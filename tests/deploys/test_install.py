@@ -58,6 +58,7 @@ http.server.ThreadingHTTPServer(("127.0.0.1", 9124), handler).serve_forever()
 """
 
 
+@pytest.mark.nightly
 def test_an_installation_cut_off_by_a_power_failure_is_done_again(testbed: Testbed) -> None:
     given = {**installs(testbed), "index_url": "http://127.0.0.1:9124/simple"}
     for name in HOSTS:
@@ -91,6 +92,7 @@ def test_an_installation_that_fails_says_so_in_uvs_words_and_the_group_serves_on
     assert testbed.answers()
 
 
+@pytest.mark.nightly
 def test_hosts_of_an_older_driver_get_the_build_that_it_runs_and_stay_so(testbed: Testbed) -> None:
     given = {**installs(testbed), "torch_backend": "auto", "vllm_index_url": "file:///srv/cuda/{version}/{build}"}
     for name in HOSTS:

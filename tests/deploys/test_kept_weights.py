@@ -92,6 +92,7 @@ def test_a_stop_frees_the_gpus_and_another_key_loads_anew(guarded: GuardedTestbe
     assert set(daemons(guarded).values()) == {"none"}
 
 
+@pytest.mark.nightly
 def test_a_removal_takes_the_daemons_and_their_places(guarded: GuardedTestbed) -> None:
     guarded.deploy(**KEPT)
     guarded.done("remove", **KEPT)

@@ -83,6 +83,7 @@ def test_a_bad_file_is_refused_before_one_is_written(monitored: Monitored, tmp_p
     assert monitored.sh(MONITOR, "sha256sum /etc/prometheus/alertmanager.yml") == before
 
 
+@pytest.mark.nightly
 def test_a_deliberate_stop_and_start_raise_nothing(monitored: Monitored) -> None:
     began = time.monotonic()
     monitored.done("stop")

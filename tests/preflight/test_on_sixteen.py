@@ -35,6 +35,7 @@ def sixteen() -> Iterator[Sandbox]:
         made.down()
 
 
+@pytest.mark.nightly
 def test_unreachable_host_among_sixteen_is_a_row(sixteen: Sandbox) -> None:
     sixteen.cut("node7")
     try:

@@ -24,6 +24,7 @@ model = None
 
 
 @pytest.mark.sandbox
+@pytest.mark.nightly
 def test_every_command_of_the_walk_does_what_the_record_says(sandbox: Boot, tmp_path: Path) -> None:
     box = sandbox("walk", 2)
     for host in box.hosts:
