@@ -16,6 +16,7 @@ import asyncio
 import json
 import multiprocessing
 import os
+import random
 import ssl
 import sys
 import tempfile
@@ -83,7 +84,8 @@ class Client:
         self.first: list[float] = []
         self.tokens = 0
 
-    async def run(self, until: float) -> None:
+    async def run(self, begin: float, until: float) -> None:
+        await asyncio.sleep(begin - time.monotonic())
         name = "localhost" if self.tls else None
         reader, writer = await asyncio.open_connection("127.0.0.1", self.port, ssl=self.tls, server_hostname=name)
         head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: edge\r\nAuthorization: Bearer {KEY}\r\n"
@@ -104,15 +106,19 @@ class Client:
         writer.close()
 
 
-async def compare(edge: LiveEdge, port: int, clients: int, seconds: float) -> dict[str, Any]:
-    """Return p50 and p99 of the time to the first token, in ms, and tokens a second, on both ways."""
+async def compare(edge: LiveEdge, port: int, clients: int, seconds: float, spread: float) -> dict[str, Any]:
+    """Return p50 and p99 of the time to the first token, in ms, and tokens a second, on both ways.
+
+    Clients begin within `spread` seconds, for those that begin together stay together, and wait for one another.
+    """
     tls = ssl.create_default_context(cafile=str(edge.certificate))
     ways = {
         "edge": [Client(edge.port, tls) for _ in range((clients + 1) // 2)],
         "direct": [Client(port, None) for _ in range((clients + 1) // 2)],
     }
-    until = time.monotonic() + seconds
-    await asyncio.gather(*(client.run(until) for group in ways.values() for client in group))
+    now, until = time.monotonic(), time.monotonic() + seconds
+    begins = (now + random.uniform(0, spread) for _ in range(clients + 1))
+    await asyncio.gather(*(client.run(next(begins), until) for group in ways.values() for client in group))
     return {way: _figures(group, seconds) for way, group in ways.items()}
 
 
@@ -203,7 +209,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         with edge:
             edge.wait(lambda: edge.ask(KEY, model="m", stream=True).status == 200)
             for clients in map(int, args.clients.split(",")):
-                row = asyncio.run(compare(edge, port, 2 * clients, args.seconds))
+                row = asyncio.run(compare(edge, port, 2 * clients, args.seconds, args.tokens * args.pause))
                 rows["clients"][clients] = row
                 for way, figures in row.items():
                     print(
