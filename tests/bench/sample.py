@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Sequence
 from typing import Any
 
-from muster.bench.ledger import LedgerEntry
+from muster.bench.ledger import STANDARD_ERROR, LedgerEntry
 
 
 def entry(number: int = 1, *, session: str = "20260101T000000Z-aaaa", **own: Any) -> LedgerEntry:
@@ -31,6 +32,16 @@ def entry(number: int = 1, *, session: str = "20260101T000000Z-aaaa", **own: Any
         "figures": {"request_throughput": 1.25, "output_throughput": 485.78, "mean_ttft_ms": 271200.0},
     }
     return LedgerEntry(**(fields | own))
+
+
+def evaluation(right: int, questions: int, number: int = 1, **own: Any) -> LedgerEntry:
+    """Return a run of GSM8K with so many right answers; `own` replaces fields."""
+    value = right / questions
+    error = math.sqrt(value * (1 - value) / max(questions - 1, 1))
+    names = [f"gsm8k exact_match ({filter})" for filter in ("flexible", "strict")]
+    figures = {**dict.fromkeys(names, value), **dict.fromkeys([name + STANDARD_ERROR for name in names], error)}
+    fields = {"kind": "eval", "scenario": "gsm8k", "prompts": questions, "load": {"fewshot": 5}, "figures": figures}
+    return entry(number, **{"id": f"20260101T000000Z-aaaa-eval-{number:03d}", **fields, **own})
 
 
 def repeats(

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import random
 from dataclasses import replace
 
 import pytest
 
 from muster.bench import regression_gate
 from muster.errors import Refusal
-from tests.bench.sample import entry, repeats
+from tests.bench.sample import entry, evaluation, repeats
 
 # Student's t, one-sided, from printed tables: (probability, degrees of freedom, t).
 TABLE = [
@@ -95,3 +96,57 @@ def test_failed_runs_and_other_loads_are_not_compared() -> None:
     for new in (failed, other):
         with pytest.raises(Refusal, match="same scenario"):
             regression_gate.compare(repeats(3), new, tolerance=0.05)
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "questions", "worse"),
+    [(94, 86, 100, False), (94, 85, 100, True), (1240, 1215, 1319, False), (1240, 1214, 1319, True)],
+)
+def test_a_score_is_worse_where_it_fell_by_more_than_chance_explains(
+    before: int, now: int, questions: int, worse: bool
+) -> None:
+    # By hand: 1.96 standard errors of the difference are 0.0824 and 0.0845, 0.0193 and 0.0194; the falls 0.08, 0.09,
+    # 0.0190 and 0.0197.
+    verdicts = regression_gate.compare([evaluation(before, questions)], [evaluation(now, questions)], tolerance=0.05)
+    assert [verdict.regressed for verdict in verdicts] == [worse, worse]
+    assert all("chance explains" in verdict.text for verdict in verdicts)
+
+
+def test_a_better_score_is_no_regression_nor_one_from_nothing() -> None:
+    for before, now in ((80, 95), (0, 50), (100, 100)):
+        verdicts = regression_gate.compare([evaluation(before, 100)], [evaluation(now, 100)], tolerance=0.05)
+        assert not any(verdict.regressed for verdict in verdicts)
+    none_right = regression_gate.compare([evaluation(100, 100)], [evaluation(0, 100)], tolerance=0.05)
+    assert all(verdict.regressed for verdict in none_right)
+
+
+def test_repeated_evaluations_do_not_narrow_what_chance_explains() -> None:
+    now = [evaluation(86, 100, 9)]
+    for repeated in (1, 50):
+        before = [evaluation(94, 100, number) for number in range(repeated)]
+        assert not any(verdict.regressed for verdict in regression_gate.compare(before, now, tolerance=0.05))
+
+
+def test_an_unchanged_model_rarely_fails_by_its_score() -> None:
+    """Answers that are right by the same chance, 0.94 of 200, on both sides: one comparison in twenty at most."""
+    dice = random.Random(0)
+
+    def score() -> int:
+        return sum(dice.random() < 0.94 for _ in range(200))
+
+    flagged = sum(
+        any(
+            verdict.regressed
+            for verdict in regression_gate.compare(
+                [evaluation(score(), 200)], [evaluation(score(), 200)], tolerance=0.05
+            )
+        )
+        for _ in range(400)
+    )
+    assert flagged <= 400 * 0.05
+
+
+@pytest.mark.parametrize("other", [{"load": {"fewshot": 0}}, {"prompts": 200}])
+def test_a_score_of_other_questions_or_examples_is_not_compared(other: dict[str, object]) -> None:
+    with pytest.raises(Refusal, match="these runs are gsm8k"):
+        regression_gate.compare([evaluation(94, 100)], [replace(evaluation(94, 100), **other)], tolerance=0.05)  # type: ignore[arg-type]

@@ -6,9 +6,11 @@ import json
 from pathlib import Path
 from typing import Any
 
+from muster.sandbox import serving_settings
 from tests import standin
 from tests.deploys.conftest import Ran
 from tests.edge.edged import Edged, Layout
+from tests.standin import lm_eval
 
 RECORDED = Path(__file__).parents[1] / "bench/recorded/bench-serve-0.32.json"
 BENCH = f"""\
@@ -40,13 +42,17 @@ class Rolled(Edged):
         for host in GROUPS:
             (self.box.tree(host) / standin.PATH.lstrip("/") / "bin/vllm").write_text(BENCH)
             self.measures(host)
+            lm_eval.wheel(self.box.tree(host) / "srv")
+            self.scores(host)
         first = self.roll()
         assert first.status == 0, first.text
         self.wait("both at the edge", self.all_up, 60)
 
     def start(self, deploy: str = "kimi_k2_instruct", *flags: str, **settings: Any) -> Any:
         # No engine hangs here: a machine that is busy must not pass for one that does.
-        return super().start(deploy, *flags, **{"stall_timeout": 60, "canary_idle": 30, **settings})
+        given = {"stall_timeout": 60, "canary_idle": 30, "eval_requirements": [f"/srv/{lm_eval.WHEEL}"]}
+        python = serving_settings.host_python(self.box.tree(EDGE))
+        return super().start(deploy, *flags, **{**given, "python_version": python, **settings})
 
     def roll(self, *flags: str, **settings: object) -> Ran:
         return self.run("fleet", "-y", *flags, **settings)
@@ -64,6 +70,10 @@ class Rolled(Edged):
         figures = json.loads(RECORDED.read_text())
         figures |= {name: share * figures[name] for name in figures if name.endswith("throughput")}
         (self.box.tree(host) / "etc/standin/bench.json").write_text(json.dumps(figures))
+
+    def scores(self, host: str, right: str = "0.94") -> None:
+        """Have lm_eval on a host find this share of the answers right; with no number it fails."""
+        (self.box.tree(host) / "etc/standin/right").write_text(right)
 
     def lives(self) -> dict[str, str]:
         return {host: self.life(host, f"muster-{group}.service") for host, group in GROUPS.items()}

@@ -76,6 +76,44 @@ def test_a_changed_group_must_pass_the_gate_before_the_next_one(rolled: Rolled, 
     rolled.wait("both at the edge", rolled.all_up, 60)
 
 
+def test_a_changed_group_must_answer_as_well_before_the_next_one(rolled: Rolled, client: str) -> None:
+    before = rolled.lives()
+    (rolled.directory / "scores").mkdir()
+    refused = rolled.roll("--data", "_gate_eval=scores", max_num_seqs=44)
+    assert (refused.status, rolled.lives()) == (2, before), refused.text
+    assert "'scores' has no completed run of kimi-k2-instruct's gsm8k" in refused.text
+    assert "muster eval INVENTORY --group kimi-a" in refused.text
+    settled = rolled.roll(max_num_seqs=41)
+    assert settled.status == 0, settled.text
+    before = rolled.lives()
+    words = ("--group", "kimi-a", "--limit", "100", "--ledger", "scores")
+    evaluated = rolled.command_of("eval", "inventory.py", *words)
+    assert evaluated.returncode == 0, evaluated.stdout + evaluated.stderr
+    assert "gsm8k exact_match (strict): 0.9400 ± 0.0468 (95 %, 100 questions)" in evaluated.stdout
+    with Load(rolled, client, 4) as load:
+        given = ("--gate-eval", "scores", "--data", "max_num_seqs=44", "-y")
+        passed = rolled.command_of("deploy", "inventory.py", *given)
+        assert passed.returncode == 0, passed.stderr
+        good = rolled.lives()
+        assert all(good[host] != before[host] for host in GROUPS)
+        ends = {"0.80": "WORSE gsm8k, 5 examples, 100 questions gsm8k exact_match", "cut": "lm_eval ended with 1"}
+        for right, why in ends.items():
+            rolled.scores("node0", right)
+            failed = rolled.roll("--data", "_gate_eval=scores", max_num_seqs=39)
+            assert failed.status == 1, failed.text
+            last = failed.text.splitlines()[-1]
+            assert "kimi-a does not pass the gate: " in last
+            assert why in last
+            assert "not touched: kimi-b, the edge" in last
+            assert "--max-num-seqs 44" in rolled.command_line("node0")
+    assert load.counts.keys() == {"done"}, (load.others("done"), failed.text)
+    assert rolled.lives()["node1"] == good["node1"]
+    kept = [json.loads(path.read_text()) for path in sorted((rolled.directory / "ledger").glob("*-eval-*.json"))]
+    assert [entry["figures"].get("gsm8k exact_match (strict)") for entry in kept] == [0.94, 0.94, 0.8, None]
+    rolled.scores("node0")
+    rolled.wait("both at the edge", rolled.all_up, 60)
+
+
 def test_the_first_group_that_fails_is_back_in_the_edge(rolled: Rolled, client: str) -> None:
     before = rolled.lives()
     with (

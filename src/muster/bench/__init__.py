@@ -13,7 +13,7 @@ eval_result      what lm_eval wrote                                             
 run_eval         run GSM8K, keep the scores
 ledger           one JSON file for each run
 regression_gate  new runs against kept ones: did it get worse?                     pure
-roll_gate        the same between the groups of a roll
+roll_gate        the same between the groups of a roll, for scenarios and for GSM8K
 report_data      what a report says, as data                                       pure
 report_markdown  the report as Markdown                                            pure
 report_charts    its charts, by matplotlib

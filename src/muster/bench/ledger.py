@@ -12,6 +12,8 @@ from typing import Any
 from muster.errors import Refusal
 
 SCHEMA = 1
+STANDARD_ERROR = " stderr"
+"""What the figure with a score's standard error has after the score's name."""
 
 
 @dataclass(frozen=True)
@@ -59,14 +61,26 @@ class LedgerEntry:
     def load_key(self) -> str:
         """The load in words; two runs with one key repeat each other."""
         sizes = [f"{self.load[key]} {word}" for key, word in _SIZES.items() if key in self.load]
-        return ", ".join([self.scenario, *sizes, f"{self.prompts} prompts"])
+        return ", ".join([self.scenario, *sizes, f"{self.prompts} {'questions' if self.kind == 'eval' else 'prompts'}"])
+
+    @property
+    def scores(self) -> dict[str, tuple[float, float]]:
+        """The scores of an evaluation: name -> value and standard error."""
+        errors = {name: self.figures.get(name + STANDARD_ERROR) for name in self.figures}
+        return {name: (self.figures[name], error) for name, error in errors.items() if error is not None}
 
     def goes_by(self, word: str) -> bool:
         """Whether a word is the beginning of its session, plan digest or release."""
         return any(name.startswith(word) for name in (self.session, self.digest, self.release))
 
 
-_SIZES = {"random-input-len": "in", "random-output-len": "out", "request-rate": "req/s", "max-concurrency": "at once"}
+_SIZES = {
+    "random-input-len": "in",
+    "random-output-len": "out",
+    "request-rate": "req/s",
+    "max-concurrency": "at once",
+    "fewshot": "examples",
+}
 
 
 def write(directory: Path, entry: LedgerEntry) -> Path:

@@ -4,6 +4,11 @@ A figure regressed when its mean is worse by more than the tolerance *and* by mo
 Student's t-test on the two means with pooled variance, one-sided, at 5 % shared by all figures compared (Bonferroni).
 Runs of one scenario with one number of prompts repeat each other. Without repeats on either side the tolerance alone
 decides, and the line says so.
+
+A score of an evaluation regressed when it is lower by more than chance explains: the normal distribution with the
+sampling errors of both sides, one-sided, at the same shared 5 %. That is a width of its own, so no tolerance is added.
+Both sides answered the same questions, which makes the difference steadier than two independent samples: the test errs
+towards passing.
 """
 
 from __future__ import annotations
@@ -11,6 +16,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import NormalDist, fmean
 
 from muster.bench.figures import FIGURES, GATED
 from muster.bench.ledger import LedgerEntry
@@ -29,7 +35,8 @@ class Comparison:
         before, now: means.
         runs: (repeats before, repeats now).
         worse: relative change for the worse; negative is better.
-        spread: relative change that repeats explain; None when nothing was repeated.
+        spread: relative change that repeats, or the sampling errors of scores, explain; None when nothing does.
+        basis: what decided, in words.
         regressed: whether the change counts as a regression.
     """
 
@@ -40,36 +47,36 @@ class Comparison:
     runs: tuple[int, int]
     worse: float
     spread: float | None
+    basis: str
     regressed: bool
 
     @property
     def text(self) -> str:
         """Return the comparison as a line."""
         change = (self.now - self.before) / self.before if self.before else 0.0
-        basis = (
-            "not repeated, so the tolerance decides" if self.spread is None else f"repeats explain {self.spread:.1%}"
-        )
         mark = "WORSE" if self.regressed else "ok"
-        return f"{mark:<5} {self.load} {self.figure}: {self.before:,.4g} -> {self.now:,.4g} ({change:+.1%}; {basis})"
+        return (
+            f"{mark:<5} {self.load} {self.figure}: {self.before:,.4g} -> {self.now:,.4g} ({change:+.1%}; {self.basis})"
+        )
 
 
 def compare(baseline: Sequence[LedgerEntry], entries: Sequence[LedgerEntry], *, tolerance: float) -> list[Comparison]:
-    """Compare every figure that both sides have.
+    """Compare every figure, or score of an evaluation, that both sides have.
 
     Args:
         baseline, entries: kept and new runs; failed ones are left out.
-        tolerance: relative change that is always accepted, 0.05 for 5 %.
+        tolerance: relative change of a figure that is always accepted, 0.05 for 5 %.
 
     Raises:
         Refusal: the two sides have no load in common.
     """
     before, now = _grouped(baseline), _grouped(entries)
     pairs = [
-        (load, figure, [e.figures[figure] for e in before[load]], [e.figures[figure] for e in now[load]])
+        (load, figure)
         for load in now
         if load in before
-        for figure in GATED
-        if all(figure in entry.figures for entry in [*before[load], *now[load]])
+        for figure in _compared(now[load][0])
+        if all(figure in _compared(entry) for entry in [*before[load], *now[load]])
     ]
     if not pairs:
         raise Refusal(
@@ -77,15 +84,25 @@ def compare(baseline: Sequence[LedgerEntry], entries: Sequence[LedgerEntry], *, 
             needed="a run of the same scenario, load and number of prompts on both sides",
             fix="run the baseline's scenario, or name another baseline",
         )
-    return [_judge(*pair, tolerance=tolerance, alpha=ALPHA / len(pairs)) for pair in pairs]
+    alpha = ALPHA / len(pairs)
+    return [
+        _judge_score(load, figure, before[load], now[load], alpha=alpha)
+        if now[load][0].kind == "eval"
+        else _judge(load, figure, before[load], now[load], tolerance=tolerance, alpha=alpha)
+        for load, figure in pairs
+    ]
 
 
 def _grouped(entries: Sequence[LedgerEntry]) -> dict[str, list[LedgerEntry]]:
     groups: dict[str, list[LedgerEntry]] = {}
     for entry in entries:
-        if entry.kind == "bench" and not entry.problems:
+        if not entry.problems:
             groups.setdefault(entry.load_key, []).append(entry)
     return groups
+
+
+def _compared(entry: LedgerEntry) -> list[str]:
+    return list(entry.scores) if entry.kind == "eval" else [figure for figure in GATED if figure in entry.figures]
 
 
 def _names(groups: dict[str, list[LedgerEntry]]) -> str:
@@ -93,13 +110,34 @@ def _names(groups: dict[str, list[LedgerEntry]]) -> str:
 
 
 def _judge(
-    load: str, figure: str, before: list[float], now: list[float], *, tolerance: float, alpha: float
+    load: str,
+    figure: str,
+    kept: Sequence[LedgerEntry],
+    runs: Sequence[LedgerEntry],
+    *,
+    tolerance: float,
+    alpha: float,
 ) -> Comparison:
-    old, new = sum(before) / len(before), sum(now) / len(now)
+    before, now = [run.figures[figure] for run in kept], [run.figures[figure] for run in runs]
+    old, new = fmean(before), fmean(now)
     worse = (old - new if FIGURES[figure].direction > 0 else new - old) / old if old else 0.0
     explained = spread(before, now, alpha)
     regressed = worse > tolerance and (explained is None or worse > explained)
-    return Comparison(load, figure, old, new, (len(before), len(now)), worse, explained, regressed)
+    basis = "not repeated, so the tolerance decides" if explained is None else f"repeats explain {explained:.1%}"
+    return Comparison(load, figure, old, new, (len(before), len(now)), worse, explained, basis, regressed)
+
+
+def _judge_score(
+    load: str, name: str, kept: Sequence[LedgerEntry], runs: Sequence[LedgerEntry], *, alpha: float
+) -> Comparison:
+    before, now = [run.scores[name] for run in kept], [run.scores[name] for run in runs]
+    old, new = fmean(value for value, _ in before), fmean(value for value, _ in now)
+    # Repeats ask the same questions: they do not narrow what the choice of questions leaves open.
+    error = math.hypot(fmean(error for _, error in before), fmean(error for _, error in now))
+    explained = NormalDist().inv_cdf(1 - alpha) * error
+    worse, relative = ((old - new) / old, explained / old) if old else (0.0, None)
+    basis = f"chance explains {explained:.4f}"
+    return Comparison(load, name, old, new, (len(before), len(now)), worse, relative, basis, old - new > explained)
 
 
 def spread(before: Sequence[float], now: Sequence[float], alpha: float) -> float | None:

@@ -231,12 +231,9 @@ def _scores(entries: Sequence[LedgerEntry], recipe: Recipe | None) -> Iterable[S
     for entry in entries:
         if entry.kind != "eval" or entry.problems:
             continue
-        for name, value in entry.figures.items():
-            if f"{name} stderr" not in entry.figures:
-                continue
-            margin = WIDTH * entry.figures[f"{name} stderr"]
+        for name, (value, error) in entry.scores.items():
             published, hardware = _published_score(recipe.published if recipe else (), name, entry.strategy)
-            yield ScoreRow(series_name(entry), name, value, margin, entry.prompts, published, hardware)
+            yield ScoreRow(series_name(entry), name, value, WIDTH * error, entry.prompts, published, hardware)
 
 
 def _published_score(published: Iterable[Published], name: str, strategy: str) -> tuple[float | None, str]:

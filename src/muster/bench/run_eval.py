@@ -18,6 +18,8 @@ from muster.hosts import uv_binary
 from muster.hosts.printable import printable_data
 from muster.on_host import places
 from muster.on_host.whole_files import text_sha256
+from muster.plan.types import Plan
+from muster.spec.settings import Settings
 
 INSTALL_SECONDS, RUN_SECONDS = 1800, 6 * 3600
 
@@ -58,6 +60,22 @@ def _without_torch(args: tuple[str, ...]) -> list[str]:
     return words
 
 
+def require_askable(plan: Plan, settings: Settings) -> None:
+    """Refuse a group that cannot be asked GSM8K.
+
+    Raises:
+        Refusal: the model answers no completions, or the hosts are offline and have no questions.
+    """
+    if plan.endpoint_kind != COMPLETIONS:
+        raise Refusal(
+            f"{plan.recipe} answers {plan.endpoint_kind}",
+            needed="a model that answers completions: GSM8K is asked there",
+            fix="measure it with muster bench",
+        )
+    if settings.offline and not settings.evaluation.gsm8k_path:
+        raise Refusal(f"{plan.head.name} is offline and has no questions", needed=_QUESTIONS, fix=_QUESTIONS_FIX)
+
+
 def evaluate(
     group: MeasuredGroup,
     running: RunningEngine,
@@ -78,17 +96,9 @@ def evaluate(
         say: prints progress.
 
     Raises:
-        Refusal: the model answers no completions, lm_eval cannot be installed, or the hosts are offline and have no
-            questions.
+        Refusal: as `require_askable`, or lm_eval cannot be installed.
     """
-    if group.plan.endpoint_kind != COMPLETIONS:
-        raise Refusal(
-            f"{group.plan.recipe} answers {group.plan.endpoint_kind}",
-            needed="a model that answers completions: GSM8K is asked there",
-            fix="measure it with muster bench",
-        )
-    if group.settings.offline and not group.settings.evaluation.gsm8k_path:
-        raise Refusal(f"{group.plan.head.name} is offline and has no questions", needed=_QUESTIONS, fix=_QUESTIONS_FIX)
+    require_askable(group.plan, group.settings)
     questions, session = group.settings.evaluation.gsm8k_path, new_session()
     program, name = install(group), f"muster-bench-{session.lower()}-eval"
     place = group.directory(name)
@@ -108,8 +118,9 @@ def evaluate(
     done = group.run_tool(name, words, result=".json", seconds=RUN_SECONDS, env=env, files=files, say=say)
     scores, problems, raw = outcome(done)
     figures = {score.name: score.value for score in scores}
-    figures |= {f"{score.name} stderr": score.error for score in scores}
-    fields = {"scenario": eval_task.TASK, "prompts": scores[0].questions if scores else 0, "load": {"fewshot": fewshot}}
+    figures |= {score.name + ledger.STANDARD_ERROR: score.error for score in scores}
+    asked = scores[0].questions if scores else limit or 0
+    fields = {"scenario": eval_task.TASK, "prompts": asked, "load": {"fewshot": fewshot}}
     entry = entry_of(
         group, running, kind="eval", session=session, number=1, figures=figures, problems=problems, raw=raw, **fields
     )

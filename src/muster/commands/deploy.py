@@ -24,6 +24,7 @@ Examples:
   muster deploy inventories/h200-16.py kimi-k2-instruct
   muster deploy inventories/h200-16.py kimi-k2-instruct --data max_model_len=131072 -y
   muster deploy inventories/fleet.py --parallel 2
+  muster deploy inventories/fleet.py --gate 20261121T --gate-eval 20261122T
 
 {EXIT_STATUS}"""
 )
@@ -34,6 +35,11 @@ Examples:
     metavar="BASELINE",
     help="Measure each changed group of a fleet against these kept runs, as muster bench --against, before it is back.",
 )
+@click.option(
+    "--gate-eval",
+    metavar="BASELINE",
+    help="Ask each changed group of a fleet GSM8K as these kept runs of muster eval did, before it is back.",
+)
 @options.ledger
 @options.over_run
 def deploy(
@@ -42,6 +48,7 @@ def deploy(
     overrides: Mapping[str, Any],
     parallel: int,
     gate: str | None,
+    gate_eval: str | None,
     ledger_path: Path,
     run: RunOptions,
 ) -> None:
@@ -53,13 +60,13 @@ def deploy(
     Everything that can be checked is checked before what runs is stopped. Where a group that runs has to be restarted,
     you are asked first.
     """
-    from muster.bench.roll_gate import RollGate
+    from muster.bench.roll_gate import gates
     from muster.deploys import roll
 
-    judge = RollGate(gate, ledger_path) if gate else None
+    asked = gates(gate, gate_eval, ledger_path)
 
     def work() -> None:
-        roll.deploy(recipe_name, parallel, judge)
+        roll.deploy(recipe_name, parallel, asked)
 
     _run(inventory_file, recipe_name, overrides, run, work, several=True, edges=True)
 

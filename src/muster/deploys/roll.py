@@ -63,7 +63,7 @@ class Roll:
         drains: group of the inventory -> how it gets out of the edge, of those that have to.
         left: edge -> servers that an earlier run has left out there.
         edges: names of the hosts that get the edge once all groups serve; empty where one group was meant.
-        gate: that each changed group must pass, if there is one.
+        gates: that each changed group must pass.
     """
 
     recipes: Mapping[str, str]
@@ -73,7 +73,7 @@ class Roll:
     drains: Mapping[str, EdgeDrain]
     left: Mapping[str, Sequence[str]]
     edges: frozenset[str]
-    gate: Gate | None = None
+    gates: Sequence[Gate] = ()
 
     @property
     def hosts(self) -> frozenset[str]:
@@ -102,43 +102,43 @@ class Roll:
 _rolls: OncePerRun[Roll] = OncePerRun()
 
 
-def deploy(recipe: str | None, parallel: int = 1, gate: Gate | None = None) -> None:
+def deploy(recipe: str | None, parallel: int = 1, gates: Sequence[Gate] = ()) -> None:
     """Bring a group up, or all groups of an inventory that name their recipe.
 
     Args:
         recipe: of the group that is meant; None for all groups, or for the one that `--data group` names.
         parallel: groups at once.
-        gate: of each changed group of a fleet.
+        gates: of each changed group of a fleet.
     """
     if recipe is not None and len(inventory_groups.recipes(current_state().inventory)) <= 1:
-        if gate is not None:
+        if gates:
             _rolls.get(current_state(), "gate", _refuse_gate)
         serve(recipe)
     else:
-        roll(parallel, recipe, gate)
+        roll(parallel, recipe, gates)
 
 
 def _refuse_gate() -> Roll:
     raise Refusal(
         "a gate, and one group that is named by its recipe",
         needed="an inventory whose groups name their recipes (docs/fleet.md)",
-        fix="leave --gate out, and judge the group afterwards: muster bench --against BASELINE",
+        fix="leave it out, and judge the group afterwards: muster bench --against BASELINE, muster eval",
     )
 
 
-def roll(parallel: int = 1, recipe: str | None = None, gate: Gate | None = None) -> None:
+def roll(parallel: int = 1, recipe: str | None = None, gates: Sequence[Gate] = ()) -> None:
     """Change the groups of an inventory one after the other; then the edge follows.
 
     Args:
         parallel: groups at once.
         recipe: of the one group that is meant, if it is one.
-        gate: of each changed group, once it is verified; one that fails it goes back and ends the roll.
+        gates: of each changed group, once it is verified; one that fails any goes back and ends the roll.
 
     Raises:
         DeployError: what speaks against any group, on any host, in one text; nothing was touched.
     """
     state, host = current_state(), current_host()
-    mine = _rolls.get(state, "roll", lambda: _prepare(state, parallel, recipe, gate))
+    mine = _rolls.get(state, "roll", lambda: _prepare(state, parallel, recipe, gates))
     if host.name not in mine.hosts:
         return
     if mine.left:
@@ -153,7 +153,7 @@ def roll(parallel: int = 1, recipe: str | None = None, gate: Gate | None = None)
                 mine.recipes[group],
                 group,
                 partial(_take_out, drain) if drain else None,
-                partial(_prove, mine.gate, mine.recipes[group]) if mine.gate else None,
+                partial(_prove, mine.gates, mine.recipes[group]) if mine.gates else None,
             )
             if drain is not None and host.name in run.plan.hosts:
                 back_in_the_edge(drain, run.progress)
@@ -167,14 +167,15 @@ def _take_out(drain: EdgeDrain, run: GroupRun) -> None:
 
 
 @stage("Gate")
-def _prove(gate: Gate, recipe: str, run: GroupRun) -> None:
+def _prove(gates: Sequence[Gate], recipe: str, run: GroupRun) -> None:
     """Have a verified group judged, by its head."""
-    question = FunctionCommand(_passes, [gate, recipe, run], {})
+    question = FunctionCommand(_passes, [gates, recipe, run], {})
     run.progress.note(current_host(), "the gate", operations.holds(question, name="it is as good as it was"))
 
 
-def _passes(state: State, host: Host, gate: Gate, recipe: str, run: GroupRun) -> bool:
-    problem = gate.problem(state, recipe, run) if host.name == run.plan.head.name else ""
+def _passes(state: State, host: Host, gates: Sequence[Gate], recipe: str, run: GroupRun) -> bool:
+    asked = gates if host.name == run.plan.head.name else ()
+    problem = next((problem for gate in asked if (problem := gate.problem(state, recipe, run))), "")
     if problem:
         fail(host, problem)
         run.progress.fail(f"{run.plan.group} does not pass the gate: {problem}")
@@ -210,7 +211,7 @@ def _bring_back(roll: Roll) -> None:
     operations.carried_out(session, name="no group is left out of the edge")
 
 
-def _prepare(state: State, parallel: int, recipe: str | None, gate: Gate | None) -> Roll:
+def _prepare(state: State, parallel: int, recipe: str | None, gates: Sequence[Gate]) -> Roll:
     given = state.inventory
     inventory_source.require_all_read(given)
     if parallel < 1:
@@ -230,23 +231,28 @@ def _prepare(state: State, parallel: int, recipe: str | None, gate: Gate | None)
     else:
         behind = groups_behind(fleets, None)
     plans = behind.plans if behind is not None else plan_fleet(fleets).plans
-    runs = _runs_of(state, {group: str(fleets[group].settings.recipe) for group in meant})
-    if gate is not None:
-        fleet_plan.each_group(runs, lambda group: gate.require(str(fleets[group].settings.recipe), runs[group]))
+    recipes = {group: str(fleets[group].settings.recipe) for group in meant}
+    runs = _runs_of(state, recipes)
+    for gate in gates:
+        fleet_plan.each_group(runs, partial(_require, gate, recipes, runs))
     now = FleetPlan({**plans, **{group: run.plan for group, run in runs.items()}})
     still = [group for group, run in runs.items() if not run.decision.changes and run.progress.transaction is None]
     rounds = now.rounds(parallel, meant, still)
     drains, left = _at_edges(state, now, behind.plan if behind is not None else None, edges, runs, rounds)
     return Roll(
-        {group: str(fleets[group].settings.recipe) for group in meant},
+        recipes,
         runs,
         {group: frozenset(host.name for host in given.groups[group]) for group in meant},
         rounds,
         drains,
         left,
         edges if whole else frozenset(),
-        gate,
+        gates,
     )
+
+
+def _require(gate: Gate, recipes: Mapping[str, str], runs: Mapping[str, GroupRun], group: str) -> None:
+    gate.require(recipes[group], runs[group])
 
 
 def _runs_of(state: State, recipes: Mapping[str, str]) -> dict[str, GroupRun]:
