@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -52,6 +53,14 @@ def done(status: int = 0, **own: Any) -> measured_group.ToolResult:
     """Return a run's end, with figures of a recorded run."""
     raw = json.loads((RECORDED / "bench-serve-0.26.json").read_text(encoding="utf-8")) | own
     return measured_group.ToolResult(status, ("the last line",), json.dumps(raw))
+
+
+def scored(share: float, questions: int = 1319) -> measured_group.ToolResult:
+    """Return what an evaluation leaves; the error is that of its number of questions."""
+    error = math.sqrt(share * (1 - share) / questions)
+    scores = {"exact_match,strict-match": share, "exact_match_stderr,strict-match": error}
+    whole = {"results": {"gsm8k": scores}, "n-samples": {"gsm8k": {"effective": questions}}}
+    return measured_group.ToolResult(0, (), json.dumps(whole))
 
 
 def invoke(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, group: Group, *words: str, command: Any = bench) -> Result:
@@ -136,14 +145,30 @@ def test_a_tolerance_that_is_no_share_is_refused(share: str) -> None:
 
 
 def test_an_evaluation_says_its_margin_and_the_published_score(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    scores = {"exact_match,strict-match": 0.93, "exact_match_stderr,strict-match": 0.007}
-    scores_json = json.dumps({"results": {"gsm8k": scores}, "n-samples": {"gsm8k": {"effective": 1319}}})
     monkeypatch.setattr(evaluation, "install", lambda *_: "/opt/muster/tools/lm-eval/bin/lm_eval")
-    group = Group([measured_group.ToolResult(0, (), scores_json)])
+    group = Group([scored(0.93)])
     ran = invoke(monkeypatch, tmp_path, group, "--limit", "20", command=evaluate)
     assert ran.exit_code == 0, ran.output
-    assert "0.9300 ± 0.0137 (95 %, 1319 questions); agrees with the published 0.9409 (8x H200)" in ran.output
+    assert "0.9300 ± 0.0138 (95 %, 1319 questions); agrees with the published 0.9409 (8x H200)" in ran.output
     assert group.argvs[0][-2:] == ["--limit", "20"]
+
+
+def test_a_score_that_fell_ends_with_1_and_chance_with_0(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(evaluation, "install", lambda *_: "lm_eval")
+    invoke(monkeypatch, tmp_path, Group([scored(0.94, 200)]), "--limit", "200", "--fewshot", "3", command=evaluate)
+    session = kept(tmp_path)[0]["session"]
+    chance = Group([scored(0.92, 200)])
+    ran = invoke(monkeypatch, tmp_path, chance, "--against", session, command=evaluate)
+    assert ran.exit_code == 0, ran.output
+    assert chance.argvs[0][-2:] == ["--limit", "200"]
+    assert "ok    gsm8k, 3 examples, 200 questions" in ran.output
+    ran = invoke(monkeypatch, tmp_path, Group([scored(0.80, 200)]), "--against", session, command=evaluate)
+    assert ran.exit_code == 1
+    assert "WORSE gsm8k, 3 examples, 200 questions" in ran.output
+    other = Group([scored(0.94)])
+    ran = invoke(monkeypatch, tmp_path, other, "--against", session, "--limit", "100", command=evaluate)
+    assert isinstance(ran.exception, Refusal)
+    assert other.argvs == []
 
 
 def test_an_evaluation_without_scores_is_kept_and_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

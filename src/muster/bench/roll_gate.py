@@ -122,8 +122,7 @@ class EvalGate(_Gate):
             raise self._lacks(recipe, eval_task.TASK, f"muster eval INVENTORY --group {run.plan.group}")
 
     def _before(self, recipe: Recipe) -> list[LedgerEntry]:
-        kept = [entry for entry in super()._before(recipe) if entry.scenario == eval_task.TASK and entry.prompts > 0]
-        return [entry for entry in kept if isinstance(entry.load.get("fewshot"), int)]
+        return run_eval.comparable(self._kept, recipe.name)
 
     def _asked(self, group: MeasuredGroup) -> Iterator[LedgerEntry]:
         newest = self._before(group.recipe)[-1]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +74,18 @@ def require_askable(plan: Plan, settings: Settings) -> None:
         )
     if settings.offline and not settings.evaluation.gsm8k_path:
         raise Refusal(f"{plan.head.name} is offline and has no questions", needed=_QUESTIONS, fix=_QUESTIONS_FIX)
+
+
+def comparable(kept: Iterable[LedgerEntry], recipe: str) -> list[LedgerEntry]:
+    """Return the completed evaluations of a recipe that another one can repeat, of those that were kept."""
+    return [
+        entry
+        for entry in kept
+        if (entry.kind, entry.recipe, entry.scenario) == ("eval", recipe, eval_task.TASK)
+        and not entry.problems
+        and entry.prompts > 0
+        and isinstance(entry.load.get("fewshot"), int)
+    ]
 
 
 def evaluate(
