@@ -35,7 +35,7 @@ from muster.errors import Refusal
 from muster.hosts import answer_models, uv_binary
 from muster.hosts.printable import one_line, printable, printable_data
 from muster.hosts.run_programs import run_programs
-from muster.plan import plan_history
+from muster.plan import cold_load, plan_history
 from muster.plan.restart_decision import decide
 from muster.preflight import allreduce, meeting, outcome, pairs, read_report
 from muster.preflight.deploy_checks import verdicts
@@ -104,6 +104,7 @@ MANIFEST, OTHER_MANIFEST = (
     json.loads(host.files[f"/etc/muster/{PLAIN.group}/plan.json"].text) for host in PLAIN.hosts.values()
 )
 RUN_UNITS = {"done": True, "died": {}, "pending": "", "last": {}, "since": {"u.service": "i1"}, "host": "h"}
+RATE = {"one": 10**9, "all": 6 * 10**9, "readers": 8, "age": 60}
 BENCH = {"num_prompts": 2, "completed": 2, "failed": 0, "duration": 1.0, "total_input_tokens": 3}
 
 
@@ -159,10 +160,16 @@ def read_units(answer: Mapping[str, Any]) -> list[str]:
 
 def read_weights(answer: Mapping[str, Any]) -> list[str]:
     addresses, probes = {"n0": "198.51.100.1", "n1": "198.51.100.2"}, {"n0": answer, "n1": answer}
-    lines = weights_command.status_lines(LISTING, probes)
+    lines = weights_command.status_lines(LISTING, probes, PLAN.load)
     keys = {"n0": {"n1": "k"}, "n1": {"n0": "k"}}
     staging = staging_roles.staging(addresses, probes, LISTING, Weights(source="hub"), keys, {"kind": "hub"})
     return [*lines, staging.text(LISTING), json.dumps(staging.requests)]
+
+
+def read_rates(answer: Mapping[str, Any]) -> list[str]:
+    rate = answer["rate"]
+    lines = [cold_load.measured(PLAN.load, rate)] if rate else [str(answer.get("why"))]
+    return [*lines, cold_load.slowest(PLAN.load, {"n0": rate, "n1": rate})]
 
 
 def read_tool(answer: Mapping[str, Any]) -> list[str]:
@@ -323,9 +330,11 @@ CASES = {
         "weights_on_disk",
         {"do": "probe"},
         {"complete": False, "good": 0, "wrong": {"a": "missing"}, "bytes": 1, "free": 10**12, "link": "",
-         "revisions": {"r": 5}, "manifest": None, "extra": []},
+         "revisions": {"r": 5}, "manifest": None, "extra": [], "rate": RATE},
         read_weights,
     ),
+    "read rate": Case("read_rate", {}, {"rate": RATE, "why": "the disk hangs"}, read_rates),
+    "kept rate": Case("kept_rate", {}, {"rate": RATE}, read_rates),
     "weights verify": Case(
         "weights_on_disk",
         {"do": "verify"},

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from muster.on_host import kept_rate, read_rate
 from muster.spec import bundles, recipe
 from muster.weights import gather, hub
 from tests.deploys.conftest import GROUP, HOSTS, REPOSITORY, UNIT, Testbed
@@ -126,3 +128,31 @@ def test_a_draft_out_of_a_bundle_is_staged_where_the_plan_names_it(testbed: Test
         (path,) = testbed.sh(name, "readlink -f /var/lib/muster/weights/org--bundled/current").split()
         assert json.loads(testbed.sh(name, f"cat {path}/config.json")) == {"bundled": "org/bundled"}
         assert path in planned.stdout, planned.stdout + planned.stderr
+
+
+def test_how_fast_each_disk_is_read_is_measured_once_and_the_load_said(testbed: Testbed) -> None:
+    pinned, main = testbed.directory / "pins", recipe.load(GROUP).model
+    place = testbed.directory / "models" / main.replace("/", "--")
+    for directory in (pinned, place):
+        directory.mkdir(parents=True, exist_ok=True)
+    for number in (1, 2):
+        with (place / f"model-{number:05}-of-00002.safetensors").open("wb") as file:
+            file.truncate(read_rate.LEAST // 2 + 5)
+    (pinned / f"{GROUP}.json").write_text(json.dumps(hub.from_directory(main, place).as_data()))
+    given = {"weights_source": f"control:{place}", "_recipe": GROUP}
+    first = testbed.run("stage_weights", "-y", **given)
+    assert first.status == 0, first.text
+    said = r"\[(node\d)\] +reads weights at ([\d.e+]+) GB/s; a cold load: disk [\d.e+]+ GB/s, 0.268 GB for 1 GPU: \d+ s"
+    rates = dict(re.findall(said, first.text))
+    assert sorted(rates) == [*HOSTS], first.text
+    assert all(0.001 < float(rate) < 1000 for rate in rates.values())
+    for name in HOSTS:
+        kept = json.loads(testbed.sh(name, f"cat /var/lib/muster/weights/*/current/{kept_rate.RECORD}"))
+        assert kept["all"] == pytest.approx(float(rates[name]) * 1e9, rel=0.06)  # printed with two digits
+    second = testbed.run("stage_weights", "--json", "-y", **given)
+    assert (second.status, second.results["totals"]["success"]) == (0, 0), second.text
+    assert "is the slowest of 2; measured " in second.text
+    expected = r"a cold load: disk .* GB for 1 GPU: \d+ s \(node\d is the slowest of 2; measured \d+ (s|min) ago\)"
+    assert re.search(expected, testbed.command_of("weights", "status", "inventory.py", GROUP).stdout)
+    looked = testbed.muster("preflight", "--no-pairs", "--format", "json")
+    assert re.search(expected, " ".join(json.loads(looked.stdout)["notes"])), looked.stdout + looked.stderr

@@ -10,6 +10,9 @@ import click
 from muster.commands import options
 from muster.errors import Refusal
 from muster.on_host.in_words import size
+from muster.plan import cold_load
+from muster.plan.cold_load import ColdLoad
+from muster.plan.prepare import load_for
 from muster.plan.weights_path import revision_path
 from muster.spec import inventory, pins, recipe
 from muster.spec.listing import Listing
@@ -26,10 +29,13 @@ def weights() -> None:
 @weights.command()
 @options.over_inventory()
 def status(inventory_file: str, recipe_name: str | None, overrides: Mapping[str, Any]) -> None:
-    """Say what every host of INVENTORY has of RECIPE's revision; no file is read."""
+    """Say what every host of INVENTORY has of RECIPE's revision, and how long an engine reads it from a cold disk; no
+    file is read."""
+    fleet = inventory.from_path(inventory_file, overrides, recipe_name)
+    load = load_for(inventory.recipe_of(recipe_name, fleet), fleet)
     listing, answers = _ask(inventory_file, recipe_name, overrides, {"do": "probe"})
     click.echo(f"{listing.model} at {listing.revision}: {len(listing.files)} files, {size(listing.size)}")
-    for line in status_lines(listing, answers):
+    for line in status_lines(listing, answers, load):
         click.echo(line)
 
 
@@ -67,15 +73,16 @@ def prune(inventory_file: str, recipe_name: str | None, overrides: Mapping[str, 
             click.echo(f"{host}: kept {name} ({why})")
 
 
-def status_lines(listing: Listing, answers: Answers) -> list[str]:
-    """Return one line per host, and one for each file that is wrong there."""
+def status_lines(listing: Listing, answers: Answers, load: ColdLoad | None = None) -> list[str]:
+    """Return one line per host, one for each file that is wrong there, and one of the load that is to be expected."""
     lines = []
     for host, answer in answers.items():
         state = "complete" if answer["complete"] else f"{answer['good']} of {len(listing.files)} files verified"
         lines.append(f"{host}: {state}, {size(answer['free'])} free, current is {answer['link'][:12] or 'not set'}")
         if not answer["complete"]:
             lines += [f"  {path}: {why}" for path, why in answer["wrong"].items()]
-    return lines
+    expected = cold_load.slowest(load, {host: answer.get("rate") for host, answer in answers.items()})
+    return [*lines, expected] if expected else lines
 
 
 def _ask(

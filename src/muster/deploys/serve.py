@@ -49,7 +49,7 @@ def _bring_up(run: GroupRun, recipe: str, former: Former | None, take_out: Step 
         _change(run, recipe, former, take_out)
     else:
         stage_bundle(run.inventory_group)
-        stage_weights(recipe, run.inventory_group)
+        stage_weights(recipe, run.inventory_group, changes=False)
     verify(run)
     if prove is not None and run.progress.transaction is not None:
         gate(run.progress, "every rank's answer")

@@ -10,6 +10,7 @@ import shlex
 from collections.abc import Iterator
 
 from pyinfra.api.command import FunctionCommand, PyinfraCommand
+from pyinfra.api.host import Host
 from pyinfra.api.state import State
 
 from muster.errors import Refusal
@@ -18,7 +19,10 @@ from muster.hosts.once import OncePerRun
 from muster.hosts.program_operation import Session
 from muster.hosts.pyinfra_types import current_host, current_state, operation, stage
 from muster.hosts.run_words import words
+from muster.hosts.say import say
 from muster.on_host.in_words import size
+from muster.plan import cold_load
+from muster.plan.cold_load import ColdLoad
 from muster.spec import inventory
 from muster.spec.listing import Listing
 from muster.weights import staging_run as runs
@@ -26,12 +30,13 @@ from muster.weights import upload
 
 
 @stage("Weights")
-def stage_weights(recipe_name: str, group: str = "") -> None:
+def stage_weights(recipe_name: str, group: str = "", *, changes: bool = True) -> None:
     """Bring the pinned revisions of a recipe's model and of its draft models to every host of the inventory.
 
     Args:
         recipe_name: name of the recipe.
         group: of the inventory, where that has several.
+        changes: whether the run changes something anyhow: then a disk without a fresh measurement is measured too.
 
     Raises:
         DeployError: no pin, no room, no such source; nothing was touched.
@@ -39,6 +44,8 @@ def stage_weights(recipe_name: str, group: str = "") -> None:
     run = runs.of_weights(current_state(), recipe_name, group)
     if run is not None:
         _bring(run, current_host().name)
+        if changes or run.staging.requests:
+            _measure(run, current_host().name)
     for draft in runs.of_drafts(current_state(), recipe_name, group):
         _bring(draft, current_host().name)
 
@@ -60,6 +67,7 @@ def stage_only(recipe_name: str | None) -> None:
         if not words.outcomes:
             words.done(_outcome(run))
         _bring(run, current_host().name)
+        _measure(run, current_host().name)
         for draft in runs.of_drafts(state, recipe, group):
             _bring(draft, current_host().name)
 
@@ -116,6 +124,28 @@ def _bring(run: runs.StageRun, host: str) -> None:
         run.listing.digest,
         name=f"'current' points to {what}",
     )
+
+
+def _measure(run: runs.StageRun, host: str) -> None:
+    if run.measures:
+        weights_measured(run.measures.get(host), run.load, name="how fast this host reads its weights is known")
+
+
+@operation
+def weights_measured(request: programs.Request | None, load: ColdLoad | None) -> Iterator[PyinfraCommand]:
+    """How fast this host reads its weights was measured lately; a disk that cannot be measured fails nothing.
+
+    Args:
+        request: of `muster.on_host.read_rate`, or None where it was.
+        load: what the host reads when the engine starts; None where that is not known.
+    """
+
+    def answered(_: State, host: Host, answer: programs.Answer) -> None:
+        rate = answer["rate"]
+        say(host, cold_load.measured(load, rate) if rate else f"the disk was not measured: {answer['why']}")
+
+    if request is not None:
+        yield Session("read_rate", request, f"measure how fast {request['directory']} is read", answered)
 
 
 @operation

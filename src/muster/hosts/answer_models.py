@@ -165,6 +165,22 @@ class RunUnprivileged(Model):
     measure_allreduce: Anything = Anything()
 
 
+class ReadRate(Model):
+    """How fast a host reads its weights; bytes a second and seconds."""
+
+    one: Annotated[int, Field(gt=0, le=10**13)]
+    all: Annotated[int, Field(gt=0, le=10**13)]
+    readers: Annotated[int, Field(gt=0, le=1000)]
+    age: Annotated[int, Field(ge=0, le=10**10)]
+
+
+class ReadRates(Model):
+    """Of read_rate and kept_rate."""
+
+    rate: ReadRate | None
+    why: Text = ""
+
+
 class WeightsProbe(Model):
     complete: bool
     good: Count
@@ -175,6 +191,7 @@ class WeightsProbe(Model):
     revisions: dict[Path, Count]
     manifest: Word | None = None
     extra: list[Path] = []
+    rate: ReadRate | None = None
 
 
 class WeightsMissing(Model):
@@ -232,6 +249,8 @@ _BY_PROGRAM: dict[str, type[BaseModel]] = {
     "removable": Removable,
     "remove_muster": RemoveMuster,
     "prune_releases": PruneReleases,
+    "read_rate": ReadRates,
+    "kept_rate": ReadRates,
     # Their readers take each value by itself and call what they cannot read unreadable.
     "probe_gpus": Anything,
     "probe_machine": Anything,

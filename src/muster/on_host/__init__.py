@@ -87,6 +87,8 @@ Weights, and other large files, brought to all hosts at once:
     transfer_progress  how far a run is, in words
     transfer_room      does it fit on the disk?
     weights_on_disk    revisions on this host: verify, link, prune
+    read_rate          how fast this host reads them from its disk
+    kept_rate          what was measured of that last
 
 The control machine reads some of them as well: they import nothing of muster but each other.
 """

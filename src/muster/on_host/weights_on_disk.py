@@ -6,7 +6,7 @@ import glob
 import os
 from typing import Any
 
-from muster.on_host import path_users, safe_paths, transfer_chunks, transfer_room, whole_files
+from muster.on_host import kept_rate, path_users, safe_paths, transfer_chunks, transfer_room, whole_files
 from muster.on_host import transfer_store as store
 
 LINK = "current"
@@ -29,7 +29,7 @@ def main(request: dict[str, Any]) -> dict[str, Any]:
 
 
 def probe(request: dict[str, Any]) -> dict[str, Any]:
-    """Return what the directory holds, where `current` points, and the model's other revisions."""
+    """Return what the directory holds, where `current` points, the model's other revisions, and the disk's rate."""
     directory = request["directory"]
     model = os.path.dirname(directory)
     state = pinned_state(directory, request["manifest"])
@@ -38,6 +38,7 @@ def probe(request: dict[str, Any]) -> dict[str, Any]:
     state["good"] = len(state["good"])
     state["link"] = os.path.basename(_target(os.path.join(model, LINK)))
     state["revisions"] = revisions(model)
+    state["rate"] = kept_rate.of(directory)
     return state
 
 

@@ -18,6 +18,8 @@ HIDDEN_VECTORS_PER_TOKEN = 60
 BF16_BYTES = 2
 BLOCK_TOKENS = 64
 """MLA's cache is handed out in blocks of 64 tokens."""
+EXPERTS = "routed experts"
+_WHOLE = Layout("tp", tp=1, pp=1, dp=1, dcp=1, dp_local=1, expert_parallel=False)
 
 
 @dataclass(frozen=True)
@@ -187,7 +189,7 @@ def _on_disk(shape: Shape, layout: Layout) -> list[Part]:
             parts.append(Part(name, int(params * bits / 8 / ways), why))
 
     add(
-        "routed experts",
+        EXPERTS,
         moe_layers * shape.n_routed_experts * expert_params,
         shape.expert_bits,
         ranks,
@@ -217,9 +219,14 @@ def weight_bytes(shape: Shape) -> int:
     return shape.weight_bytes or _bytes_by_sizes(shape)
 
 
+def experts_share(shape: Shape) -> float:
+    """Return which part of a model's weights are routed experts."""
+    parts = _on_disk(shape, _WHOLE)
+    return sum(part.bytes for part in parts if part.name == EXPERTS) / sum(part.bytes for part in parts)
+
+
 def _bytes_by_sizes(shape: Shape) -> int:
-    whole = Layout("tp", tp=1, pp=1, dp=1, dcp=1, dp_local=1, expert_parallel=False)
-    return sum(part.bytes for part in _on_disk(shape, whole))
+    return sum(part.bytes for part in _on_disk(shape, _WHOLE))
 
 
 def _ways(tp: int) -> str:

@@ -12,6 +12,7 @@ from muster.plan import (
     answered_kind,
     cache_size,
     capacity,
+    cold_load,
     conflicts,
     draft_model,
     engine_limits,
@@ -210,6 +211,7 @@ def _build(recipe: Recipe, hosts: Sequence[HostSpec], settings: Settings, drafts
         heals=group.guarded,
         memory=fit,
         weight_bytes=gpu_memory.weight_bytes(shape) if shape else 0,
+        load=cold_load.of(shape, layout, asked),
         cuda_variant=release.chosen(settings).cuda_variant,
         cuda_variant_assumed=release.chosen(settings).assumed,
     )

@@ -6,7 +6,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import TypeVar
 
+from muster.errors import Refusal
 from muster.plan import cuda_variants
+from muster.plan.cold_load import ColdLoad
 from muster.plan.make import build_plan
 from muster.plan.types import Plan
 from muster.plan.weights_path import applied, bundle_path
@@ -34,6 +36,18 @@ def plan_for(recipe_name: str, fleet: Fleet, cuda_variant: str | None = None) ->
     return plan_of(recipes.load(recipe_name), fleet, cuda_variant)
 
 
+def load_for(recipe_name: str, fleet: Fleet) -> ColdLoad | None:
+    """Return what each host reads when the engine starts; None where no plan can be made: looking at disks needs none.
+
+    Args:
+        recipe_name, fleet: as for `plan_for`.
+    """
+    try:
+        return plan_for(recipe_name, fleet).load
+    except Refusal:
+        return None
+
+
 def plan_of(recipe: Recipe, fleet: Fleet, cuda_variant: str | None = None) -> Plan:
     """Return the plan of a recipe that is at hand; otherwise as `plan_for`."""
     given = (
@@ -48,7 +62,10 @@ def plan_of(recipe: Recipe, fleet: Fleet, cuda_variant: str | None = None) -> Pl
     source = source_of(recipe, given, listing, plan.weight_bytes, bundled=bundled)
     if source.kind == "staged":
         source = replace(source, bytes=source.bytes + sum(draft.size for draft in drafts))
-    return replace(plan, weights=source)
+    load = plan.load
+    if load is not None and listing is not None and source.exact and listing.weight_bytes:
+        load = replace(load, bytes=int(listing.weight_bytes * load.share))
+    return replace(plan, weights=source, load=load)
 
 
 def plan_for_drivers(

@@ -10,6 +10,7 @@ from typing import Literal
 from muster.guard.endpoint_kinds import COMPLETIONS, KINDS, EndpointKind
 from muster.on_host.in_words import size
 from muster.on_host.whole_files import text_sha256
+from muster.plan.cold_load import ColdLoad
 from muster.plan.gpu_memory import Memory
 
 Audience = Literal["clients", "monitors", "peers"]
@@ -302,6 +303,8 @@ class Plan:
     """What this plan serves, in one line: context, requests at once, tool calls, beside what the cache holds."""
     weights: WeightsSource | None = None
     """Where the weights come from; the digest leaves it out."""
+    load: ColdLoad | None = None
+    """What each host reads of weights on its disk when the engine starts; the digest leaves it out."""
     cuda_variant: str | None = None
     """CUDA variant of the engine (`cu130`, `cu129`, `cpu`); None where the user's own engine or index decides."""
     cuda_variant_assumed: bool = False

@@ -11,6 +11,7 @@ from pyinfra.api import Host, State
 
 from muster.hosts.all_hosts import each, hosts_of
 from muster.hosts.run_programs import run_programs
+from muster.plan import cold_load
 from muster.plan.prepare import plan_for_drivers
 from muster.plan.types import Plan
 from muster.preflight import (
@@ -102,7 +103,9 @@ def probe_plan(
         requests: host -> request of `muster.on_host.probe_group`, for every host of the plan.
     """
     needs = plan_needs.needs_of_plan(plan, settings)
-    besides = {name: {"probe_group": request} for name, request in requests.items()}
+    # What was measured of a disk is kept beside the weights that are staged.
+    kept = {"kept_rate": {"directory": plan.model}} if plan.model.startswith("/") else {}
+    besides = {name: {"probe_group": request, **kept} for name, request in requests.items()}
     hosts = probe_hosts(state, needs, unreached, imports=imports, besides=besides)
     groups = {name: answers["probe_group"].get("groups", {}) for name, answers in hosts.besides.items()}
     ours = {plan.group, settings.former_group}
@@ -119,6 +122,7 @@ def preflight(
     unreached: Mapping[str, str] | None = None,
     reports: list[HostReport] | None = None,
     more: Sequence[Verdict] = (),
+    notes: Sequence[str] = (),
 ) -> Outcome:
     """Run a whole preflight.
 
@@ -130,13 +134,14 @@ def preflight(
         unreached: host -> why it could not be connected to.
         reports: of all hosts; None asks them.
         more: further verdicts.
+        notes: further lines to show.
 
     Pairs and the all-reduce load the fabric and the GPUs; while the group runs they are left out.
     """
     options, waived = settings.preflight, catalogue.known_waivers(settings.preflight.waive)
     if reports is None:
         reports = probe_hosts(state, needs, unreached or {}).reports
-    idle, notes = not running(reports, needs), []
+    idle, notes = not running(reports, needs), [*notes]
     measured: list[pairs.Measured] = []
     several = len(needs) > 1
     if options.pairs and several and idle:
@@ -204,7 +209,10 @@ def run_recipe(
 
     plan, (needs, hosts) = plan_for_drivers(plan, replan, probe, lambda answers: outcome.drivers_of(answers[1].reports))
     found = group_files.verdicts(plan.group, hosts.of_program("probe_group"))
-    return preflight(state, needs, settings, title=title, reports=hosts.reports, more=tuple(found))
+    rates = {host: answers.get("kept_rate", {}).get("rate") for host, answers in hosts.besides.items()}
+    expected = cold_load.slowest(plan.load, rates)
+    notes = [expected] if expected else []
+    return preflight(state, needs, settings, title=title, reports=hosts.reports, more=tuple(found), notes=notes)
 
 
 def run_drift(state: State, plan: Plan, replan: Replan, settings: Settings, unreached: Unreached) -> Outcome:

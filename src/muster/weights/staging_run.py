@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,10 @@ from muster.hosts import programs, uv_binary
 from muster.hosts.all_hosts import reached
 from muster.hosts.once import OncePerRun
 from muster.hosts.run_programs import ask_all
-from muster.on_host import places
+from muster.on_host import kept_rate, places, read_rate
+from muster.plan import cold_load
+from muster.plan.cold_load import ColdLoad, Rate
+from muster.plan.prepare import load_for
 from muster.plan.release import release_of
 from muster.plan.weights_path import revision_path
 from muster.spec import bundles, inventory, pins, recipe
@@ -31,11 +36,21 @@ _PROBE_SECONDS = 120
 
 @dataclass(frozen=True)
 class StageRun:
-    """What the hosts of one run share."""
+    """What the hosts of one run share.
+
+    Args:
+        listing: of the revision.
+        options: of the group.
+        staging: what is done.
+        measures: host without a fresh measurement of its disk -> request of `muster.on_host.read_rate`.
+        load: what each host reads when the engine starts; None where no plan can be made.
+    """
 
     listing: Listing
     options: Weights
     staging: Staging
+    measures: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    load: ColdLoad | None = None
 
 
 _runs: OncePerRun[StageRun | None] = OncePerRun()
@@ -84,7 +99,7 @@ def of_weights(state: State, recipe_name: str, group: str = "", *, required: boo
                 needed="one commit: what is served is the directory that was staged",
                 fix=f"leave revision out, or {chosen.pin_command} --revision {settings.revision}",
             )
-        return _run(state, fleet, listing, options)
+        return _run(state, fleet, listing, options, loads=partial(load_for, recipe_name, fleet))
 
     return _runs.get(state, f"weights of {group} {recipe_name}", prepare)
 
@@ -156,8 +171,19 @@ def of_bundle(state: State, group: str = "") -> StageRun | None:
     return _runs.get(state, f"bundle {group}", prepare)
 
 
-def _run(state: State, fleet: Fleet, listing: Listing, options: Weights) -> StageRun:
-    """Probe every host at once, decide, and say what will happen."""
+def _run(
+    state: State,
+    fleet: Fleet,
+    listing: Listing,
+    options: Weights,
+    *,
+    loads: Callable[[], ColdLoad | None] | None = None,
+) -> StageRun:
+    """Probe every host at once, decide, and say what will happen.
+
+    Args:
+        loads: returns what an engine reads of these files; None of files whose disk is not measured.
+    """
     active = reached(state)
     addresses = {spec.name: spec.address for spec in fleet.hosts if spec.name in active}
     directory = revision_path(options.root, listing.model, listing.revision)
@@ -166,9 +192,19 @@ def _run(state: State, fleet: Fleet, listing: Listing, options: Weights) -> Stag
     probes = ask_all(state, asked, "weights_on_disk", probe, seconds=_PROBE_SECONDS)
     keys = pair_keys(list(addresses), os.urandom(32))
     source = source_of(fleet.settings, options)
-    run = StageRun(listing, options, staging(addresses, probes, listing, options, keys, source))
-    logger.info(run.staging.text(listing))
-    return run
+    decided = staging(addresses, probes, listing, options, keys, source)
+    logger.info(decided.text(listing))
+    if loads is None:
+        return StageRun(listing, options, decided)
+    rates: dict[str, Rate | None] = {name: probes[name].get("rate") for name in addresses}
+    readers = {spec.name: spec.gpus for spec in fleet.hosts if spec.name in active}
+    load, measures = loads(), dict[str, Mapping[str, Any]]()
+    if listing.weight_bytes >= read_rate.LEAST:
+        lacking = [name for name in addresses if not kept_rate.is_fresh(rates[name], readers[name])]
+        measures = {name: {**probe, "readers": readers[name]} for name in lacking}
+    if not measures and (line := cold_load.slowest(load, rates)):
+        logger.info(line)
+    return StageRun(listing, options, decided, measures, load)
 
 
 def source_of(settings: Settings, options: Weights) -> dict[str, Any]:

@@ -1,0 +1,68 @@
+"""How fast this host read a revision's weights from its disk, as it was measured last; `read_rate` measures it."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from muster.on_host import whole_files
+
+RECORD = ".muster-read-rate.json"
+MAX_AGE = 30 * 86400
+"""Seconds after which a measurement says too little of the disk as it is."""
+_LIMIT = 4096
+_MOST = 10**13
+
+
+def main(request: dict[str, Any]) -> dict[str, Any]:
+    """Return {rate: what `of` returns of the request's `directory`}."""
+    return {"rate": of(request["directory"])}
+
+
+def of(directory: str) -> dict[str, Any] | None:
+    """Return {one, all: bytes a second of one reader and of `readers` together, readers, age: seconds}, or None.
+
+    Args:
+        directory: of the revision.
+    """
+    kept = whole_files.read_object(os.path.join(directory, RECORD), _LIMIT)
+    one, together, readers, at, device = (_number(kept.get(name)) for name in ("one", "all", "readers", "at", "device"))
+    age = int(time.time()) - at
+    if not (one and together and readers and at) or age < 0 or device != _device(directory):
+        return None  # also where the clock was set back, or the files were moved to another disk
+    return {"one": one, "all": together, "readers": readers, "age": age}
+
+
+def is_fresh(kept: Mapping[str, Any] | None, readers: int) -> bool:
+    """Whether a measurement stands for so many readers now."""
+    return kept is not None and kept["age"] <= MAX_AGE and kept["readers"] == readers
+
+
+def keep(directory: str, one: int, together: int, readers: int) -> None:
+    """Keep a measurement, with the date.
+
+    Args:
+        directory: of the revision.
+        one, together: bytes a second, of one reader and of all.
+        readers: how many.
+
+    Raises:
+        OSError: a full disk, or a directory that is gone.
+    """
+    record = {"one": one, "all": together, "readers": readers, "at": int(time.time()), "device": _device(directory)}
+    whole_files.write_whole(os.path.join(directory, RECORD), json.dumps(record).encode() + b"\n")
+
+
+def _number(value: Any) -> int:
+    """Return a number of the record, 0 for anything else: whoever may write there can write anything."""
+    return value if type(value) is int and 0 < value < _MOST else 0
+
+
+def _device(directory: str) -> int:
+    try:
+        return os.stat(directory).st_dev
+    except OSError:
+        return -1
