@@ -280,8 +280,14 @@ CASES = {
     "drain_servers": Case(
         "drain_servers",
         {"do": "read", "servers": ["kimi/a"]},
-        {"drained": ["kimi/a"], "alone": []},
+        {"drained": ["kimi/a"], "up": ["kimi/a"], "alone": []},
         lambda a: a["drained"],
+    ),
+    "move_servers": Case(
+        "move_servers",
+        {"do": "read", "servers": {}},
+        {"elsewhere": {"kimi/a": "198.51.100.1:8000, asked for /ready at 198.51.100.1:29600"}},
+        lambda a: [*a["elsewhere"], *a["elsewhere"].values()],
     ),
     "reach_ports": Case(
         "reach_ports", {}, {"unreached": {"198.51.100.1:8000": "timed out"}}, lambda a: [*a["unreached"].values()]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any, cast
 
-from muster.deploys.edge_drain import servers
+from muster.deploys.edge_servers import servers
 from muster.deploys.roll import Roll
 from muster.edge.edge_plan import EdgeGroup, EdgePlan, backend
 from muster.plan.endpoint import Endpoint
@@ -61,8 +61,14 @@ def test_a_host_has_one_group_in_a_round_and_an_edge_none() -> None:
 def test_servers_are_those_of_the_group_alone() -> None:
     groups = tuple(
         EdgeGroup(
-            name, "kimi-k2", ("/v1/completions",), (Endpoint(host, "198.51.100.1", 8000),), Endpoint(host, "x", 1), 64
+            name,
+            "kimi-k2",
+            ("/v1/completions",),
+            (Endpoint(host, "198.51.100.1", 8000),),
+            Endpoint(host, "198.51.100.2", 29600),
+            64,
         )
         for name, host in (("kimi-a", "gpu-0"), ("kimi-b", "gpu-1"))
     )
-    assert servers(EdgePlan(groups, Settings().edge), "kimi-b") == (f"{backend('kimi-k2')}/kimi-b_gpu-1",)
+    place = {"address": "198.51.100.1", "port": 8000, "ready_address": "198.51.100.2", "ready_port": 29600}
+    assert servers(EdgePlan(groups, Settings().edge), "kimi-b") == {f"{backend('kimi-k2')}/kimi-b_gpu-1": place}

@@ -61,6 +61,19 @@ class Rolled(Edged):
         """Return server -> what the edge thinks of it."""
         return {name: row["status"] for name, row in self.servers_at(EDGE).items()}
 
+    def backend(self) -> str:
+        """Return the model's name in HAProxy."""
+        return self.sh(EDGE, "grep '^kimi-k2 ' /etc/haproxy/muster/models.map").split()[1]
+
+    def addresses(self) -> dict[str, str]:
+        """Return host -> address and port that the edge has its engine at."""
+        return {name.rpartition("_")[2]: row["addr"] for name, row in self.servers_at(EDGE).items()}
+
+    def ports(self) -> dict[str, int]:
+        """Return host -> port that the edge has its engine at, of those that are up there."""
+        up = {name.rpartition("_")[2] for name, state in self.states().items() if state == "UP"}
+        return {host: int(at.rpartition(":")[2]) for host, at in self.addresses().items() if host in up}
+
     def all_up(self) -> bool:
         states = self.states()
         return len(states) == len(GROUPS) and all(state == "UP" for state in states.values())

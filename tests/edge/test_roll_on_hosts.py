@@ -14,6 +14,8 @@ from tests.edge.rolled import EDGE, GROUPS, LAYOUT, Rolled
 
 pytestmark = [pytest.mark.sandbox, pytest.mark.nightly]
 
+OTHER_PORTS = {"port": 8001, "control_port": 29601}
+
 
 @pytest.fixture(scope="module")
 def rolled(sandbox: Boot, tmp_path_factory: pytest.TempPathFactory) -> Rolled:
@@ -144,8 +146,7 @@ def test_a_control_machine_that_is_killed_leaves_no_group_out(rolled: Rolled, cl
 
 def test_what_nobody_holds_out_any_more_comes_back_with_the_next_run(rolled: Rolled) -> None:
     server = next(name for name in rolled.states() if name.endswith("_node1"))
-    backend = rolled.sh(EDGE, "grep '^kimi-k2 ' /etc/haproxy/muster/models.map").split()[1]
-    rolled.ask_haproxy(EDGE, f"set server {backend}/{server} state drain")
+    rolled.ask_haproxy(EDGE, f"set server {rolled.backend()}/{server} state drain")
     assert rolled.states()[server].startswith("DRAIN")
     ran = rolled.roll(max_num_seqs=42)
     assert ran.status == 0, ran.text
@@ -201,6 +202,68 @@ def test_pyinfras_own_command_acts_on_one_group_and_loses_nothing(rolled: Rolled
     after = rolled.lives()
     assert (after["node0"], after["node1"] != before["node1"]) == (before["node0"], True)
     rolled.wait("both at the edge", rolled.all_up, 60)
+
+
+def test_the_edge_follows_other_ports_within_the_roll(rolled: Rolled, client: str) -> None:
+    settled = rolled.roll()
+    assert settled.status == 0, settled.text
+    before = rolled.lives()
+    with Load(rolled, client, 8) as load:
+        rolled.wait("load", lambda: load.counts["done"] > 16)
+        ran = rolled.roll(**OTHER_PORTS)
+        done = load.counts["done"]
+        rolled.wait("more load", lambda: load.counts["done"] > done + 16)
+    assert ran.status == 0, ran.text
+    assert load.counts.keys() == {"done"}, (load.others("done"), ran.text)
+    after = rolled.lives()
+    assert all(after[host] != before[host] for host in GROUPS)
+    assert rolled.ports() == dict.fromkeys(GROUPS, OTHER_PORTS["port"])
+    again = rolled.roll("--dry", "--json", **OTHER_PORTS)
+    assert (again.status, again.changes) == (0, {}), again.text
+
+
+def test_a_run_that_is_killed_after_its_first_group_has_moved_goes_on(rolled: Rolled, client: str) -> None:
+    settled = rolled.roll(**OTHER_PORTS)
+    assert settled.status == 0, settled.text
+    before, former = rolled.lives(), rolled.addresses()["node0"]
+    with Load(rolled, client, 4) as load:
+        child = rolled.start("fleet", "-y", supervisor="guard")
+        rolled.wait("the first group at its new port", lambda: rolled.ports().get("node0") == 8000, 120)
+        os.kill(child.pid, signal.SIGKILL)
+        child.communicate()
+        rolled.wait("no group that is out", rolled.all_up, 60)
+    assert load.counts.keys() == {"done"}, load.others("done")
+    assert (rolled.lives()["node1"], rolled.ports()["node1"]) == (before["node1"], OTHER_PORTS["port"])
+    rolled.sh(EDGE, "systemctl restart haproxy")
+    rolled.wait("both where they are", lambda: rolled.ports() == {"node0": 8000, "node1": OTHER_PORTS["port"]}, 60)
+    # As if it had been killed before this edge was told: that one knows the first group nowhere.
+    backend, server = rolled.backend(), next(name for name in rolled.states() if name.endswith("_node0"))
+    address, _, port = former.rpartition(":")
+    control = f"check addr {address} port {OTHER_PORTS['control_port']}"
+    rolled.sh(EDGE, f"sed -i 's/ {server} .* maxconn/ {server} {former} {control} maxconn/' /etc/haproxy/haproxy.cfg")
+    rolled.ask_haproxy(EDGE, f"set server {backend}/{server} addr {address} port {port}")
+    rolled.ask_haproxy(EDGE, f"set server {backend}/{server} check-addr {address} port {OTHER_PORTS['control_port']}")
+    rolled.wait("the first group nowhere", lambda: rolled.ports().keys() == {"node1"}, 60)
+    with Load(rolled, client, 4) as load:
+        ran = rolled.roll()
+    assert ran.status == 0, ran.text
+    assert load.counts.keys() == {"done"}, (load.others("done"), ran.text)
+    assert rolled.ports() == dict.fromkeys(GROUPS, 8000)
+    assert rolled.lives()["node1"] != before["node1"]
+
+
+def test_a_group_that_is_rolled_back_to_other_ports_is_followed(rolled: Rolled, client: str) -> None:
+    for settings in (OTHER_PORTS, {}):
+        settled = rolled.roll(**settings)
+        assert settled.status == 0, settled.text
+    with Load(rolled, client, 4) as load:
+        back = rolled.command_of("rollback", "inventory.py", "--group", "kimi-b", "-y")
+    assert back.returncode == 0, back.stderr
+    assert load.counts.keys() == {"done"}, (load.others("done"), back.stderr)
+    assert rolled.ports() == {"node0": 8000, "node1": OTHER_PORTS["port"]}
+    again = rolled.roll()
+    assert again.status == 0, again.text
+    assert rolled.ports() == dict.fromkeys(GROUPS, 8000)
 
 
 def test_one_group_is_taken_off_its_hosts_and_the_other_serves(rolled: Rolled, client: str) -> None:

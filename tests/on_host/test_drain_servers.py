@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 
 import pytest
 
@@ -82,6 +83,39 @@ def test_servers_of_another_edge_are_none_of_this(
 def test_what_is_out_is_named_and_comes_back(monkeypatch: pytest.MonkeyPatch) -> None:
     edge = HAProxy(monkeypatch, a="DRAIN", b="UP")
     request = {"servers": ["kimi/a", "kimi/b", "kimi/z"]}
-    assert drain_servers.main({"do": "read", **request}) == {"drained": ["kimi/a"], "alone": ["kimi"]}
-    assert drain_servers.main({"do": "ready", **request}) == {"drained": [], "alone": ["kimi"]}
+    assert drain_servers.main({"do": "read", **request}) == {
+        "drained": ["kimi/a"],
+        "up": ["kimi/a", "kimi/b"],
+        "alone": ["kimi"],
+    }
+    assert drain_servers.main({"do": "ready", **request}) == {
+        "drained": [],
+        "up": ["kimi/a", "kimi/b"],
+        "alone": ["kimi"],
+    }
     assert edge.states == {"a": "UP", "b": "UP"}
+
+
+def states_while_held(monkeypatch: pytest.MonkeyPatch, edge: HAProxy, **request: object) -> list[dict[str, str]]:
+    seen: list[dict[str, str]] = []
+
+    def lines(_silence: float) -> Iterator[dict[str, str]]:
+        seen.append(dict(edge.states))
+        return iter([])
+
+    monkeypatch.setattr(session_lines, "lines", lines)
+    drain_servers.main({"do": "hold", "silence": 1, **request})
+    return seen
+
+
+def test_a_server_of_the_groups_former_host_is_held_out_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The head is to move to another host: the edge knows the group by the one that it has."""
+    edge = HAProxy(monkeypatch, a_h0="UP", b_h1="UP")
+    assert states_while_held(monkeypatch, edge, servers=["kimi/a_h5"]) == [{"a_h0": "DRAIN", "b_h1": "UP"}]
+    assert edge.states == {"a_h0": "UP", "b_h1": "UP"}
+
+
+def test_a_group_that_stays_is_looked_at(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    edge = HAProxy(monkeypatch, a="UP", b="UP")
+    assert states_while_held(monkeypatch, edge, servers=["kimi/a"], stays=True) == [{"a": "UP", "b": "UP"}]
+    assert json.loads(capsys.readouterr().out) == {"running": True, "alone": []}

@@ -19,6 +19,8 @@ monitoring           Prometheus on the inventory's monitor, exporters on the hos
 edge                 HAProxy on the inventory's edge, before the groups
 preflight            an inventory checked without a recipe
 roll                 groups of a fleet one after the other, and the edge after them
+roll_edges           which groups of a roll leave the edges, and what is not there as it should be
+edge_servers         the servers of groups at the edges: names, places, where they are
 edge_drain           a group out of the edge while it is changed
 way_out              one group out of the edges before a command stops it
 former_group         what the group was called before, whether it may be replaced, and its way back

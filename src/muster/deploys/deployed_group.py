@@ -47,6 +47,7 @@ class DeployedGroup:
         stale: hosts on which systemd is behind the files of the group's units.
         found: host -> what it showed of changes.
         drain: how it gets out of the edges of its fleet before it is stopped; None where it does not.
+        manifests: host -> what it says of the group.
     """
 
     group: str
@@ -62,6 +63,7 @@ class DeployedGroup:
     stale: tuple[str, ...] = ()
     found: Mapping[str, Found] = field(default_factory=dict)
     drain: EdgeDrain | None = None
+    manifests: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     @property
     def group_status(self) -> Mapping[str, Any]:
@@ -121,7 +123,8 @@ def find(state: State, command: str, recipe: str | None) -> DeployedGroup:
     )
     if command == "resume" or at_rest(deployed.group_status):
         return deployed
-    return replace(deployed, drain=way_out(state, scope, deployed.drain_seconds))
+    returns = deployed.manifests if command == "restart" else {}
+    return replace(deployed, drain=way_out(state, scope, deployed.drain_seconds, returns))
 
 
 def reached_in(state: State, scope: Scope) -> dict[str, Host]:
@@ -258,6 +261,7 @@ def from_manifests(
         digest=str(first["digest"]),
         head=next((name for name, each_manifest in manifests.items() if int(each_manifest["node_rank"]) == 0), ""),
         unreached=tuple(unreached) if partial else (),
+        manifests=manifests,
     )
 
 

@@ -1,12 +1,13 @@
 """Edge drain: a group is out of the edge while it is changed, and nothing that ends the run leaves it there.
 
-A session to each edge holds the group's servers out. Its end, whatever ended it, has them back.
+A session to each edge holds the group's servers out. Its end, whatever ended it, has them back. A group that answers at
+other addresses then is followed there before it is back.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,8 +19,8 @@ from pyinfra.api.command import FunctionCommand
 from pyinfra.api.host import Host
 from pyinfra.api.state import State
 
+from muster.deploys.edge_servers import Servers, move
 from muster.deploys.shared.progress import Progress
-from muster.edge.edge_plan import EdgePlan, backend, server
 from muster.hosts import operations
 from muster.hosts.all_hosts import each
 from muster.hosts.answer_models import DrainLine
@@ -41,16 +42,20 @@ class EdgeDrain:
     Args:
         group: its name.
         model: that it serves.
-        servers: of it, as HAProxy calls them: backend/server.
+        servers: of it, and where they are to be once it is back.
         edges: name -> host, of the edges that were reached.
         seconds: that requests in flight get before they are cut.
+        moves: edges that have its servers elsewhere until then.
+        stays: whether it is not taken out: nobody else serves its model, or nothing of it is stopped.
     """
 
     group: str
     model: str
-    servers: tuple[str, ...]
+    servers: Servers
     edges: Mapping[str, Host]
     seconds: int
+    moves: frozenset[str] = frozenset()
+    stays: bool = False
     _sessions: dict[str, OpenSession] = field(default_factory=dict)
     _done: dict[str, str] = field(default_factory=dict)
     _lock: Any = field(default_factory=RLock)
@@ -63,13 +68,13 @@ class EdgeDrain:
         """
         return self._once("out", lambda: self._take_out(state))
 
-    def bring_back(self) -> str:
-        """Have the group back, and wait until every edge sends it requests; as `take_out`.
+    def bring_back(self, state: State) -> str:
+        """Have the group back where it answers now, and wait until every edge sends it requests; as `take_out`.
 
         Returns:
             The edges that do not; empty where all do.
         """
-        return self._once("back", self._bring_back)
+        return self._once("back", lambda: self._bring_back(state))
 
     def end(self) -> None:
         """Let go of the group, whatever has become of it."""
@@ -83,20 +88,24 @@ class EdgeDrain:
                 self._done[step] = work()
             return self._done[step]
 
-    def _take_out(self, state: State) -> str:
-        request = {"do": "hold", "servers": list(self.servers), "silence": SILENCE}
+    def _open(self, state: State, edges: Iterable[Host], *, stays: bool) -> dict[str, DrainLine | str]:
+        """Open a session to edges, which holds the group out or looks at it; return each's first line, or why not."""
+        request = {"do": "hold", "servers": list(self.servers), "silence": SILENCE, "stays": stays}
 
         def one(host: Host) -> DrainLine | str:
             try:
                 session = self._sessions[host.name] = OpenSession(state, host, "drain_servers", request)
                 return DrainLine.model_validate(session.next())
             except (Broken, ValidationError) as error:
+                self._sessions.pop(host.name, None)
                 return str(error)
 
-        answers = each([host for host in self.edges.values() if can_open(host)], one)
+        return each([host for host in edges if can_open(host)], one)
+
+    def _take_out(self, state: State) -> str:
+        answers = self._open(state, self.edges.values(), stays=False)
         for name, answer in answers.items():
             if isinstance(answer, str):
-                self._sessions.pop(name, None)
                 logger.warning(f"{name}: {self.group} is not taken out here, its /ready will: {answer}")
         alone = [name for name, answer in answers.items() if isinstance(answer, DrainLine) and answer.alone]
         if alone:
@@ -113,7 +122,14 @@ class EdgeDrain:
     def _in_flight(self) -> int:
         return sum(answer.in_flight for answer in self._tell("count").values())
 
-    def _bring_back(self) -> str:
+    def _bring_back(self, state: State) -> str:
+        moving = {name: host for name, host in self.edges.items() if name in self.moves}
+        answers = each(moving.values(), lambda host: move(state, host, self.servers))
+        problems = [f"{name} does not follow {self.group}: {why}" for name, why in answers.items() if why]
+        if problems:
+            self.end()
+            return "; ".join(problems)
+        self._open(state, [host for name, host in moving.items() if name not in self._sessions], stays=True)
         self._tell("back")
         deadline = time.monotonic() + _UP_SECONDS
         while down := {name: answer.down for name, answer in self._tell("up").items() if answer.down}:
@@ -139,27 +155,13 @@ class EdgeDrain:
         return {name: answer for name, answer in answers.items() if answer is not None}
 
 
-def servers(plan: EdgePlan, group: str) -> tuple[str, ...]:
-    """Return how HAProxy calls the servers of a group: backend/server.
-
-    Args:
-        plan: of the edge.
-        group: its name.
-    """
-    return tuple(
-        f"{backend(each.model)}/{server(each, endpoint)}"
-        for each in plan.groups
-        if each.name == group
-        for endpoint in each.endpoints
-    )
-
-
 @stage("Edge")
 def out_of_the_edge(drain: EdgeDrain, progress: Progress) -> None:
-    """Take a group out of the edge before its ranks are stopped."""
+    """Take a group out of the edge before its ranks are stopped; one that stays in is left there."""
+    if drain.stays:
+        return
     question = FunctionCommand(_is_out, [drain], {})
-    name = "clients have gone to other groups"
-    progress.note(current_host(), "the edge", operations.holds(question, name=name))
+    progress.note(current_host(), "the edge", operations.holds(question, name="clients have gone to other groups"))
 
 
 @stage("Edge")
@@ -173,8 +175,8 @@ def _is_out(state: State, host: Host, drain: EdgeDrain) -> bool:
     return _said(host, drain.take_out(state))
 
 
-def _is_back(_state: State, host: Host, drain: EdgeDrain) -> bool:
-    return _said(host, drain.bring_back())
+def _is_back(state: State, host: Host, drain: EdgeDrain) -> bool:
+    return _said(host, drain.bring_back(state))
 
 
 def _said(host: Host, problem: str) -> bool:

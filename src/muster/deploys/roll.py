@@ -10,35 +10,29 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Protocol
+from typing import Protocol
 
-from pyinfra import logger
 from pyinfra.api.command import FunctionCommand
 from pyinfra.api.exceptions import DeployError
 from pyinfra.api.host import Host
 from pyinfra.api.state import State
 
-from muster.deploys.check import drain_seconds
 from muster.deploys.edge import edge, require_edge
-from muster.deploys.edge_drain import EdgeDrain, back_in_the_edge, out_of_the_edge, servers
+from muster.deploys.edge_drain import EdgeDrain, back_in_the_edge, out_of_the_edge
+from muster.deploys.roll_edges import at_edges
 from muster.deploys.serve import serve
 from muster.deploys.shared.group_run import GroupRun
-from muster.edge.edge_plan import EdgePlan
 from muster.edge.groups_behind import groups_behind
 from muster.errors import Refusal
 from muster.hosts import operations
-from muster.hosts.all_hosts import each, reached
 from muster.hosts.once import OncePerRun
 from muster.hosts.program_operation import Session
 from muster.hosts.pyinfra_types import current_host, current_state, stage
-from muster.hosts.run_programs import run_program
 from muster.hosts.run_words import words
 from muster.hosts.say import fail
 from muster.plan import fleet as fleet_plan
 from muster.plan.fleet import FleetPlan, plan_fleet
 from muster.spec import inventory, inventory_groups, inventory_source
-
-_PROBE_SECONDS = 60
 
 
 class Gate(Protocol):
@@ -60,7 +54,7 @@ class Roll:
         runs: group of the inventory -> its run.
         members: group of the inventory -> its hosts, with those that leave.
         rounds: which groups are changed together, in order.
-        drains: group of the inventory -> how it gets out of the edge, of those that have to.
+        drains: group of the inventory -> how it gets out of the edge and back, of those that have to.
         left: edge -> servers that an earlier run has left out there.
         edges: names of the hosts that get the edge once all groups serve; empty where one group was meant.
         gates: that each changed group must pass.
@@ -238,7 +232,7 @@ def _prepare(state: State, parallel: int, recipe: str | None, gates: Sequence[Ga
     now = FleetPlan({**plans, **{group: run.plan for group, run in runs.items()}})
     still = [group for group, run in runs.items() if not run.decision.changes and run.progress.transaction is None]
     rounds = now.rounds(parallel, meant, still)
-    drains, left = _at_edges(state, now, behind.plan if behind is not None else None, edges, runs, rounds)
+    drains, left = at_edges(state, now, behind.plan if behind is not None else None, edges, runs, rounds)
     return Roll(
         recipes,
         runs,
@@ -271,49 +265,3 @@ def _runs_of(state: State, recipes: Mapping[str, str]) -> dict[str, GroupRun]:
     if wrong:
         raise DeployError("\n".join(wrong) + ("\nno group was touched" if len(recipes) > 1 else ""))
     return runs
-
-
-def _at_edges(
-    state: State,
-    fleet: FleetPlan,
-    behind: EdgePlan | None,
-    edges: frozenset[str],
-    runs: Mapping[str, GroupRun],
-    rounds: Sequence[Sequence[str]],
-) -> tuple[dict[str, EdgeDrain], dict[str, Sequence[str]]]:
-    """Return which groups get out of the edge while they are changed, and what is out there already."""
-    hosts = {name: host for name, host in reached(state).items() if name in edges}
-    for name in sorted(edges - set(hosts)):
-        logger.warning(f"{name} was not reached: its own checks of /ready have to take a group out there")
-    drains: dict[str, EdgeDrain] = {}
-    models = {group: plan.served_model_name for group, plan in fleet.plans.items()}
-    serving = {group for group in models if group not in runs or runs[group].decision.answers}
-    for round in rounds:
-        for group in round:
-            run = runs[group]
-            if not run.decision.restart or not any(host.stop for host in run.decision.hosts.values()):
-                continue
-            others = [other for other in serving if other not in round and models[other] == models[group]]
-            if not others:
-                logger.warning(
-                    f"{run.plan.group} alone serves {models[group]}: nothing answers for it until it is back"
-                )
-            elif hosts and behind is not None and (its := servers(behind, run.plan.group)):
-                drains[group] = EdgeDrain(run.plan.group, models[group], its, hosts, drain_seconds(run))
-        serving |= set(round)
-    if behind is None:
-        return drains, {}
-    return drains, _left(state, hosts, [name for run in runs.values() for name in servers(behind, run.plan.group)])
-
-
-def _left(state: State, hosts: Mapping[str, Host], names: Sequence[str]) -> dict[str, Sequence[str]]:
-    left: dict[str, Sequence[str]] = {}
-    request: dict[str, Any] = {"do": "read", "servers": list(names)}
-    answers = each(
-        hosts.values(), lambda host: run_program(state, host, "drain_servers", request, seconds=_PROBE_SECONDS)
-    )
-    for name, answer in answers.items():
-        if answer.get("drained"):
-            left[name] = answer["drained"]
-            logger.info(f"{name}: {', '.join(answer['drained'])} is left out of the edge, and comes back")
-    return left

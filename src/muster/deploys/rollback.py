@@ -123,7 +123,7 @@ def _prepare(state: State, digest: str, recipe: str | None) -> Rollback:
     drain = next((plan.drain_seconds for plan in history if plan.digest == running), restored.deployed.drain_seconds)
     out = None
     if any(restored.present.values()):
-        out = way_out(state, scope, drain)
+        out = way_out(state, scope, drain, restored.deployed.manifests)
         start = plan_history.last_start(history, target.digest)
         words.ask(stop_question("restart", group, target.hosts, drain, start))
         logger.info(f"  {plan_history.expected(history, target.digest, drain)}")

@@ -14,7 +14,7 @@ from muster.guard.page_style import POLICY
 from muster.on_host import edge_places
 from muster.plan.render import render
 
-CONFIGURATION = "haproxy.cfg"
+CONFIGURATION = edge_places.CONFIGURATION
 MODELS, ENGINE_KEYS, CERTIFICATE, PAGE, REFUSE = (
     f"{edge_places.OWN}/{name}"
     for name in (

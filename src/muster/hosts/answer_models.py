@@ -118,7 +118,12 @@ class DrainServers(Model):
     """Of drain_servers, where it does not hold."""
 
     drained: list[Line]
+    up: list[Line]
     alone: list[Line]
+
+
+class MoveServers(Model):
+    elsewhere: dict[Line, Line]
 
 
 class DrainLine(Model):
@@ -240,6 +245,7 @@ _BY_PROGRAM: dict[str, type[BaseModel]] = {
     "edge_keys": EdgeKeys,
     "edge_load": EdgeLoad,
     "drain_servers": DrainServers,
+    "move_servers": MoveServers,
     "reach_ports": ReachPorts,
     "resolve_engine": Resolve,
     "run_units": RunUnits,

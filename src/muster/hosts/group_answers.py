@@ -77,8 +77,10 @@ class Manifest(Model):
     recipe: Word = ""
     digest: Word = ""
     label: Word = ""
+    endpoint: Word = ""
     host: Word = ""
     hosts: Count = 0
+    role: Word = ""
     node_rank: Count = 0
     units: list[Unit] = []
     beside: list[Unit] = []

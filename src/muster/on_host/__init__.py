@@ -48,6 +48,7 @@ What brings a group up:
     edge_places        where an edge's files are
     edge_keys          keys of clients on an edge host: kept, merged, in effect in HAProxy
     edge_load          requests that run or wait at an edge
+    move_servers       servers brought to other addresses, in HAProxy's memory and in its file
     drain_servers      servers held out of HAProxy's choice while a group is changed
     install_engine     uv, a virtual environment, the locked packages
     place_services     services of the distribution with files of muster's, checked, written, loaded

@@ -10,6 +10,7 @@ import sys
 from typing import Any
 
 from muster.on_host import edge_places, haproxy_socket, session_lines
+from muster.on_host.move_servers import standing_for
 
 Json = dict[str, Any]
 Rows = dict[str, dict[str, str]]
@@ -19,11 +20,12 @@ def main(request: Json) -> Json:
     """Name servers that are out, have them back, or hold them out.
 
     Args:
-        request: `servers` [backend/server]; `do`: `read`, `ready`, or `hold`, with `silence`: seconds without a line
-            after which they come back. `socket` where it is not the distribution's.
+        request: `servers` [backend/server], all of each group, as planned; `do`: `read`, `ready`, or `hold`, with
+            `silence`: seconds without a line after which they come back, and `stays`, where they are not taken out but
+            looked at. `socket` where it is not the distribution's.
 
     Returns:
-        {drained, alone}: those that are out, and the backends in which no other server is up.
+        {drained, up, alone}: those that are out, those that answer, and the backends in which no other server is up.
 
     With `hold` the first line out is {running, alone}: whether HAProxy runs, and those backends; where there is one,
     nothing is taken out. Lines in: {do: "alive"}; {do: "count"}: {in_flight}; {do: "cut"}: end what is in
@@ -32,22 +34,26 @@ def main(request: Json) -> Json:
     servers, runtime = list(request["servers"]), str(request.get("socket") or edge_places.SOCKET)
     if request["do"] == "hold":
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
-        _hold(servers, runtime, float(request["silence"]))
+        _hold(servers, runtime, float(request["silence"]), stays=bool(request.get("stays")))
         return {}
     rows = _rows(runtime)
+    known = [*standing_for(servers, rows)]
     if request["do"] == "ready":
-        _set([name for name in servers if name in rows], runtime, "ready")
+        _set(known, runtime, "ready")
         rows = _rows(runtime)
-    out = [name for name in servers if _is_out(rows.get(name, {}))]
-    return {"drained": out, "alone": _alone(servers, rows)}
+    return {
+        "drained": [name for name in known if rows[name]["status"].startswith(("DRAIN", "MAINT"))],
+        "up": [name for name in known if rows[name]["status"].startswith(("DRAIN", "UP"))],
+        "alone": _alone(known, rows),
+    }
 
 
-def _hold(servers: list[str], runtime: str, silence: float) -> None:
+def _hold(servers: list[str], runtime: str, silence: float, *, stays: bool) -> None:
     rows = _rows(runtime)
-    known = [name for name in servers if name in rows]
-    alone = _alone(servers, rows)
+    known = [*standing_for(servers, rows)]
+    alone = _alone(known, rows)
     try:
-        if not alone:
+        if not alone and not stays:
             _set(known, runtime, "drain")
         session_lines.say({"running": bool(rows), "alone": alone})
         for line in session_lines.lines(silence):
@@ -79,8 +85,7 @@ def _set(servers: list[str], runtime: str, state: str) -> None:
         haproxy_socket.ask(runtime, f"set server {name} state {state}")
 
 
-def _alone(servers: list[str], rows: Rows) -> list[str]:
-    known = [name for name in servers if name in rows]
+def _alone(known: list[str], rows: Rows) -> list[str]:
     carried = {_backend(name) for name in rows if _carries(name, rows, known)}
     return sorted({_backend(name) for name in known} - carried)
 
@@ -91,10 +96,6 @@ def _backend(server: str) -> str:
 
 def _carries(name: str, rows: Rows, leaving: list[str]) -> bool:
     return name not in leaving and rows[name]["status"].startswith("UP")
-
-
-def _is_out(row: dict[str, str]) -> bool:
-    return row.get("status", "").startswith(("DRAIN", "MAINT"))
 
 
 def _rows(runtime: str) -> Rows:
