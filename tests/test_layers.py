@@ -53,6 +53,7 @@ PURE_MODULES = (
     "guard.host_judge",
     "guard.xids",
     "guard.endpoint_kinds",
+    "guard.load_times",
     "guard.liveness",
     "guard.protocol",
     "guard.messages",

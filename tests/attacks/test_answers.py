@@ -66,7 +66,9 @@ COLOUR = re.compile("\x1b\\[[0-9;]*m")
 
 # the answers, as honest hosts give them
 
+RATE = {"one": 10**9, "all": 6 * 10**9, "readers": 8, "age": 60}
 GUARD_STATUS = {
+    "rate": RATE,
     "unit": {"active": "active", "sub": "running", "restarts": 1, "since": ""},
     "answer": {
         "host": HEAD,
@@ -74,6 +76,7 @@ GUARD_STATUS = {
         "detail": "vllm runs",
         "link_problem": "",
         "member": {"child": "running", "blocked": "", "head_heard": 1.0, "generation": "g"},
+        "children": [{"name": "vllm", "load": {"read": 81.0, "model": 90.0}}],
         "group": {
             "phase": "running",
             "ready": True,
@@ -104,7 +107,6 @@ MANIFEST, OTHER_MANIFEST = (
     json.loads(host.files[f"/etc/muster/{PLAIN.group}/plan.json"].text) for host in PLAIN.hosts.values()
 )
 RUN_UNITS = {"done": True, "died": {}, "pending": "", "last": {}, "since": {"u.service": "i1"}, "host": "h"}
-RATE = {"one": 10**9, "all": 6 * 10**9, "readers": 8, "age": 60}
 BENCH = {"num_prompts": 2, "completed": 2, "failed": 0, "duration": 1.0, "total_input_tokens": 3}
 
 

@@ -40,7 +40,12 @@ def test_weights_stay_while_the_engine_turns(guarded: GuardedTestbed) -> None:
     held, first = daemons(guarded), guarded.status["generation"]
     assert "none" not in held.values()
     assert kept(guarded)["ready"] is True
-    assert "weights are kept on the GPUs" in guarded.muster("status").stdout
+    seen = json.loads(guarded.muster("status", "--format", "json").stdout)
+    assert "weights are kept on the GPUs" in seen["weights"]
+    assert [row["load_seconds"] for row in seen["hosts"]] == [
+        0.5,
+        0.5,
+    ]  # the daemons'; mapping reads none
     # A crash of the engine, and a change that leaves the weights alone.
     guarded.sh("node1", "kill -9 $(pgrep -f -o '[v]llm serve')")
     new_generation(guarded, first)

@@ -31,12 +31,14 @@ def test_what_a_person_sees_of_a_group_before_and_after_a_death(guarded: Guarded
         ["node1", "1", "1", "active", "answering"],
     ]
     assert max(map(len, lines)) <= 80
+    assert "weights: read in 3 s (node1)" in lines  # what the stand-in's processes say
     seen = guarded.muster("top")
     assert (seen.returncode, seen.stdout.splitlines()[0]) == (0, lines[0])
     assert re.search(r"^load: [\d,]+ tokens per second, [\d,]+ requests in flight$", seen.stdout, re.MULTILINE)
     before = json.loads(guarded.muster("status", "--format", "json").stdout)
     assert before["generation"] == guarded.status["generation"]
     assert [row["unit"] for row in before["hosts"]] == ["active (running)"] * 2
+    assert [(row["load_seconds"], row["load_expected"]) for row in before["hosts"]] == [(3.0, None), (3.25, None)]
 
     # A death on the other host, with more failures behind it than are kept.
     old = {"version": 1, "wall": "2026-01-01T00:00:00Z", "generation": "old", "reason": "x", "processes": []}

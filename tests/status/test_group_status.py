@@ -265,3 +265,44 @@ def test_weights_that_stay_have_a_line(weights: dict[str, Any] | None, said: str
     found = group_status(PLAN, told)
     assert found.weights == said
     assert not said or said in " ".join(shown(found))
+
+
+RATE = {"one": 2 * 10**9, "all": 62 * 10**8, "readers": 8, "age": 60}
+
+
+def test_the_last_load_stands_beside_the_expected_one() -> None:
+    told = answers()
+    for host, seconds in ((HEAD, 80.0), (OTHER, 91.4)):
+        told[host]["rate"] = RATE
+        told[host]["answer"]["children"] = [
+            {"name": "ray", "load": {"read": None, "model": None}},
+            {"name": "vllm", "load": {"read": seconds, "model": 100.0}},
+        ]
+    told[HEAD]["answer"]["group"]["digest"] = PLAN.digest
+    assert PLAN.load is not None
+    expected = PLAN.load.bytes / RATE["all"]
+    found = group_status(PLAN, told)
+    assert [row.load_seconds for row in found.hosts] == [80.0, 91.4]
+    assert [row.load_expected for row in found.hosts] == [pytest.approx(expected)] * 2
+    assert found.loaded == f"weights: read in 91 s (h200-1); {expected:.0f} s expected from a cold disk"
+    assert shown(found)[-1] == found.loaded
+    assert json.loads(json.dumps(found.as_json()))["hosts"][1]["load_seconds"] == 91.4
+
+
+def test_a_load_that_is_not_done_is_expected_and_that_of_another_plan_is_not() -> None:
+    told = answers(phase="starting", ready=False, digest=PLAN.digest)
+    assert group_status(PLAN, told).loaded == ""
+    told[OTHER] |= {"rate": RATE}
+    assert group_status(PLAN, told).loaded.endswith(" s expected from a cold disk (h200-1)")
+    told[HEAD]["answer"]["group"]["digest"] = "d1"
+    assert group_status(PLAN, told).loaded == ""
+
+
+def test_where_weights_are_kept_the_load_is_their_daemons() -> None:
+    told = answers()
+    for host in (HEAD, OTHER):
+        told[host]["answer"]["children"] = [{"name": "vllm", "load": {"read": 1.0, "model": 1.4}}]
+        told[host]["weights"] = {"children": [{"name": "weights", "load": {"read": 43.0, "model": None}}]}
+    assert [row.load_seconds for row in group_status(PLAN, told).hosts] == [43.0, 43.0]
+    told[OTHER]["weights"] = {"error": "no answer"}  # what the engine maps is not read from the disk
+    assert [row.load_seconds for row in group_status(PLAN, told).hosts] == [43.0, None]

@@ -7,6 +7,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
+from muster.guard import load_times
+
 # Wording of vLLM 0.12 to 0.33; 0.32 joins the first two into one line and names the device.
 _CACHE_TOKENS = re.compile(r"\b(?:GPU|CPU|[A-Z]{2,4})(?: \+ host)? KV cache size: ([\d,]+) tokens")
 _CACHE_GIB = re.compile(r"Available KV cache memory: ([\d.]+) GiB")
@@ -19,8 +21,8 @@ _STAMP = re.compile(r"\b(?:INFO|WARNING|ERROR|DEBUG) (\d\d-\d\d \d\d:\d\d:\d\d)\
 _READY = "Application startup complete"
 
 PHASES: dict[str, re.Pattern[str]] = {
-    "read weights": re.compile(r"Loading weights took ([\d.]+) s"),
-    "load model": re.compile(r"Model loading took [\d.]+ GiB(?: memory)? and ([\d.]+) s"),
+    "read weights": load_times.READ,
+    "load model": load_times.MODEL,
     "trace": re.compile(r"Dynamo bytecode transform time: ([\d.]+) s"),
     "read compiled": re.compile(r"from the cache, took ([\d.]+) s"),
     "compile": re.compile(r"torch\.compile (?:took|takes) ([\d.]+) s"),

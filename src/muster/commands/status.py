@@ -158,7 +158,8 @@ def render(status: GroupStatus, where: str = "INVENTORY RECIPE") -> RenderableTy
     parts += ["", table]
     notes = [Text(f"{row.host}: {row.note}") for row in status.hosts if row.note]
     parts += ["", *notes] if notes else []
-    parts += ["", Text(status.weights)] if status.weights else []
+    loads = [Text(line) for line in (status.weights, status.loaded) if line]
+    parts += ["", *loads] if loads else []
     parts += ["", Text(status.change, "yellow")] if status.change else []
     if status.failure:
         failure = status.failure

@@ -21,6 +21,7 @@
     connection_slots which connections the control port holds, and which give way                    pure
     control_port     the head's listening socket: guards and HTTP readers
     head_link        a member's connection to the head
+    load_times       how long weights took to load, in the engine's own words                         pure
     engine_deaths    the engine's own words for a dead worker                                         pure
     cgroup           the processes below the guard, their titles, and how they are killed
     short_commands   runs a short command; whether a condition on this host holds

@@ -17,6 +17,7 @@ import re
 import socket
 import struct
 import time
+from dataclasses import asdict
 from typing import Any, Protocol
 
 from . import head_core, status, status_page
@@ -214,6 +215,7 @@ class Answers:
                     "name": running.child.name,
                     "pid": running.process.pid,
                     "running": running.process.returncode is None,
+                    "load": asdict(running.death_watch.loads),
                     "last_line": running.lines(400).strip().rpartition("\n")[2],
                 }
                 for running in guard.children.running

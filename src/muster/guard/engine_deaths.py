@@ -16,6 +16,8 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from .load_times import LoadTimes
+
 SETTING = "VLLM_LOGGING_PREFIX"
 OVERRIDES = (SETTING, "VLLM_LOGGING_CONFIG_PATH", "VLLM_CONFIGURE_LOGGING")
 """Variables with which an operator has decided otherwise about log lines."""
@@ -150,6 +152,7 @@ class DeathWatch:
     """Reads one child's raw output. `mark` is what its records begin with."""
 
     mark: str
+    loads: LoadTimes = field(default_factory=LoadTimes)
     _rest: bytes = b""
     _open: dict[tuple[str, str], _Record] = field(default_factory=dict)
     _found: str = ""
@@ -177,6 +180,9 @@ class DeathWatch:
     def _record(self, line: str, now: float) -> None:
         match = _RECORD.match(line)
         if match is None:
+            return
+        if match["level"] == "INFO":
+            self.loads.hear(match["text"])
             return
         key = (match["process"], match["place"])
         if key in self._open and match["level"] in ("ERROR", "CRITICAL"):

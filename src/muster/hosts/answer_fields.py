@@ -63,5 +63,14 @@ class ChangeState(Model):
     installed: Line
 
 
+class ReadRate(Model):
+    """How fast a host reads its weights; bytes a second and seconds."""
+
+    one: Annotated[int, Field(gt=0, le=10**13)]
+    all: Annotated[int, Field(gt=0, le=10**13)]
+    readers: Annotated[int, Field(gt=0, le=1000)]
+    age: Annotated[int, Field(ge=0, le=10**10)]
+
+
 class Anything(Model):
     """An object whose reader checks each value by itself, or reads none."""

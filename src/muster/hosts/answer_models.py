@@ -22,6 +22,7 @@ from muster.hosts.answer_fields import (
     Machine,
     Model,
     Path,
+    ReadRate,
     Text,
     Unit,
     Word,
@@ -168,15 +169,6 @@ class RunUnprivileged(Model):
     """What the program inside answered; an all-reduce is the only one."""
 
     measure_allreduce: Anything = Anything()
-
-
-class ReadRate(Model):
-    """How fast a host reads its weights; bytes a second and seconds."""
-
-    one: Annotated[int, Field(gt=0, le=10**13)]
-    all: Annotated[int, Field(gt=0, le=10**13)]
-    readers: Annotated[int, Field(gt=0, le=1000)]
-    age: Annotated[int, Field(ge=0, le=10**10)]
 
 
 class ReadRates(Model):

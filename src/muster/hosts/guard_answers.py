@@ -9,7 +9,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from muster.hosts.answer_fields import Age, ChangeState, Count, Model, Text, Time, Word
+from muster.hosts.answer_fields import Age, ChangeState, Count, Model, ReadRate, Text, Time, Word
 
 
 class GuardUnit(Model):
@@ -67,6 +67,18 @@ class GuardOwn(Model):
     head_reason: Text = ""
 
 
+class GuardLoad(Model):
+    """Seconds in which a child's processes loaded their weights, by its own words; the slowest one's."""
+
+    read: Annotated[float, Field(ge=0, le=1e7)] | None = None
+    model: Annotated[float, Field(ge=0, le=1e7)] | None = None
+
+
+class GuardChild(Model):
+    name: Word
+    load: GuardLoad | None = None
+
+
 class BundleProcess(Model):
     name: Word
     lines: Annotated[str, Field(max_length=4_000_000)]
@@ -95,6 +107,7 @@ class GuardAnswer(Model):
     pending: Text = ""
     answer: Text = ""
     member: GuardOwn | None = None
+    children: list[GuardChild] = []
     group: GuardGroup | None = None
     detail: Text = ""
     link_problem: Text = ""
@@ -107,3 +120,4 @@ class AskGuard(Model):
     answer: GuardAnswer
     change: ChangeState | None = None
     weights: GuardAnswer | None = None
+    rate: ReadRate | None = None

@@ -7,7 +7,7 @@ import os
 import re
 from typing import Any
 
-from muster.on_host import change_record, places, run_command, startable, systemd_units
+from muster.on_host import change_record, kept_rate, places, run_command, startable, systemd_units
 
 Json = dict[str, Any]
 
@@ -28,7 +28,8 @@ def main(request: Json) -> Json:
             begins.
 
     `status` has `change` too: what this host knows of changes of the group, also where no guard answers; and `weights`
-    where daemons keep the group's weights: what their guard answers.
+    where daemons keep the group's weights: what their guard answers; and `rate` where the request names the `model`'s
+    directory: how fast this host was measured to read it.
 
     Raises:
         OSError: the group has no guard on this host, or its program is gone.
@@ -36,10 +37,11 @@ def main(request: Json) -> Json:
     if request["command"] != "status":
         return _asked(request)
     change = change_record.state(request["group"], request.get("root", ""))
+    besides = {"change": change, "rate": kept_rate.of(request["model"]) if request.get("model") else None}
     try:
-        return {**_asked(request), **_weights(request), "change": change}
+        return {**_asked(request), **_weights(request), **besides}
     except OSError as error:
-        return {"answer": {"error": str(error)}, "change": change}
+        return {"answer": {"error": str(error)}, **besides}
 
 
 def _asked(request: Json) -> Json:

@@ -59,7 +59,9 @@ class Guards:
         Returns:
             Host -> answer, in the plan's order; {error: text} for a host that gave none.
         """
-        request = {"group": self.plan.group, "command": command, **more}
+        # What was measured of a disk is kept beside the weights that are staged.
+        model = {"model": self.plan.model} if command == "status" and self.plan.model.startswith("/") else {}
+        request = {"group": self.plan.group, "command": command, **model, **more}
         return self._run("ask_guard", dict.fromkeys(self.plan.hosts, request))
 
     def journals(self, requests: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:

@@ -7,7 +7,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from muster.hosts.printable import one_line
+from muster.on_host.in_words import duration
 from muster.plan import change as changes
+from muster.plan.cold_load import ColdLoad
 from muster.plan.types import Plan
 
 NOTE = 2000
@@ -31,6 +33,9 @@ class HostRow:
         proof: age in seconds of its oldest rank's last proof of life; None before the first.
         restarts: of the unit by systemd, since it was last started by hand: a guard ends with its generation.
         note: why the host could not be asked, or what keeps it.
+        load_seconds: in which the slowest of its processes read their weights, in this generation or, where weights are
+            kept, in that of their daemons; None while that is not known.
+        load_expected: that a load from its cold disk takes; None where that is not known.
     """
 
     host: str
@@ -43,6 +48,8 @@ class HostRow:
     proof: float | None = None
     restarts: int | None = None
     note: str = ""
+    load_seconds: float | None = None
+    load_expected: float | None = None
 
 
 @dataclass(frozen=True)
@@ -68,6 +75,7 @@ class GroupStatus:
         held_at: when, in seconds since 1970; None if unknown.
         change: a change that somebody makes now, or that was cut, with what to do; empty where there is none.
         weights: what the daemons that keep the weights on the GPUs do, in one sentence; empty without any.
+        loaded: how long the last load of weights took, and was expected to; empty where nothing is known.
     """
 
     group: str
@@ -87,6 +95,7 @@ class GroupStatus:
     held_at: float | None = None
     change: str = ""
     weights: str = ""
+    loaded: str = ""
 
     @property
     def whole(self) -> bool:
@@ -123,12 +132,14 @@ def group_status(plan: Plan, answers: Mapping[str, Mapping[str, Any]], digests: 
     head: Mapping[str, Any] = _answer(head_reply).get("group") or {}
     engines = {int(engine["dp_rank"]): engine for engine in head.get("engines") or ()}
     members = {member["host"]: member for member in head.get("members") or ()}
+    digest = str(head.get("digest") or "")
+    as_planned = digest in (plan.digest, *digests) if digest else None
+    load = plan.load if as_planned is not False else None
     rows = tuple(
-        _row(name, host.node_rank, host.dp_ranks, answers.get(name, {}), members.get(name, {}), engines)
+        _row(name, host.node_rank, host.dp_ranks, answers.get(name, {}), members.get(name, {}), engines, load)
         for name, host in plan.hosts.items()
     )
     failures = head.get("failures") or ()
-    digest = str(head.get("digest") or "")
     outside = [row.host for row in rows if members and (row.host not in members or members[row.host].get("refused"))]
     return GroupStatus(
         group=plan.group,
@@ -141,14 +152,28 @@ def group_status(plan: Plan, answers: Mapping[str, Mapping[str, Any]], digests: 
         failure=_one_line_each(failures[0]) if failures else None,
         hosts=rows,
         planned=plan.digest,
-        as_planned=digest in (plan.digest, *digests) if digest else None,
+        as_planned=as_planned,
         outside=tuple(outside),
         beyond=tuple(one_line(name) for name in members if name not in plan.hosts),
         held_by=one_line(head.get("held_by") or ""),
         held_at=head.get("held_at"),
         change=_change(plan.group, answers),
         weights=_weights(head_reply),
+        loaded=_loaded(rows),
     )
+
+
+def _loaded(rows: Collection[HostRow]) -> str:
+    """Return how long the slowest host's load took, or the longest that is expected, in one sentence."""
+    done = [row for row in rows if row.load_seconds is not None]
+    waited = [row for row in rows if row.load_expected is not None]
+    if not done and not waited:
+        return ""
+    row = max(done or waited, key=lambda row: row.load_seconds or row.load_expected or 0.0)
+    expected = "" if row.load_expected is None else f"{duration(row.load_expected)} expected from a cold disk"
+    if row.load_seconds is None:
+        return f"weights: {expected} ({row.host})"
+    return f"weights: read in {duration(row.load_seconds)} ({row.host}){'; ' if expected else ''}{expected}"
 
 
 def _weights(reply: Mapping[str, Any]) -> str:
@@ -182,6 +207,7 @@ def _row(
     reply: Mapping[str, Any],
     member: Mapping[str, Any],
     engines: Mapping[int, Mapping[str, Any]],
+    load: ColdLoad | None,
 ) -> HostRow:
     unit = reply.get("unit") or {}
     own = _answer(reply).get("member") or {}
@@ -198,7 +224,17 @@ def _row(
         proof=max(proofs) if own_engines and len(proofs) == len(own_engines) else None,
         restarts=unit.get("restarts"),
         note=one_line(_why(reply) or _note(_answer(reply), member), NOTE),
+        load_seconds=_load_seconds(reply),
+        load_expected=load.seconds(reply.get("rate")) if load is not None else None,
     )
+
+
+def _load_seconds(reply: Mapping[str, Any]) -> float | None:
+    """Return how long the slowest process of a host read weights: of the daemons that keep them, else the engine's."""
+    kept = reply.get("weights")
+    children = (kept if isinstance(kept, Mapping) else _answer(reply)).get("children") or ()
+    read = [each["load"]["read"] for each in children if (each.get("load") or {}).get("read") is not None]
+    return max(read) if read else None
 
 
 def _one_line_each(failure: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -16,6 +16,7 @@ from vllm.standin.wire import Line
 
 # vLLM gives up waiting for the head's handshake after 5 minutes.
 HELLO_SECONDS = 300.0
+LOADER = "default_loader.py:501"
 EXCEPTION = """\
 WorkerProc hit an exception.
 Traceback (most recent call last):
@@ -68,6 +69,8 @@ class Engine:
         """Start the worker, register at the head, serve requests for good."""
         down, up = os.pipe(), os.pipe()
         self._orders, self._answers = down[1], up[0]
+        if self.args.load_format != "ipc_cache":  # which maps them, and says nothing of the kind
+            log(f"Worker_DP{self.rank}", f"Loading weights took {3 + self.rank / 4:.2f} seconds", place=LOADER)
         child = fork(f"VLLM::Worker_DP{self.rank}", lambda: self._worker(down, up), session=True)
         os.close(down[0])
         os.close(up[1])

@@ -78,7 +78,9 @@ def _daemon(args: argparse.Namespace, gpu: int, serving: int, *, first: bool) ->
     """Load, meet the others, and answer engines with the key that was loaded."""
     if first:
         _meet(args)
-    time.sleep(float(knob("load_delay", "0.5")))
+    delay = float(knob("load_delay", "0.5"))
+    time.sleep(delay)
+    log(WHO, f"Loading weights took {delay:.2f} seconds", place="default_loader.py:501")
     path = Path(_socket(args.weight_cache_socket_dir, gpu))
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     path.unlink(missing_ok=True)
