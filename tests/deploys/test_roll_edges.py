@@ -49,8 +49,8 @@ def run(name: str, *, ready: bool, endpoint: str = "") -> Any:
     planned = SimpleNamespace(
         group=f"kimi-{name}", endpoint="http://198.51.100.1:8001", steps=(), served_model_name="kimi-k2"
     )
-    there = {"endpoint": endpoint or planned.endpoint}
-    return SimpleNamespace(plan=planned, decision=decision, observations={"h": {"groups": {planned.group: there}}})
+    planned.hosts = {f"gpu-{name}": SimpleNamespace()}
+    return SimpleNamespace(plan=planned, decision=decision, endpoint=endpoint or planned.endpoint)
 
 
 def found(
@@ -77,7 +77,15 @@ def found(
         )
         for edge in reached
     }
-    monkeypatch.setattr(roll_edges, "reached", lambda _state: {edge: SimpleNamespace(name=edge) for edge in reached})
+    endpoints = {name: made.endpoint for made in runs.values() for name in made.plan.hosts}
+    hosts = {name: SimpleNamespace(name=name) for name in (*reached, *endpoints)}
+
+    def probe(_state: object, host: Any, program: str, _request: object, seconds: int) -> dict[str, Any]:
+        group = host.name.replace("gpu", "kimi")
+        return {"groups": {group: {"endpoint": endpoints[host.name]}}} if program == "probe_group" else {"error": "no"}
+
+    monkeypatch.setattr(roll_edges, "reached", lambda _state: hosts)
+    monkeypatch.setattr(roll_edges, "run_program", probe)
     monkeypatch.setattr(roll_edges, "look", lambda *_: seen)
     monkeypatch.setattr(roll_edges, "drain_seconds", lambda _run: 5)
     model = SimpleNamespace(served_model_name="kimi-k2")
@@ -146,8 +154,9 @@ def test_where_a_group_on_the_hosts_answers_is_read_from_their_manifests(
     recipe: dict[str, Any], changed: dict[str, int]
 ) -> None:
     before, after = plan(**recipe), plan(**recipe, **changed)
-    seen = {name: {"groups": {before.group: part}} for name, part in manifests(before).items()}
+    seen = [*manifests(before).values()]
     assert (answers_elsewhere(after, seen), answers_elsewhere(before, seen)) == (True, False)
+    assert not answers_elsewhere(after, [{}])
     addresses = {name: host.address for name, host in after.hosts.items()}
     deployed = as_deployed(edge_group(after, Settings(**changed)), manifests(before), addresses)
     assert deployed == edge_group(before, Settings())

@@ -204,6 +204,13 @@ def test_pyinfras_own_command_acts_on_one_group_and_loses_nothing(rolled: Rolled
     rolled.wait("both at the edge", rolled.all_up, 60)
 
 
+def test_an_edge_that_would_find_no_group_any_more_is_named_before(rolled: Rolled) -> None:
+    before = rolled.lives()
+    without = rolled.roll("--limit", "kimi_a", "--limit", "kimi_b", **OTHER_PORTS)
+    assert (without.status, rolled.lives()) == (2, before), without.text
+    assert f"other addresses once it is changed, and {EDGE} gave no answer over SSH" in without.text
+
+
 def test_the_edge_follows_other_ports_within_the_roll(rolled: Rolled, client: str) -> None:
     settled = rolled.roll()
     assert settled.status == 0, settled.text

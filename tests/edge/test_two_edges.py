@@ -151,6 +151,31 @@ def test_the_power_of_a_head_goes(edged: Edged, client: str) -> None:
     assert load.counts["lost"] <= 8, load.others("done")
 
 
+def test_heads_that_move_are_followed_by_both_edges(edged: Edged, client: str) -> None:
+    both_ready(edged)
+    moved = Layout({"kimi-a": ("node1", "node0"), "kimi-b": ("node3", "node2")}, EDGES)
+    # No engine hangs here: a machine that is busy must not pass for one that does.
+    settings = {"port": 8001, "stall_timeout": 60, "canary_idle": 30}
+    try:
+        with Load(edged, client, 8, EDGES) as load:
+            edged.wait("load", lambda: load.counts["done"] > 8)
+            edged.inventory = moved.whole
+            ran = edged.run("fleet", "-y", **settings)
+            done = load.counts["done"]
+            edged.wait("more load", lambda: load.counts["done"] > done + 16)
+        print(load.counts)
+        assert ran.status == 0, ran.text
+        assert load.counts.keys() == {"done"}, (load.others("done"), ran.text)
+        for edge in EDGES:
+            at = {name: (row["addr"], row["status"]) for name, row in edged.servers_at(edge).items()}
+            heads = {"kimi-a_node1": "node1", "kimi-b_node3": "node3"}
+            assert at == {name: (f"{edged.address(host)}:8001", "UP") for name, host in heads.items()}
+    finally:
+        edged.inventory = LAYOUT.whole
+        back = edged.run("fleet", "-y")
+    assert back.status == 0, back.text
+
+
 def test_an_edge_that_was_off_gets_what_it_missed_with_the_next_change(edged: Edged, client: str) -> None:
     off, other = EDGES
     missed = edged.new_key("missed")

@@ -6,7 +6,8 @@ leaves; so does one that an earlier run was cut before it could tell. Every edge
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from pyinfra import logger
 from pyinfra.api.state import State
@@ -17,10 +18,12 @@ from muster.deploys.edge_servers import Seen, Servers, look, servers
 from muster.deploys.shared.group_run import GroupRun
 from muster.edge.edge_plan import EdgePlan
 from muster.errors import Refusal
-from muster.hosts.all_hosts import reached
+from muster.hosts.all_hosts import each, reached
+from muster.hosts.run_programs import run_program
 from muster.plan.fleet import FleetPlan
-from muster.plan.restart_decision import Observation
 from muster.plan.types import Plan
+
+_PROBE_SECONDS = 150
 
 
 def at_edges(
@@ -52,7 +55,9 @@ def at_edges(
         own = {group: servers(behind, run.plan.group) for group, run in runs.items()}
     seen = look(state, hosts.values(), {name: place for its in own.values() for name, place in its.items()})
     moves = {group: frozenset(edge for edge, there in seen.items() if there.moves(its)) for group, its in own.items()}
-    _require_every_edge(edges - seen.keys(), [run for group, run in runs.items() if _moves(run, moves.get(group))])
+    if missing := sorted(edges - seen.keys()):
+        changing = {group: run for group, run in runs.items() if not run.decision.ready}
+        _require_every_edge(missing, [run for group, run in changing.items() if moves.get(group) or _moves(state, run)])
     drains: dict[str, EdgeDrain] = {}
     models = {group: plan.served_model_name for group, plan in fleet.plans.items()}
     serving = {
@@ -88,33 +93,36 @@ def _left(seen: Mapping[str, Seen]) -> dict[str, Sequence[str]]:
     return left
 
 
-def _moves(run: GroupRun, edges: frozenset[str] | None) -> bool:
-    """Whether a group is about to answer at other addresses than the edges know."""
-    return not run.decision.ready and (bool(edges) or answers_elsewhere(run.plan, run.observations))
+def _moves(state: State, run: GroupRun) -> bool:
+    """Whether a group is about to answer at other addresses than now, by what its hosts say."""
+    hosts = [host for name, host in reached(state).items() if name in run.plan.hosts]
+    answers = each(hosts, lambda host: run_program(state, host, "probe_group", {}, seconds=_PROBE_SECONDS))
+    return answers_elsewhere(
+        run.plan, [answer["groups"].get(run.plan.group, {}) for answer in answers.values() if "error" not in answer]
+    )
 
 
-def answers_elsewhere(plan: Plan, seen: Mapping[str, Observation]) -> bool:
-    """Whether the group on the hosts has its API or its /ready at another address than the plan's.
+def answers_elsewhere(plan: Plan, manifests: Iterable[Mapping[str, Any]]) -> bool:
+    """Return whether the group on the hosts has its API or its /ready at another address than the plan's.
 
     Args:
         plan: of the group.
-        seen: host -> what it said of itself.
+        manifests: of hosts, as they are; empty for one that has nothing of it.
     """
     ready = {str(check.target) for step in plan.steps for check in step.checks}
-    for observation in seen.values():
-        manifest = observation["groups"].get(plan.group, {})
-        targets = [check["target"] for step in manifest.get("steps", ()) for check in step["checks"]]
-        asked = {target for target in targets if isinstance(target, str) and target.endswith("/ready")}
+    for manifest in manifests:
+        targets = {str(check["target"]) for step in manifest.get("steps", ()) for check in step["checks"]}
+        asked = {target for target in targets if target.endswith("/ready")}
         if manifest.get("endpoint", plan.endpoint) != plan.endpoint or asked - ready:
             return True
     return False
 
 
-def _require_every_edge(missing: frozenset[str], moving: Sequence[GroupRun]) -> None:
-    if missing and moving:
+def _require_every_edge(missing: Sequence[str], moving: Sequence[GroupRun]) -> None:
+    if moving:
         raise Refusal(
             f"{', '.join(run.plan.group for run in moving)} answers at other addresses once it is changed, and"
-            f" {', '.join(sorted(missing))} gave no answer over SSH",
+            f" {', '.join(missing)} gave no answer over SSH",
             needed="every edge: one that is not told would find no group any more",
             fix="bring it back, or take it out of the inventory's edge group; nothing was touched",
         )
