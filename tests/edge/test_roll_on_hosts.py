@@ -229,6 +229,23 @@ def test_the_edge_follows_other_ports_within_the_roll(rolled: Rolled, client: st
     assert (again.status, again.changes) == (0, {}), again.text
 
 
+def test_a_group_that_does_not_start_at_other_ports_is_where_it_was(rolled: Rolled, client: str) -> None:
+    settled = rolled.roll()
+    assert settled.status == 0, settled.text
+    before = rolled.lives()
+    with (
+        rolled.crashing("RuntimeError: no", hosts=tuple(GROUPS), only_with=f"--port {OTHER_PORTS['port']}"),
+        Load(rolled, client, 4) as load,
+    ):
+        ran = rolled.roll(**OTHER_PORTS)
+    print(load.counts)
+    assert ran.status == 1, ran.text
+    assert "serves again after" in ran.text
+    assert load.counts.keys() == {"done"}, (load.others("done"), ran.text)
+    assert rolled.lives()["node1"] == before["node1"]
+    rolled.wait("both where they were", lambda: rolled.ports() == dict.fromkeys(GROUPS, 8000), 60)
+
+
 def test_a_run_that_is_killed_after_its_first_group_has_moved_goes_on(rolled: Rolled, client: str) -> None:
     settled = rolled.roll(**OTHER_PORTS)
     assert settled.status == 0, settled.text
