@@ -74,6 +74,13 @@ class Rolled(Edged):
         up = {name.rpartition("_")[2] for name, state in self.states().items() if state == "UP"}
         return {host: int(at.rpartition(":")[2]) for host, at in self.addresses().items() if host in up}
 
+    def held_out(self) -> list[str]:
+        """Return the servers that something holds out of the edge's choice, whether they are up or down."""
+        lines = [line.split() for line in self.ask_haproxy(EDGE, "show servers state").splitlines()]
+        names = next(words[1:] for words in lines if words[:1] == ["#"])
+        rows = [dict(zip(names, words, strict=False)) for words in lines if len(words) >= len(names)]
+        return [row["srv_name"] for row in rows if row["srv_admin_state"].isdigit() and int(row["srv_admin_state"]) & 8]
+
     def all_up(self) -> bool:
         states = self.states()
         return len(states) == len(GROUPS) and all(state == "UP" for state in states.values())

@@ -14,6 +14,7 @@ import pytest
 
 from tests import required
 from tests.edge.live import PATHS, SECONDS, Answer, Engine, LiveEdge, bearer, record
+from tests.faults.edge_matrix import by_key
 
 pytestmark = pytest.mark.slow  # real processes on real sockets
 
@@ -67,7 +68,7 @@ def test_the_engines_key_is_the_edges_alone(edge: LiveEdge, engines: dict[str, E
         ("sk-wrong", PATHS[0], "POST", b'{"model": "b"}', 401, "invalid_api_key"),
         ("sk-wrong", "/v1/models", "GET", b"", 401, "invalid_api_key"),
         (ONE, PATHS[0], "POST", b'{"model": "b"}', 403, "model_not_allowed"),
-        (ALL, PATHS[0], "POST", b'{"model": "c"}', 404, "model_not_found"),
+        (ALL, PATHS[0], "POST", b'{"model": "c"}', *by_key("model-of-nobody").answer),
         (ALL, PATHS[0], "POST", b"{}", 400, "missing_model"),
         (ALL, PATHS[0], "POST", b"no json", 400, "missing_model"),
         (ALL, PATHS[0], "POST", b'{"x": {"model": "b"}}', 400, "missing_model"),
@@ -236,9 +237,10 @@ def test_without_an_engine_that_is_ready_clients_are_told_to_come_again(
 ) -> None:
     engines["b0"].ready = False
     try:
-        edge.wait(lambda: edge.ask(ALL, model="b").status == 503)
+        status, code = by_key("no-engine").answer
+        edge.wait(lambda: edge.ask(ALL, model="b").status == status)
         answer = edge.ask(ALL, model="b")
-        assert (answer.code, answer.headers["Retry-After"]) == ("no_engine", "5")
+        assert (answer.code, answer.headers["Retry-After"]) == (code, "5")
         assert edge.ask("", "/health", "GET").status == 200  # the other model is served
     finally:
         engines["b0"].ready = True

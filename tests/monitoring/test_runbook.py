@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 from muster.monitoring.rules import ALERTS
+from tests.faults.edge_matrix import EDGE_MATRIX
 from tests.faults.matrix import MATRIX
 
 from .matrix_alerts import TOLD
@@ -39,3 +40,10 @@ def test_every_row_of_the_fault_matrix_names_its_alert() -> None:
         assert set(alerts) <= set(NAMES), title
         if key in TOLD:
             assert {name for name, _ in TOLD[key].must} <= set(alerts), key
+
+
+def test_every_row_of_the_edges_faults_names_its_alert() -> None:
+    for fault in EDGE_MATRIX:
+        alerts = re.findall(r"`(Muster\w+)`", fault.alert)
+        assert set(alerts) <= set(NAMES), fault.key
+        assert alerts or fault.alert.startswith("none: "), fault.key

@@ -19,6 +19,7 @@ from muster.spec import recipe
 from muster.spec.host import HostSpec
 from muster.spec.inventory import Fleet
 from muster.spec.settings import Settings
+from tests.faults.edge_matrix import by_key
 
 _recipe = cache(recipe.load)
 
@@ -111,8 +112,8 @@ def refused(groups: dict[str, Fleet]) -> str:
 def test_one_host_claimed_twice_is_refused_with_both_names_and_what_to_set() -> None:
     small = {"recipe": "llama-3-3-70b-instruct"}
     text = refused({"kimi_a": group("kimi_a", host(0), **small), "chat": group("chat", host(0), **small)})
-    assert "gpu-0: kimi-a and chat both claim GPUs 0, 1, 2, 3, 4, 5, 6, 7" in text
-    assert "gpu-0: kimi-a and chat both listen on port 8000 (port, port)" in text
+    assert f"gpu-0: kimi-a and chat {by_key('gpus-twice').refusal} 0, 1, 2, 3, 4, 5, 6, 7" in text
+    assert f"gpu-0: kimi-a and chat {by_key('ports-twice').refusal} 8000 (port, port)" in text
     assert "gpus = 4 and gpu_devices = [0, 1, 2, 3] in group_data/kimi_a.py" in text
     assert "gpus = 4 and gpu_devices = [4, 5, 6, 7] in group_data/chat.py" in text
     assert "port = 8001 in group_data/chat.py" in text
