@@ -12,7 +12,7 @@ import pytest
 from muster.on_host import edge_places
 from tests.conftest import Boot
 from tests.deploys.conftest import Ran
-from tests.edge.edged import NAME, Edged, Layout, Load
+from tests.edge.edged import HUNG, NAME, Edged, Layout, Load
 from tests.edge.live import make_certificate
 from tests.faults.edge_matrix import by_key, misses
 
@@ -204,7 +204,7 @@ def test_a_hung_engine_gets_no_new_request_once_its_guard_says_so(edged: Edged, 
     with Load(edged, client, 16) as load:
         edged.wait("load", lambda: load.counts["done"] > 16)
         edged.sh("node0", "pkill -STOP -f '^VLLM::EngineCore'")
-        edged.wait("the edge's word", lambda: edged.seen_by(EDGE, "node0")["status"].startswith("DOWN"), 60)
+        edged.wait("the edge's word", lambda: edged.seen_by(EDGE, "node0")["status"].startswith("DOWN"), HUNG)
         first = last = edged.taken("node0")
         # A count is of the hung engine only where the guard still says so after it.
         for _ in range(600):

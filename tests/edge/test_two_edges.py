@@ -11,7 +11,7 @@ from collections.abc import Callable
 import pytest
 
 from tests.conftest import Boot
-from tests.edge.edged import Edged, Layout, Load
+from tests.edge.edged import HUNG, Edged, Layout, Load
 from tests.edge.open_ports import open_ports, stranger
 from tests.faults.edge_matrix import by_key, misses
 
@@ -102,7 +102,7 @@ def test_a_hung_engine_is_left_and_taken_back(edged: Edged, client: str) -> None
     with Load(edged, client, 8, EDGES) as load:
         edged.wait("load", lambda: load.counts["done"] > 8)
         edged.sh("node0", "pkill -STOP -f '^VLLM::EngineCore'")
-        edged.wait("the guard's word", lambda: not edged.ready_at("node0"), 60)
+        edged.wait("the guard's word", lambda: not edged.ready_at("node0"), HUNG)
         told = time.monotonic()
         before, last = edged.taken("node0"), told
         for _ in range(600):
