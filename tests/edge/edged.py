@@ -22,8 +22,8 @@ from tests.edge.live import bearer, make_certificate
 
 NAME = "edge.test"
 HUNG = 90
-"""Seconds in which a guard tells of an engine that is stopped. Between two steps no gauge shows a request, and the guard
-waits 60 s for a canary."""
+"""Seconds in which a guard tells of an engine that is stopped: between two steps no gauge shows a request, and it waits
+60 s for a canary."""
 _ONE = """\
 from muster.sandbox.as_inventory import hosts as _hosts
 hosts = ([_each for _each in _hosts({{name!r}}) if _each[0] in {hosts!r}], {{settings!r}})
