@@ -142,17 +142,21 @@ def test_how_fast_each_disk_is_read_is_measured_once_and_the_load_said(testbed: 
     given = {"weights_source": f"control:{place}", "_recipe": GROUP}
     first = testbed.run("stage_weights", "-y", **given)
     assert first.status == 0, first.text
-    said = r"\[(node\d)\] +reads weights at ([\d.e+]+) GB/s; a cold load: disk [\d.e+]+ GB/s, 0.268 GB for 1 GPU: \d+ s"
+    said = (
+        r"\[(node\d)\] +reads weights at ([\d.e+]+) GB/s; a cold load: disk .* GB/s, 0.268 GB for 1 GPU: at least \d+ s"
+    )
     rates = dict(re.findall(said, first.text))
     assert sorted(rates) == [*HOSTS], first.text
     assert all(0.001 < float(rate) < 1000 for rate in rates.values())
     for name in HOSTS:
-        kept = json.loads(testbed.sh(name, f"cat /var/lib/muster/weights/*/current/{kept_rate.RECORD}"))
+        kept = json.loads(testbed.sh(name, f"cat /var/lib/muster/weights/*/*{kept_rate.SUFFIX}"))
         assert kept["all"] == pytest.approx(float(rates[name]) * 1e9, rel=0.06)  # printed with two digits
     second = testbed.run("stage_weights", "--json", "-y", **given)
     assert (second.status, second.results["totals"]["success"]) == (0, 0), second.text
     assert "is the slowest of 2; measured " in second.text
-    expected = r"a cold load: disk .* GB for 1 GPU: \d+ s \(node\d is the slowest of 2; measured \d+ (s|min) ago\)"
+    expected = (
+        r"a cold load: disk .* GB for 1 GPU: at least \d+ s \(node\d is the slowest of 2; measured \d+ (s|min) ago\)"
+    )
     assert re.search(expected, testbed.command_of("weights", "status", "inventory.py", GROUP).stdout)
     looked = testbed.muster("preflight", "--no-pairs", "--format", "json")
     assert re.search(expected, " ".join(json.loads(looked.stdout)["notes"])), looked.stdout + looked.stderr

@@ -112,6 +112,17 @@ def test_what_the_cache_cannot_let_go_is_not_taken_for_the_disk(tmp_path: Path) 
     assert read_rate.measured(stretches) > 0
 
 
+def test_files_that_were_just_written_are_measured(tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(os.urandom(64 * MIB))
+    assert read_rate.measured(read_rate.shared([(str(path), 64 * MIB)], 0, 64 * MIB, 2)) > 0
+
+
+def test_two_readers_of_the_same_bytes_are_no_sign_of_a_cache_that_keeps_them(tmp_path: Path) -> None:
+    (path,) = files_of(tmp_path, 64 * MIB)
+    assert read_rate.measured(read_rate.shared([(str(path), 64 * MIB)], 0, 64 * MIB, 1) * 2) > 0
+
+
 def test_a_link_is_not_read(tmp_path: Path) -> None:
     (path,) = files_of(tmp_path / "other", 4 * MIB)
     link = tmp_path / "model.safetensors"
@@ -123,13 +134,13 @@ def test_a_link_is_not_read(tmp_path: Path) -> None:
 def test_a_file_that_is_cut_meanwhile_ends_the_reader_alone(tmp_path: Path) -> None:
     (path,) = files_of(tmp_path, 2 * MIB)
     with pytest.raises(OSError, match="a reader died"):
-        read_rate._read([[read_rate.Range(str(path), 0, 8 * MIB)]], 5.0)
+        read_rate._read([[read_rate.Range(str(path), 0, 8 * MIB)]], 5.0, read_rate.copied)
 
 
 def test_readers_stop_in_time(tmp_path: Path) -> None:
     (path,) = files_of(tmp_path, 64 * MIB)
     began = time.monotonic()
-    done, _ = read_rate._read(read_rate.shared([(str(path), 64 * MIB)], 0, 64 * MIB, 1), 0.0)
+    done, _ = read_rate._read(read_rate.shared([(str(path), 64 * MIB)], 0, 64 * MIB, 1), 0.0, read_rate.copied)
     assert (done, time.monotonic() - began < 5) == (0, True)
 
 
@@ -181,11 +192,14 @@ GOOD = {"one": 1, "all": 2, "readers": 3, "at": 1}
 )  # fmt: skip
 def test_a_record_that_anybody_could_have_written_is_none(tmp_path: Path, record: str) -> None:
     own = str(tmp_path.stat().st_dev)
-    (tmp_path / kept_rate.RECORD).write_text(record.replace('"own"', own))
-    assert kept_rate.of(str(tmp_path)) is None
-    (tmp_path / kept_rate.RECORD).write_text(json.dumps({**GOOD, "device": int(own)}))
-    assert kept_rate.of(str(tmp_path)) is not None
+    directory = tmp_path / "c"
+    directory.mkdir()
+    place = Path(kept_rate.path(str(directory)))
+    place.write_text(record.replace('"own"', own))
+    assert kept_rate.of(str(directory)) is None
+    place.write_text(json.dumps({**GOOD, "device": int(own)}))
+    assert kept_rate.of(str(directory)) is not None
 
 
 def test_mmap_takes_offsets_in_whole_steps() -> None:
-    assert read_rate._STEP % mmap.ALLOCATIONGRANULARITY == 0
+    assert read_rate.STEP % mmap.ALLOCATIONGRANULARITY == 0

@@ -44,6 +44,7 @@ def host(tmp_path: Path) -> Path:
         write(tmp_path, f"/opt/muster/{name}")
     write(tmp_path, f"/var/lib/muster/weights/org--model/{REVISION}/.muster-manifest.json")
     write(tmp_path, f"/var/lib/muster/weights/org--model/{REVISION}.lock")
+    write(tmp_path, f"/var/lib/muster/weights/org--model/{REVISION}.read-rate.json")
     (tmp_path / "var/lib/muster/weights/org--model/current").symlink_to(REVISION)
     (tmp_path / "var/lib/muster/hf").mkdir()
     for path in ("/etc/systemd/system/other.service", "/etc/systemd/system/muster-exporter.service", "/etc/passwd"):
@@ -98,6 +99,7 @@ def test_everything_leaves_what_is_not_musters_and_the_weights(host: Path) -> No
         "/etc/systemd/system/other.service",
         f"/var/lib/muster/weights/org--model/{REVISION}/.muster-manifest.json",
         f"/var/lib/muster/weights/org--model/{REVISION}.lock",
+        f"/var/lib/muster/weights/org--model/{REVISION}.read-rate.json",
     }
     assert (host / "var/lib/muster/weights/org--model/current").is_symlink()
     assert not (host / "opt/muster").exists()

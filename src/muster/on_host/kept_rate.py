@@ -10,7 +10,8 @@ from typing import Any
 
 from muster.on_host import whole_files
 
-RECORD = ".muster-read-rate.json"
+SUFFIX = ".read-rate.json"
+"""Of the record, beside the revision's directory: inside, an earlier muster would take it for a stray file."""
 MAX_AGE = 30 * 86400
 """Seconds after which a measurement says too little of the disk as it is."""
 _LIMIT = 4096
@@ -22,13 +23,18 @@ def main(request: dict[str, Any]) -> dict[str, Any]:
     return {"rate": of(request["directory"])}
 
 
+def path(directory: str) -> str:
+    """Return where the record of a revision is."""
+    return directory.rstrip("/") + SUFFIX
+
+
 def of(directory: str) -> dict[str, Any] | None:
     """Return {one, all: bytes a second of one reader and of `readers` together, readers, age: seconds}, or None.
 
     Args:
         directory: of the revision.
     """
-    kept = whole_files.read_object(os.path.join(directory, RECORD), _LIMIT)
+    kept = whole_files.read_object(path(directory), _LIMIT)
     one, together, readers, at, device = (_number(kept.get(name)) for name in ("one", "all", "readers", "at", "device"))
     age = int(time.time()) - at
     if not (one and together and readers and at) or age < 0 or device != _device(directory):
@@ -53,7 +59,7 @@ def keep(directory: str, one: int, together: int, readers: int) -> None:
         OSError: a full disk, or a directory that is gone.
     """
     record = {"one": one, "all": together, "readers": readers, "at": int(time.time()), "device": _device(directory)}
-    whole_files.write_whole(os.path.join(directory, RECORD), json.dumps(record).encode() + b"\n")
+    whole_files.write_whole(path(directory), json.dumps(record).encode() + b"\n")
 
 
 def _number(value: Any) -> int:

@@ -7,14 +7,15 @@ it does not hold is dropped when it was read. So the figure is the disk's, and t
 
 from __future__ import annotations
 
-import errno
+import contextlib
+import ctypes
 import mmap
 import os
 import select
 import signal
 import struct
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,8 +28,8 @@ LEAST = 256 << 20
 BYTES, SECONDS = 2 << 30, 2.0
 """Bounds of each of the two measurements."""
 MOST_READERS = 64
-_STEP = 1 << 20
-_LOOK_EVERY = 16 << 20
+STEP = 1 << 20
+"""Bytes that a reader copies at a time, and that ranges begin at multiples of."""
 _PATIENCE = 20.0
 _REPORT = struct.Struct("=Qd")
 
@@ -40,6 +41,9 @@ class Range:
     path: str
     offset: int
     length: int
+
+
+Reader = Callable[[Sequence[Range], float], int]
 
 
 def main(request: dict[str, Any]) -> dict[str, Any]:
@@ -83,15 +87,15 @@ def shared(files: Sequence[tuple[str, int]], begin: int, count: int, readers: in
         begin, count: bytes, of the part; rounded down to whole steps.
         readers: how many.
     """
-    each = count // readers // _STEP * _STEP
-    begin = begin // _STEP * _STEP
+    each = count // readers // STEP * STEP
+    begin = begin // STEP * STEP
     return [_stretch(files, begin + number * each, each) for number in range(readers)]
 
 
 def _stretch(files: Sequence[tuple[str, int]], begin: int, count: int) -> list[Range]:
     ranges = []
     for path, length in files:
-        whole = length // _STEP * _STEP
+        whole = length // STEP * STEP
         if count > 0 and begin < whole:
             taken = min(count, whole - begin)
             ranges.append(Range(path, begin, taken))
@@ -101,25 +105,26 @@ def _stretch(files: Sequence[tuple[str, int]], begin: int, count: int) -> list[R
     return ranges
 
 
-def measured(stretches: Sequence[Sequence[Range]], seconds: float = SECONDS) -> int:
+def measured(stretches: Sequence[Sequence[Range]], seconds: float = SECONDS, read: Reader | None = None) -> int:
     """Return how many bytes a second all readers get together.
 
     Args:
         stretches: of each reader.
         seconds: after which the readers stop.
+        read: what each reader does; `copied` where None.
 
     Raises:
         OSError: nothing was read, a reader died, or the page cache cannot be taken out of the way.
     """
-    ranges = [each for stretch in stretches for each in stretch]
-    cached = [each for each in ranges if _cached(each, 0) is not False]
+    ranges = list(dict.fromkeys(each for stretch in stretches for each in stretch))
+    cached = [each for each in ranges if 2 * _cached(each) > each.length]
     for each in ranges:
         _drop(each)
-    kept = sum(each.length for each in ranges if _cached(each, _LOOK_EVERY // 2))
+    kept = sum(map(_cached, ranges))
     if kept > sum(each.length for each in ranges) // 10:
         raise OSError(f"the page cache keeps {size(kept)} of these files: a process has them mapped")
     try:
-        done, took = _read(stretches, seconds)
+        done, took = _read(stretches, seconds, read or copied)
     finally:
         for each in ranges:
             if each not in cached:
@@ -129,7 +134,7 @@ def measured(stretches: Sequence[Sequence[Range]], seconds: float = SECONDS) -> 
     return int(done / took)
 
 
-def _read(stretches: Sequence[Sequence[Range]], seconds: float) -> tuple[int, float]:
+def _read(stretches: Sequence[Sequence[Range]], seconds: float, read: Reader) -> tuple[int, float]:
     """Run one process for each stretch; return the bytes of all and the seconds until the last was done."""
     began, children, reports = time.monotonic(), list[int](), list[int]()
     try:
@@ -138,7 +143,7 @@ def _read(stretches: Sequence[Sequence[Range]], seconds: float) -> tuple[int, fl
             reports.append(report)
             child = os.fork()
             if child == 0:
-                _reader(stretch, out, began + seconds)
+                _reader(read, stretch, out, began + seconds)
             os.close(out)
             children.append(child)
         return _collected(reports, began, seconds + _PATIENCE)
@@ -150,19 +155,39 @@ def _read(stretches: Sequence[Sequence[Range]], seconds: float) -> tuple[int, fl
             os.waitpid(child, 0)
 
 
-def _reader(stretch: Sequence[Range], out: int, until: float) -> None:
+def copied(stretch: Sequence[Range], until: float) -> int:
+    """Map each range and copy it out piece by piece; return how many bytes that were.
+
+    Args:
+        stretch: of one reader.
+        until: when to stop, on the monotonic clock.
+    """
+    done = 0
+    for each in stretch:
+        with opened(each) as file:
+            for at in range(0, each.length, STEP):
+                if time.monotonic() > until:
+                    return done
+                done += len(file[at : at + STEP])
+    return done
+
+
+@contextlib.contextmanager
+def opened(part: Range) -> Iterator[mmap.mmap]:
+    """Map a part of a file as a loader does, so that only reading it reads the disk."""
+    handle = store.open_own(part.path)
+    try:
+        with mmap.mmap(handle, part.length, mmap.MAP_PRIVATE, mmap.PROT_READ, offset=part.offset) as file:
+            yield file
+    finally:
+        os.close(handle)
+
+
+def _reader(read: Reader, stretch: Sequence[Range], out: int, until: float) -> None:
     """Read until the end or the deadline, report bytes and time, and end this process."""
     status = 1
     try:
-        done = 0
-        for each in stretch:
-            handle = store.open_own(each.path)
-            with mmap.mmap(handle, each.length, mmap.MAP_PRIVATE, mmap.PROT_READ, offset=each.offset) as file:
-                for at in range(0, each.length, _STEP):
-                    if time.monotonic() > until:
-                        break
-                    done += len(file[at : at + _STEP])
-            os.close(handle)
+        done = read(stretch, until)
         os.write(out, _REPORT.pack(done, time.monotonic()))
         status = 0
     finally:
@@ -189,31 +214,25 @@ def _drop(part: Range) -> None:
     """Have the page cache forget a part of a file; what a process has mapped stays."""
     handle = store.open_own(part.path)
     try:
+        os.fdatasync(handle)  # what is not on the disk yet cannot be forgotten: a seed's files are new
         os.posix_fadvise(handle, part.offset, part.length, os.POSIX_FADV_DONTNEED)
     finally:
         os.close(handle)
 
 
-def _cached(part: Range, first: int) -> bool | None:
-    """Whether the page cache holds most of a part of a file; None where the file system does not say.
-
-    Args:
-        part: of the file.
-        first: offset in it of the first look. A look at a page that is not here fetches it: none is looked at twice.
-    """
+def _cached(part: Range) -> int:
+    """Return how many bytes of a part of a file the page cache holds; nothing is read."""
     handle = store.open_own(part.path)
     try:
-        os.posix_fadvise(handle, 0, 0, os.POSIX_FADV_RANDOM)  # a look must not make the kernel read ahead
-        looks = [_is_here(handle, part.offset + at) for at in range(first, part.length, _LOOK_EVERY)]
+        # ctypes takes the address of writable memory alone; what is private changes no file.
+        access = mmap.PROT_READ | mmap.PROT_WRITE
+        with mmap.mmap(handle, part.length, mmap.MAP_PRIVATE, access, offset=part.offset) as file:
+            pages = (ctypes.c_ubyte * -(-part.length // mmap.PAGESIZE))()
+            first = ctypes.c_char.from_buffer(file)
+            libc, at = ctypes.CDLL(None, use_errno=True), ctypes.c_void_p(ctypes.addressof(first))
+            del first  # a map that is looked into cannot be closed
+            if libc.mincore(at, ctypes.c_size_t(part.length), pages):
+                raise OSError(ctypes.get_errno(), "mincore", part.path)
     finally:
         os.close(handle)
-    known = [look for look in looks if look is not None]
-    return 2 * sum(known) > len(known) if known else None
-
-
-def _is_here(handle: int, at: int) -> bool | None:
-    try:
-        os.preadv(handle, [bytearray(1)], at, os.RWF_NOWAIT)
-    except OSError as error:
-        return False if error.errno == errno.EAGAIN else None
-    return True
+    return min(part.length, sum(page & 1 for page in bytes(pages)) * mmap.PAGESIZE)

@@ -17,6 +17,7 @@ from muster.on_host import (
     change_record,
     disk_usage,
     host_before,
+    kept_rate,
     path_users,
     places,
     probe_group,
@@ -221,7 +222,8 @@ def _weights(request: Json) -> _Weights:
         elif not request["weights"]:
             there.staying[model] = _STAY
         else:
-            there.going.extend([*staged, *(f"{path}.lock" for path in staged)])
+            beside = (f"{path}{suffix}" for path in staged for suffix in (".lock", kept_rate.SUFFIX))
+            there.going.extend([*staged, *beside])
             there.links.append(f"{model}/{weights_on_disk.LINK}")
             there.directories.append(model)
     if request["weights"] or not any(names for _, _, names in os.walk(at + hub)):

@@ -17,10 +17,10 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from muster.on_host import kept_rate, safe_paths, whole_files
+from muster.on_host import safe_paths, whole_files
 
 MANIFEST, VERIFIED, CHUNKS = ".muster-manifest.json", ".muster-verified.json", ".muster-chunks.json"
-RECORDS = (MANIFEST, VERIFIED, CHUNKS, kept_rate.RECORD)
+RECORDS = (MANIFEST, VERIFIED, CHUNKS)
 PART, WAN = ".muster-part", ".muster-wan"
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 

@@ -182,7 +182,8 @@ def prune(request: dict[str, Any]) -> dict[str, Any]:
             if store.is_commit(os.path.basename(path).removesuffix(".removing")):
                 safe_paths.remove_below(path)
         for name in removed:
-            safe_paths.remove_file(os.path.join(model, name + ".lock"))
+            for suffix in (".lock", kept_rate.SUFFIX):
+                safe_paths.remove_file(os.path.join(model, name + suffix))
     return {"removed": removed, "kept": kept, "free": store.free(model)}
 
 

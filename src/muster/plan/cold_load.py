@@ -1,8 +1,9 @@
 """How long a host takes to read its weights from a cold disk: bytes that its ranks read, over its rate. Pure.
 
-It holds for vLLM's default loader, which maps the files, on a local disk, with nothing of them in the page cache and a
-disk that is the slowest part of the way. Weights that the cache holds load in less time; a loader of another kind, or a
-file system of a network, for which vLLM fetches ahead, takes another time.
+It is the least for vLLM's default loader, which maps the files, on a local disk, with nothing of them in the page
+cache: the thread that reads also copies, which comes on top where it is slow (docs/weights.md has what was seen).
+Weights that the cache holds load in less time; a loader of another kind, or a file system of a network, for which vLLM
+fetches ahead, takes another time.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ class ColdLoad:
     other: str = ""
 
     def seconds(self, rate: Rate | None) -> float | None:
-        """Return how long the load takes from a cold disk; None where it is not known.
+        """Return how long the load takes at least from a cold disk; None where it is not known.
 
         Args:
             rate: of the host's disk.
@@ -57,7 +58,7 @@ class ColdLoad:
         return self.bytes / self.rate(rate)
 
     def line(self, rate: Rate) -> str:
-        """Return the arithmetic: `disk 6.2 GB/s, 512 GB for 8 GPUs: 83 s`.
+        """Return the arithmetic: `disk 6.2 GB/s, 512 GB for 8 GPUs: at least 83 s`.
 
         Args:
             rate: of the host's disk.
@@ -66,7 +67,7 @@ class ColdLoad:
         seconds = self.seconds(rate)
         if seconds is None:
             return f"{disk}; {self.other or 'how much is read is not known'}"
-        return f"{disk}, {self.bytes / 1e9:.3g} GB for {self.gpus} GPU{'s' * (self.gpus > 1)}: {seconds:.0f} s"
+        return f"{disk}, {self.bytes / 1e9:.3g} GB for {self.gpus} GPU{'s' * (self.gpus > 1)}: at least {seconds:.0f} s"
 
     def rate(self, rate: Rate) -> float:
         """Return the bytes a second that the ranks of a host get together."""

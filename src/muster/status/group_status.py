@@ -35,7 +35,7 @@ class HostRow:
         note: why the host could not be asked, or what keeps it.
         load_seconds: in which the slowest of its processes read their weights, in this generation or, where weights are
             kept, in that of their daemons; None while that is not known.
-        load_expected: that a load from its cold disk takes; None where that is not known.
+        load_expected: that a load from its cold disk takes at least; None where that is not known.
     """
 
     host: str
@@ -170,7 +170,7 @@ def _loaded(rows: Collection[HostRow]) -> str:
     if not done and not waited:
         return ""
     row = max(done or waited, key=lambda row: row.load_seconds or row.load_expected or 0.0)
-    expected = "" if row.load_expected is None else f"{duration(row.load_expected)} expected from a cold disk"
+    expected = "" if row.load_expected is None else f"at least {duration(row.load_expected)} from a cold disk"
     if row.load_seconds is None:
         return f"weights: {expected} ({row.host})"
     return f"weights: read in {duration(row.load_seconds)} ({row.host}){'; ' if expected else ''}{expected}"
