@@ -12,7 +12,7 @@ import pytest
 from muster.deploys.edge_servers import servers_of
 from muster.edge import haproxy_files
 from muster.edge.edge_plan import EdgeGroup, edge_plan
-from muster.on_host import haproxy_socket, move_servers
+from muster.on_host import drain_servers, haproxy_socket, move_servers
 from muster.plan.endpoint import Endpoint
 from muster.spec.settings import Edge
 from tests.edge.live import Engine, LiveEdge, record
@@ -104,3 +104,17 @@ def test_a_group_is_followed_under_requests_and_no_reload_or_restart_goes_back(
 
 def rows(edge: LiveEdge) -> list[dict[str, str]]:
     return haproxy_socket.statistics(edge.socket)
+
+
+@pytest.mark.slow
+def test_one_that_is_held_out_is_found_while_it_is_down(engines: dict[str, Engine], tmp_path: Path) -> None:
+    edge = LiveEdge(tmp_path, {"a": ("org/a", [engines["a0"], engines["a1"]])})
+    servers = [name for group in edge.plan.groups for name in servers_of(group)]
+    request = {"servers": servers, "socket": edge.socket}
+    with edge:
+        engines["a0"].ready = False
+        edge.wait(lambda: drain_servers.main({**request, "do": "read"})["up"] == servers[1:])
+        assert drain_servers.main({**request, "do": "read"})["drained"] == []
+        haproxy_socket.ask(edge.socket, f"set server {servers[0]} state drain")
+        assert drain_servers.main({**request, "do": "read"})["drained"] == servers[:1]
+        assert drain_servers.main({**request, "do": "ready"})["drained"] == []

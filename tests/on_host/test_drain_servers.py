@@ -23,6 +23,10 @@ class HAProxy:
             self.states[words[2].split("/")[1]] = {"drain": "DRAIN", "ready": "UP"}[words[4]]
         elif words[:2] == ["shutdown", "sessions"]:
             self.cut.append(words[3])
+        elif words[1] == "servers":
+            bits = {"DRAIN": 8, "MAINT": 1, "DOWN (held out)": 8}
+            rows = [f"kimi {name} {bits.get(state, 0)}" for name, state in self.states.items()]
+            return "\n".join(["1", "# be_name srv_name srv_admin_state", *rows, ""])
         else:
             rows = [f"kimi,{name},{self.in_flight},{state}" for name, state in self.states.items()]
             return "\n".join(["# pxname,svname,scur,status", "kimi,BACKEND,9,UP", *rows, ""])
@@ -93,6 +97,15 @@ def test_what_is_out_is_named_and_comes_back(monkeypatch: pytest.MonkeyPatch) ->
         "up": ["kimi/a", "kimi/b"],
         "alone": ["kimi"],
     }
+    assert edge.states == {"a": "UP", "b": "UP"}
+
+
+def test_one_that_is_out_and_down_comes_back_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """HAProxy shows it as down, and as held out only once it is up again: nobody would send it a request then."""
+    edge = HAProxy(monkeypatch, a="DOWN (held out)", b="UP")
+    request = {"servers": ["kimi/a", "kimi/b"]}
+    assert drain_servers.main({"do": "read", **request})["drained"] == ["kimi/a"]
+    assert drain_servers.main({"do": "ready", **request})["drained"] == []
     assert edge.states == {"a": "UP", "b": "UP"}
 
 

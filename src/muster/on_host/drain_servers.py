@@ -15,6 +15,9 @@ from muster.on_host.move_servers import standing_for
 Json = dict[str, Any]
 Rows = dict[str, dict[str, str]]
 
+_OUT = 0x01 | 0x08
+"""Bits of srv_admin_state (HAProxy's management guide): set to maintenance, set to drain."""
+
 
 def main(request: Json) -> Json:
     """Name servers that are out, have them back, or hold them out.
@@ -42,7 +45,7 @@ def main(request: Json) -> Json:
         _set(known, runtime, "ready")
         rows = _rows(runtime)
     return {
-        "drained": [name for name in known if rows[name]["status"].startswith(("DRAIN", "MAINT"))],
+        "drained": _out(known, runtime),
         "up": [name for name in known if rows[name]["status"].startswith(("DRAIN", "UP"))],
         "alone": _alone(known, rows),
     }
@@ -83,6 +86,12 @@ def _obey(do: str, servers: list[str], runtime: str) -> Json:
 def _set(servers: list[str], runtime: str, state: str) -> None:
     for name in servers:
         haproxy_socket.ask(runtime, f"set server {name} state {state}")
+
+
+def _out(servers: list[str], runtime: str) -> list[str]:
+    """Return those that are held out; the statistics show one that is down as down, held out or not."""
+    states = haproxy_socket.server_states(runtime)
+    return [name for name in servers if int(states.get(name, {}).get("srv_admin_state") or 0) & _OUT]
 
 
 def _alone(known: list[str], rows: Rows) -> list[str]:

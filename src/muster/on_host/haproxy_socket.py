@@ -31,3 +31,16 @@ def statistics(runtime: str) -> list[dict[str, str]]:
     lines = (ask(runtime, "show stat") or "").splitlines()
     names = lines[0].lstrip("# ").split(",") if lines else []
     return [dict(zip(names, line.split(","))) for line in lines[1:] if line]
+
+
+def server_states(runtime: str) -> dict[str, dict[str, str]]:
+    """Return backend/server -> where it is and what has been set of it; nothing where none runs."""
+    names: list[str] = []
+    states: dict[str, dict[str, str]] = {}
+    for line in (ask(runtime, "show servers state") or "").splitlines():
+        if line.startswith("# "):
+            names = line[2:].split(" ")
+        elif names and line:
+            row = dict(zip(names, line.split(" ")))
+            states[f"{row['be_name']}/{row['srv_name']}"] = row
+    return states

@@ -147,16 +147,10 @@ def _move_in_memory(runtime: str, planned: Mapping[str, Place]) -> None:
 
 def _in_memory(runtime: str) -> dict[str, Place]:
     """Return backend/server -> where the running HAProxy has it; nothing where none runs."""
-    names: list[str] = []
-    places: dict[str, Place] = {}
-    for line in (haproxy_socket.ask(runtime, "show servers state") or "").splitlines():
-        if line.startswith("# "):
-            names = line[2:].split(" ")
-        elif names and line:
-            row = dict(zip(names, line.split(" ")))
-            place = _as_shown(row["srv_addr"], row["srv_port"], row["srv_check_addr"], row["srv_check_port"])
-            places["{}/{}".format(row["be_name"], row["srv_name"])] = place
-    return places
+    return {
+        name: _as_shown(row["srv_addr"], row["srv_port"], row["srv_check_addr"], row["srv_check_port"])
+        for name, row in haproxy_socket.server_states(runtime).items()
+    }
 
 
 def _read(tree: str) -> str:
