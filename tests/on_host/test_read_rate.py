@@ -148,7 +148,8 @@ def test_a_measurement_is_kept_beside_the_records(tmp_path: Path) -> None:
     asked = revision(tmp_path, 24 * MIB, 9 * MIB + 5)
     measured = read_rate.main(asked)
     assert measured["why"] == ""
-    assert (measured["rate"]["readers"], measured["rate"]["age"]) == (2, 0)
+    assert measured["rate"]["readers"] == 2
+    assert 0 <= measured["rate"]["age"] < 60
     assert 0 < measured["rate"]["one"] < 1e12
     assert 0 < measured["rate"]["all"] < 1e12
     probed = weights_on_disk.probe(asked)
