@@ -1,7 +1,7 @@
 """How long a host takes to read its weights from a cold disk: bytes that its ranks read, over its rate. Pure.
 
 It is the least for vLLM's default loader, which maps the files, on a local disk, with nothing of them in the page
-cache: the thread that reads also copies, which comes on top where it is slow (docs/weights.md has what was seen).
+cache: the thread that reads also copies, and a disk may give more for seconds than for long (docs/weights.md).
 Weights that the cache holds load in less time; a loader of another kind, or a file system of a network, for which vLLM
 fetches ahead, takes another time.
 """
