@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from muster.deploys import stop_restart_resume
-from muster.deploys.deployed_group import DeployedGroup
+from muster.deploys.deployed_group import DeployedGroup, is_between_lives
 from muster.deploys.leave import gone
 from muster.deploys.shared.progress import Progress
 from muster.hosts.deploy_run import DONE, run_deploy
@@ -41,3 +41,12 @@ def test_a_host_without_a_part_of_the_group_is_asked_for_nothing(
     monkeypatch.setattr(stop_restart_resume, "find", lambda *_: deployed)
     assert run_deploy("mine.py", {}, command, RunOptions(yes=True)) == DONE
     assert capsys.readouterr().err.splitlines()[-1].startswith("muster: g is ")
+
+
+@pytest.mark.parametrize(
+    ("active", "between"),
+    [("deactivating", True), ("activating", True), ("active", True), ("failed", False), ("inactive", False)],
+)
+def test_a_guard_that_systemd_is_about_to_start_is_waited_for(active: str, between: bool) -> None:
+    assert is_between_lives({"units": {"muster-kimi.service": {"active": active}}}) == between
+    assert not is_between_lives({"units": {}})

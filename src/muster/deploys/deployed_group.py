@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import gevent
 from pyinfra import logger
 from pyinfra.api.host import Host
 from pyinfra.api.state import State
@@ -26,6 +28,8 @@ from muster.spec import inventory, inventory_source
 from muster.spec.inventory import Scope
 from muster.spec.inventory_groups import BY_NAME
 
+_NEXT_LIFE_SECONDS = 15.0
+"""From the end of a guard's life to the next one's answer: 6 s on two busy cores."""
 _PROBE_SECONDS = 150
 
 
@@ -114,6 +118,9 @@ def find(state: State, command: str, recipe: str | None) -> DeployedGroup:
     unreached = sorted((limit & scope.hosts) - manifests.keys())
     deployed = from_manifests(group, own, unreached, without=without if command == "stop" else None)
     status = {name: answers["ask_guard"].get("answer") or {"error": ""} for name, answers in looks.items()}
+    head = deployed.head
+    if deployed.guarded and "error" in status.get(head, {}) and is_between_lives(seen[head]):
+        status[head] = _guard_in_its_next_life(state, hosts[head], group)
     deployed = replace(
         deployed,
         found=found,
@@ -125,6 +132,28 @@ def find(state: State, command: str, recipe: str | None) -> DeployedGroup:
         return deployed
     returns = deployed.manifests if command == "restart" else {}
     return replace(deployed, drain=way_out(state, scope, deployed.drain_seconds, returns))
+
+
+def is_between_lives(seen: Mapping[str, Any]) -> bool:
+    """Whether systemd is ending a guard that does not answer, or about to start it anew, or has just done so.
+
+    Args:
+        seen: of `muster.on_host.probe_group`, on its host.
+    """
+    return any(
+        unit.get("active") in ("deactivating", "activating", "active") for unit in seen.get("units", {}).values()
+    )
+
+
+def _guard_in_its_next_life(state: State, host: Host, group: str) -> Mapping[str, Any]:
+    """Return what the head's guard says within some seconds: a generation that has just ended took its life with it."""
+    until = time.monotonic() + _NEXT_LIFE_SECONDS
+    while True:
+        answer = run_program(state, host, "ask_guard", {"group": group, "command": "status"}, seconds=_PROBE_SECONDS)
+        reply: Mapping[str, Any] = answer.get("answer") or {"error": ""}
+        if "error" not in reply or time.monotonic() > until:
+            return reply
+        gevent.sleep(0.5)
 
 
 def reached_in(state: State, scope: Scope) -> dict[str, Host]:
