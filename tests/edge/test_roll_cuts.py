@@ -14,7 +14,6 @@ from itertools import count
 
 import pytest
 
-from tests.conftest import Boot
 from tests.deploys.test_changes import phase, record
 from tests.edge.edged import Load
 from tests.edge.rolled import GROUPS, LAYOUT, Rolled
@@ -75,19 +74,6 @@ CUTS = [
     _operation("the edge: loading them", "Edge | HAProxy has accepted its configuration", after=0.25),
     _operation("the edge: loading the keys", "Edge | keys of clients are in effect"),
 ]
-
-
-@pytest.fixture(scope="module")
-def rolled(sandbox: Boot, tmp_path_factory: pytest.TempPathFactory) -> Rolled:
-    there = Rolled(sandbox("edge", 3), tmp_path_factory.mktemp("cuts"), LAYOUT)
-    there.bring_up()
-    return there
-
-
-@pytest.fixture(scope="module")
-def client(rolled: Rolled) -> str:
-    """A key without limits."""
-    return rolled.new_key("cuts")
 
 
 def cut_off(rolled: Rolled, cut: Cut, seats: int) -> list[str]:

@@ -8,27 +8,13 @@ import signal
 
 import pytest
 
-from tests.conftest import Boot
 from tests.edge.edged import Load
-from tests.edge.rolled import EDGE, GROUPS, LAYOUT, Rolled
+from tests.edge.rolled import EDGE, GROUPS, Rolled
 from tests.faults.edge_matrix import by_key, misses
 
 pytestmark = [pytest.mark.sandbox, pytest.mark.nightly]
 
 OTHER_PORTS = {"port": 8001, "control_port": 29601}
-
-
-@pytest.fixture(scope="module")
-def rolled(sandbox: Boot, tmp_path_factory: pytest.TempPathFactory) -> Rolled:
-    there = Rolled(sandbox("edge", 3), tmp_path_factory.mktemp("rolled"), LAYOUT)
-    there.bring_up()
-    return there
-
-
-@pytest.fixture(scope="module")
-def client(rolled: Rolled) -> str:
-    """A key without limits."""
-    return rolled.new_key("roller")
 
 
 def test_a_setting_is_rolled_out_under_clients_and_a_second_run_changes_nothing(rolled: Rolled, client: str) -> None:

@@ -134,13 +134,13 @@ def test_a_link_is_not_read(tmp_path: Path) -> None:
 def test_a_file_that_is_cut_meanwhile_ends_the_reader_alone(tmp_path: Path) -> None:
     (path,) = files_of(tmp_path, 2 * MIB)
     with pytest.raises(OSError, match="a reader died"):
-        read_rate._read([[read_rate.Range(str(path), 0, 8 * MIB)]], 5.0, read_rate.copied)
+        read_rate._read([[read_rate.Range(str(path), 0, 8 * MIB)]], 5.0)
 
 
 def test_readers_stop_in_time(tmp_path: Path) -> None:
     (path,) = files_of(tmp_path, 64 * MIB)
     began = time.monotonic()
-    done, _ = read_rate._read(read_rate.shared([(str(path), 64 * MIB)], 0, 64 * MIB, 1), 0.0, read_rate.copied)
+    done, _ = read_rate._read(read_rate.shared([(str(path), 64 * MIB)], 0, 64 * MIB, 1), 0.0)
     assert (done, time.monotonic() - began < 5) == (0, True)
 
 

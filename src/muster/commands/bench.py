@@ -46,7 +46,7 @@ Examples:
 )
 @click.option("--sweep", is_flag=True, help="Step through the scenario's numbers of prompts.")
 @click.option("--repeat", type=click.IntRange(1, 100), help=f"Runs of each step. [1; {REPEATS} with --against]")
-@click.option("--against", metavar="BASELINE", help="Ledger file or directory, or a session, plan digest or release.")
+@options.against
 @click.option("--tolerance", type=Percent(), default="5%", show_default=True, help="Change that is always accepted.")
 @options.ledger
 @click.option("--seconds", type=click.IntRange(10), default=14400, show_default=True, help="Limit of one run.")

@@ -26,7 +26,7 @@ Examples:
 @options.over_inventory(strategy=True)
 @click.option("--limit", type=click.IntRange(1), help="Questions to ask; all 1319 by default.")
 @click.option("--fewshot", type=click.IntRange(0), help=f"Examples shown. [{eval_task.FEWSHOT}]")
-@click.option("--against", metavar="BASELINE", help="Ledger file or directory, or a session, plan digest or release.")
+@options.against
 @options.ledger
 @click.pass_context
 def evaluate(

@@ -104,6 +104,12 @@ def output_format(*forms: str) -> Callable[[Command], Command]:
     return click.option("--format", "form", type=click.Choice(forms), default=forms[0], show_default=True)
 
 
+def against(command: Command) -> Command:
+    """Give a command `--against`."""
+    where = "Ledger file or directory, or a session, plan digest or release."
+    return click.option("--against", metavar="BASELINE", help=where)(command)
+
+
 def ledger(command: Command) -> Command:
     """Give a command `--ledger` as `ledger_path`."""
     option = click.option(

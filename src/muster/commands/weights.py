@@ -15,6 +15,7 @@ from muster.plan.cold_load import ColdLoad
 from muster.plan.prepare import load_for
 from muster.plan.weights_path import revision_path
 from muster.spec import inventory, pins, recipe
+from muster.spec.inventory import Fleet
 from muster.spec.listing import Listing
 from muster.weights import ask_hosts
 
@@ -31,9 +32,8 @@ def weights() -> None:
 def status(inventory_file: str, recipe_name: str | None, overrides: Mapping[str, Any]) -> None:
     """Say what every host of INVENTORY has of RECIPE's revision, and how long an engine reads it from a cold disk; no
     file is read."""
-    fleet = inventory.from_path(inventory_file, overrides, recipe_name)
+    fleet, listing, answers = _ask(inventory_file, recipe_name, overrides, {"do": "probe"})
     load = load_for(inventory.recipe_of(recipe_name, fleet), fleet)
-    listing, answers = _ask(inventory_file, recipe_name, overrides, {"do": "probe"})
     click.echo(f"{listing.model} at {listing.revision}: {len(listing.files)} files, {size(listing.size)}")
     for line in status_lines(listing, answers, load):
         click.echo(line)
@@ -44,7 +44,7 @@ def status(inventory_file: str, recipe_name: str | None, overrides: Mapping[str,
 @click.pass_context
 def verify(ctx: click.Context, inventory_file: str, recipe_name: str | None, overrides: Mapping[str, Any]) -> None:
     """Read every byte on every host again; exit 1 if anything is wrong, which the next staging repairs."""
-    _, answers = _ask(inventory_file, recipe_name, overrides, {"do": "verify"}, files=True)
+    *_, answers = _ask(inventory_file, recipe_name, overrides, {"do": "verify"}, files=True)
     bad = False
     for host, answer in answers.items():
         wrong = [
@@ -65,7 +65,7 @@ def verify(ctx: click.Context, inventory_file: str, recipe_name: str | None, ove
 @click.option("--dry", is_flag=True, help="Only say what would go.")
 def prune(inventory_file: str, recipe_name: str | None, overrides: Mapping[str, Any], dry: bool) -> None:
     """Remove every revision of RECIPE's model but the pinned one, `current`, and what a unit or process names."""
-    _, answers = _ask(inventory_file, recipe_name, overrides, {"do": "prune", "dry": dry})
+    *_, answers = _ask(inventory_file, recipe_name, overrides, {"do": "prune", "dry": dry})
     for host, answer in answers.items():
         for name, taken in answer["removed"].items():
             click.echo(f"{host}: {'would remove' if dry else 'removed'} {name}, {size(taken)}")
@@ -92,7 +92,7 @@ def _ask(
     request: Mapping[str, Any],
     *,
     files: bool = False,
-) -> tuple[Listing, Answers]:
+) -> tuple[Fleet, Listing, Answers]:
     """Send every host a request about the pinned revision, with the pin's digest, and with its files where asked."""
     fleet = inventory.from_path(inventory_file, overrides, recipe_name)
     chosen = recipe.load(inventory.recipe_of(recipe_name, fleet)).of_variant(fleet.settings.variant)
@@ -103,4 +103,4 @@ def _ask(
     full = {**request, "directory": directory, "manifest": listing.digest}
     if files:
         full["files"] = listing.as_data()["files"]
-    return listing, ask_hosts.every_host(inventory_file, recipe_name, overrides, "weights_on_disk", full)
+    return fleet, listing, ask_hosts.every_host(inventory_file, recipe_name, overrides, "weights_on_disk", full)

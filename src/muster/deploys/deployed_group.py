@@ -14,6 +14,7 @@ from pyinfra.api.state import State
 
 from muster.deploys.edge_drain import EdgeDrain
 from muster.deploys.shared import can_return
+from muster.deploys.shared.guard_commands import reply
 from muster.deploys.shared.progress import Progress
 from muster.deploys.way_out import way_out
 from muster.errors import Refusal
@@ -119,7 +120,9 @@ def find(state: State, command: str, recipe: str | None) -> DeployedGroup:
     deployed = from_manifests(group, own, unreached, without=without if command == "stop" else None)
     status = {name: answers["ask_guard"].get("answer") or {"error": ""} for name, answers in looks.items()}
     head = deployed.head
-    if deployed.guarded and "error" in status.get(head, {}) and is_between_lives(seen[head]):
+    # A resume lifts the hold whatever the guards say.
+    asks = deployed.guarded and command != "resume"
+    if asks and "error" in status.get(head, {}) and is_between_lives(seen[head]):
         status[head] = _guard_in_its_next_life(state, hosts[head], group)
     deployed = replace(
         deployed,
@@ -149,10 +152,9 @@ def _guard_in_its_next_life(state: State, host: Host, group: str) -> Mapping[str
     """Return what the head's guard says within some seconds: a generation that has just ended took its life with it."""
     until = time.monotonic() + _NEXT_LIFE_SECONDS
     while True:
-        answer = run_program(state, host, "ask_guard", {"group": group, "command": "status"}, seconds=_PROBE_SECONDS)
-        reply: Mapping[str, Any] = answer.get("answer") or {"error": ""}
-        if "error" not in reply or time.monotonic() > until:
-            return reply
+        answer = reply(state, host, {"group": group, "command": "status"})
+        if "error" not in answer or time.monotonic() > until:
+            return answer
         gevent.sleep(0.5)
 
 

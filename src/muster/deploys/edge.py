@@ -15,9 +15,8 @@ from pyinfra.api.host import Host
 from pyinfra.api.inventory import Inventory
 from pyinfra.api.state import State
 from pyinfra.facts.deb import DebPackages
-from pyinfra.operations import apt
 
-from muster.deploys.shared.services import differing, placing, require_apt
+from muster.deploys.shared.services import differing, install, placing, require_apt
 from muster.edge import certificate, key_records
 from muster.edge.edge_machine import edge_machine
 from muster.edge.edge_plan import EdgeGroup, EdgePlan
@@ -83,15 +82,12 @@ def edge(recipe: str | None, *, after_groups: bool = False) -> None:
         operations.holds(FunctionCommand(_reaches, [run], {}), name="the edge reaches the groups")
     missing = [name for name in machine.packages if name not in host.get_fact(DebPackages)]
     differs = bool(missing) or (is_edge and differing(state, host, edge_places.TREE, machine))
-    operations.carried_out(
-        placing(edge_places.TREE, machine.before_packages) if missing else None,
-        name="HAProxy starts with what it keeps of memory",
-    )
-    apt.packages(
-        name="HAProxy of the distribution is installed",
-        packages=list(machine.packages),
-        update=bool(missing),
-        no_recommends=True,
+    install(
+        edge_places.TREE,
+        machine,
+        missing,
+        early="HAProxy starts with what it keeps of memory",
+        packages="HAProxy of the distribution is installed",
     )
     stale = is_edge and (host.name in run.stale or bool(missing))
     operations.carried_out(_keys(run) if stale else None, name="keys of clients are those of all edges")

@@ -13,9 +13,8 @@ from pyinfra.api.host import Host
 from pyinfra.api.state import State
 from pyinfra.facts.deb import DebPackages
 from pyinfra.facts.files import FindFiles
-from pyinfra.operations import apt
 
-from muster.deploys.shared.services import differing, placing, require_apt
+from muster.deploys.shared.services import differing, install, placing, require_apt
 from muster.errors import Refusal
 from muster.hosts import operations, programs
 from muster.hosts.all_hosts import reached
@@ -74,16 +73,12 @@ def monitoring(recipe: str | None) -> None:
     machine = _machine(run, host)
     missing = [name for name in machine.packages if name not in host.get_fact(DebPackages)]
     differs = differing(state, host, machines.TREE, machine)
-    # A package starts its service at once: by then its arguments and the firewall are in place.
-    operations.carried_out(
-        placing(machines.TREE, machine.before_packages) if missing else None,
-        name="arguments, units and firewall are in place before the services start",
-    )
-    apt.packages(
-        name="packages of the distribution are installed",
-        packages=list(machine.packages),
-        update=bool(missing),
-        no_recommends=True,
+    install(
+        machines.TREE,
+        machine,
+        missing,
+        early="arguments, units and firewall are in place before the services start",
+        packages="packages of the distribution are installed",
     )
     operations.carried_out(
         placing(machines.TREE, machine) if missing or differs else None,

@@ -15,7 +15,7 @@ import select
 import signal
 import struct
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,9 +41,6 @@ class Range:
     path: str
     offset: int
     length: int
-
-
-Reader = Callable[[Sequence[Range], float], int]
 
 
 def main(request: dict[str, Any]) -> dict[str, Any]:
@@ -105,13 +102,12 @@ def _stretch(files: Sequence[tuple[str, int]], begin: int, count: int) -> list[R
     return ranges
 
 
-def measured(stretches: Sequence[Sequence[Range]], seconds: float = SECONDS, read: Reader | None = None) -> int:
+def measured(stretches: Sequence[Sequence[Range]], seconds: float = SECONDS) -> int:
     """Return how many bytes a second all readers get together.
 
     Args:
         stretches: of each reader.
         seconds: after which the readers stop.
-        read: what each reader does; `copied` where None.
 
     Raises:
         OSError: nothing was read, a reader died, or the page cache cannot be taken out of the way.
@@ -124,7 +120,7 @@ def measured(stretches: Sequence[Sequence[Range]], seconds: float = SECONDS, rea
     if kept > sum(each.length for each in ranges) // 10:
         raise OSError(f"the page cache keeps {size(kept)} of these files: a process has them mapped")
     try:
-        done, took = _read(stretches, seconds, read or copied)
+        done, took = _read(stretches, seconds)
     finally:
         for each in ranges:
             if each not in cached:
@@ -134,7 +130,7 @@ def measured(stretches: Sequence[Sequence[Range]], seconds: float = SECONDS, rea
     return int(done / took)
 
 
-def _read(stretches: Sequence[Sequence[Range]], seconds: float, read: Reader) -> tuple[int, float]:
+def _read(stretches: Sequence[Sequence[Range]], seconds: float) -> tuple[int, float]:
     """Run one process for each stretch; return the bytes of all and the seconds until the last was done."""
     began, children, reports = time.monotonic(), list[int](), list[int]()
     try:
@@ -143,7 +139,7 @@ def _read(stretches: Sequence[Sequence[Range]], seconds: float, read: Reader) ->
             reports.append(report)
             child = os.fork()
             if child == 0:
-                _reader(read, stretch, out, began + seconds)
+                _reader(stretch, out, began + seconds)
             os.close(out)
             children.append(child)
         return _collected(reports, began, seconds + _PATIENCE)
@@ -155,16 +151,11 @@ def _read(stretches: Sequence[Sequence[Range]], seconds: float, read: Reader) ->
             os.waitpid(child, 0)
 
 
-def copied(stretch: Sequence[Range], until: float) -> int:
-    """Map each range and copy it out piece by piece; return how many bytes that were.
-
-    Args:
-        stretch: of one reader.
-        until: when to stop, on the monotonic clock.
-    """
+def _copied(stretch: Sequence[Range], until: float) -> int:
+    """Map each range and copy it out piece by piece until then; return how many bytes that were."""
     done = 0
     for each in stretch:
-        with opened(each) as file:
+        with _mapped(each) as file:
             for at in range(0, each.length, STEP):
                 if time.monotonic() > until:
                     return done
@@ -173,7 +164,7 @@ def copied(stretch: Sequence[Range], until: float) -> int:
 
 
 @contextlib.contextmanager
-def opened(part: Range) -> Iterator[mmap.mmap]:
+def _mapped(part: Range) -> Iterator[mmap.mmap]:
     """Map a part of a file as a loader does, so that only reading it reads the disk."""
     handle = store.open_own(part.path)
     try:
@@ -183,11 +174,11 @@ def opened(part: Range) -> Iterator[mmap.mmap]:
         os.close(handle)
 
 
-def _reader(read: Reader, stretch: Sequence[Range], out: int, until: float) -> None:
+def _reader(stretch: Sequence[Range], out: int, until: float) -> None:
     """Read until the end or the deadline, report bytes and time, and end this process."""
     status = 1
     try:
-        done = read(stretch, until)
+        done = _copied(stretch, until)
         os.write(out, _REPORT.pack(done, time.monotonic()))
         status = 0
     finally:

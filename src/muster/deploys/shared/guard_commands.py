@@ -34,11 +34,11 @@ def hold(state: State, host: Host, group: str, units: tuple[str, ...], stays: bo
             guard that does not answer, for it may be between two lives, is started anew with the hold.
     """
     words.touched = True
-    if stays and "error" not in _answer(state, host, {"group": group, "command": "status"}):
+    if stays and "error" not in reply(state, host, {"group": group, "command": "status"}):
         return end_generation(state, host, group, "stop", "", 0, [])
     if not polling.stop(state, host, units):
         return False
-    answer = _answer(state, host, {"group": group, "command": "stop"})
+    answer = reply(state, host, {"group": group, "command": "stop"})
     if "error" in answer:
         fail(host, f"the units are stopped, but nothing keeps them so through a reboot: {answer['error']}")
         return False
@@ -75,7 +75,7 @@ def end_generation(
         elif absent:
             request["absent"] = list(absent)
         poll_began = time.monotonic()
-        answer = _answer(state, host, request)
+        answer = reply(state, host, request)
         if "error" not in answer:
             return True
         passed = time.monotonic() - began
@@ -103,13 +103,14 @@ def resume(state: State, host: Host, group: str, is_head: bool) -> bool:
     A member whose head is out of reach is no failure: the head gets a command of its own.
     """
     words.touched = True
-    answer = _answer(state, host, {"group": group, "command": "resume"})
+    answer = reply(state, host, {"group": group, "command": "resume"})
     if "error" in answer:
         (fail if is_head else say)(host, answer["error"])
     return "error" not in answer or not is_head
 
 
-def _answer(state: State, host: Host, request: dict[str, Any]) -> dict[str, Any]:
+def reply(state: State, host: Host, request: dict[str, Any]) -> dict[str, Any]:
+    """Return what a host's guard answers to a request of `muster.on_host.ask_guard`; {error: text} where none does."""
     answer = run_program(state, host, "ask_guard", request)
-    reply: dict[str, Any] = answer.get("answer", answer)
-    return reply
+    its: dict[str, Any] = answer.get("answer", answer)
+    return its

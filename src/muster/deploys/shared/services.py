@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any
 
 from pyinfra.api.exceptions import DeployError
 from pyinfra.api.host import Host
 from pyinfra.api.state import State
 from pyinfra.facts.server import Which
+from pyinfra.operations import apt
 
 from muster.deploys.place_files import item
 from muster.errors import Refusal
+from muster.hosts import operations
 from muster.hosts.program_operation import Session
 from muster.hosts.run_programs import run_program
 from muster.monitoring.machines import Machine
@@ -53,6 +55,18 @@ def differing(state: State, host: Host, tree: str, machine: Machine) -> bool:
     if "error" in answer:
         raise DeployError(f"{host.name}: {answer['error']}")
     return bool(answer["changed"] or answer["units"])
+
+
+def install(tree: str, machine: Machine, missing: Collection[str], *, early: str, packages: str) -> None:
+    """Install packages of the distribution. One starts its service at once: what that reads is in place by then.
+
+    Args:
+        tree, machine: as of `differing`.
+        missing: packages of it that are not there; with none nothing changes.
+        early, packages: what is so afterwards, of the files and of the packages, in words.
+    """
+    operations.carried_out(placing(tree, machine.before_packages) if missing else None, name=early)
+    apt.packages(name=packages, packages=list(machine.packages), update=bool(missing), no_recommends=True)
 
 
 def placing(tree: str, machine: Machine) -> Session:
