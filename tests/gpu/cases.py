@@ -138,7 +138,7 @@ CASES = {
             FIXED_CACHE,
             weights="disk",
             dense=True,
-            layers=30,
+            layers=33,
         ),
         Case("disk-moe", INSTRUCT, "dp-ep", (2, 1), OVER, FIXED_CACHE, weights="disk", layers=3),
         # For a machine with four GPUs: two hosts of two, the smallest that has every axis of the 16-GPU commands.

@@ -1,8 +1,8 @@
 """A head and a headless rank on real GPUs, under their own guards and under load: kill one, stop one, and watch.
 
     python tests/gpu/guarded.py --out FILE [--site SITE] [--case CASE] [--soak SECONDS] [--faults A,B] [--idle]
-                                [--cold] [--shared SLOT] [--gpus A,B] [--seconds S] [--env NAME=VALUE]…
-                                [--set NAME=VALUE]…
+                                [--cold] [--shared SLOT] [--slot SLOT] [--gpus A,B] [--seconds S] [--env NAME=VALUE]…
+                                [--set NAME=VALUE]… [--words "--flag value"] [--standby-after S]
 
 Runs as root on a machine of your own with vLLM, as tests/gpu/run.py does: the plan's guard, guard.json and command
 lines. With two GPUs each rank has its own (`dp-ep`), with four each host has two ranks (`dp-ep-4`); on one they share
@@ -19,10 +19,12 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shlex
 import shutil
 import sys
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +39,7 @@ from tests.faults.sampler import Sampler  # noqa: E402
 from tests.gpu import guarded_table, model  # noqa: E402
 from tests.gpu.cases import find  # noqa: E402
 from tests.gpu.guarded_faults import FAULTS, Fault  # noqa: E402
-from tests.gpu.guarded_host import Host, hierarchy  # noqa: E402
+from tests.gpu.guarded_host import STANDBY_AFTER, Host, hierarchy  # noqa: E402
 from tests.gpu.guarded_watch import FREE_MIB, Gpus, HostProcesses, Load, Ready, complete, get  # noqa: E402
 from tests.gpu.run import START_SECONDS, caches, install, machine, own_gpus, product, settings_of  # noqa: E402
 
@@ -64,6 +66,7 @@ class Run:
         idle: bool = False,
         cold: bool = False,
         gpus: Sequence[str] = (),
+        standby_after: float = STANDBY_AFTER,
     ) -> None:
         self.plan, self.folder, self.shared, self.idle, self.cold = plan, folder, shared, idle, cold
         head = plan.head
@@ -73,7 +76,8 @@ class Run:
         self.gpus = Gpus()
         there = list(gpus) or [str(n) for n in range(len(self.gpus.idle))]
         self.hosts = [
-            Host(plan, host, own_gpus(host, there), folder, fence, shared=shared) for host in plan.hosts.values()
+            Host(plan, host, own_gpus(host, there), folder, fence, shared=shared, standby_after=standby_after)
+            for host in plan.hosts.values()
         ]
         self.keepers = [
             Host(plan, host, own_gpus(host, there), folder, fence, keeper=True)
@@ -87,6 +91,8 @@ class Run:
 
     def start(self, caches_were: str) -> float:
         """Start the guards, the headless one first; the seconds until /ready."""
+        if self.cold:
+            model.leave_page_cache(Path(self.plan.model))
         began = time.monotonic()
         watchers: list[Sampler] = [self.gpus, self.processes, self.ready]
         for watcher in watchers:
@@ -308,6 +314,7 @@ def main() -> int:
     parser.add_argument("--case", help="one of tests/gpu/cases.py; by default the one for this number of GPUs")
     parser.add_argument("--idle", action="store_true", help="no load")
     parser.add_argument("--shared", type=int, metavar="SLOT", help="another run has another slot and the same GPUs")
+    parser.add_argument("--slot", type=int, default=0, help="keeps the ports of runs side by side apart")
     parser.add_argument("--seconds", type=float, default=float("inf"), help="no fault begins later than this")
     parser.add_argument("--env", action="append", default=[], metavar="NAME=VALUE", help="of the engine")
     parser.add_argument("--crash", metavar="CASE", help="no faults: a case whose engine dies while it starts")
@@ -315,14 +322,17 @@ def main() -> int:
     parser.add_argument("--cold", action="store_true", help="the model's files leave the page cache before each fault")
     parser.add_argument("--keep-caches", action="store_true", help="start with what earlier starts compiled")
     parser.add_argument("--fence", choices=("auto", "environment"), default="auto")
+    parser.add_argument("--standby-after", type=float, default=STANDBY_AFTER, metavar="S", help="as standby_after")
+    parser.add_argument("--words", default="", help="further words for vllm serve")
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="a setting of the plan")
     args = parser.parse_args()
     ends = time.monotonic() + args.seconds
     install(args.site)
     on = machine()
     case = find(args.crash or args.case or CASE_ON.get(int(on["gpus"].partition("x")[0]), "dp-ep"))
+    case = replace(case, args=(*case.args, *shlex.split(args.words)))
     changes = {name: json.loads(value) for name, value in (pair.split("=", 1) for pair in args.set)}
-    settings = settings_of(case, site=args.site, slot=args.shared or 0)
+    settings = settings_of(case, site=args.site, slot=args.shared or args.slot)
     if args.env:
         changes["extra_env"] = {**settings.extra_env, **dict(pair.split("=", 1) for pair in args.env)}
     plan = build_plan(
@@ -335,7 +345,8 @@ def main() -> int:
     shutil.rmtree(folder, ignore_errors=True)
     fence = hierarchy() if args.fence == "auto" else None
     gpus = list(filter(None, args.gpus.split(",")))
-    run = Run(plan, folder, fence, shared=args.shared is not None, idle=args.idle, cold=args.cold, gpus=gpus)
+    how = {"shared": args.shared is not None, "idle": args.idle, "cold": args.cold}
+    run = Run(plan, folder, fence, **how, gpus=gpus, standby_after=args.standby_after)
     record: dict[str, Any] = {
         "machine": on, "case": case.name, "label": plan.label, "digest": plan.digest,
         "weights": f"{case.weights if case.weights != 'none' else 'dummy'}{', kept by daemons' * bool(run.keepers)}",

@@ -49,10 +49,12 @@ class Host(threading.Thread):
         *,
         shared: bool = False,
         keeper: bool = False,
+        standby_after: float = STANDBY_AFTER,
     ) -> None:
         """`shared`: another group runs on the same GPUs, whose processes are none of this one's business.
 
-        `keeper`: the unit beside, whose daemons keep the weights.
+        `keeper`: the unit beside, whose daemons keep the weights. `standby_after`: seconds from a start until the next
+        generation's process begins to import.
         """
         super().__init__(daemon=True)
         self.host, self.folder = host.name, folder / f"{host.name}{'-weights' if keeper else ''}"
@@ -71,6 +73,7 @@ class Host(threading.Thread):
         """When the last generation's children were started."""
         self._over = threading.Event()
         self._process: subprocess.Popen[bytes] | None = None
+        self._standby_after = standby_after
         self._write(plan, host, gpus, shared=shared, keeper=keeper)
         name, value = self.mark.split("=", 1)
         self._env = {
@@ -96,7 +99,7 @@ class Host(threading.Thread):
             str(self.folder / "state"),
         )
         self.stands_by_at_last = any(process.get("standby") for process in config["processes"])
-        config["settings"]["standby_after"] = STANDBY_AFTER
+        config["settings"]["standby_after"] = self._standby_after
         smi = ["nvidia-smi", "-i", gpus]
         config["checks"]["gpu_command"] = [*smi, f"--query-gpu={','.join(DEVICE_FIELDS)}", "--format=csv,noheader"]
         apps = "--query-compute-apps=pid,process_name,used_memory,gpu_uuid"
