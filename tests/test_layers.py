@@ -54,6 +54,7 @@ PURE_MODULES = (
     "guard.xids",
     "guard.endpoint_kinds",
     "guard.load_times",
+    "guard.loader_choice",
     "guard.liveness",
     "guard.protocol",
     "guard.messages",

@@ -82,6 +82,7 @@ GUARD_STATUS = {
             "ready": True,
             "reason": "running",
             "generation": "ab" * 16,
+            "loader": "instanttensor",
             "digest": "d1",
             "restarts": 2,
             "members": [{"host": name, "child": "running", "refused": "", "lacks": ""} for name in PLAN.hosts],

@@ -1,10 +1,10 @@
 """A child for loopback guards, which fails as the engine was seen to fail. Stdlib only.
 
-    fake_engine.py FOLDER NAME [PORT RANKS]
+    fake_engine.py FOLDER NAME [PORT RANKS] [--load-format LOADER]
 
-Writes FOLDER/NAME-<pid>.json with its generation, and leaves an orphan in a session of its own, as an EngineCore
-that outlives its parent. With PORT it serves the endpoint for RANKS ranks; `FOLDER/hang` lists the ranks whose
-requests hang from then on, while `/health` stays 200, which it is not while `FOLDER/loading` exists. Once
+Writes FOLDER/NAME-<pid>.json with its generation and loader, and leaves an orphan in a session of its own, as an
+EngineCore that outlives its parent. With PORT it serves the endpoint for RANKS ranks; `FOLDER/hang` lists the ranks
+whose requests hang from then on, while `/health` stays 200, which it is not while `FOLDER/loading` exists. Once
 `FOLDER/NAME.dead` exists it logs that a worker is dead, as vLLM does, and lives on.
 """
 
@@ -17,6 +17,9 @@ import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+LOADER = sys.argv.pop() if sys.argv[-2:-1] == ["--load-format"] else ""
+if LOADER:
+    sys.argv.pop()
 FOLDER, NAME = Path(sys.argv[1]), sys.argv[2]
 
 
@@ -56,7 +59,12 @@ class Endpoint(BaseHTTPRequestHandler):
 def main() -> None:
     if len(sys.argv) == 3 or sys.argv[3] != "orphan":
         subprocess.Popen([sys.executable, __file__, str(FOLDER), NAME, "orphan"], start_new_session=True)
-    record = {"generation": os.environ["MUSTER_GENERATION"], "pid": os.getpid(), "at": time.monotonic()}
+    record = {
+        "generation": os.environ["MUSTER_GENERATION"],
+        "pid": os.getpid(),
+        "at": time.monotonic(),
+        "loader": LOADER,
+    }
     kind = "orphan" if sys.argv[3:4] == ["orphan"] else "child"
     draft = FOLDER / f"{NAME}-{kind}-{os.getpid()}.new"
     draft.write_text(json.dumps(record))

@@ -82,7 +82,22 @@ MUTANTS: dict[str, tuple[str, str, str]] = {
     ),
     "a run that is never closed is not remembered": (
         "head_core",
-        "record = replace(state.record, running=state.generation)",
+        "record = restart_policy.begun(state.record, state.generation, loader)",
+        "record = state.record",
+    ),
+    "the loader is chosen anew for each answer": (
+        "head_core",
+        "state.deliberate, state.loader)",
+        "state.deliberate, loader_choice.choose(loads(state), state.record.unfit, state.loaders))",
+    ),
+    "a loader with which a start failed is taken again": (
+        "restart_policy",
+        "unfit=(*record.unfit, record.loading) if record.loading else record.unfit,",
+        "",
+    ),
+    "a start that was ready counts against its loader": (
+        "head_core",
+        'record = replace(state.record, loading="")',
         "record = state.record",
     ),
     "a hold does not hold": ("head_core", "phase = HELD if record.held else GATHER", "phase = GATHER"),

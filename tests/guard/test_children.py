@@ -14,7 +14,7 @@ import pytest
 
 from muster.guard import children, short_commands
 from muster.guard.children import Children, Journal
-from muster.guard.group_settings import Child, Probe
+from muster.guard.group_settings import Child, Loading, Probe
 from muster.guard.messages import Failure
 
 
@@ -43,17 +43,22 @@ def test_the_journal_never_blocks_and_drops_the_oldest() -> None:
 class Run:
     """Children under a loop of their own, for one test."""
 
-    def __init__(self, mark: str, *plan: tuple[Child, list[str]]) -> None:
+    def __init__(self, mark: str, *plan: tuple[Child, list[str]], loading: Loading | None = None) -> None:
         self.reader, self.writer = os.pipe()
         self.failures: list[Failure] = []
         self.deaths: list[Failure] = []
         self.mark = mark
         self.children = Children(
-            plan, {"VLLM_API_KEY": "secret"}, Journal(self.writer), self.failures.append, self.deaths.append
+            plan,
+            {"VLLM_API_KEY": "secret"},
+            Journal(self.writer),
+            self.failures.append,
+            self.deaths.append,
+            loading=loading,
         )
 
-    async def until_failure(self, seconds: float = 20.0) -> None:
-        await self.children.start("g1", "g", self.mark)
+    async def until_failure(self, seconds: float = 20.0, loader: str = "") -> None:
+        await self.children.start("g1", "g", self.mark, loader)
         for _ in range(int(seconds * 20)):
             self.children.reap()
             if self.failures:
@@ -77,6 +82,31 @@ def test_a_child_gets_its_environment_and_none_of_systemds(mark: str, monkeypatc
     asyncio.run(run.until_failure())
     assert run.printed().strip() == str(["1", "g1", "g", mark, "secret", *[None] * len(children.GUARD_ONLY)])
     assert [(each.process, each.reason) for each in run.failures] == [("vllm", "vllm ended with status 0")]
+
+
+LOADING = Loading("/w/rev.loaders.json", 1, 1, 1, ("instanttensor",), "vllm")
+
+
+def test_the_process_that_loads_gets_the_loaders_words_and_no_other(mark: str) -> None:
+    show = python("import sys; print(sys.argv[1:])")
+    for loader, said in (("instanttensor", "['--load-format', 'instanttensor']"), ("", "[]")):
+        run = Run(mark, (Child("vllm"), show), loading=LOADING)
+        asyncio.run(run.until_failure(loader=loader))
+        assert run.printed().strip() == said
+        assert run.children.running[0].argv[3:] == (["--load-format", loader] if loader else [])
+    other = Run(mark, (Child("ray"), show), loading=LOADING)
+    asyncio.run(other.until_failure(loader="instanttensor"))
+    assert other.printed().strip() == "[]"
+
+
+@pytest.mark.parametrize("loading", [LOADING, None])
+def test_a_loader_that_the_plan_does_not_name_starts_nothing(mark: str, loading: Loading | None) -> None:
+    run = Run(mark, (Child("vllm"), python("")), loading=loading)
+    asyncio.run(run.until_failure(loader="dummy"))
+    assert [failure.reason for failure in run.failures] == [
+        "the head chose the loader 'dummy', which this host's plan does not name; run the deploy on every host"
+    ]
+    assert run.children.running == []
 
 
 def test_the_last_lines_are_kept_and_the_rest_is_not(mark: str) -> None:

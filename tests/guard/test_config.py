@@ -10,7 +10,7 @@ import pytest
 
 from muster.guard import config
 from muster.guard.config import ConfigError
-from muster.guard.group_settings import Child, Probe
+from muster.guard.group_settings import Child, Loading, Probe
 
 DATA: dict[str, Any] = {
     "version": 1,
@@ -31,6 +31,15 @@ DATA: dict[str, Any] = {
         {"name": "ray", "env": {"A": "1"}, "wait": [{"tcp": ["10.0.0.1", 6379]}]},
         {"name": "vllm", "ready": {"command": ["true"], "interval": 2}},
     ],
+}
+
+LOADING: dict[str, Any] = {
+    "record": "/var/lib/muster/weights/m/rev.loaders.json",
+    "mapped": 10**12,
+    "whole": 2 * 10**12,
+    "room": 0,
+    "names": ["instanttensor", "fastsafetensors"],
+    "process": "vllm",
 }
 
 
@@ -57,6 +66,9 @@ def test_a_whole_file_is_read() -> None:
         "/var/lib/muster/kimi-k2",
     )
     assert read.settings.silence_timeout == 15.0
+    assert read.loading is None
+    read = config.parse(json.dumps({**DATA, "loading": LOADING}))
+    assert read.loading == Loading(**{**LOADING, "names": ("instanttensor", "fastsafetensors")})
 
 
 @pytest.mark.parametrize(
@@ -75,6 +87,17 @@ def test_a_whole_file_is_read() -> None:
         ("processes.1.ready", {"interval": 1}, "a probe needs exactly one of tcp and command"),
         ("kernel_log", "dmesg", "'dmesg' is no list of strings"),
         ("head", [], "head. is list, needed an object"),
+        ("loading", {**LOADING, "named": []}, "unknown key 'loading.named'; did you mean 'names'?"),
+        ("loading", {**LOADING, "record": "rev.loaders.json"}, "needed an absolute path that ends in .loaders.json"),
+        ("loading", {**LOADING, "record": "/w/rev.json"}, "needed an absolute path that ends in .loaders.json"),
+        ("loading", {**LOADING, "mapped": -1}, "loading.mapped is -1, needed a number of bytes from 0 to 2**53"),
+        ("loading", {**LOADING, "whole": 1.5}, "loading.whole is 1.5, needed a number of bytes"),
+        ("loading", {**LOADING, "room": True}, "loading.room is True, needed a number of bytes"),
+        ("loading", {**LOADING, "names": ["a b"]}, "loading.names is ['a b'], needed at most 5 names"),
+        ("loading", {**LOADING, "names": list("abcdef")}, "needed at most 5 names of vLLM's loaders"),
+        ("loading", {**LOADING, "names": "vllm"}, "'vllm' is no list of strings"),
+        ("loading", {**LOADING, "process": ""}, "process is '', needed a non-empty string"),
+        ("loading", {"record": LOADING["record"]}, "no key 'names'"),
     ],
 )
 def test_what_cannot_be_acted_on_is_refused_by_name(path: str, value: Any, reason: str) -> None:

@@ -16,7 +16,7 @@ from muster.guard.event_log import EventLog, datagram
 from muster.guard.events import Event
 from muster.guard.head_core import Command, HeadEvent, HeadState, Ready, Stalled, Tick
 from muster.guard.member_core import NOT_CHECKED
-from muster.guard.messages import DRAIN, GATHER, RUN, Failure
+from muster.guard.messages import DRAIN, GATHER, RUN, Failure, Report
 from muster.guard.restart_policy import RestartRecord
 from tests.guard.test_status import CONFIG, NOW, state
 
@@ -43,6 +43,22 @@ SERVING = replace(
 def test_the_head_tells_when_every_rank_has_answered() -> None:
     head = replace(SERVING, ready_at=None, since=NOW - 42)
     assert told(head, Ready(), Ready()) == [("ready", "every DP rank has answered, 42 s after the start")]
+
+
+def test_the_head_tells_what_weights_are_loaded_with_and_with_what_no_more() -> None:
+    hosts = {"h0": "auto=91.2 instanttensor=24", "h1": "auto=80 instanttensor=20.4"}
+    before = replace(state(GATHER), loaders=("instanttensor",))
+    for host, loads in hosts.items():
+        for generation in ("", GENERATION):
+            report = Report(host, "kimi-k2", "4b1d", "0.32.0", "i", int(bool(generation)), generation, loads=loads)
+            last, (before, _) = before, head_core.step(before, report, NOW)
+    (event,) = events.of_head(last, before)
+    assert (event.kind, event.text) == ("loader", "weights are loaded by instanttensor: 24 s expected, auto 91 s")
+    assert told(before, Stalled("no progress")) == [
+        ("restart", "the generation ends: h0: no progress"),
+        ("loader", "instanttensor is not taken again: the start with it failed; muster resume lifts that"),
+    ]
+    assert [kind for kind, _ in told(before, Ready(), Stalled("no progress"))] == ["ready", "restart"]
 
 
 def test_a_failure_ends_a_generation_and_is_named_with_its_host() -> None:

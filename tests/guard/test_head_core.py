@@ -104,3 +104,66 @@ def test_a_stop_keeps_who_gave_it_and_when_until_it_is_lifted() -> None:
     assert (state.record.held, state.record.held_by, state.record.held_at) == ("stopped", "ann@desk", 1.7e9)
     state, _ = head_core.step(state, head_core.Command("resume", "ben@desk", 1.9e9), 3.0)
     assert (state.record.held, state.record.held_by, state.record.held_at) == ("", "", 0.0)
+
+
+A, B = "auto=90 fast=20 other=40", "auto=80 fast=20 other=30"
+
+
+def measured(a: str, b: str, record: restart_policy.RestartRecord | None = None) -> head_core.HeadState:
+    """A head that runs, whose hosts had these times."""
+    state = head_core.start(GROUP, SETTINGS, "g1", record or restart_policy.RestartRecord(), 0.0)
+    state = replace(state, loaders=("fast", "other"))
+    for each in (report("a", loads=a), report("b", loads=b)):
+        state, _ = head_core.step(state, replace(each, generation="", seq=0), 0.0)
+        state, _ = head_core.step(state, each, 0.0)
+    assert state.phase == "run"
+    return state
+
+
+def failed(state: head_core.HeadState) -> head_core.HeadState:
+    lost = report("b", seq=9, child="ended", failure=Failure("b", "vllm was killed by SIGKILL"))
+    return head_core.step(state, lost, 5.0)[0]
+
+
+def test_the_loader_is_chosen_with_the_run_and_stays_for_the_generation() -> None:
+    state = measured(A, B)
+    assert (state.loader, state.record.loading, state.record.running) == ("fast", "fast", "g1")
+    state, actions = head_core.step(state, report("b", seq=2, loads="auto=80 fast=79 other=5"), 1.0)
+    (reply,) = actions
+    assert isinstance(reply, head_core.Reply)
+    assert (reply.view.phase, reply.view.loader) == ("run", "fast")
+    assert {view.loader for view in head_core.pushed_views(state).values()} == {"fast"}
+
+
+@pytest.mark.parametrize(("a", "b"), [(A, ""), ("", ""), (A, "fast=20"), ("auto=22 fast=20", "auto=22 fast=20")])
+def test_without_a_gain_that_every_host_has_measured_there_is_none(a: str, b: str) -> None:
+    state = measured(a, b)
+    assert (state.loader, state.record.loading) == ("", "")
+    assert head_core.step(state, head_core.Ready(), 1.0)[1] == (head_core.SaveStart(1.0),)
+    assert failed(state).record.unfit == ()
+
+
+def test_a_loader_with_which_a_start_failed_is_taken_again_after_a_resume_only() -> None:
+    first = failed(measured(A, B))
+    assert (first.record.unfit, first.record.loading) == (("fast",), "")
+    second = measured(A, B, first.record)
+    assert second.loader == "other"
+    third = failed(second)
+    assert third.record.unfit == ("fast", "other")
+    assert measured(A, B, restart_policy.after_healthy_run(third.record)).loader == ""
+    assert measured(A, B, restart_policy.lift_hold(third.record)).loader == "fast"
+    resumed, _ = head_core.step(second, head_core.Command("resume"), 1.0)
+    assert failed(resumed).record.unfit == ("other",), "the start that runs keeps its loader"
+
+
+def test_a_failure_while_it_serves_is_not_the_loaders() -> None:
+    state, actions = head_core.step(measured(A, B), head_core.Ready(), 30.0)
+    assert actions == (head_core.SaveRecord(), head_core.SaveStart(30.0))
+    assert state.loader == "fast"
+    assert failed(state).record.unfit == ()
+
+
+def test_a_start_that_ends_on_purpose_is_not_the_loaders_fault() -> None:
+    state, _ = head_core.step(measured(A, B), head_core.Command("stop"), 1.0)
+    state = failed(state)
+    assert (state.phase, state.record.unfit, state.record.loading) == ("abort", (), "")

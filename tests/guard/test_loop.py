@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -133,6 +134,44 @@ def test_a_process_that_stands_by_is_the_next_engine(make: Make) -> None:
     wait_for(lambda: not Path(f"/proc/{waiting['h1']}").exists())
     assert cluster.child("h0") == waiting["h0"]
     assert cluster.units["h1"].starts == 2
+
+
+def test_a_group_loads_by_what_its_hosts_have_measured_at_each_start(make: Make, tmp_path: Path) -> None:
+    """With processes that stand by, too: they hear of the loader when they are told to go on."""
+    weights = tmp_path / "rev"
+    weights.mkdir()
+    record = tmp_path / "rev.loaders.json"
+
+    def measure(**rates: int) -> None:
+        loaders = {name: {"rate": rate, "peak": 0} for name, rate in {"auto": 10, **rates}.items()}
+        draft = tmp_path / "draft"
+        draft.write_text(json.dumps({"engine": "0.32.0", "device": weights.stat().st_dev, "loaders": loaders}))
+        draft.replace(record)
+
+    def loaders() -> list[str]:
+        found = [json.loads(path.read_text()) for path in cluster.work.glob("*-child-*.json")]
+        return [each["loader"] for each in found if {each["generation"]} == cluster.generations()]
+
+    measure(instanttensor=50)
+    names = ["instanttensor", "fastsafetensors"]
+    loading = {"record": str(record), "mapped": 1000, "whole": 1000, "room": 0, "names": names, "process": "vllm"}
+    processes = [{"name": "vllm", "env": {}, "standby": ["json"]}]
+    cluster = make(2, loading=loading, processes=processes, settings={**FAST, "standby_after": 0.5})
+    before = running(cluster)
+    assert (cluster.group()["loader"], loaders()) == ("instanttensor", ["instanttensor"] * 2)
+    assert "weights are loaded by instanttensor: 20 s expected, auto 100 s" in cluster.log("h0")
+    waiting = wait_for(lambda: standing_by(cluster, 1))
+    measure(instanttensor=50, fastsafetensors=100)
+    assert cluster.group()["loader"] == "instanttensor", "a measurement restarts nothing"
+    (cluster.work / "loading").touch()
+    os.kill(cluster.child("h1"), signal.SIGKILL)
+    wait_for(lambda: loaders() == ["fastsafetensors"] * 2)
+    assert {host: cluster.child(host) for host in cluster.hosts} == waiting
+    (cluster.work / "h1.dead").touch()
+    wait_for(lambda: "fastsafetensors is not taken again" in cluster.log("h0"))
+    (cluster.work / "loading").unlink()
+    assert recovered(cluster, before)["loader"] == "instanttensor"
+    assert loaders() == ["instanttensor"] * 2
 
 
 def pipes(pid: int) -> int:

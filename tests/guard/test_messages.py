@@ -56,3 +56,16 @@ def test_a_cut_is_the_longest_that_fits(text: str, size: int, keep_end: bool) ->
 def test_a_view_is_cut_too() -> None:
     view = messages.to_wire(View("i", 1, "g1", "abort", "𝄞" * 5000))
     assert messages.view_from(view).reason.startswith("𝄞")
+
+
+def test_loaders_travel_and_their_texts_have_bounds() -> None:
+    sent = Report("h1", "g", "plan-1", "0.33.0", "i", 1, loads="auto=91.2 instanttensor=24")
+    assert travels(sent) == sent
+    view = View("i", 1, "g1", "run", loader="instanttensor")
+    assert messages.view_from(messages.to_wire(view)) == view
+    for change in ({"loads": 1}, {"loads": "x" * 257}, {"loads": None}):
+        with pytest.raises(ValueError, match="loads is out of bounds"):
+            messages.report_from({**messages.to_wire(sent), **change})
+    for change in ({"loader": 1}, {"loader": "x" * 257}):
+        with pytest.raises(ValueError, match="loader is out of bounds"):
+            messages.view_from({**messages.to_wire(view), **change})

@@ -72,3 +72,24 @@ def test_a_record_of_an_earlier_guard_is_read_and_one_out_of_bounds_is_none() ->
     ):
         with pytest.raises(ValueError, match="out of bounds"):
             restart_policy.from_wire({**restart_policy.to_wire(kept), **change})
+
+
+def test_a_guard_that_died_during_a_start_leaves_its_loader_out() -> None:
+    ended = Failure("a", "the head's guard died")
+    begun = restart_policy.begun(restart_policy.RestartRecord(boot="one"), "g1", "instanttensor")
+    again = restart_policy.restore(begun, "one", ended, SETTINGS, 10.0)
+    assert (again.unfit, again.loading) == (("instanttensor",), "")
+    assert restart_policy.restore(replace(begun, loading=""), "one", ended, SETTINGS, 10.0).unfit == ()
+    assert restart_policy.from_wire(restart_policy.to_wire(again)) == again
+    assert restart_policy.restore(again, "two", ended, SETTINGS, 5.0).unfit == ()
+    assert restart_policy.lift_hold(again).unfit == ()
+
+
+def test_loaders_in_a_record_are_texts_within_bounds() -> None:
+    kept = restart_policy.to_wire(restart_policy.RestartRecord(unfit=("instanttensor",), loading="other"))
+    old = {name: value for name, value in kept.items() if name not in ("unfit", "loading")}
+    assert restart_policy.from_wire(old) == restart_policy.RestartRecord()
+    assert len(restart_policy.from_wire({**kept, "unfit": ["x"] * 1000}).unfit) == restart_policy.KEEP
+    for change in ({"unfit": "instanttensor"}, {"unfit": [1]}, {"unfit": ["x" * 300]}, {"loading": 1}):
+        with pytest.raises(ValueError, match=r"out of bounds|is no list"):
+            restart_policy.from_wire({**kept, **change})

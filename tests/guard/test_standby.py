@@ -88,6 +88,18 @@ def test_it_is_the_engine_as_if_it_had_been_started_so(program: str, made: list[
     assert (spawned["name"], spawned["wave"]) == ("__mp_main__", False), "what is spawned begins anew"
 
 
+def test_its_command_line_ends_in_the_words_of_its_generation(program: str, made: list[Standby]) -> None:
+    argv, more = (program, "serve", "model"), ["--load-format", "fastsafetensors"]
+    made.append(standby := Standby(argv, os.environ, "", ("json", "os")))
+    until_ready(standby)
+    assert standby.fits(argv, os.environ)
+    process, said = standby.take(VARIABLES, more)
+    out, _ = process.communicate(timeout=60)
+    itself, spawned, _ = (json.loads(line) for line in (said + out).decode().splitlines())
+    assert itself["cmdline"] == [sys.executable, "-B", *argv, *more]
+    assert itself["argv"] == spawned["argv"] == [*argv, *more]
+
+
 def test_it_is_no_other_engine(program: str, made: list[Standby]) -> None:
     argv, env = (program, "serve"), dict(os.environ)
     made.append(standby := Standby(argv, env, "", ()))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import heapq
 import random
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from muster.guard import head_core, member_core, restart_policy
@@ -18,6 +18,8 @@ from muster.guard.messages import Failure, Report, View
 
 TICK = 0.5
 RESTART = 3.0
+MEASURES = 0.05
+"""How likely it is at each tick that a host without a child finds other times of its loaders."""
 WATCHDOG = 30.0
 LATEST = 30.0
 """The longest delay of a message on a bad network."""
@@ -25,6 +27,9 @@ STALE = 60.0
 """Beyond the longest delay: a report this old has been overtaken."""
 LOAD = 10.0
 """From all children alive to every rank answering."""
+LOADERS = ("fast", "other")
+MEASURED = ("auto=90 fast=20 other=40", "auto=90 fast=50 other=40", "auto=25 fast=20 other=40", "auto=90 fast=20", "")
+"""What a host may have measured: each favours another loader, or none."""
 
 
 class Violation(AssertionError):
@@ -66,6 +71,7 @@ class Host:
     record: restart_policy.RestartRecord = field(default_factory=restart_policy.RestartRecord)
     blocked: str = ""
     blocked_since: float = 0.0
+    loads: str = MEASURED[0]
     boot: int = 0
     life: int = 0
     """Counts guards and boots, so that what was planned for an earlier life comes to nothing."""
@@ -98,6 +104,11 @@ class World:
         self.runs: list[float] = []
         self.run_open = False
         self.started: set[tuple[str, str]] = set()
+        self.loaders: dict[str, str] = {}
+        """Generation -> the loader of its first start."""
+        self.loading = ""
+        """The loader that the open run was told to take, until it was ready."""
+        self.unfit: set[str] = set()
         self.told_to_run: set[tuple[str, str]] = set()
         self.generations = 0
         self.held = ""
@@ -139,13 +150,15 @@ class World:
                 self.aborts.clear()
                 self.runs.clear()
                 self.streak = 0
+                self.unfit.clear()
             elif self.run_open:
                 self._count_abort()
-            self.run_open = False
+            self.run_open, self.loading = False, ""
             host.record = self.restart_policy.restore(host.record, str(host.boot), ended, self.settings, self.now)
             top = self.head_core.start(group, self.settings, f"g{self.generations}", host.record, self.now)
+            top = replace(top, loaders=LOADERS)
         host.guard = SimulatedGuard(state, top, host.digest)
-        self._member(name, self.member_core.Checked(host.blocked))
+        self._member(name, self.member_core.Checked(host.blocked, host.loads))
         self._tick(name, life)
 
     def _tick(self, name: str, life: int) -> None:
@@ -163,6 +176,9 @@ class World:
             self._member(name, self.member_core.Outdated())
             if host.guard is guard and guard.head is not None:
                 self._head(name, self.head_core.Outdated())
+        if host.guard is guard and not host.children and self.random.random() < MEASURES:
+            host.loads = self.random.choice(MEASURED)
+            self._member(name, self.member_core.Checked(host.blocked, host.loads))
         if host.guard is guard:
             self._member(name, self.member_core.Tick())
         if host.guard is guard and guard.head is not None:
@@ -225,7 +241,7 @@ class World:
                 else:
                     self._send(name, self.names[0], report)
             elif isinstance(action, core.Start):
-                self._start(name, action.generation)
+                self._start(name, action.generation, action.loader)
             elif isinstance(action, core.Drain):
                 self.at(self.random.uniform(0, 40), lambda: self.end_child(name))
             else:
@@ -240,6 +256,8 @@ class World:
         before = guard.head
         guard.head, actions = self.head_core.step(guard.head, event, self.now)
         self._check_head(before, guard.head)
+        unfit = set(guard.head.record.unfit)
+        require(unfit == self.unfit, f"the head takes {unfit} for unfit, where starts failed with {self.unfit}")
         core = self.head_core
         for action in actions:
             if host.guard is not guard:
@@ -270,7 +288,10 @@ class World:
         self.exits.append(f"{self.now:.1f} {name}: {reason}")
         self._end_guard(name, self.random.uniform(0, 2))
 
-    def _start(self, name: str, generation: str) -> None:
+    def _start(self, name: str, generation: str, loader: str) -> None:
+        first = self.loaders.setdefault(generation, loader)
+        require(loader == first, f"{name} starts {generation} with loader {loader!r}, another host with {first!r}")
+        require(loader not in self.unfit, f"{name} starts {generation} with {loader}, with which a start failed")
         host = self.hosts[name]
         digests = {self.joined.get((generation, other)) for other in self.names}
         require(None not in digests, f"{name} starts {generation} before all joined")
@@ -284,6 +305,8 @@ class World:
         self._look()
 
     def _check_head(self, before: head_core.HeadState, after: head_core.HeadState) -> None:
+        if after.ready_at is not None:
+            self.loading = ""
         for host in self.names:
             lives = [_life(state.peers[host].instance) for state in (before, after)]
             require(lives[0] <= lives[1], f"the head went back to an older instance of {host}")
@@ -301,16 +324,18 @@ class World:
             for other in self.hosts.values():
                 long = bool(other.blocked) and self.now - other.blocked_since > STALE
                 require(not long, f"run was said while {other.name} is blocked")
-            self.run_open = True
+            self.run_open, self.loading = True, after.loader
         if after.phase == "abort":
             # Deliberate ends go through `drain`: a run that ends without it was aborted.
             if before.phase == "run":
                 self._count_abort()
-            self.run_open = False
+            self.run_open, self.loading = False, ""
 
     def _count_abort(self) -> None:
         self.aborts = [at for at in self.aborts if self.now - at < self.settings.budget_window] + [self.now]
         self.streak += 1
+        if self.loading:
+            self.unfit.add(self.loading)
         if len(self.aborts) > self.settings.budget:
             self.held = "failed"
 
@@ -426,6 +451,7 @@ class World:
                 self.aborts.clear()
                 self.runs.clear()
                 self.streak = 0
+                self.unfit.clear()
             self._maybe_head(self.head_core.Command(name))
 
         self._to_guard(self.names[0], speak)

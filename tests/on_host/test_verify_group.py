@@ -180,6 +180,13 @@ def test_the_planned_process_is_a_child_of_the_guard(monkeypatch: pytest.MonkeyP
     assert problems(monkeypatch, [GUARD, ENGINE], main=GUARD) == []
 
 
+def test_the_loader_that_a_guard_has_chosen_ends_the_planned_command_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    loads = [*ENGINE, "--load-format", "instanttensor"]
+    assert problems(monkeypatch, [GUARD, loads], main=GUARD) == []
+    assert problems(monkeypatch, [GUARD, [*ENGINE, "--load-in", "x"]], main=GUARD) != []
+    assert problems(monkeypatch, [loads]) != [], "without a guard nobody adds it"
+
+
 def test_a_guard_whose_own_command_line_ends_in_the_planned_one_is_not_its_engine(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

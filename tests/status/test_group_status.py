@@ -289,6 +289,20 @@ def test_the_last_load_stands_beside_the_expected_one() -> None:
     assert json.loads(json.dumps(found.as_json()))["hosts"][1]["load_seconds"] == 91.4
 
 
+def test_the_loader_of_the_generation_is_named_and_what_is_expected_is_autos() -> None:
+    told = answers(digest=PLAN.digest, loader="instanttensor")
+    told[HEAD]["rate"] = RATE
+    assert PLAN.load is not None
+    expected = f"auto takes at least {PLAN.load.bytes / RATE['all']:.0f} s from a cold disk"
+    assert group_status(PLAN, told).loaded == f"weights: read by instanttensor; {expected} ({HEAD})"
+    told[HEAD]["answer"]["children"] = [{"name": "vllm", "load": {"read": 24.0, "model": 30.0}}]
+    assert group_status(PLAN, told).loaded == f"weights: read in 24 s by instanttensor ({HEAD}); {expected}"
+    del told[HEAD]["rate"]
+    assert group_status(PLAN, told).loaded == f"weights: read in 24 s by instanttensor ({HEAD})"
+    told[HEAD]["weights"] = {"children": [{"name": "weights", "load": {"read": 43.0, "model": None}}], "group": {}}
+    assert group_status(PLAN, told).loaded == f"weights: read in 43 s ({HEAD})", "the daemons load in their own way"
+
+
 def test_a_load_that_is_not_done_is_expected_and_that_of_another_plan_is_not() -> None:
     told = answers(phase="starting", ready=False, digest=PLAN.digest)
     assert group_status(PLAN, told).loaded == ""

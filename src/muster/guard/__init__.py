@@ -5,6 +5,7 @@
     endpoint_kinds   what an endpoint is asked, by the kind of its model: canary, verify, bench       pure
     group_settings   timers, bounds and the hosts of the group, as types                             pure
     config           guard.json -> Config                                                            pure
+    loader_choice    which loader an engine reads its weights with, by what its hosts measured              pure
     barrier          which hosts may join, and which still keep the group from starting              pure
     restart_policy   backoff, budget, holds, the last failures: the record kept between lives        pure
     head_core        the head's decisions: (state, event, now) -> (state, actions)                   pure
@@ -32,6 +33,7 @@
     kept_weights     weights that daemons keep on the GPUs: who serves them, and who still maps them
     start_checks     what must hold on this host before a start
     bounded_file     reads files that the engine's user may have replaced
+    loader_record    reads what was measured of the loaders on this host
     xids             which of the driver's errors in the kernel's log keep a group from starting               pure
     kernel_log       follows the kernel's log
     credentials      the secrets of the unit, and how the group's key is kept from the children

@@ -13,10 +13,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from secrets import token_hex
 
-from . import engine_deaths
+from . import engine_deaths, loader_choice
 from .cgroup import GENERATION, INSTANCE
 from .engine_deaths import DeathWatch, MarkRemover
-from .group_settings import Child, Probe
+from .group_settings import Child, Loading, Probe
 from .messages import Failure
 from .short_commands import describe_exit, probe_holds
 from .standby import Standby
@@ -91,10 +91,11 @@ class Children:
         on_failure: Callable[[Failure], None],
         on_death: Callable[[Failure], None],
         standby: Standby | None = None,
+        loading: Loading | None = None,
     ) -> None:
         """`plan` pairs what guard.json says of each child with its command line. `on_failure` hears of a child's end,
         `on_death` of a part of it that is dead by its own words while the child lives on. `standby` was left alive by
-        the generation before.
+        the generation before. `loading` names the child whose command line gets the loader's words.
         """
         self._plan = plan
         self._secrets = secrets
@@ -107,6 +108,7 @@ class Children:
         """Shows the children the group's GPUs alone, where the host has more."""
         self.detail = ""
         self.standby = standby
+        self._loading = loading
         self._stands_by = True
         """Whether a process may stand by: not again in a life in which one was of no use."""
 
@@ -118,13 +120,20 @@ class Children:
                 return f"{argv[0]} is not in PATH={path}; run the deploy to install the engine"
         return ""
 
-    async def start(self, generation: str, group: str, instance: str) -> None:
+    async def start(self, generation: str, group: str, instance: str, loader: str = "") -> None:
         """Start one after the other, each once its conditions hold. A failed start counts as a child's end."""
+        if loader and (self._loading is None or loader not in self._loading.names):
+            # Started without it, this host would load differently from the others, which would wait for it.
+            reason = f"the head chose the loader {loader[:40]!r}, which this host's plan does not name"
+            self._on_failure(Failure("", f"{reason}; run the deploy on every host"))
+            return
         for index, (child, argv) in enumerate(self._plan):
             for probe in child.wait:
                 await self._wait_until(probe, child, f"{child.name} waits for ")
             try:
-                self._spawn(child, argv, generation, group, instance)
+                own = {GENERATION: generation, INSTANCE: instance}
+                loads = self._loading is not None and child.name == self._loading.process
+                self._spawn(child, argv, group, own, loader if loads else "")
             except OSError as error:
                 self._on_failure(Failure("", f"{argv[0]} cannot be started: {error}", process=child.name))
                 return
@@ -132,15 +141,16 @@ class Children:
             if child.ready is not None and index + 1 < len(self._plan):
                 await self._wait_until(child.ready, child, f"{child.name} is not ready: ")
 
-    def _spawn(self, child: Child, argv: Sequence[str], generation: str, group: str, instance: str) -> None:
+    def _spawn(self, child: Child, argv: Sequence[str], group: str, own: Mapping[str, str], loader: str) -> None:
+        """`own`: the variables of the generation."""
         program, env = self._program(child, argv, group)
-        own = {GENERATION: generation, INSTANCE: instance}
         process, mark, said = None, self._mark, b""
         if child.standby and self.standby is not None:
-            process, mark, said = self._take_standby([program, *argv[1:]], env, own)
+            process, mark, said = self._take_standby([program, *argv[1:]], env, own, loader)
+        argv = loader_choice.words(argv, loader)
         if process is None:
             process = subprocess.Popen(
-                list(argv),
+                argv,
                 executable=program,
                 env={**env, **engine_deaths.marked(env, mark), **own},
                 stdin=subprocess.DEVNULL,
@@ -169,14 +179,14 @@ class Children:
         return program, env
 
     def _take_standby(
-        self, argv: Sequence[str], env: Mapping[str, str], own: Mapping[str, str]
+        self, argv: Sequence[str], env: Mapping[str, str], own: Mapping[str, str], loader: str
     ) -> tuple[subprocess.Popen[bytes] | None, str, bytes]:
         """The process that stands by, its mark and what it has said; no process where it is of no use."""
         standby, self.standby = self.standby, None
         assert standby is not None
         if standby.fits(argv, env):
             with contextlib.suppress(OSError):
-                process, said = standby.take(own)
+                process, said = standby.take(own, loader_choice.words((), loader))
                 return process, standby.mark, said
         standby.end()
         return None, self._mark, b""

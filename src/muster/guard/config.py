@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import difflib
 import json
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
 from .endpoint_kinds import COMPLETIONS, KINDS, EndpointKind
-from .group_settings import Checks, Child, Group, KeptFor, KeptWeights, Member, Port, Probe, Settings
+from .group_settings import Checks, Child, Group, KeptFor, KeptWeights, Loading, Member, Port, Probe, Settings
+
+RECORD = ".loaders.json"
+"""How the record of the loaders is named: as the directory of the weights' revision, and this."""
+LOADERS = 5
+"""Loaders that a plan may name: the times of more would not fit a report."""
 
 
 class ConfigError(ValueError):
@@ -59,6 +65,8 @@ class Config:
     """Of an engine that maps its weights: who keeps them."""
     kept_for: KeptFor | None = None
     """Of the daemons that keep weights: whose."""
+    loading: Loading | None = None
+    """Where a loader is chosen at each start: what that takes. Not in the digest: it restarts nothing."""
 
     @property
     def is_head(self) -> bool:
@@ -97,7 +105,7 @@ class Config:
 KEYS = (
     *("version", "group", "recipe", "digest", "engine", "unit", "host", "head", "members", "endpoint"),
     *("served_model_name", "endpoint_kind", "processes", "settings", "checks", "kernel_log", "engine_titles"),
-    *("stack_directory", "runtime_directory", "state_directory", "kept_weights", "kept_for"),
+    *("stack_directory", "runtime_directory", "state_directory", "kept_weights", "kept_for", "loading"),
 )
 
 
@@ -159,6 +167,7 @@ def _config(data: Mapping[str, Any]) -> Config:
         state_directory=str(data.get("state_directory") or f"/var/lib/muster/{group.name}"),
         kept_weights=_kept_weights(data["kept_weights"]) if data.get("kept_weights") else None,
         kept_for=_kept_for(data["kept_for"]) if data.get("kept_for") else None,
+        loading=_loading(data["loading"]) if data.get("loading") else None,
     )
     if not config.children:
         raise ValueError("processes is empty; a guard needs at least one child")
@@ -193,6 +202,20 @@ def _kept_for(item: Mapping[str, Any]) -> KeptFor:
     _only(item, ("group", "health_port", "state_directory", "sockets"), "kept_for.")
     names = [_str(item, name) for name in ("group", "state_directory", "sockets")]
     return KeptFor(names[0], int(item["health_port"]), *names[1:])
+
+
+def _loading(item: Mapping[str, Any]) -> Loading:
+    _only(item, [field.name for field in fields(Loading)], "loading.")
+    record, names = _str(item, "record"), _strings(item["names"])
+    if not record.startswith("/") or not record.endswith(RECORD):
+        raise ValueError(f"loading.record is {record!r}, needed an absolute path that ends in {RECORD}")
+    if len(names) > LOADERS or not all(re.fullmatch(r"[a-z][a-z0-9_]{0,31}", name) for name in names):
+        raise ValueError(f"loading.names is {list(names)!r}, needed at most {LOADERS} names of vLLM's loaders")
+    sizes = {key: item[key] for key in ("mapped", "whole", "room")}
+    for key, size in sizes.items():
+        if type(size) is not int or not 0 <= size < 2**53:
+            raise ValueError(f"loading.{key} is {size!r}, needed a number of bytes from 0 to 2**53")
+    return Loading(record=record, names=names, process=_str(item, "process"), **sizes)
 
 
 def _probe(item: Mapping[str, Any]) -> Probe:

@@ -9,10 +9,10 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from . import restart_policy
+from . import head_core, loader_choice, restart_policy
 from .head_core import HeadState
 from .member_core import NOT_CHECKED
-from .messages import ABORT, Failure
+from .messages import ABORT, RUN, Failure
 from .printable_text import one_line
 from .restart_policy import RestartRecord
 
@@ -29,8 +29,10 @@ RESUME = "resume"
 BLOCK = "block"
 """Something keeps this host from starting."""
 UNBLOCK = "unblock"
+LOADER = "loader"
+"""What the group's weights are loaded with, or what they are not loaded with any more."""
 
-KINDS = (START, READY, FAILURE, RESTART, HOLD, RESUME, BLOCK, UNBLOCK)
+KINDS = (START, READY, FAILURE, RESTART, HOLD, RESUME, BLOCK, UNBLOCK, LOADER)
 TEXT, WORD = 1000, 200
 """Characters of an event's text, and of its other words."""
 
@@ -73,6 +75,10 @@ def of_checks(before: str, after: str) -> Sequence[Event]:
 def of_head(before: HeadState, after: HeadState, by: str = "") -> Sequence[Event]:
     """What one step of the head did to the group. `by`: who gave the command that it was."""
     events = list(of_records(before.record, after.record, by))
+    if after.phase == RUN != before.phase and after.loader:
+        times = loader_choice.slowest(head_core.loads(after))
+        expected = f"{times[after.loader]:.0f} s expected, {loader_choice.AUTO} {times[loader_choice.AUTO]:.0f} s"
+        events.append(Event(LOADER, f"weights are loaded by {after.loader}: {expected}"))
     if before.ready_at is None and after.ready_at is not None:
         seconds = after.ready_at - after.since
         events.append(Event(READY, f"every DP rank has answered, {seconds:.0f} s after the start"))
@@ -88,6 +94,9 @@ def of_records(before: RestartRecord, after: RestartRecord, by: str = "") -> Seq
         failure = after.failures[0]
         text = f"the generation ends: {failure.host}: {failure.reason}"
         events.append(Event(RESTART, text, failure.generation, failure.host, failure.process))
+        for loader in after.unfit[len(before.unfit) :]:
+            text = f"{loader} is not taken again: the start with it failed; muster resume lifts that"
+            events.append(Event(LOADER, text, failure.generation))
     if after.held == before.held:
         return events
     if after.held == restart_policy.FAILED:

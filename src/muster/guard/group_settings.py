@@ -135,6 +135,24 @@ class KeptFor:
 
 
 @dataclass(frozen=True)
+class Loading:
+    """What this host needs to know to say how long each loader would take: see `loader_choice`."""
+
+    record: str
+    """The file with what was measured, beside the directory of the weights' revision and named after it."""
+    mapped: int
+    """Bytes that `auto` reads on this host: what its ranks keep, by the mapped files."""
+    whole: int
+    """Bytes that the other loaders read on this host."""
+    room: int
+    """Bytes of GPU memory that loading may take beyond the weights."""
+    names: tuple[str, ...]
+    """Loaders that may be chosen, besides `auto`."""
+    process: str
+    """Name of the child that loads."""
+
+
+@dataclass(frozen=True)
 class Port:
     address: str
     port: int

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Union
 
-from . import barrier, restart_policy
+from . import barrier, loader_choice, restart_policy
 from .barrier import Peer
 from .group_settings import Group, Settings
 from .messages import ABORT, DRAIN, GATHER, HELD, REFUSED, RUN, Failure, Report, View
@@ -119,6 +119,10 @@ class HeadState:
     """In `abort`: on purpose."""
     has_api: bool = True
     """Whether the children answer requests; daemons that keep weights only say that they serve."""
+    loaders: Sequence[str] = ()
+    """What the plan allows to be chosen for loading."""
+    loader: str = ""
+    """What this generation loads its weights with, fixed when it goes to `run`; empty for vLLM's own default."""
 
 
 Result = tuple[HeadState, Sequence[HeadAction]]
@@ -142,9 +146,7 @@ def step(state: HeadState, event: HeadEvent, now: float) -> Result:
     if isinstance(event, Tick):
         return _tick(state, now)
     if isinstance(event, Ready):
-        if state.phase == RUN and state.ready_at is None:
-            return replace(state, ready_at=now), (SaveStart(now - state.since),)
-        return state, ()
+        return _ready(state, now) if state.phase == RUN and state.ready_at is None else (state, ())
     if isinstance(event, Stalled):
         if state.phase in (RUN, DRAIN):
             return _abort(state, Failure(state.group.head, event.reason), now)
@@ -206,8 +208,20 @@ def _running(state: HeadState, report: Report, replaced: bool, now: float) -> Re
 def _gather(state: HeadState, now: float) -> Result:
     if now < restart_policy.starts_after(state.record, state.settings) or blockers(state, now):
         return state, ()
-    record = replace(state.record, running=state.generation)
-    return replace(state, phase=RUN, since=now, record=record), (SaveRecord(), PushViews())
+    loader = loader_choice.choose(loads(state), state.record.unfit, state.loaders)
+    record = restart_policy.begun(state.record, state.generation, loader)
+    return replace(state, phase=RUN, since=now, record=record, loader=loader), (SaveRecord(), PushViews())
+
+
+def loads(state: HeadState) -> dict[str, str]:
+    """Host -> how long each loader would take there, by its latest report."""
+    return {host: peer.report.loads if peer.report else "" for host, peer in state.peers.items()}
+
+
+def _ready(state: HeadState, now: float) -> Result:
+    saved = (SaveRecord(),) if state.record.loading else ()
+    record = replace(state.record, loading="")
+    return replace(state, ready_at=now, record=record), (*saved, SaveStart(now - state.since))
 
 
 def _tick(state: HeadState, now: float) -> Result:
@@ -274,7 +288,7 @@ def _drain(state: HeadState, reason: str, now: float) -> Result:
 
 def _end(state: HeadState, reason: str, now: float) -> Result:
     """The generation ends on purpose: not counted as an abort."""
-    record = replace(state.record, running="")
+    record = replace(state.record, running="", loading="")
     state = replace(state, phase=ABORT, since=now, reason=reason, record=record, deliberate=True)
     return state, (SaveRecord(), PushViews(), Exit(reason, deliberate=True))
 
@@ -298,7 +312,7 @@ def view(state: HeadState, report: Report, refused: str = "") -> View:
     """The head's answer to a report."""
     phase = REFUSED if refused else state.phase
     reason = (refused or state.reason)[:2000]
-    return View(report.instance, report.seq, state.generation, phase, reason, state.deliberate)
+    return View(report.instance, report.seq, state.generation, phase, reason, state.deliberate, state.loader)
 
 
 def pushed_views(state: HeadState) -> dict[str, View]:

@@ -61,7 +61,8 @@ class Head:
         for news in events.of_records(kept, record):
             services.tell(news)
         state = head_core.start(config.group, config.settings, secrets.token_hex(16), record, now)
-        self.state: HeadState = replace(state, has_api=config.kept_for is None)
+        loaders = config.loading.names if config.loading is not None else ()
+        self.state: HeadState = replace(state, has_api=config.kept_for is None, loaders=loaders)
 
     def listen(self, on_command: Callable[[str], Mapping[str, str]], on_get: Callable[[str, str], Response]) -> None:
         """Take the control port. `on_command` takes a command's name, `on_get` a path and the key sent with it."""

@@ -81,7 +81,8 @@ class Guard:
             kept_weights.clear(config.kept_for)
         self._titles = Titles(config.engine_titles, self._fence.pids)
         plan = list(zip(config.children, command_lines))
-        self.children = Children(plan, engine_secrets, self._journal, self._child_failed, self._engine_died, standby)
+        told = (self._child_failed, self._engine_died)
+        self.children = Children(plan, engine_secrets, self._journal, *told, standby, config.loading)
         self.next_life: Standby | None = None
         """Once this guard has ended: what stands by for one more in this process; None: systemd starts the next."""
         self._started = 0.0
@@ -169,14 +170,14 @@ class Guard:
                 elif self.link is not None:
                     self.link.send(action.report)
             elif isinstance(action, member_core.Start):
-                self._start(action.generation)
+                self._start(action.generation, action.loader)
             elif isinstance(action, member_core.Drain):
                 self.log("draining until nothing is in flight")
                 self.tasks.start("drain", self._drained())
             else:
                 self.exit(action.reason, action.failure, action.deliberate)
 
-    def _start(self, generation: str) -> None:
+    def _start(self, generation: str, loader: str) -> None:
         fatal = self.xid_log.fatal
         if fatal:  # It came between the last check and the head's `run`.
             self._xid(fatal[0])
@@ -185,7 +186,7 @@ class Guard:
         if self.config.stack_directory:
             stack_dumps.clear(self.config.stack_directory)
         self._started = time.monotonic()
-        starting = self.children.start(generation, self.config.group.name, self.member.instance)
+        starting = self.children.start(generation, self.config.group.name, self.member.instance, loader)
         self.tasks.start("children", starting)
         if self.config.kept_for is not None:
             watch = kept_weights.DaemonWatch(self.config.kept_for, self._serving, self._daemon_lost, self._unwanted)

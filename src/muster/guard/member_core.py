@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Union
 
+from . import loader_choice
 from .group_settings import Group, Settings
 from .messages import ABORT, DRAIN, ENDED, NONE, REFUSED, RUN, RUNNING, Failure, Report, View
 
@@ -34,6 +35,8 @@ class Checked:
     """The local checks: why this host cannot start a child, or empty."""
 
     blocked: str
+    loads: str | None = None
+    """How long each loader would take here; None where that was not looked at."""
 
 
 @dataclass(frozen=True)
@@ -63,9 +66,11 @@ class Send:
 
 @dataclass(frozen=True)
 class Start:
-    """Start the children, with this generation in their environment."""
+    """Start the children, with this generation in their environment and the loader that the head has chosen."""
 
     generation: str
+    loader: str = ""
+    """What they load weights with; empty for vLLM's own default."""
 
 
 @dataclass(frozen=True)
@@ -111,6 +116,8 @@ class MemberState:
     ending: Exit | None = None
     """Decided; waits until the head has heard why."""
     detail: str = ""
+    loads: str = ""
+    """How long each loader would take on this host, as the head was last told."""
 
 
 Result = tuple[MemberState, Sequence[MemberAction]]
@@ -121,8 +128,9 @@ def step(state: MemberState, event: MemberEvent, now: float) -> Result:
     if isinstance(event, View):
         return _view(state, event, now)
     if isinstance(event, Checked):
-        changed = event.blocked != state.blocked
-        state = replace(state, blocked=event.blocked)
+        loads = state.loads if event.loads is None else loader_choice.newest(state.loads, event.loads)
+        changed = (event.blocked, loads) != (state.blocked, state.loads)
+        state = replace(state, blocked=event.blocked, loads=loads)
         return _send(state, now) if changed and state.child == NONE else (state, ())
     if isinstance(event, Linked):
         return _send(state, now)
@@ -154,6 +162,7 @@ def _send(state: MemberState, now: float) -> Result:
         leaving=state.leave_by is not None,
         previous=state.previous,
         detail=state.detail,
+        loads=state.loads,
     )
     return state, (Send(report),)
 
@@ -186,7 +195,7 @@ def _view(state: MemberState, view: View, now: float) -> Result:
         return _send(replace(state, generation=view.generation), now)
     if view.phase == RUN:
         state, actions = _send(replace(state, child=RUNNING, drained=False), now)
-        return state, (Start(state.generation), *actions)
+        return state, (Start(state.generation, view.loader), *actions)
     return state, ()
 
 

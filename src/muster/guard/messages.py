@@ -70,6 +70,8 @@ class Report:
     """How the guard before this one ended, if known."""
     detail: str = ""
     """For people: what its children are doing."""
+    loads: str = ""
+    """How long each loader would take on this host, as `loader_choice` writes it; empty where nothing was measured."""
 
 
 @dataclass(frozen=True)
@@ -83,6 +85,8 @@ class View:
     reason: str = ""
     deliberate: bool = False
     """The generation ends on purpose: nothing failed, and no host keeps a failure bundle."""
+    loader: str = ""
+    """In `run`: what every host loads the weights with; empty for vLLM's own default."""
 
 
 def to_wire(message: object) -> dict[str, Any]:

@@ -43,14 +43,26 @@ class RestartRecord:
     """When, in seconds since 1970; 0 if unknown."""
     running: str = ""
     """The generation that was started and whose end is not recorded yet."""
+    loading: str = ""
+    """The loader that was chosen for it, until it is ready."""
+    unfit: tuple[str, ...] = ()
+    """Loaders with which a start failed: not taken again before an operator resumes the group."""
     restarts: int = 0
     """Aborts since boot."""
     failures: tuple[Failure, ...] = ()
     """Newest first."""
 
 
+def begun(record: RestartRecord, generation: str, loader: str) -> RestartRecord:
+    """The record once a generation is told to start, with a loader if one was chosen."""
+    return replace(record, running=generation, loading=loader)
+
+
 def after_abort(record: RestartRecord, failure: Failure, settings: Settings, now: float) -> RestartRecord:
-    """The record after one more abort: backoff grows, and beyond the budget the group is held as failed."""
+    """The record after one more abort: backoff grows, and beyond the budget the group is held as failed.
+
+    Before the group was ready the loader may be why, whatever the failure says: the next start is without it.
+    """
     recent = (*tuple(at for at in record.aborts if now - at < settings.budget_window), now)
     older = tuple(replace(old, lines="") for old in record.failures[: KEEP - 1])
     return replace(
@@ -59,6 +71,8 @@ def after_abort(record: RestartRecord, failure: Failure, settings: Settings, now
         streak=record.streak + 1,
         held=FAILED if len(recent) > settings.budget else record.held,
         running="",
+        loading="",
+        unfit=(*record.unfit, record.loading) if record.loading else record.unfit,
         restarts=record.restarts + 1,
         failures=(failure, *older),
     )
@@ -90,8 +104,8 @@ def after_healthy_run(record: RestartRecord) -> RestartRecord:
 
 
 def lift_hold(record: RestartRecord) -> RestartRecord:
-    """The record after an operator's resume: no hold, no backoff, a full budget."""
-    return replace(record, held="", held_by="", held_at=0.0, aborts=(), streak=0)
+    """The record after an operator's resume: no hold, no backoff, a full budget, every loader."""
+    return replace(record, held="", held_by="", held_at=0.0, aborts=(), streak=0, unfit=())
 
 
 def restore(record: RestartRecord, boot: str, ended: Failure, settings: Settings, now: float) -> RestartRecord:
@@ -115,10 +129,11 @@ def from_wire(data: Mapping[str, Any]) -> RestartRecord:
     """Raises ValueError on anything but what `to_wire` wrote: the engine's user can write the file too."""
     try:
         held, aborts, failures = data["held"], data["aborts"], data["failures"]
+        unfit = data.get("unfit", ())  # as `loading`: a guard of an earlier version wrote none
         if held not in ("", STOPPED, FAILED):
             raise ValueError(f"held is {held!r}")
-        if not isinstance(aborts, (list, tuple)) or not isinstance(failures, (list, tuple)):
-            raise ValueError("aborts or failures is no list")
+        if not all(isinstance(each, (list, tuple)) for each in (aborts, failures, unfit)):
+            raise ValueError("aborts, failures or unfit is no list")
         if not all(type(at) in (int, float) and abs(at) < 1e12 for at in aborts):
             raise ValueError("aborts is out of bounds")
         return RestartRecord(
@@ -130,6 +145,8 @@ def from_wire(data: Mapping[str, Any]) -> RestartRecord:
             held_by=_text(data.get("held_by", "")),
             held_at=_seconds(data.get("held_at", 0.0)),
             running=_text(data["running"]),
+            loading=_text(data.get("loading", "")),
+            unfit=tuple(_text(loader) for loader in unfit[:KEEP]),
             restarts=_count(data["restarts"]),
             failures=tuple(failure_from({"digest": "", **item}) for item in failures[:KEEP]),
         )

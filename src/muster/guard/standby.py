@@ -82,12 +82,14 @@ class Standby:
         """Whether it can be this engine."""
         return self.ready and not self.look() and self.argv == tuple(argv) and self.env == dict(env)
 
-    def take(self, variables: Mapping[str, str]) -> tuple[subprocess.Popen[bytes], bytes]:
+    def take(self, variables: Mapping[str, str], words: Sequence[str] = ()) -> tuple[subprocess.Popen[bytes], bytes]:
         """Let it be the engine of a generation; the process, and what it has said so far.
+
+        `words` end its command line, of which `fits` knows nothing: they are the generation's, as `variables` are.
 
         Raises OSError where it has just ended.
         """
-        self._guard.sendall(json.dumps(dict(variables)).encode() + b"\n")
+        self._guard.sendall(json.dumps({"variables": dict(variables), "words": list(words)}).encode() + b"\n")
         self._guard.close()
         self._read()
         return self.process, b"".join(self._output)

@@ -3,9 +3,9 @@
     python standby_program.py DESCRIPTOR MODULES PROGRAM [ARGUMENTS...]
 
 The guard starts it with the engine's own interpreter, environment and arguments. It imports MODULES (a comma between
-two), says `ready` on the socket DESCRIPTOR, and waits there for one line of JSON: variables of the generation. Then it
-is the engine: the same process runs PROGRAM as if it had been started so. It ends when the guard does, and holds no GPU
-meanwhile.
+two), says `ready` on the socket DESCRIPTOR, and waits there for one line of JSON: the variables of the generation, and
+the words that end its command line. Then it is the engine: the same process runs PROGRAM as if it had been started so.
+It ends when the guard does, and holds no GPU meanwhile.
 """
 
 from __future__ import annotations
@@ -37,9 +37,10 @@ def main() -> None:
     guard.set_inheritable(False)
     import_all(name for name in modules if name)
     guard.sendall(READY)
-    variables = heard(guard)
+    variables, words = heard(guard)
     guard.close()
-    look_like(program, variables)
+    look_like(program, variables, words)
+    sys.argv += words
     os.environ.pop(PLACE, None)
     os.environ.update(variables)
     runpy.run_path(program, run_name="__main__")
@@ -52,21 +53,23 @@ def import_all(names: Iterable[str]) -> None:
             importlib.import_module(name)
 
 
-def heard(guard: socket.socket) -> dict[str, str]:
-    """The variables that the guard sends; ends this process where the guard is gone."""
+def heard(guard: socket.socket) -> tuple[dict[str, str], list[str]]:
+    """The variables and words that the guard sends; ends this process where the guard is gone."""
     text = b""
     while not text.endswith(b"\n"):
         part = guard.recv(LIMIT)
         if not part:
             raise SystemExit(0)
         text += part
-    return {str(name): str(value) for name, value in json.loads(text).items()}
+    told = json.loads(text)
+    variables = {str(name): str(value) for name, value in told["variables"].items()}
+    return variables, [str(word) for word in told["words"]]
 
 
-def look_like(program: str, variables: Mapping[str, str]) -> None:
+def look_like(program: str, variables: Mapping[str, str], more: Iterable[str]) -> None:
     """Have /proc show this process as the engine started in the usual way: its command line and the generation."""
     with open("/proc/self/cmdline", "rb") as file:
-        words = file.read().split(b"\0")[:-1]
+        words = [*file.read().split(b"\0")[:-1], *map(os.fsencode, more)]
     with open("/proc/self/stat", "rb") as file:
         fields = [int(field) for field in file.read().rpartition(b")")[2].split()[1:]]
     find_title_room()

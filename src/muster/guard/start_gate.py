@@ -7,7 +7,7 @@ import contextlib
 import os
 from typing import Protocol
 
-from . import kept_weights, member_core, start_checks
+from . import kept_weights, loader_record, member_core, start_checks
 from .cgroup import Fence
 from .children import Children
 from .config import Config
@@ -57,7 +57,7 @@ class StartGate:
                 await self._pass_stop_on()
             if guard.member.child == NONE and not guard.ending:
                 reason = await self._blocked()
-                guard.post_member(member_core.Checked(reason[:2000]))
+                guard.post_member(member_core.Checked(reason[:2000], loader_record.loads(guard.config)))
             await asyncio.sleep(guard.config.settings.check_interval)
 
     async def _blocked(self) -> str:

@@ -112,6 +112,7 @@ def group_status(
         **_figures(state, engine, now),
         "reason": explain(state, engine, now),
         "generation": state.generation,
+        "loader": state.loader,
         "members": members,
         "engines": engine_status(engine, now),
         "failures": [failure_status(failure, now) for failure in state.record.failures],

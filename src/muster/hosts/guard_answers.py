@@ -49,6 +49,7 @@ class GuardGroup(Model):
     ready: bool = False
     reason: Text = ""
     generation: Word
+    loader: Word = ""
     digest: Word = ""
     restarts: Count | None = None
     members: list[GuardMember]

@@ -13,6 +13,8 @@ Json = dict[str, Any]
 
 _AT_ONCE = 32
 _STANDS_BY = "/guard/standby_program.py"
+_LOADER = "--load-format"
+"""What a guard adds to the planned command line, at its end, where it has chosen a loader for this generation."""
 
 
 def main(request: Json) -> Json:
@@ -86,7 +88,7 @@ def not_running(process: Json, state: Json) -> Iterator[str]:
         lines.pop(state["main_pid"], None)  # the guard's own ends in that of its child
     # What stands by for the next generation ends in the same words.
     lines = {pid: line for pid, line in lines.items() if not any(word.endswith(_STANDS_BY) for word in line)}
-    running = [pid for pid, line in lines.items() if line[-len(arguments) :] == arguments]
+    running = [pid for pid, line in lines.items() if _ends_in(line, arguments, process["guarded"])]
     if not running:
         others = list(lines.values())
         yield "{} runs `{}`, not the planned `{}`".format(
@@ -99,6 +101,12 @@ def not_running(process: Json, state: Json) -> Iterator[str]:
         yield "{} runs {} with other values than planned of {}".format(
             process["unit"], process["argv"][0], ", ".join(differing)
         )
+
+
+def _ends_in(line: list[str], arguments: list[str], guarded: bool) -> bool:
+    """Return whether a command line ends in the planned arguments, but for what a guard adds."""
+    added = guarded and line[-2:-1] == [_LOADER]
+    return line[-len(arguments) :] == arguments or (added and line[-len(arguments) - 2 : -2] == arguments)
 
 
 def command_lines(pid: int) -> dict[int, list[str]]:

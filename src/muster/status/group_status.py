@@ -159,21 +159,34 @@ def group_status(plan: Plan, answers: Mapping[str, Mapping[str, Any]], digests: 
         held_at=head.get("held_at"),
         change=_change(plan.group, answers),
         weights=_weights(head_reply),
-        loaded=_loaded(rows),
+        loaded=_loaded(rows, _loader(head_reply)),
     )
 
 
-def _loaded(rows: Collection[HostRow]) -> str:
-    """Return how long the slowest host's load took, or the longest that is expected, in one sentence."""
+def _loader(reply: Mapping[str, Any]) -> str:
+    """Return what the generation's weights are loaded with, by the guard of who loads them; empty where by default."""
+    kept = reply.get("weights")
+    group = (kept if isinstance(kept, Mapping) else _answer(reply)).get("group") or {}
+    return one_line(group.get("loader") or "", NOTE)
+
+
+def _loaded(rows: Collection[HostRow], loader: str) -> str:
+    """Return how long the slowest host's load took, or the longest that is expected, in one sentence.
+
+    What is expected is of vLLM's default loader; beside another one that is said.
+    """
     done = [row for row in rows if row.load_seconds is not None]
     waited = [row for row in rows if row.load_expected is not None]
     if not done and not waited:
         return ""
     row = max(done or waited, key=lambda row: row.load_seconds or row.load_expected or 0.0)
     expected = "" if row.load_expected is None else f"at least {duration(row.load_expected)} from a cold disk"
+    if expected and loader:
+        expected = f"auto takes {expected}"
     if row.load_seconds is None:
-        return f"weights: {expected} ({row.host})"
-    return f"weights: read in {duration(row.load_seconds)} ({row.host}){'; ' if expected else ''}{expected}"
+        return f"weights: {f'read by {loader}; ' if loader else ''}{expected} ({row.host})"
+    by = f" by {loader}" if loader else ""
+    return f"weights: read in {duration(row.load_seconds)}{by} ({row.host}){'; ' if expected else ''}{expected}"
 
 
 def _weights(reply: Mapping[str, Any]) -> str:
