@@ -59,6 +59,8 @@ class Config:
     """Of an engine that maps its weights: who keeps them."""
     kept_for: KeptFor | None = None
     """Of the daemons that keep weights: whose."""
+    page_cache: str = ""
+    """Directory of the weights that are kept in the page cache; empty where none are."""
 
     @property
     def is_head(self) -> bool:
@@ -97,7 +99,7 @@ class Config:
 KEYS = (
     *("version", "group", "recipe", "digest", "engine", "unit", "host", "head", "members", "endpoint"),
     *("served_model_name", "endpoint_kind", "processes", "settings", "checks", "kernel_log", "engine_titles"),
-    *("stack_directory", "runtime_directory", "state_directory", "kept_weights", "kept_for"),
+    *("stack_directory", "runtime_directory", "state_directory", "kept_weights", "kept_for", "page_cache"),
 )
 
 
@@ -159,6 +161,7 @@ def _config(data: Mapping[str, Any]) -> Config:
         state_directory=str(data.get("state_directory") or f"/var/lib/muster/{group.name}"),
         kept_weights=_kept_weights(data["kept_weights"]) if data.get("kept_weights") else None,
         kept_for=_kept_for(data["kept_for"]) if data.get("kept_for") else None,
+        page_cache=_page_cache(data["page_cache"]) if data.get("page_cache") else "",
     )
     if not config.children:
         raise ValueError("processes is empty; a guard needs at least one child")
@@ -193,6 +196,14 @@ def _kept_for(item: Mapping[str, Any]) -> KeptFor:
     _only(item, ("group", "health_port", "state_directory", "sockets"), "kept_for.")
     names = [_str(item, name) for name in ("group", "state_directory", "sockets")]
     return KeptFor(names[0], int(item["health_port"]), *names[1:])
+
+
+def _page_cache(item: Mapping[str, Any]) -> str:
+    _only(item, ("directory",), "page_cache.")
+    directory = _str(item, "directory")
+    if not directory.startswith("/"):
+        raise ValueError(f"page_cache.directory is {directory!r}, needed an absolute path")
+    return directory
 
 
 def _probe(item: Mapping[str, Any]) -> Probe:
