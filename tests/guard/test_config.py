@@ -57,6 +57,8 @@ def test_a_whole_file_is_read() -> None:
         "/var/lib/muster/kimi-k2",
     )
     assert read.settings.silence_timeout == 15.0
+    assert read.page_cache == ""
+    assert config.parse(json.dumps({**DATA, "page_cache": {"directory": "/w"}})).page_cache == "/w"
 
 
 @pytest.mark.parametrize(
@@ -75,6 +77,9 @@ def test_a_whole_file_is_read() -> None:
         ("processes.1.ready", {"interval": 1}, "a probe needs exactly one of tcp and command"),
         ("kernel_log", "dmesg", "'dmesg' is no list of strings"),
         ("head", [], "head. is list, needed an object"),
+        ("page_cache", {"directory": "weights"}, "page_cache.directory is 'weights', needed an absolute path"),
+        ("page_cache", {"files": ["/w"]}, "unknown key 'page_cache.files'"),
+        ("page_cache", "/w", "page_cache. is str, needed an object"),
     ],
 )
 def test_what_cannot_be_acted_on_is_refused_by_name(path: str, value: Any, reason: str) -> None:

@@ -142,12 +142,13 @@ class Keeper:
                 self._pause = INTERVAL
                 return []
             return [f"page cache: {self._state('are')}, the rest is read"]
-        # What does not stay although there is memory is not read over and over.
-        self._pause = min(2 * self._pause, MOST)
+        news = f"{self._state('were')}, the rest was read in {said['seconds']:.0f} s"
         if said["why"]:
             part = f"{gb(said['now'])} are after {said['seconds']:.0f} s, and no more is read: {said['why']}"
-            return [one_line(f"page cache: {self._state('were')}, {part}")]
-        return [f"page cache: {self._state('were')}, the rest was read in {said['seconds']:.0f} s"]
+            news = f"{self._state('were')}, {part}"
+        # What does not stay although there is memory is not read over and over.
+        self._pause = min(2 * self._pause, MOST)
+        return [one_line(f"page cache: {news}")]
 
     def _state(self, verb: str) -> str:
         return f"{gb(self._found['there'])} of {gb(self._found['bytes'])} of weights {verb} there"
