@@ -5,8 +5,8 @@
 It looks how much of the directory's *.safetensors is there, says so, reads the rest if there is memory for it, says how
 that went, and ends. Each of both is a line of JSON. It imports nothing of the guard's: its file is started by itself.
 
-Whether a page is there is asked by reading one byte with RWF_NOWAIT. mincore and cachestat tell the truth only to who
-may write the file; the guard may not, and to it mincore calls every page resident.
+Whether a page is there is asked by reading one byte with RWF_NOWAIT. mincore tells the truth only to who may write the
+file; the guard may not, and to it every page is resident.
 """
 
 from __future__ import annotations
@@ -40,6 +40,7 @@ NEAR = 1 << 18
 LOOK = 0.1
 """Seconds between two looks at the memory."""
 SAMPLES = 1024
+"""Pages that a look asks for."""
 REST = 1.0
 """Seconds of pause for each second of reading: at most half of the disk's time."""
 _SLEEP = 0.01
