@@ -239,6 +239,10 @@ keep_failed = False
 # Keep the weights on the GPUs while the engine starts anew: a crash then costs no load (vLLM 0.33; docs/weights.md).
 keep_weights = False
 
+# Whether each guard keeps the files of the weights in the page cache while the engine serves, where memory allows, so
+# that the next start does not wait for the disk. For models that are a directory on the hosts (docs/weights.md).
+keep_page_cache = True
+
 # Seconds that an engine with work in flight may go without a token until the guard calls it hung.
 stall_timeout = 120
 

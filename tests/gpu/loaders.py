@@ -3,8 +3,8 @@
     python tests/gpu/loaders.py --out FILE [--site SITE] [--case CASE] [--measure] [--starts A,B] [--words "…"]
 
 Runs as root on a machine of your own with vLLM and two GPUs. Writes the case's model to the local disk once, measures
-the loaders on some of its files as a host does (muster.on_host.measure_loaders, in the engine's Python), then brings the
-case up with each loader named in --starts, its files out of the page cache before, and reads what the engine logs.
+the loaders on some of its files as a host does (muster.on_host.measure_loaders, in the engine's Python), then brings
+the case up with each loader named in --starts, its files out of the page cache before, and reads what the engine logs.
 FILE.json gets everything; expected / actual is printed for each.
 """
 

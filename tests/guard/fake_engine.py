@@ -5,7 +5,8 @@
 Writes FOLDER/NAME-<pid>.json with its generation and loader, and leaves an orphan in a session of its own, as an
 EngineCore that outlives its parent. With PORT it serves the endpoint for RANKS ranks; `FOLDER/hang` lists the ranks
 whose requests hang from then on, while `/health` stays 200, which it is not while `FOLDER/loading` exists. Once
-`FOLDER/NAME.dead` exists it logs that a worker is dead, as vLLM does, and lives on.
+`FOLDER/NAME.dead` exists it logs that a worker is dead, as vLLM does, and lives on. Where `FOLDER/says-loaded`
+exists it logs that its weights are loaded.
 """
 
 import json
@@ -74,12 +75,15 @@ def main() -> None:
         Endpoint.tokens = dict.fromkeys(range(int(sys.argv[4])), 0)
         server = ThreadingHTTPServer(("127.0.0.1", int(sys.argv[3])), Endpoint)
         threading.Thread(target=server.serve_forever, daemon=True).start()
+    said = os.environ.get("VLLM_LOGGING_PREFIX", "") + f"(EngineCore pid={os.getpid()})"
+    if kind == "child" and (FOLDER / "says-loaded").exists():
+        print(f"{said} INFO 11-26 10:44:43 [default_loader.py:430] Loading weights took 0.10 seconds", flush=True)
     dead = FOLDER / f"{NAME}.dead"
     while True:
         if kind == "child" and dead.exists():
             dead.unlink()
-            prefix = os.environ["VLLM_LOGGING_PREFIX"] + f"(EngineCore pid={os.getpid()}) ERROR 11-26 10:44:43 "
-            print(f"{prefix}[multiproc_executor.py:380] Worker proc VllmWorker-1 died unexpectedly", flush=True)
+            record = "ERROR 11-26 10:44:43 [multiproc_executor.py:380] Worker proc VllmWorker-1 died unexpectedly"
+            print(f"{said} {record}", flush=True)
         time.sleep(0.1)
 
 

@@ -69,6 +69,8 @@ def test_a_whole_file_is_read() -> None:
     assert read.loading is None
     read = config.parse(json.dumps({**DATA, "loading": LOADING}))
     assert read.loading == Loading(**{**LOADING, "names": ("instanttensor", "fastsafetensors")})
+    assert read.page_cache == ""
+    assert config.parse(json.dumps({**DATA, "page_cache": {"directory": "/w"}})).page_cache == "/w"
 
 
 @pytest.mark.parametrize(
@@ -98,6 +100,9 @@ def test_a_whole_file_is_read() -> None:
         ("loading", {**LOADING, "names": "vllm"}, "'vllm' is no list of strings"),
         ("loading", {**LOADING, "process": ""}, "process is '', needed a non-empty string"),
         ("loading", {"record": LOADING["record"]}, "no key 'names'"),
+        ("page_cache", {"directory": "weights"}, "page_cache.directory is 'weights', needed an absolute path"),
+        ("page_cache", {"files": ["/w"]}, "unknown key 'page_cache.files'"),
+        ("page_cache", "/w", "page_cache. is str, needed an object"),
     ],
 )
 def test_what_cannot_be_acted_on_is_refused_by_name(path: str, value: Any, reason: str) -> None:

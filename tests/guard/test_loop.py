@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -13,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tests.cached_files import files_of, forget
 
 from .loopback import API_KEY, FAST, KEY, Cluster, wait_for
 
@@ -172,6 +175,56 @@ def test_a_group_loads_by_what_its_hosts_have_measured_at_each_start(make: Make,
     (cluster.work / "loading").unlink()
     assert recovered(cluster, before)["loader"] == "instanttensor"
     assert loaders() == ["instanttensor"] * 2
+
+
+def test_what_reads_weights_back_is_no_part_of_the_engine(make: Make, tmp_path: Path) -> None:
+    """Its death ends nothing, the end of a generation does not wait for it, and it goes with its guard."""
+    (weights,) = files_of(tmp_path / "weights", 8 << 20)
+    forget(weights)
+    cluster = make(
+        1, start=False, page_cache={"directory": str(tmp_path / "weights")}, settings={**FAST, "standby_after": 0.5}
+    )
+    program = cluster.package / "guard" / "page_cache_program.py"
+    # It reads for years.
+    program.write_text(
+        re.sub("\n_SLEEP = .*", "\n_SLEEP = 0", program.read_text().replace("\nREST = 1.0", "\nREST = 1e9"))
+    )
+    (cluster.work / "says-loaded").touch()
+    cluster.start()
+    before = running(cluster)
+    (first,) = wait_for(lambda: readers(cluster))
+    wait_for(lambda: "page cache: 0.0 GB of 0.0 GB of weights are there, the rest is read" in cluster.log("h0"))
+    assert b"MUSTER_GENERATION" not in Path(f"/proc/{first}/environ").read_bytes()
+    assert os.getpriority(os.PRIO_PROCESS, first) == 19
+    forget(weights)
+    os.kill(cluster.child("h0"), signal.SIGKILL)
+    assert recovered(cluster, before)["restarts"] == 1
+    wait_for(lambda: cluster.log("h0").count("the rest is read") == 2)
+    (second,) = readers(cluster)
+    assert not Path(f"/proc/{first}").exists()
+    before = cluster.alive()
+    os.kill(second, signal.SIGKILL)
+    wait_for(lambda: "page cache: the program that reads weights was killed by SIGKILL" in cluster.log("h0"))
+    assert running(cluster) == before
+    assert cluster.group()["restarts"] == 1
+    forget(weights)
+    cluster.units["h0"].signal(signal.SIGKILL)
+    recovered(cluster, before)
+    wait_for(lambda: cluster.log("h0").count("the rest is read") == 3)
+    (third,) = readers(cluster)
+    cluster.units["h0"].signal(signal.SIGKILL)
+    wait_for(lambda: not Path(f"/proc/{third}").exists())
+
+
+def readers(cluster: Cluster) -> list[int]:
+    """The processes that bring the cluster's weights back into the page cache."""
+    program = str(cluster.package / "guard" / "page_cache_program.py").encode()
+    found = []
+    for entry in Path("/proc").iterdir():
+        with contextlib.suppress(OSError):
+            if entry.name.isdigit() and program in (entry / "cmdline").read_bytes().split(b"\0"):
+                found.append(int(entry.name))
+    return found
 
 
 def pipes(pid: int) -> int:

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 
 from muster.on_host import kept_rate, read_rate, weights_on_disk
 from muster.on_host import transfer_store as store
+from tests.cached_files import cached, files_of, forget
 from tests.on_host.transfer_runs import MIB, listing_of
 
 FILES = st.lists(st.integers(0, 7 * MIB), min_size=1, max_size=5)
@@ -39,28 +40,6 @@ def test_readers_share_a_part_and_no_byte_is_read_twice(sizes: list[int], begin:
         seen |= steps
     room = sum(size // MIB for size in sizes) - begin // MIB
     assert len(seen) == max(0, min(room, count // readers // MIB * readers))
-
-
-def files_of(place: Path, *sizes: int) -> list[Path]:
-    """Write files that are on the disk; two that are not compressible."""
-    place.mkdir(parents=True, exist_ok=True)
-    paths = [place / f"model-{number}.safetensors" for number in range(len(sizes))]
-    for path, size in zip(paths, sizes, strict=True):
-        with path.open("wb") as file:
-            file.write(os.urandom(size))
-            os.fsync(file.fileno())
-    return paths
-
-
-def cached(path: Path) -> int:
-    """Return how many bytes of a file the page cache holds, as util-linux counts them."""
-    argv = ["fincore", "--bytes", "--noheadings", "--output", "RES", str(path)]
-    return int(subprocess.run(argv, capture_output=True, text=True, check=True, timeout=20).stdout)
-
-
-def forget(path: Path) -> None:
-    with path.open("rb") as file:
-        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 def revision(place: Path, *sizes: int) -> dict[str, Any]:

@@ -28,6 +28,8 @@
     short_commands   runs a short command; whether a condition on this host holds
     standby_program  the process that stands by for the next generation: imports, and waits
     standby          starts such a process, and lets it be the engine
+    page_cache_program  the process that reads weights back into the page cache, once
+    page_cache       how much of the weights the page cache holds; lets that program keep them there
     children         starts the engine's processes, keeps their output, notices their ends
     engine_watch     asks the engine for /health, /metrics and canaries
     kept_weights     weights that daemons keep on the GPUs: who serves them, and who still maps them

@@ -112,6 +112,11 @@ class Children:
         self._stands_by = True
         """Whether a process may stand by: not again in a life in which one was of no use."""
 
+    @property
+    def loaded(self) -> bool:
+        """Whether the engine has said that its weights are loaded."""
+        return any(running.death_watch.loads.read is not None for running in self.running)
+
     def executable_missing(self) -> str:
         """Which command of the plan is missing, or empty."""
         for child, argv in self._plan:

@@ -67,6 +67,8 @@ class Config:
     """Of the daemons that keep weights: whose."""
     loading: Loading | None = None
     """Where a loader is chosen at each start: what that takes. Not in the digest: it restarts nothing."""
+    page_cache: str = ""
+    """Directory of the weights that are kept in the page cache; empty where none are."""
 
     @property
     def is_head(self) -> bool:
@@ -105,7 +107,7 @@ class Config:
 KEYS = (
     *("version", "group", "recipe", "digest", "engine", "unit", "host", "head", "members", "endpoint"),
     *("served_model_name", "endpoint_kind", "processes", "settings", "checks", "kernel_log", "engine_titles"),
-    *("stack_directory", "runtime_directory", "state_directory", "kept_weights", "kept_for", "loading"),
+    *("stack_directory", "runtime_directory", "state_directory", "kept_weights", "kept_for", "loading", "page_cache"),
 )
 
 
@@ -168,6 +170,7 @@ def _config(data: Mapping[str, Any]) -> Config:
         kept_weights=_kept_weights(data["kept_weights"]) if data.get("kept_weights") else None,
         kept_for=_kept_for(data["kept_for"]) if data.get("kept_for") else None,
         loading=_loading(data["loading"]) if data.get("loading") else None,
+        page_cache=_page_cache(data["page_cache"]) if data.get("page_cache") else "",
     )
     if not config.children:
         raise ValueError("processes is empty; a guard needs at least one child")
@@ -216,6 +219,14 @@ def _loading(item: Mapping[str, Any]) -> Loading:
         if type(size) is not int or not 0 <= size < 2**53:
             raise ValueError(f"loading.{key} is {size!r}, needed a number of bytes from 0 to 2**53")
     return Loading(record=record, names=names, process=_str(item, "process"), **sizes)
+
+
+def _page_cache(item: Mapping[str, Any]) -> str:
+    _only(item, ("directory",), "page_cache.")
+    directory = _str(item, "directory")
+    if not directory.startswith("/"):
+        raise ValueError(f"page_cache.directory is {directory!r}, needed an absolute path")
+    return directory
 
 
 def _probe(item: Mapping[str, Any]) -> Probe:

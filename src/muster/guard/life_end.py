@@ -12,6 +12,7 @@ from .kernel_log import XidLog
 from .member_core import MemberState
 from .messages import Failure
 from .named_tasks import NamedTasks
+from .page_cache import Keeper
 from .standby import Standby
 from .state_store import StateStore
 
@@ -25,6 +26,7 @@ class EndingGuard(Protocol):
     children: Children
     xid_log: XidLog
     tasks: NamedTasks
+    page_cache: Keeper
     stop_requested: bool
 
     def log(self, text: str) -> None: ...
@@ -43,6 +45,7 @@ async def carry_out(
     processes = fence.describe() if had else []
     standby = _standby_for_next(guard, deliberate)
     spare(guard, fence, standby)
+    guard.page_cache.end()
     left = await fence.kill(guard.config.settings.kill_timeout)
     if left:
         guard.log(f"still alive after SIGKILL: {left}")

@@ -34,6 +34,7 @@ from .kernel_log import XidLog
 from .member_core import MemberEvent, MemberState
 from .messages import NONE, Failure
 from .named_tasks import NamedTasks
+from .page_cache import Keeper
 from .sd_notify import Notifier
 from .standby import Standby
 from .start_gate import StartGate
@@ -83,6 +84,7 @@ class Guard:
         plan = list(zip(config.children, command_lines))
         told = (self._child_failed, self._engine_died)
         self.children = Children(plan, engine_secrets, self._journal, *told, standby, config.loading)
+        self.page_cache = Keeper(config.page_cache, instance)
         self.next_life: Standby | None = None
         """Once this guard has ended: what stands by for one more in this process; None: systemd starts the next."""
         self._started = 0.0
@@ -129,6 +131,7 @@ class Guard:
             self.answers.close()
             self.xid_log.close()
             self.children.close()
+            self.page_cache.close()
 
     def log(self, text: str) -> None:
         """One line for the journal."""
@@ -256,9 +259,10 @@ class Guard:
             life_end.spare(self, self._fence, self.children.standby)
             if self.member.child != NONE:
                 self._scan()
-                if now - self._started >= self.config.settings.standby_after and not self.ending:
-                    news = self.children.stand_by(self.config.group.name)
-                    if news:
+                age = now - self._started
+                if age >= self.config.settings.standby_after and not self.ending:
+                    kept = self.page_cache.tick(now, age, self.children.loaded)
+                    for news in filter(None, (self.children.stand_by(self.config.group.name), *kept)):
                         self.log(news)
             if (self.member.child == NONE or self.config.kept_for is not None) and now - looked >= PLAN_INTERVAL:
                 looked = now

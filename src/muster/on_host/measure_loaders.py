@@ -162,7 +162,7 @@ class _Taken:
 
         expert = self._expert_of(name) if self._expert_of else None
         if expert is not None:
-            if expert not in self._own:
+            if self._own is not None and expert not in self._own:
                 return
         elif self._slices > 1 and tensor.dim() > 1 and tensor.shape[0] % self._slices == 0:
             size = tensor.shape[0] // self._slices

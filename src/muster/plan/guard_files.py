@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -10,7 +11,7 @@ from muster import guard
 from muster.guard.endpoint_kinds import COMPLETIONS
 from muster.on_host import places
 from muster.on_host.whole_files import text_sha256
-from muster.plan import engine_imports
+from muster.plan import engine_imports, flags_in_argv
 from muster.plan.group import Group, stack_directory
 from muster.plan.topology import Node
 from muster.plan.types import File, HostPlan, Plan, Process
@@ -186,7 +187,17 @@ def _config(group: Group, node: Node, processes: tuple[Process, ...], digest: st
         },
         "kernel_log": list(KERNEL_LOG),
         **({"stack_directory": stacks} if any(stacks in word for word in words) else {}),
+        **({"page_cache": {"directory": group.settings.model}} if _caches(group, words) else {}),
     }
+
+
+def _caches(group: Group, words: Sequence[str]) -> bool:
+    """Whether guards keep the weights in the page cache: those that lie in a directory, and that engines load."""
+    settings = group.settings
+    if not settings.keep_page_cache or settings.keep_weights or not (settings.model or "").startswith("/"):
+        return False
+    # A host of Ray's workers has no command line of the engine's, but the user's words for all of them.
+    return flags_in_argv.values_of([*settings.extra_args, *words]).get("load-format") != "dummy"
 
 
 def _child(group: Group, node: Node, process: Process) -> dict[str, Any]:

@@ -17,8 +17,8 @@ class LoadRanks:
         ranks: of a host, one for each GPU.
         tensor_parallel: consecutive ranks of which each takes a slice of every tensor.
         together: ranks of a host that are in one world group: some loaders divide the files among those. vLLM has one
-            over all DP ranks of a model with experts, and one for each DP rank of any other (0.33, `init_distributed_environment`
-            and `DPEngineCoreProc`).
+            over all DP ranks of a model with experts, and one for each DP rank of any other
+            (`distributed/parallel_state.py`, `v1/engine/core.py`, 0.33).
         experts: of a layer; 0 where no rank skips any.
         expert_ranks: over how many ranks they are divided.
         filtered: whether ranks skip the experts of others before they read them (`--enable-ep-weight-filter`).

@@ -227,6 +227,7 @@ class Settings(BaseModel):
     drain_seconds: int = Field(default=30, ge=0, le=MONTH)
     keep_failed: bool = False
     keep_weights: bool = False
+    keep_page_cache: bool = True
     stall_timeout: Seconds = 120
     canary_idle: Seconds = 30
     warm_standby: bool = True
