@@ -217,6 +217,10 @@ weights_token_file = None
 weights_patience = 60
 weights_interval = 10
 
+# What reads the weights when the engine starts: "measured" (hosts measure vLLM's loaders once, and each start takes the
+# one whose slowest host is fastest) or "auto" (vLLM's own). A --load-format of yours decides before either.
+weights_loader = "measured"
+
 # Directory on the control machine made by `muster bundle`: hosts that reach nothing install from it. None: none.
 bundle = None
 

@@ -83,6 +83,7 @@ PURE_MODULES = (
     "preflight.tool_text",
     "preflight.verdict",
     "weights.staging_roles",
+    "weights.loader_requests",
 )
 IMPURE = dict.fromkeys(
     ("spec.inventory", "spec.inventory_groups", "spec.inventory_source"), "it reads pyinfra's inventories"

@@ -163,7 +163,7 @@ def read_units(answer: Mapping[str, Any]) -> list[str]:
 
 def read_weights(answer: Mapping[str, Any]) -> list[str]:
     addresses, probes = {"n0": "198.51.100.1", "n1": "198.51.100.2"}, {"n0": answer, "n1": answer}
-    lines = weights_command.status_lines(LISTING, probes, PLAN.load)
+    lines = weights_command.status_lines(LISTING, probes, PLAN)
     keys = {"n0": {"n1": "k"}, "n1": {"n0": "k"}}
     staging = staging_roles.staging(addresses, probes, LISTING, Weights(source="hub"), keys, {"kind": "hub"})
     return [*lines, staging.text(LISTING), json.dumps(staging.requests)]

@@ -28,6 +28,7 @@ VLLM = "0.32.0"
 OWN_FLAGS = frozenset(
     {"port", "shutdown-timeout", "watchdog-config", "distributed-executor-backend", "master-port", "middleware"}
     | {"data-parallel-rpc-port", "data-parallel-size-local", "data-parallel-address", "data-parallel-start-rank"}
+    | {"enable-ep-weight-filter"}
 )
 """What a plan says besides, where the catalogue says nothing: none of it changes what the model answers."""
 PLANNED_ENV = frozenset({"VLLM_ENGINE_READY_TIMEOUT_S"})

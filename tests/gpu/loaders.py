@@ -53,7 +53,7 @@ def measured(case: Case, directory: Path, size: int, env: dict[str, str], *, fil
     ranks = load_ranks.of(None, layout, filtered=False)
     if not case.dense:
         ranks = replace(ranks, together=gpus, experts=config["n_routed_experts"], expert_ranks=gpus, filtered=filtered)
-    request = ranks.request(sample(directory, size), node_rank=0, seconds=SECONDS)
+    request = {**ranks.request(node_rank=0, seconds=SECONDS), "files": sample(directory, size)}
     program = (
         "import json, sys\n"
         f"sys.path.insert(0, {str(ROOT / 'src')!r})\n"

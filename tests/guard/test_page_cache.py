@@ -261,7 +261,8 @@ class Host:
     def __init__(self, directory: str = "/w", failure: OSError | None = None) -> None:
         self.now, self.lines, self.programs = 1000.0, list[str](), list[Program]()
         self.failure, self.argv, self.env = failure, list[str](), dict[str, str]()
-        self.keeper = Keeper(directory, "i1", self.start)
+        self.shares: list[float] = []
+        self.keeper = Keeper(directory, "i1", self.shares.append, self.start)
 
     def start(self, argv: Sequence[str], env: Mapping[str, str]) -> Program:
         if self.failure is not None:
@@ -303,6 +304,7 @@ def test_a_keeper_looks_again_and_again_and_says_what_was_read() -> None:
         "page cache: 412 GB of 512 GB of weights are there, the rest is read",
         "page cache: 412 GB of 512 GB of weights were there, the rest was read in 190 s",
     ]
+    assert host.shares == [1.0, THERE / ALL, 1.0]
 
 
 def test_a_keeper_waits_for_the_engines_own_load() -> None:
@@ -384,7 +386,7 @@ def test_the_end_of_a_life_is_the_programs() -> None:
 
 def test_a_real_program_under_a_keeper(tmp_path: Path) -> None:
     (path,) = files_of(tmp_path, 16 * MIB)
-    keeper = Keeper(str(tmp_path), "i1")
+    keeper = Keeper(str(tmp_path), "i1", lambda share: None)
     assert keeper.tick(0.0, 100.0, True) == []
     process = keeper._process
     process.wait(60)

@@ -11,8 +11,8 @@ from muster.commands import options
 from muster.errors import Refusal
 from muster.on_host.in_words import size
 from muster.plan import cold_load
-from muster.plan.cold_load import ColdLoad
-from muster.plan.prepare import load_for
+from muster.plan.prepare import plans_for
+from muster.plan.types import Plan
 from muster.plan.weights_path import revision_path
 from muster.spec import inventory, pins, recipe
 from muster.spec.inventory import Fleet
@@ -33,9 +33,9 @@ def status(inventory_file: str, recipe_name: str | None, overrides: Mapping[str,
     """Say what every host of INVENTORY has of RECIPE's revision, and how long an engine reads it from a cold disk; no
     file is read."""
     fleet, listing, answers = _ask(inventory_file, recipe_name, overrides, {"do": "probe"})
-    load = load_for(inventory.recipe_of(recipe_name, fleet), fleet)
+    plans = plans_for(inventory.recipe_of(recipe_name, fleet), fleet)
     click.echo(f"{listing.model} at {listing.revision}: {len(listing.files)} files, {size(listing.size)}")
-    for line in status_lines(listing, answers, load):
+    for line in status_lines(listing, answers, plans[0] if plans else None):
         click.echo(line)
 
 
@@ -73,16 +73,20 @@ def prune(inventory_file: str, recipe_name: str | None, overrides: Mapping[str, 
             click.echo(f"{host}: kept {name} ({why})")
 
 
-def status_lines(listing: Listing, answers: Answers, load: ColdLoad | None = None) -> list[str]:
-    """Return one line per host, one for each file that is wrong there, and one of the load that is to be expected."""
+def status_lines(listing: Listing, answers: Answers, plan: Plan | None = None) -> list[str]:
+    """Return one line per host, one for each file that is wrong there, and what load is to be expected."""
     lines = []
     for host, answer in answers.items():
         state = "complete" if answer["complete"] else f"{answer['good']} of {len(listing.files)} files verified"
         lines.append(f"{host}: {state}, {size(answer['free'])} free, current is {answer['link'][:12] or 'not set'}")
         if not answer["complete"]:
             lines += [f"  {path}: {why}" for path, why in answer["wrong"].items()]
-    expected = cold_load.slowest(load, {host: answer.get("rate") for host, answer in answers.items()})
-    return [*lines, expected] if expected else lines
+    rates = {host: answer.get("rate") for host, answer in answers.items()}
+    expected = cold_load.slowest(plan.load if plan else None, rates)
+    chosen = ""
+    if plan is not None and plan.loaders is not None:
+        chosen = plan.loaders.expected({host: each.get("loaders") for host, each in answers.items()})
+    return [*lines, *filter(None, (expected, chosen))]
 
 
 def _ask(

@@ -49,7 +49,7 @@ def _bring_up(run: GroupRun, recipe: str, former: Former | None, take_out: Step 
         _change(run, recipe, former, take_out)
     else:
         stage_bundle(run.inventory_group)
-        stage_weights(recipe, run.inventory_group, changes=False)
+        stage_weights(recipe, run.inventory_group, changes=False, plan=run.plan)
     verify(run)
     if prove is not None and run.progress.transaction is not None:
         gate(run.progress, "every rank's answer")
@@ -71,7 +71,7 @@ def _change(run: GroupRun, recipe: str, former: Former | None, take_out: Step | 
     base(run)
     stage_bundle(run.inventory_group)
     engine(run)
-    stage_weights(recipe, run.inventory_group)
+    stage_weights(recipe, run.inventory_group, plan=run.plan)
     stage_files(run)
     gate(run.progress, "everything that can be done while the old group runs")
     if take_out is not None:

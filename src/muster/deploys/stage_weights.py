@@ -23,6 +23,8 @@ from muster.hosts.say import say
 from muster.on_host.in_words import size
 from muster.plan import cold_load
 from muster.plan.cold_load import ColdLoad
+from muster.plan.loaders import Choice
+from muster.plan.types import Plan
 from muster.spec import inventory
 from muster.spec.listing import Listing
 from muster.weights import staging_run as runs
@@ -30,18 +32,19 @@ from muster.weights import upload
 
 
 @stage("Weights")
-def stage_weights(recipe_name: str, group: str = "", *, changes: bool = True) -> None:
+def stage_weights(recipe_name: str, group: str = "", *, changes: bool = True, plan: Plan | None = None) -> None:
     """Bring the pinned revisions of a recipe's model and of its draft models to every host of the inventory.
 
     Args:
         recipe_name: name of the recipe.
         group: of the inventory, where that has several.
         changes: whether the run changes something anyhow: then a disk without a fresh measurement is measured too.
+        plan: of the group.
 
     Raises:
         DeployError: no pin, no room, no such source; nothing was touched.
     """
-    run = runs.of_weights(current_state(), recipe_name, group)
+    run = runs.of_weights(current_state(), recipe_name, group, plan=plan)
     if run is not None:
         _bring(run, current_host().name)
         if changes or run.staging.requests:
@@ -129,6 +132,8 @@ def _bring(run: runs.StageRun, host: str) -> None:
 def _measure(run: runs.StageRun, host: str) -> None:
     if run.measures:
         weights_measured(run.measures.get(host), run.load, name="how fast this host reads its weights is known")
+    if run.loaders:
+        loaders_measured(run.loaders.get(host), run.choice, name="how fast each loader loads its weights is known")
 
 
 @operation
@@ -146,6 +151,28 @@ def weights_measured(request: programs.Request | None, load: ColdLoad | None) ->
 
     if request is not None:
         yield Session("read_rate", request, f"measure how fast {request['directory']} is read", answered)
+
+
+@operation
+def loaders_measured(request: programs.Request | None, choice: Choice | None) -> Iterator[PyinfraCommand]:
+    """How fast each of vLLM's loaders gets the weights onto this host's GPUs was measured lately, where they are idle.
+
+    Args:
+        request: of `muster.on_host.loader_rates`, or None where it was.
+        choice: what it is measured for.
+    """
+
+    def answered(_: State, host: Host, answer: programs.Answer) -> None:
+        if answer["loaders"] is None:
+            say(host, f"the loaders were not measured: {answer['why']}")
+        elif choice is not None:
+            say(host, choice.line(answer["loaders"]))
+        for name, why in answer["failed"].items():
+            say(host, f"{name} is not taken: {why}")
+
+    if request is not None:
+        directory = request["directory"]
+        yield Session("loader_rates", request, f"measure how fast each loader loads {directory}", answered)
 
 
 @operation

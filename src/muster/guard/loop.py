@@ -84,7 +84,7 @@ class Guard:
         plan = list(zip(config.children, command_lines))
         told = (self._child_failed, self._engine_died)
         self.children = Children(plan, engine_secrets, self._journal, *told, standby, config.loading)
-        self.page_cache = Keeper(config.page_cache, instance)
+        self.page_cache = Keeper(config.page_cache, instance, self.store.save_cached)
         self.next_life: Standby | None = None
         """Once this guard has ended: what stands by for one more in this process; None: systemd starts the next."""
         self._started = 0.0

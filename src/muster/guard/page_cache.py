@@ -53,13 +53,19 @@ class Keeper:
     """Keeps the weights of one directory in the page cache, for one life of the guard."""
 
     def __init__(
-        self, directory: str, instance: str, start: Callable[[Sequence[str], Mapping[str, str]], Any] | None = None
+        self,
+        directory: str,
+        instance: str,
+        seen: Callable[[float], None],
+        start: Callable[[Sequence[str], Mapping[str, str]], Any] | None = None,
     ) -> None:
-        """`directory` is empty where nothing is kept. `start` (tests) starts the program."""
+        """`directory` is empty where nothing is kept; `seen` hears the share that is there. `start` (tests) starts the
+        program.
+        """
         self._directory = directory
         # Nothing else of the guard's: neither secrets nor a generation, by which engines' processes are known.
         self._env = {INSTANCE: instance}
-        self._start = start or _start
+        self._seen, self._start = seen, start or _start
         self._process: Any = None
         self._began = 0.0
         self._next = float("-inf")
@@ -128,7 +134,8 @@ class Keeper:
     def _heard(self, said: Any) -> list[str]:
         try:
             return self._news(said)
-        except (KeyError, TypeError, ValueError):  # the engine is the same user, and could write to that pipe
+        # The engine is the same user, and could write to that pipe.
+        except (KeyError, TypeError, ValueError, ZeroDivisionError):
             return self._once("answer", "what the program that reads weights says is not understood")
 
     def _news(self, said: Mapping[str, Any]) -> list[str]:
@@ -136,12 +143,14 @@ class Keeper:
             return self._once("problem", f"weights are not kept there: {said['problem']}")
         if "there" in said:
             self._found = dict(said)
+            self._seen(said["there"] / said["bytes"])
             if said["short"]:
                 return self._once("short", f"weights are not kept there: {said['short']}")
             if not said["reads"]:
                 self._pause = INTERVAL
                 return []
             return [f"page cache: {self._state('are')}, the rest is read"]
+        self._seen(said["now"] / self._found["bytes"])
         news = f"{self._state('were')}, the rest was read in {said['seconds']:.0f} s"
         if said["why"]:
             part = f"{gb(said['now'])} are after {said['seconds']:.0f} s, and no more is read: {said['why']}"

@@ -57,7 +57,8 @@ class StartGate:
                 await self._pass_stop_on()
             if guard.member.child == NONE and not guard.ending:
                 reason = await self._blocked()
-                guard.post_member(member_core.Checked(reason[:2000], loader_record.loads(guard.config)))
+                loads = loader_record.loads(guard.config, guard.store.load_cached())
+                guard.post_member(member_core.Checked(reason[:2000], loads))
             await asyncio.sleep(guard.config.settings.check_interval)
 
     async def _blocked(self) -> str:

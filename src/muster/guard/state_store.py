@@ -39,6 +39,7 @@ class StateStore:
         self._ended = os.path.join(runtime, "ended.json")
         self._start = os.path.join(state, "start.json")
         self._xids = os.path.join(runtime, "xids.json")
+        self._cached = os.path.join(runtime, "cached.json")
         self._failures = os.path.join(state, "failures")
 
     def load_record(self) -> RestartRecord:
@@ -102,6 +103,16 @@ class StateStore:
 
     def save_start(self, seconds: float) -> None:
         _write(self._start, {"seconds": round(seconds, 1)})
+
+    def load_cached(self) -> float:
+        """The share of the weights that the page cache held when it was looked at last; 0 where nobody has."""
+        with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
+            share = read_json(self._cached)["share"]
+            return float(share) if type(share) in (int, float) and 0 <= share <= 1 else 0.0
+        return 0.0
+
+    def save_cached(self, share: float) -> None:
+        _write(self._cached, {"share": round(share, 3)})
 
     def load_resumed(self) -> float | None:
         """When an operator last resumed, in seconds of the kernel's clock."""

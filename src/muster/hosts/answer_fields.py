@@ -72,5 +72,21 @@ class ReadRate(Model):
     age: Annotated[int, Field(ge=0, le=10**10)]
 
 
+class LoaderRate(Model):
+    """Bytes a second of one loader, and of GPU memory that it takes meanwhile."""
+
+    rate: Annotated[int, Field(gt=0, le=10**13)]
+    peak: Annotated[int, Field(ge=0, le=10**13)]
+
+
+class KeptLoaders(Model):
+    """How fast each loader gets the weights onto a host's GPUs."""
+
+    engine: Line
+    ranks: Line
+    age: Annotated[int, Field(ge=0, le=10**10)]
+    loaders: Annotated[dict[Annotated[str, Field(pattern=r"\A[a-z][a-z_-]{0,39}\z")], LoaderRate], Field(max_length=8)]
+
+
 class Anything(Model):
     """An object whose reader checks each value by itself, or reads none."""

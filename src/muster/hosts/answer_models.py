@@ -18,6 +18,7 @@ from muster.hosts.answer_fields import (
     Count,
     Digest,
     Group,
+    KeptLoaders,
     Line,
     Machine,
     Model,
@@ -178,6 +179,16 @@ class ReadRates(Model):
     why: Text = ""
 
 
+class KeptLoadersAnswer(Model):
+    loaders: KeptLoaders | None
+
+
+class LoaderRates(Model):
+    loaders: KeptLoaders | None
+    failed: dict[Word, Text]
+    why: Text
+
+
 class WeightsProbe(Model):
     complete: bool
     good: Count
@@ -189,6 +200,7 @@ class WeightsProbe(Model):
     manifest: Word | None = None
     extra: list[Path] = []
     rate: ReadRate | None = None
+    loaders: KeptLoaders | None = None
 
 
 class WeightsMissing(Model):
@@ -249,6 +261,7 @@ _BY_PROGRAM: dict[str, type[BaseModel]] = {
     "prune_releases": PruneReleases,
     "read_rate": ReadRates,
     "kept_rate": ReadRates,
+    "loader_rates": LoaderRates,
     # Their readers take each value by itself and call what they cannot read unreadable.
     "probe_gpus": Anything,
     "probe_machine": Anything,
@@ -257,6 +270,7 @@ _BY_PROGRAM: dict[str, type[BaseModel]] = {
     "measure_pair": Anything,
     "meet_peers": Anything,
     "measure_allreduce": Anything,
+    "kept_loaders": KeptLoadersAnswer,
 }
 _BY_COMMAND: dict[tuple[str, str], type[BaseModel]] = {
     ("restore_plan", "check"): RestoreCheck,

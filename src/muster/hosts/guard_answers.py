@@ -9,7 +9,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from muster.hosts.answer_fields import Age, ChangeState, Count, Model, ReadRate, Text, Time, Word
+from muster.hosts.answer_fields import Age, ChangeState, Count, KeptLoaders, Model, ReadRate, Text, Time, Word
 
 
 class GuardUnit(Model):
@@ -122,3 +122,4 @@ class AskGuard(Model):
     change: ChangeState | None = None
     weights: GuardAnswer | None = None
     rate: ReadRate | None = None
+    loaders: KeptLoaders | None = None

@@ -90,6 +90,9 @@ Weights, and other large files, brought to all hosts at once:
     weights_on_disk    revisions on this host: verify, link, prune
     read_rate          how fast this host reads them from its disk
     kept_rate          what was measured of that last
+    loader_rates       how fast each of vLLM's loaders gets them onto the GPUs
+    measure_loaders    the engine's own part in that
+    kept_loaders       what was measured of that last
 
 The control machine reads some of them as well: they import nothing of muster but each other.
 """

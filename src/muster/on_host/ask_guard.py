@@ -7,7 +7,7 @@ import os
 import re
 from typing import Any
 
-from muster.on_host import change_record, kept_rate, places, run_command, startable, systemd_units
+from muster.on_host import change_record, kept_loaders, kept_rate, places, run_command, startable, systemd_units
 
 Json = dict[str, Any]
 
@@ -28,8 +28,8 @@ def main(request: Json) -> Json:
             begins.
 
     `status` has `change` too: what this host knows of changes of the group, also where no guard answers; and `weights`
-    where daemons keep the group's weights: what their guard answers; and `rate` where the request names the `model`'s
-    directory: how fast this host was measured to read it.
+    where daemons keep the group's weights: what their guard answers; and `rate` and `loaders` where the request names
+    the `model`'s directory: how fast this host was measured to read it, and to load it.
 
     Raises:
         OSError: the group has no guard on this host, or its program is gone.
@@ -37,7 +37,9 @@ def main(request: Json) -> Json:
     if request["command"] != "status":
         return _asked(request)
     change = change_record.state(request["group"], request.get("root", ""))
-    besides = {"change": change, "rate": kept_rate.of(request["model"]) if request.get("model") else None}
+    besides: Json = {"change": change, "rate": None, "loaders": None}
+    if request.get("model"):
+        besides |= {"rate": kept_rate.of(request["model"]), "loaders": kept_loaders.of(request["model"])}
     try:
         return {**_asked(request), **_weights(request), **besides}
     except OSError as error:

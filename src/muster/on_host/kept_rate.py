@@ -35,9 +35,9 @@ def of(directory: str) -> dict[str, Any] | None:
         directory: of the revision.
     """
     kept = whole_files.read_object(path(directory), _LIMIT)
-    one, together, readers, at, device = (_number(kept.get(name)) for name in ("one", "all", "readers", "at", "device"))
+    one, together, readers, at, device = (number(kept.get(name)) for name in ("one", "all", "readers", "at", "device"))
     age = int(time.time()) - at
-    if not (one and together and readers and at) or age < 0 or device != _device(directory):
+    if not (one and together and readers and at) or age < 0 or device != device_of(directory):
         return None  # also where the clock was set back, or the files were moved to another disk
     return {"one": one, "all": together, "readers": readers, "age": age}
 
@@ -58,16 +58,17 @@ def keep(directory: str, one: int, together: int, readers: int) -> None:
     Raises:
         OSError: a full disk, or a directory that is gone.
     """
-    record = {"one": one, "all": together, "readers": readers, "at": int(time.time()), "device": _device(directory)}
+    record = {"one": one, "all": together, "readers": readers, "at": int(time.time()), "device": device_of(directory)}
     whole_files.write_whole(path(directory), json.dumps(record).encode() + b"\n")
 
 
-def _number(value: Any) -> int:
-    """Return a number of the record, 0 for anything else: whoever may write there can write anything."""
+def number(value: Any) -> int:
+    """Return a number of a record, 0 for anything else: whoever may write there can write anything."""
     return value if type(value) is int and 0 < value < _MOST else 0
 
 
-def _device(directory: str) -> int:
+def device_of(directory: str) -> int:
+    """Return the number of the disk that a directory is on; -1 where it is gone."""
     try:
         return os.stat(directory).st_dev
     except OSError:

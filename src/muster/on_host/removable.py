@@ -17,6 +17,7 @@ from muster.on_host import (
     change_record,
     disk_usage,
     host_before,
+    kept_loaders,
     kept_rate,
     path_users,
     places,
@@ -222,7 +223,8 @@ def _weights(request: Json) -> _Weights:
         elif not request["weights"]:
             there.staying[model] = _STAY
         else:
-            beside = (f"{path}{suffix}" for path in staged for suffix in (".lock", kept_rate.SUFFIX))
+            suffixes = (".lock", kept_rate.SUFFIX, kept_loaders.SUFFIX)
+            beside = (f"{path}{suffix}" for path in staged for suffix in suffixes)
             there.going.extend([*staged, *beside])
             there.links.append(f"{model}/{weights_on_disk.LINK}")
             there.directories.append(model)

@@ -6,7 +6,15 @@ import glob
 import os
 from typing import Any
 
-from muster.on_host import kept_rate, path_users, safe_paths, transfer_chunks, transfer_room, whole_files
+from muster.on_host import (
+    kept_loaders,
+    kept_rate,
+    path_users,
+    safe_paths,
+    transfer_chunks,
+    transfer_room,
+    whole_files,
+)
 from muster.on_host import transfer_store as store
 
 LINK = "current"
@@ -29,7 +37,7 @@ def main(request: dict[str, Any]) -> dict[str, Any]:
 
 
 def probe(request: dict[str, Any]) -> dict[str, Any]:
-    """Return what the directory holds, where `current` points, the model's other revisions, and the disk's rate."""
+    """Return what the directory holds, where `current` points, the model's other revisions, and what was measured."""
     directory = request["directory"]
     model = os.path.dirname(directory)
     state = pinned_state(directory, request["manifest"])
@@ -38,7 +46,7 @@ def probe(request: dict[str, Any]) -> dict[str, Any]:
     state["good"] = len(state["good"])
     state["link"] = os.path.basename(_target(os.path.join(model, LINK)))
     state["revisions"] = revisions(model)
-    state["rate"] = kept_rate.of(directory)
+    state["rate"], state["loaders"] = kept_rate.of(directory), kept_loaders.of(directory)
     return state
 
 
@@ -182,7 +190,7 @@ def prune(request: dict[str, Any]) -> dict[str, Any]:
             if store.is_commit(os.path.basename(path).removesuffix(".removing")):
                 safe_paths.remove_below(path)
         for name in removed:
-            for suffix in (".lock", kept_rate.SUFFIX):
+            for suffix in (".lock", kept_rate.SUFFIX, kept_loaders.SUFFIX):
                 safe_paths.remove_file(os.path.join(model, name + suffix))
     return {"removed": removed, "kept": kept, "free": store.free(model)}
 

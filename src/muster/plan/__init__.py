@@ -26,6 +26,8 @@ remote_code         whether a command line runs a model's own code
 cuda_variants       which CUDA variant of the engine a driver runs
 release             the engine: requirements, indexes, the directory named after them
 weights_source      where the weights come from, their bytes, and how fast the way must be
+load_ranks          how the ranks of a host share a load, and which skip the experts of others
+loaders             which of vLLM's loaders may read the weights, and what was measured of them
 cold_load           how long a host takes to read its weights from a cold disk
 weights_path        where the weights lie on a host
 host_plans          what each host gets: processes, secrets, files, units, ports

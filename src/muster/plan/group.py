@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from ipaddress import collapse_addresses, ip_address, ip_network
 
+from muster.guard.group_settings import Loading
 from muster.on_host import places
 from muster.plan.layout import Layout
 from muster.plan.topology import Node, Topology
@@ -36,6 +37,8 @@ class Group:
     release: Release
     own_files: Mapping[str, str] = field(default_factory=dict)
     """Path on the hosts -> text of the recipe's files that the command line names."""
+    loading: Loading | None = None
+    """What the guards choose a loader from; None where the weights are loaded as vLLM does by itself."""
 
     @property
     def config(self) -> str:

@@ -11,7 +11,7 @@ from muster import guard
 from muster.guard.endpoint_kinds import COMPLETIONS
 from muster.on_host import places
 from muster.on_host.whole_files import text_sha256
-from muster.plan import engine_imports, flags_in_argv
+from muster.plan import engine_imports, flags_in_argv, loaders
 from muster.plan.group import Group, stack_directory
 from muster.plan.topology import Node
 from muster.plan.types import File, HostPlan, Plan, Process
@@ -83,6 +83,7 @@ def weights_config(group: Group, node: Node, daemons: Process, key: str, sockets
             "state_directory": places.state(group.name),
             "sockets": sockets,
         },
+        **({"loading": loaders.as_json(group.loading)} if group.loading else {}),
     }
 
 
@@ -187,6 +188,7 @@ def _config(group: Group, node: Node, processes: tuple[Process, ...], digest: st
         },
         "kernel_log": list(KERNEL_LOG),
         **({"stack_directory": stacks} if any(stacks in word for word in words) else {}),
+        **({"loading": loaders.as_json(group.loading)} if group.loading and not settings.keep_weights else {}),
         **({"page_cache": {"directory": group.settings.model}} if _caches(group, words) else {}),
     }
 

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from muster.plan.layout import Layout
+from muster.plan.vllm_versions import Version, version_of
 from muster.spec.shape import Shape
+
+FILTER = "enable-ep-weight-filter"
+FILTER_SINCE: Version = (0, 20, 0)
 
 
 @dataclass(frozen=True)
@@ -31,18 +36,22 @@ class LoadRanks:
     expert_ranks: int = 1
     filtered: bool = False
 
-    def request(self, files: dict[str, list[str]], *, node_rank: int, seconds: float) -> dict[str, Any]:
-        """Return the request of `muster.on_host.measure_loaders`.
+    @property
+    def key(self) -> str:
+        """What a measurement is of: another layout loads in another way."""
+        sizes = (self.ranks, self.tensor_parallel, self.together, self.experts, self.expert_ranks, int(self.filtered))
+        return "-".join(map(str, sizes))
+
+    def request(self, *, node_rank: int, seconds: float) -> dict[str, Any]:
+        """Return the request of `muster.on_host.measure_loaders`, but for the files.
 
         Args:
-            files: loader -> paths.
             node_rank: of the host.
             seconds: for each loader.
         """
         first = node_rank * self.ranks
         experts = {"count": self.experts, "ranks": self.expert_ranks, "first": first} if self.experts else None
         return {
-            "files": files,
             "ranks": self.ranks,
             "tensor_parallel": self.tensor_parallel,
             "together": self.together,
@@ -50,6 +59,20 @@ class LoadRanks:
             "filtered": self.filtered,
             "seconds": seconds,
         }
+
+
+def filters(layout: Layout, flags: Mapping[str, Any], version: str) -> bool:
+    """Whether ranks are to skip the experts of other ranks before they read them: each DP rank with EP its own part.
+
+    Not with EPLB, which moves experts between ranks: vLLM would ignore it (`default_loader.py`, 0.33).
+
+    Args:
+        layout: parallel sizes.
+        flags: of the engine: name without dashes -> value; what they say stands.
+        version: of vLLM.
+    """
+    said = FILTER in flags or f"no-{FILTER}" in flags or flags.get("enable-eplb", False) is not False
+    return layout.expert_parallel and layout.dp > 1 and not said and version_of(version) >= FILTER_SINCE
 
 
 def of(shape: Shape | None, layout: Layout, *, filtered: bool) -> LoadRanks:

@@ -20,6 +20,8 @@ from muster.plan import (
     gpu_memory,
     kept_weights,
     known_faults,
+    load_ranks,
+    loaders,
     merged_environment,
     merged_flags,
     model_limits,
@@ -120,6 +122,8 @@ def _build(recipe: Recipe, hosts: Sequence[HostSpec], settings: Settings, drafts
     spoken, notes = vllm_versions.translate(merged, settings.vllm_version)
     words = flags_in_argv.values_of(settings.extra_args)
     vllm_versions.check_flags({**spoken, **words}, layout, settings.vllm_version)
+    if load_ranks.filters(layout, {**spoken, **words}, settings.vllm_version):
+        spoken[load_ranks.FILTER] = True
     uses_ray = layout.spans_hosts and settings.executor == "ray"
     if settings.keep_weights:
         notes += kept_weights.check(settings, {**spoken, **words}, shape, ray=uses_ray)
@@ -155,6 +159,7 @@ def _build(recipe: Recipe, hosts: Sequence[HostSpec], settings: Settings, drafts
     served = settings.served_model_name or strategy.served_model_name
     if served is None and (model != recipe.model or settings.offline):
         served = recipe.model  # a path would become the name in the API
+    choice_of_loaders = loaders.of(settings, shape, layout, topology.gpu, fit, asked)
     group = Group(
         name=settings.group or recipe.name,
         title=recipe.title,
@@ -167,6 +172,7 @@ def _build(recipe: Recipe, hosts: Sequence[HostSpec], settings: Settings, drafts
         settings=settings,
         release=release.release_of(settings, ray=uses_ray, packages=recipe.packages),
         own_files=own_files.named([*map(str, spoken.values())], recipe, settings.group or recipe.name),
+        loading=choice_of_loaders.loading if choice_of_loaders is not None else None,
     )
     conflicts.check(group)
     processes = {node.host.name: processes_of(group, node, model, served, spoken) for node in topology.nodes}
@@ -212,6 +218,7 @@ def _build(recipe: Recipe, hosts: Sequence[HostSpec], settings: Settings, drafts
         memory=fit,
         weight_bytes=gpu_memory.weight_bytes(shape) if shape else 0,
         load=cold_load.of(shape, layout, asked),
+        loaders=choice_of_loaders,
         cuda_variant=release.chosen(settings).cuda_variant,
         cuda_variant_assumed=release.chosen(settings).assumed,
     )

@@ -8,7 +8,6 @@ from typing import TypeVar
 
 from muster.errors import Refusal
 from muster.plan import cuda_variants
-from muster.plan.cold_load import ColdLoad
 from muster.plan.make import build_plan
 from muster.plan.types import Plan
 from muster.plan.weights_path import applied, bundle_path
@@ -36,16 +35,20 @@ def plan_for(recipe_name: str, fleet: Fleet, cuda_variant: str | None = None) ->
     return plan_of(recipes.load(recipe_name), fleet, cuda_variant)
 
 
-def load_for(recipe_name: str, fleet: Fleet) -> ColdLoad | None:
-    """Return what each host reads when the engine starts; None where no plan can be made: looking at disks needs none.
+def plans_for(recipe_name: str, fleet: Fleet) -> list[Plan]:
+    """Return the plan of a recipe, and where no driver was asked those of other CUDA variants; none where none can be
+    made: looking at disks needs none.
 
     Args:
         recipe_name, fleet: as for `plan_for`.
     """
     try:
-        return plan_for(recipe_name, fleet).load
+        plan = plan_for(recipe_name, fleet)
     except Refusal:
-        return None
+        return []
+    others = cuda_variants.offered(plan.vllm_version) if plan.cuda_variant_assumed else ()
+    names = [variant.name for variant in others if variant.name != plan.cuda_variant]
+    return [plan, *(plan_for(recipe_name, fleet, name) for name in names)]
 
 
 def plan_of(recipe: Recipe, fleet: Fleet, cuda_variant: str | None = None) -> Plan:

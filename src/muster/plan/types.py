@@ -12,6 +12,7 @@ from muster.on_host.in_words import size
 from muster.on_host.whole_files import text_sha256
 from muster.plan.cold_load import ColdLoad
 from muster.plan.gpu_memory import Memory
+from muster.plan.loaders import Choice
 
 Audience = Literal["clients", "monitors", "peers"]
 
@@ -305,6 +306,8 @@ class Plan:
     """Where the weights come from; the digest leaves it out."""
     load: ColdLoad | None = None
     """What each host reads of weights on its disk when the engine starts; the digest leaves it out."""
+    loaders: Choice | None = None
+    """What the head chooses a loader from at each start; the digest leaves all but the guards' part of it out."""
     cuda_variant: str | None = None
     """CUDA variant of the engine (`cu130`, `cu129`, `cpu`); None where the user's own engine or index decides."""
     cuda_variant_assumed: bool = False

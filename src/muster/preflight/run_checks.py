@@ -104,7 +104,8 @@ def probe_plan(
     """
     needs = plan_needs.needs_of_plan(plan, settings)
     # What was measured of a disk is kept beside the weights that are staged.
-    kept = {"kept_rate": {"directory": plan.model}} if plan.model.startswith("/") else {}
+    where = {"directory": plan.model}
+    kept = {"kept_rate": where, "kept_loaders": where} if plan.model.startswith("/") else {}
     besides = {name: {"probe_group": request, **kept} for name, request in requests.items()}
     hosts = probe_hosts(state, needs, unreached, imports=imports, besides=besides)
     groups = {name: answers["probe_group"].get("groups", {}) for name, answers in hosts.besides.items()}
@@ -212,6 +213,9 @@ def run_recipe(
     rates = {host: answers.get("kept_rate", {}).get("rate") for host, answers in hosts.besides.items()}
     expected = cold_load.slowest(plan.load, rates)
     notes = [expected] if expected else []
+    if plan.loaders is not None:
+        measured = {host: answers.get("kept_loaders", {}).get("loaders") for host, answers in hosts.besides.items()}
+        notes += filter(None, [plan.loaders.expected(measured)])
     return preflight(state, needs, settings, title=title, reports=hosts.reports, more=tuple(found), notes=notes)
 
 

@@ -63,6 +63,7 @@ class Weights(Group):
     token_file: LocalPath | None = None
     patience: Seconds = 60
     interval: Seconds = 10
+    loader: Literal["measured", "auto"] = "measured"
 
     @property
     def kind(self) -> str:

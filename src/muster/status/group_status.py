@@ -10,6 +10,7 @@ from muster.hosts.printable import one_line
 from muster.on_host.in_words import duration
 from muster.plan import change as changes
 from muster.plan.cold_load import ColdLoad
+from muster.plan.loaders import Choice
 from muster.plan.types import Plan
 
 NOTE = 2000
@@ -35,7 +36,8 @@ class HostRow:
         note: why the host could not be asked, or what keeps it.
         load_seconds: in which the slowest of its processes read their weights, in this generation or, where weights are
             kept, in that of their daemons; None while that is not known.
-        load_expected: that a load from its cold disk takes at least; None where that is not known.
+        load_expected: that a load from its cold disk takes; None where that is not known.
+        load_measured: whether its loader was measured; otherwise the load takes at least so long, by vLLM's own loader.
     """
 
     host: str
@@ -50,6 +52,7 @@ class HostRow:
     note: str = ""
     load_seconds: float | None = None
     load_expected: float | None = None
+    load_measured: bool = False
 
 
 @dataclass(frozen=True)
@@ -134,9 +137,10 @@ def group_status(plan: Plan, answers: Mapping[str, Mapping[str, Any]], digests: 
     members = {member["host"]: member for member in head.get("members") or ()}
     digest = str(head.get("digest") or "")
     as_planned = digest in (plan.digest, *digests) if digest else None
-    load = plan.load if as_planned is not False else None
+    loads = (plan.load, plan.loaders) if as_planned is not False else (None, None)
+    loader = _loader(head_reply)
     rows = tuple(
-        _row(name, host.node_rank, host.dp_ranks, answers.get(name, {}), members.get(name, {}), engines, load)
+        _row(name, host.node_rank, host.dp_ranks, answers.get(name, {}), members.get(name, {}), engines, loads, loader)
         for name, host in plan.hosts.items()
     )
     failures = head.get("failures") or ()
@@ -159,7 +163,7 @@ def group_status(plan: Plan, answers: Mapping[str, Mapping[str, Any]], digests: 
         held_at=head.get("held_at"),
         change=_change(plan.group, answers),
         weights=_weights(head_reply),
-        loaded=_loaded(rows, _loader(head_reply)),
+        loaded=_loaded(rows, loader),
     )
 
 
@@ -173,15 +177,18 @@ def _loader(reply: Mapping[str, Any]) -> str:
 def _loaded(rows: Collection[HostRow], loader: str) -> str:
     """Return how long the slowest host's load took, or the longest that is expected, in one sentence.
 
-    What is expected is of vLLM's default loader; beside another one that is said.
+    What is expected of a loader that was not measured is the least, and of vLLM's own; beside another one that is said.
     """
     done = [row for row in rows if row.load_seconds is not None]
     waited = [row for row in rows if row.load_expected is not None]
     if not done and not waited:
         return ""
     row = max(done or waited, key=lambda row: row.load_seconds or row.load_expected or 0.0)
-    expected = "" if row.load_expected is None else f"at least {duration(row.load_expected)} from a cold disk"
-    if expected and loader:
+    about = "" if row.load_measured else "at least "
+    expected = "" if row.load_expected is None else f"{about}{duration(row.load_expected)} from a cold disk"
+    if expected and row.load_measured:
+        expected += " by what was measured"
+    elif expected and loader:
         expected = f"auto takes {expected}"
     if row.load_seconds is None:
         return f"weights: {f'read by {loader}; ' if loader else ''}{expected} ({row.host})"
@@ -220,9 +227,12 @@ def _row(
     reply: Mapping[str, Any],
     member: Mapping[str, Any],
     engines: Mapping[int, Mapping[str, Any]],
-    load: ColdLoad | None,
+    loads: tuple[ColdLoad | None, Choice | None],
+    loader: str,
 ) -> HostRow:
-    unit = reply.get("unit") or {}
+    unit, (load, choice) = reply.get("unit") or {}, loads
+    measured = choice.seconds(reply.get("loaders"), loader) if choice is not None else None
+    least = load.seconds(reply.get("rate")) if load is not None else None
     own = _answer(reply).get("member") or {}
     own_engines = [engines[rank] for rank in dp_ranks if rank in engines]
     proofs = [engine["proof"] for engine in own_engines if engine.get("proof") is not None]
@@ -238,7 +248,8 @@ def _row(
         restarts=unit.get("restarts"),
         note=one_line(_why(reply) or _note(_answer(reply), member), NOTE),
         load_seconds=_load_seconds(reply),
-        load_expected=load.seconds(reply.get("rate")) if load is not None else None,
+        load_expected=least if measured is None else measured,
+        load_measured=measured is not None,
     )
 
 

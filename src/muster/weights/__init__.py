@@ -5,6 +5,7 @@
     gather         the wheels of a release, and a bundle's note, on a machine with a network    network
     staging_roles  what the hosts have -> who fetches, who serves, who is complete              pure
     keys           the pair keys of one run
+    loader_requests  which hosts are to measure vLLM's loaders                                  pure
     staging_run    one staging run, shared by all hosts of it                                   pyinfra
     upload         files from the control machine to one host                                   pyinfra
     ask_hosts      every host asked about its weights                                           pyinfra

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +19,16 @@ from muster.hosts.run_programs import ask_all
 from muster.on_host import kept_rate, places, read_rate
 from muster.plan import cold_load
 from muster.plan.cold_load import ColdLoad, Rate
-from muster.plan.prepare import load_for
+from muster.plan.loaders import Choice
+from muster.plan.prepare import plans_for
 from muster.plan.release import release_of
+from muster.plan.types import Plan
 from muster.plan.weights_path import revision_path
 from muster.spec import bundles, inventory, pins, recipe
 from muster.spec.inventory import Fleet
 from muster.spec.listing import Listing
 from muster.spec.settings import Settings, Weights
-from muster.weights import tokens
+from muster.weights import loader_requests, tokens
 from muster.weights.keys import pair_keys
 from muster.weights.staging_roles import Staging, secret, staging
 
@@ -44,6 +45,8 @@ class StageRun:
         staging: what is done.
         measures: host without a fresh measurement of its disk -> request of `muster.on_host.read_rate`.
         load: what each host reads when the engine starts; None where no plan can be made.
+        loaders: host whose loaders were not measured lately -> request of `muster.on_host.loader_rates`.
+        choice: what they are measured for; None where nothing is chosen.
     """
 
     listing: Listing
@@ -51,13 +54,17 @@ class StageRun:
     staging: Staging
     measures: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     load: ColdLoad | None = None
+    loaders: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    choice: Choice | None = None
 
 
 _runs: OncePerRun[StageRun | None] = OncePerRun()
 _runs_of_drafts: OncePerRun[tuple[StageRun, ...]] = OncePerRun()
 
 
-def of_weights(state: State, recipe_name: str, group: str = "", *, required: bool = False) -> StageRun | None:
+def of_weights(
+    state: State, recipe_name: str, group: str = "", *, required: bool = False, plan: Plan | None = None
+) -> StageRun | None:
     """Return the run that stages a recipe's weights; None where the settings name no source.
 
     Args:
@@ -65,6 +72,7 @@ def of_weights(state: State, recipe_name: str, group: str = "", *, required: boo
         recipe_name: name of the recipe.
         group: of the inventory, where that has several.
         required: whether to refuse where the settings name no source: staging is all that this run is for.
+        plan: of the group, with the release that its hosts get; None plans it for every release that they may have.
 
     Raises:
         DeployError: no pin, no room, no such source; nothing was touched.
@@ -99,7 +107,7 @@ def of_weights(state: State, recipe_name: str, group: str = "", *, required: boo
                 needed="one commit: what is served is the directory that was staged",
                 fix=f"leave revision out, or {chosen.pin_command} --revision {settings.revision}",
             )
-        return _run(state, fleet, listing, options, loads=partial(load_for, recipe_name, fleet))
+        return _run(state, fleet, listing, options, plans=lambda: [plan] if plan else plans_for(recipe_name, fleet))
 
     return _runs.get(state, f"weights of {group} {recipe_name}", prepare)
 
@@ -177,12 +185,12 @@ def _run(
     listing: Listing,
     options: Weights,
     *,
-    loads: Callable[[], ColdLoad | None] | None = None,
+    plans: Callable[[], Sequence[Plan]] | None = None,
 ) -> StageRun:
     """Probe every host at once, decide, and say what will happen.
 
     Args:
-        loads: returns what an engine reads of these files; None of files whose disk is not measured.
+        plans: returns the plans of an engine that may read these files; None of files whose disk is not measured.
     """
     active = reached(state)
     addresses = {spec.name: spec.address for spec in fleet.hosts if spec.name in active}
@@ -194,17 +202,23 @@ def _run(
     source = source_of(fleet.settings, options)
     decided = staging(addresses, probes, listing, options, keys, source)
     logger.info(decided.text(listing))
-    if loads is None:
+    if plans is None:
         return StageRun(listing, options, decided)
     rates: dict[str, Rate | None] = {name: probes[name].get("rate") for name in addresses}
     readers = {spec.name: spec.gpus for spec in fleet.hosts if spec.name in active}
-    load, measures = loads(), dict[str, Mapping[str, Any]]()
+    planned, measures = plans(), dict[str, Mapping[str, Any]]()
+    load, choice = (planned[0].load, planned[0].loaders) if planned else (None, None)
     if listing.weight_bytes >= read_rate.LEAST:
         lacking = [name for name in addresses if not kept_rate.is_fresh(rates[name], readers[name])]
         measures = {name: {**probe, "readers": readers[name]} for name in lacking}
     if not measures and (line := cold_load.slowest(load, rates)):
         logger.info(line)
-    return StageRun(listing, options, decided, measures, load)
+    requests = loader_requests.of(fleet, planned, probes, directory, listing.digest)
+    if choice is not None and not requests:
+        kept = {name: probes[name].get("loaders") for name in addresses}
+        if line := choice.expected(kept):
+            logger.info(line)
+    return StageRun(listing, options, decided, measures, load, requests, choice)
 
 
 def source_of(settings: Settings, options: Weights) -> dict[str, Any]:
