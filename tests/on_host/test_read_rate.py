@@ -140,6 +140,19 @@ def test_a_measurement_is_kept_beside_the_records(tmp_path: Path) -> None:
     assert not kept_rate.is_fresh({**probed["rate"], "age": kept_rate.MAX_AGE + 1}, 2)
 
 
+def test_a_network_is_told_by_its_file_system(tmp_path: Path) -> None:
+    device = os.stat(tmp_path).st_dev
+    mounts = tmp_path / "mountinfo"
+    mounts.write_text(
+        "30 1 0:5 / /dev rw shared:2 - devtmpfs dev rw\n"
+        f"41 30 {os.major(device)}:{os.minor(device)} / /srv rw,relatime shared:9 master:1 - nfs4 store:/w rw\n"
+    )
+    assert kept_rate.file_system(str(tmp_path), str(mounts)) == "nfs4"
+    assert kept_rate.file_system(str(tmp_path / "gone"), str(mounts)) == ""
+    assert kept_rate.file_system(str(tmp_path), str(tmp_path / "none")) == ""
+    assert kept_rate.file_system("/dev/shm") == "tmpfs"
+
+
 @pytest.mark.parametrize(
     ("change", "why"),
     [

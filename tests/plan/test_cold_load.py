@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -30,6 +31,15 @@ def test_the_arithmetic_is_that_of_the_issue() -> None:
     load = ColdLoad(1.0, 8, 8, bytes=512 * 10**9)
     assert load.seconds(RATE) == pytest.approx(82.6, abs=0.1)
     assert load.line(RATE) == "disk 6.2 GB/s, 512 GB for 8 GPUs: at least 83 s"
+    drafted = replace(load, draft=10 * 10**9)
+    assert drafted.line(RATE) == "disk 6.2 GB/s, 522 GB for 8 GPUs: at least 84 s"
+
+
+def test_a_network_has_no_expected_time() -> None:
+    load = ColdLoad(1.0, 8, 8, bytes=512 * 10**9)
+    rate = {**RATE, "network": "nfs4"}
+    assert load.seconds(rate) is None
+    assert load.line(rate) == "nfs4 6.2 GB/s; vLLM fetches such files ahead with many threads"
 
 
 @pytest.mark.parametrize(

@@ -69,6 +69,7 @@ class ReadRate(Model):
     one: Annotated[int, Field(gt=0, le=10**13)]
     all: Annotated[int, Field(gt=0, le=10**13)]
     readers: Annotated[int, Field(gt=0, le=1000)]
+    network: Annotated[str, Field(pattern=r"\A[a-z0-9]{0,12}\z")] = ""
     age: Annotated[int, Field(ge=0, le=10**10)]
 
 

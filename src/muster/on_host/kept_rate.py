@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import time
@@ -14,6 +15,8 @@ SUFFIX = ".read-rate.json"
 """Of the record, beside the revision's directory: inside, an earlier muster would take it for a stray file."""
 MAX_AGE = 30 * 86400
 """Seconds after which a measurement says too little of the disk as it is."""
+NETWORKS = ("nfs", "nfs4", "lustre")
+"""Kinds of file systems that vLLM takes for a network's (`weight_utils.py`, 0.32 and 0.33)."""
 _LIMIT = 4096
 _MOST = 10**13
 
@@ -31,6 +34,8 @@ def path(directory: str) -> str:
 def of(directory: str) -> dict[str, Any] | None:
     """Return {one, all: bytes a second of one reader and of `readers` together, readers, age: seconds}, or None.
 
+    With `network`, the kind of file system, where that is one for which vLLM fetches files ahead.
+
     Args:
         directory: of the revision.
     """
@@ -39,7 +44,9 @@ def of(directory: str) -> dict[str, Any] | None:
     age = int(time.time()) - at
     if not (one and together and readers and at) or age < 0 or device != device_of(directory):
         return None  # also where the clock was set back, or the files were moved to another disk
-    return {"one": one, "all": together, "readers": readers, "age": age}
+    network = kept.get("network")
+    found: dict[str, Any] = {"one": one, "all": together, "readers": readers, "age": age}
+    return {**found, "network": network} if network in NETWORKS else found
 
 
 def is_fresh(kept: Mapping[str, Any] | None, readers: int) -> bool:
@@ -58,8 +65,28 @@ def keep(directory: str, one: int, together: int, readers: int) -> None:
     Raises:
         OSError: a full disk, or a directory that is gone.
     """
-    record = {"one": one, "all": together, "readers": readers, "at": int(time.time()), "device": device_of(directory)}
+    record: dict[str, Any] = {
+        "one": one,
+        "all": together,
+        "readers": readers,
+        "at": int(time.time()),
+        "device": device_of(directory),
+    }
+    record |= {"network": kind} if (kind := file_system(directory)) in NETWORKS else {}
     whole_files.write_whole(path(directory), json.dumps(record).encode() + b"\n")
+
+
+def file_system(directory: str, mountinfo: str = "/proc/self/mountinfo") -> str:
+    """Return the kind of file system that a directory is on, as the kernel names it; empty where it is not found."""
+    device = device_of(directory)
+    if device < 0:
+        return ""
+    with contextlib.suppress(OSError), open(mountinfo, encoding="utf-8", errors="replace") as file:
+        for line in file:
+            words = line.split()
+            if words[2] == f"{os.major(device)}:{os.minor(device)}" and "-" in words:
+                return words[words.index("-") + 1]
+    return ""
 
 
 def number(value: Any) -> int:

@@ -2,8 +2,8 @@
 
 It is the least for vLLM's default loader, which maps the files, on a local disk, with nothing of them in the page
 cache: the thread that reads also copies, and a disk may give more for seconds than for long (docs/weights.md).
-Weights that the cache holds load in less time; a loader of another kind, or a file system of a network, for which vLLM
-fetches ahead, takes another time.
+Weights that the cache holds load in less time; a loader of another kind (`loaders`), or a file system of a network, for
+which vLLM fetches ahead, takes another time.
 """
 
 from __future__ import annotations
@@ -37,7 +37,8 @@ class ColdLoad:
         share: of all weights, what the ranks of one host read together; of the host that reads most.
         streams: ranks of a host that read different bytes: several that read the same wait for one disk read.
         gpus: of a host.
-        bytes: that they read; 0 where the size of the weights is not known.
+        bytes: that they read of the model; 0 where the size of the weights is not known.
+        draft: bytes of a draft model, which every host reads whole.
         other: why the time of such a load is not this one; empty where it holds.
     """
 
@@ -45,6 +46,7 @@ class ColdLoad:
     streams: int
     gpus: int
     bytes: int = 0
+    draft: int = 0
     other: str = ""
 
     def seconds(self, rate: Rate | None) -> float | None:
@@ -53,9 +55,9 @@ class ColdLoad:
         Args:
             rate: of the host's disk.
         """
-        if rate is None or not self.bytes or self.other:
+        if rate is None or not self.bytes or self.other or rate.get("network"):
             return None
-        return self.bytes / self.rate(rate)
+        return (self.bytes + self.draft) / self.rate(rate)
 
     def line(self, rate: Rate) -> str:
         """Return the arithmetic: `disk 6.2 GB/s, 512 GB for 8 GPUs: at least 83 s`.
@@ -63,24 +65,27 @@ class ColdLoad:
         Args:
             rate: of the host's disk.
         """
-        disk = f"disk {self.rate(rate) / 1e9:.2g} GB/s"
+        disk = f"{rate.get('network') or 'disk'} {self.rate(rate) / 1e9:.2g} GB/s"
         seconds = self.seconds(rate)
         if seconds is None:
-            return f"{disk}; {self.other or 'how much is read is not known'}"
-        return f"{disk}, {self.bytes / 1e9:.3g} GB for {self.gpus} GPU{'s' * (self.gpus > 1)}: at least {seconds:.0f} s"
+            ahead = "vLLM fetches such files ahead with many threads" if rate.get("network") else ""
+            return f"{disk}; {self.other or ahead or 'how much is read is not known'}"
+        gpus = f"{self.gpus} GPU{'s' * (self.gpus > 1)}"
+        return f"{disk}, {(self.bytes + self.draft) / 1e9:.3g} GB for {gpus}: at least {seconds:.0f} s"
 
     def rate(self, rate: Rate) -> float:
         """Return the bytes a second that the ranks of a host get together."""
         return float(rate["one"] if self.streams == 1 else rate["all"])
 
 
-def of(shape: Shape | None, layout: Layout, flags: Mapping[str, Any]) -> ColdLoad:
+def of(shape: Shape | None, layout: Layout, flags: Mapping[str, Any], *, draft: int = 0) -> ColdLoad:
     """Return what each host of a group reads in a cold load.
 
     Args:
         shape: of the model, where it is known.
         layout: parallel sizes.
         flags: of the engine: name without dashes -> value.
+        draft: bytes of the draft model's weights.
 
     Of tensor parallel ranks each copies its slice, but slices of rows lie in every page: what spans hosts by TP counts
     whole. Pipeline stages and, with expert parallelism, experts of other hosts are not read.
@@ -98,7 +103,7 @@ def of(shape: Shape | None, layout: Layout, flags: Mapping[str, Any]) -> ColdLoa
         share *= experts / hosts + 1 - experts
     streams = layout.host_gpus if layout.expert_parallel else layout.host_gpus // layout.dp_local
     whole = gpu_memory.weight_bytes(shape) if shape is not None else 0
-    return ColdLoad(share, streams, layout.host_gpus, int(whole * share), _other(flags))
+    return ColdLoad(share, streams, layout.host_gpus, int(whole * share), draft, _other(flags))
 
 
 def _other(flags: Mapping[str, Any]) -> str:

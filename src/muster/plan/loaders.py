@@ -19,6 +19,7 @@ from muster.plan.gpu_memory import Memory
 from muster.plan.layout import Layout
 from muster.plan.load_ranks import LoadRanks
 from muster.spec.hardware import GIB, Gpu
+from muster.spec.listing import Listing
 from muster.spec.settings import Settings
 from muster.spec.shape import Shape
 
@@ -101,6 +102,7 @@ def of(
     gpu: Gpu,
     memory: Memory | None,
     flags: Mapping[str, Any],
+    draft: Listing | None = None,
 ) -> Choice | None:
     """Return what a group's weights may be loaded by; None where there is nothing to choose.
 
@@ -111,6 +113,7 @@ def of(
         gpu: of the hosts.
         memory: the table of one GPU, where it is known.
         flags: of the engine: name without dashes -> value.
+        draft: the pin of the draft model, which each host reads besides.
     """
     model = settings.model or ""
     if settings.weights.loader != "measured" or settings.supervisor != "guard" or not model.startswith("/"):
@@ -123,10 +126,11 @@ def of(
     room = gpu.memory_bytes - (memory.used if memory is not None else 0) - MARGIN
     # Who maps the files reads the layers of its own pipeline stages alone.
     stages = max(1, layout.pp // layout.engine_hosts) if layout.spans_hosts else layout.pp
+    beside = draft.weight_bytes if draft is not None else 0
     loading = Loading(
         record=model.rstrip("/") + RECORD,
-        mapped=whole * stages // layout.pp,
-        whole=whole,
+        mapped=whole * stages // layout.pp + beside,
+        whole=whole + beside,
         room=max(0, room),
         names=NAMES,
         process="weights" if settings.keep_weights else "vllm",

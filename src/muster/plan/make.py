@@ -159,7 +159,7 @@ def _build(recipe: Recipe, hosts: Sequence[HostSpec], settings: Settings, drafts
     served = settings.served_model_name or strategy.served_model_name
     if served is None and (model != recipe.model or settings.offline):
         served = recipe.model  # a path would become the name in the API
-    choice_of_loaders = loaders.of(settings, shape, layout, topology.gpu, fit, asked)
+    choice_of_loaders = loaders.of(settings, shape, layout, topology.gpu, fit, asked, draft)
     group = Group(
         name=settings.group or recipe.name,
         title=recipe.title,
@@ -217,7 +217,7 @@ def _build(recipe: Recipe, hosts: Sequence[HostSpec], settings: Settings, drafts
         heals=group.guarded,
         memory=fit,
         weight_bytes=gpu_memory.weight_bytes(shape) if shape else 0,
-        load=cold_load.of(shape, layout, asked),
+        load=cold_load.of(shape, layout, asked, draft=draft.weight_bytes if draft else 0),
         loaders=choice_of_loaders,
         cuda_variant=release.chosen(settings).cuda_variant,
         cuda_variant_assumed=release.chosen(settings).assumed,
