@@ -44,6 +44,11 @@ def gpu_rows() -> Iterator[tuple[str, ...]]:
             yield (*on, kept["label"], f"guards: {text}{way}", _recovered(faults), str(machine["date"]))
         for row in kept.get("kept_weights", ()):
             yield (*on, " ".join(row["flags"]) or "TP1", _kept(row), row["error"] or "answers", str(machine["date"]))
+        if "measured" in kept:
+            run = f"loaders measured on a cold disk, {kept['case']}"
+            yield (*on, kept["label"], run, _rates(kept["measured"]), str(machine["date"]))
+            for start in kept["starts"]:
+                yield (*on, kept["label"], _loading(start), _loaded(start), str(machine["date"]))
         if "crash" in kept:
             crash = kept["crash"]
             ended = f"generation ended {crash['words_to_end']} s after the engine's words"
@@ -91,6 +96,25 @@ def _recovered(faults: Sequence[dict[str, Any]]) -> str:
 
 def _kept(row: dict[str, Any]) -> str:
     return f"{row['model']}, weights {row['weights']}, router {row['router']}"
+
+
+def _rates(measured: dict[str, Any]) -> str:
+    return ", ".join(
+        f"{name} {found['rate'] / 1e9:.2f} GB/s" if "rate" in found else f"{name} failed: {found['error']}"
+        for name, found in measured["loaders"].items()
+    )
+
+
+def _loading(start: dict[str, Any]) -> str:
+    skipped = ", others' experts skipped" if start["filtered"] else ""
+    return f"weights from a cold disk by {start['loader']}{skipped}, prompts of 1 to 16 tokens"
+
+
+def _loaded(start: dict[str, Any]) -> str:
+    if start["error"]:
+        return f"failed: {start['error']}"
+    wrong = len(start["short_prompts"]["failures"])
+    return f"read in {start['engine']['phases']['read weights']:.0f} s, {f'{wrong} failed' if wrong else 'answers'}"
 
 
 def host_rows() -> list[dict[str, str]]:
