@@ -24,23 +24,14 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT / "src"), str(ROOT)]
 
-from muster.on_host import measure_loaders  # noqa: E402
+from muster.on_host import loader_rates, measure_loaders  # noqa: E402
 from muster.plan import load_ranks  # noqa: E402
 from muster.plan.layout import Layout  # noqa: E402
 from tests.gpu import model, run  # noqa: E402
 from tests.gpu.cases import Case, find  # noqa: E402
 
 LOADERS = (measure_loaders.AUTO, *measure_loaders.MODULES)
-SAMPLE = 8 << 30
 SECONDS = 120.0
-
-
-def sample(directory: Path, size: int) -> dict[str, list[str]]:
-    """Return files of about so many bytes for each loader, other ones for each where there are enough."""
-    files = sorted(directory.glob("*.safetensors"), key=lambda path: (-path.stat().st_size, path.name))
-    count = max(1, round(size / files[0].stat().st_size))
-    most = len(files) // count
-    return {name: [str(path) for path in files[number % most * count :][:count]] for number, name in enumerate(LOADERS)}
 
 
 def measured(case: Case, directory: Path, size: int, env: dict[str, str], *, filtered: bool) -> dict[str, Any]:
@@ -53,7 +44,9 @@ def measured(case: Case, directory: Path, size: int, env: dict[str, str], *, fil
     ranks = load_ranks.of(None, layout, filtered=False)
     if not case.dense:
         ranks = replace(ranks, together=gpus, experts=config["n_routed_experts"], expert_ranks=gpus, filtered=filtered)
-    request = {**ranks.request(node_rank=0, seconds=SECONDS), "files": sample(directory, size)}
+    sizes = {str(path): path.stat().st_size for path in directory.glob("*.safetensors")}
+    files = loader_rates.sample(sizes, LOADERS, size)
+    request = {**ranks.request(node_rank=0, seconds=SECONDS), "files": files}
     program = (
         "import json, sys\n"
         f"sys.path.insert(0, {str(ROOT / 'src')!r})\n"
@@ -79,7 +72,7 @@ def main() -> int:
     parser.add_argument("--case", default="disk-dense")
     parser.add_argument("--measure", action="store_true")
     parser.add_argument("--filtered", action="store_true", help="ranks skip the experts of others")
-    parser.add_argument("--sample", type=int, default=SAMPLE, help="bytes that each loader reads")
+    parser.add_argument("--sample", type=int, default=loader_rates.SAMPLE, help="bytes that each loader reads")
     parser.add_argument("--starts", default="", metavar="A,B", help="loaders that the case is started with")
     parser.add_argument("--words", default="", help="further words for vllm serve")
     args = parser.parse_args()
