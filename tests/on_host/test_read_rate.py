@@ -141,7 +141,7 @@ def test_a_measurement_is_kept_beside_the_records(tmp_path: Path) -> None:
 
 
 def test_a_network_is_told_by_its_file_system(tmp_path: Path) -> None:
-    device = os.stat(tmp_path).st_dev
+    device = tmp_path.stat().st_dev
     mounts = tmp_path / "mountinfo"
     mounts.write_text(
         "30 1 0:5 / /dev rw shared:2 - devtmpfs dev rw\n"
