@@ -10,7 +10,7 @@ import click
 from muster.commands import options
 from muster.errors import Refusal
 from muster.on_host.in_words import size
-from muster.plan import cold_load
+from muster.plan import loaders
 from muster.plan.prepare import plans_for
 from muster.plan.types import Plan
 from muster.plan.weights_path import revision_path
@@ -81,12 +81,13 @@ def status_lines(listing: Listing, answers: Answers, plan: Plan | None = None) -
         lines.append(f"{host}: {state}, {size(answer['free'])} free, current is {answer['link'][:12] or 'not set'}")
         if not answer["complete"]:
             lines += [f"  {path}: {why}" for path, why in answer["wrong"].items()]
-    rates = {host: answer.get("rate") for host, answer in answers.items()}
-    expected = cold_load.slowest(plan.load if plan else None, rates)
-    chosen = ""
-    if plan is not None and plan.loaders is not None:
-        chosen = plan.loaders.expected({host: each.get("loaders") for host, each in answers.items()})
-    return [*lines, *filter(None, (expected, chosen))]
+    expected = loaders.cold_load_line(
+        plan.loaders if plan else None,
+        plan.load if plan else None,
+        {host: answer.get("rate") for host, answer in answers.items()},
+        {host: answer.get("loaders") for host, answer in answers.items()},
+    )
+    return [*lines, expected] if expected else lines
 
 
 def _ask(

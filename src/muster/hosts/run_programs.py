@@ -146,6 +146,7 @@ _UNBOUNDED = ("install_engine", "transfer_stage")
 _SECONDS = {
     "ask_guard": 90.0,
     "ask_parser": 900.0,
+    "loader_rates": 900.0,
     "resolve_engine": 7200.0,
     "run_units": 240.0,
     "weights_on_disk": 7200.0,

@@ -31,7 +31,7 @@ def main(request: Json) -> Json:
 
     Args:
         request: `directory` of the revision, `manifest`: digest of its pin; `engines`: [[id, path of the release]], of
-            which the first that is installed measures; `program`: text of `measure_loaders`; `ranks`: its request, but
+            which the first that is installed measures; `program`: text of `measure_loaders`; `load`: its request, but
             for the files; `key`: of the ranks; `names` of loaders besides vLLM's own; `env` of NCCL; `gpus`: numbers
             of those that may be used, empty for all; `sample` (tests): instead of SAMPLE.
 
@@ -103,9 +103,9 @@ def _run(python: str, request: Json, files: dict[str, list[str]]) -> Json:
     Raises:
         OSError: no answer; what it printed last. TimeoutError: not in time.
     """
-    inner = json.dumps({**request["ranks"], "files": files})
+    inner = json.dumps({**request["load"], "files": files})
     program = request["program"] + _CALL.format(request=inner)
-    seconds = IMPORTS + RUNS * float(request["ranks"]["seconds"])
+    seconds = IMPORTS + RUNS * float(request["load"]["seconds"])
     env = {"VLLM_NO_USAGE_STATS": "1", "HF_HUB_OFFLINE": "1", "VLLM_LOGGING_LEVEL": "ERROR", **request["env"]}
     # Of all interfaces the unit has this one alone.
     env |= {"NCCL_SOCKET_IFNAME": "lo", "GLOO_SOCKET_IFNAME": "lo"}

@@ -14,7 +14,8 @@ from muster.guard import loader_choice
 from muster.guard.config import RECORD
 from muster.guard.group_settings import Loading
 from muster.on_host.in_words import duration
-from muster.plan import gpu_memory, load_ranks
+from muster.plan import cold_load, gpu_memory, load_ranks
+from muster.plan.cold_load import ColdLoad, Rate
 from muster.plan.gpu_memory import Memory
 from muster.plan.layout import Layout
 from muster.plan.load_ranks import LoadRanks
@@ -148,3 +149,18 @@ def as_json(loading: Loading) -> dict[str, Any]:
         "names": list(loading.names),
         "process": loading.process,
     }
+
+
+def cold_load_line(
+    choice: Choice | None,
+    load: ColdLoad | None,
+    rates: Mapping[str, Rate | None],
+    kept: Mapping[str, Kept | None],
+) -> str:
+    """Return what a load from cold disks takes, by the loaders where those were measured, else by the disks; or empty.
+
+    Args:
+        choice, load: of the plan, where one can be made.
+        rates, kept: host -> what was measured of its disk, and of its loaders.
+    """
+    return (choice.expected(kept) if choice is not None else "") or cold_load.slowest(load, rates)

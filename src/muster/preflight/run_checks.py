@@ -11,7 +11,7 @@ from pyinfra.api import Host, State
 
 from muster.hosts.all_hosts import each, hosts_of
 from muster.hosts.run_programs import run_programs
-from muster.plan import cold_load
+from muster.plan import loaders
 from muster.plan.prepare import plan_for_drivers
 from muster.plan.types import Plan
 from muster.preflight import (
@@ -211,11 +211,9 @@ def run_recipe(
     plan, (needs, hosts) = plan_for_drivers(plan, replan, probe, lambda answers: outcome.drivers_of(answers[1].reports))
     found = group_files.verdicts(plan.group, hosts.of_program("probe_group"))
     rates = {host: answers.get("kept_rate", {}).get("rate") for host, answers in hosts.besides.items()}
-    expected = cold_load.slowest(plan.load, rates)
+    kept = {host: answers.get("kept_loaders", {}).get("loaders") for host, answers in hosts.besides.items()}
+    expected = loaders.cold_load_line(plan.loaders, plan.load, rates, kept)
     notes = [expected] if expected else []
-    if plan.loaders is not None:
-        measured = {host: answers.get("kept_loaders", {}).get("loaders") for host, answers in hosts.besides.items()}
-        notes += filter(None, [plan.loaders.expected(measured)])
     return preflight(state, needs, settings, title=title, reports=hosts.reports, more=tuple(found), notes=notes)
 
 

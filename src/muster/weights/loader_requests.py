@@ -43,7 +43,7 @@ def of(
         spec.name: {
             **common,
             "gpus": list(spec.devices),
-            "ranks": choice.ranks.request(node_rank=number, seconds=SECONDS),
+            "load": choice.ranks.request(node_rank=number, seconds=SECONDS),
         }
         for number, spec in enumerate(fleet.hosts)
         if spec.name in probes and not kept_loaders.is_fresh(probes[spec.name].get("loaders"), names, choice.ranks.key)

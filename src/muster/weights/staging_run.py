@@ -17,7 +17,7 @@ from muster.hosts.all_hosts import reached
 from muster.hosts.once import OncePerRun
 from muster.hosts.run_programs import ask_all
 from muster.on_host import kept_rate, places, read_rate
-from muster.plan import cold_load
+from muster.plan import loaders
 from muster.plan.cold_load import ColdLoad, Rate
 from muster.plan.loaders import Choice
 from muster.plan.prepare import plans_for
@@ -211,13 +211,10 @@ def _run(
     if listing.weight_bytes >= read_rate.LEAST:
         lacking = [name for name in addresses if not kept_rate.is_fresh(rates[name], readers[name])]
         measures = {name: {**probe, "readers": readers[name]} for name in lacking}
-    if not measures and (line := cold_load.slowest(load, rates)):
-        logger.info(line)
     requests = loader_requests.of(fleet, planned, probes, directory, listing.digest)
-    if choice is not None and not requests:
-        kept = {name: probes[name].get("loaders") for name in addresses}
-        if line := choice.expected(kept):
-            logger.info(line)
+    kept = {name: probes[name].get("loaders") for name in addresses}
+    if not measures and not requests and (line := loaders.cold_load_line(choice, load, rates, kept)):
+        logger.info(line)
     return StageRun(listing, options, decided, measures, load, requests, choice)
 
 
