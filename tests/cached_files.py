@@ -5,7 +5,10 @@ from __future__ import annotations
 import os
 import subprocess
 import time
+from collections.abc import Sequence
 from pathlib import Path
+
+from muster.guard import page_cache_program
 
 
 def files_of(place: Path, *sizes: int) -> list[Path]:
@@ -36,3 +39,12 @@ def forget(path: Path) -> None:
                 return
             assert time.monotonic() < until, f"{cached(path)} bytes of {path} stay"
             time.sleep(0.02)
+
+
+def share(names: Sequence[str], samples: int = 512, seed: int | None = None) -> float:
+    """Return which share of the bytes of some files the page cache holds; 0 where one cannot be asked."""
+    try:
+        found, total = page_cache_program.estimate(names, samples, seed)
+    except OSError:
+        return 0.0
+    return found / total if total else 0.0

@@ -16,9 +16,9 @@ from typing import Any
 
 import pytest
 
-from muster.guard import page_cache, page_cache_program
-from muster.guard.page_cache import GRACE, INTERVAL, MOST, SILENT, Keeper, share
-from tests.cached_files import cached, files_of, forget
+from muster.guard import page_cache_program
+from muster.guard.page_cache import GRACE, INTERVAL, MOST, SILENT, Keeper
+from tests.cached_files import cached, files_of, forget, share
 
 MIB = 1 << 20
 NOBODY = 65534
@@ -393,4 +393,4 @@ def test_a_real_program_under_a_keeper(tmp_path: Path) -> None:
     assert keeper.tick(1.0, 100.0, True) == []
     assert (keeper._process, keeper._next, process.stdout.closed) == (None, 1.0 + INTERVAL, True)
     forget(path)
-    assert page_cache.share([str(path)]) < 0.1
+    assert share([str(path)]) < 0.1

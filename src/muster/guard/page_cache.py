@@ -34,21 +34,6 @@ _PIPE = 64 << 10
 """Bytes that a pipe holds: more was not said at once."""
 
 
-def share(paths: Sequence[str], samples: int = 512, seed: int | None = None) -> float:
-    """Return which share of the bytes of some files the page cache holds, from 0 to 1; within 0.03 or so.
-
-    Args:
-        paths: of regular files. Where one is missing, is a link, or lies where the kernel cannot tell, it is 0.
-        samples: pages that are asked. A page that is missing is read for it: no more than so many.
-        seed: of their places; None draws others each time.
-    """
-    try:
-        found, total = page_cache_program.estimate(paths, samples, seed)
-    except OSError:
-        return 0.0
-    return found / total if total else 0.0
-
-
 class Keeper:
     """Keeps the weights of one directory in the page cache, for one life of the guard."""
 
