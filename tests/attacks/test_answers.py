@@ -40,19 +40,21 @@ from muster.plan.restart_decision import decide
 from muster.preflight import allreduce, meeting, outcome, pairs, read_report
 from muster.preflight.deploy_checks import verdicts
 from muster.preflight.table import render
+from muster.spec.inventory import Fleet
 from muster.spec.listing import Entry, Listing
-from muster.spec.settings import Weights
+from muster.spec.settings import Settings, Weights
 from muster.status import host_events
 from muster.status.failures import gather
 from muster.status.group_status import group_status
-from muster.weights import staging_roles, upload
+from muster.weights import loader_requests, staging_roles, upload
 from tests import sample_observations, sample_plans
 from tests.hosts.fake_host import FakeChannel, fake_host
 from tests.preflight import sample
 from tests.status.test_host_events import KILLED
 from tests.status.test_host_events import line as event_line
 
-PLAN = sample_plans.plan("kimi-k2-instruct", 2, "H200")
+PLAN = sample_plans.plan("kimi-k2-instruct", 2, "H200", model="/srv/m", offline=True)
+FLEET = Fleet("two", tuple(sample_plans.hosts(2, "H200")), Settings())
 PLAIN = sample_plans.plain("kimi-k2-instruct", 2, "H200")
 HEAD, OTHER = PLAN.hosts
 SHA = "a" * 64
@@ -67,8 +69,15 @@ COLOUR = re.compile("\x1b\\[[0-9;]*m")
 # the answers, as honest hosts give them
 
 RATE = {"one": 10**9, "all": 6 * 10**9, "readers": 8, "age": 60}
+LOADERS = {
+    "engine": "vllm-1",
+    "ranks": "8-1-8-384-16-1",
+    "age": 60,
+    "loaders": {name: {"rate": 10**9, "peak": 5} for name in ("auto", "auto-cached", "instanttensor")},
+}
 GUARD_STATUS = {
     "rate": RATE,
+    "loaders": LOADERS,
     "unit": {"active": "active", "sub": "running", "restarts": 1, "since": ""},
     "answer": {
         "host": HEAD,
@@ -167,6 +176,15 @@ def read_weights(answer: Mapping[str, Any]) -> list[str]:
     keys = {"n0": {"n1": "k"}, "n1": {"n0": "k"}}
     staging = staging_roles.staging(addresses, probes, LISTING, Weights(source="hub"), keys, {"kind": "hub"})
     return [*lines, staging.text(LISTING), json.dumps(staging.requests)]
+
+
+def read_loaders(answer: Mapping[str, Any]) -> list[str]:
+    kept, choice = answer["loaders"], PLAN.loaders
+    assert choice is not None
+    loader_requests.of(FLEET, [PLAN], {"n0": answer, "n1": answer}, "/srv/m", SHA)
+    lines = [choice.line(kept)] if kept else [str(answer.get("why"))]
+    lines += [f"{name} is not taken: {why}" for name, why in answer.get("failed", {}).items()]
+    return [*lines, choice.expected({"n0": kept, "n1": kept}), str(choice.seconds(kept, "instanttensor"))]
 
 
 def read_rates(answer: Mapping[str, Any]) -> list[str]:
@@ -339,11 +357,18 @@ CASES = {
         "weights_on_disk",
         {"do": "probe"},
         {"complete": False, "good": 0, "wrong": {"a": "missing"}, "bytes": 1, "free": 10**12, "link": "",
-         "revisions": {"r": 5}, "manifest": None, "extra": [], "rate": RATE},
+         "revisions": {"r": 5}, "manifest": None, "extra": [], "rate": RATE, "loaders": LOADERS},
         read_weights,
     ),
     "read rate": Case("read_rate", {}, {"rate": RATE, "why": "the disk hangs"}, read_rates),
     "kept rate": Case("kept_rate", {}, {"rate": RATE}, read_rates),
+    "loader rates": Case(
+        "loader_rates",
+        {},
+        {"loaders": LOADERS, "failed": {"fastsafetensors": "is not installed"}, "why": ""},
+        read_loaders,
+    ),
+    "kept loaders": Case("kept_loaders", {}, {"loaders": LOADERS}, read_loaders),
     "weights verify": Case(
         "weights_on_disk",
         {"do": "verify"},
@@ -509,7 +534,7 @@ def test_every_program_that_answers_has_a_model_and_a_case() -> None:
     rooms = [path for path in source.rglob("*.py") if path.parent.name != "on_host" and path.name != "answer_models.py"]
     text = "".join(path.read_text() for path in rooms)
     asked = {name for name in names if f'"{name}"' in text}
-    # Two stream lines, one is run by another program, two by the host itself, one is talked to (`transaction`), and one
+    # Two stream lines, two are run by other programs, two by the host itself, one is talked to (`transaction`), and one
     # is a part of the probe.
     assert asked - known == {
         "install_engine",
@@ -517,6 +542,7 @@ def test_every_program_that_answers_has_a_model_and_a_case() -> None:
         "transfer_hub",
         "return_change",
         "host_metrics",
+        "measure_loaders",
         "hold_change",
         "startable",
     }

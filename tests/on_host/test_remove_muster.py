@@ -45,6 +45,7 @@ def host(tmp_path: Path) -> Path:
     write(tmp_path, f"/var/lib/muster/weights/org--model/{REVISION}/.muster-manifest.json")
     write(tmp_path, f"/var/lib/muster/weights/org--model/{REVISION}.lock")
     write(tmp_path, f"/var/lib/muster/weights/org--model/{REVISION}.read-rate.json")
+    write(tmp_path, f"/var/lib/muster/weights/org--model/{REVISION}.loaders.json")
     (tmp_path / "var/lib/muster/weights/org--model/current").symlink_to(REVISION)
     (tmp_path / "var/lib/muster/hf").mkdir()
     for path in ("/etc/systemd/system/other.service", "/etc/systemd/system/muster-exporter.service", "/etc/passwd"):
@@ -100,6 +101,7 @@ def test_everything_leaves_what_is_not_musters_and_the_weights(host: Path) -> No
         f"/var/lib/muster/weights/org--model/{REVISION}/.muster-manifest.json",
         f"/var/lib/muster/weights/org--model/{REVISION}.lock",
         f"/var/lib/muster/weights/org--model/{REVISION}.read-rate.json",
+        f"/var/lib/muster/weights/org--model/{REVISION}.loaders.json",
     }
     assert (host / "var/lib/muster/weights/org--model/current").is_symlink()
     assert not (host / "opt/muster").exists()

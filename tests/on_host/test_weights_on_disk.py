@@ -17,6 +17,7 @@ def test_prune_spares_what_a_unit_or_a_process_names(tmp_path: Path) -> None:
         if name != "f":  # which is somebody else's
             (root / f"{name * 40}.lock").touch()
             (root / f"{name * 40}.read-rate.json").touch()
+            (root / f"{name * 40}.loaders.json").touch()
     (root / "current").symlink_to("b" * 40)
     unit = tmp_path / "etc" / "systemd" / "system" / "muster-g.service"
     unit.parent.mkdir(parents=True)
@@ -36,7 +37,7 @@ def test_prune_spares_what_a_unit_or_a_process_names(tmp_path: Path) -> None:
     assert weights_on_disk.main(asked)["removed"] == dry["removed"]
     assert {path.name for path in root.iterdir()} == {
         *(name * 40 for name in "abcdf"),
-        *(f"{name * 40}.{suffix}" for name in "abcd" for suffix in ("lock", "read-rate.json")),
+        *(f"{name * 40}.{suffix}" for name in "abcd" for suffix in ("lock", "read-rate.json", "loaders.json")),
         "current",
     }
 

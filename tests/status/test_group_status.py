@@ -320,3 +320,37 @@ def test_where_weights_are_kept_the_load_is_their_daemons() -> None:
     assert [row.load_seconds for row in group_status(PLAN, told).hosts] == [43.0, 43.0]
     told[OTHER]["weights"] = {"error": "no answer"}  # what the engine maps is not read from the disk
     assert [row.load_seconds for row in group_status(PLAN, told).hosts] == [43.0, None]
+
+
+LOADED = plan("kimi-k2-instruct", 2, "H200", model="/srv/m", offline=True)
+"""A plan of a group whose guards choose a loader."""
+
+
+def test_a_loader_that_was_measured_is_expected_to_take_its_own_time() -> None:
+    assert LOADED.loaders is not None
+    whole = LOADED.loaders.loading.whole
+    rates = {"auto": {"rate": whole // 100, "peak": 0}, "instanttensor": {"rate": whole // 25, "peak": 0}}
+    told = answers(digest=LOADED.digest, loader="instanttensor")
+    for host, slower in ((HEAD, 1), (OTHER, 2)):
+        found = {name: {**each, "rate": each["rate"] // slower} for name, each in rates.items()}
+        told[host] |= {"rate": RATE, "loaders": {"engine": "e", "ranks": "r", "age": 60, "loaders": found}}
+    found = group_status(LOADED, told)
+    assert [round(row.load_expected or 0) for row in found.hosts] == [25, 50]
+    assert [row.load_measured for row in found.hosts] == [True, True]
+    expected = "50 s from a cold disk by what was measured"
+    assert found.loaded == f"weights: read by instanttensor; {expected} ({OTHER})"
+    assert " ".join(shown(found)).endswith(found.loaded)
+    told[OTHER]["answer"]["children"] = [{"name": "vllm", "load": {"read": 54.0, "model": 60.0}}]
+    assert group_status(LOADED, told).loaded == f"weights: read in 54 s by instanttensor ({OTHER}); {expected}"
+
+
+def test_a_generation_that_loads_by_default_is_expected_to_take_as_long_as_auto() -> None:
+    assert LOADED.loaders is not None
+    rate = {"rate": LOADED.loaders.loading.mapped // 80, "peak": 0}
+    told = answers(digest=LOADED.digest)
+    told[HEAD] |= {"rate": RATE, "loaders": {"engine": "e", "ranks": "r", "age": 60, "loaders": {"auto": rate}}}
+    found = group_status(LOADED, told)
+    assert found.loaded == f"weights: 80 s from a cold disk by what was measured ({HEAD})"
+    told[HEAD]["answer"]["group"]["loader"] = "fastsafetensors"  # which was not measured here: the disk's figure counts
+    assert group_status(LOADED, told).hosts[0].load_measured is False
+    assert "auto takes at least" in group_status(LOADED, told).loaded

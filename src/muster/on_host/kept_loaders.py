@@ -34,10 +34,11 @@ def of(directory: str) -> dict[str, Any] | None:
         directory: of the revision.
     """
     kept = whole_files.read_object(path(directory), _LIMIT)
-    age, loaders = int(time.time()) - kept_rate.number(kept.get("at")), kept.get("loaders")
-    if age < 0 or kept.get("device") != kept_rate.device_of(directory) or not isinstance(loaders, dict):
+    at, loaders = kept_rate.number(kept.get("at")), kept.get("loaders")
+    age = int(time.time()) - at
+    if not at or age < 0 or kept.get("device") != kept_rate.device_of(directory) or not isinstance(loaders, dict):
         return None  # also where the clock was set back, or the files were moved to another disk
-    found = {str(name)[:40]: rate for name, each in list(loaders.items())[:_MOST] if (rate := _rate(each))}
+    found = {str(name)[:40]: rate for name, each in list(loaders.items())[:_MOST] if (rate := figures(each))}
     words = [kept.get(name) for name in ("engine", "ranks")]
     if not found or not all(isinstance(word, str) and len(word) <= 200 for word in words):
         return None
@@ -73,7 +74,7 @@ def keep(directory: str, engine: str, ranks: str, loaders: Mapping[str, Mapping[
     whole_files.write_whole(path(directory), json.dumps(record).encode() + b"\n")
 
 
-def _rate(value: Any) -> dict[str, int] | None:
+def figures(value: Any) -> dict[str, int] | None:
     """Return one loader's figures; None for anything else: the engine's packages gave them."""
     if not isinstance(value, dict) or type(value.get("peak")) is not int or value["peak"] < 0:
         return None

@@ -59,13 +59,13 @@ def main(request: Json) -> Json:
                 return {**nothing, "why": "there are no safetensors"}
             answer = _run(f"{engine[1]}/bin/python", request, chosen)
             found = answer.get("loaders") or {}
-            good = {name: each for name, each in found.items() if "rate" in each}
+            good = {name: rate for name, each in found.items() if (rate := kept_loaders.figures(each))}
             if good:
                 kept_loaders.keep(directory, engine[0], request["key"], good)
     except (OSError, TimeoutError) as error:
         return {**nothing, "why": str(error)}
     kept = kept_loaders.of(directory) if good else None
-    failed = {name: str(each.get("error"))[:400] for name, each in found.items() if name not in good}
+    failed = {name: str(each.get("error", "no figures"))[:400] for name, each in found.items() if name not in good}
     return {"loaders": kept, "failed": failed, "why": "" if kept else str(answer.get("error") or "no loader loaded")}
 
 
@@ -114,14 +114,16 @@ def _run(python: str, request: Json, files: dict[str, list[str]]) -> Json:
     done = run_unprivileged.finish([python, "-I", "-"], seconds, stdin=program, env=env)
     for line in reversed(done.output.splitlines()):
         if line.startswith('{"'):
-            answer = json.loads(line)
-            return _checked(answer)
+            try:
+                return _checked(json.loads(line), ("auto", "auto-cached", *request["names"]))
+            except (ValueError, RecursionError):
+                break
     raise OSError(f"{python} gave no answer and ended with {done.status}:\n{run_unprivileged.tail(done)}")
 
 
-def _checked(answer: Any) -> Json:
-    """Return an answer of the engine's packages, as far as it is of the form that was asked for."""
+def _checked(answer: Any, names: Sequence[str]) -> Json:
+    """Return an answer of the engine's packages, as far as it is of the form that was asked for: of these loaders."""
     loaders = answer.get("loaders") if isinstance(answer, dict) else None
     if not isinstance(loaders, dict):
         return {"error": str(answer.get("error") if isinstance(answer, dict) else answer)[:400]}
-    return {"loaders": {str(name)[:40]: each for name, each in list(loaders.items())[:8] if isinstance(each, dict)}}
+    return {"loaders": {name: loaders[name] for name in names if isinstance(loaders.get(name), dict)}}

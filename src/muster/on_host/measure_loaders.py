@@ -122,6 +122,8 @@ def _rank(request: Json, name: str, paths: list[str], rank: int, directory: str,
     """Be one rank, in a process of its own."""
     try:
         answers.put(_load(request, name, list(paths), rank, directory, begin))
+    except threading.BrokenBarrierError:
+        pass  # another rank has said why
     except BaseException as error:
         answers.put({"error": _sentence(error)})
         begin.abort()
@@ -187,7 +189,8 @@ def _own_experts(experts: Json | None, rank: int) -> set[int] | None:
     if experts is None:
         return None
     own = importlib.import_module(_FILTER).compute_local_expert_ids
-    ids: set[int] | None = own(experts["count"], experts["ranks"], experts["first"] + rank)
+    # Ranks of a later pipeline stage divide the experts of its layers anew.
+    ids: set[int] | None = own(experts["count"], experts["ranks"], (experts["first"] + rank) % experts["ranks"])
     return ids
 
 
