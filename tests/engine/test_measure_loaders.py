@@ -74,7 +74,7 @@ def test_the_engine_measures_its_loaders_and_leaves_nothing(real: Real) -> None:
             "manifest": listing.digest,
             "engines": [["none", "/opt/none"], ["own", engine]],
             "program": programs.source("measure_loaders"),
-            "ranks": ranks.request(node_rank=0, seconds=120),
+            "load": ranks.request(node_rank=0, seconds=120),
             "key": ranks.key,
             "names": names,
             "env": {"NCCL_DEBUG": "INFO"},

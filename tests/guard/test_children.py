@@ -84,7 +84,7 @@ def test_a_child_gets_its_environment_and_none_of_systemds(mark: str, monkeypatc
     assert [(each.process, each.reason) for each in run.failures] == [("vllm", "vllm ended with status 0")]
 
 
-LOADING = Loading("/w/rev.loaders.json", 1, 1, 1, ("instanttensor",), "vllm")
+LOADING = Loading("/w/rev.loaders.json", 1, 1, 1, ("instanttensor",), "vllm", "r")
 
 
 def test_the_process_that_loads_gets_the_loaders_words_and_no_other(mark: str) -> None:

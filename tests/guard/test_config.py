@@ -40,6 +40,7 @@ LOADING: dict[str, Any] = {
     "room": 0,
     "names": ["instanttensor", "fastsafetensors"],
     "process": "vllm",
+    "ranks": "2-1-2-0-1-0",
 }
 
 

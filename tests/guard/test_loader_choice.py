@@ -14,9 +14,10 @@ from muster.guard.loader_choice import GAIN, LIMIT, Measured
 
 GB = 10**9
 NAMES = ("instanttensor", "fastsafetensors", "runai_streamer")
-LOADING = Loading("/w/rev.loaders.json", 100 * GB, 200 * GB, 8 * GB, NAMES, "vllm")
+LOADING = Loading("/w/rev.loaders.json", 100 * GB, 200 * GB, 8 * GB, NAMES, "vllm", "r")
 RECORD = {
     "engine": "0.33.0",
+    "ranks": "r",
     "device": 7,
     "at": 1.8e9,
     "loaders": {
@@ -30,11 +31,12 @@ RECORD = {
 
 
 def test_a_record_counts_for_its_engine_and_its_disk() -> None:
-    found = loader_choice.measured(RECORD, "0.33.0", 7)
+    found = loader_choice.measured(RECORD, "0.33.0", "r", 7)
     assert found["instanttensor"] == Measured(8 * GB, 8 * GB)
     assert set(found) == set(RECORD["loaders"])  # type: ignore[call-overload]
-    assert loader_choice.measured(RECORD, "0.32.0", 7) == {}
-    assert loader_choice.measured(RECORD, "0.33.0", 8) == {}
+    assert loader_choice.measured(RECORD, "0.32.0", "r", 7) == {}
+    assert loader_choice.measured(RECORD, "0.33.0", "r", 8) == {}
+    assert loader_choice.measured(RECORD, "0.33.0", "s", 7) == {}
 
 
 @pytest.mark.parametrize(
@@ -54,11 +56,11 @@ def test_a_record_counts_for_its_engine_and_its_disk() -> None:
     ],
 )
 def test_an_odd_record_is_no_measurement(change: dict[str, object]) -> None:
-    assert loader_choice.measured({**RECORD, **change}, "0.33.0", 7) == {}
+    assert loader_choice.measured({**RECORD, **change}, "0.33.0", "r", 7) == {}
 
 
 def test_the_seconds_of_each_loader_that_fits_and_is_planned() -> None:
-    record = loader_choice.measured(RECORD, "0.33.0", 7)
+    record = loader_choice.measured(RECORD, "0.33.0", "r", 7)
     assert loader_choice.seconds_of(record, LOADING, 0.0) == {"auto": 100.0, "instanttensor": 25.0}
     assert loader_choice.seconds_of(record, LOADING, 0.5)["auto"] == 62.5
     assert loader_choice.seconds_of(record, LOADING, 1.0)["auto"] == 25.0

@@ -38,7 +38,11 @@ def written(record: Path, **change: Any) -> Path:
         "instanttensor": {"rate": 8 * GB, "peak": 0},
     }
     device = record.with_name("rev").stat().st_dev
-    record.write_text(json.dumps({"engine": "0.32.0", "device": device, "at": 1.8e9, "loaders": loaders, **change}))
+    record.write_text(
+        json.dumps(
+            {"engine": "0.32.0", "ranks": LOADING["ranks"], "device": device, "at": 1.8e9, "loaders": loaders, **change}
+        )
+    )
     return record
 
 
@@ -52,7 +56,13 @@ def test_without_a_measurement_that_counts_there_is_nothing(record: Path) -> Non
     told = configured(record)
     assert loader_record.loads(replace(told, loading=None)) == ""
     assert loader_record.loads(told) == "", "no record"
-    for change in ({"engine": "0.31.0"}, {"device": 1}, {"loaders": []}, {"more": "x" * loader_record.LIMIT}):
+    for change in (
+        {"engine": "0.31.0"},
+        {"ranks": "1-1-1-0-1-0"},
+        {"device": 1},
+        {"loaders": []},
+        {"more": "x" * loader_record.LIMIT},
+    ):
         assert loader_record.loads(configured(written(record, **change))) == ""
     for text in ("", "[]", "{", "[" * 10_000, "\xff"):
         record.write_bytes(text.encode("latin-1"))

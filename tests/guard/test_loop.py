@@ -148,7 +148,9 @@ def test_a_group_loads_by_what_its_hosts_have_measured_at_each_start(make: Make,
     def measure(**rates: int) -> None:
         loaders = {name: {"rate": rate, "peak": 0} for name, rate in {"auto": 10, **rates}.items()}
         draft = tmp_path / "draft"
-        draft.write_text(json.dumps({"engine": "0.32.0", "device": weights.stat().st_dev, "loaders": loaders}))
+        draft.write_text(
+            json.dumps({"engine": "0.32.0", "ranks": "r", "device": weights.stat().st_dev, "loaders": loaders})
+        )
         draft.replace(record)
 
     def loaders() -> list[str]:
@@ -158,6 +160,7 @@ def test_a_group_loads_by_what_its_hosts_have_measured_at_each_start(make: Make,
     measure(instanttensor=50)
     names = ["instanttensor", "fastsafetensors"]
     loading = {"record": str(record), "mapped": 1000, "whole": 1000, "room": 0, "names": names, "process": "vllm"}
+    loading["ranks"] = "r"
     processes = [{"name": "vllm", "env": {}, "standby": ["json"]}]
     cluster = make(2, loading=loading, processes=processes, settings={**FAST, "standby_after": 0.5})
     before = running(cluster)

@@ -97,7 +97,7 @@ def asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         "manifest": staged["manifest"],
         "engines": [["other", str(tmp_path / "none")], engine_of(tmp_path / "engine")],
         "program": answering({"loaders": dict.fromkeys(("auto", "auto-cached", *NAMES), GOOD)}),
-        "ranks": {"ranks": 2, "seconds": 20},
+        "load": {"ranks": 2, "seconds": 20},
         "key": "8-1-8",
         "names": list(NAMES),
         "env": {},
@@ -247,12 +247,16 @@ def test_the_guard_reads_what_was_kept(asked: dict[str, Any]) -> None:
     made = plan("kimi-k2-instruct", 2, "H200", model="/srv/m", offline=True)
     measured = {"auto": {"rate": 10**9, "peak": 0}, "auto-cached": {"rate": 10**10, "peak": 0}}
     measured |= {"instanttensor": {"rate": 10**10, "peak": 1 << 30}, "runai_streamer": {"error": "none"}}
-    asked |= {"engines": [[made.release.id, asked["engines"][1][1]]], "program": answering({"loaders": measured})}
+    assert made.loaders is not None
+    asked |= {
+        "key": made.loaders.ranks.key,
+        "engines": [[made.release.id, asked["engines"][1][1]]],
+        "program": answering({"loaders": measured}),
+    }
     answer = loader_rates.main(asked)
     text = made.head.files["/etc/muster/kimi-k2-instruct/guard.json"].text
     told = config.parse(text.replace('"/srv/m.', f'"{asked["directory"]}.'))
     assert loader_record.loads(told) == "auto=1.03e+03 instanttensor=103"
-    assert made.loaders is not None
     assert made.loaders.wire(answer["loaders"]) == loader_record.loads(told)
     assert loader_record.loads(told, 1.0) == "auto=103 instanttensor=103"
 

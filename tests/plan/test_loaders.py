@@ -44,7 +44,7 @@ def test_who_maps_the_files_reads_its_own_stages_and_others_read_all(sizes: Layo
     choice = chosen(sizes=sizes)
     assert choice is not None
     room = GPUS["H200"].memory_bytes - MARGIN
-    assert choice.loading == Loading(RECORD, int(10**12 * share), 10**12, room, NAMES, "vllm")
+    assert choice.loading == Loading(RECORD, int(10**12 * share), 10**12, room, NAMES, "vllm", choice.ranks.key)
 
 
 @pytest.mark.parametrize(
@@ -138,14 +138,14 @@ def test_without_a_choice_no_guard_is_told_of_one(settings: dict[str, Any]) -> N
 
 # in words
 
-LOADING = Loading(RECORD, 120 * GB, 240 * GB, 8 * GB, NAMES, "vllm")
+LOADING = Loading(RECORD, 120 * GB, 240 * GB, 8 * GB, NAMES, "vllm", "r")
 CHOICE = Choice(LOADING, LoadRanks(8, 8, 8))
 
 
 def kept(engine: str = "e", age: int = 300, **rates: float) -> dict[str, Any]:
     """Return a measurement, of GB a second."""
     found = {name.replace("_cached", "-cached"): {"rate": int(rate * GB), "peak": GB} for name, rate in rates.items()}
-    return {"engine": engine, "ranks": "k", "age": age, "loaders": found}
+    return {"engine": engine, "ranks": CHOICE.ranks.key, "age": age, "loaders": found}
 
 
 def test_what_was_just_measured_is_one_line() -> None:
@@ -184,10 +184,11 @@ def test_what_takes_more_memory_than_there_is_does_not_count() -> None:
         {"a": None},
         {"a": kept(auto=1), "b": None},
         {"a": kept(auto=1), "b": kept("other", auto=1)},
+        {"a": {**kept(auto=1), "ranks": "2-2-2-0-1-0"}},
         {"a": kept(instanttensor=3)},
         {"a": kept(auto=1), "b": kept(instanttensor=3)},
     ],
-    ids=["no host", "none", "one of two", "two engines", "not auto", "nothing in common"],
+    ids=["no host", "none", "one of two", "two engines", "another layout", "not auto", "nothing in common"],
 )
 def test_nothing_is_expected_where_something_is_not_known(by_host: dict[str, Any]) -> None:
     assert CHOICE.expected(by_host) == ""

@@ -333,7 +333,10 @@ def test_a_loader_that_was_measured_is_expected_to_take_its_own_time() -> None:
     told = answers(digest=LOADED.digest, loader="instanttensor")
     for host, slower in ((HEAD, 1), (OTHER, 2)):
         found = {name: {**each, "rate": each["rate"] // slower} for name, each in rates.items()}
-        told[host] |= {"rate": RATE, "loaders": {"engine": "e", "ranks": "r", "age": 60, "loaders": found}}
+        told[host] |= {
+            "rate": RATE,
+            "loaders": {"engine": "e", "ranks": LOADED.loaders.ranks.key, "age": 60, "loaders": found},
+        }
     found = group_status(LOADED, told)
     assert [round(row.load_expected or 0) for row in found.hosts] == [25, 50]
     assert [row.load_measured for row in found.hosts] == [True, True]
@@ -348,7 +351,10 @@ def test_a_generation_that_loads_by_default_is_expected_to_take_as_long_as_auto(
     assert LOADED.loaders is not None
     rate = {"rate": LOADED.loaders.loading.mapped // 80, "peak": 0}
     told = answers(digest=LOADED.digest)
-    told[HEAD] |= {"rate": RATE, "loaders": {"engine": "e", "ranks": "r", "age": 60, "loaders": {"auto": rate}}}
+    told[HEAD] |= {
+        "rate": RATE,
+        "loaders": {"engine": "e", "ranks": LOADED.loaders.ranks.key, "age": 60, "loaders": {"auto": rate}},
+    }
     found = group_status(LOADED, told)
     assert found.loaded == f"weights: 80 s from a cold disk by what was measured ({HEAD})"
     told[HEAD]["answer"]["group"]["loader"] = "fastsafetensors"  # which was not measured here: the disk's figure counts

@@ -32,7 +32,7 @@ def test_each_host_is_asked_about_its_own_ranks() -> None:
     env = {"NCCL_IB_HCA": "mlx5", "VLLM_LOGGING_LEVEL": "DEBUG"}
     found = asked({FIRST: None, SECOND: None}, extra_env=env)
     assert list(found) == [FIRST, SECOND]
-    ranks = [found[name].pop("ranks") for name in (FIRST, SECOND)]
+    ranks = [found[name].pop("load") for name in (FIRST, SECOND)]
     assert [each["experts"]["first"] for each in ranks] == [0, 8]
     assert {each["seconds"] for each in ranks} == {loader_requests.SECONDS}
     assert found[FIRST] == found[SECOND]

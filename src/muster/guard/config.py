@@ -66,7 +66,7 @@ class Config:
     kept_for: KeptFor | None = None
     """Of the daemons that keep weights: whose."""
     loading: Loading | None = None
-    """Where a loader is chosen at each start: what that takes. Not in the digest: it restarts nothing."""
+    """Where a loader is chosen at each start: what that takes. What hosts measure is no part of it."""
     page_cache: str = ""
     """Directory of the weights that are kept in the page cache; empty where none are."""
 
@@ -218,7 +218,7 @@ def _loading(item: Mapping[str, Any]) -> Loading:
     for key, size in sizes.items():
         if type(size) is not int or not 0 <= size < 2**53:
             raise ValueError(f"loading.{key} is {size!r}, needed a number of bytes from 0 to 2**53")
-    return Loading(record=record, names=names, process=_str(item, "process"), **sizes)
+    return Loading(record=record, names=names, process=_str(item, "process"), ranks=_str(item, "ranks"), **sizes)
 
 
 def _page_cache(item: Mapping[str, Any]) -> str:

@@ -150,6 +150,8 @@ class Loading:
     """Loaders that may be chosen, besides `auto`."""
     process: str
     """Name of the child that loads."""
+    ranks: str
+    """How this group's ranks load, as the record has it: what was measured of another layout says nothing."""
 
 
 @dataclass(frozen=True)

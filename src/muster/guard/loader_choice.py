@@ -38,10 +38,14 @@ class Measured:
     """Bytes of GPU memory that loading takes beyond the weights."""
 
 
-def measured(data: Mapping[str, Any], engine: str, device: int) -> dict[str, Measured]:
-    """What a host's record says of its loaders; nothing where it is of another engine or disk, or odd in any way."""
+def measured(data: Mapping[str, Any], engine: str, ranks: str, device: int) -> dict[str, Measured]:
+    """What a host's record says of its loaders; nothing where it is of another engine, layout or disk, or odd."""
     loaders = data.get("loaders")
-    if data.get("engine") != engine or type(data.get("device")) is not int or data["device"] != device:
+    if (
+        (data.get("engine"), data.get("ranks")) != (engine, ranks)
+        or type(data.get("device")) is not int
+        or data["device"] != device
+    ):
         return {}
     if not isinstance(loaders, Mapping):
         return {}

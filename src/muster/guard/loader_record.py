@@ -26,7 +26,8 @@ def loads(config: Config, cached_share: float = 0.0) -> str:
         return ""
     weights = loading.record[: -len(RECORD)]
     try:
-        record = loader_choice.measured(read_json(loading.record, LIMIT), config.group.engine, os.stat(weights).st_dev)
+        device, told = os.stat(weights).st_dev, read_json(loading.record, LIMIT)
+        record = loader_choice.measured(told, config.group.engine, loading.ranks, device)
         return loader_choice.to_wire(loader_choice.seconds_of(record, loading, cached_share))
     except (OSError, ValueError):
         return ""

@@ -69,7 +69,7 @@ def keep(directory: str, engine: str, ranks: str, loaders: Mapping[str, Mapping[
         "ranks": ranks,
         "device": kept_rate.device_of(directory),
         "at": int(time.time()),
-        "loaders": {name: rate for name, each in loaders.items() if (rate := _rate(each))},
+        "loaders": {name: rate for name, each in loaders.items() if (rate := figures(each))},
     }
     whole_files.write_whole(path(directory), json.dumps(record).encode() + b"\n")
 

@@ -90,7 +90,7 @@ class Choice:
 
     def wire(self, kept: Kept | None) -> str:
         """Return the times of a host as its guard tells them to the head, nothing being in the page cache."""
-        if kept is None:
+        if kept is None or kept["ranks"] != self.ranks.key:
             return ""
         measured = {name: loader_choice.Measured(each["rate"], each["peak"]) for name, each in kept["loaders"].items()}
         return loader_choice.to_wire(loader_choice.seconds_of(measured, self.loading, 0.0))
@@ -128,6 +128,7 @@ def of(
     # Who maps the files reads the layers of its own pipeline stages alone.
     stages = max(1, layout.pp // layout.engine_hosts) if layout.spans_hosts else layout.pp
     beside = draft.weight_bytes if draft is not None else 0
+    ranks = load_ranks.of(shape, layout, filtered=load_ranks.FILTER in flags)
     loading = Loading(
         record=model.rstrip("/") + RECORD,
         mapped=whole * stages // layout.pp + beside,
@@ -135,8 +136,9 @@ def of(
         room=max(0, room),
         names=NAMES,
         process="weights" if settings.keep_weights else "vllm",
+        ranks=ranks.key,
     )
-    return Choice(loading, load_ranks.of(shape, layout, filtered=load_ranks.FILTER in flags))
+    return Choice(loading, ranks)
 
 
 def as_json(loading: Loading) -> dict[str, Any]:
@@ -148,6 +150,7 @@ def as_json(loading: Loading) -> dict[str, Any]:
         "room": loading.room,
         "names": list(loading.names),
         "process": loading.process,
+        "ranks": loading.ranks,
     }
 
 
