@@ -10,9 +10,11 @@ import pytest
 
 from muster.hosts import programs
 from muster.on_host import run_unprivileged
+from muster.plan.load_ranks import LoadRanks
 from muster.sandbox import Sandbox
 from tests.attacks.host_programs import ask, shell
 from tests.conftest import Boot
+from tests.on_host.transfer_runs import COMMIT, listing_of
 
 pytestmark = pytest.mark.sandbox
 
@@ -104,6 +106,29 @@ def test_a_planted_package_runs_as_nobody_who_may_do_anything(box: Sandbox, host
     assert int(uid) > 0
     assert NOTHING.format(uid=uid) in answer, answer
     assert shell(box, host, f"ls /etc/planted {RELEASE}/planted /var/lib/planted 2>/dev/null || true") == ""
+
+
+def test_a_planted_vllm_that_is_to_measure_its_loaders_may_do_nothing_either(box: Sandbox) -> None:
+    plant(box, "node0", PLANTED)
+    origin = box.tree("node0") / "srv" / "origin"
+    origin.mkdir()
+    (origin / "model.safetensors").write_bytes(bytes(4096))
+    listing = listing_of(origin)
+    staged = {"listing": listing.as_data(), "me": "h", "seed": "h", "address": "127.0.0.1", "port": 29001, "peers": {}}
+    directory = f"/srv/measured/o--m/{COMMIT}"
+    source = {"kind": "directory", "path": "/srv/origin", "from": "from a directory"}
+    assert "error" not in ask(box, "node0", "transfer_stage", directory=directory, source=source, **staged)
+    asked = {
+        "directory": directory, "manifest": listing.digest, "engines": [["planted", RELEASE]], "key": "k", "gpus": [],
+        "program": programs.source("measure_loaders"), "load": LoadRanks(1, 1, 1).request(node_rank=0, seconds=30),
+        "names": ["instanttensor"], "env": {}, "sample": 1,
+    }  # fmt: skip
+    answer = ask(box, "node0", "loader_rates", **asked)
+    assert answer["loaders"] is None
+    uid = re.findall(r"PLANTED uid=(\d+)", answer["why"])[0]
+    assert int(uid) > 0
+    assert NOTHING.format(uid=uid) in answer["why"], answer
+    assert shell(box, "node0", f"ls /etc/planted {RELEASE}/planted /srv/measured/o--m/*.json 2>/dev/null || true") == ""
 
 
 def test_a_package_that_never_ends_leaves_no_process(box: Sandbox) -> None:

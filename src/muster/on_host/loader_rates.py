@@ -17,7 +17,7 @@ from muster.on_host import transfer_store as store
 Json = dict[str, Any]
 
 SAMPLE = 8 << 30
-"""Bytes that each loader reads at least, in whole files."""
+"""Bytes that each loader reads, or somewhat less, in whole files."""
 IMPORTS = 120.0
 """Seconds that vLLM's imports may take."""
 RUNS = 5
