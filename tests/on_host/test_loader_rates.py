@@ -216,13 +216,17 @@ def test_what_is_not_there_is_no_error(asked: dict[str, Any], change: dict[str, 
     assert why in answer["why"]
 
 
+STOPPED = "; muster stage measures them while the group is stopped"
+
+
 @pytest.mark.parametrize(
     ("status", "text", "why"),
     [
         (0, "", ""),
-        (9, "NVIDIA-SMI has failed", ""),
-        (0, "4711\n", "1 process computes on its GPUs"),
-        (0, "4711\n4712\n", "2 processes compute on its GPUs"),
+        (run_command.MISSING, "nvidia-smi: No such file or directory", ""),
+        (9, "NVIDIA-SMI has failed\n because", "nvidia-smi failed: NVIDIA-SMI has failed because"),
+        (0, "4711\n", f"1 process computes on its GPUs{STOPPED}"),
+        (0, "4711\n4712\n", f"2 processes compute on its GPUs{STOPPED}"),
     ],
 )
 def test_gpus_that_are_at_work_are_left_alone(

@@ -89,12 +89,15 @@ def sample(files: dict[str, int], names: Sequence[str], least: int) -> dict[str,
 
 
 def _busy() -> str:
-    """Return who computes on this host's GPUs; empty where nobody does, or where it has none."""
+    """Return why its GPUs are not to be used; empty where nobody computes on them, or where it has none."""
     status, text = run_command.run(_APPS)
-    pids = text.split()
-    if status != 0 or not pids:
+    if status == run_command.MISSING:
         return ""
-    return f"{len(pids)} process{'es' * (len(pids) > 1)} compute{'s' * (len(pids) == 1)} on its GPUs"
+    if status != 0:
+        return f"nvidia-smi failed: {' '.join(text.split())[:200]}"
+    pids = text.split()
+    who = f"{len(pids)} process{'es' * (len(pids) > 1)} compute{'s' * (len(pids) == 1)} on its GPUs"
+    return f"{who}; muster stage measures them while the group is stopped" if pids else ""
 
 
 def _run(python: str, request: Json, files: dict[str, list[str]]) -> Json:

@@ -36,6 +36,8 @@ _ITERATORS = {
     "fastsafetensors": "fastsafetensors_weights_iterator",
     "runai_streamer": "runai_safetensors_weights_iterator",
 }
+_COLLECTIVE = ("instanttensor", "fastsafetensors")
+"""Loaders whose ranks pass tensors to each other, if they are in one world group."""
 _WEIGHTS = "vllm.model_executor.model_loader.weight_utils"
 _FILTER = "vllm.model_executor.model_loader.ep_weight_filter"
 _LOOK = 0.01
@@ -135,7 +137,8 @@ def _load(request: Json, name: str, paths: list[str], rank: int, directory: str,
     cuda = torch.cuda.is_available()
     if cuda:
         torch.cuda.set_device(rank)
-    _meet(request["together"], rank, directory, "nccl" if cuda else "gloo")
+    if name in _COLLECTIVE:
+        _meet(request["together"], rank, directory, "nccl" if cuda else "gloo")
     own = _own_experts(request["experts"], rank)
     words: Json = {"local_expert_ids": own} if request["filtered"] and name in (AUTO, "instanttensor") else {}
     taken = _Taken(request, own, rank, cuda)
