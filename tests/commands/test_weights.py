@@ -16,7 +16,7 @@ RATE = {"one": 10**9, "all": 5 * 10**9, "readers": 8, "age": 60}
 def probe(**loaders: float) -> dict[str, Any]:
     """Return what a complete host answers; of loaders GB a second."""
     found = {name: {"rate": int(rate * 1e9), "peak": 0} for name, rate in loaders.items()}
-    kept = {"engine": "e", "ranks": PLAN.loaders.ranks.key, "age": 120, "loaders": found} if found else None
+    kept = {"engine": PLAN.release.id, "ranks": PLAN.loaders.ranks.key, "age": 120, "loaders": found} if found else None
     state = {"complete": True, "good": 1, "wrong": {}, "free": 10**12, "link": "d" * 40}
     return {**state, "rate": RATE, "loaders": kept}
 

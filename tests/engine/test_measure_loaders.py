@@ -80,6 +80,7 @@ def test_the_engine_measures_its_loaders_and_leaves_nothing(real: Real) -> None:
             "env": {"NCCL_DEBUG": "INFO"},
             "gpus": [],
             "sample": MATRIX * MATRICES,
+            "etc": "/srv/none",  # the hosts' own group serves meanwhile, without a GPU
         }
         text = programs.bundle({"loader_rates": asked})
         done = box.exec(host, ["/bin/sh", "-c", programs.COMMAND], stdin=text, timeout=900)

@@ -156,6 +156,18 @@ def test_a_loader_with_which_a_start_failed_is_taken_again_after_a_resume_only()
     assert failed(resumed).record.unfit == ("other",), "the start that runs keeps its loader"
 
 
+@pytest.mark.parametrize(("times", "patience"), [("auto=90 fast=20", 900), ("auto=900 fast=200", 2000)])
+def test_a_start_with_a_chosen_loader_that_hangs_ends_before_ready_timeout(times: str, patience: float) -> None:
+    state = measured(times, times)
+    assert (state.loader, state.patience) == ("fast", patience)
+    state = replace(state, settings=replace(SETTINGS, silence_timeout=1e6))
+    assert head_core.step(state, head_core.Tick(), patience)[0].phase == "run"
+    ended, _ = head_core.step(state, head_core.Tick(), patience + 1)
+    assert ended.reason == f"a: not ready {patience:g} s after the start with fast"
+    assert ended.record.unfit == ("fast",)
+    assert measured("auto=90", "auto=90").patience == SETTINGS.ready_timeout
+
+
 def test_a_failure_while_it_serves_is_not_the_loaders() -> None:
     state, actions = head_core.step(measured(A, B), head_core.Ready(), 30.0)
     assert actions == (head_core.SaveRecord(), head_core.SaveStart(30.0))

@@ -373,6 +373,23 @@ def test_a_program_that_hangs_is_killed_and_no_other_is_started() -> None:
     assert len(host.programs) == 1, "it may hang in the disk"
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        {"there": 1, "bytes": 0, "reads": True, "short": ""},
+        {"there": 10**3000, "bytes": 1, "reads": True, "short": ""},
+        {"there": "all", "bytes": [], "reads": 1, "short": 0},
+    ],
+)
+def test_what_another_program_could_write_there_ends_nothing(line: object) -> None:
+    host = Host()
+    assert host.looks(line, after=0) == ["page cache: what the program that reads weights says is not understood"]
+    assert host.looks(b"[" * 60_000) == []
+    assert host.looks(READS, {**DONE, "seconds": 10**400}) == [
+        "page cache: 412 GB of 512 GB of weights are there, the rest is read"
+    ]
+
+
 def test_the_end_of_a_life_is_the_programs() -> None:
     host = Host()
     host.keeper.end()

@@ -121,11 +121,12 @@ def test_a_record_of_weights_that_are_gone_is_none(directory: Path) -> None:
 
 
 def test_what_is_read_of_a_record_is_bounded(directory: Path) -> None:
-    many = {f"{number:090}": {"rate": 1, "peak": 10**15} for number in range(50)}
-    kept = put(directory, json.dumps(record(directory, loaders=many)))
+    big = {"auto": {"rate": 1, "peak": 10**15}, "a" * 41: {"rate": 1, "peak": 0}, "a b": {"rate": 1, "peak": 0}}
+    kept = put(directory, json.dumps(record(directory, loaders=big)))
     assert kept is not None
-    assert kept["loaders"] == {"0" * 40: {"rate": 1, "peak": 10**13}}
-    few = {f"a{number}": {"rate": 1, "peak": 0} for number in range(50)}
+    assert kept["loaders"] == {"auto": {"rate": 1, "peak": 10**13}}
+    assert put(directory, json.dumps({**record(directory), "engine": "a\nb"})) is None
+    few = {"a" * number: {"rate": 1, "peak": 0} for number in range(1, 40)}
     kept = put(directory, json.dumps(record(directory, loaders=few)))
     assert kept is not None
     assert len(kept["loaders"]) == 8

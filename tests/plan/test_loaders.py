@@ -139,7 +139,7 @@ def test_without_a_choice_no_guard_is_told_of_one(settings: dict[str, Any]) -> N
 # in words
 
 LOADING = Loading(RECORD, 120 * GB, 240 * GB, 8 * GB, NAMES, "vllm", "r")
-CHOICE = Choice(LOADING, LoadRanks(8, 8, 8))
+CHOICE = Choice(LOADING, LoadRanks(8, 8, 8), "e")
 
 
 def kept(engine: str = "e", age: int = 300, **rates: float) -> dict[str, Any]:

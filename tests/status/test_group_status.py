@@ -335,7 +335,7 @@ def test_a_loader_that_was_measured_is_expected_to_take_its_own_time() -> None:
         found = {name: {**each, "rate": each["rate"] // slower} for name, each in rates.items()}
         told[host] |= {
             "rate": RATE,
-            "loaders": {"engine": "e", "ranks": LOADED.loaders.ranks.key, "age": 60, "loaders": found},
+            "loaders": {"engine": LOADED.release.id, "ranks": LOADED.loaders.ranks.key, "age": 60, "loaders": found},
         }
     found = group_status(LOADED, told)
     assert [round(row.load_expected or 0) for row in found.hosts] == [25, 50]
@@ -353,7 +353,12 @@ def test_a_generation_that_loads_by_default_is_expected_to_take_as_long_as_auto(
     told = answers(digest=LOADED.digest)
     told[HEAD] |= {
         "rate": RATE,
-        "loaders": {"engine": "e", "ranks": LOADED.loaders.ranks.key, "age": 60, "loaders": {"auto": rate}},
+        "loaders": {
+            "engine": LOADED.release.id,
+            "ranks": LOADED.loaders.ranks.key,
+            "age": 60,
+            "loaders": {"auto": rate},
+        },
     }
     found = group_status(LOADED, told)
     assert found.loaded == f"weights: 80 s from a cold disk by what was measured ({HEAD})"

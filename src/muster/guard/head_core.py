@@ -122,6 +122,8 @@ class HeadState:
     loaders: Sequence[str] = ()
     """What the plan allows to be chosen for loading."""
     loader: str = ""
+    patience: float = float("inf")
+    """Seconds from `run` after which a group that is not ready has failed to start."""
     """What this generation loads its weights with, fixed when it goes to `run`; empty for vLLM's own default."""
 
 
@@ -210,7 +212,9 @@ def _gather(state: HeadState, now: float) -> Result:
         return state, ()
     loader = loader_choice.choose(loads(state), state.record.unfit, state.loaders)
     record = restart_policy.begun(state.record, state.generation, loader)
-    return replace(state, phase=RUN, since=now, record=record, loader=loader), (SaveRecord(), PushViews())
+    patience = min(state.settings.ready_timeout, loader_choice.patience(loads(state), loader))
+    state = replace(state, phase=RUN, since=now, record=record, loader=loader, patience=patience)
+    return state, (SaveRecord(), PushViews())
 
 
 def loads(state: HeadState) -> dict[str, str]:
@@ -242,8 +246,8 @@ def _tick(state: HeadState, now: float) -> Result:
             return _end(state, state.reason, now)
         return state, ()
     if state.ready_at is None:
-        if now - state.since > settings.ready_timeout:
-            reason = f"not ready {settings.ready_timeout:g} s after the start"
+        if now - state.since > state.patience:
+            reason = f"not ready {state.patience:g} s after the start{f' with {state.loader}' if state.loader else ''}"
             return _abort(state, Failure(state.group.head, reason), now)
     elif not state.healthy and now - state.ready_at >= settings.healthy_after:
         return replace(state, healthy=True, record=restart_policy.after_healthy_run(state.record)), (SaveRecord(),)

@@ -25,6 +25,9 @@ NEWS = 0.05
 LIMIT = 256
 """Characters of a host's times on their way to the head."""
 
+LEAST_PATIENCE, PATIENCE = 900.0, 10.0
+"""Seconds, and how many times the expected load, that a start with a chosen loader may take."""
+
 _WORD = re.compile(r"([a-z][a-z0-9_]{0,31})=(\d{1,9}(?:\.\d{1,9})?(?:e[+-]\d\d)?)")
 
 
@@ -119,6 +122,14 @@ def choose(by_host: Mapping[str, str], unfit: Sequence[str], known: Sequence[str
         return ""
     best, name = min(fit)
     return name if best * GAIN <= times[AUTO] else ""
+
+
+def patience(by_host: Mapping[str, str], loader: str) -> float:
+    """Seconds after which a start with a chosen loader has failed: such loaders can hang where `auto` does not.
+
+    Much longer than loads take, so that what is slow for another reason is not blamed on the loader.
+    """
+    return max(LEAST_PATIENCE, PATIENCE * slowest(by_host).get(loader, 0.0)) if loader else float("inf")
 
 
 def words(argv: Sequence[str], loader: str) -> list[str]:

@@ -112,7 +112,7 @@ class Keeper:
         *lines, self._output = self._output.split(b"\n")
         said = []
         for line in lines:
-            with contextlib.suppress(ValueError):
+            with contextlib.suppress(ValueError, RecursionError):
                 said.append(json.loads(line))
         return said
 
@@ -120,7 +120,7 @@ class Keeper:
         try:
             return self._news(said)
         # The engine is the same user, and could write to that pipe.
-        except (KeyError, TypeError, ValueError, ZeroDivisionError):
+        except (KeyError, TypeError, ValueError, ArithmeticError):
             return self._once("answer", "what the program that reads weights says is not understood")
 
     def _news(self, said: Mapping[str, Any]) -> list[str]:

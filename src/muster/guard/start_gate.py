@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import threading
+from collections.abc import Callable
 from typing import Protocol
 
 from . import kept_weights, loader_record, member_core, start_checks
@@ -19,6 +21,27 @@ from .member_core import MemberEvent, MemberState
 from .messages import NONE
 from .restart_policy import STOPPED, RestartRecord
 from .state_store import StateStore
+
+READ_TIMEOUT = 2.0
+"""Seconds for the record of the loaders."""
+
+
+def reads_aside(read: Callable[[], str], found: asyncio.Future[str]) -> threading.Thread:
+    """Read something in a thread that nobody waits for at the guard's end; `found` gets it."""
+    loop = asyncio.get_running_loop()
+
+    def tell(text: str) -> None:
+        if not found.done():
+            found.set_result(text)
+
+    def work() -> None:
+        text = read()
+        with contextlib.suppress(RuntimeError):  # the loop is closed
+            loop.call_soon_threadsafe(tell, text)
+
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    return thread
 
 
 class GateServices(Protocol):
@@ -45,6 +68,7 @@ class StartGate:
         self._guard, self._fence = guard, fence
         self.held = not guard.config.is_head and guard.store.is_held()
         """On a member: an operator stopped the group while the head could not be told."""
+        self._reader: threading.Thread | None = None
 
     async def watch(self) -> None:
         """Check for as long as the guard lives."""
@@ -57,9 +81,21 @@ class StartGate:
                 await self._pass_stop_on()
             if guard.member.child == NONE and not guard.ending:
                 reason = await self._blocked()
-                loads = loader_record.loads(guard.config, guard.store.load_cached())
+                loads = await self._loads()
                 guard.post_member(member_core.Checked(reason[:2000], loads))
             await asyncio.sleep(guard.config.settings.check_interval)
+
+    async def _loads(self) -> str:
+        """How long each loader would take here. In a thread of its own: the weights may be on a disk that hangs."""
+        guard, found = self._guard, asyncio.get_running_loop().create_future()
+        if guard.config.loading is None or (self._reader is not None and self._reader.is_alive()):
+            return ""
+        cached = guard.store.load_cached() if guard.config.page_cache else 0.0
+        self._reader = reads_aside(lambda: loader_record.loads(guard.config, cached), found)
+        try:
+            return await asyncio.wait_for(found, READ_TIMEOUT)
+        except asyncio.TimeoutError:
+            return ""
 
     async def _blocked(self) -> str:
         guard, config = self._guard, self._guard.config

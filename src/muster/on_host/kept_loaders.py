@@ -6,6 +6,7 @@ The guard reads this record at each start. Root writes it, beside the revision's
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -15,6 +16,7 @@ from muster.on_host import kept_rate, whole_files
 SUFFIX = ".loaders.json"
 _LIMIT = 16 << 10
 _MOST = 8
+_NAME = re.compile(r"[a-z][a-z_-]{0,39}")
 
 
 def main(request: dict[str, Any]) -> dict[str, Any]:
@@ -38,9 +40,10 @@ def of(directory: str) -> dict[str, Any] | None:
     age = int(time.time()) - at
     if not at or age < 0 or kept.get("device") != kept_rate.device_of(directory) or not isinstance(loaders, dict):
         return None  # also where the clock was set back, or the files were moved to another disk
-    found = {str(name)[:40]: rate for name, each in list(loaders.items())[:_MOST] if (rate := figures(each))}
+    read = list(loaders.items())[:_MOST]
+    found = {name: rate for name, each in read if _NAME.fullmatch(name) and (rate := figures(each))}
     words = [kept.get(name) for name in ("engine", "ranks")]
-    if not found or not all(isinstance(word, str) and len(word) <= 200 for word in words):
+    if not found or not all(isinstance(word, str) and len(word) <= 200 and word.isprintable() for word in words):
         return None
     return {"engine": words[0], "ranks": words[1], "age": age, "loaders": found}
 

@@ -6,12 +6,13 @@ disturbed. As a user that may do nothing, without a network: the engine's packag
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from collections.abc import Sequence
 from typing import Any
 
-from muster.on_host import kept_loaders, mutex, run_command, run_unprivileged, transfer_room, weights_on_disk
+from muster.on_host import kept_loaders, mutex, places, run_command, run_unprivileged, transfer_room, weights_on_disk
 from muster.on_host import transfer_store as store
 
 Json = dict[str, Any]
@@ -22,6 +23,7 @@ IMPORTS = 120.0
 """Seconds that vLLM's imports may take."""
 RUNS = 5
 """Measurements: each loader once, and vLLM's own once more from the page cache."""
+_RUNS = ("active", "activating", "reloading", "deactivating")
 _APPS = ("nvidia-smi", "--query-compute-apps=pid", "--format=csv,noheader")
 _CALL = "\nimport json\nprint(json.dumps(main(json.loads({request!r}))), flush=True)\n"
 
@@ -33,7 +35,7 @@ def main(request: Json) -> Json:
         request: `directory` of the revision, `manifest`: digest of its pin; `engines`: [[id, path of the release]], of
             which the first that is installed measures; `program`: text of `measure_loaders`; `load`: its request, but
             for the files; `key`: of the ranks; `names` of loaders besides vLLM's own; `env` of NCCL; `gpus`: numbers
-            of those that may be used, empty for all; `sample` (tests): instead of SAMPLE.
+            of those that may be used, empty for all; `sample`, `etc` (tests): instead of SAMPLE, and where groups are.
 
     Returns:
         `loaders`: as `kept_loaders.of`, or None; `why` there are none; `failed`: loader -> why it is not among them.
@@ -42,7 +44,7 @@ def main(request: Json) -> Json:
     engine = next((pair for pair in request["engines"] if os.path.exists(f"{pair[1]}/bin/vllm")), None)
     if engine is None:
         return {**nothing, "why": "no engine is installed here yet"}
-    busy = _busy()
+    busy = _busy(request.get("etc", places.ETC))
     if busy:
         return {**nothing, "why": busy}
     directory = request["directory"]
@@ -54,6 +56,9 @@ def main(request: Json) -> Json:
                 return {**nothing, "why": f"{directory} is not complete"}
             sizes = {path: int(entry["size"]) for path, entry in state["manifest"]["files"].items()}
             files = {store.inside(directory, path): count for path, count in sizes.items()}
+            busy = _busy(request.get("etc", places.ETC))  # again: it may have waited for the lock
+            if busy:
+                return {**nothing, "why": busy}
             chosen = sample(files, ["auto", *request["names"]], request.get("sample", SAMPLE))
             if not chosen:
                 return {**nothing, "why": "there are no safetensors"}
@@ -88,8 +93,15 @@ def sample(files: dict[str, int], names: Sequence[str], least: int) -> dict[str,
     return {name: alike[turn % turns * count :][:count] for turn, name in enumerate(names)}
 
 
-def _busy() -> str:
-    """Return why its GPUs are not to be used; empty where nobody computes on them, or where it has none."""
+def _busy(etc: str) -> str:
+    """Return why its GPUs are not to be used; empty where nobody does or soon will, or where it has none.
+
+    A group whose guard runs may start at any time, as after a failure: nothing of this is to be in its way.
+    """
+    for group in _groups(etc):
+        held = os.path.lexists(f"{places.state(group)}/held.json")
+        if not held and run_command.run(["systemctl", "is-active", f"muster-{group}.service"])[1].strip() in _RUNS:
+            return f"{group} runs, or starts anew; muster stage measures them while it is stopped"
     status, text = run_command.run(_APPS)
     if status == run_command.MISSING:
         return ""
@@ -98,6 +110,13 @@ def _busy() -> str:
     pids = text.split()
     who = f"{len(pids)} process{'es' * (len(pids) > 1)} compute{'s' * (len(pids) == 1)} on its GPUs"
     return f"{who}; muster stage measures them while the group is stopped" if pids else ""
+
+
+def _groups(etc: str) -> list[str]:
+    """Return the groups that have a guard on this host."""
+    with contextlib.suppress(OSError):
+        return [name for name in sorted(os.listdir(etc)) if os.path.isfile(f"{etc}/{name}/guard.json")]
+    return []
 
 
 def _run(python: str, request: Json, files: dict[str, list[str]]) -> Json:

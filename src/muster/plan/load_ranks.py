@@ -75,20 +75,21 @@ def filters(layout: Layout, flags: Mapping[str, Any], version: str) -> bool:
     return layout.expert_parallel and layout.dp > 1 and not said and version_of(version) >= FILTER_SINCE
 
 
-def of(shape: Shape | None, layout: Layout, *, filtered: bool) -> LoadRanks:
+def of(shape: Shape | None, layout: Layout, *, filtered: bool, kept: bool = False) -> LoadRanks:
     """Return how the ranks of each host of a group load.
 
     Args:
         shape: of the model, where it is known.
         layout: parallel sizes.
         filtered: whether ranks skip the experts of others.
+        kept: whether daemons load to keep the weights: those are one world group (`weight_cache/daemon.py`, 0.33).
     """
     experts = shape.n_routed_experts if shape is not None else 0
     divided = experts if layout.expert_parallel and layout.expert_ranks > 1 else 0
     return LoadRanks(
         ranks=layout.host_gpus,
         tensor_parallel=layout.tp,
-        together=layout.host_gpus if experts or layout.dp_local <= 1 else layout.host_gpus // layout.dp_local,
+        together=layout.host_gpus if experts or kept or layout.dp_local <= 1 else layout.host_gpus // layout.dp_local,
         experts=divided,
         expert_ranks=layout.expert_ranks if divided else 1,
         filtered=filtered and bool(divided),

@@ -44,10 +44,12 @@ class Choice:
     Args:
         loading: as the guards get it.
         ranks: of each host, as a loader sees them.
+        engine: how the ids of its releases begin, whatever their CUDA variant.
     """
 
     loading: Loading
     ranks: LoadRanks
+    engine: str
 
     def line(self, kept: Kept) -> str:
         """Return what was just measured on a host: `auto 1.4 GB/s (5.7 from the page cache), instanttensor 3.1`."""
@@ -90,10 +92,15 @@ class Choice:
 
     def wire(self, kept: Kept | None) -> str:
         """Return the times of a host as its guard tells them to the head, nothing being in the page cache."""
-        if kept is None or kept["ranks"] != self.ranks.key:
+        if kept is None or kept["ranks"] != self.ranks.key or not self._runs(kept["engine"]):
             return ""
         measured = {name: loader_choice.Measured(each["rate"], each["peak"]) for name, each in kept["loaders"].items()}
         return loader_choice.to_wire(loader_choice.seconds_of(measured, self.loading, 0.0))
+
+    def _runs(self, release: str) -> bool:
+        """Whether a release is one of this group's: what was measured of an older one, guards take for nothing."""
+        begins = self.engine.strip("/").replace("/", "-")
+        return release == begins or release.startswith((f"{begins}+", f"{begins}-"))
 
 
 def of(
@@ -119,7 +126,7 @@ def of(
     model = settings.model or ""
     if settings.weights.loader != "measured" or settings.supervisor != "guard" or not model.startswith("/"):
         return None
-    if shape is None or any(flag in flags for flag in _DECIDED):
+    if shape is None or any(flag.partition(".")[0] in _DECIDED for flag in flags):
         return None
     whole = gpu_memory.weight_bytes(shape)
     if whole < LEAST:
@@ -128,7 +135,8 @@ def of(
     # Who maps the files reads the layers of its own pipeline stages alone.
     stages = max(1, layout.pp // layout.engine_hosts) if layout.spans_hosts else layout.pp
     beside = draft.weight_bytes if draft is not None else 0
-    ranks = load_ranks.of(shape, layout, filtered=load_ranks.FILTER in flags)
+    filtered = flags.get(load_ranks.FILTER, False) is not False
+    ranks = load_ranks.of(shape, layout, filtered=filtered, kept=settings.keep_weights)
     loading = Loading(
         record=model.rstrip("/") + RECORD,
         mapped=whole * stages // layout.pp + beside,
@@ -138,7 +146,7 @@ def of(
         process="weights" if settings.keep_weights else "vllm",
         ranks=ranks.key,
     )
-    return Choice(loading, ranks)
+    return Choice(loading, ranks, settings.engine_path or f"vllm-{settings.vllm_version}")
 
 
 def as_json(loading: Loading) -> dict[str, Any]:

@@ -44,11 +44,11 @@ def plans_for(recipe_name: str, fleet: Fleet) -> list[Plan]:
     """
     try:
         plan = plan_for(recipe_name, fleet)
+        others = cuda_variants.offered(plan.vllm_version) if plan.cuda_variant_assumed else ()
+        names = [variant.name for variant in others if variant.name != plan.cuda_variant]
+        return [plan, *(plan_for(recipe_name, fleet, name) for name in names)]
     except Refusal:
         return []
-    others = cuda_variants.offered(plan.vllm_version) if plan.cuda_variant_assumed else ()
-    names = [variant.name for variant in others if variant.name != plan.cuda_variant]
-    return [plan, *(plan_for(recipe_name, fleet, name) for name in names)]
 
 
 def plan_of(recipe: Recipe, fleet: Fleet, cuda_variant: str | None = None) -> Plan:

@@ -40,11 +40,11 @@ class Shape(Frozen):
     """Layers that keep a state of each request (linear attention), of `state_bytes` over all TP ranks."""
     state_bytes: int = Field(default=0, ge=0)
     vocab_size: int = Field(gt=0)
-    expert_bits: float = 16
+    expert_bits: float = Field(default=16, ge=0, le=64)
     """Bits a parameter of a routed expert takes, scales included (FP8 with 128x128 block scales: 8.002)."""
-    linear_bits: float = 16
+    linear_bits: float = Field(default=16, ge=0, le=64)
     """Bits a parameter of every other quantised linear layer takes."""
-    other_bits: float = 16
+    other_bits: float = Field(default=16, ge=0, le=64)
     """Bits a parameter of embeddings, output head and router takes."""
     weight_block: int = Field(default=0, ge=0)
     """Side of the square blocks that quantised weights have one scale for; 0 where there are none."""

@@ -213,7 +213,7 @@ def _run(
         measures = {name: {**probe, "readers": readers[name]} for name in lacking}
     requests = loader_requests.of(fleet, planned, probes, directory, listing.digest)
     kept = {name: probes[name].get("loaders") for name in addresses}
-    if not measures and not requests and (line := loaders.cold_load_line(choice, load, rates, kept)):
+    if not measures and (line := loaders.cold_load_line(choice, load, rates, kept)):
         logger.info(line)
     return StageRun(listing, options, decided, measures, load, requests, choice)
 
