@@ -211,7 +211,8 @@ def _run(
     if listing.weight_bytes >= read_rate.LEAST:
         lacking = [name for name in addresses if not kept_rate.is_fresh(rates[name], readers[name])]
         measures = {name: {**probe, "readers": readers[name]} for name in lacking}
-    requests = loader_requests.of(fleet, planned, probes, directory, listing.digest)
+    enough = listing.weight_bytes >= loaders.LEAST  # the pin's bytes: a shape may be of more than is staged
+    requests = loader_requests.of(fleet, planned, probes, directory, listing.digest) if enough else {}
     kept = {name: probes[name].get("loaders") for name in addresses}
     if not measures and (line := loaders.cold_load_line(choice, load, rates, kept)):
         logger.info(line)
