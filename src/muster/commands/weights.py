@@ -33,9 +33,9 @@ def status(inventory_file: str, recipe_name: str | None, overrides: Mapping[str,
     """Say what every host of INVENTORY has of RECIPE's revision, and how long an engine reads it from a cold disk; no
     file is read."""
     fleet, listing, answers = _ask(inventory_file, recipe_name, overrides, {"do": "probe"})
-    plans = plans_for(inventory.recipe_of(recipe_name, fleet), fleet)
+    plan = next(plans_for(inventory.recipe_of(recipe_name, fleet), fleet), None)
     click.echo(f"{listing.model} at {listing.revision}: {len(listing.files)} files, {size(listing.size)}")
-    for line in status_lines(listing, answers, plans[0] if plans else None):
+    for line in status_lines(listing, answers, plan):
         click.echo(line)
 
 

@@ -122,9 +122,9 @@ class HeadState:
     loaders: Sequence[str] = ()
     """What the plan allows to be chosen for loading."""
     loader: str = ""
+    """What this generation loads its weights with, fixed when it goes to `run`; empty for vLLM's own default."""
     patience: float = float("inf")
     """Seconds from `run` after which a group that is not ready has failed to start."""
-    """What this generation loads its weights with, fixed when it goes to `run`; empty for vLLM's own default."""
 
 
 Result = tuple[HeadState, Sequence[HeadAction]]
@@ -210,9 +210,10 @@ def _running(state: HeadState, report: Report, replaced: bool, now: float) -> Re
 def _gather(state: HeadState, now: float) -> Result:
     if now < restart_policy.starts_after(state.record, state.settings) or blockers(state, now):
         return state, ()
-    loader = loader_choice.choose(loads(state), state.record.unfit, state.loaders)
+    times = loads(state)
+    loader = loader_choice.choose(times, state.record.unfit, state.loaders)
     record = restart_policy.begun(state.record, state.generation, loader)
-    patience = min(state.settings.ready_timeout, loader_choice.patience(loads(state), loader))
+    patience = min(state.settings.ready_timeout, loader_choice.patience(times, loader))
     state = replace(state, phase=RUN, since=now, record=record, loader=loader, patience=patience)
     return state, (SaveRecord(), PushViews())
 

@@ -62,7 +62,7 @@ def keep(directory: str, engine: str, ranks: str, loaders: Mapping[str, Mapping[
         directory: of the revision.
         engine: the release that was measured.
         ranks: how it loads.
-        loaders: of those that loaded.
+        loaders: of those that loaded: what `figures` made of them.
 
     Raises:
         OSError: a full disk, or a directory that is gone.
@@ -72,7 +72,7 @@ def keep(directory: str, engine: str, ranks: str, loaders: Mapping[str, Mapping[
         "ranks": ranks,
         "device": kept_rate.device_of(directory),
         "at": int(time.time()),
-        "loaders": {name: rate for name, each in loaders.items() if (rate := figures(each))},
+        "loaders": {name: dict(each) for name, each in loaders.items()},
     }
     whole_files.write_whole(path(directory), json.dumps(record).encode() + b"\n")
 

@@ -44,9 +44,6 @@ def main(request: Json) -> Json:
     engine = next((pair for pair in request["engines"] if os.path.exists(f"{pair[1]}/bin/vllm")), None)
     if engine is None:
         return {**nothing, "why": "no engine is installed here yet"}
-    busy = _busy(request.get("etc", places.ETC))
-    if busy:
-        return {**nothing, "why": busy}
     directory = request["directory"]
     try:
         transfer_room.check_own(directory)
@@ -56,7 +53,7 @@ def main(request: Json) -> Json:
                 return {**nothing, "why": f"{directory} is not complete"}
             sizes = {path: int(entry["size"]) for path, entry in state["manifest"]["files"].items()}
             files = {store.inside(directory, path): count for path, count in sizes.items()}
-            busy = _busy(request.get("etc", places.ETC))  # again: it may have waited for the lock
+            busy = _busy(request.get("etc", places.ETC))  # at last: it may have waited for the lock
             if busy:
                 return {**nothing, "why": busy}
             chosen = sample(files, ["auto", *request["names"]], request.get("sample", SAMPLE))

@@ -7,7 +7,7 @@ says what may be chosen, and how long each is expected to take.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from muster.guard import loader_choice
@@ -151,15 +151,7 @@ def of(
 
 def as_json(loading: Loading) -> dict[str, Any]:
     """Return the key `loading` of guard.json."""
-    return {
-        "record": loading.record,
-        "mapped": loading.mapped,
-        "whole": loading.whole,
-        "room": loading.room,
-        "names": list(loading.names),
-        "process": loading.process,
-        "ranks": loading.ranks,
-    }
+    return asdict(loading)
 
 
 def cold_load_line(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import TypeVar
 
@@ -35,8 +35,8 @@ def plan_for(recipe_name: str, fleet: Fleet, cuda_variant: str | None = None) ->
     return plan_of(recipes.load(recipe_name), fleet, cuda_variant)
 
 
-def plans_for(recipe_name: str, fleet: Fleet) -> list[Plan]:
-    """Return the plan of a recipe, and where no driver was asked those of other CUDA variants; none where none can be
+def plans_for(recipe_name: str, fleet: Fleet) -> Iterator[Plan]:
+    """Yield the plan of a recipe, and where no driver was asked those of other CUDA variants; none where none can be
     made: looking at disks needs none.
 
     Args:
@@ -44,11 +44,12 @@ def plans_for(recipe_name: str, fleet: Fleet) -> list[Plan]:
     """
     try:
         plan = plan_for(recipe_name, fleet)
+        yield plan
         others = cuda_variants.offered(plan.vllm_version) if plan.cuda_variant_assumed else ()
         names = [variant.name for variant in others if variant.name != plan.cuda_variant]
-        return [plan, *(plan_for(recipe_name, fleet, name) for name in names)]
+        yield from (plan_for(recipe_name, fleet, name) for name in names)
     except Refusal:
-        return []
+        return
 
 
 def plan_of(recipe: Recipe, fleet: Fleet, cuda_variant: str | None = None) -> Plan:

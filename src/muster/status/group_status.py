@@ -169,9 +169,14 @@ def group_status(plan: Plan, answers: Mapping[str, Mapping[str, Any]], digests: 
 
 def _loader(reply: Mapping[str, Any]) -> str:
     """Return what the generation's weights are loaded with, by the guard of who loads them; empty where by default."""
-    kept = reply.get("weights")
-    group = (kept if isinstance(kept, Mapping) else _answer(reply)).get("group") or {}
+    group = _who_loads(reply).get("group") or {}
     return one_line(group.get("loader") or "", NOTE)
+
+
+def _who_loads(reply: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return what the guard of the daemons that keep weights answers, where there are some, else the engine's."""
+    kept = reply.get("weights")
+    return kept if isinstance(kept, Mapping) else _answer(reply)
 
 
 def _loaded(rows: Collection[HostRow], loader: str) -> str:
@@ -255,8 +260,7 @@ def _row(
 
 def _load_seconds(reply: Mapping[str, Any]) -> float | None:
     """Return how long the slowest process of a host read weights: of the daemons that keep them, else the engine's."""
-    kept = reply.get("weights")
-    children = (kept if isinstance(kept, Mapping) else _answer(reply)).get("children") or ()
+    children = _who_loads(reply).get("children") or ()
     read = [each["load"]["read"] for each in children if (each.get("load") or {}).get("read") is not None]
     return max(read) if read else None
 

@@ -107,7 +107,7 @@ def of_weights(
                 needed="one commit: what is served is the directory that was staged",
                 fix=f"leave revision out, or {chosen.pin_command} --revision {settings.revision}",
             )
-        return _run(state, fleet, listing, options, plans=lambda: [plan] if plan else plans_for(recipe_name, fleet))
+        return _run(state, fleet, listing, options, plans=lambda: [plan] if plan else [*plans_for(recipe_name, fleet)])
 
     return _runs.get(state, f"weights of {group} {recipe_name}", prepare)
 
