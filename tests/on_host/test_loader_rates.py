@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from muster.guard import config, loader_record
-from muster.on_host import kept_loaders, loader_rates, measure_loaders, mutex, places, run_command, run_unprivileged
+from muster.on_host import ask_guard, kept_loaders, loader_rates, measure_loaders, mutex, run_command, run_unprivileged
 from muster.on_host import weights_on_disk as weights
 from muster.plan.loaders import NAMES
 from tests.on_host.test_read_rate import revision
@@ -239,24 +239,32 @@ def test_gpus_that_are_at_work_are_left_alone(
     assert (answer["loaders"] is None) == bool(why)
 
 
-@pytest.mark.parametrize(("state", "held", "measures"), [
-    ("active", False, False), ("activating", False, False), ("inactive", False, True), ("failed", False, True),
-    ("active", True, True),
-])  # fmt: skip
+HELD = {"child": "none", "blocked": "", "head_phase": "held", "head_reason": "", "failure": None, "held": False}
+"""What the guard of a member, and of a head, says of itself in a group that an operator has stopped."""
+
+
+@pytest.mark.parametrize(
+    ("state", "answer", "measures"),
+    [
+        ("active", {"member": {**HELD, "head_phase": "run", "child": "running"}}, False),
+        ("active", {"member": {**HELD, "head_phase": "gather"}}, False),
+        ("active", {"member": {**HELD, "child": "running"}}, False),
+        ("activating", {"error": "no guard answers"}, False),
+        ("active", ["odd"], False),
+        ("active", {"member": HELD}, True),
+        ("inactive", {"error": "the unit is stopped"}, True),
+        ("failed", {"error": "the unit is stopped"}, True),
+    ],
+)
 def test_a_group_that_may_start_at_any_time_is_left_alone(
-    asked: dict[str, Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, state: str, held: bool, measures: bool
+    asked: dict[str, Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, state: str, answer: Any, measures: bool
 ) -> None:
     (tmp_path / "etc" / "kimi").mkdir(parents=True)
     (tmp_path / "etc" / "kimi" / "guard.json").touch()
-    monkeypatch.setattr(places, "state", lambda group: str(tmp_path / "state" / group))
-    if held:
-        (tmp_path / "state" / "kimi").mkdir(parents=True)
-        (tmp_path / "state" / "kimi" / "held.json").touch()
-    runs = {"systemctl": (0, f"{state}\n"), "nvidia-smi": (0, "")}
-    monkeypatch.setattr(run_command, "run", lambda argv, seconds=20: runs[argv[0]])
-    answer = loader_rates.main(asked)
+    monkeypatch.setattr(ask_guard, "main", lambda request: {"unit": {"active": state}, "answer": answer})
+    found = loader_rates.main(asked)
     said = "" if measures else "kimi runs, or starts anew; muster stage measures them while it is stopped"
-    assert (answer["why"], answer["loaders"] is not None) == (said, measures)
+    assert (found["why"], found["loaders"] is not None) == (said, measures)
 
 
 def test_who_writes_there_is_not_measured(asked: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:

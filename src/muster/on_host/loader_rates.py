@@ -12,7 +12,16 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
-from muster.on_host import kept_loaders, mutex, places, run_command, run_unprivileged, transfer_room, weights_on_disk
+from muster.on_host import (
+    ask_guard,
+    kept_loaders,
+    mutex,
+    places,
+    run_command,
+    run_unprivileged,
+    transfer_room,
+    weights_on_disk,
+)
 from muster.on_host import transfer_store as store
 
 Json = dict[str, Any]
@@ -96,8 +105,7 @@ def _busy(etc: str) -> str:
     A group whose guard runs may start at any time, as after a failure: nothing of this is to be in its way.
     """
     for group in _groups(etc):
-        held = os.path.lexists(f"{places.state(group)}/held.json")
-        if not held and run_command.run(["systemctl", "is-active", f"muster-{group}.service"])[1].strip() in _RUNS:
+        if _may_start(ask_guard.main({"group": group, "command": "status"})):
             return f"{group} runs, or starts anew; muster stage measures them while it is stopped"
     status, text = run_command.run(_APPS)
     if status == run_command.MISSING:
@@ -107,6 +115,18 @@ def _busy(etc: str) -> str:
     pids = text.split()
     who = f"{len(pids)} process{'es' * (len(pids) > 1)} compute{'s' * (len(pids) == 1)} on its GPUs"
     return f"{who}; muster stage measures them while the group is stopped" if pids else ""
+
+
+def _may_start(told: Json) -> bool:
+    """Whether a group has an engine on this host or may start one, by its guard's words: the head's hold is theirs too.
+
+    Args:
+        told: by `ask_guard`. The engine's user can answer for the guard; what computes on GPUs is asked besides.
+    """
+    answer = told.get("answer")
+    member = answer.get("member") if isinstance(answer, dict) else None
+    held = isinstance(member, dict) and (member.get("head_phase"), member.get("child")) == ("held", "none")
+    return told.get("unit", {}).get("active") in _RUNS and not held
 
 
 def _groups(etc: str) -> list[str]:
